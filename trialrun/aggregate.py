@@ -1,0 +1,516 @@
+"""From trials to the variant that wins: statistics over seeds, ranking, selection.
+
+What ranks and selects takes `ValidationScores`, a type that can hold validation numbers only: no
+test number can reach a decision. What a test number is allowed to do is to be shown beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.errors import InputError
+from trialrun.job import Goal
+from trialrun.records import CONFUSION_MATRIX_COLUMNS, METRIC_PREFIXES, metric_names
+from trialrun.statistics import Counts, Floats, describe, pool_confusion_matrices
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """One metric of one variant over its completed seeds; NaN where `statistics.Spread` has it."""
+
+    mean: float
+    sd: float
+    min: float
+    max: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariantSummary:
+    """What the seeds of one variant gave.
+
+    Attributes:
+        variant_id: The variant.
+        parameters: Searched dotted path -> value.
+        num_completed, num_diverged, num_failed: Its trials by status.
+        metrics: `train_loss`, ..., `val_loss`, ..., `test_loss`, ... over the completed seeds.
+        val_confusion_matrix: (classes, classes) sum over the completed seeds; None for no classifier.
+        test_confusion_matrix: The same on the test set.
+    """
+
+    variant_id: str
+    parameters: Mapping[str, Any]
+    num_completed: int
+    num_diverged: int
+    num_failed: int
+    metrics: Mapping[str, MetricSummary]
+    val_confusion_matrix: Counts | None
+    test_confusion_matrix: Counts | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValidationScores:
+    """The selection metric of every trial, and nothing else that a trial gave.
+
+    Attributes:
+        metric: A validation metric: its name begins with `val_`.
+        variant_ids: (variants,) in the order of the search.
+        seeds: (seeds,) ascending.
+        trial_ids: (variants, seeds) text; empty where there is no trial.
+        values: (variants, seeds) float64; NaN where no trial completed.
+        num_unfinished: (variants,) trials that diverged or failed.
+
+    Raises:
+        InputError: The metric is not a validation metric.
+    """
+
+    metric: str
+    variant_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trial_ids: npt.NDArray[np.object_]
+    values: Floats
+    num_unfinished: Counts
+
+    def __post_init__(self) -> None:
+        if not self.metric.startswith("val_"):
+            raise InputError(
+                f"select.metric must be a validation metric (val_...), got {self.metric!r}:"
+                " selection never sees a test number"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What won, and by which validation numbers.
+
+    Attributes:
+        variant_id: The winner: the best mean of the metric.
+        trial_id, seed: The winner's best completed trial: the best model.
+        metric, goal: What was compared.
+        mean, sd: Of the winner's metric over its completed seeds.
+        value: The metric of the best trial.
+        num_seeds: Completed seeds of the winner.
+        num_unfinished: Diverged and failed trials of the winner; not 0 only if every variant has
+            some.
+        num_variants: How many variants were compared.
+    """
+
+    variant_id: str
+    trial_id: str
+    seed: int
+    metric: str
+    goal: Goal
+    mean: float
+    sd: float
+    value: float
+    num_seeds: int
+    num_unfinished: int
+    num_variants: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """All variants, the best first, and what was selected.
+
+    Attributes:
+        metric, goal: What ranks them.
+        variants: The best first.
+        selection: None if no trial completed.
+    """
+
+    metric: str
+    goal: Goal
+    variants: tuple[VariantSummary, ...]
+    selection: Selection | None
+
+
+def build_leaderboard(
+    trials: "pd.DataFrame",
+    parameters: Mapping[str, Mapping[str, Any]],
+    *,
+    metric: str,
+    goal: Goal,
+) -> Leaderboard:
+    """The variants ranked by validation, with the statistics of all their metrics.
+
+    Args:
+        trials: As in `trials/*.parquet`: all trials of a run, or those that ended so far.
+        parameters: variant_id -> searched dotted path -> value, of every variant in `trials`.
+        metric: The selection metric, a column of `trials` that begins with `val_`.
+        goal: Whether a small or a large metric is good.
+
+    Raises:
+        InputError: The metric is no validation metric, or was not recorded.
+    """
+    scores = validation_scores(trials, metric)
+    summaries = {summary.variant_id: summary for summary in summarize(trials, parameters)}
+    return Leaderboard(
+        metric=metric,
+        goal=goal,
+        variants=tuple(summaries[variant_id] for variant_id in rank(scores, goal)),
+        selection=select_best(scores, goal),
+    )
+
+
+def validation_scores(trials: "pd.DataFrame", metric: str) -> ValidationScores:
+    """The selection metric of every trial: the only door from trials to selection.
+
+    Args:
+        trials: As in `trials/*.parquet`. Columns other than the trial's identity, its status and
+            `metric` are not looked at.
+        metric: A validation metric.
+
+    Raises:
+        InputError: The metric is no validation metric, or was not recorded.
+    """
+    grid = _Grid.of(trials)
+    shape = (len(grid.variant_ids), len(grid.seeds))
+    values, trial_ids = np.full(shape, np.nan), np.full(shape, "", object)
+    trial_ids[grid.rows, grid.columns] = trials["trial_id"].to_numpy()
+    scores = ValidationScores(
+        metric=metric,
+        variant_ids=grid.variant_ids,
+        seeds=grid.seeds,
+        trial_ids=trial_ids,
+        values=values,
+        num_unfinished=grid.count("diverged") + grid.count("failed"),
+    )
+    completed = grid.statuses == "completed"
+    if completed.any():
+        _require_column(trials, metric)
+        measured = trials.loc[completed, metric].to_numpy(np.float64)
+        values[grid.rows[completed], grid.columns[completed]] = measured
+    return scores
+
+
+def _require_column(trials: "pd.DataFrame", metric: str) -> None:
+    if metric not in trials.columns:
+        names = metric_names(list(trials.columns))
+        known = ", ".join(name for name in names if name.startswith("val_"))
+        raise InputError(f"select.metric {metric!r} was not recorded; recorded: {known or 'none'}")
+
+
+def rank(scores: ValidationScores, goal: Goal) -> tuple[str, ...]:
+    """The variants, the best first.
+
+    A variant with a diverged or failed trial comes after all without: the mean of the trials that
+    survived flatters it. A variant none of whose trials completed comes last. Equal variants keep
+    the order of the search.
+    """
+    return tuple(scores.variant_ids[index] for index in _order(scores, goal))
+
+
+def _order(scores: ValidationScores, goal: Goal) -> npt.NDArray[np.intp]:
+    means = _losses(describe(scores.values).mean, goal)
+    nothing = np.isnan(means)
+    # lexsort is stable and takes its first criterion last.
+    return np.lexsort((np.where(nothing, 0.0, means), scores.num_unfinished > 0, nothing))
+
+
+def _losses(values: Floats, goal: Goal) -> Floats:
+    """The values turned so that small is good."""
+    return values if goal == "minimize" else -values
+
+
+def select_best(scores: ValidationScores, goal: Goal) -> Selection | None:
+    """The first variant of `rank`, and of that variant the seed with the best value.
+
+    Returns:
+        None if no trial completed.
+    """
+    if np.isnan(scores.values).all():
+        return None
+    winner = int(_order(scores, goal)[0])
+    values = scores.values[winner]
+    best = int(np.nanargmin(_losses(values, goal)))
+    spread = describe(values)
+    return Selection(
+        variant_id=scores.variant_ids[winner],
+        trial_id=scores.trial_ids[winner, best],
+        seed=scores.seeds[best],
+        metric=scores.metric,
+        goal=goal,
+        mean=float(spread.mean),
+        sd=float(spread.sd),
+        value=float(values[best]),
+        num_seeds=int(spread.n),
+        num_unfinished=int(scores.num_unfinished[winner]),
+        num_variants=len(scores.variant_ids),
+    )
+
+
+def summarize(
+    trials: "pd.DataFrame", parameters: Mapping[str, Mapping[str, Any]]
+) -> tuple[VariantSummary, ...]:
+    """One summary per variant, in the order of the search.
+
+    Args:
+        trials: As in `trials/*.parquet`.
+        parameters: variant_id -> searched dotted path -> value.
+    """
+    grid = _Grid.of(trials)
+    completed = grid.statuses == "completed"
+    names = metric_names(list(trials.columns))
+    values = np.full((len(grid.variant_ids), len(names), len(grid.seeds)), np.nan)
+    measured = trials.loc[completed, names].to_numpy(np.float64)
+    values[grid.rows[completed], :, grid.columns[completed]] = measured
+    columns = [spread.tolist() for spread in describe(values)]
+    counts = [grid.count(status).tolist() for status in ("completed", "diverged", "failed")]
+    pooled = [_pool(trials, name, grid) for name in CONFUSION_MATRIX_COLUMNS]
+    return tuple(
+        VariantSummary(
+            variant_id=variant_id,
+            parameters=parameters[variant_id],
+            num_completed=counts[0][row],
+            num_diverged=counts[1][row],
+            num_failed=counts[2][row],
+            metrics={
+                name: MetricSummary(*(column[row][index] for column in columns))
+                for index, name in enumerate(names)
+            },
+            val_confusion_matrix=pooled[0].get(variant_id),
+            test_confusion_matrix=pooled[1].get(variant_id),
+        )
+        for row, variant_id in enumerate(grid.variant_ids)
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """Where each trial stands in a table of variants by seeds.
+
+    Attributes:
+        variant_ids: (variants,) sorted, which is the order of the search.
+        seeds: (seeds,) ascending.
+        rows, columns: (trials,) indices into `variant_ids` and `seeds`.
+        statuses: (trials,) text.
+    """
+
+    variant_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: npt.NDArray[np.intp]
+    columns: npt.NDArray[np.intp]
+    statuses: npt.NDArray[np.object_]
+
+    @classmethod
+    def of(cls, trials: "pd.DataFrame") -> "_Grid":
+        import pandas as pd
+
+        rows, variant_ids = pd.factorize(trials["variant_id"], sort=True)
+        columns, seeds = pd.factorize(trials["seed"], sort=True)
+        return cls(
+            tuple(variant_ids.tolist()),
+            tuple(seeds.tolist()),
+            rows,
+            columns,
+            trials["status"].to_numpy(object),
+        )
+
+    def count(self, status: str) -> Counts:
+        """(variants,) trials with a status."""
+        return np.bincount(self.rows[self.statuses == status], minlength=len(self.variant_ids))
+
+
+def _pool(trials: "pd.DataFrame", column: str, grid: _Grid) -> dict[str, Counts]:
+    """variant_id -> confusion matrix over its completed seeds, of the variants that have one."""
+    matrices: dict[str, list[Counts]] = {}
+    if column in trials.columns:
+        statuses = grid.statuses.tolist()
+        for row, status, flat in zip(grid.rows.tolist(), statuses, trials[column], strict=True):
+            if status == "completed" and flat is not None:
+                matrices.setdefault(grid.variant_ids[row], []).append(flat)
+    return {
+        variant_id: _square(pool_confusion_matrices(flat)) for variant_id, flat in matrices.items()
+    }
+
+
+def _square(flat: npt.ArrayLike) -> Counts:
+    """A confusion matrix as it is stored -> (classes, classes)."""
+    flat = np.asarray(flat, np.int64)
+    num_classes = round(len(flat) ** 0.5)
+    return flat.reshape(num_classes, num_classes)
+
+
+def learning_curves(history: "pd.DataFrame") -> dict[str, Floats]:
+    """The epochs of one variant's trials, one row per seed.
+
+    Args:
+        history: As in `history/*.parquet`, the trials of one variant.
+
+    Returns:
+        `loss`, `accuracy`, `val_loss`, ... -> (seeds, epochs) float64, seeds ascending; NaN after a
+        trial's last epoch.
+    """
+    curves: dict[str, Floats] = {}
+    for name in history.columns[4:]:
+        table = history.pivot(index="seed", columns="epoch", values=name)
+        curves[name] = table.to_numpy(np.float64)
+    return curves
+
+
+def explain(leaderboard: Leaderboard) -> str:
+    """What was selected and why, in sentences that a reader who sees nothing else understands."""
+    chosen = leaderboard.selection
+    if chosen is None:
+        return "Nothing was selected: no trial completed."
+    extreme = "lowest" if chosen.goal == "minimize" else "highest"
+    winner = leaderboard.variants[0]
+    settings = ", ".join(f"{path} = {value}" for path, value in winner.parameters.items())
+    seeds = f"{chosen.num_seeds} seed{'s'[: chosen.num_seeds != 1]}"
+    spread = f" (sd {chosen.sd:.4g})" if chosen.num_seeds > 1 else ""
+    among = (
+        f"of {chosen.num_variants} variants" if chosen.num_variants > 1 else "(the only variant)"
+    )
+    sentences = [
+        f"{chosen.variant_id}{f' ({settings})' if settings else ''} has the {extreme} mean"
+        f" {chosen.metric} {among}: {chosen.mean:.4g}{spread} over {seeds}.",
+        f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
+    ]
+    if chosen.num_unfinished:
+        sentences.append(
+            f"No variant completed all its trials; {chosen.num_unfinished} of the winner's diverged"
+            " or failed, which its mean does not show."
+        )
+    elif any(variant.num_diverged + variant.num_failed for variant in leaderboard.variants):
+        sentences.append("Variants with diverged or failed trials rank after those without.")
+    return " ".join(sentences)
+
+
+def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
+    """The rows of variants.csv, the best first.
+
+    Returns:
+        Dictionaries with the same keys: rank, variant_id, `param.<path>`, n, diverged, failed, then
+        `<metric>_mean`, `_sd`, `_min`, `_max`: the selection metric, the other validation metrics,
+        test, training.
+    """
+    names = ordered_metrics(leaderboard)
+    return [
+        {
+            "rank": place,
+            "variant_id": variant.variant_id,
+            **{f"param.{path}": value for path, value in variant.parameters.items()},
+            "n": variant.num_completed,
+            "diverged": variant.num_diverged,
+            "failed": variant.num_failed,
+            **{
+                f"{name}_{statistic}": getattr(variant.metrics[name], statistic)
+                for name in names
+                for statistic in ("mean", "sd", "min", "max")
+            },
+        }
+        for place, variant in enumerate(leaderboard.variants, start=1)
+    ]
+
+
+def ordered_metrics(leaderboard: Leaderboard) -> list[str]:
+    """The metrics as they are shown: the selection metric, other validation, test, training."""
+    names = list(leaderboard.variants[0].metrics) if leaderboard.variants else []
+    order = ("val_", "test_", "train_")
+    return sorted(
+        names,
+        key=lambda name: (name != leaderboard.metric, order.index(name.split("_")[0] + "_")),
+    )
+
+
+def confusion_matrices(trials: "pd.DataFrame", class_names: Sequence[str]) -> dict[str, Any]:
+    """The content of confusion_matrices.json: per variant pooled over seeds and per seed.
+
+    Args:
+        trials: As in `trials/*.parquet`.
+        class_names: Names of the classes; numbers are taken if it is empty.
+
+    Returns:
+        `{"class_names", "rows", "columns", "variants": {variant_id: {"validation": {"pooled",
+        "per_seed": {seed: matrix}}, "test": ...}}}`, completed trials only; no variants for trials
+        of no classifier.
+    """
+    grid = _Grid.of(trials)
+    variants: dict[str, dict[str, Any]] = {}
+    for name, part in zip(CONFUSION_MATRIX_COLUMNS, ("validation", "test"), strict=True):
+        for variant_id, pooled in _pool(trials, name, grid).items():
+            entry = {"pooled": pooled.tolist(), "per_seed": {}}
+            variants.setdefault(variant_id, {})[part] = entry
+        if name in trials.columns:
+            completed = trials[(trials["status"] == "completed") & trials[name].notna()]
+            columns = (completed["variant_id"], completed["seed"], completed[name])
+            for variant_id, seed, flat in zip(*columns, strict=True):
+                variants[variant_id][part]["per_seed"][str(seed)] = _square(flat).tolist()
+    return {
+        "class_names": list(class_names),
+        "rows": "true class",
+        "columns": "predicted class",
+        "variants": variants,
+    }
+
+
+def run_summary(
+    job_name: str,
+    leaderboard: Leaderboard,
+    trials: "pd.DataFrame",
+    *,
+    timings_s: Mapping[str, float],
+    model_summary: str = "",
+) -> dict[str, Any]:
+    """The content of summary.json: what was selected and why, counts, timings, throughput.
+
+    Args:
+        job_name: Name of the job.
+        leaderboard: The ranked variants.
+        trials: As in `trials/*.parquet`.
+        timings_s: Seconds of wall time by stage; `total` is the whole run.
+        model_summary: Keras's text about the best model, shown in the report.
+    """
+    return {
+        "job": job_name,
+        "selection": _selection_content(leaderboard, trials),
+        "explanation": explain(leaderboard),
+        "counts": count_trials(trials) | {"variants": len(leaderboard.variants)},
+        "timings_s": dict(timings_s),
+        "throughput": _throughput(trials, timings_s.get("total")),
+        "model_summary": model_summary,
+    }
+
+
+def _selection_content(leaderboard: Leaderboard, trials: "pd.DataFrame") -> dict[str, Any] | None:
+    """The selection, and beside it all that the best trial measured."""
+    chosen = leaderboard.selection
+    if chosen is None:
+        return None
+    best = trials[trials["trial_id"] == chosen.trial_id].iloc[0]
+    return {
+        "variant_id": chosen.variant_id,
+        "parameters": dict(leaderboard.variants[0].parameters),
+        "trial_id": chosen.trial_id,
+        "seed": chosen.seed,
+        "metric": chosen.metric,
+        "goal": chosen.goal,
+        "mean": chosen.mean,
+        "sd": chosen.sd,
+        "num_seeds": chosen.num_seeds,
+        "best_trial": {name: float(best[name]) for name in metric_names(list(trials.columns))},
+    }
+
+
+def count_trials(trials: "pd.DataFrame") -> dict[str, int]:
+    """How many trials there are, and how many of each status."""
+    statuses = trials["status"].value_counts()
+    return {
+        "trials": len(trials),
+        **{name: int(statuses.get(name, 0)) for name in ("completed", "diverged", "failed")},
+    }
+
+
+def _throughput(trials: "pd.DataFrame", total_s: float | None) -> dict[str, float]:
+    if not total_s:
+        return {}
+    return {
+        "trials_per_s": len(trials) / total_s,
+        "epochs_per_s": int(trials["epochs"].sum()) / total_s,
+    }

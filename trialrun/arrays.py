@@ -1,0 +1,30 @@
+"""Structures of arrays, as Keras takes them for x and y: an array, or a dict or tuple of arrays."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Arrays = Array | Mapping[str, Array] | tuple[Array, ...]
+
+
+def leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """The arrays of a structure and how to write where each is, e.g. `['age']`."""
+    if isinstance(value, Mapping):
+        for key, leaf in value.items():
+            yield f"[{key!r}]", leaf
+    elif isinstance(value, tuple):
+        for position, leaf in enumerate(value):
+            yield f"[{position}]", leaf
+    else:
+        yield "", value
+
+
+def map_leaves(function: Callable[[Array], Any], value: Arrays) -> Any:
+    """The same structure with a function's result in the place of each array."""
+    if isinstance(value, Mapping):
+        return {key: function(leaf) for key, leaf in value.items()}
+    if isinstance(value, tuple):
+        return tuple(function(leaf) for leaf in value)
+    return function(value)

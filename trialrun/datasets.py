@@ -1,0 +1,292 @@
+"""Data of a trial: the built-in generator, loading a user's, the split and the scaling.
+
+Scalers are fitted on the training part only, after the validation part was taken away, and the same
+fitted scaler is applied to validation and test. Fitting it again on the test set, as some tutorials
+do, would let the test set's own range into the model's input, and the same raw value (an age of 40)
+would mean something else at test time than it did in training: it would no longer be the trained
+model that is tested.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.arrays import Array, Arrays, leaves, map_leaves
+from trialrun.errors import InputError
+from trialrun.generated import check_generated
+from trialrun.job import DataSpec
+from trialrun.references import load_function, portable_reference
+
+Scaling = Literal["minmax", "standard", "none"]
+
+# Keys the shuffle before the split, apart from the generator's own stream of the same seed.
+_SPLIT_STREAM = 0x5B117
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaler:
+    """The affine map `x * scale + offset` per feature; a feature is the last axis.
+
+    Attributes:
+        kind: `none` leaves the values as they are and only narrows their type.
+        scale: float64 (features,).
+        offset: float64 (features,).
+    """
+
+    kind: Scaling
+    scale: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.float64]
+
+    def transform(self, x: Array) -> Array:
+        """The model's input, of the shape of `x`.
+
+        Returns:
+            float32; for kind `none` integers stay integers, int64 as int32 where the values fit.
+        """
+        if self.kind == "none":
+            return _narrow(x)
+        return (np.asarray(x, np.float64) * self.scale + self.offset).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` reads back without losing a bit."""
+        return {"kind": self.kind, "scale": self.scale.tolist(), "offset": self.offset.tolist()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Scaler":
+        """The scaler that `to_json` wrote."""
+        scale, offset = (np.asarray(value[name], np.float64) for name in ("scale", "offset"))
+        return cls(kind=value["kind"], scale=scale, offset=offset)
+
+
+Scalers = Scaler | Mapping[str, Scaler] | tuple[Scaler, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splits:
+    """The data of a trial, ready for its model.
+
+    Attributes:
+        x_train, x_val, x_test: Scaled inputs (rows, ...): an array, or a dict or tuple of arrays.
+        y_train, y_val, y_test: Labels (rows, ...): int32 for integers and booleans, else float32.
+        class_names: Empty when the generator names no classes.
+        feature_names: Empty when the generator names no features.
+        scalers: One per array of x, in the same structure: raw input -> model input.
+    """
+
+    x_train: Arrays
+    y_train: Arrays
+    x_val: Arrays
+    y_val: Arrays
+    x_test: Arrays
+    y_test: Arrays
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    scalers: Scalers
+
+
+def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
+    """The data of one trial: generated, checked, split and scaled.
+
+    Args:
+        data: The job's section.
+        job_folder: Where the path of a generator's file starts.
+        seed: The trial's seed; it keys the generator and the split unless `data.seed` is fixed.
+
+    Raises:
+        InputError: The generator cannot be loaded, raises, or returns what no model can be given.
+    """
+    data_seed = seed if data.seed == "per_trial" else int(data.seed)
+    source = f"data.generator {portable_reference(data.generator)} (seed {data_seed})"
+    generator = load_function(data.generator, job_folder)
+    output = _generate(generator, data_seed, data.args, source=source)
+    check_generated(output, source=source)
+    return make_splits(
+        output, scaling=data.scaling, validation_split=data.validation_split, seed=data_seed
+    )
+
+
+def _generate(
+    generator: Callable[..., Any], seed: int, args: Mapping[str, Any], *, source: str
+) -> Any:
+    try:
+        return generator(seed=seed, **args)
+    except Exception as error:
+        given = ", ".join(["seed", *args])
+        raise InputError(
+            f"{source}: called with {given} it raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def medical_trial(
+    seed: int,
+    *,
+    num_train_younger_with: int = 50,
+    num_train_older_without: int = 50,
+    num_train_younger_without: int = 1000,
+    num_train_older_with: int = 1000,
+    num_test_younger_with: int = 10,
+    num_test_older_without: int = 10,
+    num_test_younger_without: int = 200,
+    num_test_older_with: int = 200,
+) -> dict[str, Any]:
+    """Ages of a drug trial's participants and whether they had side effects.
+
+    Younger participants are 13 to 64 years old, older ones 65 to 100, both ends included. About one
+    in twenty of the younger had side effects and about as many of the older had none, so that no
+    model can be right for more than 2000/2100 = 95.24% of them.
+
+    Args:
+        seed: Keys all ages and the order of the rows.
+        num_train_younger_with: Younger participants with side effects in the training set; the
+            other counts likewise.
+        num_train_older_without: See above.
+        num_train_younger_without: See above.
+        num_train_older_with: See above.
+        num_test_younger_with: See above.
+        num_test_older_without: See above.
+        num_test_younger_without: See above.
+        num_test_older_with: See above.
+
+    Returns:
+        `train` and `test`, each a pair of ages, int64 (participants, 1), and labels, int32
+        (participants,) with 1 = had side effects, both in random order; `class_names`;
+        `feature_names`.
+    """
+    rng = np.random.default_rng(seed)
+    train = _draw_participants(
+        rng,
+        num_younger=(num_train_younger_without, num_train_younger_with),
+        num_older=(num_train_older_without, num_train_older_with),
+    )
+    test = _draw_participants(
+        rng,
+        num_younger=(num_test_younger_without, num_test_younger_with),
+        num_older=(num_test_older_without, num_test_older_with),
+    )
+    return {
+        "train": train,
+        "test": test,
+        "class_names": ["no_side_effects", "had_side_effects"],
+        "feature_names": ["age"],
+    }
+
+
+def _draw_participants(
+    rng: np.random.Generator, *, num_younger: tuple[int, int], num_older: tuple[int, int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Ages and labels in random order; each pair counts those without and with side effects."""
+    ages = np.concatenate(
+        [
+            rng.integers(13, 64, sum(num_younger), endpoint=True),
+            rng.integers(65, 100, sum(num_older), endpoint=True),
+        ]
+    )
+    labels = np.repeat(np.array([0, 1, 0, 1], np.int32), (*num_younger, *num_older))
+    order = rng.permutation(len(ages))
+    return ages[order, np.newaxis], labels[order]
+
+
+def make_splits(
+    output: Mapping[str, Any], *, scaling: Scaling, validation_split: float, seed: int
+) -> Splits:
+    """Training, validation and test data, scaled by what the training part alone tells.
+
+    Without a `validation` of the generator's own, the training rows are shuffled and the last of
+    them become validation data, as many as in Keras's `fit(validation_split=...)`.
+
+    Args:
+        output: What a generator returned, checked.
+        scaling: `minmax` (0 to 1), `standard` (mean 0, standard deviation 1) or `none`.
+        validation_split: Share of the training rows, above 0 and below 1.
+        seed: Keys the shuffle.
+
+    Raises:
+        InputError: There are too few rows for both parts.
+    """
+    x_train, y_train = output["train"]
+    x_test, y_test = output["test"]
+    if "validation" in output:
+        x_val, y_val = output["validation"]
+    else:
+        num_rows = len(next(leaves(x_train))[1])
+        train_rows, val_rows = _split_rows(num_rows, validation_split, seed)
+        x_val, y_val = _take(x_train, val_rows), _take(y_train, val_rows)
+        x_train, y_train = _take(x_train, train_rows), _take(y_train, train_rows)
+    scalers = map_leaves(lambda x: _fit_scaler(x, scaling), x_train)
+    return Splits(
+        x_train=_transform(scalers, x_train),
+        y_train=map_leaves(_to_labels, y_train),
+        x_val=_transform(scalers, x_val),
+        y_val=map_leaves(_to_labels, y_val),
+        x_test=_transform(scalers, x_test),
+        y_test=map_leaves(_to_labels, y_test),
+        class_names=tuple(output.get("class_names", ())),
+        feature_names=tuple(output.get("feature_names", ())),
+        scalers=scalers,
+    )
+
+
+def _split_rows(
+    num_rows: int, validation_split: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Shuffled row numbers of both parts; the arithmetic is Keras's `train_validation_split`."""
+    split_at = math.floor(num_rows * (1.0 - validation_split))
+    if split_at in (0, num_rows):
+        raise InputError(
+            f"data.validation_split {validation_split} of {num_rows} training rows leaves"
+            f" {split_at} for training and {num_rows - split_at} for validation; both need one"
+        )
+    rows = np.random.default_rng([seed, _SPLIT_STREAM]).permutation(num_rows)
+    return rows[:split_at], rows[split_at:]
+
+
+def _fit_scaler(x: Array, scaling: Scaling) -> Scaler:
+    """The scaler of one array, fitted by scikit-learn and freed from it."""
+    rows = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
+    num_features = rows.shape[1]
+    if scaling == "none":
+        return Scaler("none", np.ones(num_features), np.zeros(num_features))
+    import sklearn
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+    rows = rows.astype(np.float64)
+    # The arrays were checked; checking them again would be half of the time of a small data set.
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        if scaling == "minmax":
+            fitted = MinMaxScaler().fit(rows)
+            return Scaler("minmax", fitted.scale_, fitted.min_)
+        fitted = StandardScaler().fit(rows)
+        return Scaler("standard", 1 / fitted.scale_, -fitted.mean_ / fitted.scale_)
+
+
+def _narrow(array: Array) -> Array:
+    """float32 for floats, int32 for int64 that fits; TensorFlow's kernels are made for these."""
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    wide = array.dtype in (np.int64, np.uint64, np.uint32)
+    limits = np.iinfo(np.int32)
+    if wide and limits.min <= array.min() and array.max() <= limits.max:
+        return array.astype(np.int32)
+    return array
+
+
+def _to_labels(array: Array) -> Array:
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+
+
+def _take(value: Arrays, rows: npt.NDArray[np.int64]) -> Any:
+    return map_leaves(lambda leaf: leaf[rows], value)
+
+
+def _transform(scalers: Any, value: Arrays) -> Any:
+    """Each array through its own scaler."""
+    if isinstance(value, Mapping):
+        return {key: scalers[key].transform(leaf) for key, leaf in value.items()}
+    if isinstance(value, tuple):
+        return tuple(scaler.transform(leaf) for scaler, leaf in zip(scalers, value, strict=True))
+    return scalers.transform(value)

@@ -1,0 +1,134 @@
+"""What a generator must return: the check of a user's data, with messages that name the array."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trialrun.arrays import Array, leaves
+from trialrun.errors import InputError
+from trialrun.vocabulary import suggest
+
+_PARTS = ("train", "test", "validation")
+_NAME_LISTS = ("class_names", "feature_names")
+
+
+def check_generated(output: Any, *, source: str) -> None:
+    """Nothing, if a generator's output can be split, scaled and given to a model.
+
+    Args:
+        output: `{"train": (x, y), "test": (x, y)}`, optionally `validation`, `class_names` and
+            `feature_names`.
+        source: The generator, for messages.
+
+    Raises:
+        InputError: What is wrong, and in which array.
+    """
+    try:
+        _check_output(output)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def _check_output(output: Any) -> None:
+    known = (*_PARTS, *_NAME_LISTS)
+    if not isinstance(output, Mapping):
+        kind = type(output).__name__
+        raise ValueError(f"expected a dict with 'train' and 'test', got a {kind}")
+    for key in output:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}; {suggest(str(key), known)}")
+    for key in ("train", "test"):
+        if key not in output:
+            raise ValueError(f"the key {key!r} is missing; got {', '.join(map(repr, output))}")
+    for key in _NAME_LISTS:
+        _check_names(key, output.get(key, ()))
+    parts = [part for part in _PARTS if part in output]
+    for part in parts:
+        _check_part(part, output[part], num_classes=len(output.get("class_names", ())))
+    for part in parts[1:]:
+        for position, name in enumerate("xy"):
+            _check_same_form(name, part, output["train"][position], output[part][position])
+    _check_feature_names(output)
+
+
+def _check_names(key: str, names: Any) -> None:
+    is_list = isinstance(names, list | tuple)
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{key} must be a list of texts, got {names!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{key} must be distinct, got {list(names)}")
+
+
+def _check_part(part: str, value: Any, *, num_classes: int) -> None:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{part} must be a pair (x, y), got a {type(value).__name__}")
+    num_rows: dict[int, str] = {}
+    for name, arrays in zip("xy", value, strict=True):
+        if not list(leaves(arrays)):
+            raise ValueError(f"{part} {name} holds no arrays")
+        for where, array in leaves(arrays):
+            shown = f"{part} {name}{where}"
+            _check_array(shown, array)
+            num_rows.setdefault(len(array), shown)
+    if len(num_rows) > 1:
+        lengths = ", ".join(f"{shown} has {rows}" for rows, shown in num_rows.items())
+        raise ValueError(f"x and y must have the same number of rows, but {lengths}")
+    for where, labels in leaves(value[1]):
+        _check_labels(f"{part} y{where}", labels, num_classes)
+
+
+def _check_array(shown: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise ValueError(
+            f"{shown} must be a NumPy array (or a dict or tuple of them), got a {kind}"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{shown} must hold numbers, got dtype {array.dtype}")
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{shown} is empty, its shape is {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad_row = int(np.argwhere(~np.isfinite(array))[0, 0])
+        raise ValueError(f"{shown} holds NaN or infinity, first in row {bad_row}")
+
+
+def _check_labels(shown: str, labels: Array, num_classes: int) -> None:
+    if labels.dtype.kind not in "iu":
+        return
+    lowest, highest = int(labels.min()), int(labels.max())
+    if num_classes and not 0 <= lowest <= highest < num_classes:
+        raise ValueError(
+            f"{shown} must hold labels from 0 to {num_classes - 1} for {num_classes} class_names,"
+            f" got {lowest if lowest < 0 else highest}"
+        )
+    if highest > np.iinfo(np.int32).max:
+        raise ValueError(f"{shown} must fit in 32 bits, got {highest}; give such targets as floats")
+    if lowest < 0:
+        raise ValueError(
+            f"{shown} must hold integer labels from 0, got {lowest}; give other targets as floats"
+        )
+
+
+def _check_same_form(name: str, part: str, train: Any, other: Any) -> None:
+    """The arrays of two parts differ in nothing but their number of rows."""
+    train_form = {where: array.shape[1:] for where, array in leaves(train)}
+    other_form = {where: array.shape[1:] for where, array in leaves(other)}
+    if type(train) is not type(other) or train_form != other_form:
+        raise ValueError(
+            f"{part} {name} must have the form of train {name}, {_show_form(train_form)} per row,"
+            f" got {_show_form(other_form)}"
+        )
+
+
+def _show_form(form: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{where}: {shape}" if where else str(shape) for where, shape in form.items())
+
+
+def _check_feature_names(output: Mapping[str, Any]) -> None:
+    names, x = output.get("feature_names", ()), output["train"][0]
+    if not names or not isinstance(x, np.ndarray):
+        return
+    num_features = x.shape[-1] if x.ndim > 1 else 1
+    if len(names) != num_features:
+        raise ValueError(f"there are {len(names)} feature_names for {num_features} features of x")

@@ -1,0 +1,366 @@
+"""The job file at the door: read, overridden, checked as a whole, written back.
+
+`load_job` finds everything that can be known without importing TensorFlow or running the user's
+code, and names file, line and field of all that is wrong. Behind it nothing is checked again and
+nothing is changed. The fields themselves are in `trialrun.specs`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trialrun.document import (
+    Document,
+    KeyPath,
+    canonical_json,
+    parse_value,
+    plain,
+    read_document,
+    show,
+    write_yaml,
+)
+from trialrun.errors import InputError
+from trialrun.references import check_reference, portable_reference
+from trialrun.specs import (
+    REFERENCE_PATHS,
+    DataSpec,
+    Goal,
+    JobSpec,
+    ModelSpec,
+    ParameterSpec,
+    Range,
+    ResourcesSpec,
+    SearchSpec,
+    SelectSpec,
+    Settings,
+    TrainingSpec,
+    Values,
+    settings_of,
+)
+from trialrun.vocabulary import suggest
+
+__all__ = [
+    "DataSpec",
+    "Goal",
+    "JobSpec",
+    "LoadedJob",
+    "ModelSpec",
+    "ParameterSpec",
+    "Range",
+    "ResourcesSpec",
+    "SearchSpec",
+    "SelectSpec",
+    "Settings",
+    "TrainingSpec",
+    "Values",
+    "dump_job",
+    "load_job",
+    "settings_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedJob:
+    """A job that is right, and where it came from.
+
+    Attributes:
+        spec: The job with every default filled in and paths of Python files made absolute.
+        path: The job file as it was given.
+        folder: The job file's folder, absolute.
+    """
+
+    spec: JobSpec
+    path: Path
+    folder: Path
+
+
+def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:
+    """The job in a file.
+
+    Args:
+        path: A YAML file.
+        overrides: Dotted path -> value, or texts `path=value` with the value written as in YAML.
+
+    Raises:
+        InputError: The file or an override is wrong; one line for each thing that is.
+    """
+    path = Path(path)
+    folder = path.absolute().parent
+    document = _override(read_document(path), overrides)
+    try:
+        spec = JobSpec.model_validate(document.value, context={"folder": folder})
+        problems = list(_check_whole(spec, folder))
+    except ValidationError as error:
+        problems = list(_to_problems(error))
+    if problems:
+        lines = [f"{document.place(problem.path)}: {problem.message}" for problem in problems]
+        raise InputError("\n".join(dict.fromkeys(lines)))
+    return LoadedJob(spec=spec, path=path, folder=folder)
+
+
+def dump_job(spec: JobSpec) -> str:
+    """YAML text with every default filled in; loading it from any folder gives the job again."""
+    return write_yaml(spec.model_dump())
+
+
+# Overrides -------------------------------------------------------------------------------------
+
+
+def _override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -> Document:
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            place = f"override {key}={show(value)}"
+            document = document.with_value(_split_key(key), plain(value, place), place)
+        return document
+    for text in overrides:
+        place = f"--set {text}"
+        key, equals, value_text = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"{place}: expected key=value, e.g. --set training.epochs=10")
+        value = parse_value(value_text, place)
+        document = document.with_value(_split_key(key.strip()), value, place)
+    return document
+
+
+def _split_key(key: str) -> KeyPath:
+    """The keys of a dotted path. What `search.parameters` holds are dotted paths themselves."""
+    prefix = "search.parameters."
+    if not key.startswith(prefix):
+        return tuple(key.split("."))
+    rest = key.removeprefix(prefix)
+    parameter, _, last = rest.rpartition(".")
+    is_field = last in {**Values.model_fields, **Range.model_fields}
+    return ("search", "parameters", *((parameter, last) if parameter and is_field else (rest,)))
+
+
+# One field -------------------------------------------------------------------------------------
+
+
+class _Problem(NamedTuple):
+    """Something wrong: the path of the value in the file, and what to tell its author."""
+
+    path: KeyPath
+    message: str
+
+
+def _to_problems(error: ValidationError, around: KeyPath = ()) -> Iterator[_Problem]:
+    for details in error.errors():
+        # Tags such as `<values>` tell pydantic which model to use; they are in no file.
+        inner = tuple(part for part in details["loc"] if not str(part).startswith("<"))
+        path = (*around, *inner)
+        if details["type"] == "extra_forbidden":
+            yield _Problem(path, _about_unknown_key(path))
+        elif details["type"] != "default_factory_not_called":  # follows from another problem
+            yield _Problem(path, f"{_dotted(path)}{_about_value(details)}")
+
+
+def _about_value(details: ErrorDetails) -> str:
+    """What is wrong with a value, to be read after the name of its field."""
+    limits = details.get("ctx", {})
+    if details["type"] == "missing":
+        return " is missing"
+    if details["type"] == "value_error":
+        message = str(limits["error"])
+        return f" {message}" if message.startswith(("must", "holds")) else f": {message}"
+    rule = _RULES.get(details["type"])
+    expected = rule.format(**limits) if rule else details["msg"]
+    return f" must be {expected}, got {show(details['input'])}"
+
+
+_RULES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "finite",
+    "string_type": "text",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "literal_error": "{expected}",
+    "union_tag_not_found": "{{values: [...]}} or {{min: ..., max: ..., distribution: ...}}",
+}
+_RULES["union_tag_invalid"] = _RULES["union_tag_not_found"]
+
+
+def _about_unknown_key(path: KeyPath) -> str:
+    *around, key = path
+    known = _known_keys(tuple(around))
+    homes = [name for name in JobSpec.model_fields if key in _known_keys((name,))]
+    hint = f"did you mean '{homes[0]}.{key}'?" if homes and not around else ""
+    where = f" in {_dotted(tuple(around))}" if around else ""
+    return f"unknown key {key!r}{where}; {hint or suggest(str(key), known)}"
+
+
+def _known_keys(path: KeyPath) -> list[str]:
+    match path:
+        case ():
+            return list(JobSpec.model_fields)
+        case (section,):
+            model = JobSpec.model_fields[str(section)].annotation
+            is_section = isinstance(model, type) and issubclass(model, BaseModel)
+            return list(model.model_fields) if is_section else []  # type: ignore[union-attr]
+        case _:
+            return [*Values.model_fields, *Range.model_fields]
+
+
+def _dotted(path: KeyPath) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "the job"
+
+
+# Fields that must agree ------------------------------------------------------------------------
+
+
+def _check_whole(job: JobSpec, folder: Path) -> Iterator[_Problem]:
+    yield from _check_arguments(job, folder)
+    yield from _check_selection(job)
+    yield from _check_search(job.search)
+    for path, parameter in job.search.parameters.items():
+        reason = _why_not_searched(path, job)
+        if reason:
+            yield _Problem(("search", "parameters", path), reason)
+        else:
+            yield from _check_parameter(job, path, parameter, folder)
+
+
+def _check_arguments(job: JobSpec, folder: Path) -> Iterator[_Problem]:
+    """Arguments that generator and builder lack or do not take, as far as their source tells."""
+    for reference_path in REFERENCE_PATHS:
+        section, field = reference_path.split(".")
+        if {reference_path, f"{section}.args"} & job.search.parameters.keys():
+            continue  # differs between variants
+        reference = getattr(getattr(job, section), field)
+        parameters = check_reference(reference, folder)
+        if parameters is None:
+            continue
+        shown = portable_reference(reference)
+        given = _given_arguments(job, section)
+        for name in parameters.required:
+            if name not in given:
+                message = f"{shown} needs an argument {name!r}; give it in {section}.args"
+                yield _Problem((section, field), message)
+        for name, path in given.items():
+            if name not in parameters.names and not parameters.takes_any:
+                hint = suggest(name, parameters.names)
+                yield _Problem(path, f"{shown} takes no argument {name!r}; {hint}")
+
+
+def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
+    """The names that a function is called with, and where each is given."""
+    prefix = f"{section}.args."
+    given: dict[str, KeyPath] = {"seed": (section, "generator")} if section == "data" else {}
+    for name in getattr(job, section).args:
+        given[name] = (section, "args", name)
+    for path in job.search.parameters:
+        name = path.removeprefix(prefix).split(".")[0]
+        if path.startswith(prefix) and name:
+            given[name] = ("search", "parameters", path)
+    return given
+
+
+def _check_selection(job: JobSpec) -> Iterator[_Problem]:
+    metric = job.select.metric
+    known = ["val_loss", *(f"val_{name}" for name in job.training.metrics)]
+    if metric not in known:
+        hint = f"the metrics of training give {', '.join(known)}"
+        yield _Problem(("select", "metric"), f"select.metric: nothing gives {metric!r}; {hint}")
+    if metric == "val_loss" and "training.loss" in job.search.parameters:
+        message = "select.metric: val_loss means something else in each variant's training.loss"
+        yield _Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
+
+
+def _check_search(search: SearchSpec) -> Iterator[_Problem]:
+    at: KeyPath = ("search", "num_variants")
+    if search.method == "grid":
+        if search.num_variants is not None:
+            yield _Problem(at, "search.num_variants is for method: random; a grid takes them all")
+        for path, parameter in search.parameters.items():
+            if isinstance(parameter, Range):
+                message = f"{path}: a grid cannot take a range; list `values` or use method: random"
+                yield _Problem(("search", "parameters", path), message)
+        return
+    if search.num_variants is None:
+        yield _Problem(at, "search.num_variants is missing: how many variants to draw")
+    elif (num_combinations := _num_combinations(search)) < search.num_variants:
+        message = f"must be at most {num_combinations}, the variants there are"
+        yield _Problem(at, f"search.num_variants {message}, got {search.num_variants}")
+
+
+def _num_combinations(search: SearchSpec) -> float:
+    """How many variants the searched space holds; infinite for a continuous one."""
+    return math.prod(
+        len(parameter.values)
+        if isinstance(parameter, Values)
+        else parameter.max - parameter.min + 1
+        if parameter.distribution == "int_uniform"
+        else math.inf
+        for parameter in search.parameters.values()
+    )
+
+
+def _why_not_searched(path: str, job: JobSpec) -> str:
+    """Why a dotted path cannot be searched; empty if it can."""
+    section, _, rest = path.partition(".")
+    field, *inner = rest.split(".")
+    sections = Settings._fields
+    if section not in sections or not rest:
+        return (
+            f"{path!r} cannot be searched; allowed: {', '.join(f'{name}.*' for name in sections)}"
+        )
+    fields = _known_keys((section,))
+    if field not in fields:
+        hint = suggest(field, fields)
+        return f"{path!r} cannot be searched: {section} has no field {field!r}; {hint}"
+    if path in _SAME_IN_EVERY_VARIANT:
+        return f"{path!r} cannot be searched: it must be the same in every variant"
+    if inner and field not in ("args", "optimizer"):
+        return f"{path!r} cannot be searched: {section}.{field} holds no keys"
+    if not all(inner):
+        return f"{path!r} cannot be searched: a name is missing between its dots"
+    around = [other for other in job.search.parameters if path.startswith(f"{other}.")]
+    return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
+
+
+# Columns of the tables, and a choice that no result may depend on.
+_SAME_IN_EVERY_VARIANT = ("training.metrics", "training.engine")
+
+
+def _check_parameter(
+    job: JobSpec, path: str, parameter: Values | Range, folder: Path
+) -> Iterator[_Problem]:
+    """Values that make no right variant, or the same variant twice."""
+    context = {"folder": folder} if path in REFERENCE_PATHS else None
+    first: dict[str, Any] = {}
+    for value, at in _candidates(path, parameter):
+        try:
+            settings = settings_of(job, {path: value}, context)
+        except ValidationError as error:
+            problems = _to_problems(error, around=(path.split(".")[0],))
+            yield from (_Problem(at, problem.message) for problem in problems)
+            continue
+        except InputError as error:
+            yield _Problem(at, f"{path}: {error}")
+            continue
+        key = canonical_json([section.model_dump() for section in settings])
+        if key in first:
+            yield _Problem(at, f"{path}: {show(first[key])} and {show(value)} are the same")
+        first.setdefault(key, value)
+
+
+def _candidates(path: str, parameter: Values | Range) -> Iterator[tuple[Any, KeyPath]]:
+    """The values to try: all that are listed, or both ends of a range."""
+    at = ("search", "parameters", path)
+    if isinstance(parameter, Values):
+        for position, value in enumerate(parameter.values):
+            yield value, (*at, "values", position)
+    else:
+        for name, value in (("min", parameter.min), ("max", parameter.max)):
+            yield (value if parameter.distribution == "int_uniform" else float(value)), (*at, name)

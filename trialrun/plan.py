@@ -1,0 +1,169 @@
+"""From a job to the packs that are trained: variants, trials, packs. Starts nothing."""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trialrun.document import canonical_json
+from trialrun.job import DataSpec, JobSpec, ModelSpec, TrainingSpec, settings_of
+from trialrun.references import portable_reference
+from trialrun.search import expand
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One assignment of the searched hyperparameters.
+
+    Attributes:
+        variant_id: `v00`, `v01`, ... in the order of the search; zero-padded to equal width.
+        parameters: Searched dotted path -> value, e.g. `{"training.learning_rate": 1e-3}`.
+        data, model, training: The job's sections with this variant's values put in.
+    """
+
+    variant_id: str
+    parameters: Mapping[str, Any]
+    data: DataSpec
+    model: ModelSpec
+    training: TrainingSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One independent training: a variant and a seed.
+
+    Attributes:
+        trial_id: 16 hex digits derived from the resolved settings and the seed alone.
+        variant: What is trained.
+        seed: Keys every random stream of the trial.
+    """
+
+    trial_id: str
+    variant: Variant
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Trials of one signature that one task trains together on one device.
+
+    Attributes:
+        pack_id: `p000`, `p001`, ...
+        signature: 16 hex digits: equal for trials that can share one program.
+        trials: At least one trial.
+    """
+
+    pack_id: str
+    signature: str
+    trials: tuple[Trial, ...]
+
+
+def plan_variants(job: JobSpec) -> tuple[Variant, ...]:
+    """The variants of a job, in the order of its search."""
+    assignments = expand(job)
+    width = max(2, len(str(len(assignments) - 1)))
+    return tuple(
+        Variant(f"v{index:0{width}d}", parameters, *settings_of(job, parameters))
+        for index, parameters in enumerate(assignments)
+    )
+
+
+def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
+    """Every variant with every seed: all seeds of the first variant, then of the second, ..."""
+    trials: list[Trial] = []
+    for variant in plan_variants(job):
+        settings_hash = _hash_settings(variant)  # once per variant: it is most of the work
+        trials += (Trial(_with_seed(settings_hash, seed), variant, seed) for seed in job.seed_list)
+    return tuple(trials)
+
+
+def pack_trials(
+    trials: Sequence[Trial], *, num_devices: int, max_trials_per_pack: int
+) -> tuple[Pack, ...]:
+    """The trials in as few packs as fill the devices.
+
+    Trials of one signature are split, in their order, into packs whose sizes differ by at most one.
+    There are more packs than the largest size demands only to give every device one, and only while
+    each keeps at least 8 trials: below that a pack costs more to compile than to train.
+
+    Args:
+        trials: In the order of `plan_trials`.
+        num_devices: Packs that can be trained at the same time, at least 1.
+        max_trials_per_pack: At least 1.
+
+    Returns:
+        Packs in the order in which their signatures first appear among the trials.
+    """
+    groups = _group_by_signature(trials)
+    counts = _count_packs(
+        [len(group) for group in groups.values()], num_devices, max_trials_per_pack
+    )
+    chunks = [
+        (signature, chunk)
+        for (signature, group), count in zip(groups.items(), counts, strict=True)
+        for chunk in _split_evenly(group, count)
+    ]
+    width = max(3, len(str(len(chunks) - 1)))
+    return tuple(
+        Pack(f"p{index:0{width}d}", signature, chunk)
+        for index, (signature, chunk) in enumerate(chunks)
+    )
+
+
+def signature_of(variant: Variant) -> str:
+    """16 hex digits over all settings but the learning rate, which differs inside one program."""
+    settings = _portable_settings(variant)
+    del settings["training"]["learning_rate"]
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+
+
+_MIN_TRIALS_WORTH_A_PACK = 8
+
+
+def _group_by_signature(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    signatures: dict[str, str] = {}
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        variant_id = trial.variant.variant_id
+        if variant_id not in signatures:
+            signatures[variant_id] = signature_of(trial.variant)
+        groups.setdefault(signatures[variant_id], []).append(trial)
+    return groups
+
+
+def _count_packs(sizes: Sequence[int], num_devices: int, max_trials_per_pack: int) -> list[int]:
+    """How many packs each group is split into."""
+    counts = [math.ceil(size / max_trials_per_pack) for size in sizes]
+    while sum(counts) < num_devices:
+        trials_per_pack = [size // (count + 1) for size, count in zip(sizes, counts, strict=True)]
+        if not trials_per_pack or max(trials_per_pack) < _MIN_TRIALS_WORTH_A_PACK:
+            break
+        counts[trials_per_pack.index(max(trials_per_pack))] += 1
+    return counts
+
+
+def _split_evenly(trials: Sequence[Trial], count: int) -> list[tuple[Trial, ...]]:
+    bounds = [len(trials) * part // count for part in range(count + 1)]
+    return [tuple(trials[start:end]) for start, end in itertools.pairwise(bounds)]
+
+
+def _hash_settings(variant: Variant) -> "hashlib._Hash":
+    settings = _portable_settings(variant)
+    del settings["training"]["engine"]  # how a trial is computed is not what it is
+    return hashlib.sha256(canonical_json(settings).encode())
+
+
+def _with_seed(settings_hash: "hashlib._Hash", seed: int) -> str:
+    digest = settings_hash.copy()
+    digest.update(f"|seed={seed}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _portable_settings(variant: Variant) -> dict[str, dict[str, Any]]:
+    """The settings as plain values that are the same in every folder and on every machine."""
+    data, model = variant.data.model_dump(), variant.model.model_dump()
+    data["generator"] = portable_reference(variant.data.generator)
+    model["builder"] = portable_reference(variant.model.builder)
+    return {"data": data, "model": model, "training": variant.training.model_dump()}

@@ -1,0 +1,303 @@
+"""What is recorded of a trial: the columns of `trials/` and `history/`, the arrays of its state.
+
+Turns the results of a pack into tables and named arrays, and these back. Knows no path: `store`
+decides where they live. pandas and pyarrow are
+imported inside the functions that need them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.plan import Variant
+from trialrun.results import PackResult, TrialResult, TrialState
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+ParameterKind = Literal["bool", "int", "float", "text", "json"]
+
+IDENTITY_COLUMNS = {
+    "trial_id": "string",
+    "variant_id": "string",
+    "seed": "int64",
+    "status": "string",
+    "engine": "string",
+    "pack_id": "string",
+    "attempt": "int64",
+    "epochs": "int64",
+    "duration_s": "float64",
+    "device": "string",
+    "node": "string",
+    "error": "string",
+}
+PARAMETER_PREFIX = "param."
+METRIC_PREFIXES = ("train_", "val_", "test_")
+CONFUSION_MATRIX_COLUMNS = ("val_confusion_matrix", "test_confusion_matrix")
+
+_STATE_GROUPS = ("trainable", "non_trainable", "optimizer")
+
+# Says in the Parquet file itself which text columns hold JSON: "[1]" may also be a plain string.
+_KIND_KEY = b"trialrun.kind"
+
+
+def parameter_kinds(variants: Sequence[Variant]) -> dict[str, ParameterKind]:
+    """How each searched parameter is stored: one column type for the whole job.
+
+    A parameter whose values are all numbers, all booleans or all strings is stored as such. Lists,
+    mappings, None and mixtures of types are stored as JSON text. The decision looks at every
+    variant of the job, never at one pack: all parts of a run have the same parameter columns.
+
+    Args:
+        variants: All variants of the job.
+
+    Returns:
+        Searched dotted path -> kind, in the order of the search.
+    """
+    paths = variants[0].parameters if variants else ()
+    return {path: _kind_of([variant.parameters[path] for variant in variants]) for path in paths}
+
+
+def _kind_of(values: Sequence[Any]) -> ParameterKind:
+    types = {type(value) for value in values}
+    if types == {bool}:
+        return "bool"
+    if types == {int} and all(-(2**63) <= value < 2**63 for value in values):
+        return "int"
+    if types <= {int, float} and float in types:
+        return "float"
+    if types == {str}:
+        return "text"
+    return "json"
+
+
+def trial_table(result: PackResult, kinds: Mapping[str, ParameterKind]) -> "pa.Table":
+    """One row per trial of a pack, with the columns of the contract in the contract's order.
+
+    Args:
+        result: What the pack gave.
+        kinds: From `parameter_kinds`.
+
+    Returns:
+        (trials,) rows. Numbers that a trial did not give, because it failed, are null.
+    """
+    import pyarrow as pa
+
+    trials = result.trials
+    identity = [_identity(trial) for trial in trials]
+    columns = {
+        name: pa.array([row[name] for row in identity], getattr(pa, kind)())
+        for name, kind in IDENTITY_COLUMNS.items()
+    }
+    fields = [pa.field(name, column.type) for name, column in columns.items()]
+    for path, kind in kinds.items():
+        name = PARAMETER_PREFIX + path
+        values = [trial.trial.variant.parameters[path] for trial in trials]
+        columns[name] = _parameter_array(values, kind)
+        fields.append(pa.field(name, columns[name].type, metadata={_KIND_KEY: kind.encode()}))
+    for name in metric_names([name for trial in trials for name in trial.metrics]):
+        columns[name] = pa.array([trial.metrics.get(name) for trial in trials], pa.float64())
+        fields.append(pa.field(name, pa.float64()))
+    for name in CONFUSION_MATRIX_COLUMNS:
+        matrices = [getattr(trial, name) for trial in trials]
+        if any(matrix is not None for matrix in matrices):
+            flat = [None if matrix is None else matrix.ravel() for matrix in matrices]
+            columns[name] = pa.array(flat, pa.list_(pa.int64()))
+            fields.append(pa.field(name, columns[name].type))
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _identity(result: TrialResult) -> dict[str, Any]:
+    trial = result.trial
+    of_trial = {
+        "trial_id": trial.trial_id,
+        "variant_id": trial.variant.variant_id,
+        "seed": trial.seed,
+    }
+    return of_trial | {
+        name: getattr(result, name) for name in IDENTITY_COLUMNS if name not in of_trial
+    }
+
+
+def _parameter_array(values: Sequence[Any], kind: ParameterKind) -> "pa.Array":
+    import pyarrow as pa
+
+    if kind == "json":
+        return pa.array([json.dumps(value) for value in values], pa.string())
+    types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string()}
+    return pa.array(values, types[kind])
+
+
+def metric_names(columns: Sequence[str]) -> list[str]:
+    """The metric columns among `columns`: training, then validation, then test.
+
+    Args:
+        columns: Names of columns or metrics, repeated or not.
+
+    Returns:
+        Each metric once; within training, validation and test in the order given.
+    """
+    names = [name for name in dict.fromkeys(columns) if name not in CONFUSION_MATRIX_COLUMNS]
+    return [name for prefix in METRIC_PREFIXES for name in names if name.startswith(prefix)]
+
+
+def history_table(result: PackResult) -> "pa.Table":
+    """One row per trial and epoch of a pack: `trial_id, variant_id, seed, epoch, loss, ...`.
+
+    Epochs count from 1. A trial that failed has no rows.
+    """
+    import pyarrow as pa
+
+    logs = _log_names(name for trial in result.trials for name in trial.history)
+    schema = pa.schema(
+        [
+            ("trial_id", pa.string()),
+            ("variant_id", pa.string()),
+            ("seed", pa.int64()),
+            ("epoch", pa.int64()),
+            *((name, pa.float32()) for name in logs),
+        ]
+    )
+    batches = [_trial_history(trial, schema) for trial in result.trials if trial.history]
+    return pa.Table.from_batches(batches, schema)
+
+
+def _log_names(names: Iterable[str]) -> list[str]:
+    """Each name once: training before validation, else in the order given."""
+    return sorted(dict.fromkeys(names), key=lambda name: name.startswith("val_"))
+
+
+def _trial_history(result: TrialResult, schema: "pa.Schema") -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    num_epochs = len(next(iter(result.history.values())))
+    trial = result.trial
+    columns = [
+        [trial.trial_id] * num_epochs,
+        [trial.variant.variant_id] * num_epochs,
+        np.full(num_epochs, trial.seed, np.int64),
+        np.arange(1, num_epochs + 1),
+        *(result.history.get(name, [None] * num_epochs) for name in schema.names[4:]),
+    ]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def latest_trials(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
+    """One row per trial out of all parts of a run, sorted by variant and seed.
+
+    Where a trial was tried more than once, the row that counts is the latest attempt that did not
+    fail; if all failed, the latest.
+
+    Args:
+        parts: Tables as `trial_table` makes them; a part whose trials all failed lacks metrics.
+
+    Returns:
+        A frame with the contract's columns; without parts, the identity columns and no rows.
+    """
+    import pyarrow as pa
+
+    empty = pa.schema([(name, getattr(pa, kind)()) for name, kind in IDENTITY_COLUMNS.items()])
+    table = pa.concat_tables([empty.empty_table(), *parts], promote_options="default")
+    names = table.column_names
+    parameters = [name for name in names if name.startswith(PARAMETER_PREFIX)]
+    matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
+    order = [*IDENTITY_COLUMNS, *parameters, *metric_names(names), *matrices]
+    trials: pd.DataFrame = table.select(order).to_pandas()
+    return (
+        trials.assign(trained=trials["status"] != "failed")
+        .sort_values(["trained", "attempt", "pack_id"])
+        .drop_duplicates("trial_id", keep="last")
+        .drop(columns="trained")
+        .sort_values(["variant_id", "seed"], ignore_index=True)
+    )
+
+
+def unite_history(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
+    """The epochs of all trials, sorted by variant, seed and epoch.
+
+    Args:
+        parts: Tables as `history_table` makes them, no trial in two of them.
+
+    Returns:
+        A frame with the contract's columns; without parts, no rows and no logs.
+    """
+    import pyarrow as pa
+
+    empty = history_table(PackResult(pack_id="", trials=()))
+    table = pa.concat_tables([empty, *parts], promote_options="default")
+    identity = empty.column_names
+    logs = _log_names(table.column_names[len(identity) :])
+    history: pd.DataFrame = table.select([*identity, *logs]).to_pandas()
+    return history.sort_values(["variant_id", "seed", "epoch"], ignore_index=True)
+
+
+def parameters_by_variant(parts: Sequence["pa.Table"]) -> dict[str, dict[str, Any]]:
+    """The searched parameters of every variant that has a trial, as they were before storing.
+
+    Args:
+        parts: Tables as `trial_table` makes them.
+
+    Returns:
+        variant_id -> searched dotted path -> value, variants sorted by id.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        fields = [field for field in part.schema if field.name.startswith(PARAMETER_PREFIX)]
+        for row in part.select(["variant_id", *(field.name for field in fields)]).to_pylist():
+            if row["variant_id"] not in found:
+                found[row["variant_id"]] = {
+                    field.name.removeprefix(PARAMETER_PREFIX): _value(row[field.name], field)
+                    for field in fields
+                }
+    return dict(sorted(found.items()))
+
+
+def _value(stored: Any, field: "pa.Field") -> Any:
+    is_json = (field.metadata or {}).get(_KIND_KEY) == b"json"
+    return json.loads(stored) if is_json else stored
+
+
+def state_arrays(states: Iterable[TrialState]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of trained trials under names `<trial_id>/<group>/<number>`, for one .npz file."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for state in states:
+        arrays[f"{state.trial_id}/seed"] = np.array(state.seed)
+        groups = {name: getattr(state, name) for name in _STATE_GROUPS}
+        for name, values in {**groups, "test_predictions": (state.test_predictions,)}.items():
+            prefix = f"{state.trial_id}/{name}"
+            # NumPy's format forgets extension types such as bfloat16; their names restore them.
+            arrays[f"{prefix}/dtypes"] = np.array([value.dtype.name for value in values], np.str_)
+            arrays |= {f"{prefix}/{number}": value for number, value in enumerate(values)}
+    return arrays
+
+
+def state_from(arrays: Mapping[str, npt.NDArray[Any]], trial_id: str) -> TrialState:
+    """One trained trial out of `state_arrays`, its arrays in their order."""
+
+    def group(name: str) -> tuple[npt.NDArray[Any], ...]:
+        prefix = f"{trial_id}/{name}"
+        return tuple(
+            _with_dtype(arrays[f"{prefix}/{number}"], str(dtype))
+            for number, dtype in enumerate(arrays[f"{prefix}/dtypes"])
+        )
+
+    (test_predictions,) = group("test_predictions")
+    return TrialState(
+        trial_id=trial_id,
+        seed=int(arrays[f"{trial_id}/seed"]),
+        test_predictions=test_predictions,
+        **{name: group(name) for name in _STATE_GROUPS},
+    )
+
+
+def _with_dtype(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    if array.dtype.kind != "V":
+        return array
+    import ml_dtypes  # comes with Keras; registers bfloat16 and its kin
+
+    return array.view(getattr(ml_dtypes, dtype))

@@ -1,0 +1,108 @@
+"""The values that come back from training: plain data that can be pickled, printed and saved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.plan import Trial
+
+Status = Literal["completed", "diverged", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What one trial gave.
+
+    Attributes:
+        trial: The trial.
+        status: `completed`; `diverged` (a loss is not finite); `failed` (`error` says why).
+        engine: `fused` or `keras`; empty for a failed trial that was never trained.
+        pack_id: The pack it was trained in.
+        attempt: 0 for the first try of its pack, then 1, 2, ...
+        epochs: Epochs trained.
+        duration_s: Seconds of wall time of its pack's training divided by the pack's trials.
+        device: e.g. `CPU`, `GPU 0: NVIDIA A100`.
+        node: Name of the machine.
+        error: Reason of a failure, else empty.
+        metrics: `train_loss`, `val_accuracy`, `test_loss`, ...: values at the final epoch.
+        history: `loss`, `accuracy`, `val_loss`, ...: float32 arrays (epochs,).
+        val_confusion_matrix: int64 (classes, classes), rows = true class; None for no classifier.
+        test_confusion_matrix: The same on the test set.
+    """
+
+    trial: Trial
+    status: Status
+    engine: str
+    pack_id: str
+    attempt: int
+    epochs: int = 0
+    duration_s: float = 0.0
+    device: str = ""
+    node: str = ""
+    error: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    history: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    val_confusion_matrix: npt.NDArray[np.int64] | None = None
+    test_confusion_matrix: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialState:
+    """All that a trained model is: the arrays of one trial, in the order of Keras's variables.
+
+    Attributes:
+        trial_id: Whose state it is.
+        seed: The trial's seed.
+        trainable: `model.trainable_variables`.
+        non_trainable: `model.non_trainable_variables`.
+        optimizer: `model.optimizer.variables`.
+        test_predictions: (rows, ...) of the trained trial on the test set.
+    """
+
+    trial_id: str
+    seed: int
+    trainable: tuple[npt.NDArray[np.generic], ...]
+    non_trainable: tuple[npt.NDArray[np.generic], ...]
+    optimizer: tuple[npt.NDArray[np.generic], ...]
+    test_predictions: npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class PackResult:
+    """What one pack gave.
+
+    Attributes:
+        pack_id: The pack.
+        trials: One result per trial of the pack, in the pack's order.
+        best_states: variant_id -> state of the variant's best trial of this pack on validation.
+        class_names: Names of the classes; empty when the data has none.
+        feature_names: Names of the input columns; empty when the data gives none.
+        reason: Why this engine: empty for `fused`, else what stood in the way.
+        timings_s: Seconds of wall time by stage, e.g. `data`, `build`, `compile`, `train`.
+    """
+
+    pack_id: str
+    trials: tuple[TrialResult, ...]
+    best_states: Mapping[str, TrialState] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    reason: str = ""
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A pack's sign of life.
+
+    Attributes:
+        pack_id: The pack.
+        epochs_done: Sum over the pack's trials of epochs trained so far.
+        best: Best value of the selection metric among the pack's trials at their last epoch.
+    """
+
+    pack_id: str
+    epochs_done: int
+    best: float | None = None

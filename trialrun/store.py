@@ -1,0 +1,389 @@
+"""The run folder: every path in it, and how each file is written and read.
+
+Every file is written whole or not at all (`files`). Refuses to know what the numbers mean:
+`records` gives the columns, `aggregate` the statistics.
+"""
+
+import csv
+import io
+import json
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from trialrun.errors import InputError, TrialrunError
+from trialrun.files import json_ready, reading, replace_atomically, write_bytes, write_text
+from trialrun.records import (
+    ParameterKind,
+    history_table,
+    latest_trials,
+    parameters_by_variant,
+    state_arrays,
+    state_from,
+    trial_table,
+    unite_history,
+)
+from trialrun.results import PackResult, TrialState
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_PACK_KEY = b"trialrun.pack"
+_NUM_RUNS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BestFiles:
+    """The paths of `best/`.
+
+    Attributes:
+        folder: `best/` of a run folder.
+        job_name: The names of the model files begin with it.
+    """
+
+    folder: Path
+    job_name: str
+
+    @property
+    def model_h5(self) -> Path:
+        """Whole model in legacy HDF5: architecture, weights, optimizer state."""
+        return self.folder / f"{self.job_name}_model.h5"
+
+    @property
+    def architecture(self) -> Path:
+        """Architecture alone, as JSON."""
+        return self.folder / f"{self.job_name}_architecture.json"
+
+    @property
+    def weights(self) -> Path:
+        """Weights alone, in HDF5."""
+        return self.folder / f"{self.job_name}.weights.h5"
+
+    @property
+    def model_keras(self) -> Path:
+        """Whole model in Keras's native format."""
+        return self.folder / f"{self.job_name}_model.keras"
+
+    @property
+    def preprocessing(self) -> Path:
+        """Scaler and class names: raw input to model input."""
+        return self.folder / "preprocessing.json"
+
+    @property
+    def readme(self) -> Path:
+        """How to load each of them."""
+        return self.folder / "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class PackRecord:
+    """What is remembered of a pack as a whole, beside its trials.
+
+    Attributes:
+        pack_id: The pack.
+        class_names, feature_names, reason, timings_s: As in `results.PackResult`.
+    """
+
+    pack_id: str
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    reason: str
+    timings_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run folder: `create` makes a new one, `open` takes one that exists.
+
+    Attributes:
+        path: The folder. It is a run folder as soon as it holds `job.yaml`.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs_dir: str | Path, job_name: str) -> "RunFolder":
+        """A new empty folder `<runs_dir>/<job_name>/<UTC time>-<short id>`.
+
+        Args:
+            runs_dir: Where runs are kept; made if absent.
+            job_name: Name of the job; one path component.
+
+        Raises:
+            InputError: The name cannot be a folder's name, or the folder cannot be made.
+        """
+        if job_name in {"", ".", ".."} or "/" in job_name or "\0" in job_name:
+            raise InputError(f"A job's name must be usable as a folder's name, got {job_name!r}")
+        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = Path(runs_dir) / job_name / f"{started}-{secrets.token_hex(3)}"
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot make the run folder: {error.strerror}; choose another --runs-dir"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """The run folder at `path`.
+
+        Raises:
+            InputError: It is no run folder; says what is there instead.
+        """
+        folder = cls(Path(path))
+        if not folder.job_file.is_file():
+            raise InputError(f"{path}: is not a run folder: {_what_is_at(folder.path)}")
+        return folder
+
+    @property
+    def job_file(self) -> Path:
+        """The resolved job."""
+        return self.path / "job.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, git revision, command line, devices, Ray address."""
+        return self.path / "environment.json"
+
+    @property
+    def trials_dir(self) -> Path:
+        """One Parquet file per pack: one row per trial."""
+        return self.path / "trials"
+
+    @property
+    def history_dir(self) -> Path:
+        """One Parquet file per pack: one row per trial and epoch."""
+        return self.path / "history"
+
+    @property
+    def states_dir(self) -> Path:
+        """Arrays of the best trials, kept until the best model is saved."""
+        return self.path / "states"
+
+    @property
+    def variants_file(self) -> Path:
+        """One row per variant."""
+        return self.path / "variants.csv"
+
+    @property
+    def summary_file(self) -> Path:
+        """What was selected and why; its presence says that the run ended."""
+        return self.path / "summary.json"
+
+    @property
+    def confusion_matrices_file(self) -> Path:
+        """Confusion matrices per variant, pooled and per seed."""
+        return self.path / "confusion_matrices.json"
+
+    @property
+    def figures_dir(self) -> Path:
+        """The figures as PNG files."""
+        return self.path / "figures"
+
+    @property
+    def report_file(self) -> Path:
+        """The self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def log_file(self) -> Path:
+        """What the run said while it ran."""
+        return self.path / "run.log"
+
+    def best(self, job_name: str) -> BestFiles:
+        """The paths of the best model's files."""
+        return BestFiles(self.path / "best", job_name)
+
+    def write_job(self, text: str) -> None:
+        """Writes the resolved job, and with it makes the folder a run folder."""
+        write_text(self.job_file, text)
+
+    def read_job(self) -> dict[str, Any]:
+        """The resolved job as it is written, unchecked: this program wrote it.
+
+        Raises:
+            InputError: Somebody else wrote it since.
+        """
+        try:
+            job = yaml.safe_load(self.job_file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{self.job_file}: cannot be read: {error}") from error
+        if not isinstance(job, dict) or "name" not in job:
+            raise InputError(f"{self.job_file}: is not a resolved job: it has no name")
+        return job
+
+    def write_pack(self, result: PackResult, kinds: Mapping[str, ParameterKind]) -> None:
+        """Records the trials of a pack and their history; replaces only the same attempt's.
+
+        The history goes first: a trial that is listed has its history.
+
+        Args:
+            result: What the pack gave.
+            kinds: Column types of the searched parameters, from `records.parameter_kinds`.
+        """
+        import pyarrow.parquet as pq
+
+        about = {
+            "pack_id": result.pack_id,
+            "class_names": result.class_names,
+            "feature_names": result.feature_names,
+            "reason": result.reason,
+            "timings_s": result.timings_s,
+        }
+        trials = trial_table(result, kinds)
+        trials = trials.replace_schema_metadata({_PACK_KEY: json.dumps(json_ready(about))})
+        name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
+        with replace_atomically(self.history_dir / name) as temporary:
+            pq.write_table(history_table(result), temporary)
+        with replace_atomically(self.trials_dir / name) as temporary:
+            pq.write_table(trials, temporary)
+
+    def read_trials(self) -> "pd.DataFrame":
+        """One row per trial with the contract's columns, sorted by variant and seed.
+
+        Lists and mappings among the searched parameters are JSON text, as in the files;
+        `read_parameters` gives them back as they were.
+        """
+        return latest_trials([_read_part(part) for part in _parts(self.trials_dir)])
+
+    def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
+        """One row per trial and epoch with the contract's columns, in the order of the trials.
+
+        Args:
+            variant_id: Reads the trials of this variant alone.
+        """
+        trials = self.read_trials()
+        if variant_id is not None:
+            trials = trials[trials["variant_id"] == variant_id]
+        wanted: dict[str, list[str]] = {}
+        for trial_id, pack_id, attempt in zip(
+            trials["trial_id"], trials["pack_id"], trials["attempt"], strict=True
+        ):
+            wanted.setdefault(part_name(pack_id, attempt), []).append(trial_id)
+        return unite_history(
+            [
+                _read_part(self.history_dir / f"{name}.parquet", trial_ids)
+                for name, trial_ids in wanted.items()
+            ]
+        )
+
+    def read_parameters(self) -> dict[str, dict[str, Any]]:
+        """variant_id -> searched dotted path -> value, of every variant that has a trial."""
+        return parameters_by_variant([_read_part(part) for part in _parts(self.trials_dir)])
+
+    def read_packs(self) -> tuple[PackRecord, ...]:
+        """What is remembered of each pack as a whole, the last attempt of each."""
+        import pyarrow.parquet as pq
+
+        records = {}
+        for part in _parts(self.trials_dir):
+            with reading(part):
+                about = json.loads(pq.read_schema(part).metadata[_PACK_KEY])
+            records[about["pack_id"]] = PackRecord(
+                pack_id=about["pack_id"],
+                class_names=tuple(about["class_names"]),
+                feature_names=tuple(about["feature_names"]),
+                reason=about["reason"],
+                timings_s=about["timings_s"],
+            )
+        return tuple(records.values())
+
+    def write_states(self, result: PackResult) -> None:
+        """Keeps the arrays of a pack's best trials until the best model is saved.
+
+        Args:
+            result: What the pack gave; nothing is written if it has no `best_states`.
+        """
+        if not result.best_states:
+            return
+        name = part_name(result.pack_id, result.trials[0].attempt) + ".npz"
+        arrays = state_arrays(result.best_states.values())
+        with replace_atomically(self.states_dir / name) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+
+    def read_state(self, trial_id: str) -> TrialState:
+        """The arrays of a trial that was the best of its variant in its pack.
+
+        Raises:
+            TrialrunError: No state of this trial was kept.
+        """
+        for part in sorted(self.states_dir.glob("part-*.npz"), reverse=True):
+            with reading(part), np.load(part, allow_pickle=False) as arrays:
+                if f"{trial_id}/seed" in arrays:
+                    return state_from(arrays, trial_id)
+        raise TrialrunError(f"{self.states_dir}: holds no state of trial {trial_id}")
+
+    def remove_states(self) -> None:
+        """Removes the kept arrays; nothing happens if there are none."""
+        shutil.rmtree(self.states_dir, ignore_errors=True)
+
+    def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes variants.csv; lists and mappings as JSON, what is not known as an empty cell.
+
+        Args:
+            rows: From `aggregate.variant_rows`, all with the same keys.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows[0] if rows else [])
+        writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
+        write_text(self.variants_file, text.getvalue())
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """summary.json, or None for a run that did not end."""
+        if not self.summary_file.exists():
+            return None
+        with reading(self.summary_file):
+            summary: dict[str, Any] = json.loads(self.summary_file.read_text())
+        return summary
+
+    def write_figure(self, name: str, png: bytes) -> None:
+        """Writes `figures/<name>.png`."""
+        write_bytes(self.figures_dir / f"{name}.png", png)
+
+
+def _what_is_at(path: Path) -> str:
+    """What a user who gave the wrong path needs to know about it."""
+    if not path.exists():
+        return "there is nothing"
+    if not path.is_dir():
+        return "it is a file; give the folder that holds job.yaml"
+    runs = sorted((job.parent for job in path.glob("*/job.yaml")), reverse=True)
+    if not runs:
+        return "it holds no job.yaml"
+    shown = ", ".join(str(run) for run in runs[:_NUM_RUNS_SHOWN])
+    more = f" and {len(runs) - _NUM_RUNS_SHOWN} older" if len(runs) > _NUM_RUNS_SHOWN else ""
+    return f"it holds {len(runs)} run{'s'[: len(runs) > 1]}; give one of them: {shown}{more}"
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list | tuple | Mapping):
+        return json.dumps(json_ready(value))
+    return json_ready(value)
+
+
+def part_name(pack_id: str, attempt: int) -> str:
+    """Name of a pack's files without the suffix: `part-p000`, then `part-p000-1`, ..."""
+    return f"part-{pack_id}-{attempt}" if attempt else f"part-{pack_id}"
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _read_part(part: Path, trial_ids: Sequence[str] | None = None) -> "pa.Table":
+    """The rows of one file, or those of some trials; takes nothing from the names in its path."""
+    import pyarrow.parquet as pq
+
+    filters = None if trial_ids is None else [("trial_id", "in", trial_ids)]
+    with reading(part):
+        return pq.read_table(part, filters=filters, partitioning=None)

@@ -1,0 +1,31 @@
+"""Trains packs. This module is what the driver needs: the task; TensorFlow is in the others.
+
+`pack.train_pack` is the entry; `fused` and `keras_fit` are the engines.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trialrun.job import SelectSpec
+from trialrun.plan import Pack
+
+__all__ = ["PackTask"]
+
+
+@dataclass(frozen=True, slots=True)
+class PackTask:
+    """A pack and all that a worker needs to train it.
+
+    Attributes:
+        pack: What is trained.
+        job_folder: Where the paths of the user's files start.
+        select: Which of a variant's trials is kept as its best.
+        num_threads: CPU threads that train slices of the pack side by side; 1 on a GPU.
+        attempt: 0 for the first try.
+    """
+
+    pack: Pack
+    job_folder: Path
+    select: SelectSpec
+    num_threads: int = 1
+    attempt: int = 0

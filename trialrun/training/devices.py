@@ -1,0 +1,49 @@
+"""The devices of a worker process: exactly those it was given, with memory growth on.
+
+Written for CUDA GPUs; on a machine without one it has been run against stand-ins only.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from trialrun.errors import DeviceError
+
+_log = logging.getLogger(__name__)
+
+
+def claim_gpus(assigned: Sequence[str]) -> str:
+    """Takes the GPUs that Ray assigned to this process; must run before TensorFlow computes.
+
+    Memory growth lets several processes share a GPU and makes TensorFlow ask for what it needs
+    instead of all there is.
+
+    Args:
+        assigned: What Ray put into CUDA_VISIBLE_DEVICES; empty for a CPU task. On a machine
+            without GPUs Ray can be told to pretend (`num_gpus=2`): TensorFlow then sees none.
+
+    Returns:
+        The device that computes, e.g. `CPU` or `GPU 3: NVIDIA A100-SXM4-40GB`.
+
+    Raises:
+        DeviceError: TensorFlow sees more GPUs than were assigned.
+    """
+    visible = tf.config.list_physical_devices("GPU")
+    if len(visible) > len(assigned):
+        raise DeviceError(
+            f"this task was given {len(assigned)} GPU(s) ({', '.join(assigned) or 'none'}) but"
+            f" TensorFlow sees {len(visible)}: {', '.join(gpu.name for gpu in visible)}. It would"
+            " take memory on GPUs of other tasks. Is CUDA_VISIBLE_DEVICES changed after Ray set it?"
+        )
+    for gpu in visible:
+        if not tf.config.experimental.get_memory_growth(gpu):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    if not visible:
+        if assigned:
+            _log.warning("given GPU %s, but TensorFlow sees none: the CPU computes", assigned)
+        return "CPU"
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in visible]
+    return ", ".join(
+        f"GPU {index}: {name or 'unknown'}" for index, name in zip(assigned, names, strict=False)
+    )

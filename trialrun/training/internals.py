@@ -1,0 +1,260 @@
+"""The only room that touches private names of Keras and TensorFlow.
+
+Keras's TensorFlow backend keeps its state in `tf.Variable`s and its optimizers go through
+`tf.distribute`. To use its layers, losses, metrics and optimizers as pure functions, a handful of
+private methods have to be called or, while a program is traced, replaced. Each is named here once,
+so that a new Keras or TensorFlow version is checked in one place: versions are pinned in
+pyproject.toml and `tests/test_fused_oracle.py` compares the result with plain `model.fit`.
+
+The replacements are process-wide while they last. Programs are traced by one thread at a time
+(`fused` holds a lock); running an already traced program needs none of them.
+"""
+
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import keras
+import tensorflow as tf
+from keras.src import ops as keras_ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.backend.tensorflow import random as backend_random
+from keras.src.backend.tensorflow.core import Variable as BackendVariable
+from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.initializers.random_initializers import RandomInitializer
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+from keras.src.random import seed_generator
+from tensorflow.python.ops.parallel_for import pfor as parallel_for
+
+# What TFOptimizer overrides only for tf.distribute and tf.IndexedSlices on tf.Variables.
+_DISTRIBUTED_METHODS = (
+    "assign",
+    "assign_add",
+    "assign_sub",
+    "_backend_update_step",
+    "_apply_weight_decay",
+    "_var_key",
+    "_overwrite_model_variables_with_average_value",
+    "_backend_increment_gradient_accumulators",
+    "_clip_by_norm",
+)
+
+# ---------------------------------------------------------------------------------------- models
+
+
+def build_symbolically(model: keras.Model, batch: Any) -> None:
+    """Builds what `fit` would build on its first batch: weights, metrics, optimizer slots.
+
+    Args:
+        model: A compiled model.
+        batch: `(x, y)` of tensors of one batch; only shapes and dtypes are used.
+    """
+    model._symbolic_build(data_batch=batch)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def call_model(model: keras.Model, x: Any, *, training: bool) -> Any:
+    """The model's outputs, calling it as Keras's own train and test steps do."""
+    return model(x, training=training) if model._call_has_training_arg else model(x)
+
+
+def compute_loss(model: keras.Model, x: Any, y: Any, predictions: Any, *, training: bool) -> Any:
+    """The scalar loss of a batch with everything Keras adds to it: regularizers, weights."""
+    return model._compute_loss(
+        x=x, y=y, y_pred=predictions, sample_weight=None, training=training
+    )
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The metric in which Keras averages the loss over batches."""
+    return model._loss_tracker
+
+
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model and every layer in it, nested ones too."""
+    return list(model._flatten_layers())
+
+
+def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:
+    """The variable that holds the learning rate; None when a schedule computes it."""
+    rate = optimizer._learning_rate
+    return rate if isinstance(rate, keras.Variable) else None
+
+
+def key_variables_by_identity(optimizer: keras.optimizers.Optimizer) -> None:
+    """Lets the optimizer find its slots inside `pure_optimizers` (by `id`, as BaseOptimizer)."""
+    while optimizer is not None:
+        optimizer._trainable_variables_indices = {
+            id(variable): index for index, variable in enumerate(optimizer._trainable_variables)
+        }
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+
+
+# --------------------------------------------------------------------------------------- tracing
+
+
+@contextlib.contextmanager
+def pure_optimizers() -> Iterator[None]:
+    """While it lasts, Keras's TensorFlow optimizers update Keras variables, not tf.Variables.
+
+    Methods are given back one by one instead of changing the class: Nadam calls `super()`.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in _DISTRIBUTED_METHODS:
+            stack.enter_context(
+                mock.patch.object(TFOptimizer, name, BaseOptimizer.__dict__[name])
+            )
+        stack.enter_context(
+            mock.patch.object(LossScaleOptimizer, "_tf_apply", LossScaleOptimizer._common_apply)
+        )
+        yield
+
+
+@contextlib.contextmanager
+def selecting_cond() -> Iterator[None]:
+    """While it lasts, `keras.ops.cond` runs both branches and selects results and assignments.
+
+    An assignment inside a traced branch would otherwise leak the branch's tensor out of it.
+    """
+    with mock.patch.object(keras_ops, "cond", _select_between_branches):
+        yield
+
+
+def _select_between_branches(
+    predicate: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]
+) -> Any:
+    scope = get_stateless_scope()
+    before = dict(scope.state_mapping)
+    true_result, true_state = true_fn(), dict(scope.state_mapping)
+    scope.state_mapping.clear()
+    scope.state_mapping.update(before)
+    false_result, false_state = false_fn(), dict(scope.state_mapping)
+    for key in true_state.keys() | false_state.keys():
+        if_true, if_false = true_state.get(key), false_state.get(key)
+        same = if_true is if_false
+        scope.state_mapping[key] = if_true if same else tf.where(predicate, if_true, if_false)
+    return tf.nest.map_structure(
+        lambda a, b: tf.where(predicate, a, b) if tf.is_tensor(a) else a,
+        true_result,
+        false_result,
+    )
+
+
+# ------------------------------------------------------------------------------- initial weights
+
+
+class SeedDraw(int):
+    """A seed that Keras drew for an initializer or a seed generator, and which draw it was."""
+
+    index: int
+
+
+class BuildRecord:
+    """What was drawn and initialized while a model was built.
+
+    Attributes:
+        draws: Every default seed in the order in which Keras drew them.
+        initializers: `id(variable)` -> the initializer that made it.
+    """
+
+    def __init__(self) -> None:
+        self.draws: list[int] = []
+        self.initializers: dict[int, Any] = {}
+
+
+@contextlib.contextmanager
+def recording_build() -> Iterator[BuildRecord]:
+    """Records seed draws and initializers of everything built while it lasts."""
+    record = BuildRecord()
+    draw_seed, initialize = (
+        seed_generator.make_default_seed,
+        BackendVariable._initialize_with_initializer,
+    )
+
+    def recorded_draw() -> SeedDraw:
+        draw = SeedDraw(draw_seed())
+        draw.index = len(record.draws)
+        record.draws.append(int(draw))
+        return draw
+
+    def recorded_initialize(variable: Any, initializer: Any) -> None:
+        record.initializers[id(variable)] = initializer
+        initialize(variable, initializer)
+
+    with contextlib.ExitStack() as stack:
+        for module in _modules_that_draw_seeds(draw_seed):
+            stack.enter_context(mock.patch.object(module, "make_default_seed", recorded_draw))
+        stack.enter_context(
+            mock.patch.object(BackendVariable, "_initialize_with_initializer", recorded_initialize)
+        )
+        yield record
+
+
+def _modules_that_draw_seeds(draw_seed: Callable[[], int]) -> list[Any]:
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith("keras.src") and vars(module).get("make_default_seed") is draw_seed
+    ]
+
+
+def replay_draws(seed: int, num_draws: int) -> list[int]:
+    """The default seeds Keras would draw after `keras.utils.set_random_seed(seed)`."""
+    stream = random.Random(seed)
+    return [stream.randint(1, int(1e9)) for _ in range(num_draws)]
+
+
+def seed_draw_of(initializer: Any) -> int | None:
+    """Which draw seeds this initializer; None when its values do not depend on a drawn seed."""
+    if not isinstance(initializer, RandomInitializer):
+        return None
+    return initializer.seed.index if isinstance(initializer.seed, SeedDraw) else None
+
+
+def seed_generator_states(model: keras.Model) -> dict[int, int]:
+    """`id(state variable)` -> seed value, of every seed generator whose seed Keras drew."""
+    return {
+        id(generator.state): int(generator.state.numpy()[0])
+        for layer in all_layers(model)
+        for generator in getattr(layer, "_seed_generators", [])
+        if generator._initial_seed is None
+    }
+
+
+def initialize_with_seed(initializer: Any, variable: keras.Variable, seed: tf.Tensor) -> tf.Tensor:
+    """What the initializer gives for this variable under a traced scalar seed."""
+    state = tf.stack([seed, tf.zeros([], seed.dtype)])
+    with mock.patch.object(backend_random, "draw_seed", lambda _: state):
+        return tf.cast(initializer(variable.shape, dtype=variable.dtype), variable.dtype)
+
+
+# --------------------------------------------------------------------------------- vectorization
+
+PForInput = Any
+register_converter = parallel_for.RegisterPFor
+stacked = parallel_for.wrap
+
+
+def flattened_batch_converter(op_type: str, dims: list[int]) -> None:
+    """Registers a converter that folds the trial axis into the operation's batch axis."""
+    parallel_for.RegisterPForWithArgs(op_type, dims=dims)(parallel_for._convert_flatten_batch)
+
+
+def loop_converter(op_type: str) -> None:
+    """Registers a converter that runs the operation once per trial (outside XLA only)."""
+    register_converter(op_type)(lambda pfor: run_in_loop(pfor))
+
+
+def run_in_loop(pfor: PForInput) -> Any:
+    """Converts one operation into a loop over trials."""
+    return parallel_for._fallback_converter(pfor, warn=False)
+
+
+def take_converter(op_type: str) -> Any:
+    """Removes and returns TensorFlow's own converter, to be called where ours does not apply."""
+    return parallel_for._pfor_converter_registry.pop(op_type)

@@ -1,0 +1,180 @@
+"""The compiled program that trains trials of one signature together, one epoch per call.
+
+Shapes in comments: trials, rows (of a data set), steps (batches of an epoch), batch.
+"""
+
+import threading
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trialrun.training.functional import FunctionalModel, ModelState
+from trialrun.training.vectorize import vectorize
+
+# Tracing replaces methods of Keras for the whole process (`internals`): one trace at a time.
+_TRACING = threading.Lock()
+
+Logs = dict[str, tf.Tensor]
+
+
+class FusedProgram:
+    """One epoch of training, and an evaluation, of any number of trials as XLA programs.
+
+    Args:
+        model: The model as pure functions.
+        batch_size: Rows per step; the last step takes what is left.
+        shared_data: Whether all trials see the same rows, given without a trial axis.
+    """
+
+    def __init__(self, model: FunctionalModel, *, batch_size: int, shared_data: bool) -> None:
+        self._model = model
+        self._batch_size = batch_size
+        self._shared_data = shared_data
+        self._train_epoch = tf.function(self._trace_epoch, jit_compile=True, autograph=False)
+        self._evaluate = tf.function(self._trace_evaluations, jit_compile=True, autograph=False)
+
+    def train_epoch(
+        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+    ) -> tuple[ModelState, Logs]:
+        """Trains one epoch and evaluates on the validation set.
+
+        Args:
+            state: Tensors (trials, ...).
+            train: Inputs and targets (trials, rows, ...), or (rows, ...) when data is shared.
+            orders: int32 row numbers (trials, rows): the order in which each trial sees its rows.
+            val: As `train`.
+
+        Returns:
+            The new state, and Keras's logs of the epoch: name -> float32 (trials,); the names of
+            the validation logs begin with `val_`.
+        """
+        return self._train_epoch(state, train, orders, val)
+
+    def evaluate(
+        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
+    ) -> tuple[tuple[Logs, Any], ...]:
+        """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
+        return self._evaluate(state, data_sets)
+
+    def trace_epoch(
+        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+    ) -> None:
+        """Traces `train_epoch` for arguments of these shapes; it is compiled by its first call.
+
+        Raises:
+            CannotFuse: The model says that it cannot be fused.
+            ValueError: An operation has no vectorized form.
+        """
+        with _TRACING:
+            self._train_epoch.get_concrete_function(state, train, orders, val)
+
+    def compile_evaluation(
+        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
+    ) -> None:
+        """Traces and compiles `evaluate` for arguments of these shapes."""
+        with _TRACING:
+            self._evaluate.get_concrete_function(state, data_sets)
+        self._evaluate(state, data_sets)
+
+    def _trace_epoch(
+        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+    ) -> tuple[ModelState, Logs]:
+        batch_size = min(self._batch_size, orders.shape[1])
+        num_steps, num_left = divmod(orders.shape[1], batch_size)
+        rows = keras.tree.map_structure(lambda data: self._in_order(data, orders), train)
+        batches = keras.tree.map_structure(
+            lambda data: _split_batches(data, num_steps, batch_size), rows
+        )
+        state, losses, predictions = self._train_whole_batches(state, batches, num_steps)
+        batch_sizes = [batch_size] * num_steps
+        if num_left:
+            last = keras.tree.map_structure(lambda a: a[:, -num_left:], rows)
+            state, loss, last_predictions = vectorize(self._model.train_step, [state, *last])
+            losses = tf.concat([losses, loss[:, None]], 1)
+            predictions = tf.nest.map_structure(
+                lambda a, b: tf.concat([a, b], 1), predictions, last_predictions
+            )
+            batch_sizes.append(num_left)
+        logs = vectorize(
+            lambda *one_trial: self._model.epoch_logs(*one_trial, batch_sizes),
+            [state, rows[1], predictions, losses],
+        )
+        val_logs, _ = self._trace_evaluation(state, val)
+        return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
+
+    def _in_order(self, data: tf.Tensor, orders: tf.Tensor) -> tf.Tensor:
+        """Rows as each trial sees them: (trials, rows, ...)."""
+        if self._shared_data:
+            return tf.gather(data, orders)
+        return tf.gather(data, orders, batch_dims=1)
+
+    def _train_whole_batches(
+        self, state: ModelState, batches: tuple[Any, Any], num_steps: int
+    ) -> tuple[ModelState, tf.Tensor, Any]:
+        """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
+
+        def step(state: ModelState, batch: tuple[Any, Any]) -> Any:
+            return vectorize(self._model.train_step, [state, *batch])
+
+        first = keras.tree.map_structure(lambda a: a[0], batches)
+        _, *outputs = tf.function(step, autograph=False).get_concrete_function(
+            state, first
+        ).structured_outputs
+        recorders = [
+            tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
+            for output in tf.nest.flatten(outputs)
+        ]
+        flat_state = tf.nest.flatten(state)
+
+        def body(index: tf.Tensor, flat: list[tf.Tensor], recorders: list[Any]) -> Any:
+            batch = keras.tree.map_structure(lambda a: a[index], batches)
+            new_state, *outputs = step(tf.nest.pack_sequence_as(state, flat), batch)
+            new_flat = [
+                tf.ensure_shape(new, old.shape)
+                for new, old in zip(tf.nest.flatten(new_state), flat_state, strict=True)
+            ]
+            recorders = [
+                recorder.write(index, output)
+                for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
+            ]
+            return index + 1, new_flat, recorders
+
+        _, flat, recorders = tf.while_loop(
+            lambda index, *_: index < num_steps,
+            body,
+            (0, flat_state, recorders),
+            maximum_iterations=num_steps,
+        )
+        losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
+        return (
+            tf.nest.pack_sequence_as(state, flat),
+            tf.transpose(losses),
+            tf.nest.map_structure(_join_batches, predictions),
+        )
+
+    def _trace_evaluations(
+        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
+    ) -> tuple[tuple[Logs, Any], ...]:
+        return tuple(self._trace_evaluation(state, data) for data in data_sets)
+
+    def _trace_evaluation(self, state: ModelState, data: tuple[Any, Any]) -> tuple[Logs, Any]:
+        if self._shared_data:
+            return vectorize(lambda one_state: self._model.evaluate(one_state, *data), [state])
+        return vectorize(self._model.evaluate, [state, *data])
+
+
+def _split_batches(data: tf.Tensor, num_steps: int, batch_size: int) -> tf.Tensor:
+    """(trials, rows, ...) -> (steps, trials, batch, ...), without the rows of a partial batch."""
+    num_trials, _, *features = data.shape
+    whole = tf.reshape(
+        data[:, : num_steps * batch_size], [num_trials, num_steps, batch_size, *features]
+    )
+    return tf.transpose(whole, [1, 0, 2, *range(3, whole.shape.rank)])
+
+
+def _join_batches(outputs: tf.Tensor) -> tf.Tensor:
+    """(steps, trials, batch, ...) -> (trials, rows, ...)."""
+    num_steps, num_trials, batch_size, *features = outputs.shape
+    by_trial = tf.transpose(outputs, [1, 0, 2, *range(3, outputs.shape.rank)])
+    return tf.reshape(by_trial, [num_trials, num_steps * batch_size, *features])

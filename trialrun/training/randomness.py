@@ -1,0 +1,141 @@
+"""Every random stream of a trial, keyed by its seed alone: initial weights and batch order.
+
+(Data and split are keyed in `datasets`; dropout's seeds are part of the initial state.)
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+# `vectorize` teaches TensorFlow to run random initializers for all trials, bit-equal to one by one.
+from trialrun.training import internals, vectorize  # noqa: F401
+
+_BATCH_ORDER_STREAM = 1
+
+
+class BatchOrders:
+    """The order in which each of several trials sees its training rows, epoch after epoch.
+
+    Args:
+        seeds: One seed per trial; the only thing a trial's orders depend on.
+        num_rows: Rows of the training set.
+
+    References:
+        Philox counter-based streams: Salmon et al., SC 2011, as in `numpy.random.Philox`.
+    """
+
+    def __init__(self, seeds: Sequence[int], num_rows: int) -> None:
+        self._num_rows = num_rows
+        self._streams = [
+            np.random.Generator(np.random.Philox(key=[seed, _BATCH_ORDER_STREAM]))
+            for seed in seeds
+        ]
+
+    def next_epoch(self) -> npt.NDArray[np.int32]:
+        """Row numbers (trials, num_rows); each trial's is a new permutation."""
+        orders = np.empty((len(self._streams), self._num_rows), np.int32)
+        for order, stream in zip(orders, self._streams, strict=True):
+            order[:] = stream.permutation(self._num_rows)
+        return orders
+
+
+def build_seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
+    """The model that `keras.utils.set_random_seed(seed)` and `build()` give."""
+    keras.utils.set_random_seed(seed)
+    return build()
+
+
+class SeededBuild:
+    """One model, and the initial variables of the same model under any other seed.
+
+    Building a Keras model takes tens of milliseconds. Here it is built once while the seed of each
+    initializer is recorded; for other seeds the draws are replayed and the initializers are run
+    for all trials together.
+
+    Args:
+        build: Gives a new, built model; called under a fixed seed.
+        seed: Seed of the recorded build.
+
+    Attributes:
+        model: The model, as built under `seed`.
+    """
+
+    def __init__(self, build: Callable[[], keras.Model], seed: int) -> None:
+        self._build = build
+        with internals.recording_build() as self._record:
+            self.model = build_seeded(build, seed)
+        self._built_values = {id(variable): variable.numpy() for variable in self.variables}
+        self._draw_of_generator = {
+            state: self._record.draws.index(value)
+            for state, value in internals.seed_generator_states(self.model).items()
+        }
+        self._initialize = tf.function(self._initialize_together, autograph=False)
+        self._replay_is_exact: bool | None = None
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Trainable, then non-trainable variables of the model."""
+        return [*self.model.trainable_variables, *self.model.non_trainable_variables]
+
+    def initial_variables(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
+        """Arrays (trials, ...) for each of `variables`: what a build under each seed gives.
+
+        The replay is checked against a real build for the last of the seeds; a builder that draws
+        from other streams (NumPy's, say) is then built once per trial.
+        """
+        if self._replay_is_exact is None:
+            self._replay_is_exact = self._replays(seeds[-1])
+        return self._replay(seeds) if self._replay_is_exact else self._rebuild(seeds)
+
+    def _replays(self, seed: int) -> bool:
+        return all(
+            np.allclose(replayed, built, rtol=1e-5, atol=1e-6)
+            for replayed, built in zip(self._replay([seed]), self._rebuild([seed]), strict=True)
+        )
+
+    def _rebuild(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
+        per_trial = []
+        for seed in seeds:
+            model = build_seeded(self._build, seed)
+            variables = [*model.trainable_variables, *model.non_trainable_variables]
+            per_trial.append([variable.numpy() for variable in variables])
+        return [np.stack(arrays) for arrays in zip(*per_trial, strict=True)]
+
+    def _replay(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
+        num_draws = len(self._record.draws)
+        draws = np.array([internals.replay_draws(s, num_draws) for s in seeds], np.int64)
+        random_values = iter(self._initialize(tf.constant(draws))) if num_draws else iter(())
+        return [
+            next(random_values).numpy()
+            if self._draw_of_initializer(variable) is not None
+            else self._unvarying_or_generator(variable, draws)
+            for variable in self.variables
+        ]
+
+    def _initialize_together(self, draws: tf.Tensor) -> list[tf.Tensor]:
+        """Draws (trials, draws) -> values (trials, ...) of each randomly initialized variable."""
+        return list(tf.vectorized_map(self._initialize_one_trial, draws, warn=False))
+
+    def _initialize_one_trial(self, draws: tf.Tensor) -> list[tf.Tensor]:
+        return [
+            internals.initialize_with_seed(
+                self._record.initializers[id(variable)], variable, draws[draw]
+            )
+            for variable in self.variables
+            if (draw := self._draw_of_initializer(variable)) is not None
+        ]
+
+    def _draw_of_initializer(self, variable: keras.Variable) -> int | None:
+        return internals.seed_draw_of(self._record.initializers.get(id(variable)))
+
+    def _unvarying_or_generator(
+        self, variable: keras.Variable, draws: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.generic]:
+        draw = self._draw_of_generator.get(id(variable))
+        if draw is not None:  # a seed generator's state is (seed, number of calls)
+            return np.stack([draws[:, draw], np.zeros(len(draws), np.int64)], axis=1)
+        value = self._built_values[id(variable)]
+        return np.broadcast_to(value, (len(draws), *value.shape))

@@ -1,0 +1,144 @@
+"""What an engine is given and what it gives, whichever it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.datasets import Splits, load_splits
+from trialrun.errors import InputError
+from trialrun.models import build_model, compile_model
+from trialrun.plan import Trial, Variant
+from trialrun.training import internals
+from trialrun.training.randomness import SeededBuild
+
+
+@dataclass(frozen=True, slots=True)
+class PackData:
+    """The data of a pack's trials.
+
+    Attributes:
+        splits: One entry per trial; a single one that all trials share when the data's seed is
+            fixed.
+        is_shared: Which of the two.
+    """
+
+    splits: tuple[Splits, ...]
+    is_shared: bool
+
+    def of_trial(self, index: int) -> Splits:
+        """The data of the trial with this place in the pack."""
+        return self.splits[0 if self.is_shared else index]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """An engine's sign of life.
+
+    Attributes:
+        num_epochs: Epochs trained since the last sign, summed over trials.
+        logs: Keras's log names -> float32 (trials,): the newest epoch of those trials.
+    """
+
+    num_epochs: int
+    logs: Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedTrial:
+    """One trained trial.
+
+    Attributes:
+        history: Keras's log names -> float32 (epochs,).
+        test_logs: Keras's log names -> value on the test set.
+        val_predictions, test_predictions: (rows, ...).
+        trainable, non_trainable, optimizer: Variables in Keras's order.
+    """
+
+    history: Mapping[str, npt.NDArray[np.float32]]
+    test_logs: Mapping[str, float]
+    val_predictions: Any
+    test_predictions: Any
+    trainable: tuple[npt.NDArray[np.generic], ...]
+    non_trainable: tuple[npt.NDArray[np.generic], ...]
+    optimizer: tuple[npt.NDArray[np.generic], ...]
+
+
+def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> PackData:
+    """Generates, splits and scales the data of trials of one signature."""
+    data = trials[0].variant.data
+    is_shared = data.seed != "per_trial"
+    seeds = [0] if is_shared else [trial.seed for trial in trials]
+    return PackData(tuple(load_splits(data, job_folder, seed) for seed in seeds), is_shared)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledModel:
+    """A compiled model and how it starts under any seed.
+
+    Attributes:
+        model: Built, compiled, its optimizer built; in the state of its first seed.
+        initial: Initial variables under other seeds.
+        optimizer_start: The optimizer's variables before the first step.
+        learning_rate_index: Place of the learning rate among the optimizer's variables; None where
+            the builder's own `compile` or a schedule decides it.
+    """
+
+    model: keras.Model
+    initial: SeededBuild
+    optimizer_start: tuple[npt.NDArray[np.generic], ...]
+    learning_rate_index: int | None
+
+
+def make_compiled_model(variant: Variant, job_folder: Path, splits: Splits, seed: int) -> CompiledModel:
+    """Builds and compiles a variant's model for data like `splits`.
+
+    Raises:
+        InputError: The builder, the compilation, or the labels do not fit.
+    """
+    initial = SeededBuild(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
+    model = initial.model
+    is_compiled_by_builder = model.compiled
+    compile_model(model, variant.training)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    _check_labels(model, splits)
+    rate = internals.learning_rate_variable(model.optimizer)
+    index = next((i for i, v in enumerate(model.optimizer.variables) if v is rate), None)
+    return CompiledModel(
+        model=model,
+        initial=initial,
+        optimizer_start=tuple(variable.numpy() for variable in model.optimizer.variables),
+        learning_rate_index=None if is_compiled_by_builder else index,
+    )
+
+
+def initial_optimizer(
+    compiled: CompiledModel, learning_rates: Sequence[float]
+) -> list[npt.NDArray[np.generic]]:
+    """The optimizer's variables (trials, ...) before the first step, one learning rate per trial."""
+    num_trials = len(learning_rates)
+    arrays = [
+        np.broadcast_to(value, (num_trials, *value.shape)) for value in compiled.optimizer_start
+    ]
+    if compiled.learning_rate_index is not None:
+        arrays[compiled.learning_rate_index] = np.asarray(learning_rates, np.float32)
+    return arrays
+
+
+def _check_labels(model: keras.Model, splits: Splits) -> None:
+    """Refuses class labels that the model has no output for: Keras would train on NaN or zeros."""
+    if "sparse_categorical" not in str(getattr(model.loss, "name", model.loss)):
+        return
+    num_outputs = cast(int, model.output_shape[-1])
+    highest = max(int(np.max(y)) for y in (splits.y_train, splits.y_val, splits.y_test))
+    if highest >= num_outputs:
+        raise InputError(
+            f"the data has class label {highest}, but the model has {num_outputs} outputs"
+            f" (classes 0 to {num_outputs - 1}); give the model more outputs, e.g."
+            f" model.args.num_classes: {highest + 1}"
+        )
