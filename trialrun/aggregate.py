@@ -1,7 +1,7 @@
-"""From trials to the variant that wins: statistics over seeds, ranking, selection.
+"""From trials to variants: statistics over seeds, the leaderboard, and what the run folder says.
 
-What ranks and selects takes `ValidationScores`, a type that can hold validation numbers only: no
-test number can reach a decision. What a test number is allowed to do is to be shown beside it.
+Selection is in `trialrun.selection`, which sees validation numbers only; here its choice is put
+beside the test numbers, for people to read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.errors import InputError
+from trialrun.grid import TrialGrid
 from trialrun.job import Goal
-from trialrun.records import CONFUSION_MATRIX_COLUMNS, METRIC_PREFIXES, metric_names
+from trialrun.records import CONFUSION_MATRIX_COLUMNS, metric_names
+from trialrun.selection import Selection, rank, select_best, validation_scores
 from trialrun.statistics import Counts, Floats, describe, pool_confusion_matrices
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class VariantSummary:
         parameters: Searched dotted path -> value.
         num_completed, num_diverged, num_failed: Its trials by status.
         metrics: `train_loss`, ..., `val_loss`, ..., `test_loss`, ... over the completed seeds.
-        val_confusion_matrix: (classes, classes) sum over the completed seeds; None for no classifier.
+        val_confusion_matrix: (classes, classes) sum over completed seeds; None if there is none.
         test_confusion_matrix: The same on the test set.
     """
 
@@ -52,66 +53,6 @@ class VariantSummary:
     metrics: Mapping[str, MetricSummary]
     val_confusion_matrix: Counts | None
     test_confusion_matrix: Counts | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ValidationScores:
-    """The selection metric of every trial, and nothing else that a trial gave.
-
-    Attributes:
-        metric: A validation metric: its name begins with `val_`.
-        variant_ids: (variants,) in the order of the search.
-        seeds: (seeds,) ascending.
-        trial_ids: (variants, seeds) text; empty where there is no trial.
-        values: (variants, seeds) float64; NaN where no trial completed.
-        num_unfinished: (variants,) trials that diverged or failed.
-
-    Raises:
-        InputError: The metric is not a validation metric.
-    """
-
-    metric: str
-    variant_ids: tuple[str, ...]
-    seeds: tuple[int, ...]
-    trial_ids: npt.NDArray[np.object_]
-    values: Floats
-    num_unfinished: Counts
-
-    def __post_init__(self) -> None:
-        if not self.metric.startswith("val_"):
-            raise InputError(
-                f"select.metric must be a validation metric (val_...), got {self.metric!r}:"
-                " selection never sees a test number"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What won, and by which validation numbers.
-
-    Attributes:
-        variant_id: The winner: the best mean of the metric.
-        trial_id, seed: The winner's best completed trial: the best model.
-        metric, goal: What was compared.
-        mean, sd: Of the winner's metric over its completed seeds.
-        value: The metric of the best trial.
-        num_seeds: Completed seeds of the winner.
-        num_unfinished: Diverged and failed trials of the winner; not 0 only if every variant has
-            some.
-        num_variants: How many variants were compared.
-    """
-
-    variant_id: str
-    trial_id: str
-    seed: int
-    metric: str
-    goal: Goal
-    mean: float
-    sd: float
-    value: float
-    num_seeds: int
-    num_unfinished: int
-    num_variants: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,93 +99,6 @@ def build_leaderboard(
     )
 
 
-def validation_scores(trials: "pd.DataFrame", metric: str) -> ValidationScores:
-    """The selection metric of every trial: the only door from trials to selection.
-
-    Args:
-        trials: As in `trials/*.parquet`. Columns other than the trial's identity, its status and
-            `metric` are not looked at.
-        metric: A validation metric.
-
-    Raises:
-        InputError: The metric is no validation metric, or was not recorded.
-    """
-    grid = _Grid.of(trials)
-    shape = (len(grid.variant_ids), len(grid.seeds))
-    values, trial_ids = np.full(shape, np.nan), np.full(shape, "", object)
-    trial_ids[grid.rows, grid.columns] = trials["trial_id"].to_numpy()
-    scores = ValidationScores(
-        metric=metric,
-        variant_ids=grid.variant_ids,
-        seeds=grid.seeds,
-        trial_ids=trial_ids,
-        values=values,
-        num_unfinished=grid.count("diverged") + grid.count("failed"),
-    )
-    completed = grid.statuses == "completed"
-    if completed.any():
-        _require_column(trials, metric)
-        measured = trials.loc[completed, metric].to_numpy(np.float64)
-        values[grid.rows[completed], grid.columns[completed]] = measured
-    return scores
-
-
-def _require_column(trials: "pd.DataFrame", metric: str) -> None:
-    if metric not in trials.columns:
-        names = metric_names(list(trials.columns))
-        known = ", ".join(name for name in names if name.startswith("val_"))
-        raise InputError(f"select.metric {metric!r} was not recorded; recorded: {known or 'none'}")
-
-
-def rank(scores: ValidationScores, goal: Goal) -> tuple[str, ...]:
-    """The variants, the best first.
-
-    A variant with a diverged or failed trial comes after all without: the mean of the trials that
-    survived flatters it. A variant none of whose trials completed comes last. Equal variants keep
-    the order of the search.
-    """
-    return tuple(scores.variant_ids[index] for index in _order(scores, goal))
-
-
-def _order(scores: ValidationScores, goal: Goal) -> npt.NDArray[np.intp]:
-    means = _losses(describe(scores.values).mean, goal)
-    nothing = np.isnan(means)
-    # lexsort is stable and takes its first criterion last.
-    return np.lexsort((np.where(nothing, 0.0, means), scores.num_unfinished > 0, nothing))
-
-
-def _losses(values: Floats, goal: Goal) -> Floats:
-    """The values turned so that small is good."""
-    return values if goal == "minimize" else -values
-
-
-def select_best(scores: ValidationScores, goal: Goal) -> Selection | None:
-    """The first variant of `rank`, and of that variant the seed with the best value.
-
-    Returns:
-        None if no trial completed.
-    """
-    if np.isnan(scores.values).all():
-        return None
-    winner = int(_order(scores, goal)[0])
-    values = scores.values[winner]
-    best = int(np.nanargmin(_losses(values, goal)))
-    spread = describe(values)
-    return Selection(
-        variant_id=scores.variant_ids[winner],
-        trial_id=scores.trial_ids[winner, best],
-        seed=scores.seeds[best],
-        metric=scores.metric,
-        goal=goal,
-        mean=float(spread.mean),
-        sd=float(spread.sd),
-        value=float(values[best]),
-        num_seeds=int(spread.n),
-        num_unfinished=int(scores.num_unfinished[winner]),
-        num_variants=len(scores.variant_ids),
-    )
-
-
 def summarize(
     trials: "pd.DataFrame", parameters: Mapping[str, Mapping[str, Any]]
 ) -> tuple[VariantSummary, ...]:
@@ -254,7 +108,7 @@ def summarize(
         trials: As in `trials/*.parquet`.
         parameters: variant_id -> searched dotted path -> value.
     """
-    grid = _Grid.of(trials)
+    grid = TrialGrid.of(trials)
     completed = grid.statuses == "completed"
     names = metric_names(list(trials.columns))
     values = np.full((len(grid.variant_ids), len(names), len(grid.seeds)), np.nan)
@@ -281,43 +135,7 @@ def summarize(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Grid:
-    """Where each trial stands in a table of variants by seeds.
-
-    Attributes:
-        variant_ids: (variants,) sorted, which is the order of the search.
-        seeds: (seeds,) ascending.
-        rows, columns: (trials,) indices into `variant_ids` and `seeds`.
-        statuses: (trials,) text.
-    """
-
-    variant_ids: tuple[str, ...]
-    seeds: tuple[int, ...]
-    rows: npt.NDArray[np.intp]
-    columns: npt.NDArray[np.intp]
-    statuses: npt.NDArray[np.object_]
-
-    @classmethod
-    def of(cls, trials: "pd.DataFrame") -> "_Grid":
-        import pandas as pd
-
-        rows, variant_ids = pd.factorize(trials["variant_id"], sort=True)
-        columns, seeds = pd.factorize(trials["seed"], sort=True)
-        return cls(
-            tuple(variant_ids.tolist()),
-            tuple(seeds.tolist()),
-            rows,
-            columns,
-            trials["status"].to_numpy(object),
-        )
-
-    def count(self, status: str) -> Counts:
-        """(variants,) trials with a status."""
-        return np.bincount(self.rows[self.statuses == status], minlength=len(self.variant_ids))
-
-
-def _pool(trials: "pd.DataFrame", column: str, grid: _Grid) -> dict[str, Counts]:
+def _pool(trials: "pd.DataFrame", column: str, grid: TrialGrid) -> dict[str, Counts]:
     """variant_id -> confusion matrix over its completed seeds, of the variants that have one."""
     matrices: dict[str, list[Counts]] = {}
     if column in trials.columns:
@@ -431,7 +249,7 @@ def confusion_matrices(trials: "pd.DataFrame", class_names: Sequence[str]) -> di
         "per_seed": {seed: matrix}}, "test": ...}}}`, completed trials only; no variants for trials
         of no classifier.
     """
-    grid = _Grid.of(trials)
+    grid = TrialGrid.of(trials)
     variants: dict[str, dict[str, Any]] = {}
     for name, part in zip(CONFUSION_MATRIX_COLUMNS, ("validation", "test"), strict=True):
         for variant_id, pooled in _pool(trials, name, grid).items():

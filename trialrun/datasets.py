@@ -100,14 +100,25 @@ def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
     Raises:
         InputError: The generator cannot be loaded, raises, or returns what no model can be given.
     """
-    data_seed = seed if data.seed == "per_trial" else int(data.seed)
-    source = f"data.generator {portable_reference(data.generator)} (seed {data_seed})"
-    generator = load_function(data.generator, job_folder)
-    output = _generate(generator, data_seed, data.args, source=source)
-    check_generated(output, source=source)
     return make_splits(
-        output, scaling=data.scaling, validation_split=data.validation_split, seed=data_seed
+        check_data(data, job_folder, seed),
+        scaling=data.scaling,
+        validation_split=data.validation_split,
+        seed=_data_seed(data, seed),
     )
+
+
+def check_data(data: DataSpec, job_folder: Path, seed: int) -> Any:
+    """What the generator returns for a trial, known to be right; see `load_splits`."""
+    source = f"data.generator {portable_reference(data.generator)} (seed {_data_seed(data, seed)})"
+    generator = load_function(data.generator, job_folder)
+    output = _generate(generator, _data_seed(data, seed), data.args, source=source)
+    check_generated(output, source=source)
+    return output
+
+
+def _data_seed(data: DataSpec, seed: int) -> int:
+    return seed if data.seed == "per_trial" else int(data.seed)
 
 
 def _generate(
@@ -290,3 +301,12 @@ def _transform(scalers: Any, value: Arrays) -> Any:
     if isinstance(value, tuple):
         return tuple(scaler.transform(leaf) for scaler, leaf in zip(scalers, value, strict=True))
     return scalers.transform(value)
+
+
+def scalers_to_json(scalers: Scalers) -> Any:
+    """Plain values of the scalers, in the structure of x; a tuple becomes a list."""
+    if isinstance(scalers, Mapping):
+        return {key: scaler.to_json() for key, scaler in scalers.items()}
+    if isinstance(scalers, tuple):
+        return [scaler.to_json() for scaler in scalers]
+    return scalers.to_json()

@@ -1,11 +1,11 @@
 """The exceptions of trialrun: what each means, and nothing else.
 
-    TrialrunError
-    ├── InputError        what the user wrote or gave is wrong; the command line exits with 2
-    ├── CannotFuse        a pack cannot be one vectorised program; it is trained trial by trial
-    ├── DeviceError       a task sees other devices than the ones it was given
-    ├── ClusterError      Ray cannot be started or reached
-    └── ExportError       a saved model does not give the predictions of the trained one
+TrialrunError
+├── InputError        what the user wrote or gave is wrong; the command line exits with 2
+├── CannotFuse        a pack cannot be one vectorised program; it is trained trial by trial
+├── DeviceError       a task sees other devices than the ones it was given
+├── ClusterError      Ray cannot be started or reached
+└── ExportError       a saved model does not give the predictions of the trained one
 """
 
 

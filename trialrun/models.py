@@ -112,6 +112,36 @@ def compile_model(model: "keras.Model", training: TrainingSpec) -> None:
         raise InputError(f"training: Keras cannot compile it: {_first_line(error)}") from error
 
 
+def load_model(path: str | Path) -> "keras.Model":
+    """A whole saved model, HDF5 or `.keras`, ready to go on training where it stopped.
+
+    `keras.models.load_model` of Keras 3.15 builds the optimizer of an HDF5 file for no variables
+    and then drops its saved state with a warning. Here the state is put back.
+
+    Args:
+        path: A `.h5` or `.keras` file. Load only files you trust: they can run code.
+    """
+    import keras
+
+    model = keras.models.load_model(path)
+    if Path(path).suffix == ".h5" and model.compiled:
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        optimizer.build(model.trainable_variables)
+        for variable, array in zip(optimizer.variables, _saved_optimizer(Path(path)), strict=True):
+            variable.assign(array)
+        model.optimizer = optimizer
+    return model
+
+
+def _saved_optimizer(path: Path) -> list[Any]:
+    """The optimizer's arrays of an HDF5 file, in Keras's order."""
+    import h5py  # comes with Keras
+
+    with h5py.File(path) as file:
+        group = file["optimizer_weights"]
+        return [group[name][()] for name in group.attrs["weight_names"]]
+
+
 def _optimizer(training: TrainingSpec) -> "keras.optimizers.Optimizer":
     import keras
 

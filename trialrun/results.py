@@ -82,6 +82,7 @@ class PackResult:
         feature_names: Names of the input columns; empty when the data gives none.
         reason: Why this engine: empty for `fused`, else what stood in the way.
         timings_s: Seconds of wall time by stage, e.g. `data`, `build`, `compile`, `train`.
+        is_input_error: Whether all trials failed because the user's input is wrong.
     """
 
     pack_id: str
@@ -91,6 +92,7 @@ class PackResult:
     feature_names: tuple[str, ...] = ()
     reason: str = ""
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    is_input_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,11 @@ Ray's and TensorFlow's output goes to stderr. Prints one JSON line.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import secrets
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +23,8 @@ NUM_GPUS = 2
 # Before the import of Ray, which reads them there; the workers inherit them.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the coming default, and no warning
-os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the user's home
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["PYTHONWARNINGS"] = "ignore"
 
@@ -66,10 +70,13 @@ def run_trials(folder: Path, *, trials: int, epochs: int) -> tuple[tune.ResultGr
         run_config=tune.RunConfig(name="medical_trial", storage_path=str(folder), verbose=0),
     )
     start = time.perf_counter()
-    results = tuner.fit()
+    with contextlib.redirect_stdout(sys.stderr):  # Tune prints a frame however quiet
+        results = tuner.fit()
     seconds = time.perf_counter() - start
     if results.errors:
-        raise RuntimeError(f"{len(results.errors)} of {trials} trials failed") from results.errors[0]
+        raise RuntimeError(f"{len(results.errors)} of {trials} trials failed") from results.errors[
+            0
+        ]
     return results, seconds
 
 

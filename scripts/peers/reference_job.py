@@ -27,4 +27,3 @@ def training_data(seed: int) -> tuple[Rows, Rows]:
     low, high = ages.min(), ages.max()
     x = ((ages - low) / (high - low)).astype(np.float32)[:, None]
     return (x[:NUM_TRAIN], y[:NUM_TRAIN]), (x[NUM_TRAIN:], y[NUM_TRAIN:])
-

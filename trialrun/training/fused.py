@@ -114,9 +114,7 @@ def _make_program(task: PackTask, data: PackData) -> tuple[CompiledModel, FusedP
         lambda rows: tf.constant(rows[: training.batch_size]), (splits.x_train, splits.y_train)
     )
     functional = FunctionalModel(compiled.model, batch)
-    program = FusedProgram(
-        functional, batch_size=training.batch_size, shared_data=data.is_shared
-    )
+    program = FusedProgram(functional, batch_size=training.batch_size, shared_data=data.is_shared)
     return compiled, program
 
 
@@ -166,7 +164,14 @@ def _stack(splits: Sequence[Splits], x: str, y: str, is_shared: bool) -> tuple[A
 
 def _form(splits: Splits) -> tuple[tuple[tuple[int, ...], str], ...]:
     """Shapes and types of all arrays of a data set."""
-    parts = (splits.x_train, splits.y_train, splits.x_val, splits.y_val, splits.x_test, splits.y_test)
+    parts = (
+        splits.x_train,
+        splits.y_train,
+        splits.x_val,
+        splits.y_val,
+        splits.x_test,
+        splits.y_test,
+    )
     return tuple(
         (tuple(array.shape), str(array.dtype)) for array in keras.tree.flatten(list(parts))
     )
@@ -243,9 +248,7 @@ def _train_slice(
         lambda tensor: tensor.numpy(), (test_logs, val_predictions, test_predictions)
     )
     variables = [[tensor.numpy() for tensor in group] for group in state]
-    return [
-        _take_trial(history, *to_numpy, variables, place) for place in range(len(own.indices))
-    ]
+    return [_take_trial(history, *to_numpy, variables, place) for place in range(len(own.indices))]
 
 
 def _take_trial(

@@ -28,6 +28,7 @@ from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random import seed_generator
+from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.ops.parallel_for import pfor as parallel_for
 
 # What TFOptimizer overrides only for tf.distribute and tf.IndexedSlices on tf.Variables.
@@ -65,9 +66,7 @@ def call_model(model: keras.Model, x: Any, *, training: bool) -> Any:
 
 def compute_loss(model: keras.Model, x: Any, y: Any, predictions: Any, *, training: bool) -> Any:
     """The scalar loss of a batch with everything Keras adds to it: regularizers, weights."""
-    return model._compute_loss(
-        x=x, y=y, y_pred=predictions, sample_weight=None, training=training
-    )
+    return model._compute_loss(x=x, y=y, y_pred=predictions, sample_weight=None, training=training)
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
@@ -106,9 +105,7 @@ def pure_optimizers() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for name in _DISTRIBUTED_METHODS:
-            stack.enter_context(
-                mock.patch.object(TFOptimizer, name, BaseOptimizer.__dict__[name])
-            )
+            stack.enter_context(mock.patch.object(TFOptimizer, name, BaseOptimizer.__dict__[name]))
         stack.enter_context(
             mock.patch.object(LossScaleOptimizer, "_tf_apply", LossScaleOptimizer._common_apply)
         )
@@ -229,7 +226,7 @@ def seed_generator_states(model: keras.Model) -> dict[int, int]:
 def initialize_with_seed(initializer: Any, variable: keras.Variable, seed: tf.Tensor) -> tf.Tensor:
     """What the initializer gives for this variable under a traced scalar seed."""
     state = tf.stack([seed, tf.zeros([], seed.dtype)])
-    with mock.patch.object(backend_random, "draw_seed", lambda _: state):
+    with mock.patch.object(backend_random, "draw_seed", return_value=state):
         return tf.cast(initializer(variable.shape, dtype=variable.dtype), variable.dtype)
 
 
@@ -238,6 +235,15 @@ def initialize_with_seed(initializer: Any, variable: keras.Variable, seed: tf.Te
 PForInput = Any
 register_converter = parallel_for.RegisterPFor
 stacked = parallel_for.wrap
+
+
+def for_every_index(function: Callable[[tf.Tensor], Any], num_indices: int) -> Any:
+    """The results of `function(0)`, `function(1)`, ... stacked on axis 0, computed together.
+
+    Raises:
+        ValueError: An operation in `function` has no converter.
+    """
+    return control_flow_ops.pfor(function, num_indices, fallback_to_while_loop=False)
 
 
 def flattened_batch_converter(op_type: str, dims: list[int]) -> None:

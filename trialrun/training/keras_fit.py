@@ -107,7 +107,9 @@ def _batches_of_all_epochs(trial: Trial, splits: Splits) -> tf.data.Dataset:
     rows = keras.tree.map_structure(tf.constant, (splits.x_train, splits.y_train))
     return (
         tf.data.Dataset.from_tensor_slices(epochs)
-        .flat_map(lambda order: tf.data.Dataset.from_tensor_slices(order).batch(training.batch_size))
+        .flat_map(
+            lambda order: tf.data.Dataset.from_tensor_slices(order).batch(training.batch_size)
+        )
         .map(lambda taken: keras.tree.map_structure(lambda array: tf.gather(array, taken), rows))
     )
 

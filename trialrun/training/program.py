@@ -3,6 +3,7 @@
 Shapes in comments: trials, rows (of a data set), steps (batches of an epoch), batch.
 """
 
+import functools
 import threading
 from typing import Any
 
@@ -69,9 +70,7 @@ class FusedProgram:
         with _TRACING:
             self._train_epoch.get_concrete_function(state, train, orders, val)
 
-    def compile_evaluation(
-        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
-    ) -> None:
+    def compile_evaluation(self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]) -> None:
         """Traces and compiles `evaluate` for arguments of these shapes."""
         with _TRACING:
             self._evaluate.get_concrete_function(state, data_sets)
@@ -97,7 +96,7 @@ class FusedProgram:
             )
             batch_sizes.append(num_left)
         logs = vectorize(
-            lambda *one_trial: self._model.epoch_logs(*one_trial, batch_sizes),
+            functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
             [state, rows[1], predictions, losses],
         )
         val_logs, _ = self._trace_evaluation(state, val)
@@ -118,9 +117,11 @@ class FusedProgram:
             return vectorize(self._model.train_step, [state, *batch])
 
         first = keras.tree.map_structure(lambda a: a[0], batches)
-        _, *outputs = tf.function(step, autograph=False).get_concrete_function(
-            state, first
-        ).structured_outputs
+        _, *outputs = (
+            tf.function(step, autograph=False)
+            .get_concrete_function(state, first)
+            .structured_outputs
+        )
         recorders = [
             tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
             for output in tf.nest.flatten(outputs)

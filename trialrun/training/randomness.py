@@ -30,8 +30,7 @@ class BatchOrders:
     def __init__(self, seeds: Sequence[int], num_rows: int) -> None:
         self._num_rows = num_rows
         self._streams = [
-            np.random.Generator(np.random.Philox(key=[seed, _BATCH_ORDER_STREAM]))
-            for seed in seeds
+            np.random.Generator(np.random.Philox(key=[seed, _BATCH_ORDER_STREAM])) for seed in seeds
         ]
 
     def next_epoch(self) -> npt.NDArray[np.int32]:

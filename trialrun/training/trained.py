@@ -94,7 +94,9 @@ class CompiledModel:
     learning_rate_index: int | None
 
 
-def make_compiled_model(variant: Variant, job_folder: Path, splits: Splits, seed: int) -> CompiledModel:
+def make_compiled_model(
+    variant: Variant, job_folder: Path, splits: Splits, seed: int
+) -> CompiledModel:
     """Builds and compiles a variant's model for data like `splits`.
 
     Raises:
@@ -120,7 +122,7 @@ def make_compiled_model(variant: Variant, job_folder: Path, splits: Splits, seed
 def initial_optimizer(
     compiled: CompiledModel, learning_rates: Sequence[float]
 ) -> list[npt.NDArray[np.generic]]:
-    """The optimizer's variables (trials, ...) before the first step, one learning rate per trial."""
+    """The optimizer's variables (trials, ...) before the first step, one rate per trial."""
     num_trials = len(learning_rates)
     arrays = [
         np.broadcast_to(value, (num_trials, *value.shape)) for value in compiled.optimizer_start

@@ -1,7 +1,7 @@
 """Vectorizes a function of one trial over the trial axis, and teaches TensorFlow how.
 
-`tf.vectorized_map` converts a traced function operation by operation. Three things are missing for
-training, and are registered here on import: `Bitcast` (in the accuracy metric), the stateless random
+TensorFlow's `pfor` converts a traced function operation by operation. Three things are missing
+for training, and are registered here on import: `Bitcast` (in the accuracy metric), the random
 generators (dropout, noise: every trial has its own key), and a fast product of tiny matrices.
 
 The random converters give, bit for bit, what the operations give one trial at a time:
@@ -29,8 +29,13 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     Raises:
         ValueError: An operation in `function` has no vectorized form; names the operation.
     """
-    return tf.vectorized_map(
-        lambda one_trial: function(*one_trial), tuple(arguments), fallback_to_while_loop=False
+    stacks = tuple(arguments)
+    num_trials = tf.nest.flatten(stacks)[0].shape[0]
+    # `tf.vectorized_map` would leave a single trial unconverted: its dropout would be drawn by
+    # XLA's own generators, which give other numbers.
+    return internals.for_every_index(
+        lambda index: function(*tf.nest.map_structure(lambda s: tf.gather(s, index), stacks)),
+        num_trials,
     )
 
 

@@ -1,0 +1,126 @@
+"""trialrun from Python: run a job, open a run, use its tables and its best model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trialrun.errors import InputError
+from trialrun.store import RunFolder
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best model of a run: the winning variant's best seed on validation.
+
+    Attributes:
+        trial_id: Its trial.
+        parameters: Searched dotted path -> value.
+        seed: Its seed.
+        folder: `best/` of the run folder.
+    """
+
+    trial_id: str
+    parameters: Mapping[str, Any]
+    seed: int
+    _run: RunFolder
+
+    def load_model(self) -> "keras.Model":
+        """The trained model, compiled and ready to go on training."""
+        from trialrun.predict import load_best_model
+
+        return load_best_model(self._run.best(self._run.read_job()["name"]))
+
+    def predict(self, raw: Any) -> "npt.NDArray[np.floating[Any]]":
+        """Predictions (rows, outputs) for raw inputs (rows, features), before any scaling."""
+        from trialrun.predict import predict_raw
+
+        return predict_raw(self._run, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder with its tables.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    folder: RunFolder
+
+    @property
+    def trials(self) -> "pd.DataFrame":
+        """One row per trial, as in `trials/*.parquet`."""
+        return self.folder.read_trials()
+
+    @property
+    def variants(self) -> "pd.DataFrame":
+        """One row per variant with its statistics over seeds, the best first."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder.variants_file)
+
+    @property
+    def best(self) -> Best:
+        """The best model.
+
+        Raises:
+            InputError: The run did not end with a winner.
+        """
+        summary = self.folder.read_summary()
+        if summary is None or summary["selection"] is None:
+            raise InputError(f"{self.folder.path}: has no best model: it did not end with a winner")
+        selection = summary["selection"]
+        parameters = self.folder.read_parameters()[selection["variant_id"]]
+        return Best(selection["trial_id"], parameters, selection["seed"], self.folder)
+
+
+def run(
+    job: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    runs_dir: str | Path = "runs",
+    address: str | None = None,
+) -> Run:
+    """Runs a job to its end.
+
+    Args:
+        job: A YAML job file.
+        overrides: Dotted path -> value, e.g. `{"seeds": 50}`.
+        runs_dir: Where run folders are made.
+        address: Of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
+
+    Raises:
+        InputError: The job, its data or its model is wrong.
+        KeyboardInterrupt: The run was interrupted; what was finished is in its folder.
+    """
+    from rich.console import Console
+
+    from trialrun.driver import run_job
+    from trialrun.job import load_job
+    from trialrun.progress import ProgressLine
+
+    outcome = run_job(
+        load_job(job, overrides or {}),
+        runs_dir=Path(runs_dir),
+        address=address,
+        progress=ProgressLine(Console(stderr=True)),
+    )
+    if outcome.interrupted:
+        raise outcome.interrupted
+    return Run(outcome.run)
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a run folder.
+
+    Raises:
+        InputError: It is no run folder.
+    """
+    return Run(RunFolder.open(path))

@@ -1,0 +1,167 @@
+"""The command line: commands, exit codes, where things are printed. The words are in `driver`."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from trialrun.errors import ExportError, InputError, TrialrunError
+
+EXIT_TRIALS_FAILED = 1
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: SLURM wrappers requeue on it
+EXIT_CTRL_C = 130
+
+_set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a field of the job, e.g. --set training.epochs=50. May be given several times.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="trialrun")
+def cli() -> None:
+    """Train every variant x seed of a Keras model, and learn which settings are really better.
+
+    Exit codes: 0 done; 1 the run ended but trials failed or nothing could be selected; 2 the input
+    is wrong; 75 interrupted; 130 Ctrl-C.
+    """
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@_set_option
+@click.option(
+    "--address",
+    metavar="ADDR",
+    help="A running Ray cluster, or 'auto' [default: RAY_ADDRESS, else Ray inside this process].",
+)
+@click.option(
+    "--runs-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where run folders are made.",
+)
+def run(job: Path, overrides: tuple[str, ...], address: str | None, runs_dir: Path) -> None:
+    """Train all trials of JOB (a YAML file) and save the best model and a report."""
+    from trialrun.driver import Terminated, run_job
+    from trialrun.job import load_job
+    from trialrun.progress import ProgressLine
+
+    errors = Console(stderr=True)
+    outcome = run_job(
+        load_job(job, overrides),
+        runs_dir=runs_dir,
+        address=address,
+        command=sys.argv,
+        progress=ProgressLine(errors),
+    )
+    if outcome.num_completed:
+        _print_run(outcome.run)
+    if outcome.interrupted:
+        errors.print(f"Interrupted. What was finished is in {outcome.run.path}", soft_wrap=True)
+        is_term = isinstance(outcome.interrupted, Terminated)
+        sys.exit(EXIT_INTERRUPTED if is_term else EXIT_CTRL_C)
+    Console().print(f"\nRun folder: {outcome.run.path}", soft_wrap=True, highlight=False)
+    if outcome.num_failed or not outcome.has_winner:
+        errors.print(f"{outcome.num_failed} trials failed; see {outcome.run.log_file}")
+        sys.exit(EXIT_TRIALS_FAILED)
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@_set_option
+def plan(job: Path, overrides: tuple[str, ...]) -> None:
+    """Show the variants, trials and packs of JOB, and start nothing."""
+    from trialrun.job import load_job
+    from trialrun.report.plan import print_plan
+
+    print_plan(Console(), load_job(job, overrides))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def show(run_folder: Path, as_json: bool) -> None:
+    """Show the leaderboard of RUN (a run folder), also while it runs or after an interrupt."""
+    from trialrun.report import overview_content
+    from trialrun.store import RunFolder
+
+    folder = RunFolder.open(run_folder)
+    if as_json:
+        click.echo(json.dumps(overview_content(folder), indent=2))
+    else:
+        _print_run(folder)
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def report(run_folder: Path) -> None:
+    """Build the figures and report.html of RUN again."""
+    from trialrun.report import build_report
+    from trialrun.store import RunFolder
+
+    folder = RunFolder.open(run_folder)
+    build_report(folder)
+    click.echo(folder.report_file)
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "input_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="CSV with a header and raw values, as the generator gives them.",
+)
+def predict(run_folder: Path, input_file: Path) -> None:
+    """Print predictions of RUN's best model for the rows of a CSV file, as CSV."""
+    from trialrun.predict import predict_csv
+    from trialrun.store import RunFolder
+
+    table = predict_csv(RunFolder.open(run_folder), input_file)
+    click.echo(table.to_csv(index=False, float_format="%.6g"), nl=False)
+
+
+def _print_run(folder: Any) -> None:
+    from trialrun.report import print_overview
+
+    print_overview(Console(), folder)
+
+
+def main() -> None:
+    """Runs the command line and exits with the contract's code."""
+    logging.getLogger("trialrun").setLevel(logging.INFO)
+    sys.exit(_exit_code(lambda: cli(standalone_mode=False)))
+
+
+def _exit_code(command: Callable[[], Any]) -> int:
+    try:
+        result = command()
+    except click.exceptions.Abort:
+        return EXIT_CTRL_C
+    except click.ClickException as error:
+        error.show()
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        return EXIT_CTRL_C
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        return EXIT_WRONG_INPUT
+    except ExportError as error:
+        click.echo(f"Error: the best model could not be saved and proved: {error}", err=True)
+        return EXIT_TRIALS_FAILED
+    except TrialrunError as error:
+        click.echo(f"Error: {error}", err=True)
+        return EXIT_TRIALS_FAILED
+    return result if isinstance(result, int) else 0

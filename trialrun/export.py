@@ -1,0 +1,302 @@
+"""The best model on disk: three save formats and Keras's native one, each loaded again and checked.
+
+Runs as a process of its own, which never trained anything: it imports TensorFlow while packs are
+trained, then waits for its one request. So the driver needs no TensorFlow, and what is checked is
+what a stranger will load.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.datasets import Splits, load_splits, scalers_to_json
+from trialrun.errors import ExportError
+from trialrun.files import replace_atomically, write_json, write_text
+from trialrun.job import load_job, settings_of
+from trialrun.results import TrialState
+from trialrun.store import BestFiles, RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+# Saving and loading change no bit of a weight; the order of a sum in another batch may differ.
+_PREDICTION_TOLERANCE = 1e-5
+_METRIC_TOLERANCE = 1e-4
+_ROWS_PER_CALL = 1024
+
+
+class ExportProcess:
+    """The process that saves and checks the best model; a context manager.
+
+    Args:
+        log_file: Where TensorFlow's own words go.
+    """
+
+    def __init__(self, log_file: Path) -> None:
+        self._log_file = log_file
+
+    def __enter__(self) -> Self:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        with self._log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "trialrun.export"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the driver, which ends this process
+            )
+        return self
+
+    def export(
+        self,
+        run: RunFolder,
+        parameters: Mapping[str, Any],
+        trial_id: str,
+        metrics: Mapping[str, float],
+    ) -> str:
+        """Saves a trial's model into `best/`, loads it again and checks it.
+
+        Args:
+            run: The run folder, with the trial's state in `states/`.
+            parameters: Searched dotted path -> value of the trial's variant.
+            trial_id: The trial.
+            metrics: `test_*` of the trial's row.
+
+        Returns:
+            Keras's summary of the model, as text.
+
+        Raises:
+            ExportError: A format could not be written, or what was loaded differs.
+        """
+        request = {
+            "run": str(run.path),
+            "parameters": dict(parameters),
+            "trial_id": trial_id,
+            "metrics": dict(metrics),
+        }
+        output, _ = self._process.communicate(json.dumps(request))
+        try:
+            answer = json.loads(output.splitlines()[-1])
+        except (IndexError, ValueError) as error:
+            raise ExportError(
+                f"the export process ended with {self._process.returncode}; see {self._log_file}"
+            ) from error
+        if "error" in answer:
+            raise ExportError(answer["error"])
+        return str(answer["summary"])
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+
+
+def _serve(requests: IO[str], answers: IO[str]) -> None:
+    """Warms up, then answers the one request."""
+    os.nice(10)  # packs come first; at the end nobody else computes
+    import keras  # noqa: F401
+
+    line = requests.read()
+    if not line:
+        return  # nothing to export
+    request = json.loads(line)
+    try:
+        answer = {"summary": _export(**request)}
+    except Exception as error:
+        if not isinstance(error, ExportError):
+            import traceback
+
+            traceback.print_exc()
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    answers.write(json.dumps(answer) + "\n")
+
+
+def _export(
+    run: str, parameters: Mapping[str, Any], trial_id: str, metrics: Mapping[str, float]
+) -> str:
+    folder = RunFolder.open(run)
+    job = load_job(folder.job_file)
+    settings = settings_of(job.spec, parameters)
+    state = folder.read_state(trial_id)
+    splits = load_splits(settings.data, job.folder, state.seed)
+    from trialrun.models import build_model, compile_model
+
+    model = build_model(settings.model, job.folder, splits.x_train)
+    compile_model(model, settings.training)
+    _restore(model, state)
+    files = folder.best(job.spec.name)
+    files.folder.mkdir(exist_ok=True)
+    _save(model, files)
+    write_json(
+        files.preprocessing,
+        {
+            "scalers": scalers_to_json(splits.scalers),
+            "class_names": list(splits.class_names),
+            "feature_names": list(splits.feature_names),
+        },
+    )
+    _check_formats(files, state, splits, metrics)
+    write_text(files.readme, _how_to_load(files))
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), line_length=80)
+    return "\n".join(lines)
+
+
+def _restore(model: "keras.Model", state: TrialState) -> None:
+    """Gives the model the variables of the trained trial."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    for variables, arrays in (
+        (model.trainable_variables, state.trainable),
+        (model.non_trainable_variables, state.non_trainable),
+        (model.optimizer.variables, state.optimizer),
+    ):
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+
+def _save(model: "keras.Model", files: BestFiles) -> None:
+    """Writes the four files, each to a temporary name with the right ending, then renames."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras calls HDF5 a legacy format; it is asked for
+        # HDF5 last: saving it makes Keras 3.15 forget the optimizer in the model's configuration.
+        for path in (files.model_keras, files.model_h5):
+            with replace_atomically(path) as temporary:
+                model.save(temporary)
+    with replace_atomically(files.weights) as temporary:
+        model.save_weights(temporary)
+    write_text(files.architecture, model.to_json(indent=2))
+
+
+def _check_formats(
+    files: BestFiles, state: TrialState, splits: Splits, metrics: Mapping[str, float]
+) -> None:
+    """Loads every format and compares it with the trained trial."""
+    import keras
+
+    from trialrun.models import load_model
+
+    whole = load_model(files.model_h5)
+    rebuilt = keras.models.model_from_json(files.architecture.read_text())
+    rebuilt.load_weights(files.weights)
+    native = keras.models.load_model(files.model_keras)
+    for path, model in (
+        (files.model_h5, whole),
+        (files.weights, rebuilt),
+        (files.model_keras, native),
+    ):
+        _check_predictions(path, predict_in_batches(model, splits.x_test), state)
+    for path, model in ((files.model_h5, whole), (files.model_keras, native)):
+        _check_optimizer(path, model, state)
+    _check_metrics(files.model_h5, whole, splits, metrics)
+    rows = slice(0, 10)
+    x, y = keras.tree.map_structure(lambda array: array[rows], (splits.x_train, splits.y_train))
+    if not np.isfinite(whole.train_on_batch(x, y, return_dict=True)["loss"]):
+        raise ExportError(f"{files.model_h5}: the loaded model cannot go on training")
+
+
+def predict_in_batches(model: "keras.Model", x: Any) -> npt.NDArray[np.generic]:
+    """The model's outputs for all rows, a thousand at a time."""
+    import keras
+
+    num_rows = len(keras.tree.flatten(x)[0])
+    parts = [
+        np.asarray(
+            model(
+                keras.tree.map_structure(lambda array: array[start : start + _ROWS_PER_CALL], x),  # noqa: B023
+                training=False,
+            )
+        )
+        for start in range(0, num_rows, _ROWS_PER_CALL)
+    ]
+    return np.concatenate(parts)
+
+
+def _check_predictions(path: Path, predictions: npt.NDArray[np.generic], state: TrialState) -> None:
+    expected = np.asarray(state.test_predictions, np.float64)
+    difference = float(np.max(np.abs(np.asarray(predictions, np.float64) - expected)))
+    if not difference <= _PREDICTION_TOLERANCE:
+        raise ExportError(
+            f"{path}: the loaded model's test predictions differ from the trained trial's by up to"
+            f" {difference:.3g}; allowed is {_PREDICTION_TOLERANCE:g}"
+        )
+
+
+def _check_optimizer(path: Path, model: "keras.Model", state: TrialState) -> None:
+    loaded = [variable.numpy() for variable in model.optimizer.variables]
+    same = len(loaded) == len(state.optimizer) and all(
+        np.array_equal(a, b) for a, b in zip(loaded, state.optimizer, strict=True)
+    )
+    if not same:
+        raise ExportError(f"{path}: the loaded optimizer's state is not the trained trial's")
+
+
+def _check_metrics(
+    path: Path, model: "keras.Model", splits: Splits, metrics: Mapping[str, float]
+) -> None:
+    logs = model.evaluate(
+        splits.x_test, splits.y_test, batch_size=_ROWS_PER_CALL, verbose=0, return_dict=True
+    )
+    for name, expected in metrics.items():
+        value = logs.get(name.removeprefix("test_"))
+        if value is None or not abs(float(value) - expected) <= _METRIC_TOLERANCE:
+            raise ExportError(
+                f"{path}: the loaded model has {name} {value}, its trial's row says {expected}"
+            )
+
+
+def _how_to_load(files: BestFiles) -> str:
+    return f"""# The best model, in four formats
+
+Each file was loaded again when it was written, and gave the predictions of the trained trial.
+`preprocessing.json` turns raw input into the model's input: `x * scale + offset` per feature.
+
+```python
+import keras
+import trialrun
+
+# Whole model (legacy HDF5): architecture, weights, optimizer state.
+model = keras.models.load_model("{files.model_h5.name}")
+# The same, with the optimizer's state too (Keras 3.15 leaves it behind), to go on training:
+model = trialrun.load_model("{files.model_h5.name}")
+
+# Architecture and weights apart.
+with open("{files.architecture.name}") as file:
+    model = keras.models.model_from_json(file.read())
+model.load_weights("{files.weights.name}")
+
+# Keras's current native format: architecture, weights, optimizer state.
+model = keras.models.load_model("{files.model_keras.name}")
+```
+
+From raw input, through the saved preprocessing: `trialrun predict RUN --input FILE.csv`.
+Load model files only from people you trust: a model file can run code.
+"""
+
+
+if __name__ == "__main__":
+    # Whatever libraries print goes to the log: standard output carries the answer alone.
+    _answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    _serve(sys.stdin, _answers)
+    _answers.close()

@@ -1,0 +1,122 @@
+"""What is known of a run from its folder alone, finished or interrupted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trialrun.aggregate import Leaderboard, build_leaderboard, count_trials, explain
+from trialrun.files import json_ready
+from trialrun.store import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProblem:
+    """A trial that diverged or failed.
+
+    Attributes:
+        trial_id, variant_id, seed: The trial.
+        status: `diverged` or `failed`.
+        error: Why it failed; empty for a diverged trial.
+    """
+
+    trial_id: str
+    variant_id: str
+    seed: int
+    status: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overview:
+    """A run as people look at it.
+
+    Attributes:
+        folder: The run folder.
+        job_name: Name of the job.
+        leaderboard: The ranked variants and the selection.
+        class_names: Empty when the data has none.
+        counts: `trials`, `completed`, `diverged`, `failed`.
+        problems: Trials that diverged or failed, by variant and seed.
+        summary: summary.json; None for a run that has not ended.
+    """
+
+    folder: Path
+    job_name: str
+    leaderboard: Leaderboard
+    class_names: tuple[str, ...]
+    counts: Mapping[str, int]
+    problems: tuple[TrialProblem, ...]
+    summary: Mapping[str, Any] | None
+
+
+def load_overview(folder: RunFolder) -> Overview:
+    """The overview of a run folder, computed from its trials.
+
+    What a finished run wrote about itself is computed again and not read: an interrupted run is
+    shown in the same way, from the trials that ended.
+
+    Raises:
+        InputError: job.yaml is damaged.
+        TrialrunError: A part of `trials/` is damaged.
+    """
+    job = folder.read_job()
+    select = job.get("select", {})
+    trials = folder.read_trials()
+    class_names = [pack.class_names for pack in folder.read_packs() if pack.class_names]
+    return Overview(
+        folder=folder.path,
+        job_name=job["name"],
+        leaderboard=build_leaderboard(
+            trials,
+            folder.read_parameters(),
+            metric=select.get("metric", "val_loss"),
+            goal=select.get("goal", "minimize"),
+        ),
+        class_names=class_names[0] if class_names else (),
+        counts=count_trials(trials),
+        problems=_problems(trials),
+        summary=folder.read_summary(),
+    )
+
+
+def _problems(trials: "pd.DataFrame") -> tuple[TrialProblem, ...]:
+    columns = ["trial_id", "variant_id", "seed", "status", "error"]
+    rows = trials.loc[trials["status"] != "completed", columns]
+    return tuple(TrialProblem(*row) for row in rows.itertuples(index=False, name=None))
+
+
+def overview_json(overview: Overview) -> dict[str, Any]:
+    """The overview for machines: `trialrun show --json`.
+
+    Returns:
+        Values that JSON knows; what is not known is None.
+    """
+    board = overview.leaderboard
+    content = {
+        "job": overview.job_name,
+        "folder": overview.folder,
+        "ended": overview.summary is not None,
+        "counts": overview.counts,
+        "metric": board.metric,
+        "goal": board.goal,
+        "selection": board.selection and _fields(board.selection),
+        "explanation": explain(board),
+        "class_names": overview.class_names,
+        "variants": [
+            {"rank": place, **_fields(variant), "metrics": metrics}
+            for place, variant in enumerate(board.variants, start=1)
+            for metrics in [{name: _fields(of) for name, of in variant.metrics.items()}]
+        ],
+        "problems": [_fields(problem) for problem in overview.problems],
+    }
+    ready: dict[str, Any] = json_ready(content)
+    return ready
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, without the copies that `dataclasses.asdict` makes of arrays."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}

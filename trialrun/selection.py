@@ -1,0 +1,169 @@
+"""Which variant wins and which of its trials is the best model, by validation numbers alone.
+
+What ranks and selects takes `ValidationScores`, a type that can hold validation numbers only: no
+test number can reach a decision.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.errors import InputError
+from trialrun.grid import TrialGrid
+from trialrun.job import Goal
+from trialrun.records import metric_names
+from trialrun.statistics import Counts, Floats, describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValidationScores:
+    """The selection metric of every trial, and nothing else that a trial gave.
+
+    Attributes:
+        metric: A validation metric: its name begins with `val_`.
+        variant_ids: (variants,) in the order of the search.
+        seeds: (seeds,) ascending.
+        trial_ids: (variants, seeds) text; empty where there is no trial.
+        values: (variants, seeds) float64; NaN where no trial completed.
+        num_unfinished: (variants,) trials that diverged or failed.
+
+    Raises:
+        InputError: The metric is not a validation metric.
+    """
+
+    metric: str
+    variant_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trial_ids: npt.NDArray[np.object_]
+    values: Floats
+    num_unfinished: Counts
+
+    def __post_init__(self) -> None:
+        if not self.metric.startswith("val_"):
+            raise InputError(
+                f"select.metric must be a validation metric (val_...), got {self.metric!r}:"
+                " selection never sees a test number"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What won, and by which validation numbers.
+
+    Attributes:
+        variant_id: The winner: the best mean of the metric.
+        trial_id, seed: The winner's best completed trial: the best model.
+        metric, goal: What was compared.
+        mean, sd: Of the winner's metric over its completed seeds.
+        value: The metric of the best trial.
+        num_seeds: Completed seeds of the winner.
+        num_unfinished: Diverged and failed trials of the winner; not 0 only if every variant has
+            some.
+        num_variants: How many variants were compared.
+    """
+
+    variant_id: str
+    trial_id: str
+    seed: int
+    metric: str
+    goal: Goal
+    mean: float
+    sd: float
+    value: float
+    num_seeds: int
+    num_unfinished: int
+    num_variants: int
+
+
+def validation_scores(trials: "pd.DataFrame", metric: str) -> ValidationScores:
+    """The selection metric of every trial: the only door from trials to selection.
+
+    Args:
+        trials: As in `trials/*.parquet`. Columns other than the trial's identity, its status and
+            `metric` are not looked at.
+        metric: A validation metric.
+
+    Raises:
+        InputError: The metric is no validation metric, or was not recorded.
+    """
+    grid = TrialGrid.of(trials)
+    shape = (len(grid.variant_ids), len(grid.seeds))
+    trial_ids = np.full(shape, "", object)
+    trial_ids[grid.rows, grid.columns] = trials["trial_id"].to_numpy(object)
+    values = np.full(shape, np.nan)
+    completed = grid.statuses == "completed"
+    if completed.any():
+        _require_recorded(metric, trials)
+        measured = trials.loc[completed, metric].to_numpy(np.float64)
+        values[grid.rows[completed], grid.columns[completed]] = measured
+    return ValidationScores(
+        metric=metric,
+        variant_ids=grid.variant_ids,
+        seeds=grid.seeds,
+        trial_ids=trial_ids,
+        values=values,
+        num_unfinished=grid.count("diverged") + grid.count("failed"),
+    )
+
+
+def _require_recorded(metric: str, trials: "pd.DataFrame") -> None:
+    known = [name for name in metric_names(list(trials.columns)) if name.startswith("val_")]
+    if metric not in known:
+        raise InputError(
+            f"select.metric {metric!r} is no recorded validation metric;"
+            f" recorded: {', '.join(known) or 'none'}"
+        )
+
+
+def rank(scores: ValidationScores, goal: Goal) -> tuple[str, ...]:
+    """The variants, the best first.
+
+    A variant with a diverged or failed trial comes after all without: the mean of the trials that
+    survived flatters it. A variant none of whose trials completed comes last. Equal variants keep
+    the order of the search.
+    """
+    return tuple(scores.variant_ids[index] for index in _order(scores, goal))
+
+
+def _order(scores: ValidationScores, goal: Goal) -> npt.NDArray[np.intp]:
+    means = _losses(describe(scores.values).mean, goal)
+    nothing = np.isnan(means)
+    # lexsort is stable and takes its first criterion last.
+    return np.lexsort((np.where(nothing, 0.0, means), scores.num_unfinished > 0, nothing))
+
+
+def _losses(values: Floats, goal: Goal) -> Floats:
+    """The values turned so that small is good."""
+    return values if goal == "minimize" else -values
+
+
+def select_best(scores: ValidationScores, goal: Goal) -> Selection | None:
+    """The first variant of `rank`, and of that variant the seed with the best value.
+
+    Returns:
+        None if no trial completed.
+    """
+    if np.isnan(scores.values).all():
+        return None
+    winner = int(_order(scores, goal)[0])
+    values = scores.values[winner]
+    best = int(np.nanargmin(_losses(values, goal)))
+    spread = describe(values)
+    return Selection(
+        variant_id=scores.variant_ids[winner],
+        trial_id=scores.trial_ids[winner, best],
+        seed=scores.seeds[best],
+        metric=scores.metric,
+        goal=goal,
+        mean=float(spread.mean),
+        sd=float(spread.sd),
+        value=float(values[best]),
+        num_seeds=int(spread.n),
+        num_unfinished=int(scores.num_unfinished[winner]),
+        num_variants=len(scores.variant_ids),
+    )
