@@ -100,6 +100,19 @@ def not_vectorizable():
     return _classifier([Orthogonalize(), layers.Dense(8, activation="relu")])
 
 
+def regression():
+    return keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.Dense(1)])
+
+
+def not_finite():
+    infinite = keras.initializers.Constant(float("inf"))
+    return _classifier([layers.Dense(4, kernel_initializer=infinite)])
+
+
+def too_narrow():
+    return keras.Sequential([keras.Input((5,)), layers.Dense(3, activation="softmax")])
+
+
 def raising():
     raise RuntimeError("no such thing today")
 

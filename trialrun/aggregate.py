@@ -177,17 +177,17 @@ def explain(leaderboard: Leaderboard) -> str:
     chosen = leaderboard.selection
     if chosen is None:
         return "Nothing was selected: no trial completed."
-    extreme = "lowest" if chosen.goal == "minimize" else "highest"
     winner = leaderboard.variants[0]
-    settings = ", ".join(f"{path} = {value}" for path, value in winner.parameters.items())
+    settings = ", ".join(f"{path} = {_text(value)}" for path, value in winner.parameters.items())
+    name = f"{chosen.variant_id} ({settings})" if settings else chosen.variant_id
+    extreme = "lowest" if chosen.goal == "minimize" else "highest"
+    claim = f"has the {extreme} mean {chosen.metric} of {chosen.num_variants} variants"
+    if chosen.num_variants == 1:
+        claim = f"is the only variant; its mean {chosen.metric}"
+    spread = f" (sd {chosen.sd:.2g})" if chosen.num_seeds > 1 else ""
     seeds = f"{chosen.num_seeds} seed{'s'[: chosen.num_seeds != 1]}"
-    spread = f" (sd {chosen.sd:.4g})" if chosen.num_seeds > 1 else ""
-    among = (
-        f"of {chosen.num_variants} variants" if chosen.num_variants > 1 else "(the only variant)"
-    )
     sentences = [
-        f"{chosen.variant_id}{f' ({settings})' if settings else ''} has the {extreme} mean"
-        f" {chosen.metric} {among}: {chosen.mean:.4g}{spread} over {seeds}.",
+        f"{name} {claim}: {chosen.mean:.4g}{spread} over {seeds}.",
         f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
     ]
     if chosen.num_unfinished:
@@ -198,6 +198,10 @@ def explain(leaderboard: Leaderboard) -> str:
     elif any(variant.num_diverged + variant.num_failed for variant in leaderboard.variants):
         sentences.append("Variants with diverged or failed trials rank after those without.")
     return " ".join(sentences)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:

@@ -19,13 +19,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from trialrun.errors import ClusterError, InputError, TrialrunError
 from trialrun.job import ResourcesSpec
+from trialrun.packing import choose_cpus_per_pack, num_local_cpus
 from trialrun.results import PackResult, Progress, TrialResult
 from trialrun.training import PackTask
 
 _log = logging.getLogger(__name__)
 
-# More threads than this in one worker wait for Python's lock between epochs.
-_MAX_THREADS_PER_WORKER = 4
 _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 # Slices of a pack fill the cores; XLA's own threads would only get in their way.
 _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
@@ -95,11 +94,6 @@ def _start_embedded(resources: ResourcesSpec) -> None:
     )
 
 
-def num_local_cpus() -> int:
-    """CPU cores that this process may use; Ray itself ignores affinity."""
-    return len(os.sched_getaffinity(0))
-
-
 def _describe(address: str, resources: ResourcesSpec) -> Cluster:
     total = ray.cluster_resources()
     num_cpus, num_gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
@@ -118,15 +112,6 @@ def _describe(address: str, resources: ResourcesSpec) -> Cluster:
             f"resources.cpus asks for {cpus} per pack, but a node has {smallest_node}"
         )
     return Cluster(address, max(1, num_cpus // cpus), 0, cpus, cpus)
-
-
-def choose_cpus_per_pack(num_cpus: int) -> int:
-    """CPU cores per task when no GPU computes: few tasks with threads, not a task per core.
-
-    Two tasks on two cores import TensorFlow and compile twice: for 60 trials they took 21 s where
-    one task with two threads took 15 s.
-    """
-    return max(1, min(num_cpus, _MAX_THREADS_PER_WORKER))
 
 
 # --------------------------------------------------------------------------------------- the task

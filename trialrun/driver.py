@@ -28,7 +28,8 @@ from trialrun.errors import InputError
 from trialrun.export import ExportProcess
 from trialrun.files import write_json
 from trialrun.job import DataSpec, JobSpec, LoadedJob, dump_job
-from trialrun.plan import Pack, Trial, pack_trials, plan_trials
+from trialrun.packing import make_packs
+from trialrun.plan import Trial, plan_trials
 from trialrun.progress import ProgressLine
 from trialrun.records import parameter_kinds
 from trialrun.store import RunFolder
@@ -37,9 +38,6 @@ from trialrun.training import PackTask
 if TYPE_CHECKING:
     from trialrun.cluster import Cluster
 
-# A pack's results are safe when it ends: short packs lose little, long ones compile less often.
-_TRIALS_PER_THREAD_AND_PACK = 128
-_TRIALS_PER_PACK = 512
 _MAX_DATA_CHECKS = 10
 _PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "numpy", "scikit-learn", "pandas", "pyarrow")
 
@@ -168,23 +166,6 @@ def _train_all(
         raise InputError("\n".join(dict.fromkeys(wrong_input)))
 
 
-def make_packs(
-    job: JobSpec, trials: Sequence[Trial], num_devices: int, *, num_threads: int
-) -> tuple[Pack, ...]:
-    """The packs for a cluster of so many devices, within `resources.max_trials_per_pack`.
-
-    Args:
-        job: The job.
-        trials: All its trials.
-        num_devices: Packs that can be trained at the same time.
-        num_threads: CPU threads per pack; 1 where GPUs compute.
-    """
-    limit = job.resources.max_trials_per_pack
-    if limit == "auto":
-        limit = _TRIALS_PER_THREAD_AND_PACK * num_threads if num_threads > 1 else _TRIALS_PER_PACK
-    return pack_trials(trials, num_devices=num_devices, max_trials_per_pack=limit)
-
-
 def _check_first_data(trials: Sequence[Trial], folder: Path) -> None:
     """Generates the data of one trial per data setting, so that wrong data is known at once."""
     checked: list[DataSpec] = []
@@ -213,7 +194,7 @@ def _export(
     parameters = run.read_parameters()[selection.variant_id]
     trials = run.read_trials().set_index("trial_id")
     row = trials.loc[selection.trial_id].filter(regex="^test_(?!confusion_matrix)").dropna()
-    metrics = {str(name): float(value) for name, value in row.items()}
+    metrics = {str(name): float(value) for name, value in row.astype(float).to_dict().items()}
     with _timed(timings_s, "export"):
         summary = exporter.export(run, parameters, selection.trial_id, metrics)
     run.remove_states()

@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 import reference_job  # noqa: E402
 
 from trialrun.job import load_job  # noqa: E402
-from trialrun.plan import Pack, Trial, plan_trials  # noqa: E402
+from trialrun.plan import pack_trials, plan_trials  # noqa: E402
 from trialrun.training import PackTask  # noqa: E402
 from trialrun.training.fused import train_fused  # noqa: E402
 from trialrun.training.trained import PackData, TrainedTrial, load_pack_data  # noqa: E402
@@ -70,11 +70,8 @@ def make_task(trials: int, epochs: int) -> PackTask:
         "search.parameters.training.learning_rate.values": [reference_job.LEARNING_RATE],
     }
     job = load_job(JOB, overrides)
-    return PackTask(one_pack(plan_trials(job.spec)), job.folder, job.spec.select)
-
-
-def one_pack(trials: tuple[Trial, ...]) -> Pack:
-    return Pack(pack_id="p000", signature="reference", trials=trials)
+    (pack,) = pack_trials(plan_trials(job.spec), num_devices=1, max_trials_per_pack=trials)
+    return PackTask(pack, job.folder, job.spec.select)
 
 
 def time_call(task: PackTask, data: PackData) -> tuple[list[TrainedTrial], float, float]:

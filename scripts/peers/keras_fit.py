@@ -2,20 +2,18 @@
 
     python scripts/peers/keras_fit.py
 
-Prints one JSON line: seconds of the script (imports included), of one trial in a loop (build, fit,
-evaluate, predict) and of `fit` alone.
+Prints one JSON line: seconds of the script with its imports, of what a loop over trials would
+repeat (data, build, fit, evaluate, predict), and of `fit` alone.
 """
 
+import argparse
+import json
+import os
+import tempfile
 import time
+from pathlib import Path
 
 script_start = time.perf_counter()
-
-import argparse  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras  # noqa: E402

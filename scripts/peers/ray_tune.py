@@ -26,6 +26,7 @@ os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the coming default, an
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the user's home
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # else Ray refuses to offer GPUs that are not there
 os.environ["PYTHONWARNINGS"] = "ignore"
 
 import ray  # noqa: E402
@@ -82,6 +83,8 @@ def run_trials(folder: Path, *, trials: int, epochs: int) -> tuple[tune.ResultGr
 
 def train(config: dict[str, int]) -> None:
     """One trial, in its own process, which imports TensorFlow for itself."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray's GPUs are logical: the CPU computes
+
     import keras
     from sklearn.metrics import confusion_matrix
 

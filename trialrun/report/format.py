@@ -92,3 +92,13 @@ def class_labels(class_names: Sequence[str], num_classes: int) -> list[str]:
     if len(class_names) == num_classes:
         return [str(name) for name in class_names]
     return [str(number) for number in range(num_classes)]
+
+
+def seeds_text(num_seeds: int) -> str:
+    """`1 seed` or `20 seeds`."""
+    return f"{num_seeds} seed{'s'[: num_seeds != 1]}"
+
+
+def pooled_text(num_seeds: int) -> str:
+    """`1 seed` or `20 seeds pooled`."""
+    return f"{seeds_text(num_seeds)} pooled" if num_seeds > 1 else seeds_text(num_seeds)

@@ -1,24 +1,15 @@
 """The leaderboard and the winner's confusion matrix in a terminal of any width."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from rich import box
-from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from trialrun.aggregate import Leaderboard, VariantSummary, explain, ordered_metrics
-from trialrun.report.format import (
-    class_labels,
-    counts_text,
-    mean_sd_text,
-    mean_text,
-    num_decimals,
-    parameter_text,
-    short_names,
-)
+from trialrun.report.columns import Column, identity_columns, metric_column
+from trialrun.report.format import class_labels, counts_text, pooled_text
 from trialrun.report.overview import Overview
 from trialrun.statistics import Counts, accuracy, normalize_rows
 
@@ -28,11 +19,9 @@ _GAP = 2
 
 
 def print_run(console: Console, overview: Overview) -> None:
-    """Prints leaderboard, selection, the winner's confusion matrix, problems, and the folder."""
+    """Prints the leaderboard, the selection, the winner's confusion matrix, and problems."""
     for renderable in run_renderables(overview, width=console.width):
         console.print(renderable)
-    # Soft-wrapped: a path that is broken into lines cannot be copied.
-    console.print(Text(str(overview.folder)), soft_wrap=True)
 
 
 def run_renderables(overview: Overview, *, width: int) -> Iterator[RenderableType]:
@@ -42,14 +31,16 @@ def run_renderables(overview: Overview, *, width: int) -> Iterator[RenderableTyp
     if overview.summary is None:
         yield Text("This run has not ended: these are the trials so far.", style="yellow")
     if board.variants:
+        yield Text()
         yield leaderboard_table(board, width=width)
         num_more = len(board.variants) - NUM_VARIANTS_SHOWN
         if num_more > 0:
             place = "variants.csv" if overview.summary is not None else "--json"
-            yield Text(f"... and {num_more:,} more ({place})\n", style="dim")
-    yield Text(explain(board))
+            yield Text(f"... and {num_more:,} more ({place})", style="dim")
+    yield Text(f"\n{explain(board)}\n")
     if board.selection is not None and board.variants[0].test_confusion_matrix is not None:
         yield confusion_table(board.variants[0], overview.class_names, width=width)
+        yield Text()
     yield from _problem_lines(overview)
 
 
@@ -63,36 +54,12 @@ def _problem_lines(overview: Overview) -> Iterator[Text]:
         yield Text(f"... and {num_more:,} more (trials/)", style="dim")
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """A column that is written out: its header and one cell per variant."""
-
-    header: str
-    cells: tuple[str, ...]
-    is_number: bool = True
-
-    @property
-    def width(self) -> int:
-        lines = [*self.header.splitlines(), *self.cells]
-        return max(cell_len(line) for line in lines)
-
-    def with_folded_header(self) -> "_Column":
-        """The header broken after underscores, so that it is no wider than it must be."""
-        room = max([len(part) + 1 for part in self.header.split("_")] + [*map(len, self.cells)])
-        lines = [""]
-        *parts, last = self.header.split("_")
-        for part in [*(f"{part}_" for part in parts), last]:
-            if lines[-1] and len(lines[-1] + part) > room:
-                lines.append("")
-            lines[-1] += part
-        return _Column("\n".join(lines), self.cells, self.is_number)
-
-
 def leaderboard_table(leaderboard: Leaderboard, *, width: int) -> Table:
     """The first 20 variants: parameters, n, validation with the selection metric first, test.
 
     A wide terminal gets mean ± sd of every metric, training included. A narrow one gives up, in
-    this order: training, headers in one line, the sd of other metrics, other metrics.
+    this order: training, headers in one line, metrics down to three (losses first), the sd of all
+    but the selection metric.
 
     Args:
         leaderboard: With at least one variant.
@@ -104,14 +71,18 @@ def leaderboard_table(leaderboard: Leaderboard, *, width: int) -> Table:
             break
     table = _table(columns)
     table.rows[0].style = "bold"
+    num_metrics = sum(not name.startswith("train_") for name in ordered_metrics(leaderboard))
+    if len(columns) < len(identity_columns(variants)) + num_metrics:
+        table.caption = Text("A wider terminal shows more metrics.", style="dim")
+        table.caption_justify = "left"
     return table
 
 
-def _fits(columns: Sequence[_Column], width: int) -> bool:
+def _fits(columns: Sequence[Column], width: int) -> bool:
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1) <= width
 
 
-def _table(columns: Sequence[_Column], title: str | None = None) -> Table:
+def _table(columns: Sequence[Column], title: str | None = None) -> Table:
     table = Table(
         title=title and Text(title, style="default"),
         title_justify="left",
@@ -135,48 +106,32 @@ def _table(columns: Sequence[_Column], title: str | None = None) -> Table:
 
 def _layouts(
     leaderboard: Leaderboard, variants: Sequence[VariantSummary]
-) -> Iterator[list[_Column]]:
+) -> Iterator[list[Column]]:
     """The columns of the leaderboard, from the most room to the least."""
     names = ordered_metrics(leaderboard)
     main = [name for name in names if not name.startswith("train_")]
-    identity = _identity_columns(variants)
-    spreads = {name: _metric_column(name, variants, with_sd=True) for name in names}
-    means = {name: _metric_column(name, variants, with_sd=False) for name in main}
-    yield [*identity, *(spreads[name] for name in names)]
-    columns = [*identity, *(spreads[name] for name in main)]
-    yield columns
-    yield [column.with_folded_header() for column in columns]
-    counterpart = leaderboard.metric.replace("val_", "test_", 1)
-    by_need = sorted(main, key=lambda name: (name != leaderboard.metric, name != counterpart))
-    for num_kept in range(len(main), 0, -1):
-        kept = [name for name in main if name in by_need[:num_kept]]
-        metrics = [(spreads if name == leaderboard.metric else means)[name] for name in kept]
-        yield [column.with_folded_header() for column in (*identity, *metrics)]
+    identity = identity_columns(variants)
+    spreads = {name: metric_column(name, variants, with_sd=True) for name in names}
+    means = {name: metric_column(name, variants, with_sd=False) for name in names}
+    means[leaderboard.metric] = spreads[leaderboard.metric]
+    yield [*identity, *spreads.values()]
+    yield [*identity, *(spreads[name] for name in main)]
+    by_need = _by_need(main, leaderboard.metric)
+    for metrics, least in ((spreads, 3), (means, 1)):
+        for num_kept in range(len(main), least - 1, -1):
+            kept = [metrics[name] for name in main if name in by_need[:num_kept]]
+            yield [column.with_folded_header() for column in (*identity, *kept)]
 
 
-def _identity_columns(variants: Sequence[VariantSummary]) -> list[_Column]:
-    columns = [
-        _Column("#", tuple(str(place) for place in range(1, len(variants) + 1))),
-        _Column("variant", tuple(variant.variant_id for variant in variants), is_number=False),
-    ]
-    for path, name in short_names(list(variants[0].parameters)).items():
-        values = [variant.parameters[path] for variant in variants]
-        is_number = all(isinstance(value, int | float) for value in values)
-        columns.append(_Column(name, tuple(map(parameter_text, values)), is_number))
-    counts = {
-        "n": [variant.num_completed for variant in variants],
-        "diverged": [variant.num_diverged for variant in variants],
-        "failed": [variant.num_failed for variant in variants],
-    }
-    shown = {name: numbers for name, numbers in counts.items() if name == "n" or any(numbers)}
-    return columns + [_Column(name, tuple(map(str, numbers))) for name, numbers in shown.items()]
+def _by_need(names: Sequence[str], metric: str) -> list[str]:
+    """The selection metric, then each other's test value before its validation; losses last."""
+    bases = list(dict.fromkeys(name.split("_", 1)[1] for name in names))
 
+    def need(name: str) -> tuple[bool, bool, int, bool]:
+        part, base = name.split("_", 1)
+        return name != metric, base == "loss", bases.index(base), part == "val"
 
-def _metric_column(name: str, variants: Sequence[VariantSummary], *, with_sd: bool) -> _Column:
-    summaries = [variant.metrics[name] for variant in variants]
-    decimals = num_decimals(summaries)
-    text = mean_sd_text if with_sd else mean_text
-    return _Column(name, tuple(text(summary, decimals) for summary in summaries))
+    return sorted(names, key=need)
 
 
 def confusion_table(
@@ -192,15 +147,15 @@ def confusion_table(
     """
     matrix = variant.test_confusion_matrix
     assert matrix is not None
-    seeds = f"{variant.num_completed} seed{'s'[: variant.num_completed != 1]}"
-    title = f"Test set, {variant.variant_id}, {seeds} pooled: accuracy {accuracy(matrix):.2%}"
+    seeds = pooled_text(variant.num_completed)
+    title = f"Test set, {variant.variant_id}, {seeds}: accuracy {accuracy(matrix):.2%}"
     for columns in _confusion_layouts(matrix, class_labels(class_names, len(matrix))):
         if _fits(columns, width):
             return _table(columns, title)
     return Text(f"{title}; {len(matrix)} classes: see figures/confusion_matrix.png")
 
 
-def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[_Column]]:
+def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[Column]]:
     """The columns of a confusion matrix: headed by the names of the classes, then by numbers."""
     numbered = [f"{number} {name}" for number, name in enumerate(names)]
     numbers = [str(number) for number in range(len(names))]
@@ -208,7 +163,7 @@ def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[_C
     for rows, headers in ((names, names), (numbered, numbers)):
         predicted = zip(headers, matrix.T.tolist(), strict=True)
         yield [
-            _Column("true \\ predicted", tuple(rows), is_number=False),
-            *(_Column(name, tuple(f"{count:,}" for count in counts)) for name, counts in predicted),
-            _Column("recall", tuple(recalls)),
+            Column("true \\ predicted", tuple(rows), is_number=False),
+            *(Column(name, tuple(f"{count:,}" for count in counts)) for name, counts in predicted),
+            Column("recall", tuple(recalls)),
         ]

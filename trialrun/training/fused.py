@@ -244,30 +244,33 @@ def _train_slice(
     history = {
         name: np.stack([logs[name] for logs in epoch_logs], axis=1) for name in epoch_logs[0]
     }
-    to_numpy = keras.tree.map_structure(
+    test_logs, val_predictions, test_predictions = keras.tree.map_structure(
         lambda tensor: tensor.numpy(), (test_logs, val_predictions, test_predictions)
     )
-    variables = [[tensor.numpy() for tensor in group] for group in state]
-    return [_take_trial(history, *to_numpy, variables, place) for place in range(len(own.indices))]
+    stacked = TrainedTrial(
+        history=history,
+        test_logs=test_logs,
+        val_predictions=val_predictions,
+        test_predictions=test_predictions,
+        trainable=tuple(tensor.numpy() for tensor in state.trainable),
+        non_trainable=tuple(tensor.numpy() for tensor in state.non_trainable),
+        optimizer=tuple(tensor.numpy() for tensor in state.optimizer),
+    )
+    return [_take_trial(stacked, place) for place in range(len(own.indices))]
 
 
-def _take_trial(
-    history: Mapping[str, npt.NDArray[np.float32]],
-    test_logs: Mapping[str, npt.NDArray[np.float32]],
-    val_predictions: Any,
-    test_predictions: Any,
-    variables: Sequence[Sequence[npt.NDArray[np.generic]]],
-    place: int,
-) -> TrainedTrial:
+def _take_trial(stacked: TrainedTrial, place: int) -> TrainedTrial:
+    """One trial of several whose arrays are stacked on axis 0."""
+
     def take(structure: Any) -> Any:
         return keras.tree.map_structure(lambda array: array[place], structure)
 
     return TrainedTrial(
-        history=take(history),
-        test_logs={name: float(value[place]) for name, value in test_logs.items()},
-        val_predictions=take(val_predictions),
-        test_predictions=take(test_predictions),
-        trainable=tuple(array[place] for array in variables[0]),
-        non_trainable=tuple(array[place] for array in variables[1]),
-        optimizer=tuple(array[place] for array in variables[2]),
+        history=take(stacked.history),
+        test_logs={name: float(value) for name, value in take(stacked.test_logs).items()},
+        val_predictions=take(stacked.val_predictions),
+        test_predictions=take(stacked.test_predictions),
+        trainable=take(stacked.trainable),
+        non_trainable=take(stacked.non_trainable),
+        optimizer=take(stacked.optimizer),
     )

@@ -95,7 +95,7 @@ def _reporting(
         try:
             advance = next(engine)
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            return end.value
         epochs_done += advance.num_epochs
         values = advance.logs.get(task.select.metric, np.empty(0))
         finite = [float(value) for value in values if np.isfinite(value)]

@@ -113,15 +113,13 @@ class FusedProgram:
     ) -> tuple[ModelState, tf.Tensor, Any]:
         """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
 
-        def step(state: ModelState, batch: tuple[Any, Any]) -> Any:
-            return vectorize(self._model.train_step, [state, *batch])
-
-        first = keras.tree.map_structure(lambda a: a[0], batches)
-        _, *outputs = (
-            tf.function(step, autograph=False)
-            .get_concrete_function(state, first)
-            .structured_outputs
+        # A function of its own, so that it is traced once for its shapes and for the loop.
+        step = tf.function(
+            lambda state, batch: vectorize(self._model.train_step, [state, *batch]),
+            autograph=False,
         )
+        first = keras.tree.map_structure(lambda a: a[0], batches)
+        _, *outputs = step.get_concrete_function(state, first).structured_outputs
         recorders = [
             tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
             for output in tf.nest.flatten(outputs)

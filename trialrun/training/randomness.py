@@ -71,7 +71,10 @@ class SeededBuild:
             state: self._record.draws.index(value)
             for state, value in internals.seed_generator_states(self.model).items()
         }
-        self._initialize = tf.function(self._initialize_together, autograph=False)
+        draws = tf.TensorSpec([None, len(self._record.draws)], tf.int64)
+        self._initialize = tf.function(
+            self._initialize_together, autograph=False, input_signature=[draws]
+        )
         self._replay_is_exact: bool | None = None
 
     @property
@@ -85,15 +88,16 @@ class SeededBuild:
         The replay is checked against a real build for the last of the seeds; a builder that draws
         from other streams (NumPy's, say) is then built once per trial.
         """
+        if self._replay_is_exact is False:
+            return self._rebuild(seeds)
+        replayed = self._replay(seeds)
         if self._replay_is_exact is None:
-            self._replay_is_exact = self._replays(seeds[-1])
-        return self._replay(seeds) if self._replay_is_exact else self._rebuild(seeds)
-
-    def _replays(self, seed: int) -> bool:
-        return all(
-            np.allclose(replayed, built, rtol=1e-5, atol=1e-6)
-            for replayed, built in zip(self._replay([seed]), self._rebuild([seed]), strict=True)
-        )
+            built = self._rebuild(seeds[-1:])
+            self._replay_is_exact = all(
+                np.allclose(of_all[-1], of_last[0], rtol=1e-5, atol=1e-6)
+                for of_all, of_last in zip(replayed, built, strict=True)
+            )
+        return replayed if self._replay_is_exact else self._rebuild(seeds)
 
     def _rebuild(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
         per_trial = []
@@ -116,7 +120,8 @@ class SeededBuild:
 
     def _initialize_together(self, draws: tf.Tensor) -> list[tf.Tensor]:
         """Draws (trials, draws) -> values (trials, ...) of each randomly initialized variable."""
-        return list(tf.vectorized_map(self._initialize_one_trial, draws, warn=False))
+        initialize = tf.autograph.experimental.do_not_convert(self._initialize_one_trial)
+        return list(tf.vectorized_map(initialize, draws, warn=False))
 
     def _initialize_one_trial(self, draws: tf.Tensor) -> list[tf.Tensor]:
         return [

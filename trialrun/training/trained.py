@@ -137,7 +137,7 @@ def _check_labels(model: keras.Model, splits: Splits) -> None:
     if "sparse_categorical" not in str(getattr(model.loss, "name", model.loss)):
         return
     num_outputs = cast(int, model.output_shape[-1])
-    highest = max(int(np.max(y)) for y in (splits.y_train, splits.y_val, splits.y_test))
+    highest = max(int(np.max(cast(Any, y))) for y in (splits.y_train, splits.y_val, splits.y_test))
     if highest >= num_outputs:
         raise InputError(
             f"the data has class label {highest}, but the model has {num_outputs} outputs"

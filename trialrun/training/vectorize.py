@@ -54,14 +54,21 @@ Words = tuple[tf.Tensor, ...]
 def _philox(counter: Words, key: Words) -> Words:
     """Four random uint32 words for each counter of four and key of two uint32 words."""
     xor = tf.bitwise.bitwise_xor
+    # Constants are made once: each use of a Python number would add a node to the graph.
+    multipliers = [tf.constant(word, _U64) for word in _MULTIPLIERS]
+    increments = [tf.constant(word, _U32) for word in _KEY_INCREMENTS]
+    low_half, half_width = tf.constant(0xFFFFFFFF, _U64), tf.constant(32, _U64)
+
+    def multiply(words: tf.Tensor, multiplier: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        product = tf.cast(words, _U64) * multiplier
+        high = tf.cast(tf.bitwise.right_shift(product, half_width), _U32)
+        return high, tf.cast(tf.bitwise.bitwise_and(product, low_half), _U32)
+
     for round_number in range(_ROUNDS):
         if round_number:
-            key = (
-                key[0] + tf.constant(_KEY_INCREMENTS[0], _U32),
-                key[1] + tf.constant(_KEY_INCREMENTS[1], _U32),
-            )
-        high0, low0 = _multiply_wide(counter[0], _MULTIPLIERS[0])
-        high1, low1 = _multiply_wide(counter[2], _MULTIPLIERS[1])
+            key = (key[0] + increments[0], key[1] + increments[1])
+        high0, low0 = multiply(counter[0], multipliers[0])
+        high1, low1 = multiply(counter[2], multipliers[1])
         counter = (
             xor(xor(high1, counter[1]), key[0]),
             low1,
@@ -69,11 +76,6 @@ def _philox(counter: Words, key: Words) -> Words:
             low0,
         )
     return counter
-
-
-def _multiply_wide(words: tf.Tensor, multiplier: int) -> tuple[tf.Tensor, tf.Tensor]:
-    low, high = _split(tf.cast(words, _U64) * tf.constant(multiplier, _U64))
-    return high, low
 
 
 def _split(words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

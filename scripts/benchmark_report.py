@@ -1,0 +1,106 @@
+"""What the benchmark prints: the machine and the tables."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmark_rows import Ratio, Row, divide, further_trial_s, verdict
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+LEGEND = """\
+s/trial: for trialrun and Ray Tune wall time over trials. In steady state, and for scikit-learn,
+core-seconds without compilation. The roofline is a bound, not a run.
+s/further: what one more trial costs once everything has started.
+to exit: from the command to its exit. memory: peak of the PSS of all its processes.
+Several runs: medians. pinned: to one core, with one thread.
+"""
+
+
+def print_report(
+    console: Console,
+    machine: dict[str, Any],
+    rows: Sequence[Row],
+    ratios: Iterable[Ratio],
+    *,
+    quick: bool,
+) -> None:
+    console.print(
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, "
+        f"load {machine['load_before']:.2f} before; Python {machine['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
+        highlight=False,
+    )
+    if quick:
+        console.print("Smoke run with few epochs and trials: the ratios mean nothing.")
+    console.print(measurements_table(rows))
+    console.print(LEGEND, style="dim", highlight=False)
+    console.print(stages_table(rows))
+    console.print(ratios_table(ratios, quick=quick))
+    for row in rows:
+        if row.error:
+            console.print(f"{row.subject.name} was not measured: {row.error}", markup=False)
+
+
+def measurements_table(rows: Sequence[Row]) -> Table:
+    table = Table(Column("what", no_wrap=True), Column("cores", no_wrap=True), box=box.SIMPLE)
+    headings = ("runs", "trials", "s/trial", "s/further", "trials/s", "to exit, s", "memory, GB")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    further_s = further_trial_s({row.subject.name: row for row in rows})
+    for row in rows:
+        if not row.samples:
+            table.add_row(row.subject.title, row.subject.setting, "failed")
+            continue
+        is_large = row.subject.name == "trialrun_1000"
+        s_per_trial = row.median("s_per_trial")
+        table.add_row(
+            row.subject.title,
+            row.subject.setting,
+            str(len(row.samples)),
+            f"{row.samples[0]['trials']:,}",
+            number(s_per_trial),
+            number(further_s if is_large else row.median("marginal_s_per_trial")),
+            number(divide(1, s_per_trial)),
+            number(row.median("wall_s")),
+            f"{row.median('peak_memory_bytes') / 2**30:.2f}",
+        )
+    return table
+
+
+def stages_table(rows: Sequence[Row]) -> Table:
+    """Where the wall time of trialrun's runs went, as they say themselves."""
+    rows = [row for row in rows if row.samples and "timings_s" in row.samples[0]]
+    table = Table("stage of trialrun, s", box=box.SIMPLE)
+    for row in rows:
+        table.add_column(f"{row.samples[0]['trials']:,} trials", justify="right")
+    for stage in dict.fromkeys(stage for row in rows for stage in row.samples[0]["timings_s"]):
+        table.add_row(stage, *(number(median_stage_s(row, stage)) for row in rows))
+    table.add_row("command to exit", *(number(row.median("wall_s")) for row in rows))
+    return table
+
+
+def median_stage_s(row: Row, stage: str) -> float | None:
+    seconds = [s["timings_s"][stage] for s in row.samples if stage in s["timings_s"]]
+    return statistics.median(seconds) if seconds else None
+
+
+def ratios_table(ratios: Iterable[Ratio], *, quick: bool) -> Table:
+    table = Table("ratio", box=box.SIMPLE)
+    for heading in ("measured", "target", ""):
+        table.add_column(heading, justify="right")
+    for ratio in ratios:
+        sign = "<=" if ratio.is_upper_bound else ">="
+        target = "" if ratio.target is None else f"{sign} {ratio.target:g}"
+        table.add_row(ratio.title, number(ratio.value), target, "" if quick else verdict(ratio))
+    return table
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent."""
+    if value is None:
+        return "-"
+    decimals = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{max(0, decimals)}f}"

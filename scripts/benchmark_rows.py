@@ -1,0 +1,131 @@
+"""What the benchmark measured, and the ratios that follow. Numbers only: nothing runs or prints."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something that is measured.
+
+    Attributes:
+        name: For `--only`; the name of its program in `scripts/peers`, if it is a peer.
+        title: What it is, for the table.
+        setting: Processes, threads and cores it may use.
+        args: Arguments of its command.
+        quick_args: The same in a smoke run.
+        is_peer: A program in `scripts/peers`; otherwise it is trialrun itself.
+    """
+
+    name: str
+    title: str
+    setting: str
+    args: tuple[str, ...] = ()
+    quick_args: tuple[str, ...] = ("--epochs", "2")
+    is_peer: bool = True
+
+
+@dataclass(slots=True)
+class Row:
+    """A subject and all that was measured of it.
+
+    Attributes:
+        subject: What was measured.
+        samples: One per run of it: `wall_s`, `peak_memory_bytes`, `trials`, `s_per_trial`, and
+            whatever else it reports of itself.
+        error: Why it could not be measured; empty if it could.
+    """
+
+    subject: Subject
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+
+    def median(self, key: str) -> float | None:
+        """Median over the samples, or None if they have no such number."""
+        values = [sample[key] for sample in self.samples if key in sample]
+        return statistics.median(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Two measured numbers compared; `value` is None where one is missing."""
+
+    title: str
+    value: float | None
+    target: float | None = None
+    is_upper_bound: bool = True
+
+
+def compare(rows: Mapping[str, Row]) -> list[Ratio]:
+    """The ratios that count, each with its target."""
+
+    def median(name: str, key: str) -> float | None:
+        return rows[name].median(key) if name in rows else None
+
+    script_s = median("keras_fit", "wall_s")
+    jax_s, fused_s = median("jax_vmap", "s_per_trial"), median("fused_steady", "s_per_trial")
+    jax_orders_s = median("jax_vmap", "orders_s_per_trial")
+    jax_and_orders_s = jax_s + jax_orders_s if jax_s and jax_orders_s else None
+    further_s = further_trial_s(rows)
+    tune_further_s = median("ray_tune", "marginal_s_per_trial")
+    return [
+        Ratio(
+            f"{trials_of(rows, 'trialrun_60')} trials / one model.fit script, command to exit",
+            divide(median("trialrun_60", "wall_s"), script_s),
+            target=1.5,
+        ),
+        Ratio(
+            f"{trials_of(rows, 'trialrun_1000')} trials / one model.fit script, command to exit",
+            divide(median("trialrun_1000", "wall_s"), script_s),
+            target=2.2,
+        ),
+        Ratio(
+            "fused engine / JAX, core-seconds per trial, steady state",
+            divide(fused_s, jax_s),
+            target=0.65,
+        ),
+        Ratio(
+            "the same, with JAX's batch orders counted as ours are",
+            divide(fused_s, jax_and_orders_s),
+        ),
+        Ratio(
+            "Ray Tune / trialrun, seconds per further trial",
+            divide(tune_further_s, further_s),
+            target=500,
+            is_upper_bound=False,
+        ),
+        Ratio(
+            "Ray Tune, wall per trial / trialrun, per further trial",
+            divide(median("ray_tune", "s_per_trial"), further_s),
+        ),
+    ]
+
+
+def further_trial_s(rows: Mapping[str, Row]) -> float | None:
+    """Seconds that one more trial costs trialrun: start-up cancels between the two jobs."""
+    small, large = rows.get("trialrun_60"), rows.get("trialrun_1000")
+    if not (small and large and small.samples and large.samples):
+        return None
+    seconds = large.median("wall_s") - small.median("wall_s")
+    return seconds / (large.samples[0]["trials"] - small.samples[0]["trials"])
+
+
+def trials_of(rows: Mapping[str, Row], name: str) -> str:
+    """How many trials were measured, for a title."""
+    row = rows.get(name)
+    return f"{row.samples[0]['trials']:,}" if row and row.samples else name.partition("_")[2]
+
+
+def divide(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or not denominator:
+        return None
+    return numerator / denominator
+
+
+def verdict(ratio: Ratio) -> str:
+    if ratio.value is None or ratio.target is None:
+        return ""
+    is_met = ratio.value <= ratio.target
+    return "met" if is_met == ratio.is_upper_bound else "missed"

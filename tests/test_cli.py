@@ -1,0 +1,258 @@
+"""The command line without Ray: exit codes, messages, and what a plan says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import ROOT, Finished, call
+
+REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
+SWEEP_JOB = ROOT / "jobs" / "medical_trial_sweep.yaml"
+
+GENERATORS = '''
+import numpy as np
+
+
+def _ages(num_rows, num_classes=2):
+    return np.arange(num_rows, dtype=float)[:, None], np.arange(num_rows) % num_classes
+
+
+def good(seed):
+    return {"train": _ages(40), "test": _ages(10)}
+
+
+def with_nan(seed):
+    x, y = _ages(40)
+    x[7] = np.nan
+    return {"train": (x, y), "test": _ages(10)}
+
+
+def of_two_lengths(seed):
+    return {"train": (_ages(40)[0], _ages(39)[1]), "test": _ages(10)}
+
+
+def outside_the_classes(seed):
+    return {"train": _ages(40), "test": _ages(10, 3), "class_names": ["no", "yes"]}
+
+
+def raising(seed):
+    raise RuntimeError("the file server is away")
+
+
+def of_nothing(seed):
+    return None
+'''
+
+
+@pytest.fixture
+def job(tmp_path: Path):
+    """Writes a job file of the given lines, beside a file of generators."""
+    (tmp_path / "data.py").write_text(GENERATORS)
+
+    def write(*lines: str) -> Path:
+        path = tmp_path / "job.yaml"
+        path.write_text("\n".join(("name: small", *lines)) + "\n")
+        return path
+
+    return write
+
+
+def assert_refused(finished: Finished, *parts: str) -> None:
+    """Exit code 2 and one message on standard error, which says all of `parts`."""
+    assert finished.code == 2, finished
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("Error: ")
+    assert finished.stderr.count("Error: ") == 1
+    assert "Traceback" not in finished.stderr
+    for part in parts:
+        assert part in finished.stderr
+
+
+# Wrong input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trainig: {epochs: 3}", "unknown key 'trainig'; did you mean 'training'?"),
+        ("training: {epoch: 3}", "unknown key 'epoch' in training; did you mean 'epochs'?"),
+        ("training: {epochs: many}", "training.epochs must be an integer, got 'many'"),
+        ("training: {learning_rate: -1}", "training.learning_rate must be greater than 0, got -1"),
+        ("training: {learning_rate: [1]}", "training.learning_rate must be a number, got [1]"),
+        ("seeds: 0", "seeds must be at least 1"),
+        ("seeds: [3, 4, 3]", "seeds must be distinct, got 3 twice"),
+        ("search: {parameters: {training.learning_rate: {values: []}}}", "values"),
+        ("search: {parameters: {training.learning_rates: {values: [1]}}}", "learning_rates"),
+        ("search: {parameters: {training.learning_rate: {values: [0.1, -1]}}}", "got -1"),
+        ("model: {builder: nets.py:build}", "model.builder: there is no file nets.py"),
+        ("model: {builder: data.py:build}", "model.builder: data.py has no function 'build'"),
+        ("model: {builder: no_such_module:build}", "no_such_module"),
+        ("model: {builder: trialrun.models:mpl}", "did you mean 'mlp'?"),
+        ("data: {generator: data.py:god}", "data.generator: data.py has no function 'god'"),
+        ("select: {metric: test_accuracy}", "select.metric must be a validation metric"),
+    ],
+)
+def test_a_wrong_field_is_named_with_file_and_line(job, tmp_path, command, line, message):
+    path = job("# a comment", line)
+    options = ["--runs-dir", tmp_path / "runs"] if command == "run" else []
+    assert_refused(call(command, path, *options), f"{path}:3: ", message)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [
+        ("with_nan", "train x holds NaN or infinity, first in row 7"),
+        ("of_two_lengths", "train x has 40, train y has 39"),
+        ("outside_the_classes", "test y must hold labels from 0 to 1"),
+        ("raising", "it raised RuntimeError: the file server is away"),
+        ("of_nothing", "expected a dict with 'train' and 'test', got a NoneType"),
+    ],
+)
+def test_wrong_data_is_found_before_anything_is_started(job, tmp_path, generator, message):
+    path = job(f"data: {{generator: 'data.py:{generator}'}}")
+    finished = call("run", path, "--runs-dir", tmp_path / "runs")
+    assert_refused(finished, "data.generator", f"data.py:{generator}", "(seed 0)", message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_wrong_field_of_a_file_is_in_the_one_message(job):
+    path = job("seeds: 0", "training: {epochs: 0}")
+    assert_refused(call("plan", path), f"{path}:2: seeds", f"{path}:3: training.epochs")
+
+
+def test_a_missing_job_file_is_named(tmp_path):
+    missing = tmp_path / "job.yaml"
+    assert_refused(call("run", missing), f"{missing}: there is no such file")
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(job):
+    path = job("seeds: [1")
+    assert_refused(call("plan", path), f"{path}:", "not YAML")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("training.epoch=3", ["--set training.epoch=3", "'epoch'", "did you mean 'epochs'?"]),
+        ("training.epochs=three", ["--set training.epochs=three", "must be an integer"]),
+        ("training.epochs", ["--set training.epochs"]),
+    ],
+)
+def test_a_wrong_override_is_named_as_it_was_typed(override, parts):
+    assert_refused(call("plan", REFERENCE_JOB, "--set", override), *parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu", "jobs/medical_trial.yaml"], "No such command 'rnu'"),
+        (["run"], "Missing argument 'JOB'"),
+        (["plan", "a.yaml", "--sets", "seeds=2"], "No such option"),
+        (["predict", "runs"], "Missing option '--input'"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_the_usage(arguments, message):
+    finished = call(*arguments)
+    assert finished.code == 2
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("Usage: ")
+    assert message in finished.stderr
+
+
+@pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["report"], ["predict"]])
+def test_a_folder_that_is_no_run_is_refused(tmp_path, command):
+    options = ["--input", tmp_path / "ages.csv"] if command == ["predict"] else []
+    empty, missing = tmp_path / "empty", tmp_path / "missing"
+    empty.mkdir()
+    assert_refused(
+        call(*command, empty, *options), f"{empty}: is not a run folder: it holds no job.yaml"
+    )
+    assert_refused(
+        call(*command, missing, *options), f"{missing}: is not a run folder: there is nothing"
+    )
+
+
+def test_the_folder_of_several_runs_is_answered_with_their_names(tmp_path):
+    for name in ("20260101T000000Z-aaaaaa", "20260102T000000Z-bbbbbb"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "job.yaml").write_text("name: small\n")
+    assert_refused(call("show", tmp_path), "it holds 2 runs", "20260102T000000Z-bbbbbb")
+
+
+def test_a_runs_dir_that_cannot_be_made_is_refused_before_ray_starts(job, tmp_path):
+    occupied = tmp_path / "occupied"
+    occupied.write_text("a file")
+    path = job("data: {generator: 'data.py:good'}")
+    assert_refused(call("run", path, "--runs-dir", occupied), str(occupied), "--runs-dir")
+
+
+# The plan ---------------------------------------------------------------------------------------
+
+
+def test_a_plan_names_variants_trials_packs_engine_and_memory():
+    finished = call("plan", REFERENCE_JOB)
+    assert (finished.code, finished.stderr) == (0, "")
+    words = re.sub(r"\s+", " ", finished.stdout)
+    for part in (
+        "v00 0.0001",
+        "v02 0.001",
+        "3 variants x 20 seeds = 60 trials of 30 epochs, in 1 packs of 1 signatures",
+        "Engine fused",
+        "Data memory",
+        "p000",
+        "training.learning_rate",
+    ):
+        assert part in words, finished.stdout
+
+
+def test_a_plan_counts_what_the_sweep_would_train():
+    words = re.sub(r"\s+", " ", call("plan", SWEEP_JOB).stdout)
+    assert "30 variants x 35 seeds = 1050 trials" in words
+    assert "of 6 signatures" in words
+
+
+def test_a_plan_follows_the_overrides():
+    options = ["--set", "seeds=7", "--set", "training.epochs=2", "--set", "training.engine=keras"]
+    words = re.sub(r"\s+", " ", call("plan", REFERENCE_JOB, *options).stdout)
+    assert "3 variants x 7 seeds = 21 trials of 2 epochs" in words
+    assert "Engine keras" in words
+
+
+def test_a_plan_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("plan", REFERENCE_JOB).code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# Width ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["predict", "--help"],
+        ["plan", REFERENCE_JOB],
+        ["plan", SWEEP_JOB],
+        ["plan", SWEEP_JOB, "--set", f"model.args.activation={'x' * 200}"],
+    ],
+)
+def test_no_line_is_wider_than_the_terminal(arguments):
+    finished = call(*arguments)
+    assert finished.code == 0, finished
+    assert [line for line in finished.stdout.splitlines() if len(line) > 80] == []
+
+
+def test_a_wide_search_still_fits_the_terminal(job):
+    paths = [f"model.args.a_rather_long_name_{i}" for i in range(5)]
+    search = ", ".join(f"{path}: {{values: [{'1' * 20}, 2]}}" for path in paths)
+    # **kwargs: the builder takes any argument, so that none of these names is wrong.
+    (job().parent / "nets.py").write_text("def build(**sizes): ...\n")
+    finished = call("plan", job("model: {builder: 'nets.py:build'}", f"search: {{parameters: {{{search}}}}}"))
+    assert finished.code == 0, finished
+    assert [line for line in finished.stdout.splitlines() if len(line) > 80] == []
+    for path in paths:
+        assert path[-4:] in finished.stdout

@@ -1,0 +1,325 @@
+"""What a pack gives: independence of its trials, divergence, fallback, metrics, errors."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
+from trialrun.datasets import load_splits
+from trialrun.errors import InputError
+from trialrun.results import PackResult, Progress
+from trialrun.training.fused import slice_trials
+from trialrun.training.pack import train_pack
+
+# A trial and its pack -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sixty_four(tmp_path_factory):
+    """A folder and 64 trials of one signature."""
+    folder = tmp_path_factory.mktemp("packs")
+    return folder, load_trials(
+        folder, builder="branches", seeds=32, learning_rates=(0.003, 0.03)
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(sixty_four):
+    """The trial number 40, trained in a pack of its own."""
+    folder, trials = sixty_four
+    return train_with_fused(make_task(folder, [trials[40]]))[0]
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("num_trials", [7, 64])
+def test_a_trial_does_not_depend_on_its_pack(sixty_four, alone, num_trials, place, num_threads):
+    """Weights, optimizer and predictions are equal bit for bit; logs to the last bit of a float32.
+
+    Every trial's own arithmetic is the same in a program of any width: products and sums run
+    within a trial, never across. The mean of an epoch is the exception: XLA orders the additions of
+    a reduction by the shape of the whole array, so that a logged mean near 1 may differ in its
+    last bit: 2**-23, which is 1.2e-7. Logs are never read back, so that it stays there.
+    """
+    folder, trials = sixty_four
+    others = [trial for trial in trials if trial is not trials[40]][: num_trials - 1]
+    pack = [trials[40], *others] if place == "first" else [*others, trials[40]]
+    trained = train_with_fused(make_task(folder, pack, num_threads=num_threads))
+    assert_same_trial(trained[0 if place == "first" else -1], alone, log_tolerance=2**-23)
+
+
+def test_training_again_gives_the_same_bit_for_bit(sixty_four):
+    folder, trials = sixty_four
+    first, again = (train_with_fused(make_task(folder, trials[:7])) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        assert_same_trial(one, other, log_tolerance=0)
+
+
+def test_every_trial_of_a_pack_comes_back_in_its_place(sixty_four):
+    folder, trials = sixty_four
+    pack = trials[:7][::-1]
+    for num_threads in (1, 2, 3):
+        result = train(make_task(folder, pack, num_threads=num_threads))
+        assert [row.trial for row in result.trials] == pack
+        assert {row.pack_id for row in result.trials} == {"p000"}
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "num_threads"), [(1, 1), (1, 4), (5, 2), (5, 4), (7, 2), (257, 2), (1000, 2)]
+)
+def test_slices_of_one_width_hold_every_trial(num_trials, num_threads):
+    slices = slice_trials(num_trials, num_threads)
+    assert len({len(indices) for indices in slices}) == 1
+    assert len(slices[0]) <= 128
+    assert {index for indices in slices for index in indices} == set(range(num_trials))
+
+
+# Divergence ---------------------------------------------------------------------------------------
+
+
+def test_a_diverging_trial_leaves_its_neighbors_untouched(tmp_path):
+    def pack(middle_rate):
+        return load_trials(
+            tmp_path,
+            builder="regression",
+            seeds=[4],
+            learning_rates=(0.01, middle_rate, 0.03),
+            training={"loss": "mse", "optimizer": "sgd", "metrics": []},
+        )
+
+    task = make_task(tmp_path, pack(1e6))
+    result = train(task)
+    assert [row.status for row in result.trials] == ["completed", "diverged", "completed"]
+    assert np.isnan(result.trials[1].history["loss"][-1])
+    assert result.best_states.keys() == {"v00", "v02"}
+    diverging, tame = train_with_fused(task), train_with_fused(make_task(tmp_path, pack(0.02)))
+    assert np.isnan(diverging[1].trainable[0]).all()
+    assert np.isfinite(tame[1].trainable[0]).all()
+    for place in (0, 2):
+        assert_same_trial(diverging[place], tame[place], log_tolerance=0)
+
+
+def test_a_classifier_that_diverges_has_no_confusion_matrix(tmp_path):
+    trials = load_trials(
+        tmp_path,
+        builder="not_finite",
+        seeds=[4],
+        learning_rates=(0.01,),
+    )
+    (row,) = train(make_task(tmp_path, trials)).trials
+    assert row.status == "diverged"
+    assert row.val_confusion_matrix is None
+    assert row.test_confusion_matrix is None
+
+
+# Engines ------------------------------------------------------------------------------------------
+
+
+def test_both_engines_agree(tmp_path):
+    trials = load_trials(
+        tmp_path, builder="everything", seeds=[1, 2], learning_rates=(0.003, 0.03)
+    )
+    task = make_task(tmp_path, trials)
+    for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
+        assert_same_trial(fused, plain, log_tolerance=1e-5, tolerance=1e-5)
+
+
+def test_the_plain_engine_is_used_when_asked_for(tmp_path):
+    trials = load_trials(tmp_path, builder="dense", seeds=[1], training={"engine": "keras"})
+    result = train(make_task(tmp_path, trials))
+    assert result.trials[0].engine == "keras"
+    assert result.reason == "training.engine is keras"
+
+
+@pytest.mark.parametrize(
+    ("builder", "in_reason"),
+    [
+        ("not_vectorizable", "Qr"),
+        ("spectral", "assigns its trainable weight"),
+    ],
+)
+def test_what_cannot_be_fused_is_trained_by_keras_and_the_reason_is_given(
+    tmp_path, builder, in_reason
+):
+    trials = load_trials(tmp_path, builder=builder, seeds=[1, 2])
+    result = train(make_task(tmp_path, trials))
+    assert [row.engine for row in result.trials] == ["keras", "keras"]
+    assert [row.status for row in result.trials] == ["completed", "completed"]
+    assert in_reason in result.reason
+
+
+def test_forcing_the_fused_engine_on_what_cannot_be_fused_is_an_input_error(tmp_path):
+    trials = load_trials(
+        tmp_path, builder="not_vectorizable", seeds=[1], training={"engine": "fused"}
+    )
+    with pytest.raises(InputError, match=r"training\.engine: fused is not possible: .*Qr"):
+        train(make_task(tmp_path, trials))
+
+
+def test_data_of_different_shapes_are_trained_by_keras(tmp_path):
+    trials = load_trials(
+        tmp_path, builder="dense", seeds=[1, 2], data={"generator": "data.py:growing"}
+    )
+    result = train(make_task(tmp_path, trials))
+    assert [row.engine for row in result.trials] == ["keras", "keras"]
+    assert result.reason == "the trials' data differ in shape"
+
+
+def test_a_batch_may_be_larger_than_the_data(tmp_path):
+    trials = load_trials(tmp_path, builder="dropout", seeds=[1], training={"batch_size": 1000})
+    task = make_task(tmp_path, trials)
+    assert train(task).trials[0].engine == "fused"
+    (fused,), (plain,) = train_with_fused(task), train_with_keras(task)
+    assert_same_trial(fused, plain, log_tolerance=1e-5, tolerance=1e-5)
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_metrics_are_those_after_the_last_epoch_and_the_matrices_are_scikit_learns(
+    tmp_path, engine
+):
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1, 2, 3],
+        learning_rates=(0.003, 0.03),
+        training={"engine": engine},
+    )
+    result = train(make_task(tmp_path, trials))
+    by_id = {row.trial.trial_id: row for row in result.trials}
+    for row in result.trials:
+        assert row.engine == engine
+        assert (row.epochs, row.attempt, row.device, row.error) == (3, 0, "CPU", "")
+        assert row.history.keys() == {"loss", "accuracy", "val_loss", "val_accuracy"}
+        for name, values in row.history.items():
+            assert (values.shape, values.dtype) == ((3,), np.float32)
+            final = name if name.startswith("val_") else f"train_{name}"
+            assert row.metrics[final] == float(values[-1])
+        assert len(row.metrics) == 6
+        val, test = row.val_confusion_matrix, row.test_confusion_matrix
+        assert (val.sum(), test.sum()) == (19, 23)
+        assert np.trace(val) / 19 == pytest.approx(row.metrics["val_accuracy"], abs=1e-6)
+        assert np.trace(test) / 23 == pytest.approx(row.metrics["test_accuracy"], abs=1e-6)
+    assert result.best_states.keys() == {"v00", "v01"}
+    for variant_id, state in result.best_states.items():
+        row = by_id[state.trial_id]
+        losses = [
+            other.metrics["val_loss"]
+            for other in result.trials
+            if other.trial.variant.variant_id == variant_id
+        ]
+        assert row.trial.variant.variant_id == variant_id
+        assert row.metrics["val_loss"] == min(losses)
+        splits = load_splits(row.trial.variant.data, tmp_path, row.trial.seed)
+        np.testing.assert_array_equal(
+            row.test_confusion_matrix,
+            confusion_matrix(splits.y_test, state.test_predictions.argmax(1), labels=range(3)),
+        )
+        loss = keras.losses.sparse_categorical_crossentropy(splits.y_test, state.test_predictions)
+        assert np.mean(loss) == pytest.approx(row.metrics["test_loss"], abs=1e-6)
+
+
+def test_a_single_probability_means_two_classes(tmp_path):
+    trials = load_trials(
+        tmp_path,
+        builder="binary",
+        seeds=[1],
+        data={"args": {"num_classes": 2}},
+        training={"loss": "binary_crossentropy"},
+    )
+    result = train(make_task(tmp_path, trials))
+    (row,) = result.trials
+    assert row.engine == "fused"
+    splits = load_splits(trials[0].variant.data, tmp_path, 1)
+    classes = result.best_states["v00"].test_predictions[:, 0] > 0.5
+    np.testing.assert_array_equal(
+        row.test_confusion_matrix, confusion_matrix(splits.y_test, classes)
+    )
+    assert np.trace(row.test_confusion_matrix) / 23 == pytest.approx(row.metrics["test_accuracy"])
+
+
+def test_the_best_seed_is_the_one_that_the_selection_metric_says(tmp_path):
+    trials = load_trials(
+        tmp_path, builder="dense", seeds=5, select={"metric": "val_accuracy"}
+    )
+    result = train(make_task(tmp_path, trials))
+    accuracies = [row.metrics["val_accuracy"] for row in result.trials]
+    assert result.best_states["v00"].seed == int(np.argmax(accuracies))  # first among equals
+
+
+def test_signs_of_life_come_before_the_result(tmp_path):
+    trials = load_trials(tmp_path, builder="dense", seeds=2)
+    *signs, result = train_pack(make_task(tmp_path, trials), "CPU")
+    assert isinstance(result, PackResult)
+    assert all(isinstance(sign, Progress) for sign in signs)
+    assert all(0 < sign.epochs_done <= 2 * 3 and sign.best > 0 for sign in signs)
+    assert signs
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        ("raising", r"nets\.py:raising: it raised RuntimeError: no such thing today"),
+        ("nothing", r"nets\.py:nothing: must return a keras\.Model, got a NoneType"),
+        ("too_narrow", r"nets\.py:too_narrow: the model cannot take the data's inputs"),
+    ],
+)
+def test_a_builder_that_gives_no_fitting_model_is_an_input_error(
+    tmp_path, builder, message, engine
+):
+    trials = load_trials(tmp_path, builder=builder, seeds=[1], training={"engine": engine})
+    with pytest.raises(InputError, match=message):
+        train(make_task(tmp_path, trials))
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_labels_outside_the_models_outputs_are_an_input_error(tmp_path, engine):
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1],
+        data={"args": {"num_classes": 5}},
+        training={"engine": engine},
+    )
+    with pytest.raises(InputError, match=r"class label 4, but the model has 3 outputs"):
+        train(make_task(tmp_path, trials))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"optimizer": {"name": "sgd", "momentum": 7}},
+        {"optimizer": {"name": "adam", "no_such_argument": 1}},
+    ],
+)
+def test_what_keras_refuses_to_compile_is_an_input_error(tmp_path, training):
+    trials = load_trials(tmp_path, builder="dense", seeds=[1], training=training)
+    with pytest.raises(InputError, match="training: Keras cannot compile it"):
+        train(make_task(tmp_path, trials))
+
+
+def assert_same_trial(trained, expected, *, log_tolerance, tolerance=0.0):
+    for logs in ("history", "test_logs"):
+        actual, wanted = getattr(trained, logs), getattr(expected, logs)
+        assert actual.keys() == wanted.keys()
+        for name in wanted:
+            np.testing.assert_allclose(
+                actual[name], wanted[name], rtol=0, atol=log_tolerance, err_msg=name
+            )
+    for kind in ("trainable", "non_trainable", "optimizer"):
+        arrays = zip(getattr(trained, kind), getattr(expected, kind), strict=True)
+        for index, (array, wanted) in enumerate(arrays):
+            np.testing.assert_allclose(
+                array, wanted, rtol=0, atol=tolerance, err_msg=f"{kind} {index}"
+            )
+    for name in ("val_predictions", "test_predictions"):
+        np.testing.assert_allclose(
+            getattr(trained, name), getattr(expected, name), rtol=0, atol=tolerance
+        )

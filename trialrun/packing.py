@@ -1,0 +1,45 @@
+"""How trials are packed for the devices there are: the measured rules behind `auto`."""
+
+import os
+from collections.abc import Sequence
+
+from trialrun.job import JobSpec
+from trialrun.plan import Pack, Trial, pack_trials
+
+# More threads than this in one worker wait for Python's lock between epochs.
+_MAX_THREADS_PER_WORKER = 4
+# A pack's results are safe when it ends: short packs lose little, long ones compile less often.
+_TRIALS_PER_THREAD = 128
+_TRIALS_PER_DEVICE = 512
+
+
+def make_packs(
+    job: JobSpec, trials: Sequence[Trial], num_devices: int, *, num_threads: int
+) -> tuple[Pack, ...]:
+    """The packs for so many devices, within `resources.max_trials_per_pack`.
+
+    Args:
+        job: The job.
+        trials: All its trials.
+        num_devices: Packs that can be trained at the same time.
+        num_threads: CPU threads per pack; 1 where GPUs compute.
+    """
+    limit = job.resources.max_trials_per_pack
+    if limit == "auto":
+        limit = _TRIALS_PER_THREAD * num_threads if num_threads > 1 else _TRIALS_PER_DEVICE
+    return pack_trials(trials, num_devices=num_devices, max_trials_per_pack=limit)
+
+
+def choose_cpus_per_pack(num_cpus: int) -> int:
+    """CPU cores per task when no GPU computes: few tasks with threads, not a task per core.
+
+    Tasks that run side by side each import TensorFlow and compile. With two tasks of one core
+    instead of one task of two (`resources.cpus: 1`), the reference job's 60 trials take longer from
+    command to exit on two cores; `scripts/benchmark` prints both.
+    """
+    return max(1, min(num_cpus, _MAX_THREADS_PER_WORKER))
+
+
+def num_local_cpus() -> int:
+    """CPU cores that this process may use; Ray itself ignores affinity."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,72 @@
+"""The columns of a leaderboard as text, for the terminal and for the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+from trialrun.aggregate import VariantSummary
+from trialrun.report.format import (
+    mean_sd_text,
+    mean_text,
+    num_decimals,
+    parameter_text,
+    short_names,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that is written out: its header and one cell per variant."""
+
+    header: str
+    cells: tuple[str, ...]
+    is_number: bool = True
+
+    @property
+    def width(self) -> int:
+        """Character cells of a terminal that the header and the widest cell need."""
+        lines = [*self.header.splitlines(), *self.cells]
+        return max(cell_len(line) for line in lines)
+
+    def with_folded_header(self) -> "Column":
+        """The header broken after underscores, so that it is no wider than it must be."""
+        room = max([len(part) + 1 for part in self.header.split("_")] + [*map(len, self.cells)])
+        lines = [""]
+        *parts, last = self.header.split("_")
+        for part in [*(f"{part}_" for part in parts), last]:
+            if lines[-1] and len(lines[-1] + part) > room:
+                lines.append("")
+            lines[-1] += part
+        return Column("\n".join(lines), self.cells, self.is_number)
+
+
+def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
+    """Rank, id, parameters under their short names, and n; other counts only if there are any.
+
+    Args:
+        variants: At least one, the best first.
+    """
+    columns = [
+        Column("#", tuple(str(place) for place in range(1, len(variants) + 1))),
+        Column("variant", tuple(variant.variant_id for variant in variants), is_number=False),
+    ]
+    for path, name in short_names(list(variants[0].parameters)).items():
+        values = [variant.parameters[path] for variant in variants]
+        is_number = all(isinstance(value, int | float) for value in values)
+        columns.append(Column(name, tuple(map(parameter_text, values)), is_number))
+    counts = {
+        "n": [variant.num_completed for variant in variants],
+        "diverged": [variant.num_diverged for variant in variants],
+        "failed": [variant.num_failed for variant in variants],
+    }
+    shown = {name: numbers for name, numbers in counts.items() if name == "n" or any(numbers)}
+    return columns + [Column(name, tuple(map(str, numbers))) for name, numbers in shown.items()]
+
+
+def metric_column(name: str, variants: Sequence[VariantSummary], *, with_sd: bool) -> Column:
+    """The mean of a metric over seeds, with or without its standard deviation."""
+    summaries = [variant.metrics[name] for variant in variants]
+    decimals = num_decimals(summaries)
+    text = mean_sd_text if with_sd else mean_text
+    return Column(name, tuple(text(summary, decimals) for summary in summaries))

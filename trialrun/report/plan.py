@@ -1,0 +1,110 @@
+"""The plan of a job as text: variants, trials, packs, and why. Starts nothing."""
+
+import math
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from trialrun.arrays import Array, leaves
+from trialrun.datasets import check_data
+from trialrun.job import LoadedJob
+from trialrun.packing import choose_cpus_per_pack, make_packs, num_local_cpus
+from trialrun.plan import Pack, Trial, plan_trials
+
+_MAX_ROWS = 20
+_ENGINES = {
+    "auto": "fused: all trials of a pack as one program; a model that cannot be vectorized is"
+    " trained by plain model.fit instead, which shows when it is built",
+    "fused": "fused: the job asks for it; a model that cannot be vectorized is an error",
+    "keras": "keras: the job asks for plain model.fit, one trial after another",
+}
+
+
+def print_plan(console: Console, loaded: LoadedJob) -> None:
+    """Prints what a run of the job would do on this machine.
+
+    Raises:
+        InputError: The job's data is wrong.
+    """
+    job = loaded.spec
+    trials = plan_trials(job)
+    cpus = job.resources.cpus
+    num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
+    num_devices = max(1, num_local_cpus() // num_threads)
+    packs = make_packs(job, trials, num_devices, num_threads=num_threads)
+    variants = {trial.variant.variant_id: trial.variant for trial in trials}
+    table = Table(title=f"{job.name}: variants", title_justify="left", box=None, pad_edge=False)
+    table.add_column("variant")
+    for path in job.search.parameters:
+        table.add_column(path, overflow="fold")
+    for variant in list(variants.values())[:_MAX_ROWS]:
+        table.add_row(variant.variant_id, *(str(v) for v in variant.parameters.values()))
+    console.print(table)
+    _print_rest(console, len(variants), "variants")
+    console.print(
+        f"\n{len(variants)} variants x {len(job.seed_list)} seeds = {len(trials)} trials of"
+        f" {_epochs(trials)} epochs, in {len(packs)} packs of"
+        f" {len({pack.signature for pack in packs})} signatures"
+    )
+    console.print(f"Engine {_ENGINES[job.training.engine]}.")
+    console.print(
+        f"On this machine without GPUs: {num_devices} packs at a time, {num_threads} threads each."
+        " A cluster or a GPU machine packs anew when the run starts; no result depends on it.\n"
+    )
+    _print_packs(console, loaded, packs)
+
+
+def _epochs(trials: tuple[Trial, ...]) -> str:
+    counts = sorted({trial.variant.training.epochs for trial in trials})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _print_packs(console: Console, loaded: LoadedJob, packs: tuple[Pack, ...]) -> None:
+    table = Table(title="Packs", title_justify="left", box=None, pad_edge=False)
+    for name in ("pack", "signature", "variants"):
+        table.add_column(name, overflow="fold")
+    for name in ("trials", "data memory"):
+        table.add_column(name, justify="right")
+    sizes: dict[str, int] = {}
+    for pack in packs[:_MAX_ROWS]:
+        if pack.signature not in sizes:
+            sizes[pack.signature] = _data_bytes(loaded, pack.trials[0])
+        names = list(dict.fromkeys(trial.variant.variant_id for trial in pack.trials))
+        shown = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+        is_shared = pack.trials[0].variant.data.seed != "per_trial"
+        num_copies = 1 if is_shared else len(pack.trials)
+        size = _human_bytes(sizes[pack.signature] * num_copies)
+        table.add_row(pack.pack_id, pack.signature, shown, str(len(pack.trials)), size)
+    console.print(table)
+    _print_rest(console, len(packs), "packs")
+    console.print(
+        "\nData memory is what the pack's data takes on its device, twice while an epoch is"
+        " shuffled. Weights, optimizer slots and activations come on top: they are known when the"
+        " model is built."
+    )
+
+
+def _print_rest(console: Console, num_rows: int, kind: str) -> None:
+    if num_rows > _MAX_ROWS:
+        console.print(f"... and {num_rows - _MAX_ROWS} more {kind}")
+
+
+def _data_bytes(loaded: LoadedJob, trial: Trial) -> int:
+    """Bytes of one trial's data as the device holds it: at most 4 per number."""
+    output = check_data(trial.variant.data, loaded.folder, trial.seed)
+    parts = [output[part] for part in ("train", "test", "validation") if part in output]
+    return sum(
+        _device_bytes(array) for part in parts for arrays in part for _, array in leaves(arrays)
+    )
+
+
+def _device_bytes(array: Array) -> int:
+    return math.prod(array.shape) * min(4, np.dtype(array.dtype).itemsize)
+
+
+def _human_bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
