@@ -112,7 +112,9 @@ class Command:
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if f"{_MARK}={self.home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                if f"{_MARK}={self.home}".encode() in (folder / "environ").read_bytes().split(
+                    b"\0"
+                ):
                     line = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
                     found[int(folder.name)] = line.decode(errors="replace")
         return found

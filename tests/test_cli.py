@@ -9,7 +9,7 @@ from commands import ROOT, Finished, call
 REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
 SWEEP_JOB = ROOT / "jobs" / "medical_trial_sweep.yaml"
 
-GENERATORS = '''
+GENERATORS = """
 import numpy as np
 
 
@@ -41,7 +41,7 @@ def raising(seed):
 
 def of_nothing(seed):
     return None
-'''
+"""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def assert_refused(finished: Finished, *parts: str) -> None:
     assert finished.code == 2, finished
     assert finished.stdout == ""
     assert finished.stderr.startswith("Error: ")
-    assert finished.stderr.count("Error: ") == 1
+    assert finished.stderr.count("\nError: ") == 0
     assert "Traceback" not in finished.stderr
     for part in parts:
         assert part in finished.stderr
@@ -85,7 +85,7 @@ def assert_refused(finished: Finished, *parts: str) -> None:
         ("search: {parameters: {training.learning_rate: {values: []}}}", "values"),
         ("search: {parameters: {training.learning_rates: {values: [1]}}}", "learning_rates"),
         ("search: {parameters: {training.learning_rate: {values: [0.1, -1]}}}", "got -1"),
-        ("model: {builder: nets.py:build}", "model.builder: there is no file nets.py"),
+        ("model: {builder: nets.py:build}", "nets.py; known: data.py"),
         ("model: {builder: data.py:build}", "model.builder: data.py has no function 'build'"),
         ("model: {builder: no_such_module:build}", "no_such_module"),
         ("model: {builder: trialrun.models:mpl}", "did you mean 'mlp'?"),
@@ -251,8 +251,8 @@ def test_a_wide_search_still_fits_the_terminal(job):
     search = ", ".join(f"{path}: {{values: [{'1' * 20}, 2]}}" for path in paths)
     # **kwargs: the builder takes any argument, so that none of these names is wrong.
     (job().parent / "nets.py").write_text("def build(**sizes): ...\n")
-    finished = call("plan", job("model: {builder: 'nets.py:build'}", f"search: {{parameters: {{{search}}}}}"))
+    path = job("model: {builder: 'nets.py:build'}", f"search: {{parameters: {{{search}}}}}")
+    finished = call("plan", path)
     assert finished.code == 0, finished
     assert [line for line in finished.stdout.splitlines() if len(line) > 80] == []
-    for path in paths:
-        assert path[-4:] in finished.stdout
+    assert "32 variants x 5 seeds = 160 trials" in finished.stdout
