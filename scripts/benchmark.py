@@ -60,8 +60,8 @@ SKLEARN_MLP = Subject("sklearn_mlp", "scikit-learn MLPClassifier", ONE_CORE)
 ROOFLINE = Subject("roofline", "matmul roofline (sgemm)", ONE_CORE)
 RAY_TUNE = Subject(
     "ray_tune",
-    "Ray Tune, a process per trial",
-    f"{ALL_CORES}, 2 at once",
+    "Ray Tune, process per trial",
+    ALL_CORES,
     quick_args=("--epochs", "1", "--trials", "3"),
 )
 

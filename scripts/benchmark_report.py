@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 LEGEND = """\
-s/trial: for trialrun and Ray Tune wall time over trials. In steady state, and for scikit-learn,
-core-seconds without compilation. The roofline is a bound, not a run.
+s/trial: for trialrun and Ray Tune (two trials at once) wall time over trials; in steady state,
+and for scikit-learn, core-seconds without compilation; the roofline is a bound, not a run.
 s/further: what one more trial costs once everything has started.
-to exit: from the command to its exit. memory: peak of the PSS of all its processes.
+to exit: from the command to its exit. GB: peak of the PSS of all its processes.
 Several runs: medians. pinned: to one core, with one thread.
 """
 
@@ -37,7 +37,8 @@ def print_report(
         console.print("Smoke run with few epochs and trials: the ratios mean nothing.")
     console.print(measurements_table(rows))
     console.print(LEGEND, style="dim", highlight=False)
-    console.print(stages_table(rows))
+    if any("timings_s" in sample for row in rows for sample in row.samples):
+        console.print(stages_table(rows))
     console.print(ratios_table(ratios, quick=quick))
     for row in rows:
         if row.error:
@@ -46,13 +47,13 @@ def print_report(
 
 def measurements_table(rows: Sequence[Row]) -> Table:
     table = Table(Column("what", no_wrap=True), Column("cores", no_wrap=True), box=box.SIMPLE)
-    headings = ("runs", "trials", "s/trial", "s/further", "trials/s", "to exit, s", "memory, GB")
+    headings = ("runs", "trials", "s/trial", "s/further", "trials/s", "to exit, s", "GB")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     further_s = further_trial_s({row.subject.name: row for row in rows})
     for row in rows:
         if not row.samples:
-            table.add_row(row.subject.title, row.subject.setting, "failed")
+            table.add_row(row.subject.title, row.subject.setting, *[""] * 2, "failed")
             continue
         is_large = row.subject.name == "trialrun_1000"
         s_per_trial = row.median("s_per_trial")
@@ -65,7 +66,7 @@ def measurements_table(rows: Sequence[Row]) -> Table:
             number(further_s if is_large else row.median("marginal_s_per_trial")),
             number(divide(1, s_per_trial)),
             number(row.median("wall_s")),
-            f"{row.median('peak_memory_bytes') / 2**30:.2f}",
+            number(divide(row.median("peak_memory_bytes"), 2**30)),
         )
     return table
 

@@ -108,8 +108,11 @@ def further_trial_s(rows: Mapping[str, Row]) -> float | None:
     small, large = rows.get("trialrun_60"), rows.get("trialrun_1000")
     if not (small and large and small.samples and large.samples):
         return None
-    seconds = large.median("wall_s") - small.median("wall_s")
-    return seconds / (large.samples[0]["trials"] - small.samples[0]["trials"])
+    small_s, large_s = small.median("wall_s"), large.median("wall_s")
+    if small_s is None or large_s is None:
+        return None
+    num_further: int = large.samples[0]["trials"] - small.samples[0]["trials"]
+    return (large_s - small_s) / num_further
 
 
 def trials_of(rows: Mapping[str, Row], name: str) -> str:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,8 @@ def write_run(
     folder = RunFolder.create(runs_dir, name)
     folder.write_job(JOB.format(name=name, metric=metric, goal=goal))
     for index, variant in enumerate(variants):
-        trials = tuple(result_of(variant, seed) for seed in seeds)
         pack_id = f"p{index:03d}"
-        trials = tuple(_in_pack(trial, pack_id) for trial in trials)
+        trials = tuple(replace(result_of(variant, seed), pack_id=pack_id) for seed in seeds)
         pack = PackResult(pack_id, trials, class_names=class_names, timings_s={"train": 1.5})
         folder.write_pack(pack, parameter_kinds(variants))
     return folder
-
-
-def _in_pack(result: TrialResult, pack_id: str) -> TrialResult:
-    import dataclasses
-
-    return dataclasses.replace(result, pack_id=pack_id)

@@ -252,7 +252,7 @@ def made_up_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             engine="fused",
             pack_id="p000",
             attempt=0,
-            metrics={name: 0.5 + trial.seed for name in ("train_loss", "val_loss", "test_loss")},
+            metrics=dict.fromkeys(("train_loss", "val_loss", "test_loss"), 0.5 + trial.seed),
             history={name: np.ones(3, np.float32) for name in ("loss", "val_loss")},
         )
         for trial in trials

@@ -198,7 +198,7 @@ def test_a_plan_names_variants_trials_packs_engine_and_memory():
     for part in (
         "v00 0.0001",
         "v02 0.001",
-        "3 variants x 20 seeds = 60 trials of 30 epochs, in 1 packs of 1 signatures",
+        "3 variants x 20 seeds = 60 trials of 30 epochs; packs: 1, signatures: 1",
         "Engine fused",
         "Data memory",
         "p000",
@@ -210,7 +210,7 @@ def test_a_plan_names_variants_trials_packs_engine_and_memory():
 def test_a_plan_counts_what_the_sweep_would_train():
     words = re.sub(r"\s+", " ", call("plan", SWEEP_JOB).stdout)
     assert "30 variants x 35 seeds = 1050 trials" in words
-    assert "of 6 signatures" in words
+    assert "signatures: 6" in words
 
 
 def test_a_plan_follows_the_overrides():
@@ -256,3 +256,11 @@ def test_a_wide_search_still_fits_the_terminal(job):
     assert finished.code == 0, finished
     assert [line for line in finished.stdout.splitlines() if len(line) > 80] == []
     assert "32 variants x 5 seeds = 160 trials" in finished.stdout
+
+
+def test_a_run_that_finished_no_trial_yet_is_shown(tmp_path):
+    (tmp_path / "job.yaml").write_text("name: small\n")
+    shown = call("show", tmp_path)
+    assert (shown.code, shown.stderr) == (0, "")
+    assert shown.stdout.strip()
+    assert call("show", tmp_path, "--json").code == 0

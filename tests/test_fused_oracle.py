@@ -57,9 +57,7 @@ def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path, data_seed
         learning_rates=(1e-3, 1e-2, 3e-2),
         data={"seed": data_seed},
     )
-    trials += load_trials(
-        tmp_path, builder="everything", seeds=[0], data={"seed": data_seed}
-    )
+    trials += load_trials(tmp_path, builder="everything", seeds=[0], data={"seed": data_seed})
     fused = train_with_fused(make_task(tmp_path, trials, num_threads=2))
     for trained, trial in zip(fused, trials, strict=True):
         plain = Plain(tmp_path, trial, keras.optimizers.Adam, builder_in(tmp_path, "everything"))
@@ -116,9 +114,7 @@ def test_a_bias_under_a_normalization_leaves_the_training_logs_as_keras_has_them
     trials = load_trials(tmp_path, builder=builder, seeds=[3, 11], learning_rates=LEARNING_RATES)
     fused = train_with_fused(make_task(tmp_path, trials))
     for index in (0, 3):
-        plain = Plain(
-            tmp_path, trials[index], keras.optimizers.Adam, builder_in(tmp_path, builder)
-        )
+        plain = Plain(tmp_path, trials[index], keras.optimizers.Adam, builder_in(tmp_path, builder))
         for name in ("loss", "accuracy"):
             assert_close(fused[index].history[name], plain.history[name], name)
 

@@ -1,11 +1,13 @@
 """What a pack gives: independence of its trials, divergence, fallback, metrics, errors."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
-
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
+
 from trialrun.datasets import load_splits
 from trialrun.errors import InputError
 from trialrun.results import PackResult, Progress
@@ -19,9 +21,7 @@ from trialrun.training.pack import train_pack
 def sixty_four(tmp_path_factory):
     """A folder and 64 trials of one signature."""
     folder = tmp_path_factory.mktemp("packs")
-    return folder, load_trials(
-        folder, builder="branches", seeds=32, learning_rates=(0.003, 0.03)
-    )
+    return folder, load_trials(folder, builder="branches", seeds=32, learning_rates=(0.003, 0.03))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def test_training_again_gives_the_same_bit_for_bit(sixty_four):
 def test_every_trial_of_a_pack_comes_back_in_its_place(sixty_four):
     folder, trials = sixty_four
     pack = trials[:7][::-1]
-    for num_threads in (1, 2, 3):
+    for num_threads in (1, 2):
         result = train(make_task(folder, pack, num_threads=num_threads))
-        assert [row.trial for row in result.trials] == pack
+        assert tuple(row.trial for row in result.trials) == pack
         assert {row.pack_id for row in result.trials} == {"p000"}
 
 
@@ -117,9 +117,7 @@ def test_a_classifier_that_diverges_has_no_confusion_matrix(tmp_path):
 
 
 def test_both_engines_agree(tmp_path):
-    trials = load_trials(
-        tmp_path, builder="everything", seeds=[1, 2], learning_rates=(0.003, 0.03)
-    )
+    trials = load_trials(tmp_path, builder="everything", seeds=[1, 2], learning_rates=(0.003, 0.03))
     task = make_task(tmp_path, trials)
     for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
         assert_same_trial(fused, plain, log_tolerance=1e-5, tolerance=1e-5)
@@ -136,7 +134,8 @@ def test_the_plain_engine_is_used_when_asked_for(tmp_path):
     ("builder", "in_reason"),
     [
         ("not_vectorizable", "Qr"),
-        ("spectral", "assigns its trainable weight"),
+        ("not_compilable", "Dawsn"),
+        ("spectral", "^a layer assigns its trainable weight"),
     ],
 )
 def test_what_cannot_be_fused_is_trained_by_keras_and_the_reason_is_given(
@@ -146,7 +145,8 @@ def test_what_cannot_be_fused_is_trained_by_keras_and_the_reason_is_given(
     result = train(make_task(tmp_path, trials))
     assert [row.engine for row in result.trials] == ["keras", "keras"]
     assert [row.status for row in result.trials] == ["completed", "completed"]
-    assert in_reason in result.reason
+    assert re.search(in_reason, result.reason)
+    assert len(result.reason.splitlines()) == 1
 
 
 def test_forcing_the_fused_engine_on_what_cannot_be_fused_is_an_input_error(tmp_path):
@@ -242,9 +242,7 @@ def test_a_single_probability_means_two_classes(tmp_path):
 
 
 def test_the_best_seed_is_the_one_that_the_selection_metric_says(tmp_path):
-    trials = load_trials(
-        tmp_path, builder="dense", seeds=5, select={"metric": "val_accuracy"}
-    )
+    trials = load_trials(tmp_path, builder="dense", seeds=5, select={"metric": "val_accuracy"})
     result = train(make_task(tmp_path, trials))
     accuracies = [row.metrics["val_accuracy"] for row in result.trials]
     assert result.best_states["v00"].seed == int(np.argmax(accuracies))  # first among equals

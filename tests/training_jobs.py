@@ -100,6 +100,19 @@ def not_vectorizable():
     return _classifier([Orthogonalize(), layers.Dense(8, activation="relu")])
 
 
+class NotInXla(layers.Layer):
+    """Dawson's integral has a vectorized form, but no XLA kernel."""
+
+    def call(self, x):
+        import tensorflow as tf
+
+        return x + tf.stop_gradient(tf.math.special.dawsn(x))
+
+
+def not_compilable():
+    return _classifier([NotInXla(), layers.Dense(8, activation="relu")])
+
+
 def regression():
     return keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.Dense(1)])
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,7 +72,9 @@ def connect(address: str | None, resources: ResourcesSpec) -> Iterator[Cluster]:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
     try:
-        yield _describe(address, resources)
+        # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield _describe(address, resources)
     finally:
         ray.shutdown()
 

@@ -90,18 +90,22 @@ def run_job(
     started = time.perf_counter()
     job = loaded.spec
     trials = plan_trials(job)
-    _check_first_data(trials, loaded.folder)
+    _check_first_data(trials, loaded)
     run = RunFolder.create(runs_dir, job.name)
     run.write_job(dump_job(job))
     timings_s: dict[str, float] = {}
-    with _logging_to(run.log_file), progress:
+    with _logging_to(run.log_file), progress, _terminable():
         try:
             model_summary = _train_and_export(
                 loaded, trials, run, address, command, progress, timings_s
             )
-            interrupt = None
+            interrupt: KeyboardInterrupt | None = None
         except KeyboardInterrupt as error:
             model_summary, interrupt = "", error
+        except SystemExit as error:  # Ray's own handler of SIGTERM, until ours replaces it
+            if error.code != signal.SIGTERM:
+                raise
+            model_summary, interrupt = "", Terminated()
         progress.say("writing the report")
         timings_s["total"] = time.perf_counter() - started
         return _finish(run, job, model_summary, timings_s, interrupt)
@@ -163,17 +167,20 @@ def _train_all(
         if result.is_input_error:
             wrong_input.append(result.trials[0].error)
     if len(wrong_input) == len(packs):  # nothing could be trained: the job is wrong, not the run
-        raise InputError("\n".join(dict.fromkeys(wrong_input)))
+        raise InputError("\n".join(loaded.locate(error) for error in dict.fromkeys(wrong_input)))
 
 
-def _check_first_data(trials: Sequence[Trial], folder: Path) -> None:
+def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
     """Generates the data of one trial per data setting, so that wrong data is known at once."""
     checked: list[DataSpec] = []
     for trial in trials:
         data = trial.variant.data
         if data not in checked and len(checked) < _MAX_DATA_CHECKS:
             checked.append(data)
-            check_data(data, folder, trial.seed)
+            try:
+                check_data(data, loaded.folder, trial.seed)
+            except InputError as error:
+                raise InputError(loaded.locate(str(error))) from error
 
 
 def _leaderboard(run: RunFolder, job: JobSpec) -> Leaderboard | None:

@@ -177,15 +177,22 @@ def _save(model: "keras.Model", files: BestFiles) -> None:
     """Writes the four files, each to a temporary name with the right ending, then renames."""
     import warnings
 
+    import keras
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras calls HDF5 a legacy format; it is asked for
         # HDF5 last: saving it makes Keras 3.15 forget the optimizer in the model's configuration.
         for path in (files.model_keras, files.model_h5):
             with replace_atomically(path) as temporary:
                 model.save(temporary)
+    config = json.loads(model.to_json())
+    config.pop("compile_config", None)  # or who rebuilds it gets an optimizer that nobody chose
+    architecture = json.dumps(config, indent=2)
+    write_text(files.architecture, architecture)
+    bare = keras.models.model_from_json(architecture)
+    bare.set_weights(model.get_weights())
     with replace_atomically(files.weights) as temporary:
-        model.save_weights(temporary)
-    write_text(files.architecture, model.to_json(indent=2))
+        bare.save_weights(temporary)  # weights alone: a compiled model would add its optimizer's
 
 
 def _check_formats(

@@ -72,11 +72,18 @@ class LoadedJob:
         spec: The job with every default filled in and paths of Python files made absolute.
         path: The job file as it was given.
         folder: The job file's folder, absolute.
+        document: What the file says, and at which lines.
     """
 
     spec: JobSpec
     path: Path
     folder: Path
+    document: Document
+
+    def locate(self, message: str) -> str:
+        """A message that begins with a field's dotted path, with the field's place before it."""
+        field = message.split(" ", 1)[0].rstrip(":")
+        return f"{self.document.place(tuple(field.split('.')))}: {message}"
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:
@@ -100,7 +107,7 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
     if problems:
         lines = [f"{document.place(problem.path)}: {problem.message}" for problem in problems]
         raise InputError("\n".join(dict.fromkeys(lines)))
-    return LoadedJob(spec=spec, path=path, folder=folder)
+    return LoadedJob(spec=spec, path=path, folder=folder, document=document)
 
 
 def dump_job(spec: JobSpec) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MAX_CLASSES_WITH_TEXT = 30
 _MAX_CLASSES_IN_WORDS = 5
 _MAX_PANELS_PER_ROW = 2
+_DARK = 0.7  # from here on white contrasts more with the blue scale than black
 _TRAINING_COLOR, _VALIDATION_COLOR = "#1f5fa8", "#c8570b"
 
 
@@ -76,7 +77,7 @@ def _confusion_figure(winner: VariantSummary, matrix: Counts, overview: Overview
         name="confusion_matrix",
         caption=f"{title}: counts, and the part of each true class.",
         alt=f"{title}, accuracy {accuracy(matrix):.1%}. {words}",
-        png=draw_confusion_matrix(matrix, names, title=title),
+        png=to_png(draw_confusion_matrix(matrix, names, title=title)),
     )
 
 
@@ -91,7 +92,7 @@ def _confusion_words(matrix: Counts, names: Sequence[str]) -> str:
     )
 
 
-def draw_confusion_matrix(matrix: Counts, class_names: Sequence[str], *, title: str) -> bytes:
+def draw_confusion_matrix(matrix: Counts, class_names: Sequence[str], *, title: str) -> "Figure":
     """Counts, and beside them the part of each true class, on a blue scale.
 
     Args:
@@ -100,7 +101,7 @@ def draw_confusion_matrix(matrix: Counts, class_names: Sequence[str], *, title: 
         title: Above both.
 
     Returns:
-        A PNG image. Cells are labeled up to 30 classes.
+        Two panels. Numbers are written into the cells of up to 30 classes.
     """
     from matplotlib.figure import Figure
 
@@ -115,7 +116,7 @@ def draw_confusion_matrix(matrix: Counts, class_names: Sequence[str], *, title: 
     counts.set_title("Counts")
     _draw_matrix(parts, normalize_rows(matrix), class_names, top=1, cell="{:.1%}")
     parts.set_title("Part of the true class")
-    return _png(figure)
+    return figure
 
 
 def _draw_matrix(
@@ -135,7 +136,7 @@ def _draw_matrix(
     texts = [cell.format(value) for value in values.flat]
     size = min(11.0, 160 / (len(values) * max(map(len, texts)) ** 0.5))
     for (row, column), text in zip(np.ndindex(values.shape), texts, strict=True):
-        color = "white" if values[row, column] > top / 2 else "black"
+        color = "white" if values[row, column] > _DARK * top else "black"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
 
 
@@ -150,7 +151,7 @@ def _curves_figure(winner: VariantSummary, curves: Mapping[str, Floats]) -> RunF
         name="learning_curves",
         caption=f"Learning curves of {about}{band}.",
         alt=f"Learning curves of {about} over {num_epochs} epochs; at the end: {ends}.",
-        png=draw_learning_curves(curves, title=f"Learning curves of {about}"),
+        png=to_png(draw_learning_curves(curves, title=f"Learning curves of {about}")),
     )
 
 
@@ -159,7 +160,7 @@ def _final_means(curves: Mapping[str, Floats]) -> Iterator[tuple[str, float]]:
         yield name, float(describe(values[:, -1]).mean)
 
 
-def draw_learning_curves(curves: Mapping[str, Floats], *, title: str) -> bytes:
+def draw_learning_curves(curves: Mapping[str, Floats], *, title: str) -> "Figure":
     """Training and validation over the epochs, one panel for the loss and for each metric.
 
     Args:
@@ -167,7 +168,7 @@ def draw_learning_curves(curves: Mapping[str, Floats], *, title: str) -> bytes:
         title: Above all panels.
 
     Returns:
-        A PNG image: means over seeds as lines, from the smallest to the largest as bands.
+        Means over seeds as lines; as bands the range from the smallest to the largest.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -189,7 +190,7 @@ def draw_learning_curves(curves: Mapping[str, Floats], *, title: str) -> bytes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    return _png(figure)
+    return figure
 
 
 def _draw_curve(axes: "Axes", values: Floats, label: str, color: str) -> None:
@@ -201,7 +202,8 @@ def _draw_curve(axes: "Axes", values: Floats, label: str, color: str) -> None:
         axes.fill_between(epochs, spread.min, spread.max, color=color, alpha=0.15, linewidth=0)
 
 
-def _png(figure: "Figure") -> bytes:
+def to_png(figure: "Figure") -> bytes:
+    """The figure as a PNG image that is as large as its labels need."""
     image = io.BytesIO()
     with warnings.catch_warnings():
         # A name in a script that matplotlib's font lacks is drawn as boxes; the page has the name.

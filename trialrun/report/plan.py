@@ -1,6 +1,7 @@
 """The plan of a job as text: variants, trials, packs, and why. Starts nothing."""
 
 import math
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -43,12 +44,12 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
     _print_rest(console, len(variants), "variants")
     console.print(
         f"\n{len(variants)} variants x {len(job.seed_list)} seeds = {len(trials)} trials of"
-        f" {_epochs(trials)} epochs, in {len(packs)} packs of"
-        f" {len({pack.signature for pack in packs})} signatures"
+        f" {_epochs(trials)} epochs; packs: {len(packs)}, signatures:"
+        f" {len({pack.signature for pack in packs})}"
     )
     console.print(f"Engine {_ENGINES[job.training.engine]}.")
     console.print(
-        f"On this machine without GPUs: {num_devices} packs at a time, {num_threads} threads each."
+        f"On this machine without GPUs: packs at a time: {num_devices}, threads each: {num_threads}."
         " A cluster or a GPU machine packs anew when the run starts; no result depends on it.\n"
     )
     _print_packs(console, loaded, packs)

@@ -40,11 +40,12 @@ def run_renderables(overview: Overview, *, width: int) -> Iterator[RenderableTyp
     yield Text(f"\n{explain(board)}\n")
     if board.selection is not None and board.variants[0].test_confusion_matrix is not None:
         yield confusion_table(board.variants[0], overview.class_names, width=width)
-        yield Text()
     yield from _problem_lines(overview)
 
 
 def _problem_lines(overview: Overview) -> Iterator[Text]:
+    if overview.problems:
+        yield Text()
     for problem in overview.problems[:_NUM_PROBLEMS_SHOWN]:
         reason = f": {problem.error.strip().splitlines()[-1]}" if problem.error.strip() else ""
         line = f"{problem.variant_id} seed {problem.seed} {problem.status}{reason}"

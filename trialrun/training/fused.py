@@ -2,14 +2,14 @@
 
 import contextlib
 import queue
+import re
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from trialrun.datasets import Splits
@@ -31,6 +31,7 @@ from trialrun.training.trained import (
 # Wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
 _MAX_TRIALS_PER_SLICE = 128
 _MAX_PROGRAMS_KEPT = 4
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse): ")
 
 
 class ProgramCache:
@@ -181,7 +182,7 @@ def _trace(program: FusedProgram, first: _Slice) -> None:
     orders = tf.zeros(first.order_shape, tf.int32)
     try:
         program.trace_epoch(first.state, first.train, orders, first.val)
-    except (CannotFuse, InputError):
+    except InputError:
         raise
     except Exception as error:  # whatever Keras or TensorFlow says while it traces
         raise CannotFuse(_short_reason(error)) from error
@@ -198,7 +199,11 @@ def _compiling() -> Iterator[None]:
 
 def _short_reason(error: Exception) -> str:
     """The telling line of TensorFlow's message: `No pfor vectorization defined for Qr`."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
+    if lines[:1] == ["in user code:"]:  # the stack follows, and then the error itself
+        reason = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1])
+    return reason.removeprefix("CannotFuse: ")[:200]
 
 
 def _train_slices(

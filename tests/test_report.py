@@ -1,0 +1,490 @@
+import dataclasses
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_up_runs import broken, completed, learning_rates, make_variants, write_run
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+from rich.cells import cell_len
+from rich.console import Console
+
+from trialrun.aggregate import MetricSummary, build_leaderboard, run_summary
+from trialrun.files import write_json
+from trialrun.report import build_report, overview_content, print_overview
+from trialrun.report.figures import draw_confusion_matrix, draw_learning_curves, to_png
+from trialrun.report.format import (
+    mean_sd_text,
+    num_decimals,
+    parameter_text,
+    short_names,
+)
+from trialrun.store import RunFolder
+
+VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
+SWEEP = make_variants(
+    [
+        {"model.args.units": units, "training.learning_rate": rate, "training.batch_size": size}
+        for units in ([16, 32], [32, 64])
+        for rate in (1e-4, 3e-4, 1e-3)
+        for size in (10, 32, 64, 128)
+    ]
+)
+
+
+def finish(folder, model_summary="Total params: 642"):
+    """Writes the summary of a run, which says that it ended."""
+    trials, select = folder.read_trials(), folder.read_job()["select"]
+    board = build_leaderboard(trials, folder.read_parameters(), **select)
+    summary = run_summary(
+        folder.read_job()["name"],
+        board,
+        trials,
+        timings_s={"total": 14.3},
+        model_summary=model_summary,
+    )
+    write_json(folder.summary_file, summary)
+    return folder
+
+
+def printed(folder, width=100):
+    console = Console(width=width, file=io.StringIO())
+    print_overview(console, folder)
+    return console.file.getvalue()
+
+
+# Words and numbers ----------------------------------------------------------------------------
+
+
+def test_a_parameter_has_the_shortest_name_that_is_unambiguous():
+    paths = ["training.learning_rate", "model.args.units", "data.args.units", "data.seed"]
+    assert list(short_names(paths).values()) == [
+        "learning_rate",
+        "model.args.units",
+        "data.args.units",
+        "seed",
+    ]
+    assert short_names(["a.seed", "seed"]) == {"a.seed": "a.seed", "seed": "seed"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-4, "0.0001"),
+        (0.000317219, "0.0003172"),
+        ([16, 32], "[16, 32]"),
+        ({"name": "sgd", "momentum": 0.9}, "{name: sgd, momentum: 0.9}"),
+        (True, "true"),
+        (None, "null"),
+        ("relu", "relu"),
+    ],
+)
+def test_a_parameter_is_written_as_in_a_job_file(value, text):
+    assert parameter_text(value) == text
+
+
+def metric(mean, sd, n=20):
+    return MetricSummary(mean, sd, mean - sd, mean + sd, n)
+
+
+def test_a_mean_is_written_to_two_digits_of_its_spread():
+    column = [metric(0.18432, 0.01234), metric(0.2, 0.009)]
+    assert [mean_sd_text(one, num_decimals(column)) for one in column] == [
+        "0.184 ± 0.012",
+        "0.200 ± 0.009",
+    ]
+    assert mean_sd_text(metric(1234.5678, 56.0), num_decimals([metric(1234.5678, 56.0)])) == (
+        "1235 ± 56"
+    )
+
+
+def test_what_is_not_known_is_not_written_as_a_number():
+    nothing, one_seed = metric(np.nan, np.nan, n=0), metric(0.18432, np.nan, n=1)
+    assert mean_sd_text(nothing, num_decimals([nothing])) == "n/a"
+    assert mean_sd_text(one_seed, num_decimals([one_seed, nothing])) == "0.1843 ± n/a"
+
+
+def test_a_huge_mean_takes_no_huge_column():
+    assert mean_sd_text(metric(1.5e12, 3e11), num_decimals([metric(1.5e12, 3e11)])) == (
+        "1.50e+12 ± 3.00e+11"
+    )
+
+
+# Terminal -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_the_tables_fit_the_terminal(tmp_path, width):
+    for name, variants in (("reference", VARIANTS), ("sweep", SWEEP)):
+        text = printed(write_run(tmp_path, variants, range(3), name=name), width)
+        assert max(map(cell_len, text.splitlines())) <= width
+        if width >= 60:
+            assert "…" not in text
+
+
+def test_80_columns_show_the_spread_of_validation_and_test(tmp_path):
+    text = printed(write_run(tmp_path, VARIANTS, range(20)), 80)
+    header, *rows = re.findall(r"^(?:#|\d)  .*$", text, re.MULTILINE)
+    assert header.split() == [
+        "#",
+        "variant",
+        "rate",
+        "n",
+        "val_loss",
+        "val_accuracy",
+        "test_accuracy",
+    ]
+    assert len(rows) == 3
+    assert all(row.count("±") == 3 for row in rows)
+
+
+def test_200_columns_show_every_metric_validation_first(tmp_path):
+    folder = write_run(tmp_path, VARIANTS, range(20), metric="val_accuracy", goal="maximize")
+    (header,) = re.findall(r"^#.*$", printed(folder, 200), re.MULTILINE)
+    assert header.split()[4:] == [
+        "val_accuracy",
+        "val_loss",
+        "test_loss",
+        "test_accuracy",
+        "train_loss",
+        "train_accuracy",
+    ]
+
+
+def test_the_leaderboard_shows_twenty_and_counts_the_rest(tmp_path):
+    text = printed(write_run(tmp_path, SWEEP, range(2)))
+    assert len(re.findall(r"^ *\d+  v\d\d", text, re.MULTILINE)) == 20
+    assert "... and 4 more (--json)" in text
+    finished = printed(finish(write_run(tmp_path, SWEEP, range(2))))
+    assert "... and 4 more (variants.csv)" in finished
+
+
+def test_lost_trials_are_counted_where_there_are_any(tmp_path):
+    assert "diverged" not in printed(write_run(tmp_path, VARIANTS, range(3)))
+
+    def result_of(variant, seed):
+        if (variant.variant_id, seed) == ("v01", 2):
+            return broken(variant, seed, "diverged")
+        return completed(variant, seed)
+
+    text = printed(write_run(tmp_path, VARIANTS, range(3), result_of=result_of))
+    assert "9 trials: 8 completed, 1 diverged" in text
+    assert "v01 seed 2 diverged" in text
+    assert re.search(r"n +diverged", text)
+    assert "failed" not in text.replace("diverged or failed", "")
+
+
+def test_the_winners_matrix_is_shown_with_the_names_of_its_classes(tmp_path):
+    folder = write_run(tmp_path, VARIANTS[:1], range(3))
+    matrix = sum(completed(VARIANTS[0], seed).test_confusion_matrix for seed in range(3))
+    rows = re.findall(r"^(\w+_side_effects) +([\d,]+) +([\d,]+) ", printed(folder), re.MULTILINE)
+    assert [name for name, *_ in rows] == ["no_side_effects", "had_side_effects"]
+    counts = [[int(count.replace(",", "")) for count in row[1:]] for row in rows]
+    assert counts == matrix.tolist()
+    assert f"accuracy {np.trace(matrix) / matrix.sum():.2%}" in printed(folder)
+
+
+def test_a_matrix_too_wide_for_the_terminal_is_pointed_to(tmp_path):
+    def result_of(variant, seed):
+        return completed(variant, seed, num_classes=40)
+
+    folder = write_run(tmp_path, VARIANTS[:1], (0,), result_of=result_of, class_names=())
+    assert "40 classes: see figures/confusion_matrix.png" in " ".join(printed(folder, 80).split())
+
+
+def test_brackets_in_a_name_are_not_markup(tmp_path):
+    variants = make_variants([{"model.args.activation": "[bold]relu[/bold]"}])
+    names = ("[red]no[/red]", "yes")
+    text = printed(write_run(tmp_path, variants, range(2), class_names=names))
+    assert text.count("[bold]relu[/bold]") >= 2
+    assert "[red]no[/red]" in text
+
+
+# An interrupted run ---------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_is_shown_from_the_trials_that_ended(tmp_path):
+    folder = write_run(tmp_path, VARIANTS, range(3))
+    assert "This run has not ended" in printed(folder)
+    assert "has not ended" not in printed(finish(folder))
+    (folder.trials_dir / "part-p001.parquet").unlink()
+    assert "of 2 variants" in printed(folder)
+
+
+def test_a_run_without_any_trial_is_shown(tmp_path):
+    folder = RunFolder.create(tmp_path, "job")
+    folder.write_job("name: job\n")
+    assert "0 trials" in printed(folder)
+    build_report(folder)
+    assert "no trial completed" in folder.report_file.read_text()
+
+
+def test_the_content_for_machines_is_strict_json(tmp_path):
+    folder = write_run(tmp_path, VARIANTS[:2], (0,), result_of=completed)
+    text = json.dumps(overview_content(folder), allow_nan=False)
+    content = json.loads(text)
+    assert content["ended"] is False
+    assert content["counts"]["trials"] == 2
+    first = content["variants"][0]
+    assert first["rank"] == 1
+    assert first["variant_id"] == content["selection"]["variant_id"]
+    assert first["metrics"]["val_loss"]["sd"] is None  # one seed
+    assert np.sum(first["test_confusion_matrix"]) == 420
+
+
+def test_showing_a_run_needs_neither_matplotlib_nor_tensorflow_nor_ray(tmp_path):
+    folder = write_run(tmp_path, VARIANTS, range(2))
+    program = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from trialrun.report import overview_content, print_overview
+from trialrun.store import RunFolder
+folder = RunFolder.open(Path(sys.argv[1]))
+print_overview(Console(), folder)
+overview_content(folder)
+heavy = {"matplotlib", "tensorflow", "keras", "ray", "sklearn", "jinja2"}
+print("imported:", *heavy & set(sys.modules))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(folder.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.splitlines()[-1] == "imported:"
+
+
+# Figures --------------------------------------------------------------------------------------
+
+
+def test_the_matrix_is_drawn_with_names_on_both_axes_and_counts_in_the_cells():
+    matrix = np.array([[180, 30], [10, 200]])
+    figure = draw_confusion_matrix(matrix, ["no", "yes"], title="Confusion matrix")
+    counts, parts = [axes for axes in figure.axes if axes.get_xlabel() == "Predicted label"]
+    for axes, texts in ((counts, ["180", "30", "10", "200"]), (parts, ["85.7%", "14.3%"])):
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["no", "yes"]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["no", "yes"]
+        assert axes.get_ylabel() == "True label"
+        assert axes.images[0].get_cmap().name == "Blues"
+        assert [text.get_text() for text in axes.texts][: len(texts)] == texts
+    # Rows are the true class: the second cell is to the right of the first.
+    assert [text.get_position() for text in counts.texts] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+
+
+def luminance(color):
+    """Relative luminance of an RGB color as WCAG 2 defines it."""
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_numbers_can_be_read_on_dark_and_on_light_cells():
+    names = [str(number) for number in range(10)]
+    figure = draw_confusion_matrix(np.arange(100).reshape(10, 10), names, title="")
+    for axes in figure.axes[:2]:
+        image = axes.images[0]
+        shades = image.cmap(image.norm(image.get_array())).reshape(-1, 4)[:, :3]
+        for text, shade in zip(axes.texts, shades, strict=True):
+            dark, light = sorted([luminance(text.get_color()), luminance(shade)])
+            assert (light + 0.05) / (dark + 0.05) > 4
+
+
+def test_long_names_are_not_clipped():
+    names = ["a", "a very long name of a class, longer than any figure is wide " * 2]
+    matrix = np.eye(2, dtype=int)
+    figure = draw_confusion_matrix(matrix, names, title="")
+    image = imread(io.BytesIO(to_png(figure)))
+    for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
+        assert (edge == 1).all()  # nothing but white: no letter is cut off
+    widths = [label.get_window_extent().width for label in figure.axes[0].get_yticklabels()]
+    assert image.shape[1] > 2 * max(widths)
+
+
+@pytest.mark.parametrize("name", ["from $10_ to $50", "{}", r"\alpha_1$", "薬"])
+def test_any_text_can_be_the_name_of_a_class(name):
+    figure = draw_confusion_matrix(np.eye(2, dtype=int), [name, "b"], title=name)
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("num_classes", [1, 31])
+def test_a_matrix_of_many_classes_is_drawn_numbers_left_out(num_classes):
+    names = [str(number) for number in range(num_classes)]
+    matrix = np.eye(num_classes, dtype=int)
+    figure = draw_confusion_matrix(matrix, names, title="")
+    assert len(figure.axes[0].texts) == (1 if num_classes == 1 else 0)
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
+def test_curves_are_the_mean_over_seeds_in_a_band_of_their_range():
+    rng = np.random.default_rng(0)
+    curves = {name: rng.uniform(size=(5, 7)) for name in ("loss", "accuracy", "val_loss")}
+    figure = draw_learning_curves(curves, title="")
+    loss, accuracy = figure.axes
+    assert (loss.get_title(), accuracy.get_title()) == ("loss", "accuracy")
+    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), curves["val_loss"].mean(axis=0))
+    np.testing.assert_array_equal(loss.lines[1].get_xdata(), range(1, 8))
+    band = accuracy.collections[0].get_paths()[0].vertices
+    for epoch in range(1, 8):
+        heights = band[band[:, 0] == epoch, 1]
+        seeds = curves["accuracy"][:, epoch - 1]
+        assert (heights.min(), heights.max()) == (seeds.min(), seeds.max())
+
+
+def test_one_seed_has_no_band_and_one_epoch_is_a_point():
+    figure = draw_learning_curves({"loss": np.array([[0.5]])}, title="")
+    assert not figure.axes[0].collections
+    assert figure.axes[0].lines[0].get_marker() == "o"
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
+# The page -------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = finish(write_run(tmp_path_factory.mktemp("runs"), VARIANTS, range(3)))
+    build_report(folder)
+    return Page(folder.report_file.read_text())
+
+
+def test_the_page_shows_the_run(page):
+    for text in (
+        "medical_trial",
+        "9 trials: 9 completed",
+        "14.3 s in all",
+        "has the lowest mean val_loss of 3 variants",
+        "Total params: 642",
+        'load_model("best/medical_trial_model.h5")',
+        'model.load_weights("best/medical_trial.weights.h5")',
+        "metric: val_loss",
+    ):
+        assert text in page.text
+    assert page.text.count("±") >= 3 * 6
+
+
+def test_the_page_loads_nothing_from_anywhere(page):
+    names = {"src", "href", "srcset", "action", "data", "poster"}
+    links = [
+        value
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in names
+    ]
+    assert len(links) == 2
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
+    assert "url(" not in page.text
+    assert "@import" not in page.text
+    policies = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_the_images_of_the_page_are_told_in_words(page):
+    matrix, curves = (image["alt"] for image in page.all("img"))
+    assert "True no_side_effects: " in matrix
+    assert "predicted had_side_effects" in matrix
+    assert "over 4 epochs; at the end: loss 0." in curves
+
+
+def test_figures_and_page_follow_from_the_folder_alone(tmp_path):
+    folder = finish(write_run(tmp_path / "here", VARIANTS, range(3)))
+    build_report(folder)
+    moved = RunFolder.open(shutil.copytree(folder.path, tmp_path / "there" / folder.path.name))
+    moved.report_file.unlink()
+    shutil.rmtree(moved.figures_dir)
+    build_report(moved)
+    assert moved.report_file.read_bytes() == folder.report_file.read_bytes()
+    for name in ("confusion_matrix.png", "learning_curves.png"):
+        image = moved.figures_dir / name
+        assert image.read_bytes() == (folder.figures_dir / name).read_bytes()
+
+
+def test_what_users_write_cannot_become_part_of_the_page(tmp_path):
+    script = "<script>alert(1)</script>"
+
+    def result_of(variant, seed):
+        if seed == 2:
+            return broken(variant, seed, error=f'{script} & "quoted"')
+        return completed(variant, seed)
+
+    folder = write_run(
+        tmp_path,
+        make_variants([{"model.args.activation": script}]),
+        range(3),
+        result_of=result_of,
+        class_names=(script, '"><script>alert(2)</script>'),
+    )
+    folder.write_job(f"name: '{script}'\nselect: {{metric: val_loss, goal: minimize}}\n")
+    finish(folder, model_summary=script)
+    build_report(folder)
+    html = folder.report_file.read_text()
+    page = Page(html)
+    assert "<script" not in html
+    assert not page.all("script")
+    assert page.text.count(script) >= 6  # name, parameter, error, model, job: all are shown
+    assert '"><script>alert(2)</script>' in page.all("img")[0]["alt"]
+
+
+def test_the_trials_that_were_lost_are_listed_on_the_page(tmp_path):
+    def result_of(variant, seed):
+        return broken(variant, seed, error=f"reason {seed}") if seed else completed(variant, seed)
+
+    folder = write_run(tmp_path, VARIANTS[:1], range(60), result_of=result_of)
+    build_report(folder)
+    page = Page(folder.report_file.read_text())
+    assert "1 completed, 59 failed" in page.text
+    assert "reason 50" in page.text
+    assert "reason 51" not in page.text
+    assert "... and 9 more" in page.text
+    assert len(page.all("img")) == 2
+
+
+def test_a_model_that_does_not_classify_has_curves_alone(tmp_path):
+    def result_of(variant, seed):
+        return dataclasses.replace(
+            completed(variant, seed), val_confusion_matrix=None, test_confusion_matrix=None
+        )
+
+    folder = write_run(tmp_path, VARIANTS, range(2), result_of=result_of, class_names=())
+    build_report(folder)
+    assert [path.name for path in folder.figures_dir.iterdir()] == ["learning_curves.png"]
+    assert "Test set" not in printed(folder)
+
+
+def test_the_curves_leave_out_seeds_that_diverged(tmp_path):
+    def result_of(variant, seed):
+        trial = completed(variant, seed)
+        if seed != 1:
+            return trial
+        history = {name: np.full_like(values, np.nan) for name, values in trial.history.items()}
+        return dataclasses.replace(trial, status="diverged", history=history)
+
+    folder = write_run(tmp_path, VARIANTS[:1], range(3), result_of=result_of)
+    build_report(folder)
+    assert "Learning curves of v00, 2 seeds" in folder.report_file.read_text()
