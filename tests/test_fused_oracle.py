@@ -54,7 +54,7 @@ def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path, data_seed
         tmp_path,
         builder="everything",
         seeds=[5],
-        learning_rates=(1e-3, 1e-2, 3e-2),
+        learning_rates=(1e-3, 3e-2),
         data={"seed": data_seed},
     )
     trials += load_trials(tmp_path, builder="everything", seeds=[0], data={"seed": data_seed})

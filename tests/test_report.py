@@ -225,6 +225,23 @@ def test_a_run_without_any_trial_is_shown(tmp_path):
     assert "no trial completed" in folder.report_file.read_text()
 
 
+def test_a_run_whose_trials_all_failed_is_shown(tmp_path):
+    def result_of(variant, seed):
+        return broken(variant, seed, error="the builder raised\nValueError: no units")
+
+    folder = finish(write_run(tmp_path, VARIANTS, range(3), result_of=result_of))
+    text = printed(folder)
+    assert "9 trials: 9 failed" in text
+    assert "Nothing was selected" in text
+    assert "v00 seed 0 failed: ValueError: no units" in text
+    assert "... and 4 more (trials/)" in text
+    assert overview_content(folder)["selection"] is None
+    build_report(folder)
+    page = Page(folder.report_file.read_text())
+    assert page.text.count("ValueError: no units") == 9
+    assert not page.all("img")
+
+
 def test_the_content_for_machines_is_strict_json(tmp_path):
     folder = write_run(tmp_path, VARIANTS[:2], (0,), result_of=completed)
     text = json.dumps(overview_content(folder), allow_nan=False)
@@ -307,7 +324,7 @@ def test_long_names_are_not_clipped():
     assert image.shape[1] > 2 * max(widths)
 
 
-@pytest.mark.parametrize("name", ["from $10_ to $50", "{}", r"\alpha_1$", "薬"])
+@pytest.mark.parametrize("name", [r"$\no formula$", "{}", r"\alpha_1$", "薬"])
 def test_any_text_can_be_the_name_of_a_class(name):
     figure = draw_confusion_matrix(np.eye(2, dtype=int), [name, "b"], title=name)
     assert to_png(figure).startswith(b"\x89PNG")

@@ -71,7 +71,8 @@ def leaderboard_table(leaderboard: Leaderboard, *, width: int) -> Table:
         if _fits(columns, width):
             break
     table = _table(columns)
-    table.rows[0].style = "bold"
+    if leaderboard.selection is not None:
+        table.rows[0].style = "bold"
     num_metrics = sum(not name.startswith("train_") for name in ordered_metrics(leaderboard))
     if len(columns) < len(identity_columns(variants)) + num_metrics:
         table.caption = Text("A wider terminal shows more metrics.", style="dim")
@@ -113,8 +114,9 @@ def _layouts(
     main = [name for name in names if not name.startswith("train_")]
     identity = identity_columns(variants)
     spreads = {name: metric_column(name, variants, with_sd=True) for name in names}
-    means = {name: metric_column(name, variants, with_sd=False) for name in names}
-    means[leaderboard.metric] = spreads[leaderboard.metric]
+    means = {
+        name: metric_column(name, variants, with_sd=name == leaderboard.metric) for name in main
+    }
     yield [*identity, *spreads.values()]
     yield [*identity, *(spreads[name] for name in main)]
     by_need = _by_need(main, leaderboard.metric)

@@ -31,6 +31,7 @@ from trialrun.training.trained import (
 # Wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
 _MAX_TRIALS_PER_SLICE = 128
 _MAX_PROGRAMS_KEPT = 4
+_NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse): ")
 
 
@@ -200,6 +201,8 @@ def _compiling() -> Iterator[None]:
 def _short_reason(error: Exception) -> str:
     """The telling line of TensorFlow's message: `No pfor vectorization defined for Qr`."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if operation := _NO_KERNEL.search(str(error)):
+        return f"XLA cannot compile the operation {operation[1]}"
     reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
     if lines[:1] == ["in user code:"]:  # the stack follows, and then the error itself
         reason = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1])
@@ -216,7 +219,8 @@ def _train_slices(
         for future in futures:
             future.add_done_callback(reports.put)
         # While the threads wait for the first epoch to be compiled, compile the evaluation.
-        program.compile_evaluation(slices[0].state, (slices[0].val, slices[0].test))
+        with _compiling():
+            program.compile_evaluation(slices[0].state, (slices[0].val, slices[0].test))
         num_running = len(futures)
         try:
             while num_running:
