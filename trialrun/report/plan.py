@@ -49,8 +49,9 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
     )
     console.print(f"Engine {_ENGINES[job.training.engine]}.")
     console.print(
-        f"On this machine without GPUs: packs at a time: {num_devices}, threads each:"
-        f" {num_threads}. A cluster or a GPU machine packs anew when the run starts; no result depends on it.\n"
+        f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
+        f" {num_threads}. A cluster or a GPU machine packs anew when the run starts; no result"
+        " depends on it.\n"
     )
     _print_packs(console, loaded, packs)
 
