@@ -48,16 +48,14 @@ def test_every_kind_of_layer_is_trained_as_keras_trains_it(tmp_path, optimizer):
         assert_same_training(fused[index], plain)
 
 
-@pytest.mark.parametrize("data_seed", ["per_trial", 7])
-def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path, data_seed):
+# 3 epochs are one call of the compiled program, 8 are two calls of four.
+@pytest.mark.parametrize(("data_seed", "epochs"), [("per_trial", 3), (7, 8)])
+def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path, data_seed, epochs):
+    sections = {"data": {"seed": data_seed}, "training": {"epochs": epochs}}
     trials = load_trials(
-        tmp_path,
-        builder="everything",
-        seeds=[5],
-        learning_rates=(1e-3, 3e-2),
-        data={"seed": data_seed},
+        tmp_path, builder="everything", seeds=[5], learning_rates=(1e-3, 3e-2), **sections
     )
-    trials += load_trials(tmp_path, builder="everything", seeds=[0], data={"seed": data_seed})
+    trials += load_trials(tmp_path, builder="everything", seeds=[0], **sections)
     fused = train_with_fused(make_task(tmp_path, trials, num_threads=2))
     for trained, trial in zip(fused, trials, strict=True):
         plain = Plain(tmp_path, trial, keras.optimizers.Adam, builder_in(tmp_path, "everything"))

@@ -37,10 +37,11 @@ def alone(sixty_four):
 def test_a_trial_does_not_depend_on_its_pack(sixty_four, alone, num_trials, place, num_threads):
     """Weights, optimizer and predictions are equal bit for bit; logs to the last bit of a float32.
 
-    Every trial's own arithmetic is the same in a program of any width: products and sums run
-    within a trial, never across. The mean of an epoch is the exception: XLA orders the additions of
-    a reduction by the shape of the whole array, so that a logged mean near 1 may differ in its
-    last bit: 2**-23, which is 1.2e-7. Logs are never read back, so that it stays there.
+    Programs of different widths are compiled apart, but no product or sum runs across trials, and
+    on the CPU the steps of a trial come out the same in each. Only the loss that is logged differed
+    when this was measured, by 6e-8: a sum over the batches of an epoch may be added up in another
+    order. One unit in the last place of a loss between 1 and 2 is 2**-23. Logs are never read back,
+    so that it stays there.
     """
     folder, trials = sixty_four
     others = [trial for trial in trials if trial is not trials[40]][: num_trials - 1]
@@ -242,20 +243,15 @@ def test_a_single_probability_means_two_classes(tmp_path):
     assert np.trace(row.test_confusion_matrix) / 23 == pytest.approx(row.metrics["test_accuracy"])
 
 
-def test_the_best_seed_is_the_one_that_the_selection_metric_says(tmp_path):
+def test_signs_of_life_come_first_and_the_selection_metric_says_which_seed_is_best(tmp_path):
     trials = load_trials(tmp_path, builder="dense", seeds=5, select={"metric": "val_accuracy"})
-    result = train(make_task(tmp_path, trials))
+    *signs, result = train_pack(make_task(tmp_path, trials), "CPU")
+    assert signs
+    assert all(isinstance(sign, Progress) for sign in signs)
+    assert all(0 < sign.epochs_done <= 5 * 3 and 0 < sign.best <= 1 for sign in signs)
+    assert isinstance(result, PackResult)
     accuracies = [row.metrics["val_accuracy"] for row in result.trials]
     assert result.best_states["v00"].seed == int(np.argmax(accuracies))  # first among equals
-
-
-def test_signs_of_life_come_before_the_result(tmp_path):
-    trials = load_trials(tmp_path, builder="dense", seeds=2)
-    *signs, result = train_pack(make_task(tmp_path, trials), "CPU")
-    assert isinstance(result, PackResult)
-    assert all(isinstance(sign, Progress) for sign in signs)
-    assert all(0 < sign.epochs_done <= 2 * 3 and sign.best > 0 for sign in signs)
-    assert signs
 
 
 # Bad input ----------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_batch_orders_do_not_touch_the_global_stream_of_numpy():
     assert drawn == np.random.random()
 
 
-# Random operations for all trials at once ---------------------------------------------------
+# Random operations for all trials at once -------------------------------------------------------
 
 
 TRIAL_SEEDS = np.array([[0, 0], [1, 0], [7, 3], [2**31 - 1, 9], [-5, 2]], np.int32)

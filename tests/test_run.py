@@ -560,9 +560,10 @@ def test_builders_that_give_no_model_are_wrong_input(tmp_path):
     assert "Traceback" not in finished.stderr
     lines = finished.stderr.splitlines()
     assert lines[0].startswith("Error: ")
+    place = tmp_path / "job.yaml:3"
     assert sorted(line.removeprefix("Error: ") for line in lines) == [
-        "model.builder nets.py:build: it raised RuntimeError: no such backbone",
-        "model.builder nets.py:build: must return a keras.Model, got a str",
+        f"{place}: model.builder nets.py:build: it raised RuntimeError: no such backbone",
+        f"{place}: model.builder nets.py:build: must return a keras.Model, got a str",
     ]
     assert command.survivors() == {}
 

@@ -1,4 +1,4 @@
-"""The compiled program that trains trials of one signature together, one epoch per call.
+"""The compiled program that trains trials of one signature together, some epochs per call.
 
 Shapes in comments: trials, rows (of a data set), steps (batches of an epoch), batch.
 """
@@ -20,7 +20,7 @@ Logs = dict[str, tf.Tensor]
 
 
 class FusedProgram:
-    """One epoch of training, and an evaluation, of any number of trials as XLA programs.
+    """Epochs of training, and an evaluation, of any number of trials as XLA programs.
 
     Args:
         model: The model as pure functions.
@@ -32,25 +32,25 @@ class FusedProgram:
         self._model = model
         self._batch_size = batch_size
         self._shared_data = shared_data
-        self._train_epoch = tf.function(self._trace_epoch, jit_compile=True, autograph=False)
+        self._train_epochs = tf.function(self._trace_epochs, jit_compile=True, autograph=False)
         self._evaluate = tf.function(self._trace_evaluations, jit_compile=True, autograph=False)
 
-    def train_epoch(
+    def train_epochs(
         self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
     ) -> tuple[ModelState, Logs]:
-        """Trains one epoch and evaluates on the validation set.
+        """Trains epochs, and evaluates on the validation set after each.
 
         Args:
             state: Tensors (trials, ...).
             train: Inputs and targets (trials, rows, ...), or (rows, ...) when data is shared.
-            orders: int32 row numbers (trials, rows): the order in which each trial sees its rows.
+            orders: int32 row numbers (epochs, trials, rows): how each trial sees its rows.
             val: As `train`.
 
         Returns:
-            The new state, and Keras's logs of the epoch: name -> float32 (trials,); the names of
-            the validation logs begin with `val_`.
+            The new state, and Keras's logs of each epoch: name -> float32 (epochs, trials); the
+            names of the validation logs begin with `val_`.
         """
-        return self._train_epoch(state, train, orders, val)
+        return self._train_epochs(state, train, orders, val)
 
     def evaluate(
         self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
@@ -58,23 +58,51 @@ class FusedProgram:
         """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
         return self._evaluate(state, data_sets)
 
-    def trace_epoch(
+    def trace_epochs(
         self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
     ) -> None:
-        """Traces `train_epoch` for arguments of these shapes; it is compiled by its first call.
+        """Traces `train_epochs` for arguments of these shapes; its first call compiles it.
 
         Raises:
             CannotFuse: The model says that it cannot be fused.
             ValueError: An operation has no vectorized form.
         """
         with _TRACING:
-            self._train_epoch.get_concrete_function(state, train, orders, val)
+            self._train_epochs.get_concrete_function(state, train, orders, val)
 
     def compile_evaluation(self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]) -> None:
         """Traces and compiles `evaluate` for arguments of these shapes."""
         with _TRACING:
             self._evaluate.get_concrete_function(state, data_sets)
         self._evaluate(state, data_sets)
+
+    def _trace_epochs(
+        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+    ) -> tuple[ModelState, Logs]:
+        # A function of its own, so that it is traced once for its shapes and for the loop.
+        epoch = tf.function(self._trace_epoch, autograph=False)
+        _, log_forms = epoch.get_concrete_function(state, train, orders[0], val).structured_outputs
+        num_epochs, num_trials, _ = orders.shape
+        recorders = {
+            name: tf.TensorArray(tf.float32, num_epochs, element_shape=[num_trials])
+            for name in log_forms
+        }
+
+        def body(index: tf.Tensor, state: ModelState, recorders: dict[str, Any]) -> Any:
+            state, logs = epoch(state, train, orders[index], val)
+            return (
+                index + 1,
+                state,
+                {name: recorder.write(index, logs[name]) for name, recorder in recorders.items()},
+            )
+
+        _, state, recorders = tf.while_loop(
+            lambda index, *_: index < num_epochs,
+            body,
+            (0, state, recorders),
+            maximum_iterations=num_epochs,
+        )
+        return state, {name: recorder.stack() for name, recorder in recorders.items()}
 
     def _trace_epoch(
         self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
