@@ -25,36 +25,50 @@ def sixty_four(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(sixty_four):
-    """The trial number 40, trained in a pack of its own."""
+def in_the_middle(sixty_four):
+    """The trial number 40, trained with all the others, in its place among them."""
     folder, trials = sixty_four
-    return train_with_fused(make_task(folder, [trials[40]]))[0]
+    return train_with_fused(make_task(folder, trials))[40]
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("place", ["first", "last"])
 @pytest.mark.parametrize("num_trials", [7, 64])
-def test_a_trial_does_not_depend_on_its_pack(sixty_four, alone, num_trials, place, num_threads):
-    """Weights, optimizer and predictions are equal bit for bit; logs to the last bit of a float32.
+def test_a_trial_does_not_depend_on_its_pack(
+    sixty_four, in_the_middle, num_trials, place, num_threads
+):
+    """Weights, optimizer, predictions and logs are equal bit for bit.
 
     Programs of different widths are compiled apart, but no product or sum runs across trials, and
-    on the CPU the steps of a trial come out the same in each. Only the loss that is logged differed
-    when this was measured, by 6e-8: a sum over the batches of an epoch may be added up in another
-    order. One unit in the last place of a loss between 1 and 2 is 2**-23. Logs are never read back,
-    so that it stays there.
+    on the CPU what is done for one trial is the same in each.
     """
     folder, trials = sixty_four
     others = [trial for trial in trials if trial is not trials[40]][: num_trials - 1]
     pack = [trials[40], *others] if place == "first" else [*others, trials[40]]
     trained = train_with_fused(make_task(folder, pack, num_threads=num_threads))
-    assert_same_trial(trained[0 if place == "first" else -1], alone, log_tolerance=2**-23)
+    assert_same_trial(trained[0 if place == "first" else -1], in_the_middle)
+
+
+def test_a_trial_alone_is_the_same_but_for_the_last_bits_of_its_logged_loss(
+    sixty_four, in_the_middle
+):
+    """Weights, optimizer and predictions are equal bit for bit here too.
+
+    Without a trial axis of more than one, XLA adds up the rows of a batch and the batches of an
+    epoch in another order when it computes the loss that is logged. Such a sum of eight numbers
+    moves by a few units in the last place: 3 were seen in 14 trials, 4 are allowed. Training never
+    reads it.
+    """
+    folder, trials = sixty_four
+    (alone,) = train_with_fused(make_task(folder, [trials[40]]))
+    assert_same_trial(alone, in_the_middle, log_rtol=4 * 2**-23)
 
 
 def test_training_again_gives_the_same_bit_for_bit(sixty_four):
     folder, trials = sixty_four
     first, again = (train_with_fused(make_task(folder, trials[:7])) for _ in range(2))
     for one, other in zip(first, again, strict=True):
-        assert_same_trial(one, other, log_tolerance=0)
+        assert_same_trial(one, other)
 
 
 def test_every_trial_of_a_pack_comes_back_in_its_place(tmp_path):
@@ -99,7 +113,7 @@ def test_a_diverging_trial_leaves_its_neighbors_untouched(tmp_path):
     assert np.isnan(diverging[1].trainable[0]).all()
     assert np.isfinite(tame[1].trainable[0]).all()
     for place in (0, 2):
-        assert_same_trial(diverging[place], tame[place], log_tolerance=0)
+        assert_same_trial(diverging[place], tame[place])
 
 
 def test_a_classifier_that_diverges_has_no_confusion_matrix(tmp_path):
@@ -122,7 +136,7 @@ def test_both_engines_agree(tmp_path):
     trials = load_trials(tmp_path, builder="dropout", seeds=[1, 2], learning_rates=(0.003, 0.03))
     task = make_task(tmp_path, trials)
     for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
-        assert_same_trial(fused, plain, log_tolerance=1e-5, tolerance=1e-5)
+        assert_same_trial(fused, plain, atol=1e-5)
 
 
 def test_the_plain_engine_is_used_when_asked_for(tmp_path):
@@ -173,7 +187,7 @@ def test_a_batch_may_be_larger_than_the_data(tmp_path):
     task = make_task(tmp_path, trials)
     assert train(task).trials[0].engine == "fused"
     (fused,), (plain,) = train_with_fused(task), train_with_keras(task)
-    assert_same_trial(fused, plain, log_tolerance=1e-5, tolerance=1e-5)
+    assert_same_trial(fused, plain, atol=1e-5)
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -300,21 +314,19 @@ def test_what_keras_refuses_to_compile_is_an_input_error(tmp_path, training):
         train(make_task(tmp_path, trials))
 
 
-def assert_same_trial(trained, expected, *, log_tolerance, tolerance=0.0):
+def assert_same_trial(trained, expected, *, atol=0.0, log_rtol=0.0):
     for logs in ("history", "test_logs"):
         actual, wanted = getattr(trained, logs), getattr(expected, logs)
         assert actual.keys() == wanted.keys()
         for name in wanted:
             np.testing.assert_allclose(
-                actual[name], wanted[name], rtol=0, atol=log_tolerance, err_msg=name
+                actual[name], wanted[name], rtol=log_rtol, atol=atol, err_msg=name
             )
     for kind in ("trainable", "non_trainable", "optimizer"):
         arrays = zip(getattr(trained, kind), getattr(expected, kind), strict=True)
         for index, (array, wanted) in enumerate(arrays):
-            np.testing.assert_allclose(
-                array, wanted, rtol=0, atol=tolerance, err_msg=f"{kind} {index}"
-            )
+            np.testing.assert_allclose(array, wanted, rtol=0, atol=atol, err_msg=f"{kind} {index}")
     for name in ("val_predictions", "test_predictions"):
         np.testing.assert_allclose(
-            getattr(trained, name), getattr(expected, name), rtol=0, atol=tolerance
+            getattr(trained, name), getattr(expected, name), rtol=0, atol=atol
         )

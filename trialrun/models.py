@@ -46,7 +46,8 @@ def mlp(
         penalty = keras.regularizers.L2(l2) if l2 else None
         if batch_normalization:
             layers += [
-                keras.layers.Dense(width, kernel_regularizer=penalty),
+                # A bias before a normalization does nothing but wander.
+                keras.layers.Dense(width, use_bias=False, kernel_regularizer=penalty),
                 keras.layers.BatchNormalization(),
                 keras.layers.Activation(activation),
             ]
