@@ -33,9 +33,8 @@ def make_packs(
 def choose_cpus_per_pack(num_cpus: int) -> int:
     """CPU cores per task when no GPU computes: few tasks with threads, not a task per core.
 
-    Tasks that run side by side each import TensorFlow and compile. With two tasks of one core
-    instead of one task of two (`resources.cpus: 1`), the reference job's 60 trials take longer from
-    command to exit on two cores; `scripts/benchmark` prints both.
+    Tasks that run side by side each import TensorFlow and compile; threads of one task do it once.
+    `resources.cpus: 1` gives a task per core instead.
     """
     return max(1, min(num_cpus, _MAX_THREADS_PER_WORKER))
 
