@@ -10,7 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 
-@pytest.fixture(autouse=True)
-def own_import_path(monkeypatch):
-    """A job's folder that a test puts on the import path is gone for the next test."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+@pytest.fixture(autouse=True, scope="module")
+def own_import_path():
+    """A job's folder that a test or a fixture puts on the import path is gone for the next file."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
