@@ -59,7 +59,7 @@ _PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # a worker process lives for one r
 def train_fused(
     task: PackTask, data: PackData, timings_s: dict[str, float]
 ) -> Generator[Advance, None, list[TrainedTrial]]:
-    """Trains a pack; yields what each slice logs per epoch, returns the trained trials.
+    """Trains a pack; yields each slice's newest logs after every call, returns the trained trials.
 
     Args:
         task: The pack.
