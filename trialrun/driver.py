@@ -94,14 +94,15 @@ def run_job(
     run = RunFolder.create(runs_dir, job.name)
     run.write_job(dump_job(job))
     timings_s: dict[str, float] = {}
-    with _logging_to(run.log_file), progress, _terminable():
+    terminated = threading.Event()
+    with _logging_to(run.log_file), progress, _terminable(terminated):
         try:
             model_summary = _train_and_export(
-                loaded, trials, run, address, command, progress, timings_s
+                loaded, trials, run, address, command, progress, timings_s, terminated
             )
             interrupt: KeyboardInterrupt | None = None
-        except KeyboardInterrupt as error:
-            model_summary, interrupt = "", error
+        except KeyboardInterrupt as error:  # inside Ray's calls ours becomes a plain one
+            model_summary, interrupt = "", Terminated() if terminated.is_set() else error
         except SystemExit as error:  # Ray's own handler of SIGTERM, until ours replaces it
             if error.code != signal.SIGTERM:
                 raise
@@ -119,6 +120,7 @@ def _train_and_export(
     command: Sequence[str],
     progress: ProgressLine,
     timings_s: dict[str, float],
+    terminated: threading.Event,
 ) -> str:
     """Trains all trials and saves the best model; returns Keras's summary of it."""
     from trialrun.cluster import connect
@@ -130,7 +132,7 @@ def _train_and_export(
         with _timed(timings_s, "connect"):
             connection = ExitStack()
             cluster = connection.enter_context(connect(address, job.resources))
-        with connection, _terminable():
+        with connection, _terminable(terminated):
             write_json(run.environment_file, _environment(loaded, cluster, command))
             with _timed(timings_s, "train"):
                 _train_all(loaded, trials, run, cluster, progress)
@@ -281,13 +283,14 @@ def _logging_to(log_file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """While it lasts, SIGTERM raises `Terminated`. Ray replaces the handler when it starts."""
+def _terminable(terminated: threading.Event) -> Iterator[None]:
+    """While it lasts, SIGTERM sets the event and raises. Ray replaces the handler when it starts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(number: int, frame: FrameType | None) -> None:
+        terminated.set()
         raise Terminated
 
     previous = signal.signal(signal.SIGTERM, terminate)
