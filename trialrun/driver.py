@@ -284,7 +284,7 @@ def _logging_to(log_file: Path) -> Iterator[None]:
 
 @contextmanager
 def _terminable(terminated: threading.Event) -> Iterator[None]:
-    """While it lasts, SIGTERM sets the event and raises. Ray replaces the handler when it starts."""
+    """While it lasts, SIGTERM sets the event and raises; Ray takes the handler when it starts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

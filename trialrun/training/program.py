@@ -109,14 +109,12 @@ class FusedProgram:
     ) -> tuple[ModelState, Logs]:
         batch_size = min(self._batch_size, orders.shape[1])
         num_steps, num_left = divmod(orders.shape[1], batch_size)
-        rows = keras.tree.map_structure(lambda data: self._in_order(data, orders), train)
-        batches = keras.tree.map_structure(
-            lambda data: _split_batches(data, num_steps, batch_size), rows
-        )
+        num_whole = num_steps * batch_size
+        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
         state, losses, predictions = self._train_whole_batches(state, batches, num_steps)
         batch_sizes = [batch_size] * num_steps
         if num_left:
-            last = keras.tree.map_structure(lambda a: a[:, -num_left:], rows)
+            last = self._in_order(train, orders[:, num_whole:])
             state, loss, last_predictions = vectorize(self._model.train_step, [state, *last])
             losses = tf.concat([losses, loss[:, None]], 1)
             predictions = tf.nest.map_structure(
@@ -125,16 +123,22 @@ class FusedProgram:
             batch_sizes.append(num_left)
         logs = vectorize(
             functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
-            [state, rows[1], predictions, losses],
+            [state, self._in_order(train[1], orders), predictions, losses],
         )
         val_logs, _ = self._trace_evaluation(state, val)
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
 
-    def _in_order(self, data: tf.Tensor, orders: tf.Tensor) -> tf.Tensor:
-        """Rows as each trial sees them: (trials, rows, ...)."""
-        if self._shared_data:
-            return tf.gather(data, orders)
-        return tf.gather(data, orders, batch_dims=1)
+    def _in_order(self, structure: Any, orders: tf.Tensor) -> Any:
+        """The rows of each array that `orders` names, laid out as it is: (..., trials, any)."""
+
+        def take(data: tf.Tensor) -> tf.Tensor:
+            if self._shared_data:
+                return tf.gather(data, orders)
+            num_trials, num_rows, *features = data.shape
+            first_rows = tf.range(num_trials)[:, None] * num_rows
+            return tf.gather(tf.reshape(data, [-1, *features]), orders + first_rows)
+
+        return keras.tree.map_structure(take, structure)
 
     def _train_whole_batches(
         self, state: ModelState, batches: tuple[Any, Any], num_steps: int
@@ -191,13 +195,9 @@ class FusedProgram:
         return vectorize(self._model.evaluate, [state, *data])
 
 
-def _split_batches(data: tf.Tensor, num_steps: int, batch_size: int) -> tf.Tensor:
-    """(trials, rows, ...) -> (steps, trials, batch, ...), without the rows of a partial batch."""
-    num_trials, _, *features = data.shape
-    whole = tf.reshape(
-        data[:, : num_steps * batch_size], [num_trials, num_steps, batch_size, *features]
-    )
-    return tf.transpose(whole, [1, 0, 2, *range(3, whole.shape.rank)])
+def _split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """(trials, rows) -> (steps, trials, batch)."""
+    return tf.transpose(tf.reshape(orders, [orders.shape[0], -1, batch_size]), [1, 0, 2])
 
 
 def _join_batches(outputs: tf.Tensor) -> tf.Tensor:
