@@ -11,8 +11,8 @@ from training_jobs import load_trials, make_task, train, train_with_fused, train
 from trialrun.datasets import load_splits
 from trialrun.errors import InputError
 from trialrun.results import PackResult, Progress
-from trialrun.training.fused import slice_trials
 from trialrun.training.pack import train_pack
+from trialrun.training.slices import slice_trials
 
 # A trial and its pack -----------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def test_trials_are_all_seeds_of_the_first_variant_then_of_the_second():
     assert len({t.trial_id for t in trials}) == 4
 
 
-def test_a_trial_id_is_a_hash_of_the_settings_and_the_seed():
+def test_a_trial_id_is_a_hash_of_the_settings_the_source_and_the_seed(tmp_path):
     # Written out, because finished trials of old runs are found again by these digits.
     settings = {
         "data": {
@@ -73,7 +73,11 @@ def test_a_trial_id_is_a_hash_of_the_settings_and_the_seed():
             "seed": "per_trial",
             "validation_split": 0.1,
         },
-        "model": {"args": {"units": [4]}, "builder": "nets.py:build"},
+        "model": {
+            "args": {"units": [4]},
+            "builder": "nets.py:build",
+            "source": hashlib.sha256(b"nets.py\0" + b"0\0").hexdigest()[:16],
+        },
         "training": {
             "batch_size": 10,
             "epochs": 30,
@@ -84,7 +88,8 @@ def test_a_trial_id_is_a_hash_of_the_settings_and_the_seed():
         },
     }
     text = json.dumps(settings, separators=(",", ":")) + "|seed=3"
-    spec = job(model={"builder": "/any/where/nets.py:build", "args": {"units": [4]}}, seeds=[3])
+    (tmp_path / "nets.py").touch()
+    spec = job(model={"builder": f"{tmp_path}/nets.py:build", "args": {"units": [4]}}, seeds=[3])
     assert ids(spec) == [hashlib.sha256(text.encode()).hexdigest()[:16]]
 
 

@@ -10,6 +10,7 @@ from trialrun.training import PackTask
 from trialrun.training.fused import train_fused
 from trialrun.training.keras_fit import train_keras
 from trialrun.training.pack import train_pack
+from trialrun.training.reports import Reports
 from trialrun.training.trained import TrainedTrial, load_pack_data
 
 # 44 rows in batches of 8: five whole ones and a partial one of 4.
@@ -193,15 +194,17 @@ def train(task: PackTask) -> PackResult:
 
 def train_with_fused(task: PackTask) -> list[TrainedTrial]:
     """What the fused engine gives, before metrics and confusion matrices are made of it."""
-    return _result_of(train_fused(task, load_pack_data(task.pack.trials, task.job_folder), {}))
+    return _train_with(train_fused, task)
 
 
 def train_with_keras(task: PackTask) -> list[TrainedTrial]:
     """What the plain engine gives."""
-    return _result_of(train_keras(task, load_pack_data(task.pack.trials, task.job_folder), {}))
+    return _train_with(train_keras, task)
 
 
-def _result_of(engine):
+def _train_with(train_engine, task: PackTask) -> list[TrainedTrial]:
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    engine = train_engine(task, data, {}, Reports(lambda: False))
     while True:
         try:
             next(engine)

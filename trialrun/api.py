@@ -86,6 +86,7 @@ def run(
     *,
     overrides: Mapping[str, Any] | None = None,
     runs_dir: str | Path = "runs",
+    resume: str | Path | None = None,
     address: str | None = None,
 ) -> Run:
     """Runs a job to its end.
@@ -94,6 +95,7 @@ def run(
         job: A YAML job file.
         overrides: Dotted path -> value, e.g. `{"seeds": 50}`.
         runs_dir: Where run folders are made.
+        resume: A run folder of this job: only the trials that it does not hold are trained.
         address: Of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
 
     Raises:
@@ -109,6 +111,7 @@ def run(
     outcome = run_job(
         load_job(job, overrides or {}),
         runs_dir=Path(runs_dir),
+        resume=None if resume is None else Path(resume),
         address=address,
         progress=ProgressLine(Console(stderr=True)),
     )

@@ -11,11 +11,10 @@ import click
 from rich.console import Console
 
 from trialrun.errors import ExportError, InputError, TrialrunError
+from trialrun.interrupts import EXIT_CTRL_C
 
 EXIT_TRIALS_FAILED = 1
 EXIT_WRONG_INPUT = 2
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: SLURM wrappers requeue on it
-EXIT_CTRL_C = 130
 
 _set_option = click.option(
     "--set",
@@ -32,18 +31,21 @@ def cli() -> None:
     """Train every variant x seed of a Keras model, and learn which settings are really better.
 
     Exit codes: 0 done; 1 the run ended but trials failed or nothing could be selected; 2 the input
-    is wrong; 75 interrupted; 130 Ctrl-C.
+    is wrong; 75 interrupted, 130 Ctrl-C: `trialrun resume` finishes the run.
     """
+
+
+_address_option = click.option(
+    "--address",
+    metavar="ADDR",
+    help="A running Ray cluster, or 'auto' [default: RAY_ADDRESS, else Ray inside this process].",
+)
 
 
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-@click.option(
-    "--address",
-    metavar="ADDR",
-    help="A running Ray cluster, or 'auto' [default: RAY_ADDRESS, else Ray inside this process].",
-)
+@_address_option
 @click.option(
     "--runs-dir",
     type=click.Path(path_type=Path),
@@ -51,16 +53,48 @@ def cli() -> None:
     show_default=True,
     help="Where run folders are made.",
 )
-def run(job: Path, overrides: tuple[str, ...], address: str | None, runs_dir: Path) -> None:
+@click.option(
+    "--resume",
+    "resume_run",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Go on with this run folder: train only the trials of JOB that it does not hold.",
+)
+def run(
+    job: Path,
+    overrides: tuple[str, ...],
+    address: str | None,
+    runs_dir: Path,
+    resume_run: Path | None,
+) -> None:
     """Train all trials of JOB (a YAML file) and save the best model and a report."""
-    from trialrun.driver import Terminated, run_job
     from trialrun.job import load_job
+
+    _run(load_job(job, overrides), runs_dir=runs_dir, resume=resume_run, address=address)
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@_address_option
+def resume(run_folder: Path, address: str | None) -> None:
+    """Finish RUN (a run folder): train what is missing, then save the best model and a report."""
+    from trialrun.job import load_job
+    from trialrun.store import RunFolder
+
+    folder = RunFolder.open(run_folder)
+    _run(load_job(folder.job_file), runs_dir=Path(), resume=folder.path, address=address)
+
+
+def _run(job: Any, *, runs_dir: Path, resume: Path | None, address: str | None) -> None:
+    """Runs a job, prints what it gave, and exits with the contract's code."""
+    from trialrun.driver import run_job
     from trialrun.progress import ProgressLine
 
     errors = Console(stderr=True)
     outcome = run_job(
-        load_job(job, overrides),
+        job,
         runs_dir=runs_dir,
+        resume=resume,
         address=address,
         command=sys.argv,
         progress=ProgressLine(errors),
@@ -68,9 +102,12 @@ def run(job: Path, overrides: tuple[str, ...], address: str | None, runs_dir: Pa
     if outcome.num_completed:
         _print_run(outcome.run)
     if outcome.interrupted:
-        errors.print(f"Interrupted. What was finished is in {outcome.run.path}", soft_wrap=True)
-        is_term = isinstance(outcome.interrupted, Terminated)
-        sys.exit(EXIT_INTERRUPTED if is_term else EXIT_CTRL_C)
+        errors.print(
+            f"{outcome.interrupted.reason}. Go on with: trialrun resume {outcome.run.path}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        sys.exit(outcome.interrupted.exit_code)
     Console().print(f"\nRun folder: {outcome.run.path}", soft_wrap=True, highlight=False)
     if outcome.num_failed or not outcome.has_winner:
         errors.print(f"{outcome.num_failed} trials failed; see {outcome.run.log_file}")

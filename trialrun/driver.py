@@ -1,10 +1,10 @@
 """The story of a run, from a job to the best model. Needs no TensorFlow in this process."""
 
+import json
 import logging
 import platform
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from trialrun.aggregate import (
@@ -24,26 +23,31 @@ from trialrun.aggregate import (
     variant_rows,
 )
 from trialrun.datasets import check_data
-from trialrun.errors import InputError
+from trialrun.errors import HeadLost, InputError
 from trialrun.export import ExportProcess
-from trialrun.files import write_json
-from trialrun.job import DataSpec, JobSpec, LoadedJob, dump_job
+from trialrun.files import reading, write_json
+from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
+from trialrun.job import DataSpec, LoadedJob, dump_job
+from trialrun.lease import Lease, hold
 from trialrun.packing import make_packs
-from trialrun.plan import Trial, plan_trials
+from trialrun.plan import Pack, Trial, plan_trials
 from trialrun.progress import ProgressLine
 from trialrun.records import parameter_kinds
+from trialrun.results import Checkpoint, PackResult, Progress
+from trialrun.resume import missing_trials, packs_with_checkpoints, source_digests
 from trialrun.store import RunFolder
 from trialrun.training import PackTask
 
 if TYPE_CHECKING:
     from trialrun.cluster import Cluster
 
+_log = logging.getLogger(__name__)
+
 _MAX_DATA_CHECKS = 10
 _PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "numpy", "scikit-learn", "pandas", "pyarrow")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: stop as on Ctrl-C, and tell the scheduler that the run was interrupted."""
+# A thousand devices are heard every five seconds, two every fifth of one.
+_PROGRESS_INTERVAL_S = 0.2
+_PROGRESS_S_PER_DEVICE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +59,33 @@ class Outcome:
         num_completed: Trials that completed.
         num_failed: Trials that failed (diverged ones are a result, not a failure).
         has_winner: Whether a variant was selected and its best model saved.
-        interrupted: None, or the interrupt that ended the run early.
+        interrupted: None, or what ended the run early; `resume` will finish it.
     """
 
     run: RunFolder
     num_completed: int
     num_failed: int
     has_winner: bool
-    interrupted: KeyboardInterrupt | None = None
+    interrupted: Interrupted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What every chapter of the story needs."""
+
+    loaded: LoadedJob
+    run: RunFolder
+    lease: Lease
+    progress: ProgressLine
+    interrupts: Interrupts
+    timings_s: dict[str, float]
 
 
 def run_job(
     loaded: LoadedJob,
     *,
     runs_dir: Path,
+    resume: Path | None = None,
     address: str | None = None,
     command: Sequence[str] = (),
     progress: ProgressLine,
@@ -78,98 +95,183 @@ def run_job(
     Args:
         loaded: The job.
         runs_dir: Where run folders are made.
+        resume: A run folder of this job: what it holds is kept, and only what is missing is done.
         address: Of a Ray cluster; see `cluster.connect`.
         command: The command line, for environment.json.
         progress: Shows how far the run is.
 
     Raises:
-        InputError: The job's data or model is wrong.
+        InputError: The job's data or model is wrong, or the run folder is not one of this job.
         ClusterError: Ray cannot be reached.
         ExportError: The saved best model is not the trained one.
+        RunLost: Another driver has taken over.
     """
     started = time.perf_counter()
     job = loaded.spec
     trials = plan_trials(job)
     _check_first_data(trials, loaded)
-    run = RunFolder.create(runs_dir, job.name)
-    run.write_job(dump_job(job))
-    timings_s: dict[str, float] = {}
-    terminated = threading.Event()
-    with _logging_to(run.log_file), progress, _terminable(terminated):
+    if resume is None:
+        run = RunFolder.create(runs_dir, job.name)
+        run.write_job(dump_job(job))
+    else:
+        run = RunFolder.open(resume)
+    interrupts = Interrupts(lambda: progress.say(f"stopping, within {job.resources.grace_s:g} s"))
+    with (
+        _logging_to(run.log_file),
+        progress,
+        interrupts,
+        hold(run.lease_dir, progress.say) as lease,
+    ):
+        work = _Work(loaded, run, lease, progress, interrupts, {})
+        missing = _begin(work, trials)
+        if not missing and run.summary_file.exists():
+            return _ended(run)
+        run.summary_file.unlink(missing_ok=True)
+        model_summary = ""
+        interrupted: Interrupted | None = None
         try:
-            model_summary = _train_and_export(
-                loaded, trials, run, address, command, progress, timings_s, terminated
-            )
-            interrupt: KeyboardInterrupt | None = None
+            model_summary = _train_and_export(work, trials, missing, address, command)
         except KeyboardInterrupt as error:  # inside Ray's calls ours becomes a plain one
-            model_summary, interrupt = "", Terminated() if terminated.is_set() else error
+            interrupted = error if isinstance(error, Interrupted) else interrupts.error()
         except SystemExit as error:  # Ray's own handler of SIGTERM, until ours replaces it
             if error.code != signal.SIGTERM:
                 raise
-            model_summary, interrupt = "", Terminated()
+            interrupted = Interrupted(EXIT_INTERRUPTED)
+        except HeadLost as error:
+            _log.error("%s", error)
+            interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
         progress.say("writing the report")
-        timings_s["total"] = time.perf_counter() - started
-        return _finish(run, job, model_summary, timings_s, interrupt)
+        work.timings_s["total"] = time.perf_counter() - started
+        return _finish(work, model_summary, interrupted)
+
+
+def _begin(work: _Work, trials: Sequence[Trial]) -> list[Trial]:
+    """Looks at what the run folder holds, and takes over the job; returns what is to be trained."""
+    for line in work.run.set_aside_broken():
+        work.progress.warn(line)
+    missing = missing_trials(work.run, work.loaded, trials)
+    if work.run.job_file.read_text() != (text := dump_job(work.loaded.spec)):
+        work.run.summary_file.unlink(missing_ok=True)
+        work.run.write_job(text)
+    return missing
 
 
 def _train_and_export(
-    loaded: LoadedJob,
+    work: _Work,
     trials: Sequence[Trial],
-    run: RunFolder,
+    missing: Sequence[Trial],
     address: str | None,
     command: Sequence[str],
-    progress: ProgressLine,
-    timings_s: dict[str, float],
-    terminated: threading.Event,
 ) -> str:
-    """Trains all trials and saves the best model; returns Keras's summary of it."""
-    from trialrun.cluster import connect
-
-    job = loaded.spec
+    """Trains what is missing and saves the best model; returns Keras's summary of it."""
     # The export process imports TensorFlow while packs are trained, and exports while Ray stops.
-    with ExportProcess(run.log_file) as exporter, ThreadPoolExecutor(1) as background:
-        progress.say("starting Ray")
-        with _timed(timings_s, "connect"):
-            connection = ExitStack()
-            cluster = connection.enter_context(connect(address, job.resources))
-        with connection, _terminable(terminated):
-            write_json(run.environment_file, _environment(loaded, cluster, command))
-            with _timed(timings_s, "train"):
-                _train_all(loaded, trials, run, cluster, progress)
-            leaderboard = _leaderboard(run, job)
+    with ExportProcess(work.run.log_file) as exporter, ThreadPoolExecutor(1) as background:
+        with ExitStack() as connection:
+            if missing:
+                cluster = _connect(work, connection, address, command)
+                with _timed(work.timings_s, "train"):
+                    _train_missing(work, trials, missing, cluster)
+            leaderboard = _leaderboard(work)
             if leaderboard is None or leaderboard.selection is None:
                 return ""
-            progress.say("saving the best model")
-            export = background.submit(_export, exporter, run, leaderboard, timings_s)
+            best = leaderboard.selection.trial_id
+            if not work.run.has_state(best):  # a run that was exported before has grown
+                if not missing:
+                    cluster = _connect(work, connection, address, command)
+                _train_again(work, [trial for trial in trials if trial.trial_id == best], cluster)
+            work.progress.say("saving the best model")
+            export = background.submit(_export, exporter, work, leaderboard)
         return export.result()
 
 
-def _train_all(
-    loaded: LoadedJob,
-    trials: Sequence[Trial],
-    run: RunFolder,
-    cluster: "Cluster",
-    progress: ProgressLine,
+def _connect(
+    work: _Work, connection: ExitStack, address: str | None, command: Sequence[str]
+) -> "Cluster":
+    from trialrun.cluster import connect, remove_temporary_folders
+
+    work.progress.say("starting Ray")
+    with _timed(work.timings_s, "connect"):
+        cluster = connection.enter_context(connect(address, work.loaded.spec.resources))
+    work.interrupts.before_exit = remove_temporary_folders
+    work.interrupts.install()
+    write_json(work.run.environment_file, _environment(work, cluster, command))
+    return cluster
+
+
+class _PackListener:
+    """What packs say goes to the progress line and the run folder; see `cluster.Listener`."""
+
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+
+    def on_progress(self, progress: Progress) -> None:
+        self._work.progress.advance(progress)
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._work.lease.check()
+        self._work.run.write_checkpoint(checkpoint)
+
+    def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
+        return self._work.run.read_checkpoint(pack)
+
+    def should_stop(self) -> bool:
+        return self._work.interrupts.requested
+
+
+def _train_missing(
+    work: _Work, trials: Sequence[Trial], missing: Sequence[Trial], cluster: "Cluster"
 ) -> None:
-    """Trains all trials; each pack's results are in the run folder before they count."""
+    """Trains packs of trials; each pack's results are in the run folder before they count."""
+    run, job = work.run, work.loaded.spec
+    kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in trials}.values()))
+    begun, fresh = packs_with_checkpoints(run.read_checkpoints(), missing)
+    packs = begun + list(
+        make_packs(
+            job,
+            fresh,
+            cluster.num_devices,
+            num_threads=cluster.num_threads,
+            first_number=run.next_pack_number(),
+        )
+    )
+    num_wrong = 0
+    wrong_input: dict[str, None] = {}
+    work.progress.start(missing, job.select)
+    with work.interrupts.gracefully():
+        for result in _run_packs(work, packs, cluster):
+            work.lease.check()
+            run.write_states(result)
+            run.write_pack(result, kinds)
+            run.remove_checkpoint(result.pack_id)
+            work.progress.finish(result)
+            if result.is_input_error:
+                num_wrong += len(result.trials)
+                wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
+    run.remove_checkpoints()
+    if num_wrong == len(trials):  # nothing could be trained: the job is wrong, not the run
+        raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
+
+
+def _train_again(work: _Work, trials: Sequence[Trial], cluster: "Cluster") -> None:
+    """Trains trials that are recorded for their states alone, which are kept no more."""
+    work.progress.say("training the best trial again, to save its model")
+    packs = make_packs(work.loaded.spec, trials, 1, num_threads=1)
+    with work.interrupts.gracefully():
+        for result in _run_packs(work, packs, cluster):
+            work.lease.check()
+            work.run.write_states(result)
+
+
+def _run_packs(work: _Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterator[PackResult]:
     from trialrun.cluster import run_packs
 
-    job = loaded.spec
-    kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in trials}.values()))
-    packs = make_packs(job, trials, cluster.num_devices, num_threads=cluster.num_threads)
-    tasks = [PackTask(p, loaded.folder, job.select, cluster.num_threads) for p in packs]
-    wrong_input: list[str] = []
-    progress.start(trials, job.select)
-    for result in run_packs(
-        tasks, cluster, max_retries=job.resources.max_retries, on_progress=progress.advance
-    ):
-        run.write_pack(result, kinds)
-        run.write_states(result)
-        progress.finish(result)
-        if result.is_input_error:
-            wrong_input.append(result.trials[0].error)
-    if len(wrong_input) == len(packs):  # nothing could be trained: the job is wrong, not the run
-        raise InputError("\n".join(loaded.locate(error) for error in dict.fromkeys(wrong_input)))
+    job, folder = work.loaded.spec, work.loaded.folder
+    interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
+    tasks = [
+        PackTask(pack, folder, job.select, cluster.num_threads, progress_interval_s=interval_s)
+        for pack in packs
+    ]
+    return run_packs(tasks, cluster, job.resources, _PackListener(work))
 
 
 def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
@@ -185,77 +287,90 @@ def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
                 raise InputError(loaded.locate(str(error))) from error
 
 
-def _leaderboard(run: RunFolder, job: JobSpec) -> Leaderboard | None:
+def _leaderboard(work: _Work) -> Leaderboard | None:
     """The ranked variants of the trials in the run folder; None if there is none."""
-    trials = run.read_trials()
+    trials, select = work.run.read_trials(), work.loaded.spec.select
     if trials.empty:
         return None
     return build_leaderboard(
-        trials, run.read_parameters(), metric=job.select.metric, goal=job.select.goal
+        trials, work.run.read_parameters(), metric=select.metric, goal=select.goal
     )
 
 
-def _export(
-    exporter: ExportProcess, run: RunFolder, leaderboard: Leaderboard, timings_s: dict[str, float]
-) -> str:
-    selection = leaderboard.selection
+def _export(exporter: ExportProcess, work: _Work, leaderboard: Leaderboard) -> str:
+    selection, run = leaderboard.selection, work.run
     assert selection is not None  # asked before
     parameters = run.read_parameters()[selection.variant_id]
     trials = run.read_trials().set_index("trial_id")
     row = trials.loc[selection.trial_id].filter(regex="^test_(?!confusion_matrix)").dropna()
     metrics = {str(name): float(value) for name, value in row.astype(float).to_dict().items()}
-    with _timed(timings_s, "export"):
-        summary = exporter.export(run, parameters, selection.trial_id, metrics)
-    run.remove_states()
-    return summary
+    with _timed(work.timings_s, "export"):
+        return exporter.export(run, parameters, selection.trial_id, metrics)
 
 
-def _finish(
-    run: RunFolder,
-    job: JobSpec,
-    model_summary: str,
-    timings_s: dict[str, float],
-    interrupt: KeyboardInterrupt | None,
-) -> Outcome:
+def _finish(work: _Work, model_summary: str, interrupted: Interrupted | None) -> Outcome:
     """Writes what follows from the trials in the run folder, however many there are."""
-    leaderboard = _leaderboard(run, job)
+    run = work.run
+    leaderboard = _leaderboard(work)
     trials = run.read_trials()
     if leaderboard is None:
-        return Outcome(run, 0, 0, False, interrupt)
+        return Outcome(run, 0, 0, False, interrupted)
     class_names = next((p.class_names for p in run.read_packs() if p.class_names), ())
+    work.lease.check()
     run.write_variants(variant_rows(leaderboard))
     write_json(run.confusion_matrices_file, confusion_matrices(trials, class_names), indent=None)
-    if interrupt is None:
+    if interrupted is None:
         summary = run_summary(
-            job.name, leaderboard, trials, timings_s=timings_s, model_summary=model_summary
+            work.loaded.spec.name,
+            leaderboard,
+            trials,
+            timings_s=work.timings_s,
+            model_summary=model_summary,
         )
         write_json(run.summary_file, summary)
+        run.remove_states()
         from trialrun.report import build_report
 
         build_report(run)
     counts = count_trials(trials)
-    return Outcome(
-        run, counts["completed"], counts["failed"], leaderboard.selection is not None, interrupt
-    )
+    has_winner = leaderboard.selection is not None
+    return Outcome(run, counts["completed"], counts["failed"], has_winner, interrupted)
 
 
-def _environment(loaded: LoadedJob, cluster: "Cluster", command: Sequence[str]) -> dict[str, Any]:
-    """What the run ran on, for environment.json."""
+def _ended(run: RunFolder) -> Outcome:
+    """The outcome of a run that ended before."""
+    summary = run.read_summary()
+    assert summary is not None  # asked before
+    counts = summary["counts"]
+    has_winner = summary["selection"] is not None
+    return Outcome(run, counts["completed"], counts["failed"], has_winner)
+
+
+def _environment(work: _Work, cluster: "Cluster", command: Sequence[str]) -> dict[str, Any]:
+    """What the run runs on, for environment.json; what it ran on before is under `earlier`."""
+    loaded = work.loaded
     git = subprocess.run(
         ["git", "-C", str(loaded.folder), "describe", "--always", "--dirty", "--abbrev=40"],
         capture_output=True,
         text=True,
         check=False,
     )
+    earlier = []
+    if work.run.environment_file.exists():
+        with reading(work.run.environment_file):
+            before = json.loads(work.run.environment_file.read_text())
+            earlier = [*before.pop("earlier", []), before]
     return {
         "job_file": str(loaded.path),
         "command": list(command),
         "git_revision": git.stdout.strip() or None,
+        "sources": source_digests(loaded),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "node": platform.node(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "ray": asdict(cluster),
+        "earlier": earlier,
     }
 
 
@@ -280,21 +395,3 @@ def _logging_to(log_file: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-@contextmanager
-def _terminable(terminated: threading.Event) -> Iterator[None]:
-    """While it lasts, SIGTERM sets the event and raises; Ray takes the handler when it starts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        terminated.set()
-        raise Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

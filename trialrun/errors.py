@@ -2,9 +2,13 @@
 
 TrialrunError
 ├── InputError        what the user wrote or gave is wrong; the command line exits with 2
+│   └── ModelError    ... in what all trials of a pack share, so that none of them can be trained
+├── OutOfMemory       a pack does not fit into the memory of its device
 ├── CannotFuse        a pack cannot be one vectorised program; it is trained trial by trial
 ├── DeviceError       a task sees other devices than the ones it was given
 ├── ClusterError      Ray cannot be started or reached
+│   └── HeadLost      ... any more; what was finished is in the run folder
+├── RunLost           another driver has taken over the run folder
 └── ExportError       a saved model does not give the predictions of the trained one
 """
 
@@ -17,6 +21,14 @@ class InputError(TrialrunError):
     """The user's input is wrong. The message says where, what was found and what is allowed."""
 
 
+class ModelError(InputError):
+    """The model, or a setting that all trials of a pack share, is wrong: no trial of it will do."""
+
+
+class OutOfMemory(TrialrunError):  # noqa: N818 - a reason to train fewer trials together
+    """A pack does not fit into the memory of its device. Fewer trials at a time may."""
+
+
 class CannotFuse(TrialrunError):  # noqa: N818 - a reason to choose another engine, not a fault
     """The trials of a pack cannot be trained as one vectorised program. The message says why."""
 
@@ -27,6 +39,14 @@ class DeviceError(TrialrunError):
 
 class ClusterError(TrialrunError):
     """Ray cannot be started or reached. The message says what to do."""
+
+
+class HeadLost(ClusterError):  # noqa: N818 - what happened
+    """The head of the Ray cluster is gone while packs were trained. `resume` goes on elsewhere."""
+
+
+class RunLost(TrialrunError):  # noqa: N818 - what happened
+    """Another driver has taken over the run folder, because this one gave no sign of life."""
 
 
 class ExportError(TrialrunError):

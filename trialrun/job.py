@@ -45,6 +45,7 @@ from trialrun.specs import (
 from trialrun.vocabulary import suggest
 
 __all__ = [
+    "REFERENCE_PATHS",
     "DataSpec",
     "Goal",
     "JobSpec",
@@ -336,8 +337,8 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
     return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
 
 
-# Columns of the tables, and a choice that no result may depend on.
-_SAME_IN_EVERY_VARIANT = ("training.metrics", "training.engine")
+# Columns of the tables, and choices that no result may depend on.
+_SAME_IN_EVERY_VARIANT = ("training.metrics", "training.engine", "training.checkpoint_every")
 
 
 def _check_parameter(

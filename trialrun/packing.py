@@ -14,20 +14,28 @@ _TRIALS_PER_DEVICE = 512
 
 
 def make_packs(
-    job: JobSpec, trials: Sequence[Trial], num_devices: int, *, num_threads: int
+    job: JobSpec,
+    trials: Sequence[Trial],
+    num_devices: int,
+    *,
+    num_threads: int,
+    first_number: int = 0,
 ) -> tuple[Pack, ...]:
     """The packs for so many devices, within `resources.max_trials_per_pack`.
 
     Args:
         job: The job.
-        trials: All its trials.
+        trials: Those to train.
         num_devices: Packs that can be trained at the same time.
         num_threads: CPU threads per pack; 1 where GPUs compute.
+        first_number: Packs are numbered from here.
     """
     limit = job.resources.max_trials_per_pack
     if limit == "auto":
         limit = _TRIALS_PER_THREAD * num_threads if num_threads > 1 else _TRIALS_PER_DEVICE
-    return pack_trials(trials, num_devices=num_devices, max_trials_per_pack=limit)
+    return pack_trials(
+        trials, num_devices=num_devices, max_trials_per_pack=limit, first_number=first_number
+    )
 
 
 def choose_cpus_per_pack(num_cpus: int) -> int:

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from trialrun.document import canonical_json
-from trialrun.job import DataSpec, JobSpec, ModelSpec, TrainingSpec, settings_of
+from trialrun.job import (
+    REFERENCE_PATHS,
+    DataSpec,
+    JobSpec,
+    ModelSpec,
+    Settings,
+    TrainingSpec,
+    settings_of,
+)
 from trialrun.references import portable_reference
 from trialrun.search import expand
+from trialrun.sources import source_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,8 @@ class Trial:
     """One independent training: a variant and a seed.
 
     Attributes:
-        trial_id: 16 hex digits derived from the resolved settings and the seed alone.
+        trial_id: 16 hex digits derived from the resolved settings, the source of the user's
+            generator and builder, and the seed alone.
         variant: What is trained.
         seed: Keys every random stream of the trial.
     """
@@ -80,7 +90,7 @@ def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
 
 
 def pack_trials(
-    trials: Sequence[Trial], *, num_devices: int, max_trials_per_pack: int
+    trials: Sequence[Trial], *, num_devices: int, max_trials_per_pack: int, first_number: int = 0
 ) -> tuple[Pack, ...]:
     """The trials in as few packs as fill the devices.
 
@@ -92,6 +102,7 @@ def pack_trials(
         trials: In the order of `plan_trials`.
         num_devices: Packs that can be trained at the same time, at least 1.
         max_trials_per_pack: At least 1.
+        first_number: Packs are numbered from here.
 
     Returns:
         Packs in the order in which their signatures first appear among the trials.
@@ -105,10 +116,10 @@ def pack_trials(
         for (signature, group), count in zip(groups.items(), counts, strict=True)
         for chunk in _split_evenly(group, count)
     ]
-    width = max(3, len(str(len(chunks) - 1)))
+    width = max(3, len(str(first_number + len(chunks) - 1)))
     return tuple(
-        Pack(f"p{index:0{width}d}", signature, chunk)
-        for index, (signature, chunk) in enumerate(chunks)
+        Pack(f"p{number:0{width}d}", signature, chunk)
+        for number, (signature, chunk) in enumerate(chunks, first_number)
     )
 
 
@@ -151,7 +162,8 @@ def _split_evenly(trials: Sequence[Trial], count: int) -> list[tuple[Trial, ...]
 
 def _hash_settings(variant: Variant) -> "hashlib._Hash":
     settings = _portable_settings(variant)
-    del settings["training"]["engine"]  # how a trial is computed is not what it is
+    for name in _HOW_NOT_WHAT:
+        del settings["training"][name]
     return hashlib.sha256(canonical_json(settings).encode())
 
 
@@ -161,9 +173,20 @@ def _with_seed(settings_hash: "hashlib._Hash", seed: int) -> str:
     return digest.hexdigest()[:16]
 
 
+# How a trial is computed is not what it is.
+_HOW_NOT_WHAT = ("engine", "checkpoint_every")
+
+
 def _portable_settings(variant: Variant) -> dict[str, dict[str, Any]]:
-    """The settings as plain values that are the same in every folder and on every machine."""
-    data, model = variant.data.model_dump(), variant.model.model_dump()
-    data["generator"] = portable_reference(variant.data.generator)
-    model["builder"] = portable_reference(variant.model.builder)
-    return {"data": data, "model": model, "training": variant.training.model_dump()}
+    """The settings as plain values that are the same in every folder and on every machine.
+
+    The source of the user's functions is among them: an edited model makes other trials.
+    """
+    settings = {name: getattr(variant, name).model_dump() for name in Settings._fields}
+    for reference_path in REFERENCE_PATHS:
+        section, field = reference_path.split(".")
+        reference = settings[section][field]
+        settings[section][field] = portable_reference(reference)
+        if digest := source_digest(reference):
+            settings[section]["source"] = digest
+    return settings

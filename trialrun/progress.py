@@ -54,6 +54,10 @@ class ProgressLine:
         """Shows what the run does."""
         self._bar.update(self._line, description=stage)
 
+    def warn(self, text: str) -> None:
+        """Prints a line that stays, on a terminal or not."""
+        self._bar.console.print(f"Warning: {text}", soft_wrap=True, highlight=False, markup=False)
+
     def start(self, trials: Sequence[Trial], select: SelectSpec) -> None:
         """Training begins."""
         self._select = select

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.plan import Variant
-from trialrun.results import PackResult, TrialResult, TrialState
+from trialrun.results import STATE_GROUPS, Checkpoint, PackResult, TrialResult, TrialState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +38,6 @@ IDENTITY_COLUMNS = {
 PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
 CONFUSION_MATRIX_COLUMNS = ("val_confusion_matrix", "test_confusion_matrix")
-
-_STATE_GROUPS = ("trainable", "non_trainable", "optimizer")
 
 # Says in the Parquet file itself which text columns hold JSON: "[1]" may also be a plain string.
 _KIND_KEY = b"trialrun.kind"
@@ -267,31 +265,59 @@ def state_arrays(states: Iterable[TrialState]) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {}
     for state in states:
         arrays[f"{state.trial_id}/seed"] = np.array(state.seed)
-        groups = {name: getattr(state, name) for name in _STATE_GROUPS}
+        groups = {name: getattr(state, name) for name in STATE_GROUPS}
         for name, values in {**groups, "test_predictions": (state.test_predictions,)}.items():
             prefix = f"{state.trial_id}/{name}"
-            # NumPy's format forgets extension types such as bfloat16; their names restore them.
-            arrays[f"{prefix}/dtypes"] = np.array([value.dtype.name for value in values], np.str_)
-            arrays |= {f"{prefix}/{number}": value for number, value in enumerate(values)}
+            arrays |= _group_arrays(prefix, values)
     return arrays
+
+
+def _group_arrays(prefix: str, values: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    # NumPy's format forgets extension types such as bfloat16; their names restore them.
+    dtypes = np.array([value.dtype.name for value in values], np.str_)
+    numbered = {f"{prefix}/{number}": value for number, value in enumerate(values)}
+    return {f"{prefix}/dtypes": dtypes, **numbered}
+
+
+def _group_from(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[Any, ...]:
+    return tuple(
+        _with_dtype(arrays[f"{prefix}/{number}"], str(dtype))
+        for number, dtype in enumerate(arrays[f"{prefix}/dtypes"])
+    )
 
 
 def state_from(arrays: Mapping[str, npt.NDArray[Any]], trial_id: str) -> TrialState:
     """One trained trial out of `state_arrays`, its arrays in their order."""
-
-    def group(name: str) -> tuple[npt.NDArray[Any], ...]:
-        prefix = f"{trial_id}/{name}"
-        return tuple(
-            _with_dtype(arrays[f"{prefix}/{number}"], str(dtype))
-            for number, dtype in enumerate(arrays[f"{prefix}/dtypes"])
-        )
-
-    (test_predictions,) = group("test_predictions")
+    (test_predictions,) = _group_from(arrays, f"{trial_id}/test_predictions")
     return TrialState(
         trial_id=trial_id,
         seed=int(arrays[f"{trial_id}/seed"]),
         test_predictions=test_predictions,
-        **{name: group(name) for name in _STATE_GROUPS},
+        **{name: _group_from(arrays, f"{trial_id}/{name}") for name in STATE_GROUPS},
+    )
+
+
+def checkpoint_arrays(checkpoint: Checkpoint) -> dict[str, npt.NDArray[Any]]:
+    """A checkpoint as named arrays, for one .npz file."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "trial_ids": np.array(checkpoint.trial_ids, np.str_),
+        "epochs": checkpoint.epochs,
+    }
+    arrays |= {f"history/{name}": values for name, values in checkpoint.history.items()}
+    for name in STATE_GROUPS:
+        arrays |= _group_arrays(name, getattr(checkpoint, name))
+    return arrays
+
+
+def checkpoint_from(arrays: Mapping[str, npt.NDArray[Any]], pack_id: str) -> Checkpoint:
+    """The checkpoint out of `checkpoint_arrays`."""
+    logs = [name for name in arrays if name.startswith("history/")]
+    return Checkpoint(
+        pack_id=pack_id,
+        trial_ids=tuple(arrays["trial_ids"].tolist()),
+        epochs=arrays["epochs"],
+        history={name.removeprefix("history/"): arrays[name] for name in logs},
+        **{name: _group_from(arrays, name) for name in STATE_GROUPS},
     )
 
 

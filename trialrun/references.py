@@ -103,11 +103,11 @@ def check_reference(text: str, folder: Path) -> Parameters | None:
         InputError: There is no such file, module or name; the message has the nearest ones.
     """
     reference = parse_reference(text)
-    source_path = _find_source(reference, folder)
+    source_path = find_source(reference, folder)
     if source_path is None:
         return None
     shown = source_path.name if reference.is_file else reference.source
-    body = _parse_source(source_path, shown)
+    body = parse_source(source_path, shown)
     names = _top_level_names(body)
     if reference.function not in names and "*" not in names and "__getattr__" not in names:
         public = [name for name, node in names.items() if _is_public_definition(name, node)]
@@ -173,8 +173,12 @@ def _load_file(reference: Reference, folder: Path) -> ModuleType:
     return module
 
 
-def _find_source(reference: Reference, folder: Path) -> Path | None:
-    """The source file of a reference; None for a module that has none."""
+def find_source(reference: Reference, folder: Path) -> Path | None:
+    """The source file of a reference; None for a module that has none.
+
+    Raises:
+        InputError: There is no such file or module.
+    """
     if reference.is_file:
         return _existing_file(reference, folder)
     spec = _find_module(reference.source.split("."))
@@ -213,7 +217,12 @@ def _find_module(parts: list[str]) -> importlib.machinery.ModuleSpec | None:
     return spec
 
 
-def _parse_source(path: Path, shown: str) -> list[ast.stmt]:
+def parse_source(path: Path, shown: str) -> list[ast.stmt]:
+    """The statements of a Python file; `shown` names it in errors.
+
+    Raises:
+        InputError: It is not Python.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user's, and shown when the file is imported

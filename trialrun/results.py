@@ -1,13 +1,16 @@
 """The values that come back from training: plain data that can be pickled, printed and saved."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from trialrun.plan import Trial
+
+# The kinds of variables of a model: fields of `Checkpoint` and `TrialState`.
+STATE_GROUPS = ("trainable", "non_trainable", "optimizer")
 
 Status = Literal["completed", "diverged", "failed"]
 
@@ -68,6 +71,44 @@ class TrialState:
     non_trainable: tuple[npt.NDArray[np.generic], ...]
     optimizer: tuple[npt.NDArray[np.generic], ...]
     test_predictions: npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """Where the trials of a pack stand: all that is needed to go on from there.
+
+    Random streams need no place of their own: dropout's are among the non-trainable variables, and
+    batch orders follow from the seed and the epoch.
+
+    Attributes:
+        pack_id: The pack.
+        trial_ids: (trials,) its trials.
+        epochs: int64 (trials,) epochs trained. Where it is 0, the arrays below mean nothing.
+        history: Keras's log names -> float32 (trials, epochs); NaN where not trained yet.
+        trainable, non_trainable, optimizer: Arrays (trials, ...) in the order of Keras's variables.
+    """
+
+    pack_id: str
+    trial_ids: tuple[str, ...]
+    epochs: npt.NDArray[np.int64]
+    history: Mapping[str, npt.NDArray[np.float32]]
+    trainable: tuple[npt.NDArray[np.generic], ...]
+    non_trainable: tuple[npt.NDArray[np.generic], ...]
+    optimizer: tuple[npt.NDArray[np.generic], ...]
+
+    def of_trials(self, trial_ids: Sequence[str]) -> "Checkpoint":
+        """The rows of some of its trials, in the order given."""
+        places = {trial_id: place for place, trial_id in enumerate(self.trial_ids)}
+        rows = np.array([places[trial_id] for trial_id in trial_ids])
+        return replace(
+            self,
+            trial_ids=tuple(trial_ids),
+            epochs=self.epochs[rows],
+            history={name: values[rows] for name, values in self.history.items()},
+            trainable=tuple(array[rows] for array in self.trainable),
+            non_trainable=tuple(array[rows] for array in self.non_trainable),
+            optimizer=tuple(array[rows] for array in self.optimizer),
+        )
 
 
 @dataclass(frozen=True, slots=True)

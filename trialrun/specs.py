@@ -179,7 +179,10 @@ class ModelSpec(_Section):
 
 
 class TrainingSpec(_Section):
-    """How it is trained. An optimizer is a name, or a mapping of `name` and its arguments."""
+    """How it is trained. An optimizer is a name, or a mapping of `name` and its arguments.
+
+    Every `checkpoint_every` epochs the state of the trials in training is kept in the run folder.
+    """
 
     engine: Literal["auto", "fused", "keras"] = "auto"
     optimizer: Annotated[str | dict[str, Any], BeforeValidator(_check_optimizer)] = "adam"
@@ -193,6 +196,7 @@ class TrainingSpec(_Section):
     )
     batch_size: PositiveInt = 10
     epochs: PositiveInt = 30
+    checkpoint_every: PositiveInt | None = None
 
 
 class Values(_Section):
@@ -278,12 +282,18 @@ class SelectSpec(_Section):
 
 
 class ResourcesSpec(_Section):
-    """What a run may use. `auto` takes what the machine or the cluster has."""
+    """What a run may use. `auto` takes what the machine or the cluster has.
+
+    A pack that gives no sign of life for `stall_timeout_s` is tried again elsewhere; an interrupt
+    waits up to `grace_s` for checkpoints.
+    """
 
     gpus: Annotated[Literal["auto"] | int, _word_or_int("auto", 0)] = "auto"
     cpus: Annotated[Literal["auto"] | int, _word_or_int("auto", 1)] = "auto"
     max_trials_per_pack: Annotated[Literal["auto"] | int, _word_or_int("auto", 1)] = "auto"
     max_retries: Annotated[int, Field(ge=0)] = 2
+    stall_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1800.0
+    grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
 
 
 class JobSpec(_Section):

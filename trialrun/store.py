@@ -7,8 +7,10 @@ Every file is written whole or not at all (`files`). Refuses to know what the nu
 import csv
 import io
 import json
+import re
 import secrets
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +22,12 @@ import yaml
 
 from trialrun.errors import InputError, TrialrunError
 from trialrun.files import json_ready, reading, replace_atomically, write_bytes, write_text
+from trialrun.plan import Pack
 from trialrun.records import (
+    IDENTITY_COLUMNS,
     ParameterKind,
+    checkpoint_arrays,
+    checkpoint_from,
     history_table,
     latest_trials,
     parameters_by_variant,
@@ -30,7 +36,7 @@ from trialrun.records import (
     trial_table,
     unite_history,
 )
-from trialrun.results import PackResult, TrialState
+from trialrun.results import Checkpoint, PackResult, TrialState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
 
 _PACK_KEY = b"trialrun.pack"
 _NUM_RUNS_SHOWN = 5
+_NUMBER_OF_PACK = re.compile(r"p(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,21 @@ class RunFolder:
         return self.path / "states"
 
     @property
+    def checkpoints_dir(self) -> Path:
+        """Where the trials of packs in training stand, one file per pack."""
+        return self.path / "checkpoints"
+
+    @property
+    def lease_dir(self) -> Path:
+        """Which driver is at work on this run."""
+        return self.path / "lease"
+
+    @property
+    def set_aside_dir(self) -> Path:
+        """Files that were found torn or foreign."""
+        return self.path / "set_aside"
+
+    @property
     def variants_file(self) -> Path:
         """One row per variant."""
         return self.path / "variants.csv"
@@ -243,17 +265,21 @@ class RunFolder:
         trials = trials.replace_schema_metadata({_PACK_KEY: json.dumps(json_ready(about))})
         name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
         with replace_atomically(self.history_dir / name) as temporary:
-            pq.write_table(history_table(result), temporary)
+            pq.write_table(history_table(result), temporary, write_page_checksum=True)
         with replace_atomically(self.trials_dir / name) as temporary:
-            pq.write_table(trials, temporary)
+            pq.write_table(trials, temporary, write_page_checksum=True)
 
-    def read_trials(self) -> "pd.DataFrame":
+    def read_trials(self, *, identity_only: bool = False) -> "pd.DataFrame":
         """One row per trial with the contract's columns, sorted by variant and seed.
 
         Lists and mappings among the searched parameters are JSON text, as in the files;
         `read_parameters` gives them back as they were.
+
+        Args:
+            identity_only: Leaves out parameters, metrics and confusion matrices.
         """
-        return latest_trials([_read_part(part) for part in _parts(self.trials_dir)])
+        columns = list(IDENTITY_COLUMNS) if identity_only else None
+        return latest_trials([_read_part(part, columns) for part in _parts(self.trials_dir)])
 
     def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
         """One row per trial and epoch with the contract's columns, in the order of the trials.
@@ -271,7 +297,7 @@ class RunFolder:
             wanted.setdefault(part_name(pack_id, attempt), []).append(trial_id)
         return unite_history(
             [
-                _read_part(self.history_dir / f"{name}.parquet", trial_ids)
+                _read_part(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
                 for name, trial_ids in wanted.items()
             ]
         )
@@ -322,9 +348,90 @@ class RunFolder:
                     return state_from(arrays, trial_id)
         raise TrialrunError(f"{self.states_dir}: holds no state of trial {trial_id}")
 
+    def has_state(self, trial_id: str) -> bool:
+        """Whether `read_state` would give the arrays of a trial."""
+        try:
+            self.read_state(trial_id)
+        except TrialrunError:
+            return False
+        return True
+
     def remove_states(self) -> None:
         """Removes the kept arrays; nothing happens if there are none."""
         shutil.rmtree(self.states_dir, ignore_errors=True)
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keeps where the trials of a pack stand, in place of what was kept before."""
+        path = self.checkpoints_dir / f"{checkpoint.pack_id}.npz"
+        with replace_atomically(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **checkpoint_arrays(checkpoint))
+
+    def read_checkpoint(self, pack: Pack) -> Checkpoint | None:
+        """Where the trials of a pack stand, in its order; None if that is not known.
+
+        A half of a pack (`p003a`) may go on from the checkpoint of the whole (`p003`).
+        """
+        pack_id = pack.pack_id
+        while pack_id.startswith("p"):
+            path = self.checkpoints_dir / f"{pack_id}.npz"
+            if path.exists():
+                return _read_checkpoint(path).of_trials([trial.trial_id for trial in pack.trials])
+            pack_id = pack_id[:-1]
+        return None
+
+    def read_checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints, by the name of their pack."""
+        return [_read_checkpoint(path) for path in sorted(self.checkpoints_dir.glob("*.npz"))]
+
+    def remove_checkpoint(self, pack_id: str) -> None:
+        """Removes the checkpoint of a pack, if there is one."""
+        (self.checkpoints_dir / f"{pack_id}.npz").unlink(missing_ok=True)
+
+    def remove_checkpoints(self) -> None:
+        """Removes all of them."""
+        shutil.rmtree(self.checkpoints_dir, ignore_errors=True)
+
+    def set_aside_broken(self) -> list[str]:
+        """Moves every file that cannot be read, or is none of ours, out of the way.
+
+        A pack's trials and its history go together: without one of them they are trained again.
+
+        Returns:
+            One line per file.
+        """
+        lines = []
+        for part in _parts(self.trials_dir):
+            history = self.history_dir / part.name
+            try:
+                _require_ours(part)
+                _read_part(part, verify=True)
+                _read_part(history, verify=True)
+            except TrialrunError as error:
+                lines.append(self.set_aside(part, str(error)))
+                if history.exists():
+                    self.set_aside(history, "")
+        for path in [*self.states_dir.glob("*.npz"), *self.checkpoints_dir.glob("*.npz")]:
+            try:
+                _verify_arrays(path)
+            except TrialrunError as error:
+                lines.append(self.set_aside(path, str(error)))
+        return lines
+
+    def set_aside(self, path: Path, reason: str) -> str:
+        """Moves a file into `set_aside/`; returns the line that says so."""
+        self.set_aside_dir.mkdir(exist_ok=True)
+        target = self.set_aside_dir / f"{path.parent.name}-{secrets.token_hex(2)}-{path.name}"
+        path.replace(target)
+        return f"{reason or path}; set aside as {target.relative_to(self.path)}"
+
+    def next_pack_number(self) -> int:
+        """The first number that no pack of this run has used."""
+        names = [path.stem for path in (*_parts(self.trials_dir), *_parts(self.history_dir))]
+        names += [path.stem for path in self.states_dir.glob("part-*.npz")]
+        names = [name.removeprefix("part-") for name in names]
+        names += [path.stem for path in self.checkpoints_dir.glob("*.npz")]
+        numbers = [_NUMBER_OF_PACK.match(name) for name in names]
+        return 1 + max((int(found[1]) for found in numbers if found), default=-1)
 
     def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes variants.csv; lists and mappings as JSON, what is not known as an empty cell.
@@ -380,10 +487,45 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def _read_part(part: Path, trial_ids: Sequence[str] | None = None) -> "pa.Table":
+def _read_part(
+    part: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    trial_ids: Sequence[str] | None = None,
+    verify: bool = False,
+) -> "pa.Table":
     """The rows of one file, or those of some trials; takes nothing from the names in its path."""
     import pyarrow.parquet as pq
 
     filters = None if trial_ids is None else [("trial_id", "in", trial_ids)]
     with reading(part):
-        return pq.read_table(part, filters=filters, partitioning=None)
+        return pq.read_table(
+            part,
+            columns=None if columns is None else list(columns),
+            filters=filters,
+            partitioning=None,
+            page_checksum_verification=verify,
+        )
+
+
+def _require_ours(part: Path) -> None:
+    """Raises TrialrunError for a Parquet file that this program did not write."""
+    import pyarrow.parquet as pq
+
+    with reading(part):
+        schema = pq.read_schema(part)
+        missing = IDENTITY_COLUMNS.keys() - set(schema.names)
+        if missing or _PACK_KEY not in (schema.metadata or {}):
+            raise TrialrunError(f"{part}: holds no trials of trialrun")
+
+
+def _verify_arrays(path: Path) -> None:
+    """Reads an .npz file to its end; its checksums are those of the zip format."""
+    with reading(path), zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise ValueError("a checksum is wrong")
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
+    with reading(path), np.load(path, allow_pickle=False) as arrays:
+        return checkpoint_from(arrays, path.stem)

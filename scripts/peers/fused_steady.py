@@ -27,6 +27,7 @@ from trialrun.job import load_job  # noqa: E402
 from trialrun.plan import pack_trials, plan_trials  # noqa: E402
 from trialrun.training import PackTask  # noqa: E402
 from trialrun.training.fused import train_fused  # noqa: E402
+from trialrun.training.reports import Reports  # noqa: E402
 from trialrun.training.trained import PackData, TrainedTrial, load_pack_data  # noqa: E402
 
 JOB = Path(__file__).parents[2] / "jobs" / "medical_trial.yaml"
@@ -40,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
 
     task = make_task(args.trials, args.epochs)
-    data = load_pack_data(task.pack.trials, task.job_folder)
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
     _, _, first_s = time_call(task, data)
     outcomes, core_s, wall_s = zip(
         *(time_call(task, data) for _ in range(args.repeats)), strict=True
@@ -77,7 +78,7 @@ def make_task(trials: int, epochs: int) -> PackTask:
 def time_call(task: PackTask, data: PackData) -> tuple[list[TrainedTrial], float, float]:
     """The trained trials, and the core-seconds and wall seconds of training them."""
     wall, cpu = time.perf_counter(), time.process_time()
-    training = train_fused(task, data, timings_s={})
+    training = train_fused(task, data, {}, Reports(lambda: False))
     while True:
         try:
             next(training)

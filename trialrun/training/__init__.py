@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trialrun.job import SelectSpec
 from trialrun.plan import Pack
+from trialrun.results import Checkpoint
 
 __all__ = ["PackTask"]
 
@@ -22,6 +23,8 @@ class PackTask:
         select: Which of a variant's trials is kept as its best.
         num_threads: CPU threads that train slices of the pack side by side; 1 on a GPU.
         attempt: 0 for the first try.
+        checkpoint: Where the pack's trials stand, in the pack's order; None to begin.
+        progress_interval_s: Seconds between two signs of life, at least.
     """
 
     pack: Pack
@@ -29,3 +32,5 @@ class PackTask:
     select: SelectSpec
     num_threads: int = 1
     attempt: int = 0
+    checkpoint: Checkpoint | None = None
+    progress_interval_s: float = 0.2

@@ -13,6 +13,15 @@ from trialrun.errors import DeviceError
 _log = logging.getLogger(__name__)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has no more memory.
+
+    XLA's runtime reports it as an internal error whose text begins with the status code.
+    """
+    is_named = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
+    return is_named or (isinstance(error, tf.errors.OpError) and "RESOURCE_EXHAUSTED" in str(error))
+
+
 def claim_gpus(assigned: Sequence[str]) -> str:
     """Takes the GPUs that Ray assigned to this process; must run before TensorFlow computes.
 

@@ -1,37 +1,36 @@
 """The fused engine: all trials of a pack as one XLA program, vectorized over trials."""
 
 import contextlib
-import queue
 import re
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from trialrun.datasets import Splits
 from trialrun.errors import CannotFuse, InputError
-from trialrun.plan import Trial
+from trialrun.results import Checkpoint
 from trialrun.training import PackTask
+from trialrun.training.checkpoints import CheckpointMaker, TrialsState
+from trialrun.training.devices import is_out_of_memory
 from trialrun.training.functional import FunctionalModel, ModelState
 from trialrun.training.program import FusedProgram
-from trialrun.training.randomness import BatchOrders
+from trialrun.training.reports import Reports
+from trialrun.training.slices import Schedule, Slice, cut_slices
 from trialrun.training.trained import (
     Advance,
     CompiledModel,
     PackData,
     TrainedTrial,
-    initial_optimizer,
     make_compiled_model,
 )
 
-# Wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
-_MAX_TRIALS_PER_SLICE = 128
 _MAX_PROGRAMS_KEPT = 4
-_MAX_EPOCHS_PER_CALL = 6
 _NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse): ")
 
@@ -57,14 +56,18 @@ _PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # a worker process lives for one r
 
 
 def train_fused(
-    task: PackTask, data: PackData, timings_s: dict[str, float]
-) -> Generator[Advance, None, list[TrainedTrial]]:
-    """Trains a pack; yields each slice's newest logs after every call, returns the trained trials.
+    task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
+) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
+    """Trains a pack; yields each slice's newest logs after every call, and checkpoints.
 
     Args:
-        task: The pack.
+        task: The pack, and perhaps where it stands.
         data: Its data.
         timings_s: Gets seconds of wall time under `build`, `trace` and `train`.
+        reports: From the slices; may ask them to stop.
+
+    Returns:
+        The trained trials; None if training was stopped, after a last checkpoint.
 
     Raises:
         CannotFuse: No vectorized program can be built; nothing was trained.
@@ -73,53 +76,23 @@ def train_fused(
     if len({_form(splits) for splits in data.splits}) > 1:
         raise CannotFuse("the trials' data differ in shape")
     start = time.perf_counter()
-    epochs = trials[0].variant.training.epochs
     compiled, program = _PROGRAMS.get(task, data)
-    slices = [
-        _Slice(compiled, trials, data, indices)
-        for indices in slice_trials(len(trials), task.num_threads)
-    ]
+    slices = [Slice(compiled, task, data, indices) for indices in cut_slices(task)]
+    schedule = Schedule.of(task)
     timings_s["build"] = time.perf_counter() - start
-    _trace(program, slices[0], epochs)
+    _trace(program, slices[0], schedule)
     timings_s["trace"] = time.perf_counter() - start - timings_s["build"]
     start = time.perf_counter()
-    outcomes = yield from _train_slices(program, slices, epochs, task)
+    outcomes = yield from _train_slices(program, slices, schedule, task, reports)
     timings_s["train"] = time.perf_counter() - start
+    if outcomes is None:
+        return None
     by_index = {
         index: trained
         for one_slice, outcome in zip(slices, outcomes, strict=True)
         for index, trained in zip(one_slice.indices, outcome, strict=True)
     }
     return [by_index[index] for index in range(len(trials))]
-
-
-def slice_trials(num_trials: int, num_threads: int) -> list[list[int]]:
-    """Indices of trials cut into slices of one width, so that one program serves all.
-
-    The last slice repeats its last trial where the numbers do not come out even.
-
-    >>> slice_trials(5, 2)
-    [[0, 1, 2], [3, 4, 4]]
-    """
-    num_threads = min(num_threads, num_trials)
-    rounds = -(-num_trials // (num_threads * _MAX_TRIALS_PER_SLICE))
-    width = -(-num_trials // (num_threads * rounds))
-    return [
-        [min(index, num_trials - 1) for index in range(start, start + width)]
-        for start in range(0, num_trials, width)
-    ]
-
-
-def choose_epochs_per_call(epochs: int) -> int:
-    """Epochs that one call of the program trains: few enough to see progress, none left over.
-
-    Each call costs about two milliseconds of handing tensors over, as much as a tenth of an epoch
-    of the reference job.
-
-    >>> choose_epochs_per_call(30), choose_epochs_per_call(7)
-    (6, 1)
-    """
-    return max(count for count in range(1, _MAX_EPOCHS_PER_CALL + 1) if epochs % count == 0)
 
 
 def _make_program(task: PackTask, data: PackData) -> tuple[CompiledModel, FusedProgram]:
@@ -132,50 +105,6 @@ def _make_program(task: PackTask, data: PackData) -> tuple[CompiledModel, FusedP
     functional = FunctionalModel(compiled.model, batch)
     program = FusedProgram(functional, batch_size=training.batch_size, shared_data=data.is_shared)
     return compiled, program
-
-
-class _Slice:
-    """Trials of a pack that one thread trains: their initial state, data and batch orders.
-
-    Everything is stacked over the slice's trials on axis 0, but for shared data.
-    """
-
-    def __init__(
-        self,
-        compiled: CompiledModel,
-        trials: Sequence[Trial],
-        data: PackData,
-        indices: Sequence[int],
-    ) -> None:
-        self.indices = indices
-        own = [trials[index] for index in indices]
-        seeds = [trial.seed for trial in own]
-        splits = data.splits if data.is_shared else [data.splits[index] for index in indices]
-        self.train = _stack(splits, "x_train", "y_train", data.is_shared)
-        self.val = _stack(splits, "x_val", "y_val", data.is_shared)
-        self.test = _stack(splits, "x_test", "y_test", data.is_shared)
-        self.state = _initial_state(
-            compiled, seeds, [trial.variant.training.learning_rate for trial in own]
-        )
-        num_rows = len(keras.tree.flatten(splits[0].y_train)[0])
-        self.orders = BatchOrders(seeds, num_rows)
-        self.order_shape = (len(own), num_rows)
-
-
-def _initial_state(
-    compiled: CompiledModel, seeds: Sequence[int], learning_rates: Sequence[float]
-) -> ModelState:
-    variables = [tf.constant(array) for array in compiled.initial.initial_variables(seeds)]
-    num_trainable = len(compiled.model.trainable_variables)
-    optimizer = [tf.constant(array) for array in initial_optimizer(compiled, learning_rates)]
-    return ModelState(variables[:num_trainable], variables[num_trainable:], optimizer)
-
-
-def _stack(splits: Sequence[Splits], x: str, y: str, is_shared: bool) -> tuple[Any, Any]:
-    pairs = [(getattr(one, x), getattr(one, y)) for one in splits]
-    if is_shared:
-        return keras.tree.map_structure(tf.constant, pairs[0])
-    return keras.tree.map_structure(lambda *arrays: tf.constant(np.stack(arrays)), *pairs)
 
 
 def _form(splits: Splits) -> tuple[tuple[tuple[int, ...], str], ...]:
@@ -193,13 +122,15 @@ def _form(splits: Splits) -> tuple[tuple[tuple[int, ...], str], ...]:
     )
 
 
-def _trace(program: FusedProgram, first: _Slice, epochs: int) -> None:
-    orders = tf.zeros([choose_epochs_per_call(epochs), *first.order_shape], tf.int32)
+def _trace(program: FusedProgram, first: Slice, schedule: Schedule) -> None:
+    orders = tf.zeros([schedule.per_call, *first.order_shape], tf.int32)
     try:
         program.trace_epochs(first.state, first.train, orders, first.val)
     except InputError:
         raise
     except Exception as error:  # whatever Keras or TensorFlow says while it traces
+        if is_out_of_memory(error):
+            raise
         raise CannotFuse(_short_reason(error)) from error
 
 
@@ -224,51 +155,79 @@ def _short_reason(error: Exception) -> str:
 
 
 def _train_slices(
-    program: FusedProgram, slices: Sequence[_Slice], epochs: int, task: PackTask
-) -> Generator[Advance, None, list[list[TrainedTrial]]]:
+    program: FusedProgram,
+    slices: Sequence[Slice],
+    schedule: Schedule,
+    task: PackTask,
+    reports: Reports,
+) -> Generator[Advance | Checkpoint, None, list[list[TrainedTrial]] | None]:
     """Trains all slices in threads; compiled code does not hold Python's lock."""
-    reports: queue.SimpleQueue[Advance | Future[Any]] = queue.SimpleQueue()
+    maker = CheckpointMaker(task)
+    num_new = 0
     with ThreadPoolExecutor(task.num_threads, thread_name_prefix="slice") as pool:
-        futures = [pool.submit(_train_slice, program, one, epochs, reports) for one in slices]
-        for future in futures:
-            future.add_done_callback(reports.put)
+        futures = [pool.submit(_train_slice, program, one, schedule, reports) for one in slices]
         # While the threads wait for the first epoch to be compiled, compile the evaluation.
         with _compiling():
             program.compile_evaluation(slices[0].state, (slices[0].val, slices[0].test))
-        num_running = len(futures)
-        try:
-            while num_running:
-                report = reports.get()
-                if isinstance(report, Advance):
-                    yield report
-                else:
-                    num_running -= 1
-                    report.result()
-        finally:
-            for future in futures:
-                future.cancel()
-    return [future.result() for future in futures]
+        for report in reports.drain(futures):
+            if isinstance(report, Advance):
+                yield report
+                continue
+            maker.put(report)
+            num_new += 1
+            if schedule.checkpoint_every and num_new >= min(task.num_threads, len(slices)):
+                num_new = 0
+                yield from filter(None, [maker.make()])
+    outcomes = [future.result() for future in futures]
+    trained = [outcome for outcome in outcomes if outcome is not None]
+    if len(trained) == len(slices):
+        return trained
+    yield from filter(None, [maker.make()])
+    return None
 
 
 def _train_slice(
-    program: FusedProgram, own: _Slice, epochs: int, reports: queue.SimpleQueue[Any]
-) -> list[TrainedTrial]:
+    program: FusedProgram, own: Slice, schedule: Schedule, reports: Reports
+) -> list[TrainedTrial] | None:
+    """The trained trials of a slice; None if it was stopped, once it has said where it stands."""
     num_trials = len(set(own.indices))
-    epochs_per_call = choose_epochs_per_call(epochs)
-    state, logs_of_calls = own.state, []
-    for call in range(epochs // epochs_per_call):
-        orders = np.stack([own.orders.next_epoch() for _ in range(epochs_per_call)])
-        with _compiling() if call == 0 else contextlib.nullcontext():
+    state, history, epoch = own.state, own.history, own.epoch
+    is_first_call = True
+
+    def report_state() -> None:
+        reports.put(TrialsState(own.indices, epoch, history, state))
+
+    while epoch < schedule.epochs and not reports.stopping:
+        orders = np.stack([own.orders.next_epoch() for _ in range(schedule.per_call)])
+        with _compiling() if is_first_call else contextlib.nullcontext():
             state, logs = program.train_epochs(state, own.train, tf.constant(orders), own.val)
-        logs_of_calls.append({name: value.numpy() for name, value in logs.items()})
-        newest = {name: values[-1] for name, values in logs_of_calls[-1].items()}
-        reports.put(Advance(num_trials * epochs_per_call, newest))
+        is_first_call = False
+        epoch += schedule.per_call
+        newest = {name: values.numpy().T for name, values in logs.items()}
+        history = {
+            name: np.concatenate([history[name], values], 1) if history else values
+            for name, values in newest.items()
+        }
+        last = {name: values[:, -1] for name, values in newest.items()}
+        reports.put(Advance(num_trials * schedule.per_call, last))
+        if schedule.checkpoint_every and epoch % schedule.checkpoint_every == 0:
+            report_state()
+    if epoch:
+        report_state()
+    if epoch < schedule.epochs:
+        return None
+    return _evaluate(program, own, state, history)
+
+
+def _evaluate(
+    program: FusedProgram,
+    own: Slice,
+    state: ModelState,
+    history: dict[str, npt.NDArray[np.float32]],
+) -> list[TrainedTrial]:
     (_, val_predictions), (test_logs, test_predictions) = program.evaluate(
         state, (own.val, own.test)
     )
-    history = {
-        name: np.concatenate([logs[name] for logs in logs_of_calls]).T for name in logs_of_calls[0]
-    }
     test_logs, val_predictions, test_predictions = keras.tree.map_structure(
         lambda tensor: tensor.numpy(), (test_logs, val_predictions, test_predictions)
     )

@@ -3,39 +3,67 @@
 import math
 import platform
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.errors import CannotFuse, InputError
+from trialrun.errors import CannotFuse, ModelError, OutOfMemory
 from trialrun.plan import Trial
-from trialrun.results import PackResult, Progress, Status, TrialResult, TrialState
+from trialrun.results import Checkpoint, PackResult, Progress, Status, TrialResult, TrialState
 from trialrun.training import PackTask
+from trialrun.training.devices import is_out_of_memory
 from trialrun.training.fused import train_fused
 from trialrun.training.keras_fit import train_keras
+from trialrun.training.reports import Reports
 from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
 
-_PROGRESS_INTERVAL_S = 0.2
 
+def train_pack(
+    task: PackTask, device: str, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Progress | Checkpoint | PackResult]:
+    """Signs of life while a pack is trained, checkpoints, and at the end what it gave.
 
-def train_pack(task: PackTask, device: str) -> Iterator[Progress | PackResult]:
-    """Signs of life while a pack is trained, and at the end what it gave.
+    A trial whose data cannot be generated fails alone.
 
     Args:
         task: The pack.
         device: Name of the device that computes, for the trial rows.
+        should_stop: Asked now and then; on yes a last checkpoint follows, and no result.
 
     Raises:
-        InputError: The user's data, model or settings cannot be trained; says why.
+        ModelError: The model or its settings are wrong, for every trial of the pack.
+        InputError: The user's data or model cannot be trained; says why.
+        OutOfMemory: The pack is too large for its device.
     """
+    try:
+        yield from _train_pack(task, device, Reports(should_stop))
+    except Exception as error:
+        if is_out_of_memory(error):
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise OutOfMemory(f"{device} is out of memory: {reason}") from error
+        raise
+
+
+def _train_pack(
+    task: PackTask, device: str, reports: Reports
+) -> Iterator[Progress | Checkpoint | PackResult]:
     start = time.perf_counter()
     timings_s: dict[str, float] = {}
+    data, without_data = load_pack_data(task.pack.trials, task.job_folder)
+    failed = _without_data(task, without_data)
+    if len(failed) == len(task.pack.trials):
+        yield PackResult(task.pack.pack_id, failed, is_input_error=True)
+        return
+    if failed:
+        task = _only(task, [t for t in task.pack.trials if t.trial_id not in without_data])
     trials = task.pack.trials
-    data = load_pack_data(trials, task.job_folder)
     timings_s["data"] = time.perf_counter() - start
-    engine, reason, trained = yield from _train(task, data, timings_s)
+    engine, reason, trained = yield from _train(task, data, timings_s, reports)
+    if trained is None:
+        return
     evaluated = time.perf_counter()
     duration_s = (evaluated - start) / len(trials)
     results = tuple(
@@ -59,7 +87,7 @@ def train_pack(task: PackTask, device: str) -> Iterator[Progress | PackResult]:
     timings_s["results"] = time.perf_counter() - evaluated
     yield PackResult(
         pack_id=task.pack.pack_id,
-        trials=results,
+        trials=results + failed,
         best_states=_best_states(task, results, trained),
         class_names=data.splits[0].class_names,
         feature_names=data.splits[0].feature_names,
@@ -68,39 +96,68 @@ def train_pack(task: PackTask, device: str) -> Iterator[Progress | PackResult]:
     )
 
 
+def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:
+    return tuple(
+        TrialResult(
+            trial=trial,
+            status="failed",
+            engine="",
+            pack_id=task.pack.pack_id,
+            attempt=task.attempt,
+            error=errors[trial.trial_id],
+        )
+        for trial in task.pack.trials
+        if trial.trial_id in errors
+    )
+
+
+def _only(task: PackTask, trials: Sequence[Trial]) -> PackTask:
+    """The task for some of its trials."""
+    kept = task.checkpoint and task.checkpoint.of_trials([trial.trial_id for trial in trials])
+    return replace(task, pack=replace(task.pack, trials=tuple(trials)), checkpoint=kept)
+
+
 def _train(
-    task: PackTask, data: PackData, timings_s: dict[str, float]
-) -> Generator[Progress, None, tuple[str, str, list[TrainedTrial]]]:
-    """Engine, the reason for it, and the trained trials."""
+    task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
+) -> Generator[Progress | Checkpoint, None, tuple[str, str, list[TrainedTrial] | None]]:
+    """Engine, the reason for it, and the trained trials; None for them if it was stopped."""
     wanted = task.pack.trials[0].variant.training.engine
     reason = "training.engine is keras"
     if wanted != "keras":
         try:
-            return "fused", "", (yield from _reporting(task, train_fused(task, data, timings_s)))
+            trained = yield from _reporting(task, train_fused(task, data, timings_s, reports))
+            return "fused", "", trained
         except CannotFuse as error:
             if wanted == "fused":
-                raise InputError(f"training.engine: fused is not possible: {error}") from error
+                raise ModelError(f"training.engine: fused is not possible: {error}") from error
             reason = str(error)
-    return "keras", reason, (yield from _reporting(task, train_keras(task, data, timings_s)))
+    reports = reports.again()
+    trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
+    return "keras", reason, trained
 
 
 def _reporting(
-    task: PackTask, engine: Generator[Advance, None, list[TrainedTrial]]
-) -> Generator[Progress, None, list[TrainedTrial]]:
-    """Turns an engine's advances into signs of life, not more often than a person can read."""
+    task: PackTask, engine: Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]
+) -> Generator[Progress | Checkpoint, None, list[TrainedTrial] | None]:
+    """Turns an engine's advances into signs of life, not more often than is asked for."""
     pick = max if task.select.goal == "maximize" else min
     epochs_done, last_sign = 0, 0.0
+    if task.checkpoint is not None:
+        epochs_done = int(task.checkpoint.epochs.sum())
     best: float | None = None
     while True:
         try:
             advance = next(engine)
         except StopIteration as end:
             return end.value
+        if isinstance(advance, Checkpoint):
+            yield advance
+            continue
         epochs_done += advance.num_epochs
         values = advance.logs.get(task.select.metric, np.empty(0))
         finite = [float(value) for value in values if np.isfinite(value)]
         best = pick([*finite, *([] if best is None else [best])], default=None)
-        if time.perf_counter() - last_sign >= _PROGRESS_INTERVAL_S:
+        if time.perf_counter() - last_sign >= task.progress_interval_s:
             last_sign = time.perf_counter()
             yield Progress(task.pack.pack_id, epochs_done, best)
 

@@ -33,6 +33,11 @@ class BatchOrders:
             np.random.Generator(np.random.SFC64([seed, _BATCH_ORDER_STREAM])) for seed in seeds
         ]
 
+    def skip(self, num_epochs: int) -> None:
+        """Passes over epochs that were trained before."""
+        for _ in range(num_epochs):
+            self.next_epoch()
+
     def next_epoch(self) -> npt.NDArray[np.int32]:
         """Row numbers (trials, num_rows); each trial's is a new permutation."""
         orders = np.empty((len(self._streams), self._num_rows), np.int32)

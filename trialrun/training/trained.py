@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.datasets import Splits, load_splits
-from trialrun.errors import InputError
+from trialrun.errors import InputError, ModelError
 from trialrun.models import build_model, compile_model
 from trialrun.plan import Trial, Variant
 from trialrun.training import internals
@@ -68,12 +68,25 @@ class TrainedTrial:
     optimizer: tuple[npt.NDArray[np.generic], ...]
 
 
-def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> PackData:
-    """Generates, splits and scales the data of trials of one signature."""
+def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData, dict[str, str]]:
+    """Generates, splits and scales the data of trials of one signature.
+
+    Returns:
+        The data of the trials that have some, and trial_id -> error of those that have none.
+    """
     data = trials[0].variant.data
-    is_shared = data.seed != "per_trial"
-    seeds = [0] if is_shared else [trial.seed for trial in trials]
-    return PackData(tuple(load_splits(data, job_folder, seed) for seed in seeds), is_shared)
+    if data.seed != "per_trial":
+        try:
+            return PackData((load_splits(data, job_folder, 0),), True), {}
+        except InputError as error:
+            return PackData((), True), dict.fromkeys((t.trial_id for t in trials), str(error))
+    splits, errors = [], {}
+    for trial in trials:
+        try:
+            splits.append(load_splits(data, job_folder, trial.seed))
+        except InputError as error:
+            errors[trial.trial_id] = str(error)
+    return PackData(tuple(splits), False), errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +113,17 @@ def make_compiled_model(
     """Builds and compiles a variant's model for data like `splits`.
 
     Raises:
-        InputError: The builder, the compilation, or the labels do not fit.
+        ModelError: The builder, the compilation, or the labels do not fit.
     """
+    try:
+        return _make_compiled_model(variant, job_folder, splits, seed)
+    except InputError as error:
+        raise ModelError(str(error)) from error
+
+
+def _make_compiled_model(
+    variant: Variant, job_folder: Path, splits: Splits, seed: int
+) -> CompiledModel:
     initial = SeededBuild(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
     model = initial.model
     is_compiled_by_builder = model.compiled

@@ -1,0 +1,73 @@
+"""What the source of a user's function hashes to: what changes it, and what does not."""
+
+import os
+import sys
+
+import pytest
+
+from trialrun.errors import InputError
+from trialrun.sources import source_digest
+
+NETS = "import layers_of_ours\n\n\ndef build():\n    return layers_of_ours.make()\n"
+
+
+@pytest.fixture
+def nets(tmp_path):
+    """A builder, the module beside it that it imports, one that this imports, and a stranger."""
+    (tmp_path / "nets.py").write_text(NETS)
+    (tmp_path / "layers_of_ours.py").write_text("from .deep import make\n")
+    (tmp_path / "deep.py").write_text("def make():\n    return 1\n")
+    (tmp_path / "other.py").write_text("x = 1\n")
+    return tmp_path
+
+
+def digest(folder):
+    return source_digest(f"{folder}/nets.py:build")
+
+
+@pytest.mark.parametrize("name", ["nets.py", "layers_of_ours.py", "deep.py"])
+def test_an_edit_of_the_file_or_of_what_it_imports_from_beside_it_is_seen(nets, name):
+    before = digest(nets)
+    assert len(before) == 16
+    (nets / name).write_text((nets / name).read_text() + "y = 2\n")
+    assert digest(nets) != before
+
+
+def test_other_files_folders_and_line_endings_do_not_count(nets, tmp_path_factory):
+    before = digest(nets)
+    (nets / "other.py").write_text("x = 2\n")
+    assert digest(nets) == before
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for path in nets.iterdir():
+        (elsewhere / path.name).write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert digest(elsewhere) == before
+
+
+def test_a_new_import_is_followed_even_if_the_file_keeps_its_size_and_was_read_before(nets):
+    digest(nets)
+    path = nets / "nets.py"
+    path.write_text(NETS.replace("layers_of_ours", "other_layers__"))
+    os.utime(path, ns=(1, 1))
+    (nets / "other_layers__.py").write_text("make = int\n")
+    before = digest(nets)
+    (nets / "other_layers__.py").write_text("make = float\n")
+    assert digest(nets) != before
+
+
+def test_what_is_in_a_module_of_the_user_counts_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_module_of_a_user.py").write_text("def build():\n    pass\n")
+    before = source_digest("a_module_of_a_user:build")
+    (tmp_path / "a_module_of_a_user.py").write_text("def build():\n    return 1\n")
+    assert before
+    assert source_digest("a_module_of_a_user:build") != before
+    assert "a_module_of_a_user" not in sys.modules
+
+
+def test_our_own_functions_are_known_by_their_version():
+    assert source_digest("trialrun.models:mlp") == ""
+
+
+def test_a_missing_source_is_wrong_input(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        source_digest(f"{tmp_path}/nets.py:build")

@@ -1,0 +1,131 @@
+"""Reaching a Ray that runs, or starting one inside this process."""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+from trialrun.errors import ClusterError
+from trialrun.job import ResourcesSpec
+from trialrun.packing import choose_cpus_per_pack, num_local_cpus
+
+_TEMPORARY_PREFIX = "trialrun-ray-"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a connected Ray offers.
+
+    Attributes:
+        address: Of the cluster, or `local` for embedded Ray.
+        num_devices: Packs that can be trained at the same time.
+        gpus_per_pack: 1, or 0 when the CPU computes.
+        cpus_per_pack: CPU cores that each pack's task reserves.
+        num_threads: Slices of a pack trained side by side.
+    """
+
+    address: str
+    num_devices: int
+    gpus_per_pack: int
+    cpus_per_pack: int
+    num_threads: int
+
+
+@contextlib.contextmanager
+def connect(address: str | None, resources: ResourcesSpec) -> Iterator[Cluster]:
+    """A connection to Ray, closed at the end.
+
+    Args:
+        address: Of a running cluster, or `auto`. None takes RAY_ADDRESS (set inside a Ray job), or
+            else starts Ray inside this process: no dashboard, no usage statistics, and a token
+            that only this run's processes know.
+        resources: GPUs and CPUs the job may use.
+
+    Raises:
+        ClusterError: Ray cannot be reached, or has not what the job asks for.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with contextlib.ExitStack() as stack:
+        try:
+            if address == "local":
+                folder = stack.enter_context(_temporary_folder())
+                stack.callback(ray.shutdown)
+                _start_embedded(resources, folder)
+            else:
+                stack.callback(ray.shutdown)
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
+        # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield _describe(address, resources)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder of one's own for embedded Ray; those of killed processes are removed too."""
+    parent = Path(tempfile.gettempdir())
+    for left_over in parent.glob(f"{_TEMPORARY_PREFIX}*-*"):
+        pid = left_over.name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):  # another user's, or another is removing it
+            if left_over.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
+                shutil.rmtree(left_over)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{os.getpid()}-"))  # 0700
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_temporary_folders() -> None:
+    """Removes the folders of this process, when it is about to be ended without its leave."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}{os.getpid()}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_embedded(resources: ResourcesSpec, folder: Path) -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # A new local cluster turns token authentication on unless this variable says otherwise. The
+    # token is given by environment, so that Ray does not write it to a file in the home folder.
+    os.environ.pop("RAY_AUTH_MODE", None)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # Without it a task that asks for no GPU would see all of them.
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
+    ray.init(
+        address="local",
+        num_cpus=num_local_cpus(),
+        num_gpus=None if resources.gpus == "auto" else resources.gpus,
+        include_dashboard=False,
+        _temp_dir=str(folder),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _describe(address: str, resources: ResourcesSpec) -> Cluster:
+    total = ray.cluster_resources()
+    num_cpus, num_gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
+    wanted_gpus = num_gpus if resources.gpus == "auto" else resources.gpus
+    if wanted_gpus > num_gpus:
+        raise ClusterError(f"resources.gpus asks for {wanted_gpus}, but Ray has {num_gpus}")
+    smallest_node = min(
+        (int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1
+    )
+    if wanted_gpus:
+        cpus = 1 if resources.cpus == "auto" else resources.cpus
+        return Cluster(address, wanted_gpus, 1, cpus, 1)
+    cpus = choose_cpus_per_pack(smallest_node) if resources.cpus == "auto" else resources.cpus
+    if cpus > smallest_node:
+        raise ClusterError(
+            f"resources.cpus asks for {cpus} per pack, but a node has {smallest_node}"
+        )
+    return Cluster(address, max(1, num_cpus // cpus), 0, cpus, cpus)

@@ -1,0 +1,73 @@
+"""What follows when a pack could not be trained: once more, in halves, or not at all. Pure rules.
+
+A fault may be the cluster's, the pack's size, or one poisonous trial among good ones. The rules
+find out by trying: what fails for no reason of its own completes elsewhere, what is too large fits
+in halves, and a trial that always fails ends up alone in a pack, where it is reported.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from trialrun.plan import Trial
+from trialrun.training import PackTask
+
+Fault = Literal["worker", "node", "memory", "error", "model"]
+"""What happened to a pack.
+
+- `worker`: its process died or gave no sign of life. Perhaps a trial's doing.
+- `node`: the machine is gone. No trial's doing.
+- `memory`: it does not fit into memory.
+- `error`: user code or a library raised. Perhaps one trial's doing.
+- `model`: what all its trials share is wrong.
+"""
+
+# A worker that dies is given one chance as a whole, before its pack is suspected.
+_TRIES_AS_A_WHOLE = 1
+
+
+class FaultRules:
+    """Decides, and remembers for the rest of the run how many trials fit into memory.
+
+    Args:
+        max_retries: How often a trial is tried again at most, when it is alone in its pack or the
+            fault is the cluster's. Halving a pack is never limited: it ends by itself.
+    """
+
+    def __init__(self, max_retries: int) -> None:
+        self._max_retries = max_retries
+        self._max_trials: dict[str, int] = {}  # by signature
+
+    def answer(self, task: PackTask, fault: Fault) -> tuple[PackTask, ...]:
+        """The tasks that take the place of one that failed; none to give it up."""
+        num_trials = len(task.pack.trials)
+        can_retry = task.attempt < self._max_retries
+        again = (replace(task, attempt=task.attempt + 1, checkpoint=None),)
+        if fault == "memory" and num_trials > 1:
+            fits = self._max_trials.get(task.pack.signature, num_trials)
+            self._max_trials[task.pack.signature] = min(fits, -(-num_trials // 2))
+            return _halves(task)
+        if fault == "error":
+            return _halves(task) if num_trials > 1 else ()
+        if fault == "worker" and num_trials > 1:
+            is_suspect = task.attempt >= min(_TRIES_AS_A_WHOLE, self._max_retries)
+            return _halves(task) if is_suspect else again
+        return again if can_retry and fault != "model" else ()
+
+    def fit(self, task: PackTask) -> tuple[PackTask, ...]:
+        """The task in pieces that are known to fit into memory; itself if it may fit."""
+        limit = self._max_trials.get(task.pack.signature)
+        if limit is None or len(task.pack.trials) <= limit:
+            return (task,)
+        return tuple(piece for half in _halves(task, tried=False) for piece in self.fit(half))
+
+
+def _halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:
+    """Two packs of half the trials: `p003` becomes `p003a` and `p003b`."""
+    trials = task.pack.trials
+    middle = (len(trials) + 1) // 2
+
+    def part(letter: str, trials: tuple[Trial, ...]) -> PackTask:
+        pack = replace(task.pack, pack_id=task.pack.pack_id + letter, trials=trials)
+        return replace(task, pack=pack, attempt=task.attempt + tried, checkpoint=None)
+
+    return part("a", trials[:middle]), part("b", trials[middle:])

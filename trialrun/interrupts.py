@@ -1,0 +1,97 @@
+"""Ctrl-C and the signals of schedulers: the first asks a run to stop, the second ends it."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+EXIT_CTRL_C = 130
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: SLURM wrappers requeue on it
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run ended early; what was finished is in its folder.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, else 75.
+        reason: What to tell the user.
+    """
+
+    def __init__(self, exit_code: int, reason: str = "Interrupted") -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+        self.reason = reason
+
+
+class Interrupts:
+    """Takes the signals of this process while a run lasts; a context manager.
+
+    The first signal raises `Interrupted`, but inside `gracefully` it only sets `requested`. The
+    second ends the process at once. In other threads than the main one nothing is taken.
+
+    Args:
+        on_request: Called at the first signal.
+
+    Attributes:
+        before_exit: Called at the second.
+    """
+
+    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
+        self._on_request = on_request
+        self.before_exit: Callable[[], None] = lambda: None
+        self._number: int | None = None
+        self._is_graceful = False
+        self._previous: dict[int, object] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._number is not None
+
+    def error(self) -> Interrupted:
+        """What to raise, or to report, once a signal has arrived."""
+        is_ctrl_c = self._number in (None, signal.SIGINT)
+        return Interrupted(EXIT_CTRL_C if is_ctrl_c else EXIT_INTERRUPTED)
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+            self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def install(self) -> None:
+        """Takes the signals again; Ray takes SIGTERM when it starts."""
+        if self._previous:
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
+
+    @contextlib.contextmanager
+    def gracefully(self) -> Iterator[None]:
+        """Inside, the first signal only sets `requested`, and whoever asks ends in peace.
+
+        Raises:
+            Interrupted: At the end, if a signal arrived.
+        """
+        self._is_graceful = True
+        try:
+            yield
+        finally:
+            self._is_graceful = False
+        if self.requested:
+            raise self.error()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            self.before_exit()
+            os._exit(EXIT_CTRL_C if number == signal.SIGINT else EXIT_INTERRUPTED)
+        self._number = number
+        self._on_request()
+        if not self._is_graceful:
+            raise self.error()

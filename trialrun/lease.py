@@ -1,0 +1,180 @@
+"""One driver per run folder: a lease that a crashed driver's successor takes over.
+
+No file lock, which network file systems break. A lease is a file with a number; who wants the run
+makes the file with the next number, which only one can. The holder writes a new heartbeat into its
+file every few seconds, and gives way when it finds a higher number than its own. Time is never
+compared between machines, so a clock that is wrong or jumps changes nothing.
+"""
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from trialrun.errors import InputError, RunLost, TrialrunError
+from trialrun.files import write_json
+
+_HEARTBEAT_S = 5.0
+_SILENCE_S = 4 * _HEARTBEAT_S
+_POLL_S = 0.5
+
+
+class Lease:
+    """The right to write into a run folder; see `hold`.
+
+    Args:
+        path: Its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ended = threading.Event()
+        self._beat = 0
+        self._thread = threading.Thread(target=self._keep_alive, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Must be called before anything is written that counts.
+
+        Raises:
+            RunLost: Another driver has taken over.
+        """
+        if (newest := _newest(self._path.parent)) != self._path:
+            raise RunLost(
+                f"{self._path.parent.parent}: another driver has taken over this run"
+                f" ({_describe(_read(newest))}); this one stops"
+            )
+
+    def release(self) -> None:
+        """Lets the next driver begin at once."""
+        self._ended.set()
+        self._thread.join()
+        if _newest(self._path.parent) == self._path:
+            self._write(released=True)
+
+    def _keep_alive(self) -> None:
+        while not self._ended.wait(_HEARTBEAT_S):
+            with suppress(TrialrunError):  # a full disk must not end the run
+                self._write(released=False)
+
+    def _write(self, *, released: bool) -> None:
+        self._beat += 1
+        write_json(self._path, _who() | {"beat": self._beat, "released": released})
+
+
+@contextmanager
+def hold(folder: Path, say: Any = lambda text: None) -> Iterator[Lease]:
+    """Holds the lease that is kept in a folder.
+
+    Args:
+        folder: Made if absent.
+        say: Told when it takes a while.
+
+    Raises:
+        InputError: A driver that lives holds it.
+        TrialrunError: The folder cannot be written to.
+    """
+    lease = Lease(_take(folder, say))
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _take(folder: Path, say: Any) -> Path:
+    holder = _newest(folder)
+    if holder is not None:
+        _await_end_of(holder, say)
+    number = 1 if holder is None else int(holder.stem) + 1
+    path = folder / f"{number:06d}.json"
+    # Whole before it has its name: `link` fails where the name exists, on NFS too.
+    draft = folder / f".{secrets.token_hex(4)}"
+    try:
+        write_json(draft, _who() | {"beat": 0, "released": False})
+        os.link(draft, path)
+    except FileExistsError as error:
+        raise InputError(
+            f"{folder.parent}: another driver has just begun with this run"
+            f" ({_describe(_read(path))})"
+        ) from error
+    except OSError as error:
+        raise TrialrunError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+    for old in folder.glob("[0-9]*.json"):
+        if old.stem < path.stem:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def _await_end_of(holder: Path, say: Any) -> None:
+    """Returns once the holder has certainly ended; raises if it lives."""
+    seen = _read(holder)
+    if seen.get("released"):
+        return
+    if seen.get("machine") == _machine():
+        if _process_started(seen.get("pid")) != seen.get("started"):
+            return
+        raise InputError(
+            f"{holder.parent.parent}: a driver is at work on this run ({_describe(seen)})"
+        )
+    say(f"waiting {_SILENCE_S:g} s to see whether its driver lives ({_describe(seen)})")
+    deadline = time.monotonic() + _SILENCE_S
+    while time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        newest = _newest(holder.parent)
+        now = _read(holder)
+        if now.get("released"):
+            return
+        if newest != holder or now.get("beat") != seen.get("beat"):
+            raise InputError(
+                f"{holder.parent.parent}: a driver is at work on this run ({_describe(now)})"
+            )
+
+
+def _newest(folder: Path) -> Path | None:
+    return max(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem), default=None)
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    """What a lease says; empty for one that is gone or that somebody else wrote."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text()) if path is not None else {}
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _describe(content: dict[str, Any]) -> str:
+    return f"process {content.get('pid', '?')} on {content.get('host', 'an unknown machine')}"
+
+
+def _who() -> dict[str, Any]:
+    pid = os.getpid()
+    return {
+        "host": os.uname().nodename,
+        "machine": _machine(),
+        "pid": pid,
+        "started": _process_started(pid),
+    }
+
+
+def _machine() -> str:
+    """What tells this boot of this machine, and this container on it, from any other."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    with suppress(OSError):
+        return f"{boot.read_text().strip()} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
+    return os.uname().nodename
+
+
+def _process_started(pid: Any) -> str | None:
+    """When a process began, in ticks since boot; None if there is none (a number may be reused)."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return None

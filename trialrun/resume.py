@@ -1,0 +1,105 @@
+"""What a run folder already holds of a job, and whether the job is still the one that it holds."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from trialrun.document import show
+from trialrun.errors import InputError
+from trialrun.files import reading
+from trialrun.job import REFERENCE_PATHS, LoadedJob, dump_job
+from trialrun.plan import Pack, Trial, plan_variants, signature_of
+from trialrun.references import portable_reference
+from trialrun.results import Checkpoint
+from trialrun.sources import source_digest
+from trialrun.store import RunFolder
+
+# What may change between two parts of a run: how it is computed, and how it is judged.
+_FREE_FIELDS = ("select", "resources", "training.engine", "training.checkpoint_every")
+
+
+def source_digests(loaded: LoadedJob) -> dict[str, str]:
+    """Reference -> digest of its source, of every generator and builder of a job."""
+    variants = plan_variants(loaded.spec)
+    references = {
+        getattr(getattr(variant, section), field)
+        for variant in variants
+        for section, field in (path.split(".") for path in REFERENCE_PATHS)
+    }
+    return {portable_reference(text): source_digest(text) for text in sorted(references)}
+
+
+def missing_trials(run: RunFolder, loaded: LoadedJob, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of a job that did not complete or diverge in a run, in their order.
+
+    Args:
+        run: Holds trials of this job, or of the same job with fewer seeds or values.
+        loaded: The job.
+        trials: All its trials.
+
+    Raises:
+        InputError: The run holds trials that the job does not have: it is another job. The message
+            says what differs.
+    """
+    planned = {trial.trial_id: trial.variant.variant_id for trial in trials}
+    rows = run.read_trials(identity_only=True)
+    recorded = zip(rows["trial_id"], rows["variant_id"], strict=True)
+    num_other = sum(planned.get(trial_id) != variant_id for trial_id, variant_id in recorded)
+    searched = set(loaded.spec.search.parameters)
+    recorded_parameters = next(iter(run.read_parameters().values()), dict.fromkeys(searched))
+    if num_other or set(recorded_parameters) != searched:
+        differences = list(_differences(run, loaded))
+        raise InputError(
+            "\n".join(
+                [
+                    f"{run.path}: holds trials of another job than {loaded.path}:"
+                    f" {num_other} of {len(rows)} would be other trials now",
+                    *(f"  {line}" for line in differences),
+                    "Seeds may be added, and values at the end of a search's first list. For"
+                    " anything else begin a new run.",
+                ]
+            )
+        )
+    done = set(rows.loc[rows["status"] != "failed", "trial_id"])
+    return [trial for trial in trials if trial.trial_id not in done]
+
+
+def packs_with_checkpoints(
+    checkpoints: Sequence[Checkpoint], missing: Sequence[Trial]
+) -> tuple[list[Pack], list[Trial]]:
+    """The packs whose checkpoints can be gone on from, and the missing trials that are in none.
+
+    A pack is made of the same trials in the same order as before, so that it goes on bit for bit.
+    """
+    left = {trial.trial_id: trial for trial in missing}
+    packs = []
+    for checkpoint in checkpoints:
+        trials = [left.pop(trial_id) for trial_id in checkpoint.trial_ids if trial_id in left]
+        if trials:
+            signature = signature_of(trials[0].variant)
+            packs.append(Pack(checkpoint.pack_id, signature, tuple(trials)))
+    return packs, list(left.values())
+
+
+def _differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
+    """What differs between the job in a run folder and another, one line each."""
+    yield from _compare(run.read_job(), yaml.safe_load(dump_job(loaded.spec)), "")
+    if run.environment_file.exists():
+        with reading(run.environment_file):
+            before = json.loads(run.environment_file.read_text()).get("sources", {})
+        for reference, digest in source_digests(loaded).items():
+            if before.get(reference, digest) != digest:
+                yield f"the source of {reference} was edited"
+
+
+def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
+    if path in _FREE_FIELDS or before == now:
+        return
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _compare(before.get(key), now.get(key), inner)
+    else:
+        yield f"{path}: {show(before)} -> {show(now)}"

@@ -1,0 +1,83 @@
+"""Checkpoints of a pack, gathered from threads that each train some of its trials."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.results import STATE_GROUPS, Checkpoint
+from trialrun.training import PackTask
+from trialrun.training.functional import ModelState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialsState:
+    """Where some trials of a pack stand.
+
+    Attributes:
+        indices: Their places in the pack; one may be repeated.
+        epochs: Epochs trained: one number, or int64 (trials,).
+        history: Keras's log names -> float32 (trials, epochs).
+        state: Arrays or tensors (trials, ...).
+    """
+
+    indices: Sequence[int]
+    epochs: int | npt.NDArray[np.int64]
+    history: Mapping[str, npt.NDArray[np.float32]]
+    state: ModelState
+
+
+class CheckpointMaker:
+    """Remembers what was last heard of each trial of a pack; copies nothing until asked to.
+
+    Args:
+        task: The pack; it may itself begin at a checkpoint.
+    """
+
+    def __init__(self, task: PackTask) -> None:
+        self._pack_id = task.pack.pack_id
+        self._trial_ids = tuple(trial.trial_id for trial in task.pack.trials)
+        self._num_epochs = task.pack.trials[0].variant.training.epochs
+        self._heard: dict[tuple[int, ...], TrialsState] = {}
+        if (begin := task.checkpoint) is not None:
+            state = ModelState(*(list(getattr(begin, name)) for name in STATE_GROUPS))
+            everything = range(len(self._trial_ids))
+            self.put(TrialsState(everything, begin.epochs, begin.history, state))
+
+    def put(self, heard: TrialsState) -> None:
+        """Takes over where some trials stand now."""
+        key = tuple(heard.indices)
+        self._heard.pop(key, None)
+        self._heard[key] = heard
+
+    def make(self) -> Checkpoint | None:
+        """The checkpoint; None before any trial has been heard of."""
+        if not self._heard:
+            return None
+        num_trials = len(self._trial_ids)
+        first = next(iter(self._heard.values()))
+        epochs = np.zeros(num_trials, np.int64)
+        names = {name for heard in self._heard.values() for name in heard.history}
+        history = {
+            name: np.full((num_trials, self._num_epochs), np.nan, np.float32) for name in names
+        }
+        groups = {
+            name: tuple(_room_for(num_trials, array) for array in getattr(first.state, name))
+            for name in STATE_GROUPS
+        }
+        for heard in self._heard.values():  # the newest last
+            places = list(heard.indices)
+            epochs[places] = heard.epochs
+            for name, values in heard.history.items():
+                history[name][places, : values.shape[1]] = values
+            for name in STATE_GROUPS:
+                for room, array in zip(groups[name], getattr(heard.state, name), strict=True):
+                    room[places] = np.asarray(array)
+        return Checkpoint(self._pack_id, self._trial_ids, epochs, history, **groups)
+
+
+def _room_for(num_trials: int, array: Any) -> npt.NDArray[Any]:
+    like = np.asarray(array)
+    return np.zeros((num_trials, *like.shape[1:]), like.dtype)
