@@ -19,14 +19,16 @@ from made_up_runs import (
     learning_rates,
     make_variants,
     state_of,
+    trial_of,
     write_run,
 )
 from sklearn.metrics import confusion_matrix
 
 from trialrun.errors import InputError, TrialrunError
 from trialrun.files import replace_atomically, write_json, write_text
+from trialrun.plan import Pack
 from trialrun.records import parameter_kinds
-from trialrun.results import PackResult
+from trialrun.results import Checkpoint, PackResult
 from trialrun.store import RunFolder
 
 
@@ -445,9 +447,95 @@ def test_a_state_that_was_not_kept_is_missed_by_name(folder):
     folder.write_states(PackResult("p000", (trial,), {"v00": state_of(trial)}))
     with pytest.raises(TrialrunError, match=r"states: holds no state of trial 0123"):
         folder.read_state("0123")
-    folder.remove_states()
+    folder.limit_states(1 << 20)
+    assert folder.has_state(trial.trial.trial_id)
+    folder.limit_states(100)
     assert not folder.states_dir.exists()
-    folder.remove_states()
+    assert not folder.has_state(trial.trial.trial_id)
+
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+def checkpoint_of(trials, *, pack_id="p000", epochs=3):
+    count = len(trials)
+    return Checkpoint(
+        pack_id=pack_id,
+        trial_ids=tuple(trial.trial_id for trial in trials),
+        epochs=np.arange(count) + epochs,
+        history={"loss": np.random.default_rng(0).random((count, 9), np.float32)},
+        trainable=(np.arange(count * 6.0).reshape(count, 2, 3),),
+        non_trainable=(),
+        optimizer=(np.arange(count), np.ones((count, 4), ml_dtypes.bfloat16)),
+    )
+
+
+def test_a_checkpoint_comes_back_for_the_whole_pack_and_for_its_halves(folder):
+    trials = [trial_of(learning_rates(1e-3)[0], seed) for seed in range(4)]
+    written = checkpoint_of(trials)
+    folder.write_checkpoint(written)
+    for pack_id, places in (("p000", [0, 1, 2, 3]), ("p000b", [2, 3]), ("p000ba", [2])):
+        pack = Pack(pack_id, "s", tuple(trials[place] for place in places))
+        read = folder.read_checkpoint(pack)
+        assert read.trial_ids == tuple(trial.trial_id for trial in pack.trials)
+        np.testing.assert_array_equal(read.epochs, written.epochs[places])
+        np.testing.assert_array_equal(read.history["loss"], written.history["loss"][places])
+        for name in ("trainable", "non_trainable", "optimizer"):
+            for array, other in zip(getattr(read, name), getattr(written, name), strict=True):
+                assert array.dtype == other.dtype
+                np.testing.assert_array_equal(array, other[places])
+    assert folder.read_checkpoint(Pack("p001", "s", tuple(trials))) is None
+    assert folder.next_pack_number() == 1
+    folder.remove_checkpoint("p000")
+    assert folder.read_checkpoints() == []
+
+
+# Broken and foreign files -------------------------------------------------------------------------
+
+
+def cut_in_the_middle(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[60] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def somebody_elses(path):
+    pq.write_table(pa.table({"a": [1, 2]}), path)
+
+
+@pytest.mark.parametrize("damage", [cut_in_the_middle, flip_a_byte, somebody_elses, Path.unlink])
+@pytest.mark.parametrize("kind", ["trials", "history"])
+def test_a_broken_part_is_set_aside_with_its_pair_and_the_others_stay(tmp_path, damage, kind):
+    run = write_run(tmp_path, learning_rates(1e-3, 1e-2), range(3))
+    damage(run.path / kind / "part-p000.parquet")
+    lines = run.set_aside_broken()
+    if (kind, damage) == ("trials", Path.unlink):
+        assert lines == []  # nothing is listed, so nothing is missed: its history is not looked at
+    else:
+        assert len(lines) == 1
+        assert "part-p000.parquet" in lines[0]
+        assert "set aside as set_aside/" in lines[0]
+        assert list(run.set_aside_dir.iterdir())
+    assert set(run.read_trials()["variant_id"]) == {"v01"}
+    assert len(run.read_history()) == 3 * 4
+    assert run.next_pack_number() == 2
+    assert run.set_aside_broken() == []
+
+
+def test_a_broken_state_or_checkpoint_is_set_aside(folder):
+    trial = completed(learning_rates(1e-3)[0], 0)
+    folder.write_states(PackResult("p000", (trial,), {"v00": state_of(trial)}))
+    folder.write_checkpoint(checkpoint_of([trial.trial]))
+    assert folder.set_aside_broken() == []
+    for path in (*folder.states_dir.iterdir(), *folder.checkpoints_dir.iterdir()):
+        cut_in_the_middle(path)
+    assert len(folder.set_aside_broken()) == 2
+    assert not folder.has_state(trial.trial.trial_id)
+    assert folder.read_checkpoints() == []
 
 
 def test_a_state_cannot_run_code(folder):

@@ -23,7 +23,7 @@ from trialrun.aggregate import (
     variant_rows,
 )
 from trialrun.datasets import check_data
-from trialrun.errors import HeadLost, InputError
+from trialrun.errors import ExportError, HeadLost, InputError
 from trialrun.export import ExportProcess
 from trialrun.files import reading, write_json
 from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
@@ -48,6 +48,8 @@ _PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "numpy", "scikit-learn", 
 # A thousand devices are heard every five seconds, two every fifth of one.
 _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
+# The best trials' arrays stay for runs that grow later: seeds are added, another variant wins.
+_MAX_STATES_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +174,17 @@ def _train_and_export(
                 with _timed(work.timings_s, "train"):
                     _train_missing(work, trials, missing, cluster)
             leaderboard = _leaderboard(work)
-            if leaderboard is None or leaderboard.selection is None:
-                return ""
-            best = leaderboard.selection.trial_id
-            if not work.run.has_state(best):  # a run that was exported before has grown
+            tried: set[str] = set()
+            while (best := _best_without_state(work, leaderboard)) is not None:
+                if best in tried:
+                    raise ExportError(f"trial {best} could not be trained again; see the run's log")
+                tried.add(best)
                 if not missing:
                     cluster = _connect(work, connection, address, command)
-                _train_again(work, [trial for trial in trials if trial.trial_id == best], cluster)
+                _train_missing(work, trials, [t for t in trials if t.trial_id == best], cluster)
+                leaderboard = _leaderboard(work)
+            if leaderboard is None or leaderboard.selection is None:
+                return ""
             work.progress.say("saving the best model")
             export = background.submit(_export, exporter, work, leaderboard)
         return export.result()
@@ -252,16 +258,6 @@ def _train_missing(
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
 
 
-def _train_again(work: _Work, trials: Sequence[Trial], cluster: "Cluster") -> None:
-    """Trains trials that are recorded for their states alone, which are kept no more."""
-    work.progress.say("training the best trial again, to save its model")
-    packs = make_packs(work.loaded.spec, trials, 1, num_threads=1)
-    with work.interrupts.gracefully():
-        for result in _run_packs(work, packs, cluster):
-            work.lease.check()
-            work.run.write_states(result)
-
-
 def _run_packs(work: _Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterator[PackResult]:
     from trialrun.cluster import run_packs
 
@@ -297,6 +293,14 @@ def _leaderboard(work: _Work) -> Leaderboard | None:
     )
 
 
+def _best_without_state(work: _Work, leaderboard: Leaderboard | None) -> str | None:
+    """The best trial, if its arrays are kept no more: it is trained again, and its row replaced."""
+    if leaderboard is None or leaderboard.selection is None:
+        return None
+    best = leaderboard.selection.trial_id
+    return None if work.run.has_state(best) else best
+
+
 def _export(exporter: ExportProcess, work: _Work, leaderboard: Leaderboard) -> str:
     selection, run = leaderboard.selection, work.run
     assert selection is not None  # asked before
@@ -328,7 +332,7 @@ def _finish(work: _Work, model_summary: str, interrupted: Interrupted | None) ->
             model_summary=model_summary,
         )
         write_json(run.summary_file, summary)
-        run.remove_states()
+        run.limit_states(_MAX_STATES_BYTES)
         from trialrun.report import build_report
 
         build_report(run)

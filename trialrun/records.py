@@ -35,6 +35,7 @@ IDENTITY_COLUMNS = {
     "node": "string",
     "error": "string",
 }
+HISTORY_IDENTITY = ("trial_id", "variant_id", "seed", "epoch")
 PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
 CONFUSION_MATRIX_COLUMNS = ("val_confusion_matrix", "test_confusion_matrix")
@@ -188,8 +189,8 @@ def _trial_history(result: TrialResult, schema: "pa.Schema") -> "pa.RecordBatch"
 def latest_trials(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
     """One row per trial out of all parts of a run, sorted by variant and seed.
 
-    Where a trial was tried more than once, the row that counts is the latest attempt that did not
-    fail; if all failed, the latest.
+    Where a trial was tried more than once, the row that counts is the latest that did not fail; if
+    all failed, the latest. Packs are numbered in the order of time, attempts within a pack too.
 
     Args:
         parts: Tables as `trial_table` makes them; a part whose trials all failed lacks metrics.
@@ -207,10 +208,13 @@ def latest_trials(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
     order = [*IDENTITY_COLUMNS, *parameters, *metric_names(names), *matrices]
     trials: pd.DataFrame = table.select(order).to_pandas()
     return (
-        trials.assign(trained=trials["status"] != "failed")
-        .sort_values(["trained", "attempt", "pack_id"])
+        trials.assign(
+            trained=trials["status"] != "failed",
+            pack_number=trials["pack_id"].str.extract(r"(\d+)", expand=False).astype("int64"),
+        )
+        .sort_values(["trained", "pack_number", "attempt", "pack_id"])
         .drop_duplicates("trial_id", keep="last")
-        .drop(columns="trained")
+        .drop(columns=["trained", "pack_number"])
         .sort_values(["variant_id", "seed"], ignore_index=True)
     )
 

@@ -16,6 +16,7 @@ from trialrun.results import Checkpoint
 from trialrun.sources import source_digest
 from trialrun.store import RunFolder
 
+_ABSENT = object()
 # What may change between two parts of a run: how it is computed, and how it is judged.
 _FREE_FIELDS = ("select", "resources", "training.engine", "training.checkpoint_every")
 
@@ -100,6 +101,7 @@ def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             inner = f"{path}.{key}" if path else str(key)
-            yield from _compare(before.get(key), now.get(key), inner)
+            yield from _compare(before.get(key, _ABSENT), now.get(key, _ABSENT), inner)
     else:
-        yield f"{path}: {show(before)} -> {show(now)}"
+        texts = ["absent" if value is _ABSENT else show(value) for value in (before, now)]
+        yield f"{path}: {' -> '.join(texts)}"

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from trialrun.errors import InputError, TrialrunError
 from trialrun.files import json_ready, reading, replace_atomically, write_bytes, write_text
 from trialrun.plan import Pack
 from trialrun.records import (
+    HISTORY_IDENTITY,
     IDENTITY_COLUMNS,
     ParameterKind,
     checkpoint_arrays,
@@ -173,7 +174,7 @@ class RunFolder:
 
     @property
     def states_dir(self) -> Path:
-        """Arrays of the best trials, kept until the best model is saved."""
+        """Arrays of each pack's best trials: the best model is one of them."""
         return self.path / "states"
 
     @property
@@ -308,12 +309,9 @@ class RunFolder:
 
     def read_packs(self) -> tuple[PackRecord, ...]:
         """What is remembered of each pack as a whole, the last attempt of each."""
-        import pyarrow.parquet as pq
-
         records = {}
         for part in _parts(self.trials_dir):
-            with reading(part):
-                about = json.loads(pq.read_schema(part).metadata[_PACK_KEY])
+            about = _read_about(part)
             records[about["pack_id"]] = PackRecord(
                 pack_id=about["pack_id"],
                 class_names=tuple(about["class_names"]),
@@ -324,7 +322,7 @@ class RunFolder:
         return tuple(records.values())
 
     def write_states(self, result: PackResult) -> None:
-        """Keeps the arrays of a pack's best trials until the best model is saved.
+        """Keeps the arrays of a pack's best trials.
 
         Args:
             result: What the pack gave; nothing is written if it has no `best_states`.
@@ -356,9 +354,10 @@ class RunFolder:
             return False
         return True
 
-    def remove_states(self) -> None:
-        """Removes the kept arrays; nothing happens if there are none."""
-        shutil.rmtree(self.states_dir, ignore_errors=True)
+    def limit_states(self, max_bytes: int) -> None:
+        """Removes the kept arrays if they take more than `max_bytes`."""
+        if sum(path.stat().st_size for path in self.states_dir.glob("*")) > max_bytes:
+            shutil.rmtree(self.states_dir, ignore_errors=True)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keeps where the trials of a pack stand, in place of what was kept before."""
@@ -403,9 +402,11 @@ class RunFolder:
         for part in _parts(self.trials_dir):
             history = self.history_dir / part.name
             try:
-                _require_ours(part)
+                _require_columns(part, IDENTITY_COLUMNS)
+                _require_columns(history, HISTORY_IDENTITY)
                 _read_part(part, verify=True)
                 _read_part(history, verify=True)
+                _read_about(part)
             except TrialrunError as error:
                 lines.append(self.set_aside(part, str(error)))
                 if history.exists():
@@ -508,15 +509,23 @@ def _read_part(
         )
 
 
-def _require_ours(part: Path) -> None:
+def _require_columns(part: Path, columns: Iterable[str]) -> None:
     """Raises TrialrunError for a Parquet file that this program did not write."""
     import pyarrow.parquet as pq
 
     with reading(part):
-        schema = pq.read_schema(part)
-        missing = IDENTITY_COLUMNS.keys() - set(schema.names)
-        if missing or _PACK_KEY not in (schema.metadata or {}):
-            raise TrialrunError(f"{part}: holds no trials of trialrun")
+        missing = set(columns) - set(pq.read_schema(part).names)
+    if missing:
+        raise TrialrunError(f"{part}: is not ours: it has no column {min(missing)!r}")
+
+
+def _read_about(part: Path) -> dict[str, Any]:
+    """What a part says of its pack as a whole."""
+    import pyarrow.parquet as pq
+
+    with reading(part):
+        about: dict[str, Any] = json.loads((pq.read_schema(part).metadata or {})[_PACK_KEY])
+    return about
 
 
 def _verify_arrays(path: Path) -> None:

@@ -1,0 +1,115 @@
+"""The rules for what follows a fault, played through without Ray."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from made_up_runs import learning_rates, trial_of
+
+from trialrun.cluster.faults import FaultRules
+from trialrun.job import SelectSpec
+from trialrun.plan import Pack
+from trialrun.training import PackTask
+
+[VARIANT] = learning_rates(1e-3)
+
+
+def task_of(num_trials, *, pack_id="p003", attempt=0, signature="s"):
+    trials = tuple(trial_of(VARIANT, seed) for seed in range(num_trials))
+    return PackTask(Pack(pack_id, signature, trials), None, SelectSpec(), attempt=attempt)
+
+
+def seeds(task):
+    return [trial.seed for trial in task.pack.trials]
+
+
+def play(task, fault_of: Callable, max_retries=2):
+    """Trains by `fault_of(task) -> fault or None`; gives completed seeds, failed seeds, tries."""
+    rules, waiting = FaultRules(max_retries), [task]
+    completed, failed, tries = [], [], 0
+    while waiting:
+        task, *rest = [piece for one in waiting for piece in rules.fit(one)]
+        waiting = rest
+        tries += 1
+        assert tries < 1000
+        fault = fault_of(task)
+        if fault is None:
+            completed += seeds(task)
+        elif again := rules.answer(task, fault):
+            waiting = [*again, *waiting]
+        else:
+            failed += seeds(task)
+    return sorted(completed), failed, tries
+
+
+@pytest.mark.parametrize("fault", ["worker", "error"])
+@pytest.mark.parametrize("poisonous", [0, 5, 12])
+def test_a_poisonous_trial_is_found_alone_and_its_neighbours_complete(fault, poisonous):
+    completed, failed, tries = play(
+        task_of(13), lambda task: fault if poisonous in seeds(task) else None
+    )
+    assert failed == [poisonous]
+    assert completed == [seed for seed in range(13) if seed != poisonous]
+    assert tries <= 12
+
+
+def test_two_poisonous_trials_are_found():
+    _, failed, _ = play(task_of(16), lambda t: "worker" if {3, 4} & set(seeds(t)) else None)
+    assert failed == [3, 4]
+
+
+def test_a_worker_that_dies_once_costs_one_more_try_and_no_halving():
+    faults = iter(["worker", None])
+    completed, failed, tries = play(task_of(8), lambda task: next(faults))
+    assert (len(completed), failed, tries) == (8, [], 2)
+
+
+def test_lost_nodes_never_halve_a_pack_and_are_retried_so_often():
+    for max_retries in (0, 1, 2):
+        _, failed, tries = play(task_of(8), lambda task: "node", max_retries)
+        assert (len(failed), tries) == (8, max_retries + 1)
+
+
+def test_a_wrong_model_is_not_tried_again():
+    assert play(task_of(8), lambda task: "model") == ([], list(range(8)), 1)
+
+
+def test_an_error_of_user_code_is_not_tried_again_for_one_trial():
+    assert play(task_of(1), lambda task: "error") == ([], [0], 1)
+
+
+def test_what_is_too_large_is_halved_until_it_fits_and_the_size_is_remembered():
+    rules = FaultRules(2)
+    sizes = []
+
+    def train(task):
+        sizes.append(len(task.pack.trials))
+        return None if sizes[-1] <= 5 else "memory"
+
+    waiting = [task_of(16), task_of(16, pack_id="p004"), task_of(4, pack_id="p005")]
+    waiting.append(task_of(9, pack_id="p006", signature="another"))
+    names = []
+    while waiting:
+        task, *rest = [piece for one in waiting for piece in rules.fit(one)]
+        names.append(task.pack.pack_id)
+        waiting = rest if train(task) is None else [*rules.answer(task, "memory"), *rest]
+    assert sizes == [16, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 9, 5, 4]
+    assert len(set(names)) == len(names)
+    assert {"p003", "p003a", "p003aa", "p004aa", "p006b"} <= set(names)
+
+
+def test_one_trial_that_is_too_large_is_tried_again_and_given_up():
+    assert play(task_of(1), lambda task: "memory") == ([], [0], 3)
+
+
+def test_halves_that_were_never_tried_keep_their_attempt():
+    rules = FaultRules(2)
+    rules.answer(task_of(8), "memory")
+    assert [piece.attempt for piece in rules.fit(task_of(8))] == [0, 0]
+    assert [piece.attempt for piece in rules.answer(task_of(8), "memory")] == [1, 1]
+
+
+def test_no_retries_means_none():
+    assert play(task_of(1), lambda task: "worker", 0) == ([], [0], 1)
+    again = FaultRules(1).answer(replace(task_of(1), attempt=1), "worker")
+    assert again == ()
