@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 from unittest import mock
 
@@ -54,20 +55,25 @@ class Command:
         home: Its HOME; the mark of its processes too.
         arguments: Of `trialrun`.
         program: What Python runs.
+        environment: Variables beside those of the tests.
     """
 
     def __init__(
-        self, home: Path, *arguments: object, program: tuple[str, ...] = ("-m", "trialrun")
+        self,
+        home: Path,
+        *arguments: object,
+        program: tuple[str, ...] = ("-m", "trialrun"),
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
-        environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
-        environment |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home)}
+        own = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
+        own |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home), **environment}
         with _interruptible():
             self.process = subprocess.Popen(
                 [sys.executable, *program, *map(str, arguments)],
                 cwd=ROOT,
-                env=environment,
+                env=own,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -241,6 +241,7 @@ class _Run:
                 case Checkpoint():
                     self._listener.on_checkpoint(message)
                 case PackResult():
+                    del self._running[stream]  # what happens to its worker now is nobody's loss
                     yield message
 
     def _answer_stalled(self) -> Iterator[PackResult]:

@@ -1,0 +1,105 @@
+"""The command line with everything real but the training and the saved model, which are made up.
+
+Results are what seed and learning rate say, so that two runs can be compared to the last digit. A
+pack takes half a second, in epochs, with checkpoints; a variant with momentum 1 kills its worker.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import trialrun.cluster
+import trialrun.driver
+from trialrun.cli import main
+from trialrun.files import write_text
+from trialrun.results import Checkpoint, PackResult, Progress, TrialResult, TrialState
+
+SECONDS_PER_EPOCH = float(os.environ.get("MADE_UP_SECONDS_PER_EPOCH", "0.1"))
+
+
+def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH):
+    """Stands in for `training.pack.train_pack`."""
+    trials = task.pack.trials
+    num_epochs = trials[0].variant.training.epochs
+    first = int(task.checkpoint.epochs[0]) if task.checkpoint else 0
+    state = np.stack([[trial.seed, first] for trial in trials]).astype(np.float64)
+    if task.checkpoint:
+        state = task.checkpoint.trainable[0].copy()
+    for epoch in range(first + 1, num_epochs + 1):
+        poisonous = [t for t in trials if t.variant.data.args.get("num_test_older_with") == 7]
+        if any(trial.seed == 1 for trial in poisonous):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(seconds_per_epoch)
+        state[:, 1] += 1
+        yield Progress(task.pack.pack_id, epoch * len(trials), 0.5)
+        yield Checkpoint(
+            pack_id=task.pack.pack_id,
+            trial_ids=tuple(trial.trial_id for trial in trials),
+            epochs=np.full(len(trials), epoch),
+            history={"loss": np.ones((len(trials), num_epochs), np.float32)},
+            trainable=(state.copy(),),
+            non_trainable=(),
+            optimizer=(),
+        )
+        if should_stop() and epoch < num_epochs:
+            return
+    results = [result_of(task, trial, row) for trial, row in zip(trials, state, strict=True)]
+    best = {}
+    for result in sorted(results, key=lambda result: -result.metrics["val_loss"]):
+        best[result.trial.variant.variant_id] = TrialState(
+            result.trial.trial_id, result.trial.seed, (), (), (), np.zeros(1)
+        )
+    yield PackResult(task.pack.pack_id, tuple(results), best)
+
+
+def result_of(task, trial, row):
+    seed, epochs = row
+    loss = 1 / (1 + seed) + trial.variant.training.learning_rate + epochs / 1000
+    names = ("train_loss", "val_loss", "test_loss")
+    return TrialResult(
+        trial=trial,
+        status="completed",
+        engine="fused",
+        pack_id=task.pack.pack_id,
+        attempt=task.attempt,
+        epochs=int(epochs),
+        metrics=dict.fromkeys(names, float(loss)),
+        history={
+            name: np.linspace(1, loss, int(epochs), dtype=np.float32)
+            for name in ("loss", "val_loss")
+        },
+    )
+
+
+class MadeUpExport:
+    """Stands in for `export.ExportProcess`: takes half a second over it."""
+
+    def __init__(self, log_file):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def export(self, run, parameters, trial_id, metrics):
+        write_text(run.path / "best" / "begun", trial_id)
+        time.sleep(0.5)
+        write_text(run.path / "best" / "model.txt", json.dumps([trial_id, dict(metrics)]))
+        return "a model"
+
+
+if __name__ == "__main__":
+    # Defined in the main module, so that workers get it by value.
+    real = trialrun.cluster.run_packs
+    trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)
+    trialrun.driver.ExportProcess = MadeUpExport
+    Path(sys.argv.pop(1)).write_text(str(os.getpid()))
+    main()

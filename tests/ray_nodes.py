@@ -1,0 +1,75 @@
+"""A real Ray of two nodes on this machine, whose parts can be killed one by one."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Self
+
+from ray.cluster_utils import Cluster
+
+_NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+class RayNodes:
+    """A head and a second node with one core each; a context manager."""
+
+    def __enter__(self) -> Self:
+        os.environ.pop("RAY_AUTH_MODE", None)
+        self._cluster: Cluster | None = None
+        self._head_is_dead = False
+        self.make_whole()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+
+    @property
+    def address(self) -> str:
+        """What `--address` takes."""
+        assert self._cluster is not None
+        return self._cluster.address
+
+    def make_whole(self) -> None:
+        """Starts what was killed."""
+        if self._head_is_dead:
+            self._stop()
+        if self._cluster is None:
+            self._cluster = Cluster(
+                initialize_head=True, head_node_args={**_NODE, "include_dashboard": False}
+            )
+        if len(self._cluster.list_all_nodes()) < 2:
+            self._cluster.add_node(**_NODE)
+
+    def kill(self, what: str) -> None:
+        """Kills a worker process, the second node or the head, without a warning."""
+        assert self._cluster is not None
+        if what == "worker":
+            self._kill_workers()
+        elif what == "node":
+            self._cluster.remove_node(self._second_node(), allow_graceful=False)
+        else:
+            self._cluster.head_node.kill_gcs_server(check_alive=False)
+            self._head_is_dead = True
+
+    def _second_node(self):
+        [node] = self._cluster.worker_nodes
+        return node
+
+    def _kill_workers(self) -> None:
+        """One that trains, or an idle one if none does."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                found[int(folder.name)] = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+        workers = [pid for pid, line in found.items() if line.startswith(b"ray::_train")]
+        workers += [pid for pid, line in found.items() if line.startswith(b"ray::IDLE")]
+        for pid in workers[:1]:
+            os.kill(pid, signal.SIGKILL)
+
+    def _stop(self) -> None:
+        if self._cluster is not None:
+            self._cluster.shutdown()
+            self._cluster = None
+            self._head_is_dead = False

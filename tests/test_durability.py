@@ -1,0 +1,214 @@
+"""Faults of every kind at every moment, with a real Ray of two nodes and real signals.
+
+Training is made up (`made_up_driver`), so that a run takes seconds and its numbers can be compared
+exactly. After whatever happened and one `resume`, every trial is there once, and the summary is
+that of a run that nobody disturbed.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from commands import Command
+from ray_nodes import RayNodes
+
+JOB = """
+name: durable
+training: {epochs: 5, checkpoint_every: 1, metrics: []}
+seeds: 6
+search: {parameters: {training.learning_rate: {values: [0.1, 0.2]}}}
+resources: {max_trials_per_pack: 2, grace_s: 10}
+"""
+PROGRAM = str(Path(__file__).parent / "made_up_driver.py")
+
+
+class DurableRun:
+    """One job in a folder of its own, run and resumed by commands."""
+
+    def __init__(self, home: Path, job: str = JOB) -> None:
+        self.home = home
+        home.mkdir(exist_ok=True)
+        (home / "job.yaml").write_text(job)
+
+    @property
+    def folder(self) -> Path:
+        [folder] = (self.home / "runs").glob("*/*/")
+        return folder
+
+    def begin(self, address: str = "local", **environment: str) -> Command:
+        arguments = ["run", self.home / "job.yaml", "--runs-dir", self.home / "runs"]
+        return self._command(*arguments, "--address", address, **environment)
+
+    def resume(self, address: str = "local") -> Command:
+        return self._command("resume", self.folder, "--address", address)
+
+    def _command(self, *arguments: object, **environment: str) -> Command:
+        program = (PROGRAM, str(self.home / "driver.pid"))
+        return Command(self.home, *arguments, program=program, environment=environment)
+
+    def has_reached(self, moment: str) -> bool:
+        pattern = {
+            "before the first pack": "environment.json",
+            "while packs run": "checkpoints/*.npz",
+            "while results are written": "trials/part-*.parquet",
+            "while the model is saved": "best/begun",
+        }[moment]
+        return any((self.home / "runs").glob(f"*/*/{pattern}"))
+
+    def assert_whole(self) -> None:
+        """Every trial once, no part torn, and the numbers of an undisturbed run."""
+        parts = [pq.read_table(part).to_pandas() for part in (self.folder / "trials").iterdir()]
+        trials = pd.concat(parts)
+        assert len(trials) == 12
+        assert trials["trial_id"].is_unique
+        assert set(trials["status"]) == {"completed"}
+        history = pd.concat(
+            pq.read_table(part).to_pandas() for part in (self.folder / "history").iterdir()
+        )
+        assert len(history[history["trial_id"].isin(trials["trial_id"])]) >= 12 * 5
+        summary = json.loads((self.folder / "summary.json").read_text())
+        assert summary["selection"]["seed"] == 5
+        assert summary["selection"]["parameters"] == {"training.learning_rate": 0.1}
+        losses = [1 / (1 + seed) + 0.1 + 5 / 1000 for seed in range(6)]
+        assert summary["selection"]["mean"] == pytest.approx(sum(losses) / 6, rel=1e-12)
+        assert summary["counts"]["completed"] == 12
+        assert json.loads((self.folder / "best" / "model.txt").read_text())[1]["test_loss"] == min(
+            losses
+        )
+        assert (self.folder / "report.html").exists()
+        assert not (self.folder / "checkpoints").exists()
+        assert not (self.folder / "set_aside").exists()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Two nodes of one core, started again when a test has killed one."""
+    with RayNodes() as nodes:
+        yield nodes
+
+
+MOMENTS = [
+    "before the first pack",
+    "while packs run",
+    "while results are written",
+    "while the model is saved",
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("fault", ["worker", "node", "driver", "head"])
+def test_no_trial_is_lost(tmp_path, nodes, fault, moment):
+    nodes.make_whole()
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(nodes.address)
+    command.wait_for(lambda: run.has_reached(moment))
+    if fault == "driver":
+        os.kill(int((run.home / "driver.pid").read_text()), signal.SIGKILL)
+    else:
+        nodes.kill(fault)
+    finished = command.finish()
+    assert "Traceback" not in finished.stderr
+    if finished.code != 0:
+        assert fault in ("driver", "head"), finished
+        assert finished.code == (-signal.SIGKILL if fault == "driver" else 75), finished
+        nodes.make_whole()
+        finished = run.resume(nodes.address).finish()
+        assert finished.code == 0, finished
+    run.assert_whole()
+
+
+def test_a_poisonous_trial_is_reported_alone_and_its_neighbours_complete(tmp_path, nodes):
+    nodes.make_whole()
+    job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 8, max_retries: 1")
+    run = DurableRun(tmp_path / "home", f"{job}data: {{args: {{num_test_older_with: 7}}}}\n")
+    finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish()
+    assert finished.code == 1, finished
+    trials = pd.concat(map(pd.read_parquet, (run.folder / "trials").iterdir()))
+    assert len(trials) == 12
+    failed = trials[trials["status"] == "failed"]
+    assert sorted(failed["variant_id"]) == ["v00", "v01"]
+    assert set(failed["seed"]) == {1}
+    assert all("WorkerCrashed" in error for error in failed["error"])
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])
+def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(
+    tmp_path, nodes, number, code
+):
+    nodes.make_whole()
+    run = DurableRun(tmp_path / "home", JOB.replace("checkpoint_every: 1, ", ""))
+    command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.4")
+    command.wait_for(lambda: run.has_reached("while packs run"))
+    os.kill(command.process.pid, getattr(signal, number))
+    finished = command.finish()
+    assert finished.code == code, finished
+    assert f"Go on with: trialrun resume {run.folder}" in finished.stderr
+    assert list((run.folder / "checkpoints").iterdir())
+    finished = run.resume(nodes.address).finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
+
+
+def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path):
+    """Embedded Ray: what the driver started ends with it."""
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="30")
+    command.wait_for(lambda: run.has_reached("before the first pack"))
+    time.sleep(1)
+    for _ in range(2):
+        command.process.terminate()
+        time.sleep(0.3)
+    began = time.monotonic()
+    assert command.finish().code == 75
+    assert time.monotonic() - began < 5
+    assert command.survivors() == {}
+    assert not list(Path("/tmp").glob(f"trialrun-ray-{command.process.pid}-*"))
+    again = run.resume()
+    again.wait_for(lambda: run.has_reached("while packs run"))
+    again.interrupt()
+    assert again.finish().code == 130
+
+
+def test_two_drivers_never_work_on_one_run(tmp_path, nodes):
+    nodes.make_whole()
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(nodes.address)
+    command.wait_for(lambda: run.has_reached("while packs run"))
+    refused = run.resume(nodes.address).finish()
+    assert refused.code == 2
+    assert f"a driver is at work on this run (process {command.process.pid} on " in refused.stderr
+    assert command.finish().code == 0
+    run.assert_whole()
+
+
+def test_a_pack_that_gives_no_sign_of_life_is_tried_again(tmp_path, nodes):
+    nodes.make_whole()
+    job = JOB.replace("grace_s: 10", "stall_timeout_s: 2, max_retries: 0").replace("6", "1")
+    run = DurableRun(tmp_path / "home", job)
+    finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="60").finish()
+    assert finished.code == 1, finished
+    trials = pd.concat(map(pd.read_parquet, (run.folder / "trials").iterdir()))
+    assert set(trials["error"]) == {"no sign of life for 2 s"}
+
+
+def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_path, nodes):
+    nodes.make_whole()
+    rng = random.Random(0)
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(nodes.address)
+    command.wait_for(lambda: run.has_reached("before the first pack"))
+    for _ in range(3):
+        time.sleep(rng.uniform(0.1, 1.5))
+        command.process.kill()
+        command.finish()
+        for part in (run.folder / "trials").glob("part-*"):
+            pq.read_table(part)
+        command = run.resume(nodes.address)
+    assert command.finish().code == 0
+    run.assert_whole()
