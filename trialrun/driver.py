@@ -2,14 +2,16 @@
 
 import json
 import logging
+import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from trialrun.datasets import check_data
 from trialrun.errors import ExportError, HeadLost, InputError
 from trialrun.export import ExportProcess
 from trialrun.files import reading, write_json
-from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
+from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts, kill_descendants
 from trialrun.job import DataSpec, LoadedJob, dump_job
 from trialrun.lease import Lease, hold
 from trialrun.packing import make_packs
@@ -195,9 +197,16 @@ def _connect(
 ) -> "Cluster":
     from trialrun.cluster import connect, remove_temporary_folders
 
+    def give_up(reason: str) -> None:
+        text = f"{reason}. Go on with: trialrun resume {work.run.path}"
+        print(text, file=sys.stderr, flush=True)
+        remove_temporary_folders()
+        kill_descendants()
+        os._exit(EXIT_INTERRUPTED)
+
     work.progress.say("starting Ray")
     with _timed(work.timings_s, "connect"):
-        cluster = connection.enter_context(connect(address, work.loaded.spec.resources))
+        cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
     work.interrupts.before_exit = remove_temporary_folders
     work.interrupts.install()
     write_json(work.run.environment_file, _environment(work, cluster, command))
@@ -373,7 +382,7 @@ def _environment(work: _Work, cluster: "Cluster", command: Sequence[str]) -> dic
         "platform": platform.platform(),
         "node": platform.node(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "ray": asdict(cluster),
+        "ray": cluster.describe(),
         "earlier": earlier,
     }
 

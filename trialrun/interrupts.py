@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -24,6 +25,21 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(reason)
         self.exit_code = exit_code
         self.reason = reason
+
+
+def kill_descendants() -> None:
+    """Kills all processes that this one started, and that those started."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            after_name = (folder / "stat").read_text().rpartition(")")[2]
+            parents[int(folder.name)] = int(after_name.split()[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    for pid in found - {os.getpid()}:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class Interrupts:
@@ -89,6 +105,7 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            kill_descendants()
             self.before_exit()
             os._exit(EXIT_CTRL_C if number == signal.SIGINT else EXIT_INTERRUPTED)
         self._number = number

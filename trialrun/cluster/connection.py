@@ -7,13 +7,15 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
+from trialrun.cluster.head import HeadWatch
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.packing import choose_cpus_per_pack, num_local_cpus
@@ -31,6 +33,7 @@ class Cluster:
         gpus_per_pack: 1, or 0 when the CPU computes.
         cpus_per_pack: CPU cores that each pack's task reserves.
         num_threads: Slices of a pack trained side by side.
+        head: Notices when the cluster's head is gone.
     """
 
     address: str
@@ -38,10 +41,18 @@ class Cluster:
     gpus_per_pack: int
     cpus_per_pack: int
     num_threads: int
+    head: HeadWatch
+
+    def describe(self) -> dict[str, Any]:
+        """The attributes that say what there is, as plain values."""
+        names = ("address", "num_devices", "gpus_per_pack", "cpus_per_pack", "num_threads")
+        return {name: getattr(self, name) for name in names}
 
 
 @contextlib.contextmanager
-def connect(address: str | None, resources: ResourcesSpec) -> Iterator[Cluster]:
+def connect(
+    address: str | None, resources: ResourcesSpec, give_up: Callable[[str], None]
+) -> Iterator[Cluster]:
     """A connection to Ray, closed at the end.
 
     Args:
@@ -49,6 +60,8 @@ def connect(address: str | None, resources: ResourcesSpec) -> Iterator[Cluster]:
             else starts Ray inside this process: no dashboard, no usage statistics, and a token
             that only this run's processes know.
         resources: GPUs and CPUs the job may use.
+        give_up: Ends the process when the head is lost while Ray cannot be interrupted; is told
+            the reason.
 
     Raises:
         ClusterError: Ray cannot be reached, or has not what the job asks for.
@@ -67,7 +80,9 @@ def connect(address: str | None, resources: ResourcesSpec) -> Iterator[Cluster]:
             raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
         # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        yield _describe(address, resources)
+        gcs_address = ray.get_runtime_context().gcs_address
+        head = stack.enter_context(HeadWatch(gcs_address, give_up))
+        yield _describe(address, resources, head)
 
 
 @contextlib.contextmanager
@@ -111,7 +126,7 @@ def _start_embedded(resources: ResourcesSpec, folder: Path) -> None:
     )
 
 
-def _describe(address: str, resources: ResourcesSpec) -> Cluster:
+def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluster:
     total = ray.cluster_resources()
     num_cpus, num_gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
     wanted_gpus = num_gpus if resources.gpus == "auto" else resources.gpus
@@ -122,10 +137,10 @@ def _describe(address: str, resources: ResourcesSpec) -> Cluster:
     )
     if wanted_gpus:
         cpus = 1 if resources.cpus == "auto" else resources.cpus
-        return Cluster(address, wanted_gpus, 1, cpus, 1)
+        return Cluster(address, wanted_gpus, 1, cpus, 1, head)
     cpus = choose_cpus_per_pack(smallest_node) if resources.cpus == "auto" else resources.cpus
     if cpus > smallest_node:
         raise ClusterError(
             f"resources.cpus asks for {cpus} per pack, but a node has {smallest_node}"
         )
-    return Cluster(address, max(1, num_cpus // cpus), 0, cpus, cpus)
+    return Cluster(address, max(1, num_cpus // cpus), 0, cpus, cpus, head)

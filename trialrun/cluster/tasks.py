@@ -10,7 +10,6 @@ from.
 import logging
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trialrun.cluster.connection import Cluster
 from trialrun.cluster.faults import Fault, FaultRules
-from trialrun.errors import HeadLost, InputError, ModelError, OutOfMemory, TrialrunError
+from trialrun.errors import InputError, ModelError, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
 from trialrun.plan import Pack
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult
@@ -43,8 +42,6 @@ _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _WAIT_S = 0.5
 _STOP_POLL_S = 0.5
-_HEAD_POLL_S = 2.0
-_HEAD_TRIES = 3
 
 TrainPack = Callable[
     [PackTask, str, Callable[[], bool]], Iterator[Progress | Checkpoint | PackResult]
@@ -173,7 +170,6 @@ class _Run:
         self._train_pack = None if train_pack is None else ray.put(train_pack)
         self._bad_nodes: dict[str, str] = {}  # pack_id -> the node on which it failed
         self._stop_by_s: float | None = None
-        self._head = _HeadWatch()
 
     def results(self) -> Iterator[PackResult]:
         """See `run_packs`."""
@@ -187,7 +183,7 @@ class _Run:
             for stream in self._ready():
                 yield from self._listen(stream)
             yield from self._answer_stalled()
-            self._head.check()
+            self._cluster.head.check()
 
     def _submit(self) -> None:
         while self._waiting and len(self._running) < 2 * self._cluster.num_devices:
@@ -271,30 +267,6 @@ def _another_node(node_id: str) -> str | None:
         return None
     nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != node_id]
     return random.choice(nodes)["NodeID"] if nodes else None
-
-
-class _HeadWatch:
-    """Notices that the cluster's head is gone; Ray itself waits a minute, then ends the process."""
-
-    def __init__(self) -> None:
-        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-        self._address = (host.strip("[]"), int(port))
-        self._next_look_s = 0.0
-        self._num_failed = 0
-
-    def check(self) -> None:
-        """Raises HeadLost when the head has not answered a few times in a row."""
-        if time.monotonic() < self._next_look_s:
-            return
-        self._next_look_s = time.monotonic() + _HEAD_POLL_S
-        try:
-            socket.create_connection(self._address, timeout=_HEAD_POLL_S).close()
-            self._num_failed = 0
-        except OSError as error:
-            self._num_failed += 1
-            if self._num_failed >= _HEAD_TRIES:
-                host, port = self._address
-                raise HeadLost(f"Ray's head at {host}:{port} does not answer: {error}") from error
 
 
 def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
