@@ -134,6 +134,8 @@ def test_a_run_leaves_every_file_of_the_contract_and_no_other(small_run):
         "confusion_matrices.json",
         "report.html",
         "run.log",
+        "lease/000001.json",
+        "states/part-p000.npz",
         "best/medical_trial_model.h5",
         "best/medical_trial_architecture.json",
         "best/medical_trial.weights.h5",

@@ -22,6 +22,11 @@ from trialrun.errors import InputError
 
 KeyPath = tuple[str | int, ...]
 
+# Far beyond what people write, and what is read in a moment.
+_MAX_BYTES = 1 << 20
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -64,6 +69,13 @@ def read_document(path: Path) -> Document:
         InputError: There is no such file, or it is not one plain YAML mapping.
     """
     try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise InputError(
+                f"{path}: a job file has at most {_MAX_BYTES >> 20} MiB, this has {size / 2**20:.1f}"
+            )
+        if not path.is_file() and not path.is_dir():
+            raise InputError(f"{path}: this is no regular file; expected a YAML file")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
@@ -71,8 +83,9 @@ def read_document(path: Path) -> Document:
         raise InputError(f"{path}: this is a folder; expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a null byte in the path is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read: {reason}") from error
     reader = _Reader(str(path))
     value = reader.read(text)
     if value is None:
@@ -112,8 +125,10 @@ def put(mapping: Any, path: KeyPath, value: Any, done: KeyPath = ()) -> Any:
     {'a': {'b': 1, 'c': 2}}
 
     Raises:
-        InputError: Something on the way is no mapping.
+        InputError: Something on the way is no mapping, or there are too many keys.
     """
+    if len(path) > _MAX_DEPTH:
+        raise InputError(f"{'.'.join(map(str, path))[:40]}... has more than {_MAX_DEPTH} keys")
     if not path:
         return value
     if not isinstance(mapping, dict):
@@ -198,11 +213,13 @@ class _Reader:
         source: The file or the option, first in every message.
         has_lines: False for an option, where a line number would say nothing.
         places: Filled while reading.
+        num_values: How many values were read, in a list of one.
     """
 
     source: str
     has_lines: bool = True
     places: dict[KeyPath, str] = field(default_factory=dict)
+    num_values: list[int] = field(default_factory=lambda: [0])
 
     def read(self, text: str) -> Any:
         try:
@@ -211,6 +228,8 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             where = self._place(mark.line + 1) if mark else self.source
             raise InputError(f"{where}: not YAML: {error.problem or error.context}") from error
+        except RecursionError as error:
+            raise InputError(f"{self.source}: not a job: values are nested too deep") from error
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{self.source}: not YAML: {reason}") from error
@@ -220,6 +239,12 @@ class _Reader:
         """The value of a node; `around` are the nodes that hold it, to refuse endless ones."""
         if node in around:
             raise self._error(node, "an alias that holds itself has no end")
+        if len(around) > _MAX_DEPTH:
+            raise self._error(node, f"values are nested more than {_MAX_DEPTH} deep")
+        self.num_values[0] += 1
+        if self.num_values[0] > _MAX_VALUES:
+            message = f"more than {_MAX_VALUES:,} values; an alias counts as all that it stands for"
+            raise self._error(node, message)
         kind = node.tag.removeprefix(_TAG)
         around = (*around, node)
         if isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
@@ -232,9 +257,12 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, kind: str) -> Any:
         try:
+            node.value.encode()
             return _SCALARS[kind](node.value)
+        except UnicodeEncodeError:
+            raise self._error(node, f"{show(node.value)} is no Unicode text") from None
         except ValueError:
-            raise self._error(node, f"{node.value!r} is no {kind}") from None
+            raise self._error(node, f"{show(node.value)} is no {kind}") from None
 
     def _item(self, node: yaml.Node, path: KeyPath, around: tuple[yaml.Node, ...]) -> Any:
         self._note(path, node)

@@ -158,8 +158,8 @@ class _Problem(NamedTuple):
 
 def _to_problems(error: ValidationError, around: KeyPath = ()) -> Iterator[_Problem]:
     for details in error.errors():
-        # Tags such as `<values>` tell pydantic which model to use; they are in no file.
-        inner = tuple(part for part in details["loc"] if not str(part).startswith("<"))
+        # Tags tell pydantic which model to use; they begin with what is in no file.
+        inner = tuple(part for part in details["loc"] if not str(part).startswith("\0"))
         path = (*around, *inner)
         if details["type"] == "extra_forbidden":
             yield _Problem(path, _about_unknown_key(path))
@@ -224,6 +224,8 @@ def _dotted(path: KeyPath) -> str:
     return text.removeprefix(".") or "the job"
 
 
+_MAX_TRIALS = 10_000_000
+
 # Fields that must agree ------------------------------------------------------------------------
 
 
@@ -231,6 +233,7 @@ def _check_whole(job: JobSpec, folder: Path) -> Iterator[_Problem]:
     yield from _check_arguments(job, folder)
     yield from _check_selection(job)
     yield from _check_search(job.search)
+    yield from _check_size(job)
     for path, parameter in job.search.parameters.items():
         reason = _why_not_searched(path, job)
         if reason:
@@ -300,6 +303,17 @@ def _check_search(search: SearchSpec) -> Iterator[_Problem]:
     elif (num_combinations := _num_combinations(search)) < search.num_variants:
         message = f"must be at most {num_combinations}, the variants there are"
         yield _Problem(at, f"search.num_variants {message}, got {search.num_variants}")
+
+
+def _check_size(job: JobSpec) -> Iterator[_Problem]:
+    num_variants = job.search.num_variants or _num_combinations(job.search)
+    num_seeds = job.seeds if isinstance(job.seeds, int) else len(job.seeds)
+    if math.inf > num_variants * num_seeds > _MAX_TRIALS:
+        yield _Problem(
+            ("search",) if num_variants > num_seeds else ("seeds",),
+            f"the job has {num_variants:,} variants x {num_seeds:,} seeds; at most"
+            f" {_MAX_TRIALS:,} trials make a run",
+        )
 
 
 def _num_combinations(search: SearchSpec) -> float:

@@ -148,7 +148,7 @@ def _check_number(value: object) -> object:
 
 Reference = Annotated[str, AfterValidator(_check_reference)]
 Number = Annotated[int | float, BeforeValidator(_check_number)]
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class _Section(BaseModel):
@@ -225,13 +225,13 @@ class Range(_Section):
 
 def _parameter_kind(value: object) -> str | None:
     if isinstance(value, Values) or (isinstance(value, Mapping) and "values" in value):
-        return "<values>"
+        return "\0values"
     is_range = isinstance(value, Mapping) and not {"min", "max", "distribution"}.isdisjoint(value)
-    return "<range>" if is_range or isinstance(value, Range) else None
+    return "\0range" if is_range or isinstance(value, Range) else None
 
 
 ParameterSpec = Annotated[
-    Annotated[Values, Tag("<values>")] | Annotated[Range, Tag("<range>")],
+    Annotated[Values, Tag("\0values")] | Annotated[Range, Tag("\0range")],
     Discriminator(_parameter_kind),
 ]
 
@@ -241,7 +241,7 @@ class SearchSpec(_Section):
 
     method: Literal["grid", "random"] = "grid"
     num_variants: PositiveInt | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict)
 
     @field_validator("parameters")
