@@ -4,7 +4,7 @@
 
 Ray is real and has many nodes on this machine, whose GPUs are numbers only. Plan, packs, tasks,
 results, files, statistics and report are real; the training, which returns made-up results, and
-the saved model are not. Each size runs in a driver process of its own, whose peak memory is its own.
+the saved model are not. Each size runs in a driver process of its own, to measure its memory.
 """
 
 import argparse

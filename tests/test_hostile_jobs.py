@@ -30,6 +30,14 @@ resources: {gpus: auto, cpus: 1, max_trials_per_pack: auto, max_retries: 2, stal
 """
 _SECONDS = 5  # a job file is answered in a moment; this is what a hang is
 
+_NASTY = ["", "../../etc", "/", ".", "..", "a/b", "a\nb", "a\0b", "a b", "$(reboot)", "`id`", "-rf"]
+_NASTY += ["module:function", "a\0.py:f", "~/x.py:f", "os:system", "trialrun.models:mlp", "x" * 300]
+_NASTY += ["{{ name }}", "<script>", "%s%n", "\u202e", "\ud800", "none", "auto", "nan", "val_loss"]
+_WORDS = """
+name data model training seeds search select resources generator builder args units optimizer
+learning_rate parameters training.learning_rate model.args.units data.generator values min max
+training.optimizer.name distribution num_variants method metric epochs
+"""
 _scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -37,11 +45,7 @@ _scalars = st.one_of(
     st.integers(min_value=2**30, max_value=2**70),
     st.floats(),
     st.text(max_size=20),
-    st.sampled_from(
-        ["", "../../etc", "/", ".", "..", "a/b", "a\nb", "a\0b", "a b", "$(reboot)", "`id`", "-rf"]
-        + ["module:function", "a\0.py:f", "~/x.py:f", "os:system", "trialrun.models:mlp", "x" * 300]
-        + ["{{ name }}", "<script>", "%s%n", "\u202e", "\ud800", "none", "auto", "nan", "val_loss"]
-    ),
+    st.sampled_from(_NASTY),
 )
 _values = st.recursive(
     _scalars,
@@ -50,15 +54,7 @@ _values = st.recursive(
     ),
     max_leaves=12,
 )
-_keys = st.one_of(
-    st.sampled_from(
-        ["name", "data", "model", "training", "seeds", "search", "select", "resources"]
-        + ["generator", "builder", "args", "units", "optimizer", "learning_rate", "parameters"]
-        + ["training.learning_rate", "model.args.units", "data.generator", "training.optimizer.name"]
-        + ["values", "min", "max", "distribution", "num_variants", "method", "metric", "epochs"]
-    ),
-    st.text(string.printable, max_size=10),
-)
+_keys = st.one_of(st.sampled_from(_WORDS.split()), st.text(string.printable, max_size=10))
 
 
 def check(path: Path, text: bytes) -> None:
@@ -175,9 +171,7 @@ HOSTILE = {
     "four billion seeds": ("name: a\nseeds: 4294967296", "at most 10,000,000 trials"),
     "a grid without an end": (
         "name: a\nsearch: {parameters: {"
-        + ", ".join(
-            f"model.args.a{n}: {{values: {list(range(50))}}}" for n in range(10)
-        )
+        + ", ".join(f"model.args.a{n}: {{values: {list(range(50))}}}" for n in range(10))
         + "}}\nmodel: {builder: 'trialrun.models:mlp'}",
         "at most 10,000,000 trials",
     ),
@@ -230,7 +224,9 @@ def test_what_is_no_file_is_refused(tmp_path, make, expected):
     assert expected in finished.stderr
 
 
-@pytest.mark.parametrize("override", ["." * 500 + "=1", "a" * 9 + ".b" * 99 + "=1", "name=[[[[", "="])
+@pytest.mark.parametrize(
+    "override", ["." * 500 + "=1", "a" * 9 + ".b" * 99 + "=1", "name=[[[[", "="]
+)
 def test_a_hostile_override_is_refused(path, override):
     path.write_text("name: a")
     finished = call("plan", path, "--set", override)

@@ -71,9 +71,8 @@ def read_document(path: Path) -> Document:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise InputError(
-                f"{path}: a job file has at most {_MAX_BYTES >> 20} MiB, this has {size / 2**20:.1f}"
-            )
+            limit = f"a job file has at most {_MAX_BYTES >> 20} MiB"
+            raise InputError(f"{path}: {limit}, this has {size / 2**20:.1f}")
         if not path.is_file() and not path.is_dir():
             raise InputError(f"{path}: this is no regular file; expected a YAML file")
         text = path.read_text(encoding="utf-8-sig")
