@@ -29,7 +29,7 @@ ROOMS = {
     "plan": ["plan", "packing"],
     "results": ["results"],
     "datasets": ["datasets", "generated", "arrays"],
-    "models": ["models"],
+    "models": ["models", "untrusted"],
     "training": ["training"],
     "cluster": ["cluster"],
     "store": ["store", "records", "files", "lease"],

@@ -297,7 +297,9 @@ model = keras.models.load_model("{files.model_keras.name}")
 ```
 
 From raw input, through the saved preprocessing: `trialrun predict RUN --input FILE.csv`.
-Load model files only from people you trust: a model file can run code.
+
+A model file from somebody else can run code when Keras loads it. `trialrun.load_model` looks first,
+and refuses what is neither Keras's own nor registered by your program.
 """
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trialrun.errors import InputError
 from trialrun.job import ModelSpec, TrainingSpec
 from trialrun.references import load_function, portable_reference
+from trialrun.untrusted import check_model_file
 
 if TYPE_CHECKING:
     import keras
@@ -119,18 +120,27 @@ def load_model(path: str | Path) -> "keras.Model":
     `keras.models.load_model` of Keras 3.15 builds the optimizer of an HDF5 file for no variables
     and then drops its saved state with a warning. Here the state is put back.
 
+    The file is looked at first (`trialrun.untrusted`): one that names anything but Keras's own
+    classes and those that you registered yourself is refused.
+
     Args:
-        path: A `.h5` or `.keras` file. Load only files you trust: they can run code.
+        path: A `.h5` or `.keras` file.
+
+    Raises:
+        InputError: It is no model file, or a model that could run its author's code.
     """
     import keras
 
+    check_model_file(Path(path))
     model = keras.models.load_model(path)
     if Path(path).suffix == ".h5" and model.compiled:
         optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
         optimizer.build(model.trainable_variables)
-        for variable, array in zip(optimizer.variables, _saved_optimizer(Path(path)), strict=True):
-            variable.assign(array)
-        model.optimizer = optimizer
+        saved = _saved_optimizer(Path(path))
+        if len(saved) == len(optimizer.variables):  # else the model was never trained
+            for variable, array in zip(optimizer.variables, saved, strict=True):
+                variable.assign(array)
+            model.optimizer = optimizer
     return model
 
 
@@ -139,7 +149,9 @@ def _saved_optimizer(path: Path) -> list[Any]:
     import h5py  # comes with Keras
 
     with h5py.File(path) as file:
-        group = file["optimizer_weights"]
+        group = file.get("optimizer_weights")
+        if group is None:
+            return []
         return [group[name][()] for name in group.attrs["weight_names"]]
 
 

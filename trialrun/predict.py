@@ -77,9 +77,10 @@ def _best_files(run: RunFolder) -> BestFiles:
 def load_best_model(files: BestFiles) -> "keras.Model":
     """The whole model in Keras's native format, compiled, ready to go on training."""
     with _quiet_stderr():
-        import keras
+        import keras  # noqa: F401
+    from trialrun.models import load_model
 
-    return keras.models.load_model(files.model_keras)
+    return load_model(files.model_keras)
 
 
 @contextlib.contextmanager
