@@ -1,11 +1,12 @@
 """The command line with everything real but the training and the saved model, which are made up.
 
 Results are what seed and learning rate say, so that two runs can be compared to the last digit. A
-pack takes half a second, in epochs, with checkpoints; a variant with momentum 1 kills its worker.
+pack takes half a second, in epochs, with checkpoints.
 """
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -17,9 +18,12 @@ import numpy as np
 import trialrun.cluster
 import trialrun.driver
 from trialrun.cli import main
+from trialrun.errors import OutOfMemory
 from trialrun.files import write_text
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult, TrialState
 
+# Values of data.args.num_test_older_with, and what they bring about.
+KILLS_ITS_WORKER, TOO_LARGE, RAISES = 7, 8, 9
 SECONDS_PER_EPOCH = float(os.environ.get("MADE_UP_SECONDS_PER_EPOCH", "0.1"))
 
 
@@ -32,9 +36,13 @@ def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH
     if task.checkpoint:
         state = task.checkpoint.trainable[0].copy()
     for epoch in range(first + 1, num_epochs + 1):
-        poisonous = [t for t in trials if t.variant.data.args.get("num_test_older_with") == 7]
-        if any(trial.seed == 1 for trial in poisonous):
+        trouble = trials[0].variant.data.args.get("num_test_older_with")
+        if trouble == KILLS_ITS_WORKER and any(trial.seed == 1 for trial in trials):
             os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == TOO_LARGE and len(trials) > 3:
+            raise OutOfMemory("GPU 0 is out of memory: RESOURCE_EXHAUSTED: 1 TiB")
+        if trouble == RAISES and any(trial.seed == 1 for trial in trials):
+            raise ZeroDivisionError("the layer of patient 1")
         time.sleep(seconds_per_epoch)
         state[:, 1] += 1
         yield Progress(task.pack.pack_id, epoch * len(trials), 0.5)
@@ -97,6 +105,8 @@ class MadeUpExport:
 
 
 if __name__ == "__main__":
+    if limit := os.environ.get("MADE_UP_MAX_FILE_BYTES"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     # Defined in the main module, so that workers get it by value.
     real = trialrun.cluster.run_packs
     trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)

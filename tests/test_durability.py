@@ -8,6 +8,7 @@ that of a run that nobody disturbed.
 import json
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from commands import Command
+from made_up_driver import KILLS_ITS_WORKER, RAISES, TOO_LARGE
 from ray_nodes import RayNodes
 
 JOB = """
@@ -123,10 +125,17 @@ def test_no_trial_is_lost(tmp_path, nodes, fault, moment):
     run.assert_whole()
 
 
-def test_a_poisonous_trial_is_reported_alone_and_its_neighbours_complete(tmp_path, nodes):
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [(KILLS_ITS_WORKER, "WorkerCrashed"), (RAISES, "ZeroDivisionError: the layer of patient 1")],
+)
+def test_a_poisonous_trial_is_reported_alone_and_its_neighbours_complete(
+    tmp_path, nodes, trouble, error
+):
     nodes.make_whole()
     job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 8, max_retries: 1")
-    run = DurableRun(tmp_path / "home", f"{job}data: {{args: {{num_test_older_with: 7}}}}\n")
+    job += f"data: {{args: {{num_test_older_with: {trouble}}}}}\n"
+    run = DurableRun(tmp_path / "home", job)
     finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish()
     assert finished.code == 1, finished
     trials = pd.concat(map(pd.read_parquet, (run.folder / "trials").iterdir()))
@@ -134,7 +143,34 @@ def test_a_poisonous_trial_is_reported_alone_and_its_neighbours_complete(tmp_pat
     failed = trials[trials["status"] == "failed"]
     assert sorted(failed["variant_id"]) == ["v00", "v01"]
     assert set(failed["seed"]) == {1}
-    assert all("WorkerCrashed" in error for error in failed["error"])
+    assert all(error in text for text in failed["error"])
+
+
+def test_a_pack_that_does_not_fit_into_memory_is_halved_and_the_size_is_kept(tmp_path, nodes):
+    nodes.make_whole()
+    job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")
+    job += f"data: {{args: {{num_test_older_with: {TOO_LARGE}}}}}\n"
+    run = DurableRun(tmp_path / "home", job)
+    finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
+    sizes = [pq.read_table(part).num_rows for part in (run.folder / "trials").iterdir()]
+    assert sorted(sizes) == [3, 3, 3, 3]
+    assert "is out of memory" in (run.folder / "run.log").read_text()
+
+
+def test_a_disk_that_is_full_loses_nothing(tmp_path, nodes):
+    """No file may grow beyond a few kilobytes: checkpoints fit, parts do not."""
+    nodes.make_whole()
+    run = DurableRun(tmp_path / "home")
+    finished = run.begin(nodes.address, MADE_UP_MAX_FILE_BYTES="3000").finish()
+    assert finished.code == 1, finished
+    assert re.search(r"part-p\d+.parquet: cannot be written: .*File too large", finished.stderr)
+    assert f"trialrun resume {run.folder}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    finished = run.resume(nodes.address).finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])

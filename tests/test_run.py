@@ -604,3 +604,48 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     refused = call("predict", folder, "--input", os.devnull)
     assert refused.code == 2
     assert "has no best model" in refused.stderr
+
+    if engine == "fused":  # 200 epochs are not over within the grace; a fit of one is
+        assert list((folder / "checkpoints").iterdir())
+    recorded = trials.drop(columns="status")
+    resumed = Command(tmp_path, "resume", folder)
+    finished = resumed.finish()
+    assert finished.code == 0, finished
+    assert resumed.survivors() == {}
+    trials = trialrun.open_run(folder).trials
+    assert len(trials) == 40
+    assert set(trials["status"]) == {"completed"}
+    kept = trials.set_index("trial_id").loc[recorded["trial_id"], "val_loss"]
+    assert list(kept) == list(recorded["val_loss"])  # what was finished stays as it was
+    assert sum(pq.read_table(part).num_rows for part in (folder / "trials").iterdir()) == 40
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_run_whose_driver_was_killed_ends_as_if_nothing_had_happened(tmp_path, small_run):
+    overrides = ["seeds=4", "training.epochs=2", "resources.max_trials_per_pack=4"]
+    options = [word for override in overrides for word in ("--set", override)]
+    runs = tmp_path / "runs"
+    command = Command(tmp_path, "run", REFERENCE_JOB, *options, "--runs-dir", runs)
+    command.wait_for(lambda: any(runs.glob("*/*/trials/part-*.parquet")))
+    command.process.kill()
+    command.finish()
+    assert command.survivors() == {}
+    [folder] = runs.glob("*/*")
+    finished = Command(tmp_path, "resume", folder).finish()
+    assert finished.code == 0, finished
+    run, undisturbed = trialrun.open_run(folder), small_run.api
+    assert list(run.trials["trial_id"]) == list(undisturbed.trials["trial_id"])
+    for name in ("train_loss", "val_loss", "test_loss", "test_accuracy"):
+        np.testing.assert_allclose(run.trials[name], undisturbed.trials[name], atol=1e-5)
+    assert run.best.trial_id == undisturbed.best.trial_id
+    assert list(run.variants["variant_id"]) == list(undisturbed.variants["variant_id"])
+
+    before = run.trials
+    more = Command(tmp_path, "run", REFERENCE_JOB, *options, "--set", "seeds=5", "--resume", folder)
+    finished = more.finish()
+    assert finished.code == 0, finished
+    trials = trialrun.open_run(folder).trials
+    assert sorted(set(trials["seed"])) == [0, 1, 2, 3, 4]
+    assert len(trials) == 15
+    old = trials[trials["seed"] < 4].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old, before)

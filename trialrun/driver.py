@@ -25,7 +25,7 @@ from trialrun.aggregate import (
     variant_rows,
 )
 from trialrun.datasets import check_data
-from trialrun.errors import ExportError, HeadLost, InputError
+from trialrun.errors import ExportError, FileError, HeadLost, InputError
 from trialrun.export import ExportProcess
 from trialrun.files import reading, write_json
 from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts, kill_descendants
@@ -144,6 +144,9 @@ def run_job(
         except HeadLost as error:
             _log.error("%s", error)
             interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
+        except FileError as error:
+            hint = f"What was finished is safe; go on with: trialrun resume {run.path}"
+            raise FileError(f"{error}\n{hint}") from error
         progress.say("writing the report")
         work.timings_s["total"] = time.perf_counter() - started
         return _finish(work, model_summary, interrupted)

@@ -8,6 +8,7 @@ TrialrunError
 ├── DeviceError       a task sees other devices than the ones it was given
 ├── ClusterError      Ray cannot be started or reached
 │   └── HeadLost      ... any more; what was finished is in the run folder
+├── FileError         the file system refuses: no space, no permission
 ├── RunLost           another driver has taken over the run folder
 └── ExportError       a saved model does not give the predictions of the trained one
 """
@@ -43,6 +44,10 @@ class ClusterError(TrialrunError):
 
 class HeadLost(ClusterError):  # noqa: N818 - what happened
     """The head of the Ray cluster is gone while packs were trained. `resume` goes on elsewhere."""
+
+
+class FileError(TrialrunError):
+    """A file cannot be written or read. The message names it, and what the system says."""
 
 
 class RunLost(TrialrunError):  # noqa: N818 - what happened

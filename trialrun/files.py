@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trialrun.errors import TrialrunError
+from trialrun.errors import FileError
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        TrialrunError: The file system refuses.
+        FileError: The file system refuses.
     """
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
@@ -39,7 +39,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
-        raise TrialrunError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # it was renamed, or the folder is what is wrong
             temporary.unlink()
@@ -89,9 +89,9 @@ def reading(path: Path) -> Iterator[None]:
     """Names the file in whatever goes wrong while it is read.
 
     Raises:
-        TrialrunError: The block met a file that is missing, torn or of another kind.
+        FileError: The block met a file that is missing, torn or of another kind.
     """
     try:
         yield
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise TrialrunError(f"{path}: cannot be read: {error}") from error
+        raise FileError(f"{path}: cannot be read: {error}") from error

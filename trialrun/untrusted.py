@@ -16,8 +16,8 @@ from typing import Any
 from trialrun.errors import InputError
 
 # How Keras writes values that are no objects of classes: tensors, tuples, bytes.
-_VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__slice__")
-_VALUES += ("__ellipsis__", "__typespec__")
+_VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__slice__"}
+_VALUES |= {"__ellipsis__", "__typespec__"}
 _CONFIG_KEYS = ("model_config", "training_config")
 
 
@@ -79,9 +79,9 @@ def _is_known(named: dict[str, Any]) -> bool:
         return True
     if {name, named.get("registered_name")} & keras.saving.get_custom_objects().keys():
         return True
-    homes = (keras.layers, keras.models, keras.initializers, keras.regularizers, keras.losses)
-    homes += (keras.constraints, keras.optimizers, keras.metrics, keras.dtype_policies)
-    homes += (keras.optimizers.schedules, keras.random)
+    homes = [keras.layers, keras.models, keras.initializers, keras.regularizers, keras.losses]
+    homes += [keras.constraints, keras.optimizers, keras.metrics, keras.dtype_policies]
+    homes += [keras.optimizers.schedules, keras.random]
     if name == "function":
         functions = (keras.activations, keras.losses, keras.metrics)
         is_plain = isinstance(named.get("config"), str)

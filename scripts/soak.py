@@ -1,0 +1,187 @@
+"""Breaks runs at random moments, goes on with them, and compares them with undisturbed ones.
+
+    scripts/soak [--minutes N] [--kills N] [--seed N]
+
+For `--minutes`, real runs on embedded Ray: their driver or a worker is killed (-9), or the driver
+told to stop, at a random moment, again and again until `trialrun resume` ends well; then the trials
+must be those of an undisturbed run. Then `--kills` drivers of made-up runs on a Ray of two nodes,
+each killed at a random moment of its life and looked at: no torn file, no trial twice, and after
+one resume the whole result. Prints counts; exits with 1 when anything was lost.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import pandas as pd  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+from ray_nodes import RayNodes  # noqa: E402
+from test_durability import DurableRun  # noqa: E402
+
+from trialrun import open_run  # noqa: E402
+
+JOB = ROOT / "jobs" / "medical_trial.yaml"
+OVERRIDES = {
+    "seeds": "12",
+    "training.epochs": "60",
+    "training.checkpoint_every": "6",
+    "resources.max_trials_per_pack": "6",
+    "resources.grace_s": "5",
+}
+METRICS = ["train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+TOLERANCE = 1e-4  # of a metric, between packs of other sizes
+
+
+class Soak:
+    """Counts what was tried, and what went wrong."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.counts: Counter[str] = Counter()
+        self.problems: list[str] = []
+
+    def real_runs(self, minutes: float) -> None:
+        """Real runs, broken until they end, for so many minutes."""
+        deadline = time.monotonic() + 60 * minutes
+        began = time.monotonic()
+        runs_dir = self.folder / "undisturbed"
+        options = [word for item in OVERRIDES.items() for word in ("--set", "=".join(item))]
+        command = ["run", str(JOB), *options, "--runs-dir"]
+        code = self._trialrun([*command, str(runs_dir)]).wait()
+        seconds = time.monotonic() - began
+        [expected] = runs_dir.glob("*/*")
+        self._note(code == 0, f"the undisturbed run ended with {code}")
+        while time.monotonic() < deadline:
+            self.counts["real runs"] += 1
+            runs_dir = self.folder / f"run{self.counts['real runs']}"
+            process = self._trialrun([*command, str(runs_dir)])
+            while True:
+                self._break(process, self.rng.uniform(0, 1.2 * seconds))
+                code = process.wait()
+                found = list(runs_dir.glob("*/*/job.yaml"))
+                if code == 0:
+                    break
+                arguments = [*command, str(runs_dir)]
+                if found:
+                    self.counts["resumes"] += 1
+                    arguments = ["resume", str(found[0].parent)]
+                process = self._trialrun(arguments)
+            self._compare(found[0].parent, expected)
+
+    def _trialrun(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        log = (self.folder / "soak.log").open("ab")
+        return subprocess.Popen(
+            [sys.executable, "-m", "trialrun", *arguments], cwd=ROOT, stdout=log, stderr=log
+        )
+
+    def _break(self, process: subprocess.Popen[bytes], delay_s: float) -> None:
+        """Kills the driver or a worker, or sends a signal; or comes too late."""
+        try:
+            process.wait(delay_s)
+        except subprocess.TimeoutExpired:
+            how = self.rng.choice(["kill driver", "kill worker", "SIGTERM", "SIGINT", "SIGUSR1"])
+            self.counts[how] += 1
+            if how == "kill driver":
+                process.kill()
+            elif how == "kill worker":
+                for pid in _workers(process.pid)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+            else:
+                process.send_signal(getattr(signal, how))
+
+    def _compare(self, folder: Path, expected: Path) -> None:
+        """Every trial once, and the numbers of the undisturbed run."""
+        parts = [pq.read_table(part).to_pandas() for part in (folder / "trials").iterdir()]
+        recorded = pd.concat(parts)
+        self._note(recorded["trial_id"].is_unique, f"{folder}: a trial is there twice")
+        ours, theirs = open_run(folder).trials, open_run(expected).trials
+        same = list(ours["trial_id"]) == list(theirs["trial_id"])
+        self._note(same, f"{folder}: has other trials than {expected}")
+        worst = (ours[METRICS] - theirs[METRICS]).abs().to_numpy().max()
+        self._note(worst <= TOLERANCE, f"{folder}: metrics differ by {worst:.2g}")
+        winner = open_run(folder).best.trial_id == open_run(expected).best.trial_id
+        self._note(winner, f"{folder}: has another winner")
+        self.counts["trials compared"] += len(ours)
+
+    def kills(self, number: int) -> None:
+        """Made-up runs, each killed once at a random moment."""
+        with RayNodes() as nodes:
+            for index in range(number):
+                run = DurableRun(self.folder / f"kill{index}")
+                command = run.begin(nodes.address)
+                time.sleep(self.rng.uniform(1.5, 6.0))
+                command.process.kill()
+                command.finish()
+                self.counts["drivers killed"] += 1
+                if not list((run.home / "runs").glob("*/*/job.yaml")):
+                    self.counts["... before there was a run"] += 1
+                    continue
+                self.counts["... folders looked at"] += 1
+                for part in run.folder.glob("*/part-*.parquet"):
+                    pq.read_table(part)
+                if (run.folder / "summary.json").exists():
+                    self.counts["... of runs that had ended"] += 1
+                finished = run.resume(nodes.address).finish()
+                self._note(finished.code == 0, f"{run.folder}: {finished}")
+                try:
+                    run.assert_whole()
+                except AssertionError as error:
+                    self._note(False, f"{run.folder}: {error}")
+
+    def _note(self, is_good: Any, problem: str) -> None:
+        self.counts["checks"] += 1
+        if not is_good:
+            self.problems.append(problem)
+            print(f"LOST: {problem}", file=sys.stderr, flush=True)
+
+
+def _workers(driver: int) -> list[int]:
+    """Ray's worker processes beneath a driver."""
+    parents, lines = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(stat[1])
+            lines[int(folder.name)] = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+    found = []
+    for pid, line in lines.items():
+        ancestor = pid
+        while ancestor in parents and ancestor != driver:
+            ancestor = parents[ancestor]
+        if ancestor == driver and line.startswith(b"ray::"):
+            found.append(pid)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        soak = Soak(args.seed, Path(folder))
+        soak.real_runs(args.minutes)
+        soak.kills(args.kills)
+    for name, count in soak.counts.items():
+        print(f"{count:6} {name}")
+    print(f"{len(soak.problems):6} lost")
+    return bool(soak.problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
