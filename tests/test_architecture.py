@@ -32,12 +32,12 @@ ROOMS = {
     "models": ["models", "untrusted"],
     "training": ["training"],
     "cluster": ["cluster"],
-    "store": ["store", "records", "files", "lease"],
+    "store": ["store", "kept", "records", "files", "lease"],
     "statistics": ["statistics"],
     "aggregate": ["aggregate", "grid", "selection"],
     "export": ["export", "predict"],
     "report": ["report"],
-    "driver": ["driver", "interrupts", "progress", "resume"],
+    "driver": ["driver", "environment", "interrupts", "progress", "resume"],
     "api": ["api", "__init__"],
     "cli": ["cli", "__main__"],
 }
@@ -275,10 +275,17 @@ def made_up_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         (["run", "jobs/medical_trial.yaml", "--set", "training.optimiser=adam"], 2),
         (["run", "jobs/medical_trial.yaml", "--set", "data.args={num_train_older_with: -1}"], 2),
         (["show", "jobs"], 2),
+        (["resume", "jobs"], 2),
+        (["run", "jobs/medical_trial.yaml", "--resume", "jobs"], 2),
     ],
 )
 def test_what_needs_no_training_loads_neither_tensorflow_nor_ray(arguments, code):
     assert _exit_code_and_heavy_modules(*arguments) == (code, [])
+
+
+def test_another_job_is_refused_without_tensorflow_and_ray(made_up_run):
+    arguments = ["run", "jobs/medical_trial.yaml", "--resume", made_up_run.path]
+    assert _exit_code_and_heavy_modules(*arguments) == (2, [])
 
 
 @pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["report"]])

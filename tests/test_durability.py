@@ -204,11 +204,31 @@ def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path):
     assert command.finish().code == 75
     assert time.monotonic() - began < 5
     assert command.survivors() == {}
-    assert not list(Path("/tmp").glob(f"trialrun-ray-{command.process.pid}-*"))
+    assert not list(Path("/tmp").glob(f"trialrun-{command.process.pid}-*"))
     again = run.resume()
     again.wait_for(lambda: run.has_reached("while packs run"))
     again.interrupt()
     assert again.finish().code == 130
+
+
+def test_when_ray_dies_beneath_the_driver_no_trial_is_blamed(tmp_path):
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="0.3")
+    command.wait_for(lambda: run.has_reached("while packs run"))
+    [raylet] = [pid for pid, line in command.descendants().items() if "/raylet/raylet" in line]
+    os.kill(raylet, signal.SIGKILL)
+    finished = command.finish()
+    assert finished.code == 75, finished
+    assert "Traceback" not in finished.stderr
+    assert command.survivors() == {}
+    assert [
+        part
+        for part in (run.folder / "trials").glob("*")
+        if "failed" in str(pq.read_table(part)["status"].to_pylist())
+    ] == []
+    finished = run.resume().finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
 
 
 def test_two_drivers_never_work_on_one_run(tmp_path, nodes):

@@ -422,9 +422,9 @@ def test_a_state_comes_back_with_its_arrays_in_order(folder):
     for index, variant in enumerate(variants):
         trial = completed(variant, 5, pack_id=f"p00{index}")
         state = state_of(trial, ml_dtypes.bfloat16)
-        folder.write_states(PackResult(trial.pack_id, (trial,), {variant.variant_id: state}))
+        folder.kept.write_states(PackResult(trial.pack_id, (trial,), {variant.variant_id: state}))
     written = state_of(completed(variants[0], 5), ml_dtypes.bfloat16)
-    read = folder.read_state(written.trial_id)
+    read = folder.kept.read_state(written.trial_id)
     assert (read.trial_id, read.seed) == (written.trial_id, 5)
     assert read.non_trainable == ()
     for group in ("trainable", "optimizer"):
@@ -437,21 +437,21 @@ def test_a_state_comes_back_with_its_arrays_in_order(folder):
 def test_a_state_keeps_more_arrays_than_ten_in_order(folder):
     trial = completed(learning_rates(1e-3)[0], 0)
     many = replace(state_of(trial), trainable=tuple(np.array(number) for number in range(25)))
-    folder.write_states(PackResult("p000", (trial,), {"v00": many}))
-    read = folder.read_state(many.trial_id)
+    folder.kept.write_states(PackResult("p000", (trial,), {"v00": many}))
+    read = folder.kept.read_state(many.trial_id)
     assert [int(array) for array in read.trainable] == list(range(25))
 
 
 def test_a_state_that_was_not_kept_is_missed_by_name(folder):
     trial = completed(learning_rates(1e-3)[0], 0)
-    folder.write_states(PackResult("p000", (trial,), {"v00": state_of(trial)}))
+    folder.kept.write_states(PackResult("p000", (trial,), {"v00": state_of(trial)}))
     with pytest.raises(TrialrunError, match=r"states: holds no state of trial 0123"):
-        folder.read_state("0123")
-    folder.limit_states(1 << 20)
-    assert folder.has_state(trial.trial.trial_id)
-    folder.limit_states(100)
-    assert not folder.states_dir.exists()
-    assert not folder.has_state(trial.trial.trial_id)
+        folder.kept.read_state("0123")
+    folder.kept.limit_states(1 << 20)
+    assert folder.kept.has_state(trial.trial.trial_id)
+    folder.kept.limit_states(100)
+    assert not folder.kept.states_dir.exists()
+    assert not folder.kept.has_state(trial.trial.trial_id)
 
 
 # Checkpoints --------------------------------------------------------------------------------------
@@ -473,10 +473,10 @@ def checkpoint_of(trials, *, pack_id="p000", epochs=3):
 def test_a_checkpoint_comes_back_for_the_whole_pack_and_for_its_halves(folder):
     trials = [trial_of(learning_rates(1e-3)[0], seed) for seed in range(4)]
     written = checkpoint_of(trials)
-    folder.write_checkpoint(written)
+    folder.kept.write_checkpoint(written)
     for pack_id, places in (("p000", [0, 1, 2, 3]), ("p000b", [2, 3]), ("p000ba", [2])):
         pack = Pack(pack_id, "s", tuple(trials[place] for place in places))
-        read = folder.read_checkpoint(pack)
+        read = folder.kept.read_checkpoint(pack)
         assert read.trial_ids == tuple(trial.trial_id for trial in pack.trials)
         np.testing.assert_array_equal(read.epochs, written.epochs[places])
         np.testing.assert_array_equal(read.history["loss"], written.history["loss"][places])
@@ -484,10 +484,10 @@ def test_a_checkpoint_comes_back_for_the_whole_pack_and_for_its_halves(folder):
             for array, other in zip(getattr(read, name), getattr(written, name), strict=True):
                 assert array.dtype == other.dtype
                 np.testing.assert_array_equal(array, other[places])
-    assert folder.read_checkpoint(Pack("p001", "s", tuple(trials))) is None
+    assert folder.kept.read_checkpoint(Pack("p001", "s", tuple(trials))) is None
     assert folder.next_pack_number() == 1
-    folder.remove_checkpoint("p000")
-    assert folder.read_checkpoints() == []
+    folder.kept.remove_checkpoint("p000")
+    assert folder.kept.read_checkpoints() == []
 
 
 # Broken and foreign files -------------------------------------------------------------------------
@@ -528,22 +528,22 @@ def test_a_broken_part_is_set_aside_with_its_pair_and_the_others_stay(tmp_path, 
 
 def test_a_broken_state_or_checkpoint_is_set_aside(folder):
     trial = completed(learning_rates(1e-3)[0], 0)
-    folder.write_states(PackResult("p000", (trial,), {"v00": state_of(trial)}))
-    folder.write_checkpoint(checkpoint_of([trial.trial]))
+    folder.kept.write_states(PackResult("p000", (trial,), {"v00": state_of(trial)}))
+    folder.kept.write_checkpoint(checkpoint_of([trial.trial]))
     assert folder.set_aside_broken() == []
-    for path in (*folder.states_dir.iterdir(), *folder.checkpoints_dir.iterdir()):
+    for path in (*folder.kept.states_dir.iterdir(), *folder.kept.checkpoints_dir.iterdir()):
         cut_in_the_middle(path)
     assert len(folder.set_aside_broken()) == 2
-    assert not folder.has_state(trial.trial.trial_id)
-    assert folder.read_checkpoints() == []
+    assert not folder.kept.has_state(trial.trial.trial_id)
+    assert folder.kept.read_checkpoints() == []
 
 
 def test_a_state_cannot_run_code(folder):
     trial = completed(learning_rates(1e-3)[0], 0)
     pickled = replace(state_of(trial), trainable=(np.array([{}], object),))
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        folder.write_states(PackResult("p000", (trial,), {"v00": pickled}))
-    assert not list(folder.states_dir.iterdir())
+        folder.kept.write_states(PackResult("p000", (trial,), {"v00": pickled}))
+    assert not list(folder.kept.states_dir.iterdir())
 
 
 def test_the_run_folder_is_at_hand_without_pandas_and_pyarrow():

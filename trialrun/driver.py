@@ -1,20 +1,16 @@
 """The story of a run, from a job to the best model. Needs no TensorFlow in this process."""
 
-import json
 import logging
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trialrun.aggregate import (
     Leaderboard,
@@ -25,9 +21,10 @@ from trialrun.aggregate import (
     variant_rows,
 )
 from trialrun.datasets import check_data
-from trialrun.errors import ExportError, FileError, HeadLost, InputError
+from trialrun.environment import write_environment
+from trialrun.errors import ClusterLost, ExportError, FileError, InputError
 from trialrun.export import ExportProcess
-from trialrun.files import reading, write_json
+from trialrun.files import write_json
 from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts, kill_descendants
 from trialrun.job import DataSpec, LoadedJob, dump_job
 from trialrun.lease import Lease, hold
@@ -36,7 +33,7 @@ from trialrun.plan import Pack, Trial, plan_trials
 from trialrun.progress import ProgressLine
 from trialrun.records import parameter_kinds
 from trialrun.results import Checkpoint, PackResult, Progress
-from trialrun.resume import missing_trials, packs_with_checkpoints, source_digests
+from trialrun.resume import missing_trials, packs_with_checkpoints
 from trialrun.store import RunFolder
 from trialrun.training import PackTask
 
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_DATA_CHECKS = 10
-_PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "numpy", "scikit-learn", "pandas", "pyarrow")
 # A thousand devices are heard every five seconds, two every fifth of one.
 _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
@@ -141,7 +137,7 @@ def run_job(
             if error.code != signal.SIGTERM:
                 raise
             interrupted = Interrupted(EXIT_INTERRUPTED)
-        except HeadLost as error:
+        except ClusterLost as error:
             _log.error("%s", error)
             interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
         except FileError as error:
@@ -212,7 +208,7 @@ def _connect(
         cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
     work.interrupts.before_exit = remove_temporary_folders
     work.interrupts.install()
-    write_json(work.run.environment_file, _environment(work, cluster, command))
+    write_environment(work.run, work.loaded, cluster.describe(), command)
     return cluster
 
 
@@ -227,10 +223,10 @@ class _PackListener:
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()
-        self._work.run.write_checkpoint(checkpoint)
+        self._work.run.kept.write_checkpoint(checkpoint)
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
-        return self._work.run.read_checkpoint(pack)
+        return self._work.run.kept.read_checkpoint(pack)
 
     def should_stop(self) -> bool:
         return self._work.interrupts.requested
@@ -242,7 +238,7 @@ def _train_missing(
     """Trains packs of trials; each pack's results are in the run folder before they count."""
     run, job = work.run, work.loaded.spec
     kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in trials}.values()))
-    begun, fresh = packs_with_checkpoints(run.read_checkpoints(), missing)
+    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing)
     packs = begun + list(
         make_packs(
             job,
@@ -258,14 +254,14 @@ def _train_missing(
     with work.interrupts.gracefully():
         for result in _run_packs(work, packs, cluster):
             work.lease.check()
-            run.write_states(result)
+            run.kept.write_states(result)
             run.write_pack(result, kinds)
-            run.remove_checkpoint(result.pack_id)
+            run.kept.remove_checkpoint(result.pack_id)
             work.progress.finish(result)
             if result.is_input_error:
                 num_wrong += len(result.trials)
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
-    run.remove_checkpoints()
+    run.kept.remove_checkpoints()
     if num_wrong == len(trials):  # nothing could be trained: the job is wrong, not the run
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
 
@@ -310,7 +306,7 @@ def _best_without_state(work: _Work, leaderboard: Leaderboard | None) -> str | N
     if leaderboard is None or leaderboard.selection is None:
         return None
     best = leaderboard.selection.trial_id
-    return None if work.run.has_state(best) else best
+    return None if work.run.kept.has_state(best) else best
 
 
 def _export(exporter: ExportProcess, work: _Work, leaderboard: Leaderboard) -> str:
@@ -344,7 +340,7 @@ def _finish(work: _Work, model_summary: str, interrupted: Interrupted | None) ->
             model_summary=model_summary,
         )
         write_json(run.summary_file, summary)
-        run.limit_states(_MAX_STATES_BYTES)
+        run.kept.limit_states(_MAX_STATES_BYTES)
         from trialrun.report import build_report
 
         build_report(run)
@@ -360,34 +356,6 @@ def _ended(run: RunFolder) -> Outcome:
     counts = summary["counts"]
     has_winner = summary["selection"] is not None
     return Outcome(run, counts["completed"], counts["failed"], has_winner)
-
-
-def _environment(work: _Work, cluster: "Cluster", command: Sequence[str]) -> dict[str, Any]:
-    """What the run runs on, for environment.json; what it ran on before is under `earlier`."""
-    loaded = work.loaded
-    git = subprocess.run(
-        ["git", "-C", str(loaded.folder), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    earlier = []
-    if work.run.environment_file.exists():
-        with reading(work.run.environment_file):
-            before = json.loads(work.run.environment_file.read_text())
-            earlier = [*before.pop("earlier", []), before]
-    return {
-        "job_file": str(loaded.path),
-        "command": list(command),
-        "git_revision": git.stdout.strip() or None,
-        "sources": source_digests(loaded),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "node": platform.node(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "ray": cluster.describe(),
-        "earlier": earlier,
-    }
 
 
 @contextmanager

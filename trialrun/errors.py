@@ -7,7 +7,7 @@ TrialrunError
 ├── CannotFuse        a pack cannot be one vectorised program; it is trained trial by trial
 ├── DeviceError       a task sees other devices than the ones it was given
 ├── ClusterError      Ray cannot be started or reached
-│   └── HeadLost      ... any more; what was finished is in the run folder
+│   └── ClusterLost   ... any more; what was finished is in the run folder
 ├── FileError         the file system refuses: no space, no permission
 ├── RunLost           another driver has taken over the run folder
 └── ExportError       a saved model does not give the predictions of the trained one
@@ -42,8 +42,8 @@ class ClusterError(TrialrunError):
     """Ray cannot be started or reached. The message says what to do."""
 
 
-class HeadLost(ClusterError):  # noqa: N818 - what happened
-    """The head of the Ray cluster is gone while packs were trained. `resume` goes on elsewhere."""
+class ClusterLost(ClusterError):  # noqa: N818 - what happened
+    """Ray's head, or its part on the driver's machine, is gone. `resume` goes on with another."""
 
 
 class FileError(TrialrunError):

@@ -135,7 +135,7 @@ def _export(
     folder = RunFolder.open(run)
     job = load_job(folder.job_file)
     settings = settings_of(job.spec, parameters)
-    state = folder.read_state(trial_id)
+    state = folder.kept.read_state(trial_id)
     splits = load_splits(settings.data, job.folder, state.seed)
     from trialrun.models import build_model, compile_model
 

@@ -331,3 +331,8 @@ def _with_dtype(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     import ml_dtypes  # comes with Keras; registers bfloat16 and its kin
 
     return array.view(getattr(ml_dtypes, dtype))
+
+
+def part_name(pack_id: str, attempt: int) -> str:
+    """Name of a pack's files without the suffix: `part-p000`, then `part-p000-1`, ..."""
+    return f"part-{pack_id}-{attempt}" if attempt else f"part-{pack_id}"

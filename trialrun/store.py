@@ -9,35 +9,29 @@ import io
 import json
 import re
 import secrets
-import shutil
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
-from trialrun.errors import InputError, TrialrunError
+from trialrun.errors import FileError, InputError, TrialrunError
 from trialrun.files import json_ready, reading, replace_atomically, write_bytes, write_text
-from trialrun.plan import Pack
+from trialrun.kept import KeptArrays, verify_arrays
 from trialrun.records import (
     HISTORY_IDENTITY,
     IDENTITY_COLUMNS,
     ParameterKind,
-    checkpoint_arrays,
-    checkpoint_from,
     history_table,
     latest_trials,
     parameters_by_variant,
-    state_arrays,
-    state_from,
+    part_name,
     trial_table,
     unite_history,
 )
-from trialrun.results import Checkpoint, PackResult, TrialState
+from trialrun.results import PackResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,16 +167,6 @@ class RunFolder:
         return self.path / "history"
 
     @property
-    def states_dir(self) -> Path:
-        """Arrays of each pack's best trials: the best model is one of them."""
-        return self.path / "states"
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        """Where the trials of packs in training stand, one file per pack."""
-        return self.path / "checkpoints"
-
-    @property
     def lease_dir(self) -> Path:
         """Which driver is at work on this run."""
         return self.path / "lease"
@@ -221,6 +205,11 @@ class RunFolder:
     def log_file(self) -> Path:
         """What the run said while it ran."""
         return self.path / "run.log"
+
+    @property
+    def kept(self) -> KeptArrays:
+        """States of the best trials, and checkpoints."""
+        return KeptArrays(self.path)
 
     def best(self, job_name: str) -> BestFiles:
         """The paths of the best model's files."""
@@ -280,7 +269,10 @@ class RunFolder:
             identity_only: Leaves out parameters, metrics and confusion matrices.
         """
         columns = list(IDENTITY_COLUMNS) if identity_only else None
-        return latest_trials([_read_part(part, columns) for part in _parts(self.trials_dir)])
+        try:
+            return latest_trials([_read_part(part, columns) for part in _parts(self.trials_dir)])
+        except FileError as error:
+            raise FileError(f"{error}\n`trialrun resume {self.path}` sets it aside") from error
 
     def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
         """One row per trial and epoch with the contract's columns, in the order of the trials.
@@ -321,75 +313,6 @@ class RunFolder:
             )
         return tuple(records.values())
 
-    def write_states(self, result: PackResult) -> None:
-        """Keeps the arrays of a pack's best trials.
-
-        Args:
-            result: What the pack gave; nothing is written if it has no `best_states`.
-        """
-        if not result.best_states:
-            return
-        name = part_name(result.pack_id, result.trials[0].attempt) + ".npz"
-        arrays = state_arrays(result.best_states.values())
-        with replace_atomically(self.states_dir / name) as temporary:
-            np.savez(temporary, allow_pickle=False, **arrays)
-
-    def read_state(self, trial_id: str) -> TrialState:
-        """The arrays of a trial that was the best of its variant in its pack.
-
-        Raises:
-            TrialrunError: No state of this trial was kept.
-        """
-        for part in sorted(self.states_dir.glob("part-*.npz"), reverse=True):
-            with reading(part), np.load(part, allow_pickle=False) as arrays:
-                if f"{trial_id}/seed" in arrays:
-                    return state_from(arrays, trial_id)
-        raise TrialrunError(f"{self.states_dir}: holds no state of trial {trial_id}")
-
-    def has_state(self, trial_id: str) -> bool:
-        """Whether `read_state` would give the arrays of a trial."""
-        try:
-            self.read_state(trial_id)
-        except TrialrunError:
-            return False
-        return True
-
-    def limit_states(self, max_bytes: int) -> None:
-        """Removes the kept arrays if they take more than `max_bytes`."""
-        if sum(path.stat().st_size for path in self.states_dir.glob("*")) > max_bytes:
-            shutil.rmtree(self.states_dir, ignore_errors=True)
-
-    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Keeps where the trials of a pack stand, in place of what was kept before."""
-        path = self.checkpoints_dir / f"{checkpoint.pack_id}.npz"
-        with replace_atomically(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **checkpoint_arrays(checkpoint))
-
-    def read_checkpoint(self, pack: Pack) -> Checkpoint | None:
-        """Where the trials of a pack stand, in its order; None if that is not known.
-
-        A half of a pack (`p003a`) may go on from the checkpoint of the whole (`p003`).
-        """
-        pack_id = pack.pack_id
-        while pack_id.startswith("p"):
-            path = self.checkpoints_dir / f"{pack_id}.npz"
-            if path.exists():
-                return _read_checkpoint(path).of_trials([trial.trial_id for trial in pack.trials])
-            pack_id = pack_id[:-1]
-        return None
-
-    def read_checkpoints(self) -> list[Checkpoint]:
-        """All checkpoints, by the name of their pack."""
-        return [_read_checkpoint(path) for path in sorted(self.checkpoints_dir.glob("*.npz"))]
-
-    def remove_checkpoint(self, pack_id: str) -> None:
-        """Removes the checkpoint of a pack, if there is one."""
-        (self.checkpoints_dir / f"{pack_id}.npz").unlink(missing_ok=True)
-
-    def remove_checkpoints(self) -> None:
-        """Removes all of them."""
-        shutil.rmtree(self.checkpoints_dir, ignore_errors=True)
-
     def set_aside_broken(self) -> list[str]:
         """Moves every file that cannot be read, or is none of ours, out of the way.
 
@@ -411,9 +334,9 @@ class RunFolder:
                 lines.append(self.set_aside(part, str(error)))
                 if history.exists():
                     self.set_aside(history, "")
-        for path in [*self.states_dir.glob("*.npz"), *self.checkpoints_dir.glob("*.npz")]:
+        for path in list(self.kept.files()):
             try:
-                _verify_arrays(path)
+                verify_arrays(path)
             except TrialrunError as error:
                 lines.append(self.set_aside(path, str(error)))
         return lines
@@ -428,10 +351,8 @@ class RunFolder:
     def next_pack_number(self) -> int:
         """The first number that no pack of this run has used."""
         names = [path.stem for path in (*_parts(self.trials_dir), *_parts(self.history_dir))]
-        names += [path.stem for path in self.states_dir.glob("part-*.npz")]
-        names = [name.removeprefix("part-") for name in names]
-        names += [path.stem for path in self.checkpoints_dir.glob("*.npz")]
-        numbers = [_NUMBER_OF_PACK.match(name) for name in names]
+        names += [path.stem for path in self.kept.files()]
+        numbers = [_NUMBER_OF_PACK.match(name.removeprefix("part-")) for name in names]
         return 1 + max((int(found[1]) for found in numbers if found), default=-1)
 
     def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -479,11 +400,6 @@ def _csv_cell(value: Any) -> Any:
     return json_ready(value)
 
 
-def part_name(pack_id: str, attempt: int) -> str:
-    """Name of a pack's files without the suffix: `part-p000`, then `part-p000-1`, ..."""
-    return f"part-{pack_id}-{attempt}" if attempt else f"part-{pack_id}"
-
-
 def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
@@ -526,15 +442,3 @@ def _read_about(part: Path) -> dict[str, Any]:
     with reading(part):
         about: dict[str, Any] = json.loads((pq.read_schema(part).metadata or {})[_PACK_KEY])
     return about
-
-
-def _verify_arrays(path: Path) -> None:
-    """Reads an .npz file to its end; its checksums are those of the zip format."""
-    with reading(path), zipfile.ZipFile(path) as archive:
-        if archive.testzip() is not None:
-            raise ValueError("a checksum is wrong")
-
-
-def _read_checkpoint(path: Path) -> Checkpoint:
-    with reading(path), np.load(path, allow_pickle=False) as arrays:
-        return checkpoint_from(arrays, path.stem)

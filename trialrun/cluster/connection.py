@@ -20,7 +20,8 @@ from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.packing import choose_cpus_per_pack, num_local_cpus
 
-_TEMPORARY_PREFIX = "trialrun-ray-"
+_TEMPORARY_PREFIX = "trialrun-"
+_MAX_PARENT_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,13 @@ def connect(
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[Path]:
     """A folder of one's own for embedded Ray; those of killed processes are removed too."""
-    parent = Path(tempfile.gettempdir())
-    for left_over in parent.glob(f"{_TEMPORARY_PREFIX}*-*"):
+    for left_over in _temporary_parent().glob(f"{_TEMPORARY_PREFIX}*-{_pid_namespace()}-*"):
         pid = left_over.name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):  # another user's, or another is removing it
             if left_over.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
                 shutil.rmtree(left_over)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{os.getpid()}-"))  # 0700
+    prefix = f"{_TEMPORARY_PREFIX}{os.getpid()}-{_pid_namespace()}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temporary_parent()))  # 0700
     try:
         yield folder
     finally:
@@ -103,8 +104,19 @@ def _temporary_folder() -> Iterator[Path]:
 
 def remove_temporary_folders() -> None:
     """Removes the folders of this process, when it is about to be ended without its leave."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}{os.getpid()}-*"):
+    for folder in _temporary_parent().glob(f"{_TEMPORARY_PREFIX}{os.getpid()}-*"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_parent() -> Path:
+    """Sockets lie deep beneath it, and their paths may have 107 characters."""
+    parent = Path(tempfile.gettempdir())
+    return parent if len(str(parent)) <= _MAX_PARENT_LENGTH else Path("/tmp")
+
+
+def _pid_namespace() -> str:
+    """Tells containers apart that share a folder but count their processes separately."""
+    return f"{os.stat('/proc/self/ns/pid').st_ino % 0x10000:04x}"  # noqa: PTH116 - no link target
 
 
 def _start_embedded(resources: ResourcesSpec, folder: Path) -> None:

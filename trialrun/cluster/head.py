@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from trialrun.errors import HeadLost
+from trialrun.errors import ClusterLost
 
 _POLL_S = 1.0
 _TRIES = 3
@@ -37,10 +37,10 @@ class HeadWatch:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises HeadLost once the head has not answered a few times in a row."""
+        """Raises ClusterLost once the head has not answered a few times in a row."""
         if self._lost:
             self._ended.set()
-            raise HeadLost(self._lost)
+            raise ClusterLost(self._lost)
 
     def _watch(self) -> None:
         num_failed = 0

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import ray
 from ray.exceptions import (
+    LocalRayletDiedError,
     NodeDiedError,
     ObjectStoreFullError,
     OutOfDiskError,
@@ -29,7 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trialrun.cluster.connection import Cluster
 from trialrun.cluster.faults import Fault, FaultRules
-from trialrun.errors import InputError, ModelError, OutOfMemory, TrialrunError
+from trialrun.errors import ClusterLost, InputError, ModelError, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
 from trialrun.plan import Pack
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult
@@ -138,7 +139,7 @@ def run_packs(
         that cannot be trained are `failed`; the pack of a result may be a part of a task's.
 
     Raises:
-        HeadLost: The cluster's head does not answer any more.
+        ClusterLost: The cluster's head, or its part on this machine, does not answer any more.
     """
     return _Run(tasks, cluster, resources, listener, train_pack).results()
 
@@ -226,6 +227,8 @@ class _Run:
             message = ray.get(next(stream))
         except StopIteration:
             del self._running[stream]
+        except LocalRayletDiedError as error:  # nothing can be given out any more
+            raise ClusterLost("Ray's process on this machine has died") from error
         except RayError as error:
             yield from self._answer(stream, *_diagnose(error))
         else:

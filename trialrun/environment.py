@@ -1,0 +1,58 @@
+"""What a run runs on, written into its folder: versions, sources, machine, Ray. No secrets.
+
+Of the process's environment variables none is written: any of them may be a password.
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from trialrun.files import reading, write_json
+from trialrun.job import LoadedJob
+from trialrun.resume import source_digests
+from trialrun.store import RunFolder
+
+_PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "numpy", "scikit-learn", "pandas", "pyarrow")
+
+
+def write_environment(
+    run: RunFolder, loaded: LoadedJob, ray: Mapping[str, Any], command: Sequence[str]
+) -> None:
+    """Writes environment.json; what the run ran on before a resume moves under `earlier`.
+
+    Args:
+        run: The run folder.
+        loaded: The job.
+        ray: What the cluster offers.
+        command: The command line.
+    """
+    git = subprocess.run(
+        ["git", "-C", str(loaded.folder), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    content = {
+        "job_file": str(loaded.path),
+        "command": list(command),
+        "git_revision": git.stdout.strip() or None,
+        "sources": source_digests(loaded),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "node": platform.node(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "ray": dict(ray),
+        "earlier": _earlier(run),
+    }
+    write_json(run.environment_file, content)
+
+
+def _earlier(run: RunFolder) -> list[Any]:
+    if not run.environment_file.exists():
+        return []
+    with reading(run.environment_file):
+        before = json.loads(run.environment_file.read_text())
+    return [*before.pop("earlier", []), before]
