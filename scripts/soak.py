@@ -40,6 +40,8 @@ OVERRIDES = {
     "resources.grace_s": "5",
 }
 METRICS = ["train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+_KILLED_BENEATH = {"kill worker": b"ray::_train", "kill raylet": b"/raylet/raylet"}
+_FAULTS = ["kill driver", *_KILLED_BENEATH, "SIGTERM", "SIGINT", "SIGUSR1"]
 TOLERANCE = 1e-4  # of a metric, between packs of other sizes
 
 
@@ -91,12 +93,12 @@ class Soak:
         try:
             process.wait(delay_s)
         except subprocess.TimeoutExpired:
-            how = self.rng.choice(["kill driver", "kill worker", "SIGTERM", "SIGINT", "SIGUSR1"])
+            how = self.rng.choice(_FAULTS)
             self.counts[how] += 1
             if how == "kill driver":
                 process.kill()
-            elif how == "kill worker":
-                for pid in _workers(process.pid)[:1]:
+            elif how in _KILLED_BENEATH:
+                for pid in _beneath(process.pid, _KILLED_BENEATH[how])[:1]:
                     os.kill(pid, signal.SIGKILL)
             else:
                 process.send_signal(getattr(signal, how))
@@ -105,7 +107,8 @@ class Soak:
         """Every trial once, and the numbers of the undisturbed run."""
         parts = [pq.read_table(part).to_pandas() for part in (folder / "trials").iterdir()]
         recorded = pd.concat(parts)
-        self._note(recorded["trial_id"].is_unique, f"{folder}: a trial is there twice")
+        finished = recorded.loc[recorded["status"] != "failed", "trial_id"]
+        self._note(finished.is_unique, f"{folder}: a trial is there twice")
         ours, theirs = open_run(folder).trials, open_run(expected).trials
         same = list(ours["trial_id"]) == list(theirs["trial_id"])
         self._note(same, f"{folder}: has other trials than {expected}")
@@ -147,8 +150,8 @@ class Soak:
             print(f"LOST: {problem}", file=sys.stderr, flush=True)
 
 
-def _workers(driver: int) -> list[int]:
-    """Ray's worker processes beneath a driver."""
+def _beneath(driver: int, what: bytes) -> list[int]:
+    """The processes beneath a driver in whose command line something stands."""
     parents, lines = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -162,7 +165,7 @@ def _workers(driver: int) -> list[int]:
         ancestor = pid
         while ancestor in parents and ancestor != driver:
             ancestor = parents[ancestor]
-        if ancestor == driver and line.startswith(b"ray::"):
+        if ancestor == driver and what in line:
             found.append(pid)
     return found
 

@@ -180,6 +180,18 @@ def test_what_the_driver_needs_of_training_is_free_of_tensorflow():
     assert not any(_starts_with(target, *TENSORFLOW) for target in in_package)
 
 
+def test_no_duration_and_no_order_rests_on_the_clock_of_the_wall():
+    """It may be wrong, and it jumps. Only a run folder's name, and the log, tell the time."""
+    readers = ("time.time(", "datetime.now", "time.time_ns", "utcnow")
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for reader in readers
+        if reader in path.read_text(encoding="utf-8")
+    ]
+    assert found == ["store.py"]
+
+
 def test_statistics_is_numpy_alone():
     assert {i.target.split(".")[0] for i in IMPORTS if i.path == "statistics.py"} == {
         "numpy",

@@ -242,6 +242,14 @@ def test_a_runs_dir_that_is_a_file_is_refused(tmp_path):
     assert "cannot make the run folder" in finished.stderr
 
 
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
+    (tmp_path / "job.yaml").write_text("name: a")
+    finished = call("run", tmp_path / "job.yaml", "--runs-dir", "/proc/nowhere")
+    assert finished.code == 2
+    assert "/proc/nowhere/a/" in finished.stderr
+    assert "cannot make the run folder" in finished.stderr
+
+
 def test_planning_what_was_accepted_is_quick(path):
     path.write_text(REFERENCE)
     assert len(plan_trials(load_job(path).spec)) == 6

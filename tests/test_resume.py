@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up_runs import broken, completed
+from made_up_runs import broken, completed, learning_rates
 
 from trialrun.errors import InputError
 from trialrun.files import write_json
@@ -16,6 +16,7 @@ from trialrun.results import Checkpoint, PackResult
 from trialrun.resume import missing_trials, packs_with_checkpoints, source_digests
 from trialrun.store import RunFolder
 
+STRANGER = (learning_rates(0.5)[0], 77)
 JOB = """
 name: medical_trial
 model: {builder: "nets.py:build"}
@@ -102,6 +103,20 @@ def test_an_edited_model_is_another_job(run, job_file):
     (job_file.parent / "nets.py").write_text("def build():\n    return 2\n")
     with pytest.raises(InputError, match=re.escape("the source of nets.py:build was edited")):
         missing(run, job_file)
+
+
+def test_a_part_of_another_run_is_set_aside(run, job_file, tmp_path):
+    """Somebody copied files: the job is the same, but there are trials that it does not have."""
+    stranger = replace(completed(*STRANGER), pack_id="p007")
+    run.write_pack(PackResult("p007", (stranger,)), {"training.learning_rate": "float"})
+    loaded = load_job(job_file)
+    said = []
+    trials = missing_trials(run, loaded, plan_trials(loaded.spec), said.append)
+    assert [trial.seed for trial in trials] == [1, 2]
+    assert len(said) == 1
+    assert "part-p007.parquet: it holds trials of another job; set aside as " in said[0]
+    assert len(list(run.set_aside_dir.iterdir())) == 2
+    assert missing(run, job_file) == [("v00", 1), ("v01", 2)]
 
 
 def test_an_empty_run_takes_any_job(tmp_path, job_file):

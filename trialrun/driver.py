@@ -152,7 +152,7 @@ def _begin(work: _Work, trials: Sequence[Trial]) -> list[Trial]:
     """Looks at what the run folder holds, and takes over the job; returns what is to be trained."""
     for line in work.run.set_aside_broken():
         work.progress.warn(line)
-    missing = missing_trials(work.run, work.loaded, trials)
+    missing = missing_trials(work.run, work.loaded, trials, work.progress.warn)
     if work.run.job_file.read_text() != (text := dump_job(work.loaded.spec)):
         work.run.summary_file.unlink(missing_ok=True)
         work.run.write_job(text)

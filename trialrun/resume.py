@@ -1,7 +1,7 @@
 """What a run folder already holds of a job, and whether the job is still the one that it holds."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -32,13 +32,20 @@ def source_digests(loaded: LoadedJob) -> dict[str, str]:
     return {portable_reference(text): source_digest(text) for text in sorted(references)}
 
 
-def missing_trials(run: RunFolder, loaded: LoadedJob, trials: Sequence[Trial]) -> list[Trial]:
+def missing_trials(
+    run: RunFolder,
+    loaded: LoadedJob,
+    trials: Sequence[Trial],
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[Trial]:
     """The trials of a job that did not complete or diverge in a run, in their order.
 
     Args:
-        run: Holds trials of this job, or of the same job with fewer seeds or values.
+        run: Holds trials of this job, or of the same job with fewer seeds or values. Parts that
+            another run must have left there are set aside.
         loaded: The job.
         trials: All its trials.
+        warn: Told of what is set aside.
 
     Raises:
         InputError: The run holds trials that the job does not have: it is another job. The message
@@ -46,17 +53,22 @@ def missing_trials(run: RunFolder, loaded: LoadedJob, trials: Sequence[Trial]) -
     """
     planned = {trial.trial_id: trial.variant.variant_id for trial in trials}
     rows = run.read_trials(identity_only=True)
-    recorded = zip(rows["trial_id"], rows["variant_id"], strict=True)
-    num_other = sum(planned.get(trial_id) != variant_id for trial_id, variant_id in recorded)
+    is_other = rows["trial_id"].map(planned) != rows["variant_id"]
+    differences = list(_differences(run, loaded))
+    if is_other.any() and not differences:  # the job is the same: those trials came from elsewhere
+        other = rows[is_other]
+        for pack_id, attempt in dict.fromkeys(zip(other["pack_id"], other["attempt"], strict=True)):
+            warn(run.set_aside_pack(pack_id, attempt, "it holds trials of another job"))
+        rows = run.read_trials(identity_only=True)
+        is_other = rows["trial_id"].map(planned) != rows["variant_id"]
     searched = set(loaded.spec.search.parameters)
     recorded_parameters = next(iter(run.read_parameters().values()), dict.fromkeys(searched))
-    if num_other or set(recorded_parameters) != searched:
-        differences = list(_differences(run, loaded))
+    if is_other.any() or set(recorded_parameters) != searched:
         raise InputError(
             "\n".join(
                 [
                     f"{run.path}: holds trials of another job than {loaded.path}:"
-                    f" {num_other} of {len(rows)} would be other trials now",
+                    f" {is_other.sum()} of {len(rows)} would be other trials now",
                     *(f"  {line}" for line in differences),
                     "Seeds may be added, and values at the end of a search's first list. For"
                     " anything else begin a new run.",

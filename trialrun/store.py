@@ -341,6 +341,12 @@ class RunFolder:
                 lines.append(self.set_aside(path, str(error)))
         return lines
 
+    def set_aside_pack(self, pack_id: str, attempt: int, reason: str) -> str:
+        """Moves the trials and the history of a pack into `set_aside/`."""
+        name = part_name(pack_id, attempt) + ".parquet"
+        self.set_aside(self.history_dir / name, "")
+        return self.set_aside(self.trials_dir / name, f"{self.trials_dir / name}: {reason}")
+
     def set_aside(self, path: Path, reason: str) -> str:
         """Moves a file into `set_aside/`; returns the line that says so."""
         self.set_aside_dir.mkdir(exist_ok=True)
