@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Ray reads this when it is imported. Who gives a token wants it to be used.
+if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 import ray
 from ray.exceptions import RayError
 
 from trialrun.cluster.head import HeadWatch
+from trialrun.cluster.preflight import check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.packing import choose_cpus_per_pack, num_local_cpus
@@ -75,6 +80,7 @@ def connect(
                 stack.callback(ray.shutdown)
                 _start_embedded(resources, folder)
             else:
+                check_cluster(address)
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
