@@ -1,12 +1,15 @@
 """What the source of a user's function hashes to: what changes it, and what does not."""
 
 import os
+import pickle
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from trialrun.errors import InputError
-from trialrun.sources import source_digest
+from trialrun.sources import collect_files, source_digest
 
 NETS = "import layers_of_ours\n\n\ndef build():\n    return layers_of_ours.make()\n"
 
@@ -15,7 +18,7 @@ NETS = "import layers_of_ours\n\n\ndef build():\n    return layers_of_ours.make(
 def nets(tmp_path):
     """A builder, the module beside it that it imports, one that this imports, and a stranger."""
     (tmp_path / "nets.py").write_text(NETS)
-    (tmp_path / "layers_of_ours.py").write_text("from .deep import make\n")
+    (tmp_path / "layers_of_ours.py").write_text("from deep import make\n")
     (tmp_path / "deep.py").write_text("def make():\n    return 1\n")
     (tmp_path / "other.py").write_text("x = 1\n")
     return tmp_path
@@ -71,3 +74,56 @@ def test_our_own_functions_are_known_by_their_version():
 def test_a_missing_source_is_wrong_input(tmp_path):
     with pytest.raises(InputError, match="no file"):
         source_digest(f"{tmp_path}/nets.py:build")
+
+
+# Travelling ---------------------------------------------------------------------------------------
+
+ON_ANOTHER_MACHINE = """
+import pickle, sys
+from pathlib import Path
+from trialrun.references import load_function
+from trialrun.sources import install_files
+
+files, reference = pickle.load(sys.stdin.buffer)
+for _ in range(2):
+    install_files(files)
+    function = load_function(reference, Path("/"))
+print(function(), function.__code__.co_filename)
+"""
+
+
+def load_elsewhere(files, reference):
+    """What a process that was handed the files gets from calling the function, and from where."""
+    done = subprocess.run(
+        [sys.executable, "-c", ON_ANOTHER_MACHINE],
+        input=pickle.dumps((files, reference)),
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode().split()
+
+
+def test_files_travel_with_what_they_import_from_beside_them(nets):
+    reference = f"{nets}/nets.py:build"
+    files = collect_files([reference, "trialrun.models:mlp"])
+    assert {Path(name).name for name in files} == {"nets.py", "layers_of_ours.py", "deep.py"}
+    for path in nets.iterdir():
+        path.unlink()
+    value, where = load_elsewhere(files, reference)
+    assert value == "1"
+    folder = Path(where).parent
+    assert folder.name.startswith("trialrun-files-")
+    assert not folder.exists()
+
+
+def test_files_that_are_there_already_are_used_where_they_are(nets):
+    reference = f"{nets}/nets.py:build"
+    files = collect_files([reference])
+    assert load_elsewhere(files, reference) == ["1", f"{nets}/nets.py"]
+
+
+def test_an_older_copy_on_the_other_machine_is_not_used(nets):
+    reference = f"{nets}/nets.py:build"
+    files = collect_files([reference])
+    (nets / "deep.py").write_text("def make():\n    return 'old'\n")
+    assert load_elsewhere(files, reference)[0] == "1"

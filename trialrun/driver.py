@@ -33,7 +33,8 @@ from trialrun.plan import Pack, Trial, plan_trials
 from trialrun.progress import ProgressLine
 from trialrun.records import parameter_kinds
 from trialrun.results import Checkpoint, PackResult, Progress
-from trialrun.resume import missing_trials, packs_with_checkpoints
+from trialrun.resume import missing_trials, packs_with_checkpoints, referenced_functions
+from trialrun.sources import collect_files
 from trialrun.store import RunFolder
 from trialrun.training import PackTask
 
@@ -270,9 +271,17 @@ def _run_packs(work: _Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterat
     from trialrun.cluster import run_packs
 
     job, folder = work.loaded.spec, work.loaded.folder
+    files = collect_files(referenced_functions(work.loaded))
     interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
     tasks = [
-        PackTask(pack, folder, job.select, cluster.num_threads, progress_interval_s=interval_s)
+        PackTask(
+            pack,
+            folder,
+            job.select,
+            cluster.num_threads,
+            files=files,
+            progress_interval_s=interval_s,
+        )
         for pack in packs
     ]
     return run_packs(tasks, cluster, job.resources, _PackListener(work))

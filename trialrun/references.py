@@ -188,8 +188,17 @@ def find_source(reference: Reference, folder: Path) -> Path | None:
     return Path(spec.origin) if is_source and spec.origin else None
 
 
+_moved: dict[Path, Path] = {}
+
+
+def move_folder(folder: Path, copies: Path) -> None:
+    """From now on, files of `folder` are taken from `copies` in this process."""
+    _moved[folder] = copies
+
+
 def _existing_file(reference: Reference, folder: Path) -> Path:
     path = (folder / Path(reference.source).expanduser()).absolute()
+    path = _moved.get(path.parent, path.parent) / path.name
     if path.is_file():
         return path
     beside = sorted(file.name for file in path.parent.glob("*.py"))

@@ -21,15 +21,20 @@ _ABSENT = object()
 _FREE_FIELDS = ("select", "resources", "training.engine", "training.checkpoint_every")
 
 
+def referenced_functions(loaded: LoadedJob) -> list[str]:
+    """Every generator and builder of a job's variants."""
+    return sorted(
+        {
+            getattr(getattr(variant, section), field)
+            for variant in plan_variants(loaded.spec)
+            for section, field in (path.split(".") for path in REFERENCE_PATHS)
+        }
+    )
+
+
 def source_digests(loaded: LoadedJob) -> dict[str, str]:
     """Reference -> digest of its source, of every generator and builder of a job."""
-    variants = plan_variants(loaded.spec)
-    references = {
-        getattr(getattr(variant, section), field)
-        for variant in variants
-        for section, field in (path.split(".") for path in REFERENCE_PATHS)
-    }
-    return {portable_reference(text): source_digest(text) for text in sorted(references)}
+    return {portable_reference(text): source_digest(text) for text in referenced_functions(loaded)}
 
 
 def missing_trials(

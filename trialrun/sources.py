@@ -1,15 +1,21 @@
-"""The source behind a function that the user names: what it hashes to, so that an edit is noticed.
+"""The source behind a function that the user names: what it hashes to, and how it travels.
 
 What counts is the file of the function and the modules beside it that it imports, directly or
-through each other. trialrun's own functions are left out: their version stands for them.
+through each other. trialrun's own functions are left out: their version stands for them. Files go
+to workers by value, with the task: a Ray runtime environment would need a folder of its own, start
+new worker processes, and be refused inside a Ray job that brings one.
 """
 
 import ast
+import atexit
 import functools
 import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trialrun.references import find_source, parse_reference, parse_source
+from trialrun.references import find_source, move_folder, parse_reference, parse_source
 
 _OWN_FOLDER = Path(__file__).parent
 
@@ -32,6 +38,52 @@ def source_digest(text: str) -> str:
         digest.update(f"{file.name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
+
+
+def collect_files(references: Iterable[str]) -> dict[str, bytes]:
+    """Path -> content of the Python files behind references to files, their neighbours included."""
+    files: dict[str, bytes] = {}
+    for text in references:
+        reference = parse_reference(text)
+        path = find_source(reference, Path()) if reference.is_file else None
+        if path is not None:
+            files |= {str(file): file.read_bytes() for file in _with_neighbours(path)}
+    return files
+
+
+def install_files(files: Mapping[str, bytes]) -> None:
+    """Makes files of another machine loadable here by their paths there.
+
+    A folder in which all of them lie as they are is used itself, so that what a file reads beside
+    itself is found. Otherwise they are written to a temporary folder, once per process.
+
+    Args:
+        files: From `collect_files`.
+    """
+    by_folder: dict[Path, dict[str, bytes]] = {}
+    for name, content in files.items():
+        path = Path(name)
+        by_folder.setdefault(path.parent, {})[path.name] = content
+    for folder, contents in by_folder.items():
+        if not all(_has_content(folder / name, content) for name, content in contents.items()):
+            move_folder(folder, _write_copies(folder, tuple(sorted(contents.items()))))
+
+
+def _has_content(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=16)
+def _write_copies(folder: Path, contents: tuple[tuple[str, bytes], ...]) -> Path:
+    """A new folder with these files; it is removed when the process ends."""
+    copies = Path(tempfile.mkdtemp(prefix="trialrun-files-"))
+    atexit.register(shutil.rmtree, copies, ignore_errors=True)
+    for name, content in contents:
+        (copies / name).write_bytes(content)
+    return copies
 
 
 def _with_neighbours(path: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import ray
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks it
 from ray.exceptions import AuthenticationError, RayError
 
 from trialrun.errors import ClusterError

@@ -34,6 +34,7 @@ from trialrun.errors import ClusterLost, InputError, ModelError, OutOfMemory, Tr
 from trialrun.job import ResourcesSpec
 from trialrun.plan import Pack
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult
+from trialrun.sources import install_files
 from trialrun.training import PackTask
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def _train(
     from trialrun.training.devices import claim_gpus
 
     device = claim_gpus(assigned)
+    install_files(task.files)
     from trialrun.training.pack import train_pack as train_for_real
 
     yield from train_for_real(task, device, should_stop)

@@ -3,7 +3,8 @@
 `pack.train_pack` is the entry; `fused` and `keras_fit` are the engines.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trialrun.job import SelectSpec
@@ -23,6 +24,7 @@ class PackTask:
         select: Which of a variant's trials is kept as its best.
         num_threads: CPU threads that train slices of the pack side by side; 1 on a GPU.
         attempt: 0 for the first try.
+        files: Path -> content of the user's Python files, for machines that have not got them.
         checkpoint: Where the pack's trials stand, in the pack's order; None to begin.
         progress_interval_s: Seconds between two signs of life, at least.
     """
@@ -32,5 +34,6 @@ class PackTask:
     select: SelectSpec
     num_threads: int = 1
     attempt: int = 0
+    files: Mapping[str, bytes] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     progress_interval_s: float = 0.2
