@@ -29,7 +29,6 @@ seeds: {seeds}
 search:
   parameters:
     training.learning_rate: {{values: {rates}}}
-resources: {{gpus: {gpus}}}
 """
 
 
@@ -125,14 +124,12 @@ def drive(job_file: Path, runs_dir: Path, address: str) -> None:
     print(json.dumps(measured))
 
 
-def measure(num_trials: int, gpus: int, address: str) -> dict[str, Any]:
+def measure(num_trials: int, address: str) -> dict[str, Any]:
     """What a run of so many trials took."""
     with tempfile.TemporaryDirectory(prefix="simulate-") as folder:
         job_file = Path(folder, "job.yaml")
         rates = [round(1e-4 * (step + 1), 6) for step in range(VARIANTS)]
-        job_file.write_text(
-            JOB.format(epochs=EPOCHS, seeds=num_trials // VARIANTS, rates=rates, gpus=gpus)
-        )
+        job_file.write_text(JOB.format(epochs=EPOCHS, seeds=num_trials // VARIANTS, rates=rates))
         done = subprocess.run(
             [sys.executable, __file__, "--drive", job_file, folder, address],
             stdout=subprocess.PIPE,
@@ -167,9 +164,9 @@ def main() -> None:
     gpus = args.nodes * args.gpus_per_node
     rows = []
     try:
-        measure(1_000, gpus, cluster.address)  # starts what is started once
+        measure(1_000, cluster.address)  # starts what is started once
         for size in map(int, args.trials.split(",")):
-            rows.append(measure(size, gpus, cluster.address))
+            rows.append(measure(size, cluster.address))
             print(f"{size:,} trials: {rows[-1]['wall_s']:.1f} s", file=sys.stderr)
     finally:
         cluster.shutdown()

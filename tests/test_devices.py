@@ -51,8 +51,19 @@ def test_the_assigned_gpu_gets_memory_growth_and_is_named(monkeypatch):
 
 def test_every_assigned_gpu_gets_memory_growth(monkeypatch):
     tensorflow = StandIn(monkeypatch, num_gpus=2)
-    assert claim_gpus(["1", "3"]) == "GPU 1: A100, GPU 3: A100"
+    assert claim_gpus(["1", "3"]) == "GPU 1: A100; GPU 3: A100"
     assert all(tensorflow.grows.values())
+
+
+def test_the_memory_of_a_gpu_is_what_the_driver_says(monkeypatch, tmp_path):
+    """A stand-in for nvidia-smi, which says which GPU it was asked for."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$1" = --id=3 ] && echo "40960 MiB"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    StandIn(monkeypatch, num_gpus=1)
+    assert claim_gpus(["3"]) == "GPU 3: A100, 40960 MiB"
+    assert claim_gpus(["4"]) == "GPU 4: A100"
 
 
 def test_memory_growth_is_set_once_as_tensorflow_refuses_it_after_the_start(monkeypatch):

@@ -291,7 +291,8 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("seeds: [1, 2.0]", "seeds must be integers from 0 to 2**32 - 1, got 2.0"),
         (
             "resources: {gpus: -1}",
-            "resources.gpus must be 'auto' or an integer of at least 0, got -1",
+            "resources.gpus must be 'auto' or a number from 0 to 1, the part of a GPU that each"
+            " pack is given, got -1",
         ),
         (
             "resources: {cpus: 0}",

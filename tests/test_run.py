@@ -6,7 +6,9 @@ The runs are small: 12 trials of 2 epochs, and four more of which each brings on
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import h5py
@@ -54,10 +56,20 @@ class FinishedRun(NamedTuple):
         return trialrun.open_run(self.folder)
 
 
-def run_to_its_end(home: Path, *arguments: object, observed: bool = False) -> FinishedRun:
+def run_to_its_end(
+    home: Path,
+    *arguments: object,
+    observed: bool = False,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> FinishedRun:
     """Runs a job in a process of its own; its only run folder is beneath `home`."""
     program = ("-c", _OBSERVED) if observed else ("-m", "trialrun")
-    command = Command(home, "run", *arguments, "--runs-dir", home / "runs", program=program)
+    command = Command(
+        home,
+        *("run", *arguments, "--runs-dir", home / "runs"),
+        program=program,
+        environment=environment,
+    )
     finished = command.finish()
     survivors = command.survivors()
     folders = list((home / "runs").glob("*/*"))
@@ -485,17 +497,17 @@ search:
   parameters:
     training.learning_rate: {values: [0.1, 1e+6]}
     model.args.plain: {values: [true, false]}
-resources: {gpus: 2}
 """
 
 
 @pytest.fixture(scope="session")
 def troubled_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """Two pretended GPUs: `gpus: 2` makes Ray count two that TensorFlow does not see."""
+    """Two pretended GPUs: Ray is told to count two that TensorFlow does not see."""
     home = tmp_path_factory.mktemp("troubled")
     (home / "troubles.py").write_text(TROUBLES)
     (home / "job.yaml").write_text(TROUBLED_JOB)
-    return run_to_its_end(home, home / "job.yaml")
+    pretended = {"RAY_OVERRIDE_RESOURCES": '{"GPU": 2}'}
+    return run_to_its_end(home, home / "job.yaml", environment=pretended)
 
 
 def test_a_troubled_run_still_ends_well(troubled_run):

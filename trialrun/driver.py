@@ -207,6 +207,11 @@ def _connect(
     work.progress.say("starting Ray")
     with _timed(work.timings_s, "connect"):
         cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
+    if 0 < cluster.needs.gpus < 1:
+        work.progress.warn(
+            f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and one"
+            " that takes too much brings down the others"
+        )
     work.interrupts.before_exit = remove_temporary_folders
     work.interrupts.install()
     write_environment(work.run, work.loaded, cluster.describe(), command)

@@ -84,6 +84,16 @@ def _word_or_int(word: str, minimum: int, limit: int | None = None) -> BeforeVal
     return BeforeValidator(check)
 
 
+def _check_gpus(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (is_number and 0 <= value <= 1):  # type: ignore[operator]
+        return value
+    raise ValueError(
+        f"must be 'auto' or a number from 0 to 1, the part of a GPU that each pack is given,"
+        f" got {show(value)}"
+    )
+
+
 def _check_optimizer(value: object) -> object:
     if isinstance(value, str):
         return _known("optimizer", OPTIMIZERS, value.lower())
@@ -284,11 +294,14 @@ class SelectSpec(_Section):
 class ResourcesSpec(_Section):
     """What a run may use. `auto` takes what the machine or the cluster has.
 
+    `gpus` is what each pack is given: 1, a part of one that it shares, or 0 for the CPU.
+    `accelerator_type` names the kind of GPU, as Ray does: `A100`, `T4`, ...
     A pack that gives no sign of life for `stall_timeout_s` is tried again elsewhere; an interrupt
     waits up to `grace_s` for checkpoints.
     """
 
-    gpus: Annotated[Literal["auto"] | int, _word_or_int("auto", 0)] = "auto"
+    gpus: Annotated[Literal["auto"] | float, BeforeValidator(_check_gpus)] = "auto"
+    accelerator_type: Annotated[str, Field(min_length=1)] | None = None
     cpus: Annotated[Literal["auto"] | int, _word_or_int("auto", 1)] = "auto"
     max_trials_per_pack: Annotated[Literal["auto"] | int, _word_or_int("auto", 1)] = "auto"
     max_retries: Annotated[int, Field(ge=0)] = 2

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,29 +30,61 @@ _MAX_PARENT_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What each pack's task asks Ray for.
+
+    Attributes:
+        gpus: 1, a part of one, or 0 when the CPU computes.
+        cpus: CPU cores.
+        accelerator_type: Kind of GPU; None for any.
+    """
+
+    gpus: float
+    cpus: int
+    accelerator_type: str | None
+
+    def fit_into(self, node: Mapping[str, float]) -> int:
+        """How many packs a node with these resources takes at the same time."""
+        if self.accelerator_type and f"accelerator_type:{self.accelerator_type}" not in node:
+            return 0
+        packs = int(node.get("CPU", 0) // self.cpus)
+        if self.gpus:  # packs that share a GPU lie on one GPU each, never across two
+            packs = min(packs, int(node.get("GPU", 0) * (1 // self.gpus)))
+        return packs
+
+    def __str__(self) -> str:
+        kind = f" of type {self.accelerator_type}" if self.accelerator_type else ""
+        return f"{self.gpus:g} GPU{kind} and {self.cpus} CPU cores"
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """What a connected Ray offers.
 
     Attributes:
         address: Of the cluster, or `local` for embedded Ray.
-        num_devices: Packs that can be trained at the same time.
-        gpus_per_pack: 1, or 0 when the CPU computes.
-        cpus_per_pack: CPU cores that each pack's task reserves.
+        needs: What each pack is given.
+        num_devices: Packs that could be trained at the same time when the run connected.
         num_threads: Slices of a pack trained side by side.
         head: Notices when the cluster's head is gone.
     """
 
     address: str
+    needs: Needs
     num_devices: int
-    gpus_per_pack: int
-    cpus_per_pack: int
     num_threads: int
     head: HeadWatch
 
     def describe(self) -> dict[str, Any]:
-        """The attributes that say what there is, as plain values."""
-        names = ("address", "num_devices", "gpus_per_pack", "cpus_per_pack", "num_threads")
-        return {name: getattr(self, name) for name in names}
+        """What there is, as plain values."""
+        return {
+            "address": self.address,
+            "num_devices": self.num_devices,
+            "gpus_per_pack": self.needs.gpus,
+            "cpus_per_pack": self.needs.cpus,
+            "accelerator_type": self.needs.accelerator_type,
+            "num_threads": self.num_threads,
+        }
 
 
 @contextlib.contextmanager
@@ -136,7 +168,7 @@ def _start_embedded(resources: ResourcesSpec, folder: Path) -> None:
     ray.init(
         address="local",
         num_cpus=num_local_cpus(),
-        num_gpus=None if resources.gpus == "auto" else resources.gpus,
+        num_gpus=0 if resources.gpus == 0 else None,
         include_dashboard=False,
         _temp_dir=str(folder),
         log_to_driver=False,
@@ -145,20 +177,22 @@ def _start_embedded(resources: ResourcesSpec, folder: Path) -> None:
 
 
 def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluster:
-    total = ray.cluster_resources()
-    num_cpus, num_gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
-    wanted_gpus = num_gpus if resources.gpus == "auto" else resources.gpus
-    if wanted_gpus > num_gpus:
-        raise ClusterError(f"resources.gpus asks for {wanted_gpus}, but Ray has {num_gpus}")
-    smallest_node = min(
-        (int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1
-    )
-    if wanted_gpus:
-        cpus = 1 if resources.cpus == "auto" else resources.cpus
-        return Cluster(address, wanted_gpus, 1, cpus, 1, head)
-    cpus = choose_cpus_per_pack(smallest_node) if resources.cpus == "auto" else resources.cpus
-    if cpus > smallest_node:
-        raise ClusterError(
-            f"resources.cpus asks for {cpus} per pack, but a node has {smallest_node}"
-        )
-    return Cluster(address, max(1, num_cpus // cpus), 0, cpus, cpus, head)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = float(any(node.get("GPU", 0) for node in nodes))
+    if resources.gpus != "auto":
+        gpus = resources.gpus
+    smallest_node = min((int(node.get("CPU", 0)) for node in nodes), default=1)
+    if resources.cpus != "auto":
+        cpus = resources.cpus
+    else:
+        cpus = 1 if gpus else choose_cpus_per_pack(smallest_node)
+    needs = Needs(gpus, cpus, resources.accelerator_type)
+    num_devices = count_devices(needs)
+    if num_devices == 0:
+        raise ClusterError(f"no node of the cluster has what a pack asks for: {needs}")
+    return Cluster(address, needs, num_devices, 1 if gpus else cpus, head)
+
+
+def count_devices(needs: Needs) -> int:
+    """Packs that the cluster's living nodes can train at the same time."""
+    return sum(needs.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])

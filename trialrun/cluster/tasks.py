@@ -28,7 +28,7 @@ from ray.exceptions import (
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trialrun.cluster.connection import Cluster
+from trialrun.cluster.connection import Cluster, count_devices
 from trialrun.cluster.faults import Fault, FaultRules
 from trialrun.errors import ClusterLost, InputError, ModelError, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
@@ -44,6 +44,7 @@ _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _WAIT_S = 0.5
 _STOP_POLL_S = 0.5
+_COUNT_S = 5.0
 
 TrainPack = Callable[
     [PackTask, str, Callable[[], bool]], Iterator[Progress | Checkpoint | PackResult]
@@ -75,7 +76,7 @@ class _Started:
 
 @ray.remote(max_calls=0, max_retries=0, num_returns="streaming")
 def _train(
-    task: PackTask, num_gpus: int, train_pack: TrainPack | None
+    task: PackTask, num_gpus: float, train_pack: TrainPack | None
 ) -> Iterator[_Started | Progress | Checkpoint | PackResult]:
     """Trains a pack in a worker process, on the devices that Ray gave it and no others."""
     context = ray.get_runtime_context()
@@ -173,6 +174,8 @@ class _Run:
         self._train_pack = None if train_pack is None else ray.put(train_pack)
         self._bad_nodes: dict[str, str] = {}  # pack_id -> the node on which it failed
         self._stop_by_s: float | None = None
+        self._devices = cluster.num_devices
+        self._next_count_s = time.monotonic() + _COUNT_S
 
     def results(self) -> Iterator[PackResult]:
         """See `run_packs`."""
@@ -189,21 +192,29 @@ class _Run:
             self._cluster.head.check()
 
     def _submit(self) -> None:
-        while self._waiting and len(self._running) < 2 * self._cluster.num_devices:
+        while self._waiting and len(self._running) < 2 * self._num_devices():
             task, *rest = self._rules.fit(self._waiting.pop())
             self._waiting += reversed(rest)
             task = replace(task, checkpoint=self._listener.checkpoint_of(task.pack))
             options: dict[str, Any] = {}
             if other := _another_node(self._bad_nodes.get(task.pack.pack_id, "")):
                 options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
-            stream = _train.options(
-                num_gpus=self._cluster.gpus_per_pack,
-                num_cpus=self._cluster.cpus_per_pack,
-                **options,
-            ).remote(task, self._cluster.gpus_per_pack, self._train_pack)
+            needs = self._cluster.needs
+            if needs.accelerator_type:
+                options["accelerator_type"] = needs.accelerator_type
+            stream = _train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
+                task, needs.gpus, self._train_pack
+            )
             # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
             task = replace(task, checkpoint=None)
             self._running[stream] = _Running(task, time.monotonic())
+
+    def _num_devices(self) -> int:
+        """Packs that the cluster takes now: nodes come and go."""
+        if time.monotonic() > self._next_count_s:
+            self._next_count_s = time.monotonic() + _COUNT_S
+            self._devices = count_devices(self._cluster.needs)
+        return self._devices
 
     def _stop(self) -> None:
         """Asks running tasks for a last checkpoint, and takes back those that have not begun."""

@@ -4,6 +4,7 @@ Written for CUDA GPUs; on a machine without one it has been run against stand-in
 """
 
 import logging
+import subprocess
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -33,7 +34,7 @@ def claim_gpus(assigned: Sequence[str]) -> str:
             without GPUs Ray can be told to pretend (`num_gpus=2`): TensorFlow then sees none.
 
     Returns:
-        The device that computes, e.g. `CPU` or `GPU 3: NVIDIA A100-SXM4-40GB`.
+        The device that computes, e.g. `CPU` or `GPU 3: NVIDIA A100-SXM4-40GB, 40960 MiB`.
 
     Raises:
         DeviceError: TensorFlow sees more GPUs than were assigned.
@@ -53,6 +54,17 @@ def claim_gpus(assigned: Sequence[str]) -> str:
             _log.warning("given GPU %s, but TensorFlow sees none: the CPU computes", assigned)
         return "CPU"
     names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in visible]
-    return ", ".join(
-        f"GPU {index}: {name or 'unknown'}" for index, name in zip(assigned, names, strict=False)
+    return "; ".join(
+        ", ".join(filter(None, [f"GPU {index}: {name or 'unknown'}", _memory_of(index)]))
+        for index, name in zip(assigned, names, strict=False)
     )
+
+
+def _memory_of(gpu: str) -> str:
+    """A GPU's memory as the NVIDIA driver names it, e.g. `40960 MiB`; empty if it cannot tell."""
+    query = ["nvidia-smi", f"--id={gpu}", "--query-gpu=memory.total", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.strip() if told.returncode == 0 else ""

@@ -1,0 +1,26 @@
+"""How many packs a node takes."""
+
+import pytest
+
+from trialrun.cluster.connection import Needs
+
+NODE = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("needs", "packs"),
+    [
+        (Needs(1, 1, None), 4),
+        (Needs(1, 4, None), 2),
+        (Needs(0.5, 1, None), 8),
+        (Needs(0.4, 1, None), 8),  # two on each GPU: none lies across two
+        (Needs(0.3, 1, None), 8),  # three on each, but there are eight cores
+        (Needs(0, 4, None), 2),
+        (Needs(0, 9, None), 0),
+        (Needs(1, 1, "A100"), 4),
+        (Needs(1, 1, "T4"), 0),
+    ],
+)
+def test_a_node_takes_as_many_packs_as_fit(needs, packs):
+    assert needs.fit_into(NODE) == packs
+    assert needs.fit_into({"CPU": 0.5}) == 0
