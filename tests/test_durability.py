@@ -268,3 +268,6 @@ def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_pat
         command = run.resume(nodes.address)
     assert command.finish().code == 0
     run.assert_whole()
+    (run.folder / "report.html").unlink()  # what a kill after the summary leaves
+    assert run.resume(nodes.address).finish().code == 0
+    run.assert_whole()

@@ -32,6 +32,7 @@ from trialrun.packing import make_packs
 from trialrun.plan import Pack, Trial, plan_trials
 from trialrun.progress import ProgressLine
 from trialrun.records import parameter_kinds
+from trialrun.report import build_report
 from trialrun.results import Checkpoint, PackResult, Progress
 from trialrun.resume import missing_trials, packs_with_checkpoints, referenced_functions
 from trialrun.sources import collect_files
@@ -127,7 +128,7 @@ def run_job(
         missing = _begin(work, trials)
         if not missing and run.summary_file.exists():
             return _ended(run)
-        run.summary_file.unlink(missing_ok=True)
+        _unfinish(run)
         model_summary = ""
         interrupted: Interrupted | None = None
         try:
@@ -155,9 +156,15 @@ def _begin(work: _Work, trials: Sequence[Trial]) -> list[Trial]:
         work.progress.warn(line)
     missing = missing_trials(work.run, work.loaded, trials, work.progress.warn)
     if work.run.job_file.read_text() != (text := dump_job(work.loaded.spec)):
-        work.run.summary_file.unlink(missing_ok=True)
+        _unfinish(work.run)
         work.run.write_job(text)
     return missing
+
+
+def _unfinish(run: RunFolder) -> None:
+    """Takes back the word that the run has ended; the report comes last of all and goes first."""
+    run.report_file.unlink(missing_ok=True)
+    run.summary_file.unlink(missing_ok=True)
 
 
 def _train_and_export(
@@ -355,8 +362,6 @@ def _finish(work: _Work, model_summary: str, interrupted: Interrupted | None) ->
         )
         write_json(run.summary_file, summary)
         run.kept.limit_states(_MAX_STATES_BYTES)
-        from trialrun.report import build_report
-
         build_report(run)
     counts = count_trials(trials)
     has_winner = leaderboard.selection is not None
@@ -364,7 +369,9 @@ def _finish(work: _Work, model_summary: str, interrupted: Interrupted | None) ->
 
 
 def _ended(run: RunFolder) -> Outcome:
-    """The outcome of a run that ended before."""
+    """The outcome of a run that ended before, or was killed while its report was made."""
+    if not run.report_file.exists():
+        build_report(run)
     summary = run.read_summary()
     assert summary is not None  # asked before
     counts = summary["counts"]
