@@ -26,8 +26,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import pandas as pd  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
+from commands import beneath  # noqa: E402
+from durable_runs import DurableRun  # noqa: E402
 from ray_nodes import RayNodes  # noqa: E402
-from test_durability import DurableRun  # noqa: E402
 
 from trialrun import open_run  # noqa: E402
 
@@ -98,7 +99,7 @@ class Soak:
             if how == "kill driver":
                 process.kill()
             elif how in _KILLED_BENEATH:
-                for pid in _beneath(process.pid, _KILLED_BENEATH[how])[:1]:
+                for pid in beneath(process.pid, _KILLED_BENEATH[how])[:1]:
                     os.kill(pid, signal.SIGKILL)
             else:
                 process.send_signal(getattr(signal, how))
@@ -148,26 +149,6 @@ class Soak:
         if not is_good:
             self.problems.append(problem)
             print(f"LOST: {problem}", file=sys.stderr, flush=True)
-
-
-def _beneath(driver: int, what: bytes) -> list[int]:
-    """The processes beneath a driver in whose command line something stands."""
-    parents, lines = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = int(stat[1])
-            lines[int(folder.name)] = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-    found = []
-    for pid, line in lines.items():
-        ancestor = pid
-        while ancestor in parents and ancestor != driver:
-            ancestor = parents[ancestor]
-        if ancestor == driver and what in line:
-            found.append(pid)
-    return found
 
 
 def main() -> int:

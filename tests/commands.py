@@ -48,6 +48,26 @@ def call(*arguments: object) -> Finished:
     return Finished(code, out.getvalue(), err.getvalue())
 
 
+def beneath(ancestor: int, what: bytes) -> list[int]:
+    """The processes beneath a process in whose command line something stands."""
+    parents, lines = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(stat[1])
+            lines[int(folder.name)] = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+    found = []
+    for pid, line in lines.items():
+        above = pid
+        while above in parents and above != ancestor:
+            above = parents[above]
+        if above == ancestor and what in line:
+            found.append(pid)
+    return found
+
+
 class Command:
     """A command that runs in a process group of its own, whose descendants can all be found.
 
@@ -125,9 +145,9 @@ class Command:
                     found[int(folder.name)] = line.decode(errors="replace")
         return found
 
-    def survivors(self) -> dict[int, str]:
+    def survivors(self, seconds: float = 10) -> dict[int, str]:
         """Its descendants that do not end soon after it; they are ended here."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + seconds
         while (alive := self.descendants()) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.kill()

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytest.register_assert_rewrite("durable_runs")
+
 # As trialrun's own workers do: quiet, and one thread per program, so that slices share the cores.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")

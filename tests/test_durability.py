@@ -1,11 +1,5 @@
-"""Faults of every kind at every moment, with a real Ray of two nodes and real signals.
+"""Signals, poisonous trials, full disks and memory, with a real Ray and made-up training."""
 
-Training is made up (`made_up_driver`), so that a run takes seconds and its numbers can be compared
-exactly. After whatever happened and one `resume`, every trial is there once, and the summary is
-that of a run that nobody disturbed.
-"""
-
-import json
 import os
 import random
 import re
@@ -16,76 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from commands import Command
+from durable_runs import JOB, DurableRun
 from made_up_driver import KILLS_ITS_WORKER, RAISES, TOO_LARGE
 from ray_nodes import RayNodes
-
-JOB = """
-name: durable
-training: {epochs: 5, checkpoint_every: 1, metrics: []}
-seeds: 6
-search: {parameters: {training.learning_rate: {values: [0.1, 0.2]}}}
-resources: {max_trials_per_pack: 2, grace_s: 10}
-"""
-PROGRAM = str(Path(__file__).parent / "made_up_driver.py")
-
-
-class DurableRun:
-    """One job in a folder of its own, run and resumed by commands."""
-
-    def __init__(self, home: Path, job: str = JOB) -> None:
-        self.home = home
-        home.mkdir(exist_ok=True)
-        (home / "job.yaml").write_text(job)
-
-    @property
-    def folder(self) -> Path:
-        [folder] = (self.home / "runs").glob("*/*/")
-        return folder
-
-    def begin(self, address: str = "local", **environment: str) -> Command:
-        arguments = ["run", self.home / "job.yaml", "--runs-dir", self.home / "runs"]
-        return self._command(*arguments, "--address", address, **environment)
-
-    def resume(self, address: str = "local") -> Command:
-        return self._command("resume", self.folder, "--address", address)
-
-    def _command(self, *arguments: object, **environment: str) -> Command:
-        program = (PROGRAM, str(self.home / "driver.pid"))
-        return Command(self.home, *arguments, program=program, environment=environment)
-
-    def has_reached(self, moment: str) -> bool:
-        pattern = {
-            "before the first pack": "environment.json",
-            "while packs run": "checkpoints/*.npz",
-            "while results are written": "trials/part-*.parquet",
-            "while the model is saved": "best/begun",
-        }[moment]
-        return any((self.home / "runs").glob(f"*/*/{pattern}"))
-
-    def assert_whole(self) -> None:
-        """Every trial once, no part torn, and the numbers of an undisturbed run."""
-        parts = [pq.read_table(part).to_pandas() for part in (self.folder / "trials").iterdir()]
-        trials = pd.concat(parts)
-        assert len(trials) == 12
-        assert trials["trial_id"].is_unique
-        assert set(trials["status"]) == {"completed"}
-        history = pd.concat(
-            pq.read_table(part).to_pandas() for part in (self.folder / "history").iterdir()
-        )
-        assert len(history[history["trial_id"].isin(trials["trial_id"])]) >= 12 * 5
-        summary = json.loads((self.folder / "summary.json").read_text())
-        assert summary["selection"]["seed"] == 5
-        assert summary["selection"]["parameters"] == {"training.learning_rate": 0.1}
-        losses = [1 / (1 + seed) + 0.1 + 5 / 1000 for seed in range(6)]
-        assert summary["selection"]["mean"] == pytest.approx(sum(losses) / 6, rel=1e-12)
-        assert summary["counts"]["completed"] == 12
-        assert json.loads((self.folder / "best" / "model.txt").read_text())[1]["test_loss"] == min(
-            losses
-        )
-        assert (self.folder / "report.html").exists()
-        assert not (self.folder / "checkpoints").exists()
-        assert not (self.folder / "set_aside").exists()
 
 
 @pytest.fixture(scope="module")
@@ -93,36 +20,6 @@ def nodes():
     """Two nodes of one core, started again when a test has killed one."""
     with RayNodes() as nodes:
         yield nodes
-
-
-MOMENTS = [
-    "before the first pack",
-    "while packs run",
-    "while results are written",
-    "while the model is saved",
-]
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("fault", ["worker", "node", "driver", "head"])
-def test_no_trial_is_lost(tmp_path, nodes, fault, moment):
-    nodes.make_whole()
-    run = DurableRun(tmp_path / "home")
-    command = run.begin(nodes.address)
-    command.wait_for(lambda: run.has_reached(moment))
-    if fault == "driver":
-        os.kill(int((run.home / "driver.pid").read_text()), signal.SIGKILL)
-    else:
-        nodes.kill(fault)
-    finished = command.finish()
-    assert "Traceback" not in finished.stderr
-    if finished.code != 0:
-        assert fault in ("driver", "head"), finished
-        assert finished.code == (-signal.SIGKILL if fault == "driver" else 75), finished
-        nodes.make_whole()
-        finished = run.resume(nodes.address).finish()
-        assert finished.code == 0, finished
-    run.assert_whole()
 
 
 @pytest.mark.parametrize(

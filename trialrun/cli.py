@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from trialrun.errors import ExportError, InputError, TrialrunError
-from trialrun.interrupts import EXIT_CTRL_C
+from trialrun.interrupts import EXIT_CTRL_C, Interrupted
 
 EXIT_TRIALS_FAILED = 1
 EXIT_WRONG_INPUT = 2
@@ -190,8 +190,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except click.ClickException as error:
         error.show()
         return EXIT_WRONG_INPUT
-    except KeyboardInterrupt:
-        return EXIT_CTRL_C
+    except KeyboardInterrupt as error:
+        return error.exit_code if isinstance(error, Interrupted) else EXIT_CTRL_C
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         return EXIT_WRONG_INPUT

@@ -129,10 +129,9 @@ def run_job(
         if not missing and run.summary_file.exists():
             return _ended(run)
         _unfinish(run)
-        model_summary = ""
-        interrupted: Interrupted | None = None
         try:
             model_summary = _train_and_export(work, trials, missing, address, command)
+            return _finish(work, started, model_summary=model_summary)
         except KeyboardInterrupt as error:  # inside Ray's calls ours becomes a plain one
             interrupted = error if isinstance(error, Interrupted) else interrupts.error()
         except SystemExit as error:  # Ray's own handler of SIGTERM, until ours replaces it
@@ -145,9 +144,7 @@ def run_job(
         except FileError as error:
             hint = f"What was finished is safe; go on with: trialrun resume {run.path}"
             raise FileError(f"{error}\n{hint}") from error
-        progress.say("writing the report")
-        work.timings_s["total"] = time.perf_counter() - started
-        return _finish(work, model_summary, interrupted)
+        return _finish(work, started, interrupted=interrupted)
 
 
 def _begin(work: _Work, trials: Sequence[Trial]) -> list[Trial]:
@@ -341,8 +338,16 @@ def _export(exporter: ExportProcess, work: _Work, leaderboard: Leaderboard) -> s
         return exporter.export(run, parameters, selection.trial_id, metrics)
 
 
-def _finish(work: _Work, model_summary: str, interrupted: Interrupted | None) -> Outcome:
+def _finish(
+    work: _Work,
+    started: float,
+    *,
+    model_summary: str = "",
+    interrupted: Interrupted | None = None,
+) -> Outcome:
     """Writes what follows from the trials in the run folder, however many there are."""
+    work.progress.say("writing the report")
+    work.timings_s["total"] = time.perf_counter() - started
     run = work.run
     leaderboard = _leaderboard(work)
     trials = run.read_trials()

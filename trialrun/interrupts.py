@@ -46,7 +46,9 @@ class Interrupts:
     """Takes the signals of this process while a run lasts; a context manager.
 
     The first signal raises `Interrupted`, but inside `gracefully` it only sets `requested`. The
-    second ends the process at once. In other threads than the main one nothing is taken.
+    second ends the process at once, and all that it started: a thread sees to it, because the main
+    thread may be inside a call that hears of signals only when it returns. In other threads than
+    the main one nothing is taken.
 
     Args:
         on_request: Called at the first signal.
@@ -75,12 +77,20 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+            self._inlet, outlet = os.pipe()
+            os.set_blocking(outlet, False)  # as Python demands of it
+            self._outlet = outlet
+            self._wakeup_before = signal.set_wakeup_fd(outlet, warn_on_full_buffer=False)
+            threading.Thread(target=self._listen, name="signals", daemon=True).start()
             self.install()
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._previous:
+            signal.set_wakeup_fd(self._wakeup_before)
+            os.close(self._outlet)  # the thread reads the end, and ends
 
     def install(self) -> None:
         """Takes the signals again; Ray takes SIGTERM when it starts."""
@@ -103,11 +113,20 @@ class Interrupts:
         if self.requested:
             raise self.error()
 
+    def _listen(self) -> None:
+        """Counts signals as the system delivers them, a byte each."""
+        num_signals = 0
+        while byte := os.read(self._inlet, 1):
+            num_signals += byte[0] in _SIGNALS
+            if num_signals > 1:
+                kill_descendants()
+                self.before_exit()
+                os._exit(EXIT_CTRL_C if byte[0] == signal.SIGINT else EXIT_INTERRUPTED)
+        os.close(self._inlet)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            kill_descendants()
-            self.before_exit()
-            os._exit(EXIT_CTRL_C if number == signal.SIGINT else EXIT_INTERRUPTED)
+            return
         self._number = number
         self._on_request()
         if not self._is_graceful:

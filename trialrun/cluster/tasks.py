@@ -45,6 +45,7 @@ _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _WAIT_S = 0.5
 _STOP_POLL_S = 0.5
 _COUNT_S = 5.0
+_NOTICE_S = 1.0  # in which the head notices that a node is gone
 
 TrainPack = Callable[
     [PackTask, str, Callable[[], bool]], Iterator[Progress | Checkpoint | PackResult]
@@ -240,9 +241,8 @@ class _Run:
             message = ray.get(next(stream))
         except StopIteration:
             del self._running[stream]
-        except LocalRayletDiedError as error:  # nothing can be given out any more
-            raise ClusterLost("Ray's process on this machine has died") from error
         except RayError as error:
+            _require_own_node(error)
             yield from self._answer(stream, *_diagnose(error))
         else:
             match message:
@@ -275,6 +275,19 @@ class _Run:
         _log.warning("%s: %s; %s", running.task.pack.pack_id, _one_line(error), how)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
+
+
+def _require_own_node(error: RayError) -> None:
+    """Raises ClusterLost for what comes of Ray's death on this machine: no trial is to blame."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if not isinstance(cause, RayError):
+        return
+    if not isinstance(cause, LocalRayletDiedError):
+        time.sleep(_NOTICE_S)
+        own = ray.get_runtime_context().get_node_id()
+        if any(node["NodeID"] == own and node["Alive"] for node in ray.nodes()):
+            return
+    raise ClusterLost("Ray's process on this machine has died") from error
 
 
 def _another_node(node_id: str) -> str | None:

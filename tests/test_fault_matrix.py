@@ -1,0 +1,50 @@
+"""Worker, node, driver and head, each killed at four moments of a run: no trial is lost.
+
+Training is made up (`made_up_driver`), so that a run takes seconds and its numbers can be compared
+exactly. After whatever happened and one `resume`, every trial is there once, and the summary is
+that of a run that nobody disturbed.
+"""
+
+import os
+import signal
+
+import pytest
+from durable_runs import DurableRun
+from ray_nodes import RayNodes
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Two nodes of one core, started again when a test has killed one."""
+    with RayNodes() as nodes:
+        yield nodes
+
+
+MOMENTS = [
+    "before the first pack",
+    "while packs run",
+    "while results are written",
+    "while the model is saved",
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("fault", ["worker", "node", "driver", "head"])
+def test_no_trial_is_lost(tmp_path, nodes, fault, moment):
+    nodes.make_whole()
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(nodes.address)
+    command.wait_for(lambda: run.has_reached(moment))
+    if fault == "driver":
+        os.kill(int((run.home / "driver.pid").read_text()), signal.SIGKILL)
+    else:
+        nodes.kill(fault)
+    finished = command.finish()
+    assert "Traceback" not in finished.stderr
+    if finished.code != 0:
+        assert fault in ("driver", "head"), finished
+        assert finished.code == (-signal.SIGKILL if fault == "driver" else 75), finished
+        nodes.make_whole()
+        finished = run.resume(nodes.address).finish()
+        assert finished.code == 0, finished
+    run.assert_whole()
