@@ -119,8 +119,7 @@ def connect(
             raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
         # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        gcs_address = ray.get_runtime_context().gcs_address
-        head = stack.enter_context(HeadWatch(gcs_address, give_up))
+        head = stack.enter_context(HeadWatch(_addresses_to_watch(), give_up))
         yield _describe(address, resources, head)
 
 
@@ -138,6 +137,15 @@ def _temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _addresses_to_watch() -> dict[str, str]:
+    context = ray.get_runtime_context()
+    own = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return {
+        "Ray's head": context.gcs_address,
+        "Ray's node here": f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}",
+    }
 
 
 def remove_temporary_folders() -> None:

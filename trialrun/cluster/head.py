@@ -1,8 +1,8 @@
-"""Noticing that a cluster's head is gone: Ray waits a minute for it, and then ends the process."""
+"""Noticing that Ray is gone: it waits a minute for its head, and then ends the process itself."""
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trialrun.errors import ClusterLost
 
@@ -12,17 +12,16 @@ _REACT_S = 5.0
 
 
 class HeadWatch:
-    """Looks every second whether the head takes connections; a context manager.
+    """Looks every second whether Ray's head and its node here answer; a context manager.
 
     Args:
-        address: `host:port` of the head's control store.
+        addresses: What to call it -> `host:port`.
         give_up: Called with the reason when `check` was not called in the seconds after the loss:
             the main thread waits inside Ray, which nothing can interrupt. Must end the process.
     """
 
-    def __init__(self, address: str, give_up: Callable[[str], None]) -> None:
-        host, _, port = address.rpartition(":")
-        self._address = (host.strip("[]"), int(port))
+    def __init__(self, addresses: Mapping[str, str], give_up: Callable[[str], None]) -> None:
+        self._addresses = addresses
         self._give_up = give_up
         self._ended = threading.Event()
         self._lost = ""
@@ -37,23 +36,28 @@ class HeadWatch:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises ClusterLost once the head has not answered a few times in a row."""
+        """Raises ClusterLost once one of them has not answered a few times in a row."""
         if self._lost:
             self._ended.set()
             raise ClusterLost(self._lost)
 
     def _watch(self) -> None:
-        num_failed = 0
-        while num_failed < _TRIES:
-            if self._ended.wait(_POLL_S):
-                return
-            try:
-                socket.create_connection(self._address, timeout=_POLL_S).close()
-                num_failed = 0
-            except OSError as error:
-                num_failed += 1
-                host, port = self._address
-                reason = f"Ray's head at {host}:{port} does not answer: {error}"
-        self._lost = reason
-        if not self._ended.wait(_REACT_S):
-            self._give_up(reason)
+        num_failed = dict.fromkeys(self._addresses, 0)
+        while not self._ended.wait(_POLL_S):
+            for name, address in self._addresses.items():
+                reason = _why_unreachable(address)
+                num_failed[name] = num_failed[name] + 1 if reason else 0
+                if num_failed[name] == _TRIES:
+                    self._lost = f"{name} at {address} does not answer: {reason}"
+                    if not self._ended.wait(_REACT_S):
+                        self._give_up(self._lost)
+                    return
+
+
+def _why_unreachable(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_POLL_S).close()
+    except OSError as error:
+        return str(error)
+    return ""
