@@ -3,6 +3,7 @@ import typing
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up_runs import CLASS_NAMES, broken, completed, learning_rates, write_run
 
@@ -11,7 +12,9 @@ from trialrun.aggregate import (
     confusion_matrices,
     explain,
     learning_curves,
+    pool_matrices,
     run_summary,
+    split_by_variant,
     summarize,
     variant_rows,
 )
@@ -41,7 +44,8 @@ def trials_with(tmp_path, losses, *, statuses=None, seeds=SEEDS):
 
 def board_of(trials, metric="val_loss", goal="minimize"):
     parameters = {variant.variant_id: variant.parameters for variant in VARIANTS}
-    return build_leaderboard(trials, parameters, metric=metric, goal=goal)
+    pooled = pool_matrices([trials])
+    return build_leaderboard(trials, parameters, pooled, metric=metric, goal=goal)
 
 
 # Statistics over seeds ------------------------------------------------------------------------
@@ -76,7 +80,9 @@ def with_one_diverged(variant, seed):
 
 def test_pooled_matrices_add_up_the_completed_seeds(tmp_path):
     folder = write_run(tmp_path, VARIANTS[:2], SEEDS, result_of=with_one_diverged)
-    first, second = summarize(folder.read_trials(), {"v00": {}, "v01": {}})
+    trials = folder.read_trials()
+    pooled = pool_matrices(folder.read_matrices(trials))
+    first, second = summarize(trials, {"v00": {}, "v01": {}}, pooled)
     for summary, variant, seeds in ((first, VARIANTS[0], (0, 2, 3)), (second, VARIANTS[1], SEEDS)):
         trials = [completed(variant, seed) for seed in seeds]
         for name in ("val_confusion_matrix", "test_confusion_matrix"):
@@ -85,8 +91,12 @@ def test_pooled_matrices_add_up_the_completed_seeds(tmp_path):
 
 
 def test_confusion_matrices_json_has_every_completed_seed_and_their_sum(tmp_path):
-    trials = write_run(tmp_path, VARIANTS[:2], SEEDS, result_of=with_one_diverged).read_trials()
-    content = json.loads(json.dumps(confusion_matrices(trials, CLASS_NAMES)))
+    folder = write_run(tmp_path, VARIANTS[:2], SEEDS, result_of=with_one_diverged)
+    chunks = split_by_variant(folder.read_trials(), 1)
+    some = [confusion_matrices(pd.concat(folder.read_matrices(chunk))) for chunk in chunks]
+    assert [list(variants) for variants in some] == [["v00"], ["v01"]]
+    folder.write_confusion_matrices(CLASS_NAMES, some)
+    content = json.loads(folder.confusion_matrices_file.read_text())
     assert content["class_names"] == list(CLASS_NAMES)
     assert list(content["variants"]["v00"]) == ["validation", "test"]
     assert list(content["variants"]["v00"]["validation"]["per_seed"]) == ["0", "2", "3"]
@@ -103,8 +113,16 @@ def test_without_classes_there_are_no_matrices(tmp_path):
         return replace(trial, val_confusion_matrix=None, test_confusion_matrix=None)
 
     trials = write_run(tmp_path, VARIANTS[:1], SEEDS, result_of=result_of).read_trials()
-    assert confusion_matrices(trials, ())["variants"] == {}
-    assert summarize(trials, {"v00": {}})[0].test_confusion_matrix is None
+    assert confusion_matrices(trials) == {}
+    assert board_of(trials).variants[0].test_confusion_matrix is None
+
+
+@pytest.mark.parametrize(("max_trials", "sizes"), [(1, [4, 4, 4]), (8, [8, 4]), (99, [12])])
+def test_trials_are_split_between_variants(tmp_path, max_trials, sizes):
+    trials = write_run(tmp_path, VARIANTS, SEEDS).read_trials()
+    chunks = list(split_by_variant(trials, max_trials))
+    assert [len(chunk) for chunk in chunks] == sizes
+    pd.testing.assert_frame_equal(pd.concat(chunks), trials)
 
 
 # Selection ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Selection is in `trialrun.selection`, which sees validation numbers only; here i
 beside the test numbers, for people to read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ class Leaderboard:
 def build_leaderboard(
     trials: "pd.DataFrame",
     parameters: Mapping[str, Mapping[str, Any]],
+    pooled: "PooledMatrices | None" = None,
     *,
     metric: str,
     goal: Goal,
@@ -83,6 +84,7 @@ def build_leaderboard(
     Args:
         trials: As in `trials/*.parquet`: all trials of a run, or those that ended so far.
         parameters: variant_id -> searched dotted path -> value, of every variant in `trials`.
+        pooled: From `pool_matrices`; without it no variant has a confusion matrix.
         metric: The selection metric, a column of `trials` that begins with `val_`.
         goal: Whether a small or a large metric is good.
 
@@ -90,7 +92,7 @@ def build_leaderboard(
         InputError: The metric is no validation metric, or was not recorded.
     """
     scores = validation_scores(trials, metric)
-    summaries = {summary.variant_id: summary for summary in summarize(trials, parameters)}
+    summaries = {of.variant_id: of for of in summarize(trials, parameters, pooled)}
     return Leaderboard(
         metric=metric,
         goal=goal,
@@ -100,14 +102,18 @@ def build_leaderboard(
 
 
 def summarize(
-    trials: "pd.DataFrame", parameters: Mapping[str, Mapping[str, Any]]
+    trials: "pd.DataFrame",
+    parameters: Mapping[str, Mapping[str, Any]],
+    pooled: "PooledMatrices | None" = None,
 ) -> tuple[VariantSummary, ...]:
     """One summary per variant, in the order of the search.
 
     Args:
         trials: As in `trials/*.parquet`.
         parameters: variant_id -> searched dotted path -> value.
+        pooled: From `pool_matrices`.
     """
+    val_pooled, test_pooled = ((pooled or {}).get(name, {}) for name in CONFUSION_MATRIX_COLUMNS)
     grid = TrialGrid.of(trials)
     completed = grid.statuses == "completed"
     names = metric_names(list(trials.columns))
@@ -116,7 +122,6 @@ def summarize(
     values[grid.rows[completed], :, grid.columns[completed]] = measured
     columns = [spread.tolist() for spread in describe(values)]
     counts = [grid.count(status).tolist() for status in ("completed", "diverged", "failed")]
-    pooled = [_pool(trials, name, grid) for name in CONFUSION_MATRIX_COLUMNS]
     return tuple(
         VariantSummary(
             variant_id=variant_id,
@@ -128,24 +133,44 @@ def summarize(
                 name: MetricSummary(*(column[row][index] for column in columns))
                 for index, name in enumerate(names)
             },
-            val_confusion_matrix=pooled[0].get(variant_id),
-            test_confusion_matrix=pooled[1].get(variant_id),
+            val_confusion_matrix=val_pooled.get(variant_id),
+            test_confusion_matrix=test_pooled.get(variant_id),
         )
         for row, variant_id in enumerate(grid.variant_ids)
     )
 
 
-def _pool(trials: "pd.DataFrame", column: str, grid: TrialGrid) -> dict[str, Counts]:
-    """variant_id -> confusion matrix over its completed seeds, of the variants that have one."""
-    matrices: dict[str, list[Counts]] = {}
+# Column of confusion matrices -> variant_id -> (classes, classes) sum over its completed seeds.
+PooledMatrices = Mapping[str, Mapping[str, Counts]]
+
+
+def pool_matrices(parts: Iterable["pd.DataFrame"]) -> PooledMatrices:
+    """The confusion matrices of every variant summed over its completed seeds.
+
+    Args:
+        parts: From `RunFolder.read_matrices`: one part of the trials after the other, so that no
+            more than one of them is in memory.
+
+    Returns:
+        Without the variants that have no matrix.
+    """
+    pooled: dict[str, dict[str, Counts]] = {name: {} for name in CONFUSION_MATRIX_COLUMNS}
+    for part in parts:
+        for name, totals in pooled.items():
+            for variant_id, matrices in _completed_matrices(part, name):
+                total = pool_confusion_matrices([_square(flat) for flat in matrices])
+                totals[variant_id] = totals.get(variant_id, 0) + total
+    return pooled
+
+
+def _completed_matrices(
+    trials: "pd.DataFrame", column: str
+) -> Iterator[tuple[str, "pd.Series[Any]"]]:
+    """variant_id and, by seed, the flat confusion matrices of its completed trials."""
     if column in trials.columns:
-        statuses = grid.statuses.tolist()
-        for row, status, flat in zip(grid.rows.tolist(), statuses, trials[column], strict=True):
-            if status == "completed" and flat is not None:
-                matrices.setdefault(grid.variant_ids[row], []).append(flat)
-    return {
-        variant_id: _square(pool_confusion_matrices(flat)) for variant_id, flat in matrices.items()
-    }
+        completed = trials[(trials["status"] == "completed") & trials[column].notna()]
+        for variant_id, matrices in completed.set_index("seed").groupby("variant_id")[column]:
+            yield str(variant_id), matrices
 
 
 def _square(flat: npt.ArrayLike) -> Counts:
@@ -241,35 +266,41 @@ def ordered_metrics(leaderboard: Leaderboard) -> list[str]:
     )
 
 
-def confusion_matrices(trials: "pd.DataFrame", class_names: Sequence[str]) -> dict[str, Any]:
-    """The content of confusion_matrices.json: per variant pooled over seeds and per seed.
+def confusion_matrices(trials: "pd.DataFrame") -> dict[str, Any]:
+    """What confusion_matrices.json says of some variants: pooled over seeds and per seed.
 
     Args:
-        trials: As in `trials/*.parquet`.
-        class_names: Names of the classes; numbers are taken if it is empty.
+        trials: All trials of these variants, with their matrices.
 
     Returns:
-        `{"class_names", "rows", "columns", "variants": {variant_id: {"validation": {"pooled",
-        "per_seed": {seed: matrix}}, "test": ...}}}`, completed trials only; no variants for trials
-        of no classifier.
+        `{variant_id: {"validation": {"pooled", "per_seed": {seed: matrix}}, "test": ...}}`,
+        completed trials only; nothing for trials of no classifier.
     """
-    grid = TrialGrid.of(trials)
     variants: dict[str, dict[str, Any]] = {}
     for name, part in zip(CONFUSION_MATRIX_COLUMNS, ("validation", "test"), strict=True):
-        for variant_id, pooled in _pool(trials, name, grid).items():
-            entry = {"pooled": pooled.tolist(), "per_seed": {}}
-            variants.setdefault(variant_id, {})[part] = entry
-        if name in trials.columns:
-            completed = trials[(trials["status"] == "completed") & trials[name].notna()]
-            columns = (completed["variant_id"], completed["seed"], completed[name])
-            for variant_id, seed, flat in zip(*columns, strict=True):
-                variants[variant_id][part]["per_seed"][str(seed)] = _square(flat).tolist()
-    return {
-        "class_names": list(class_names),
-        "rows": "true class",
-        "columns": "predicted class",
-        "variants": variants,
-    }
+        for variant_id, matrices in _completed_matrices(trials, name):
+            per_seed = {str(seed): _square(flat) for seed, flat in matrices.items()}
+            pooled = pool_confusion_matrices(list(per_seed.values()))
+            variants.setdefault(variant_id, {})[part] = {"pooled": pooled, "per_seed": per_seed}
+    return variants
+
+
+def split_by_variant(trials: "pd.DataFrame", max_trials: int) -> Iterator["pd.DataFrame"]:
+    """The trials, sorted by variant, in chunks of whole variants.
+
+    Args:
+        trials: As in `trials/*.parquet`, at least one.
+        max_trials: Of a chunk; only one variant alone may have more.
+    """
+    variant_ids = trials["variant_id"].to_numpy()
+    ends = (np.flatnonzero(variant_ids[1:] != variant_ids[:-1]) + 1).tolist()
+    start = previous = 0
+    for end in (*ends, len(trials)):
+        if end - start > max_trials and previous > start:
+            yield trials.iloc[start:previous]
+            start = previous
+        previous = end
+    yield trials.iloc[start:]
 
 
 def run_summary(

@@ -10,14 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trialrun.aggregate import (
     Leaderboard,
+    PooledMatrices,
     build_leaderboard,
     confusion_matrices,
     count_trials,
+    pool_matrices,
     run_summary,
+    split_by_variant,
     variant_rows,
 )
 from trialrun.datasets import check_data
@@ -40,6 +43,8 @@ from trialrun.store import RunFolder
 from trialrun.training import PackTask
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from trialrun.cluster import Cluster
 
 _log = logging.getLogger(__name__)
@@ -50,6 +55,7 @@ _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
 # The best trials' arrays stay for runs that grow later: seeds are added, another variant wins.
 _MAX_STATES_BYTES = 256 << 20
+_TRIALS_WITH_MATRICES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,11 +317,14 @@ def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
 
 def _leaderboard(work: _Work) -> Leaderboard | None:
     """The ranked variants of the trials in the run folder; None if there is none."""
-    trials, select = work.run.read_trials(), work.loaded.spec.select
-    if trials.empty:
-        return None
+    trials = work.run.read_trials("numbers")
+    return None if trials.empty else _rank(work, trials)
+
+
+def _rank(work: _Work, trials: "pd.DataFrame", pooled: PooledMatrices | None = None) -> Leaderboard:
+    select = work.loaded.spec.select
     return build_leaderboard(
-        trials, work.run.read_parameters(), metric=select.metric, goal=select.goal
+        trials, work.run.read_parameters(), pooled, metric=select.metric, goal=select.goal
     )
 
 
@@ -331,8 +340,8 @@ def _export(exporter: ExportProcess, work: _Work, leaderboard: Leaderboard) -> s
     selection, run = leaderboard.selection, work.run
     assert selection is not None  # asked before
     parameters = run.read_parameters()[selection.variant_id]
-    trials = run.read_trials().set_index("trial_id")
-    row = trials.loc[selection.trial_id].filter(regex="^test_(?!confusion_matrix)").dropna()
+    trials = run.read_trials("numbers").set_index("trial_id")
+    row = trials.loc[selection.trial_id].filter(regex="^test_").dropna()
     metrics = {str(name): float(value) for name, value in row.astype(float).to_dict().items()}
     with _timed(work.timings_s, "export"):
         return exporter.export(run, parameters, selection.trial_id, metrics)
@@ -349,14 +358,14 @@ def _finish(
     work.progress.say("writing the report")
     work.timings_s["total"] = time.perf_counter() - started
     run = work.run
-    leaderboard = _leaderboard(work)
-    trials = run.read_trials()
-    if leaderboard is None:
+    trials = run.read_trials("numbers")
+    if trials.empty:
         return Outcome(run, 0, 0, False, interrupted)
+    leaderboard = _rank(work, trials, pool_matrices(run.read_matrices(trials)))
     class_names = next((p.class_names for p in run.read_packs() if p.class_names), ())
     work.lease.check()
     run.write_variants(variant_rows(leaderboard))
-    write_json(run.confusion_matrices_file, confusion_matrices(trials, class_names), indent=None)
+    run.write_confusion_matrices(class_names, _matrices_by_variant(run, trials))
     if interrupted is None:
         summary = run_summary(
             work.loaded.spec.name,
@@ -371,6 +380,14 @@ def _finish(
     counts = count_trials(trials)
     has_winner = leaderboard.selection is not None
     return Outcome(run, counts["completed"], counts["failed"], has_winner, interrupted)
+
+
+def _matrices_by_variant(run: RunFolder, trials: "pd.DataFrame") -> Iterator[dict[str, Any]]:
+    """What confusion_matrices.json says of the variants, some at a time to keep memory small."""
+    import pandas as pd
+
+    for some in split_by_variant(trials, _TRIALS_WITH_MATRICES):
+        yield confusion_matrices(pd.concat(run.read_matrices(some)))
 
 
 def _ended(run: RunFolder) -> Outcome:

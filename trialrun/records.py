@@ -40,6 +40,8 @@ PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
 CONFUSION_MATRIX_COLUMNS = ("val_confusion_matrix", "test_confusion_matrix")
 
+TrialColumns = Literal["all", "numbers", "identity", "parameters", "matrices"]
+
 # Says in the Parquet file itself which text columns hold JSON: "[1]" may also be a plain string.
 _KIND_KEY = b"trialrun.kind"
 
@@ -144,6 +146,22 @@ def metric_names(columns: Sequence[str]) -> list[str]:
     return [name for prefix in METRIC_PREFIXES for name in names if name.startswith(prefix)]
 
 
+def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
+    """Which columns of a part to read, out of those that it has."""
+    identity = list(IDENTITY_COLUMNS)
+    match wanted:
+        case "identity":
+            return identity
+        case "numbers":
+            return identity + metric_names(names)
+        case "parameters":
+            return ["variant_id", *(name for name in names if name.startswith(PARAMETER_PREFIX))]
+        case "matrices":
+            matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
+            return ["variant_id", "seed", "status", *matrices]
+    return list(names)
+
+
 def history_table(result: PackResult) -> "pa.Table":
     """One row per trial and epoch of a pack: `trial_id, variant_id, seed, epoch, loss, ...`.
 
@@ -238,7 +256,7 @@ def unite_history(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
     return history.sort_values(["variant_id", "seed", "epoch"], ignore_index=True)
 
 
-def parameters_by_variant(parts: Sequence["pa.Table"]) -> dict[str, dict[str, Any]]:
+def parameters_by_variant(parts: Iterable["pa.Table"]) -> dict[str, dict[str, Any]]:
     """The searched parameters of every variant that has a trial, as they were before storing.
 
     Args:
@@ -250,12 +268,13 @@ def parameters_by_variant(parts: Sequence["pa.Table"]) -> dict[str, dict[str, An
     found: dict[str, dict[str, Any]] = {}
     for part in parts:
         fields = [field for field in part.schema if field.name.startswith(PARAMETER_PREFIX)]
-        for row in part.select(["variant_id", *(field.name for field in fields)]).to_pylist():
-            if row["variant_id"] not in found:
-                found[row["variant_id"]] = {
-                    field.name.removeprefix(PARAMETER_PREFIX): _value(row[field.name], field)
-                    for field in fields
-                }
+        variant_ids = part["variant_id"].to_numpy()
+        _, first_rows = np.unique(variant_ids.astype(str), return_index=True)
+        for row in part.take(first_rows).to_pylist():
+            found[row["variant_id"]] = {
+                field.name.removeprefix(PARAMETER_PREFIX): _value(row[field.name], field)
+                for field in fields
+            }
     return dict(sorted(found.items()))
 
 

@@ -57,14 +57,14 @@ def missing_trials(
             says what differs.
     """
     planned = {trial.trial_id: trial.variant.variant_id for trial in trials}
-    rows = run.read_trials(identity_only=True)
+    rows = run.read_trials("identity")
     is_other = rows["trial_id"].map(planned) != rows["variant_id"]
     differences = list(_differences(run, loaded))
     if is_other.any() and not differences:  # the job is the same: those trials came from elsewhere
         other = rows[is_other]
         for pack_id, attempt in dict.fromkeys(zip(other["pack_id"], other["attempt"], strict=True)):
             warn(run.set_aside_pack(pack_id, attempt, "it holds trials of another job"))
-        rows = run.read_trials(identity_only=True)
+        rows = run.read_trials("identity")
         is_other = rows["trial_id"].map(planned) != rows["variant_id"]
     searched = set(loaded.spec.search.parameters)
     recorded_parameters = next(iter(run.read_parameters().values()), dict.fromkeys(searched))

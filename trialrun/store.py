@@ -9,7 +9,7 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,8 @@ from trialrun.records import (
     HISTORY_IDENTITY,
     IDENTITY_COLUMNS,
     ParameterKind,
+    TrialColumns,
+    columns_of,
     history_table,
     latest_trials,
     parameters_by_variant,
@@ -259,20 +261,35 @@ class RunFolder:
         with replace_atomically(self.trials_dir / name) as temporary:
             pq.write_table(trials, temporary, write_page_checksum=True)
 
-    def read_trials(self, *, identity_only: bool = False) -> "pd.DataFrame":
+    def read_trials(self, columns: TrialColumns = "all") -> "pd.DataFrame":
         """One row per trial with the contract's columns, sorted by variant and seed.
 
         Lists and mappings among the searched parameters are JSON text, as in the files;
         `read_parameters` gives them back as they were.
 
         Args:
-            identity_only: Leaves out parameters, metrics and confusion matrices.
+            columns: `all`; `numbers` leaves out parameters and confusion matrices, which take most
+                of the memory; `identity` leaves out the metrics too.
         """
-        columns = list(IDENTITY_COLUMNS) if identity_only else None
         try:
-            return latest_trials([_read_part(part, columns) for part in _parts(self.trials_dir)])
+            return latest_trials(
+                [_read_part(part, _columns_of(part, columns)) for part in _parts(self.trials_dir)]
+            )
         except FileError as error:
             raise FileError(f"{error}\n`trialrun resume {self.path}` sets it aside") from error
+
+    def read_matrices(self, trials: "pd.DataFrame") -> "Iterator[pd.DataFrame]":
+        """The confusion matrices of trials, the rows of one part after the other.
+
+        Args:
+            trials: Rows of `read_trials`.
+
+        Yields:
+            Frames with `variant_id`, `seed`, `status` and what matrices there are.
+        """
+        for name, trial_ids in _by_part(trials).items():
+            part = self.trials_dir / f"{name}.parquet"
+            yield _read_part(part, _columns_of(part, "matrices"), trial_ids=trial_ids).to_pandas()
 
     def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
         """One row per trial and epoch with the contract's columns, in the order of the trials.
@@ -280,24 +297,21 @@ class RunFolder:
         Args:
             variant_id: Reads the trials of this variant alone.
         """
-        trials = self.read_trials()
+        trials = self.read_trials("identity")
         if variant_id is not None:
             trials = trials[trials["variant_id"] == variant_id]
-        wanted: dict[str, list[str]] = {}
-        for trial_id, pack_id, attempt in zip(
-            trials["trial_id"], trials["pack_id"], trials["attempt"], strict=True
-        ):
-            wanted.setdefault(part_name(pack_id, attempt), []).append(trial_id)
         return unite_history(
             [
                 _read_part(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
-                for name, trial_ids in wanted.items()
+                for name, trial_ids in _by_part(trials).items()
             ]
         )
 
     def read_parameters(self) -> dict[str, dict[str, Any]]:
         """variant_id -> searched dotted path -> value, of every variant that has a trial."""
-        return parameters_by_variant([_read_part(part) for part in _parts(self.trials_dir)])
+        return parameters_by_variant(
+            _read_part(part, _columns_of(part, "parameters")) for part in _parts(self.trials_dir)
+        )
 
     def read_packs(self) -> tuple[PackRecord, ...]:
         """What is remembered of each pack as a whole, the last attempt of each."""
@@ -360,6 +374,33 @@ class RunFolder:
         names += [path.stem for path in self.kept.files()]
         numbers = [_NUMBER_OF_PACK.match(name.removeprefix("part-")) for name in names]
         return 1 + max((int(found[1]) for found in numbers if found), default=-1)
+
+    def write_confusion_matrices(
+        self, class_names: Sequence[str], variants: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Writes confusion_matrices.json.
+
+        Args:
+            class_names: Names of the classes.
+            variants: From `aggregate.confusion_matrices`, some variants at a time.
+        """
+        about = {
+            "class_names": list(class_names),
+            "rows": "true class",
+            "columns": "predicted class",
+        }
+        with (
+            replace_atomically(self.confusion_matrices_file) as temporary,
+            temporary.open("w") as file,
+        ):
+            file.write(json.dumps(about, ensure_ascii=False)[:-1] + ', "variants": {')
+            separator = ""
+            for some in variants:
+                for variant_id, matrices in some.items():
+                    file.write(f"{separator}\n{json.dumps(variant_id)}: ")
+                    file.write(json.dumps(json_ready(matrices)))
+                    separator = ","
+            file.write("}}\n")
 
     def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes variants.csv; lists and mappings as JSON, what is not known as an empty cell.
@@ -429,6 +470,27 @@ def _read_part(
             partitioning=None,
             page_checksum_verification=verify,
         )
+
+
+def _by_part(trials: "pd.DataFrame") -> dict[str, list[str]]:
+    """Name of the part that holds them -> trials, in the order of the trials."""
+    wanted: dict[str, list[str]] = {}
+    for trial_id, pack_id, attempt in zip(
+        trials["trial_id"], trials["pack_id"], trials["attempt"], strict=True
+    ):
+        wanted.setdefault(part_name(pack_id, attempt), []).append(trial_id)
+    return wanted
+
+
+def _columns_of(part: Path, wanted: TrialColumns) -> list[str] | None:
+    """The columns to read of a part."""
+    import pyarrow.parquet as pq
+
+    if wanted == "all":
+        return None
+    with reading(part):
+        names = pq.read_schema(part).names
+    return columns_of(names, wanted)
 
 
 def _require_columns(part: Path, columns: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trialrun.aggregate import Leaderboard, build_leaderboard, count_trials, explain
+from trialrun.aggregate import Leaderboard, build_leaderboard, count_trials, explain, pool_matrices
 from trialrun.files import json_ready
 from trialrun.store import RunFolder
 
@@ -65,7 +65,7 @@ def load_overview(folder: RunFolder) -> Overview:
     """
     job = folder.read_job()
     select = job.get("select", {})
-    trials = folder.read_trials()
+    trials = folder.read_trials("numbers")
     class_names = [pack.class_names for pack in folder.read_packs() if pack.class_names]
     return Overview(
         folder=folder.path,
@@ -73,6 +73,7 @@ def load_overview(folder: RunFolder) -> Overview:
         leaderboard=build_leaderboard(
             trials,
             folder.read_parameters(),
+            pool_matrices(folder.read_matrices(trials)),
             metric=select.get("metric", "val_loss"),
             goal=select.get("goal", "minimize"),
         ),
