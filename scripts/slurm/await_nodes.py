@@ -1,0 +1,67 @@
+"""Waits until all nodes of a SLURM job have joined its Ray; says which have not, and where to look."""
+
+import argparse
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import ray
+
+_POLL_S = 0.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--limit-s", type=float, required=True)
+    parser.add_argument("--head-pid", type=int, required=True, help="what starts the head")
+    parser.add_argument("--logs", type=Path, required=True, help="folder of NODE.log")
+    parser.add_argument("address", help="host:port of the head")
+    parser.add_argument("nodes", nargs="+", help="their names in SLURM")
+    given = parser.parse_args()
+    deadline = time.monotonic() + given.limit_s
+
+    missing = set(given.nodes)
+    while missing:
+        if time.monotonic() > deadline:
+            give_up(f"not joined Ray within {given.limit_s:g} s", missing, given.logs)
+        if not is_alive(given.head_pid):
+            give_up("not joined Ray, whose head has ended", set(given.nodes[:1]), given.logs)
+        if not ray.is_initialized() and answers(given.address):
+            ray.init(address=given.address, log_to_driver=False, logging_level="ERROR")
+        if ray.is_initialized():
+            missing -= {node["NodeName"] for node in ray.nodes() if node["Alive"]}
+        if missing:
+            time.sleep(_POLL_S)
+    ray.shutdown()
+
+
+def give_up(what: str, missing: set[str], logs: Path) -> None:
+    print(f"{', '.join(sorted(missing))}: {what}. The end of what was said there:", file=sys.stderr)
+    for name in sorted(missing):
+        log = logs / f"{name}.log"
+        said = log.read_text().splitlines()[-15:] if log.exists() else ["(nothing)"]
+        print("\n".join([f"--- {log}", *said]), file=sys.stderr)
+    sys.exit(1)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
