@@ -58,25 +58,26 @@ class DurableRun:
         return any((self.home / "runs").glob(f"*/*/{pattern}"))
 
     def assert_whole(self) -> None:
-        """Every trial once, no part torn, and the numbers of an undisturbed run."""
-        parts = [pq.read_table(part).to_pandas() for part in (self.folder / "trials").iterdir()]
-        trials = pd.concat(parts)
-        assert len(trials) == 12
-        assert trials["trial_id"].is_unique
-        assert set(trials["status"]) == {"completed"}
-        history = pd.concat(
-            pq.read_table(part).to_pandas() for part in (self.folder / "history").iterdir()
-        )
-        assert len(history[history["trial_id"].isin(trials["trial_id"])]) >= 12 * 5
-        summary = json.loads((self.folder / "summary.json").read_text())
-        assert summary["selection"]["seed"] == 5
-        assert summary["selection"]["parameters"] == {"training.learning_rate": 0.1}
-        losses = [1 / (1 + seed) + 0.1 + 5 / 1000 for seed in range(6)]
-        assert summary["selection"]["mean"] == pytest.approx(sum(losses) / 6, rel=1e-12)
-        assert summary["counts"]["completed"] == 12
-        assert json.loads((self.folder / "best" / "model.txt").read_text())[1]["test_loss"] == min(
-            losses
-        )
-        assert (self.folder / "report.html").exists()
-        assert not (self.folder / "checkpoints").exists()
-        assert not (self.folder / "set_aside").exists()
+        """See `assert_run_is_whole`."""
+        assert_run_is_whole(self.folder)
+
+
+def assert_run_is_whole(folder: Path) -> None:
+    """Every trial once, no part torn, and the numbers of an undisturbed run."""
+    parts = [pq.read_table(part).to_pandas() for part in (folder / "trials").iterdir()]
+    trials = pd.concat(parts)
+    assert len(trials) == 12
+    assert trials["trial_id"].is_unique
+    assert set(trials["status"]) == {"completed"}
+    history = pd.concat(pq.read_table(part).to_pandas() for part in (folder / "history").iterdir())
+    assert len(history[history["trial_id"].isin(trials["trial_id"])]) >= 12 * 5
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["selection"]["seed"] == 5
+    assert summary["selection"]["parameters"] == {"training.learning_rate": 0.1}
+    losses = [1 / (1 + seed) + 0.1 + 5 / 1000 for seed in range(6)]
+    assert summary["selection"]["mean"] == pytest.approx(sum(losses) / 6, rel=1e-12)
+    assert summary["counts"]["completed"] == 12
+    assert json.loads((folder / "best" / "model.txt").read_text())[1]["test_loss"] == min(losses)
+    assert (folder / "report.html").exists()
+    assert not (folder / "checkpoints").exists()
+    assert not (folder / "set_aside").exists()

@@ -6,6 +6,7 @@ pack takes half a second, in epochs, with checkpoints.
 
 import json
 import os
+import platform
 import resource
 import signal
 import sys
@@ -25,9 +26,13 @@ from trialrun.results import Checkpoint, PackResult, Progress, TrialResult, Tria
 # Values of data.args.num_test_older_with, and what they bring about.
 KILLS_ITS_WORKER, TOO_LARGE, RAISES = 7, 8, 9
 SECONDS_PER_EPOCH = float(os.environ.get("MADE_UP_SECONDS_PER_EPOCH", "0.1"))
+# A file that gets a line for each epoch of each pack that is trained.
+EPOCHS = os.environ.get("MADE_UP_EPOCHS", os.devnull)
 
 
-def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH):
+def train_made_up(
+    task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH, epochs_file=EPOCHS
+):
     """Stands in for `training.pack.train_pack`."""
     trials = task.pack.trials
     num_epochs = trials[0].variant.training.epochs
@@ -43,6 +48,8 @@ def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH
             raise OutOfMemory("GPU 0 is out of memory: RESOURCE_EXHAUSTED: 1 TiB")
         if trouble == RAISES and any(trial.seed == 1 for trial in trials):
             raise ZeroDivisionError("the layer of patient 1")
+        with open(epochs_file, "a") as file:  # noqa: PTH123 - workers get this function alone
+            file.write(f"{trials[0].trial_id} {epoch}\n")
         time.sleep(seconds_per_epoch)
         state[:, 1] += 1
         yield Progress(task.pack.pack_id, epoch * len(trials), 0.5)
@@ -77,6 +84,8 @@ def result_of(task, trial, row):
         pack_id=task.pack.pack_id,
         attempt=task.attempt,
         epochs=int(epochs),
+        device=f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
+        node=platform.node(),
         metrics=dict.fromkeys(names, float(loss)),
         history={
             name: np.linspace(1, loss, int(epochs), dtype=np.float32)

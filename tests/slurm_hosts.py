@@ -84,6 +84,7 @@ class SlurmHosts:
         self.folder = folder.resolve()
         self.home = self.folder / "home"
         self._shared = (self.folder, *(path.resolve() for path in shared))
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         self._write_configuration()
@@ -123,10 +124,7 @@ class SlurmHosts:
 
     def switch_on(self, name: str) -> None:
         """Starts a host again, with nothing in /tmp."""
-        subprocess.Popen(
-            [*self._nsenter(), str(_SCRIPT), "plug", str(self.folder), name, ADDRESSES[name]],
-            **self._quietly(),
-        )
+        self._begin(*self._nsenter(), _SCRIPT, "plug", self.folder, name, ADDRESSES[name])
 
     def wait_until_idle(self) -> None:
         """Waits until both hosts are ready for jobs and have none."""
@@ -135,6 +133,10 @@ class SlurmHosts:
             return self.call("sinfo", "--noheader", "--Node", "--format=%T").split()
 
         wait_for(lambda: set(states()) == {"idle"}, states, deadline_s=_START_S)
+
+    def root(self, name: str) -> Path:
+        """The files of a host, as it sees them."""
+        return Path(f"/proc/{self._pid_of(name)}/root")
 
     def processes(self, name: str) -> dict[int, str]:
         """The processes on a host that are not SLURM's: pid -> command line."""
@@ -148,7 +150,7 @@ class SlurmHosts:
 
     def temporary_files(self, name: str) -> set[str]:
         """What lies in a host's /tmp and /dev/shm, but for what is shared."""
-        root = Path(f"/proc/{self._pid_of(name)}/root")
+        root = self.root(name)
         shared = {path.parts[2] for path in self._shared if path.is_relative_to("/tmp")}
         in_tmp = {path.name for path in (root / "tmp").iterdir()} - shared
         return in_tmp | {path.name for path in (root / "dev" / "shm").iterdir()}
@@ -172,14 +174,12 @@ class SlurmHosts:
         etc.joinpath("shared").write_text("".join(in_tmp))
 
     def _start(self) -> None:
-        namespaces = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child"]
-        process = subprocess.Popen(
-            # The kernel kills it when this process is gone, and with it all that is beneath it.
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "--mount-proc"]
-            + [str(_SCRIPT), "controller", str(self.folder)],
-            **self._quietly(),
+        # The kernel kills it when this process is gone, and with it all that is beneath it.
+        process = self._begin(
+            *("setpriv", "--pdeathsig", "KILL"),
+            *("unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child"),
+            *("--mount-proc", _SCRIPT, "controller", self.folder),
         )
-        self._process = process
         wait_for(lambda: process.poll() is not None or _children(process.pid), self._last_words)
         [self._controller] = _children(process.pid)
         wait_for(self._answers, self._last_words, deadline_s=_START_S)
@@ -188,9 +188,10 @@ class SlurmHosts:
         self.wait_until_idle()
 
     def _stop(self) -> None:
-        for pid in _children(self._process.pid):
+        for pid in _children(self._processes[0].pid):
             os.kill(pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
+        for process in self._processes:
+            process.wait(timeout=30)
 
     def _answers(self) -> bool:
         asked = self._beside_controller("scontrol", "ping", check=False)
@@ -233,19 +234,22 @@ class SlurmHosts:
             "SLURM_CONF": str(self.folder / "etc" / "slurm.conf"),
         }
 
-    def _quietly(self) -> dict[str, object]:
-        log = (self.folder / "machines.log").open("a")
-        return {
-            "env": self._environment(),
-            "stdin": subprocess.DEVNULL,
-            "stdout": log,
-            "stderr": log,
-            "start_new_session": True,
-        }
+    def _begin(self, *command: object) -> subprocess.Popen[bytes]:
+        with (self.folder / "machines.log").open("a") as log:
+            process = subprocess.Popen(
+                [*map(str, command)],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
 
 
 def wait_for(
-    condition: Callable[[], object], say: Callable[[], object], deadline_s: float = 120
+    condition: Callable[[], object], say: Callable[[], object], deadline_s: float = 300
 ) -> None:
     """Waits until something is true; says what is instead when it takes too long."""
     deadline = time.monotonic() + deadline_s
@@ -256,7 +260,9 @@ def wait_for(
 
 def _children(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
     return []
 
 

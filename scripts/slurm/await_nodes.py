@@ -1,6 +1,7 @@
-"""Waits until all nodes of a SLURM job have joined its Ray; says which have not, and where to look."""
+"""Waits until all nodes of a SLURM job have joined its Ray; says which have not, and why."""
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -15,10 +16,10 @@ _POLL_S = 0.2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit-s", type=float, required=True)
-    parser.add_argument("--head-pid", type=int, required=True, help="what starts the head")
+    parser.add_argument("--steps", type=int, nargs="+", required=True, help="processes of srun")
     parser.add_argument("--logs", type=Path, required=True, help="folder of NODE.log")
-    parser.add_argument("address", help="host:port of the head")
-    parser.add_argument("nodes", nargs="+", help="their names in SLURM")
+    parser.add_argument("--address", required=True, help="host:port of the head")
+    parser.add_argument("--nodes", nargs="+", required=True, help="their names in SLURM")
     given = parser.parse_args()
     deadline = time.monotonic() + given.limit_s
 
@@ -26,10 +27,12 @@ def main() -> None:
     while missing:
         if time.monotonic() > deadline:
             give_up(f"not joined Ray within {given.limit_s:g} s", missing, given.logs)
-        if not is_alive(given.head_pid):
-            give_up("not joined Ray, whose head has ended", set(given.nodes[:1]), given.logs)
+        if not all(map(is_alive, given.steps)):
+            give_up("not joined Ray, and a step that starts it has ended", missing, given.logs)
         if not ray.is_initialized() and answers(given.address):
-            ray.init(address=given.address, log_to_driver=False, logging_level="ERROR")
+            # The head answers a moment before its own node has joined, which Ray takes for a fault.
+            with contextlib.suppress(ConnectionError):
+                ray.init(address=given.address, log_to_driver=False, logging_level="CRITICAL")
         if ray.is_initialized():
             missing -= {node["NodeName"] for node in ray.nodes() if node["Alive"]}
         if missing:
