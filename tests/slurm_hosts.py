@@ -31,8 +31,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# A job that is requeued waits until its credential has expired: two minutes by default.
-AuthInfo=cred_expire=3,socket={folder}/munge/socket
+# A job that is requeued waits until its credential has expired: two minutes by default, and 5 s at least.
+AuthInfo=cred_expire=5,socket={folder}/munge/socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/hosts/%n/spool
 SlurmctldPidFile={folder}/slurmctld.pid
