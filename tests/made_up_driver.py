@@ -1,7 +1,8 @@
 """The command line with everything real but the training and the saved model, which are made up.
 
 Results are what seed and learning rate say, so that two runs can be compared to the last digit. A
-pack takes half a second, in epochs, with checkpoints.
+pack takes half a second, in epochs, with checkpoints. A row's device is what CUDA is told of, its
+node the process.
 """
 
 import json
@@ -77,6 +78,8 @@ def result_of(task, trial, row):
         pack_id=task.pack.pack_id,
         attempt=task.attempt,
         epochs=int(epochs),
+        device=os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
+        node=str(os.getpid()),
         metrics=dict.fromkeys(names, float(loss)),
         history={
             name: np.linspace(1, loss, int(epochs), dtype=np.float32)
@@ -107,6 +110,8 @@ class MadeUpExport:
 if __name__ == "__main__":
     if limit := os.environ.get("MADE_UP_MAX_FILE_BYTES"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    if seconds := os.environ.get("MADE_UP_WORTH_SPLITTING_S"):
+        trialrun.cluster.tasks._WORTH_SPLITTING_S = float(seconds)
     # Defined in the main module, so that workers get it by value.
     real = trialrun.cluster.run_packs
     trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)

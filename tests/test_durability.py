@@ -168,3 +168,19 @@ def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_pat
     (run.folder / "report.html").unlink()  # what a kill after the summary leaves
     assert run.resume(nodes.address).finish().code == 0
     run.assert_whole()
+
+
+def test_the_last_pack_is_halved_when_a_device_is_idle(tmp_path, nodes):
+    """The halves go on from the checkpoint of the whole, on both nodes."""
+    nodes.make_whole()
+    job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")
+    run = DurableRun(tmp_path / "home", job)
+    environment = {"MADE_UP_SECONDS_PER_EPOCH": "3", "MADE_UP_WORTH_SPLITTING_S": "1"}
+    finished = run.begin(nodes.address, **environment).finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
+    parts = {part.stem: pq.read_table(part) for part in (run.folder / "trials").iterdir()}
+    assert len(parts) > 1
+    assert all(name.startswith(("part-p000a", "part-p000b")) for name in parts)
+    assert {attempt for part in parts.values() for attempt in part["attempt"].to_pylist()} == {0}
+    assert "halved, because devices are idle" in (run.folder / "run.log").read_text()

@@ -93,7 +93,7 @@ def packs_with_checkpoints(
     """
     left = {trial.trial_id: trial for trial in missing}
     packs = []
-    for checkpoint in checkpoints:
+    for checkpoint in sorted(checkpoints, key=lambda one: -len(one.pack_id)):  # halves are newer
         trials = [left.pop(trial_id) for trial_id in checkpoint.trial_ids if trial_id in left]
         if trials:
             signature = signature_of(trials[0].variant)

@@ -13,6 +13,7 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
 
 from trialrun.cluster.embedded import embedded_ray
@@ -143,3 +144,8 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
 def count_devices(needs: Needs) -> int:
     """Packs that the cluster's living nodes can train at the same time."""
     return sum(needs.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def count_idle_devices(needs: Needs) -> int:
+    """Packs that they could train beside what they do now."""
+    return sum(map(needs.fit_into, available_resources_per_node().values()))

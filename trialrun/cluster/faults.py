@@ -45,12 +45,12 @@ class FaultRules:
         if fault == "memory" and num_trials > 1:
             fits = self._max_trials.get(task.pack.signature, num_trials)
             self._max_trials[task.pack.signature] = min(fits, -(-num_trials // 2))
-            return _halves(task)
+            return halves(task)
         if fault == "error":
-            return _halves(task) if num_trials > 1 else ()
+            return halves(task) if num_trials > 1 else ()
         if fault == "worker" and num_trials > 1:
             is_suspect = task.attempt >= min(_TRIES_AS_A_WHOLE, self._max_retries)
-            return _halves(task) if is_suspect else again
+            return halves(task) if is_suspect else again
         return again if can_retry and fault != "model" else ()
 
     def fit(self, task: PackTask) -> tuple[PackTask, ...]:
@@ -58,11 +58,16 @@ class FaultRules:
         limit = self._max_trials.get(task.pack.signature)
         if limit is None or len(task.pack.trials) <= limit:
             return (task,)
-        return tuple(piece for half in _halves(task, tried=False) for piece in self.fit(half))
+        return tuple(piece for half in halves(task, tried=False) for piece in self.fit(half))
 
 
-def _halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:
-    """Two packs of half the trials: `p003` becomes `p003a` and `p003b`."""
+def halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:
+    """Two packs of half the trials: `p003` becomes `p003a` and `p003b`.
+
+    Args:
+        task: A pack of at least two trials.
+        tried: Whether it has been tried, and its halves are another attempt.
+    """
     trials = task.pack.trials
     middle = (len(trials) + 1) // 2
 
