@@ -277,6 +277,7 @@ def _train_missing(
             if result.is_input_error:
                 num_wrong += len(result.trials)
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
+            del result  # its arrays fill Ray's object store, where the next one needs room
     run.kept.remove_checkpoints()
     if num_wrong == len(trials):  # nothing could be trained: the job is wrong, not the run
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))

@@ -8,6 +8,7 @@ from.
 """
 
 import logging
+import math
 import os
 import random
 import time
@@ -45,6 +46,7 @@ _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _WAIT_S = 0.5
 _STOP_POLL_S = 0.5
 _COUNT_S = 5.0
+_STORE_IS_FULL = "Ray's object store is full, and so is the disk that it overflows to"
 _NOTICE_S = 1.0  # in which the head notices that a node is gone
 
 TrainPack = Callable[
@@ -174,6 +176,7 @@ class _Run:
         self._rules = FaultRules(resources.max_retries)
         self._train_pack = None if train_pack is None else ray.put(train_pack)
         self._bad_nodes: dict[str, str] = {}  # pack_id -> the node on which it failed
+        self._room = math.inf  # tasks at a time that Ray's object store has shown it can hold
         self._stop_by_s: float | None = None
         self._devices = cluster.num_devices
         self._next_count_s = time.monotonic() + _COUNT_S
@@ -193,22 +196,42 @@ class _Run:
             self._cluster.head.check()
 
     def _submit(self) -> None:
-        while self._waiting and len(self._running) < 2 * self._num_devices():
+        while self._waiting and len(self._running) < min(2 * self._num_devices(), self._room):
             task, *rest = self._rules.fit(self._waiting.pop())
             self._waiting += reversed(rest)
             task = replace(task, checkpoint=self._listener.checkpoint_of(task.pack))
-            options: dict[str, Any] = {}
-            if other := _another_node(self._bad_nodes.get(task.pack.pack_id, "")):
-                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
-            needs = self._cluster.needs
-            if needs.accelerator_type:
-                options["accelerator_type"] = needs.accelerator_type
-            stream = _train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
-                task, needs.gpus, self._train_pack
-            )
-            # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
-            task = replace(task, checkpoint=None)
-            self._running[stream] = _Running(task, time.monotonic())
+            try:
+                self._start(task)
+                self._room = math.inf
+            except (ObjectStoreFullError, OutOfDiskError):  # its checkpoint would lie there
+                self._wait_or_start_with_less(task)
+
+    def _start(self, task: PackTask) -> None:
+        options: dict[str, Any] = {}
+        if other := _another_node(self._bad_nodes.get(task.pack.pack_id, "")):
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
+        needs = self._cluster.needs
+        if needs.accelerator_type:
+            options["accelerator_type"] = needs.accelerator_type
+        stream = _train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
+            task, needs.gpus, self._train_pack
+        )
+        # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
+        self._running[stream] = _Running(replace(task, checkpoint=None), time.monotonic())
+
+    def _wait_or_start_with_less(self, task: PackTask) -> None:
+        """For tasks that run and take the room; without them in halves, or from the beginning."""
+        if self._running:
+            how = "waiting for another pack to end"
+            self._waiting.append(replace(task, checkpoint=None))
+            self._room = len(self._running)
+        elif len(task.pack.trials) > 1:
+            how = "going on in halves"
+            self._waiting += reversed(self._rules.answer(task, "memory"))
+        else:
+            how = "beginning again without it"
+            self._start(replace(task, checkpoint=None))
+        _log.warning("%s: its checkpoint: %s; %s", task.pack.pack_id, _STORE_IS_FULL, how)
 
     def _num_devices(self) -> int:
         """Packs that the cluster takes now: nodes come and go."""
@@ -302,10 +325,14 @@ def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
     """What kind of fault an error is, and the error that says why."""
     if isinstance(error, RayTaskError):
         cause = error.cause
-        if isinstance(cause, OutOfMemory | MemoryError | ObjectStoreFullError | OutOfDiskError):
+        if isinstance(cause, ObjectStoreFullError | OutOfDiskError):
+            return "memory", OutOfMemory(_STORE_IS_FULL)
+        if isinstance(cause, OutOfMemory | MemoryError):
             return "memory", cause
         return ("model" if isinstance(cause, ModelError) else "error"), cause
-    if isinstance(error, OutOfMemoryError | ObjectStoreFullError | OutOfDiskError):
+    if isinstance(error, ObjectStoreFullError | OutOfDiskError):  # with bytes for a message
+        return "memory", OutOfMemory(_STORE_IS_FULL)
+    if isinstance(error, OutOfMemoryError):
         return "memory", error
     return ("node" if isinstance(error, NodeDiedError) else "worker"), error
 
