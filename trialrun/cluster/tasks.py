@@ -46,6 +46,7 @@ _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _WAIT_S = 0.5
 _STOP_POLL_S = 0.5
 _COUNT_S = 5.0
+_MAX_UNHEARD = 4  # messages of a task: a slow driver would find Ray's object store full of them
 _STORE_IS_FULL = "Ray's object store is full, and so is the disk that it overflows to"
 _NOTICE_S = 1.0  # in which the head notices that a node is gone
 
@@ -77,7 +78,12 @@ class _Started:
     node_id: str
 
 
-@ray.remote(max_calls=0, max_retries=0, num_returns="streaming")
+@ray.remote(
+    max_calls=0,
+    max_retries=0,
+    num_returns="streaming",
+    _generator_backpressure_num_objects=_MAX_UNHEARD,
+)
 def _train(
     task: PackTask, num_gpus: float, train_pack: TrainPack | None
 ) -> Iterator[_Started | Progress | Checkpoint | PackResult]:
