@@ -35,8 +35,8 @@ class DurableRun:
         arguments = ["run", self.home / "job.yaml", "--runs-dir", self.home / "runs"]
         return self._command(*arguments, "--address", address, **environment)
 
-    def resume(self, address: str = "local") -> Command:
-        return self._command("resume", self.folder, "--address", address)
+    def resume(self, address: str = "local", **environment: str) -> Command:
+        return self._command("resume", self.folder, "--address", address, **environment)
 
     def _command(self, *arguments: object, **environment: str) -> Command:
         program = (PROGRAM, str(self.home / "driver.pid"))

@@ -28,9 +28,12 @@ KILLS_ITS_WORKER, TOO_LARGE, RAISES, FILLS_MEMORY, FILLS_STORE, LARGE_CHECKPOINT
 MAX_BYTES_TO_FILL = 6 << 30
 BYTES_PER_TRIAL = 8 << 20
 SECONDS_PER_EPOCH = float(os.environ.get("MADE_UP_SECONDS_PER_EPOCH", "0.1"))
+MORE_LOSS = float(os.environ.get("MADE_UP_MORE_LOSS", "0"))
 
 
-def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH):
+def train_made_up(
+    task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH, more_loss=MORE_LOSS
+):
     """Stands in for `training.pack.train_pack`."""
     trials = task.pack.trials
     num_epochs = trials[0].variant.training.epochs
@@ -62,7 +65,9 @@ def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH
         )
         if should_stop() and epoch < num_epochs:
             return
-    results = [result_of(task, trial, row) for trial, row in zip(trials, state, strict=True)]
+    results = [
+        result_of(task, trial, row, more_loss) for trial, row in zip(trials, state, strict=True)
+    ]
     best = {}
     for result in sorted(results, key=lambda result: -result.metrics["val_loss"]):
         best[result.trial.variant.variant_id] = TrialState(
@@ -85,9 +90,9 @@ def bulk(trials, is_wanted):
     return (np.zeros((len(trials), BYTES_PER_TRIAL), np.uint8),) if is_wanted else ()
 
 
-def result_of(task, trial, row):
+def result_of(task, trial, row, more_loss):
     seed, epochs = row
-    loss = 1 / (1 + seed) + trial.variant.training.learning_rate + epochs / 1000
+    loss = 1 / (1 + seed) + trial.variant.training.learning_rate + epochs / 1000 + more_loss
     names = ("train_loss", "val_loss", "test_loss")
     return TrialResult(
         trial=trial,

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from durable_runs import JOB, DurableRun
 from made_up_driver import KILLS_ITS_WORKER, RAISES, TOO_LARGE
 from ray_nodes import RayNodes
+
+from trialrun import open_run
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +171,18 @@ def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_pat
     (run.folder / "report.html").unlink()  # what a kill after the summary leaves
     assert run.resume(nodes.address).finish().code == 0
     run.assert_whole()
+
+
+def test_a_best_trial_that_is_trained_again_may_lose_to_another_that_is_too(tmp_path, nodes):
+    """Neither's arrays are kept any more, and the first is worse the second time."""
+    nodes.make_whole()
+    run = DurableRun(tmp_path / "home")
+    assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    (run.folder / "summary.json").unlink()
+    shutil.rmtree(run.folder / "states")
+    finished = run.resume(nodes.address, MADE_UP_MORE_LOSS="0.7").finish()
+    assert finished.code == 0, finished
+    trials = open_run(run.folder).trials
+    assert len(trials) == 12
+    again = trials[trials["pack_id"] > "p005"]
+    assert {("v00", 5), ("v01", 5)} <= set(zip(again["variant_id"], again["seed"], strict=True))

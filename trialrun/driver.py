@@ -181,6 +181,7 @@ def _train_and_export(
     # The export process imports TensorFlow while packs are trained, and exports while Ray stops.
     with ExportProcess(work.run.log_file) as exporter, ThreadPoolExecutor(1) as background:
         with ExitStack() as connection:
+            cluster: Cluster | None = None
             if missing:
                 cluster = _connect(work, connection, address, command)
                 with _timed(work.timings_s, "train"):
@@ -191,7 +192,7 @@ def _train_and_export(
                 if best in tried:
                     raise ExportError(f"trial {best} could not be trained again; see the run's log")
                 tried.add(best)
-                if not missing:
+                if cluster is None:
                     cluster = _connect(work, connection, address, command)
                 _train_missing(work, trials, [t for t in trials if t.trial_id == best], cluster)
                 leaderboard = _leaderboard(work)
