@@ -255,7 +255,8 @@ def _train_missing(
     """Trains packs of trials; each pack's results are in the run folder before they count."""
     run, job = work.run, work.loaded.spec
     kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in trials}.values()))
-    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing)
+    recorded = {pack.pack_id for pack in run.read_packs()}
+    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing, recorded)
     packs = begun + list(
         make_packs(
             job,
