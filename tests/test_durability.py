@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from durable_runs import JOB, DurableRun
-from made_up_driver import KILLS_ITS_WORKER, RAISES, TOO_LARGE
+from made_up_driver import ENDS_EARLY, KILLS_ITS_WORKER, RAISES, TOO_LARGE
 from ray_nodes import RayNodes
 
 from trialrun import open_run
@@ -151,6 +151,17 @@ def test_a_pack_that_gives_no_sign_of_life_is_tried_again(tmp_path, nodes):
     assert finished.code == 1, finished
     trials = pd.concat(map(pd.read_parquet, (run.folder / "trials").iterdir()))
     assert set(trials["error"]) == {"no sign of life for 2 s"}
+
+
+def test_a_task_that_ends_without_a_result_is_tried_again(tmp_path, nodes):
+    nodes.make_whole()
+    run = DurableRun(
+        tmp_path / "home", JOB + f"data: {{args: {{num_test_older_with: {ENDS_EARLY}}}}}"
+    )
+    finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
+    assert set(open_run(run.folder).trials["attempt"]) == {1}
 
 
 def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_path, nodes):

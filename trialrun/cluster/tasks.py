@@ -269,7 +269,11 @@ class _Run:
         try:
             message = ray.get(next(stream))
         except StopIteration:
-            del self._running[stream]
+            if self._stop_by_s is None:
+                error = TrialrunError("its task ended without a result")
+                yield from self._answer(stream, "worker", error)
+            else:
+                del self._running[stream]
         except RayError as error:
             _require_own_node(error)
             yield from self._answer(stream, *_diagnose(error))
