@@ -413,10 +413,20 @@ def _timed(timings_s: dict[str, float], stage: str) -> Iterator[None]:
         timings_s[stage] = time.perf_counter() - start
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes without what a full disk does not take."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Prints no traceback: the disk is reported where something is lost by it."""
+
+
 @contextmanager
 def _logging_to(log_file: Path) -> Iterator[None]:
     """Sends trialrun's log records to the run's own file."""
-    handler = logging.FileHandler(log_file)
+    try:
+        handler = _LogFile(log_file)
+    except OSError as error:
+        raise FileError(f"{log_file}: cannot be written: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("trialrun")
     logger.addHandler(handler)
