@@ -6,15 +6,19 @@ import re
 import shutil
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from commands import call
 from durable_runs import JOB, DurableRun
-from made_up_driver import ENDS_EARLY, KILLS_ITS_WORKER, RAISES, TOO_LARGE
+from made_up_driver import ENDS_EARLY, KILLS_ITS_WORKER, RAISES, TOO_LARGE, MadeUpExport
 from ray_nodes import RayNodes
 
+import trialrun.cluster
+import trialrun.driver
 from trialrun import open_run
 
 
@@ -109,6 +113,25 @@ def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path):
     again.wait_for(lambda: run.has_reached("while packs run"))
     again.interrupt()
     assert again.finish().code == 130
+
+
+def test_a_signal_while_ray_starts_is_answered_when_it_has_started(tmp_path, monkeypatch):
+    """A made-up start: in the real one, an exception met the wrong moment once in many runs."""
+    reached = []
+
+    @contextmanager
+    def connect(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("the end of the start")
+        yield
+        reached.append("not this")
+
+    monkeypatch.setattr(trialrun.cluster, "connect", connect)
+    monkeypatch.setattr(trialrun.driver, "ExportProcess", MadeUpExport)
+    (tmp_path / "job.yaml").write_text(JOB)
+    finished = call("run", tmp_path / "job.yaml", "--runs-dir", tmp_path)
+    assert finished.code == 75, finished
+    assert reached == ["the end of the start"]
 
 
 def test_when_ray_dies_beneath_the_driver_no_trial_is_blamed(tmp_path):

@@ -216,7 +216,8 @@ def _connect(
         os._exit(EXIT_INTERRUPTED)
 
     work.progress.say("starting Ray")
-    with _timed(work.timings_s, "connect"):
+    # A signal that is raised inside Ray's start can leave it waiting for ever, with Python's lock.
+    with _timed(work.timings_s, "connect"), work.interrupts.gracefully():
         cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
     if 0 < cluster.needs.gpus < 1:
         work.progress.warn(
