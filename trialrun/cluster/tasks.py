@@ -6,6 +6,7 @@ checkpoints and its result while it trains; `worker` is the other end. Faults ar
 """
 
 import logging
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ _log = logging.getLogger(__name__)
 
 _WAIT_S = 0.5
 _COUNT_S = 5.0
+_STORE_IS_FULL = "Ray's object store is full, and so is the disk that it overflows to"
 _NOTICE_S = 1.0  # in which the head notices that a node is gone
 # A pack that is split begins anew with processes to start and programs to compile: some 10 s.
 _WORTH_SPLITTING_S = 60.0
@@ -141,6 +143,7 @@ class _Run:
         self._rules = FaultRules(resources.max_retries)
         self._train_pack = None if train_pack is None else ray.put(train_pack)
         self._bad_nodes: dict[str, str] = {}  # pack_id -> the node on which it failed
+        self._room = math.inf  # tasks at a time that Ray's object store has shown it can hold
         self._stop_by_s: float | None = None
         self._devices = cluster.num_devices
         self._next_count_s = self._next_split_s = time.monotonic() + _COUNT_S
@@ -161,25 +164,45 @@ class _Run:
             self._cluster.head.check()
 
     def _submit(self) -> None:
-        while self._waiting and len(self._running) < 2 * self._num_devices():
+        while self._waiting and len(self._running) < min(2 * self._num_devices(), self._room):
             task, *rest = self._rules.fit(self._waiting.pop())
             self._waiting += reversed(rest)
             task = replace(task, checkpoint=self._listener.checkpoint_of(task.pack))
-            options: dict[str, Any] = {}
-            if other := _another_node(self._bad_nodes.get(task.pack.pack_id, "")):
-                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
-            needs = self._cluster.needs
-            if needs.accelerator_type:
-                options["accelerator_type"] = needs.accelerator_type
-            # A process for which there is no other pack must not keep a GPU's memory.
-            is_last = needs.gpus and len(self._waiting) < self._num_devices()
-            train = train_and_leave if is_last else train_and_stay
-            stream = train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
-                task, needs.gpus, self._train_pack
-            )
-            # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
-            task = replace(task, checkpoint=None)
-            self._running[stream] = _Running(task, time.monotonic())
+            try:
+                self._start(task)
+                self._room = math.inf
+            except (ObjectStoreFullError, OutOfDiskError):  # its checkpoint would lie there
+                self._wait_or_start_with_less(task)
+
+    def _start(self, task: PackTask) -> None:
+        options: dict[str, Any] = {}
+        if other := _another_node(self._bad_nodes.get(task.pack.pack_id, "")):
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
+        needs = self._cluster.needs
+        if needs.accelerator_type:
+            options["accelerator_type"] = needs.accelerator_type
+        # A process for which there is no other pack must not keep a GPU's memory.
+        is_last = needs.gpus and len(self._waiting) < self._num_devices()
+        train = train_and_leave if is_last else train_and_stay
+        stream = train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
+            task, needs.gpus, self._train_pack
+        )
+        # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
+        self._running[stream] = _Running(replace(task, checkpoint=None), time.monotonic())
+
+    def _wait_or_start_with_less(self, task: PackTask) -> None:
+        """For tasks that run and take the room; without them in halves, or from the beginning."""
+        if self._running:
+            how = "waiting for another pack to end"
+            self._waiting.append(replace(task, checkpoint=None))
+            self._room = len(self._running)
+        elif len(task.pack.trials) > 1:
+            how = "going on in halves"
+            self._waiting += reversed(self._rules.answer(task, "memory"))
+        else:
+            how = "beginning again without it"
+            self._start(replace(task, checkpoint=None))
+        _log.warning("%s: its checkpoint: %s; %s", task.pack.pack_id, _STORE_IS_FULL, how)
 
     def _num_devices(self) -> int:
         """Packs that the cluster takes now: nodes come and go."""
@@ -225,9 +248,7 @@ class _Run:
         try:
             message = ray.get(next(stream))
         except StopIteration:
-            del self._running[stream]
-            if self._stop_by_s is None:
-                self._waiting += reversed(_in_halves(running.task))
+            yield from self._end_without_result(stream)
         except RayError as error:
             _require_own_node(error)
             yield from self._answer(stream, *_diagnose(error))
@@ -248,6 +269,17 @@ class _Run:
                     del self._running[stream]  # what happens to its worker now is nobody's loss
                     yield message
 
+    def _end_without_result(self, stream: Any) -> Iterator[PackResult]:
+        running = self._running[stream]
+        if self._stop_by_s is None and not running.is_splitting:
+            error = TrialrunError("its task ended without a result")
+            yield from self._answer(stream, "worker", error)
+            return
+        del self._running[stream]
+        if self._stop_by_s is None:
+            _log.info("%s: halved, because devices are idle", running.task.pack.pack_id)
+            self._waiting += reversed(halves(running.task, tried=False))
+
     def _answer_stalled(self) -> Iterator[PackResult]:
         limit_s = self._resources.stall_timeout_s
         deadline = time.monotonic() - limit_s
@@ -259,6 +291,8 @@ class _Run:
 
     def _answer(self, stream: Any, fault: Fault, error: BaseException) -> Iterator[PackResult]:
         running = self._running.pop(stream)
+        if running.is_splitting:
+            internal_kv._internal_kv_del(stop_key(running.task.pack.pack_id))
         tasks = self._rules.answer(running.task, fault)
         if not tasks:
             yield _failed(running.task, fault, error)
@@ -267,14 +301,6 @@ class _Run:
         _log.warning("%s: %s; %s", running.task.pack.pack_id, _one_line(error), how)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
-
-
-def _in_halves(task: PackTask) -> tuple[PackTask, ...]:
-    """What takes the place of a pack that stopped when asked to."""
-    if len(task.pack.trials) == 1:
-        return (task,)
-    _log.info("%s: halved, because devices are idle", task.pack.pack_id)
-    return halves(task, tried=False)
 
 
 def _ask_to_stop(running: _Running) -> None:
@@ -306,10 +332,14 @@ def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
     """What kind of fault an error is, and the error that says why."""
     if isinstance(error, RayTaskError):
         cause = error.cause
-        if isinstance(cause, OutOfMemory | MemoryError | ObjectStoreFullError | OutOfDiskError):
+        if isinstance(cause, ObjectStoreFullError | OutOfDiskError):
+            return "memory", OutOfMemory(_STORE_IS_FULL)
+        if isinstance(cause, OutOfMemory | MemoryError):
             return "memory", cause
         return ("model" if isinstance(cause, ModelError) else "error"), cause
-    if isinstance(error, OutOfMemoryError | ObjectStoreFullError | OutOfDiskError):
+    if isinstance(error, ObjectStoreFullError | OutOfDiskError):  # with bytes for a message
+        return "memory", OutOfMemory(_STORE_IS_FULL)
+    if isinstance(error, OutOfMemoryError):
         return "memory", error
     return ("node" if isinstance(error, NodeDiedError) else "worker"), error
 

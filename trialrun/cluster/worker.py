@@ -24,6 +24,7 @@ _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 # Slices of a pack fill the cores; XLA's own threads would only get in their way.
 _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _STOP_POLL_S = 0.5
+_MAX_UNHEARD = 4  # messages of a task: a slow driver would find Ray's object store full of them
 
 TrainPack = Callable[
     [PackTask, str, Callable[[], bool]], Iterator[Progress | Checkpoint | PackResult]
@@ -75,9 +76,15 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
     yield from train_for_real(task, device, should_stop)
 
 
-# Ray's default for GPU tasks is one task per process. Faults are answered by the driver.
-train_and_stay = ray.remote(max_calls=0, max_retries=0, num_returns="streaming")(_train)
-train_and_leave = ray.remote(max_calls=1, max_retries=0, num_returns="streaming")(_train)
+_streaming = functools.partial(
+    ray.remote,
+    max_retries=0,  # faults are answered by the driver
+    num_returns="streaming",
+    _generator_backpressure_num_objects=_MAX_UNHEARD,
+)
+# Ray's default for GPU tasks is one task per process.
+train_and_stay = _streaming(max_calls=0)(_train)
+train_and_leave = _streaming(max_calls=1)(_train)
 
 
 @functools.cache
