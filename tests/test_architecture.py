@@ -294,6 +294,7 @@ def made_up_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         (["show", "jobs"], 2),
         (["resume", "jobs"], 2),
         (["run", "jobs/medical_trial.yaml", "--resume", "jobs"], 2),
+        (["doctor", "--slurm"], 2),
     ],
 )
 def test_what_needs_no_training_loads_neither_tensorflow_nor_ray(arguments, code):

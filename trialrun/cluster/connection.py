@@ -17,7 +17,6 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
-from ray.exceptions import RayError
 
 from trialrun.cluster.head import HeadWatch
 from trialrun.cluster.preflight import check_cluster
@@ -115,7 +114,9 @@ def connect(
                 check_cluster(address)
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except ClusterError:
+            raise
+        except Exception as error:  # Ray raises it bare when its processes do not start in time
             raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
         # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))

@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -86,10 +86,12 @@ def examine_machine(runs_dir: Path, screen: Screen) -> Report:
     """
     watch, environment = ClockWatch(), dict(os.environ)
     driver = ask_driver(environment)
+    checks = _look_quickly(runs_dir, driver, screen, _check_machine)
+    screen.say("starting Ray")
+    checks += _shown(screen, "Ray", check_embedded_ray(driver))
+    # One after the other: on few cores Ray would not start in its time beside it.
+    screen.say("importing TensorFlow")
     with TensorflowView(environment, driver) as view:
-        checks = _look_quickly(runs_dir, driver, screen)
-        screen.say("importing TensorFlow and starting Ray")
-        checks += _shown(screen, "Ray", check_embedded_ray(driver))
         checks += _shown(screen, "TensorFlow", view.checks())
     checks += _shown(screen, "Clock", (watch.check(),))
     return Report((_report_here(checks, driver, watch),))
@@ -105,7 +107,7 @@ def examine_cluster(address: str, runs_dir: Path, screen: Screen) -> Report:
     """
     watch, environment = ClockWatch(), dict(os.environ)
     driver = ask_driver(environment)
-    checks = _look_quickly(runs_dir, driver, screen)
+    checks = _look_quickly(runs_dir, driver, screen, _check_driver_machine)
     screen.say(f"asking the nodes of the Ray cluster at {address}")
     nodes = []
     for found in look_at_cluster(address):
@@ -136,24 +138,39 @@ def examine_allocation(runs_dir: Path, screen: Screen) -> Report:
     return Report(tuple(nodes), across)
 
 
-def _look_quickly(runs_dir: Path, driver: Driver, screen: Screen) -> list[Check]:
+def _look_quickly(
+    runs_dir: Path,
+    driver: Driver,
+    screen: Screen,
+    check_machine: Callable[[Mapping[str, str]], tuple[Check, ...]],
+) -> list[Check]:
     """What is known without Ray and TensorFlow, in less than a second."""
-    environment, limits = dict(os.environ), read_limits()
+    environment = dict(os.environ)
     screen.heading(platform.node())
     groups: dict[str, Callable[[], tuple[Check, ...]]] = {
         "Versions": lambda: (*check_versions(), check_slurm(environment)),
         "GPUs": lambda: (*check_driver(driver), check_given(environment, driver.gpus)),
-        "Machine": lambda: (
-            check_cpus(environment, limits),
-            check_memory(environment, limits),
-            check_shared_memory(),
-            check_temporary_folder(environment),
-            check_loopback(),
-            check_token(environment, Path.home()),
-        ),
+        "Machine": lambda: check_machine(environment),
         "Runs": lambda: check_storage(runs_dir, environment),
     }
     return [check for title, look in groups.items() for check in _shown(screen, title, look())]
+
+
+def _check_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
+    """For Ray and packs inside this machine."""
+    limits = read_limits()
+    return (
+        check_cpus(environment, limits),
+        check_memory(environment, limits),
+        check_shared_memory(),
+        check_temporary_folder(environment),
+        *_check_driver_machine(environment),
+    )
+
+
+def _check_driver_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
+    """For the driver alone: packs are computed on a cluster's nodes."""
+    return (check_loopback(), check_token(environment, Path.home()))
 
 
 def _shown(screen: Screen, title: str, checks: tuple[Check, ...]) -> tuple[Check, ...]:

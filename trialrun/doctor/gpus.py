@@ -215,6 +215,8 @@ def check_ray_gpus(
     expected = num_visible if given is None else given
     whose = f"{num_visible} visible" if given is None else f"SLURM gave {given}"
     found = f"Ray counts on {ray_gpus:g}, {whose}"
+    if not ray_gpus and not expected:
+        return ok(name, "none, and Ray knows it")
     if ray_gpus and not gpus:
         return warning(
             name,

@@ -90,10 +90,10 @@ def check_cpus(
     if taken > allowed[tightest]:
         return warning(
             "CPU cores",
-            f"Ray takes {taken:g} of {total}, but {tightest} {allowed[tightest]:g}",
+            f"Ray takes {taken:g} of the machine's {total}, but {tightest} {allowed[tightest]:g}",
             f"{_OWN_RAY}: --num-cpus={max(1, int(allowed[tightest]))}",
         )
-    return ok("CPU cores", f"Ray takes {taken:g} of {total}")
+    return ok("CPU cores", f"Ray takes {taken:g} of the machine's {total}")
 
 
 def check_memory(

@@ -34,7 +34,7 @@ def check_token(environment: Mapping[str, str], home: Path) -> Check:
             "RAY_AUTH_MODE is token, but there is none",
             "set RAY_AUTH_TOKEN_PATH to the file of the cluster's token, or unset RAY_AUTH_MODE",
         )
-    return ok(_NAME, "none, and none is needed: trialrun's own Ray gets a new one for each run")
+    return ok(_NAME, "none; trialrun's own Ray gets a new one for each run, other clusters may ask")
 
 
 def _check_file(file: Path, where: str) -> Check:

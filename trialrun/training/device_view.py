@@ -58,9 +58,16 @@ def compute(device: str) -> dict[str, Any]:
         with tf.device(device):
             product = tf.function(tf.matmul, jit_compile=True)(tf.constant(a), tf.constant(b))
             is_right = bool(np.array_equal(product.numpy(), a @ b))
+        # TensorFlow takes another device without a word when one cannot be used.
+        if not product.device.endswith(device.removeprefix("/")):
+            return _failed(f"computed on {product.device} instead")
     except tf.errors.OpError as error:
-        return {"seconds": 0.0, "is_right": False, "error": str(error).partition("\n")[0]}
+        return _failed(str(error).partition("\n")[0])
     return {"seconds": time.monotonic() - began, "is_right": is_right, "error": ""}
+
+
+def _failed(why: str) -> dict[str, Any]:
+    return {"seconds": 0.0, "is_right": False, "error": why}
 
 
 def seconds_since_start() -> float:
