@@ -152,6 +152,9 @@ print("n1\\nn2")
 SRUN = """
 import itertools, os, subprocess, sys
 options = [word for word in sys.argv[1:] if word.startswith("--")]
+if options == ["--version"]:
+    print("slurm-wlm 22.05.8")
+    sys.exit()
 at = sys.argv.index(PYTHON)
 assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--overlap", "--label"} <= set(options)
 assert "RAY_ADDRESS" not in os.environ
@@ -202,7 +205,7 @@ def test_a_node_of_a_slurm_job_is_asked_through_srun_and_a_silent_one_is_a_probl
     assert found["Ray"]["status"] == "ok"
     assert found["compute CPU:0"]["status"] == "ok"
     assert found["clock"]["found"] == "agrees with the clock of who asked"
-    assert "job 7 on n[1-2]" in found["SLURM"]["found"] + found["SLURM"]["advice"]
+    assert found["SLURM"]["found"] == "slurm-wlm 22.05.8; job 7 on n[1-2]"
     [check] = bad["checks"]
     assert check["found"] == "no answer: ModuleNotFoundError: No module named 'trialrun'"
     assert command.survivors() == {}
