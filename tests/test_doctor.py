@@ -36,7 +36,7 @@ from trialrun.doctor.machine import (
 )
 from trialrun.doctor.ray_view import check_ports
 from trialrun.doctor.report import NodeReport, compare_nodes
-from trialrun.doctor.storage import check_storage, mount_of
+from trialrun.doctor.storage import MARK, check_storage, mount_of
 from trialrun.doctor.tensorflow_view import TensorflowView, check_devices
 from trialrun.doctor.token import check_token
 from trialrun.doctor.versions import check_slurm, check_version, check_versions
@@ -157,6 +157,13 @@ def test_ray_that_counts_on_more_memory_than_is_allowed_is_a_warning():
     assert_check(group, "warning", "allowed here are 64 MB", "the kernel kills")
     given = check_memory({"SLURM_MEM_PER_NODE": "512"}, NO_LIMITS, ray_bytes=1 << 30)
     assert_check(given, "warning", "Ray counts on 1.0 GB, allowed here are 512 MB")
+    each_core = {"SLURM_MEM_PER_CPU": "100", "SLURM_CPUS_ON_NODE": "2"}
+    check = check_memory(each_core, NO_LIMITS, ray_bytes=1 << 30)
+    assert_check(check, "warning", "allowed here are 200 MB")
+    each_gpu = {"SLURM_MEM_PER_GPU": "300", "SLURM_GPUS_ON_NODE": "2"}
+    check = check_memory(each_gpu, NO_LIMITS, ray_bytes=1 << 30)
+    assert_check(check, "warning", "allowed here are 600 MB")
+    assert_check(check_memory({"SLURM_MEM_PER_NODE": "0"}, NO_LIMITS, ray_bytes=1 << 20), "ok")
 
 
 def test_little_shared_memory_is_a_warning_and_none_a_problem(small_disk, tmp_path):
@@ -301,7 +308,7 @@ def test_a_file_in_the_way_is_a_problem(tmp_path):
         ("filer:/x / nfs4 rw 0 0", {"SLURM_JOB_ID": "7"}, "ok", "on NFS at /"),
         ("a@tcp:/x / lustre rw 0 0", {"SLURM_JOB_ID": "7"}, "ok", "on Lustre at /"),
         ("/dev/sda / xfs rw 0 0", {}, "ok", "on xfs (local) at /"),
-        ("/dev/sda / xfs rw 0 0", {"SLURM_JOB_ID": "7"}, "warning", "only this node has it"),
+        ("/dev/sda / xfs rw 0 0", {"SLURM_JOB_ID": "7"}, "warning", "other nodes may not"),
         ("none / tmpfs rw 0 0", {}, "warning", "gone when the machine stops"),
         ("overlay / overlay rw 0 0", {}, "warning", "gone with its container"),
     ],
@@ -311,6 +318,14 @@ def test_the_kind_of_file_system_is_told_by_proc_mounts(
 ):
     kind, *_ = check_storage(tmp_path, environment, mounts)
     assert_check(kind, status, str(tmp_path), part)
+
+
+def test_a_node_that_sees_another_folder_than_who_asked_is_a_problem(tmp_path):
+    (tmp_path / "mark").touch()
+    same, *_ = check_storage(tmp_path, {MARK: str(tmp_path / "mark")}, "/dev/sda / xfs rw 0 0")
+    assert_check(same, "ok", "shared with the node that asked")
+    other, *_ = check_storage(tmp_path, {MARK: str(tmp_path / "none")}, "filer:/x / nfs rw 0 0")
+    assert_check(other, "problem", "another than on the node that asked", "--runs-dir")
 
 
 def test_a_disk_without_room_is_a_warning_and_one_that_cannot_be_written_a_problem(small_disk):
@@ -424,6 +439,11 @@ def test_visible_gpus_are_read_as_cuda_reads_them(text, visible):
 )
 def test_visible_gpus_are_held_against_those_that_slurm_gave(environment, status, part):
     assert_check(check_given(environment, TWO.gpus), status, part)
+
+
+def test_gpus_of_slurm_that_the_driver_does_not_know_are_a_problem():
+    environment = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    assert_check(check_given(environment, ()), "problem", "knows none on this node", "--exclude")
 
 
 @pytest.mark.parametrize(

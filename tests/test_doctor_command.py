@@ -206,6 +206,8 @@ def test_a_node_of_a_slurm_job_is_asked_through_srun_and_a_silent_one_is_a_probl
     assert found["compute CPU:0"]["status"] == "ok"
     assert found["clock"]["found"] == "agrees with the clock of who asked"
     assert found["SLURM"]["found"] == "slurm-wlm 22.05.8; job 7 on n[1-2]"
+    assert "shared with the node that asked" in found["runs folder"]["found"]
+    assert list(tmp_path.glob(".trialrun-*")) == []
     [check] = bad["checks"]
     assert check["found"] == "no answer: ModuleNotFoundError: No module named 'trialrun'"
     assert command.survivors() == {}

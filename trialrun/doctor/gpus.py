@@ -168,6 +168,12 @@ def check_given(environment: Mapping[str, str], gpus: Sequence[Gpu]) -> Check:
     here = f"{len(visible)} visible"
     if "CUDA_VISIBLE_DEVICES" in environment:
         here += f" (CUDA_VISIBLE_DEVICES={environment['CUDA_VISIBLE_DEVICES']})"
+    if given and not gpus:
+        return problem(
+            name,
+            f"SLURM gave {given}, but NVIDIA's driver knows none on this node",
+            "tell who looks after the cluster, and leave the node out: --exclude",
+        )
     if unknown := [one for one in visible if not _is_there(one, gpus)]:
         return problem(
             name,
@@ -215,7 +221,7 @@ def check_ray_gpus(
     expected = num_visible if given is None else given
     whose = f"{num_visible} visible" if given is None else f"SLURM gave {given}"
     found = f"Ray counts on {ray_gpus:g}, {whose}"
-    if not ray_gpus and not expected:
+    if not ray_gpus and not (expected and gpus):
         return ok(name, "none, and Ray knows it")
     if ray_gpus and not gpus:
         return warning(

@@ -107,10 +107,7 @@ def check_memory(
         ray_bytes: What Ray counts on; None for Ray inside this process.
     """
     total, available = _memory_bytes("MemTotal"), _memory_bytes("MemAvailable")
-    allowed = min(total, limits.memory_bytes or total)
-    given = environment.get("SLURM_MEM_PER_NODE", "")
-    if given.isdecimal() and int(given):
-        allowed = min(allowed, int(given) << 20)
+    allowed = min(total, limits.memory_bytes or total, _memory_from_slurm(environment) or total)
     counted = _memory_that_ray_sees(total) if ray_bytes is None else ray_bytes
     if counted > allowed:
         return warning(
@@ -123,6 +120,18 @@ def check_memory(
         enough = bytes_text(_ENOUGH_MEMORY_BYTES)
         return warning("memory", found, f"a small run needs {enough}: end other programs")
     return ok("memory", found)
+
+
+def _memory_from_slurm(environment: Mapping[str, str]) -> int:
+    """What SLURM gave on this node, in bytes; 0 for all there is, or outside of a job."""
+
+    def number(name: str) -> int:
+        text = environment.get(name, "")
+        return int(text) if text.isdecimal() else 0
+
+    per_cpu = number("SLURM_MEM_PER_CPU") * number("SLURM_CPUS_ON_NODE")
+    per_gpu = number("SLURM_MEM_PER_GPU") * number("SLURM_GPUS_ON_NODE")
+    return (number("SLURM_MEM_PER_NODE") or per_cpu or per_gpu) << 20
 
 
 def _memory_that_ray_sees(total: int) -> int:

@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from trialrun.doctor.check import Check, problem
 from trialrun.doctor.clock import ClockSpan, ClockWatch
 from trialrun.doctor.report import NodeReport
+from trialrun.doctor.storage import MARK, nearest_folder
 from trialrun.errors import InputError
 
 _LIMIT_S = 600.0
@@ -44,7 +47,8 @@ def look_at_allocation(
     names = _node_names(environment)
     say(f"asking the {len(names)} nodes of SLURM job {job_id}")
     asked = ClockWatch()
-    out, noise = _run(environment, len(names), runs_dir)
+    with _marked(runs_dir) as mark:
+        out, noise = _run({**environment, **mark}, len(names), runs_dir)
     return tuple(
         _report(name, out.get(rank, ""), noise.get(rank, ""), noise.get(-1, ""), asked.span())
         for rank, name in enumerate(names)
@@ -66,6 +70,19 @@ def _node_names(environment: Mapping[str, str]) -> list[str]:
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"--slurm: scontrol does not name the job's nodes: {error}") from error
     return told.stdout.split()
+
+
+@contextmanager
+def _marked(runs_dir: Path) -> Iterator[dict[str, str]]:
+    """A file beside the runs, by which a node can tell whether it sees the same folder."""
+    with ExitStack() as stack:
+        try:
+            folder = nearest_folder(runs_dir)
+            file = stack.enter_context(NamedTemporaryFile(prefix=".trialrun-", dir=folder))
+        except OSError:  # the nodes will say what is wrong with the folder
+            yield {}
+        else:
+            yield {MARK: file.name}
 
 
 def _run(

@@ -28,6 +28,12 @@ _IN_MEMORY = {"tmpfs", "ramfs"}
 _ENOUGH_BYTES = 1 << 30
 _ENOUGH_FILES = 10_000  # a run of a million trials leaves about 6,000
 _SLOW_S = 0.5  # a run flushes several files for each pack
+_SHARED = (
+    "a job that is requeued to another node would not find its run: choose a folder that all nodes"
+    " share with --runs-dir"
+)
+# Names a file that who asks a node made beside the runs: does the node see it?
+MARK = "TRIALRUN_DOCTOR_MARK"
 _ELSEWHERE = "choose another folder with --runs-dir"
 
 
@@ -89,9 +95,7 @@ def check_storage(
         environment: Tells whether this is a SLURM job.
         mounts: The text of /proc/mounts, where it is not this machine's.
     """
-    folder = Path(os.path.realpath(runs_dir))
-    while not os.path.lexists(folder):
-        folder = folder.parent
+    folder = nearest_folder(runs_dir)
     if not folder.is_dir():
         return (problem("runs folder", f"{folder} is a file", _ELSEWHERE),)
     mount = mount_of(folder, mounts or Path("/proc/mounts").read_text())
@@ -100,6 +104,14 @@ def check_storage(
         _check_room(folder),
         *_check_writing(folder),
     )
+
+
+def nearest_folder(runs_dir: Path) -> Path:
+    """The folder itself, or the one above it that exists."""
+    folder = Path(os.path.realpath(runs_dir))
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    return folder
 
 
 def _check_kind(folder: Path, mount: Mount | None, environment: Mapping[str, str]) -> Check:
@@ -112,13 +124,12 @@ def _check_kind(folder: Path, mount: Mount | None, environment: Mapping[str, str
     if mount.kind == "overlay":
         advice = f"bind a folder of the host, or {_ELSEWHERE}"
         return warning(name, f"{found}: gone with its container", advice)
+    if mark := environment.get(MARK):
+        if Path(mark).exists():
+            return ok(name, f"{found}, shared with the node that asked")
+        return problem(name, f"{found}: another than on the node that asked", _SHARED)
     if "SLURM_JOB_ID" in environment and not mount.is_shared:
-        return warning(
-            name,
-            f"{found}: only this node has it",
-            "a job that is requeued to another node would not find its run: choose a folder that"
-            " all nodes share with --runs-dir",
-        )
+        return warning(name, f"{found}: other nodes may not have it", _SHARED)
     return ok(name, found)
 
 
