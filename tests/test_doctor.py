@@ -154,15 +154,15 @@ def test_ray_that_takes_more_cores_than_are_allowed_is_a_warning():
 def test_ray_that_counts_on_more_memory_than_is_allowed_is_a_warning():
     assert_check(check_memory({}, NO_LIMITS, ray_bytes=1 << 20), "ok", "free")
     group = check_memory({}, Limits(None, 64 << 20))
-    assert_check(group, "warning", "allowed here are 64 MB", "the kernel kills")
+    assert_check(group, "warning", "but 64 MB is allowed here", "processes are killed")
     given = check_memory({"SLURM_MEM_PER_NODE": "512"}, NO_LIMITS, ray_bytes=1 << 30)
-    assert_check(given, "warning", "Ray counts on 1.0 GB, allowed here are 512 MB")
+    assert_check(given, "warning", "Ray counts on 1.0 GB, but 512 MB is allowed here")
     each_core = {"SLURM_MEM_PER_CPU": "100", "SLURM_CPUS_ON_NODE": "2"}
     check = check_memory(each_core, NO_LIMITS, ray_bytes=1 << 30)
-    assert_check(check, "warning", "allowed here are 200 MB")
+    assert_check(check, "warning", "but 200 MB is allowed here")
     each_gpu = {"SLURM_MEM_PER_GPU": "300", "SLURM_GPUS_ON_NODE": "2"}
     check = check_memory(each_gpu, NO_LIMITS, ray_bytes=1 << 30)
-    assert_check(check, "warning", "allowed here are 600 MB")
+    assert_check(check, "warning", "but 600 MB is allowed here")
     assert_check(check_memory({"SLURM_MEM_PER_NODE": "0"}, NO_LIMITS, ray_bytes=1 << 20), "ok")
 
 
@@ -324,8 +324,9 @@ def test_a_node_that_sees_another_folder_than_who_asked_is_a_problem(tmp_path):
     (tmp_path / "mark").touch()
     same, *_ = check_storage(tmp_path, {MARK: str(tmp_path / "mark")}, "/dev/sda / xfs rw 0 0")
     assert_check(same, "ok", "shared with the node that asked")
-    other, *_ = check_storage(tmp_path, {MARK: str(tmp_path / "none")}, "filer:/x / nfs rw 0 0")
-    assert_check(other, "problem", "another than on the node that asked", "--runs-dir")
+    for mounts in ("filer:/x / nfs rw 0 0", "none / tmpfs rw 0 0"):
+        other, *_ = check_storage(tmp_path, {MARK: str(tmp_path / "none")}, mounts)
+        assert_check(other, "problem", "another than on the node that asked", "--runs-dir")
 
 
 def test_a_disk_without_room_is_a_warning_and_one_that_cannot_be_written_a_problem(small_disk):

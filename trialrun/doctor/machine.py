@@ -112,8 +112,8 @@ def check_memory(
     if counted > allowed:
         return warning(
             "memory",
-            f"Ray counts on {bytes_text(counted)}, allowed here are {bytes_text(allowed)}",
-            f"beyond that the kernel kills: {_OWN_RAY}: --memory and --object-store-memory",
+            f"Ray counts on {bytes_text(counted)}, but {bytes_text(allowed)} is allowed here",
+            f"beyond that processes are killed: {_OWN_RAY}: --memory and --object-store-memory",
         )
     found = f"{bytes_text(available)} of {bytes_text(total)} free"
     if available < _ENOUGH_MEMORY_BYTES:

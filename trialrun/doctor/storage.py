@@ -119,15 +119,16 @@ def _check_kind(folder: Path, mount: Mount | None, environment: Mapping[str, str
     if mount is None:
         return ok(name, f"{folder}: a file system that /proc/mounts does not name")
     found = f"{folder} on {mount.describe()}"
+    mark = environment.get(MARK)
+    if mark and not Path(mark).exists():
+        return problem(name, f"{found}: another than on the node that asked", _SHARED)
     if mount.kind in _IN_MEMORY:
         return warning(name, f"{found}: gone when the machine stops", _ELSEWHERE)
     if mount.kind == "overlay":
         advice = f"bind a folder of the host, or {_ELSEWHERE}"
         return warning(name, f"{found}: gone with its container", advice)
-    if mark := environment.get(MARK):
-        if Path(mark).exists():
-            return ok(name, f"{found}, shared with the node that asked")
-        return problem(name, f"{found}: another than on the node that asked", _SHARED)
+    if mark:
+        return ok(name, f"{found}, shared with the node that asked")
     if "SLURM_JOB_ID" in environment and not mount.is_shared:
         return warning(name, f"{found}: other nodes may not have it", _SHARED)
     return ok(name, found)
