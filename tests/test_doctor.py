@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -297,9 +298,10 @@ def test_a_folder_on_the_machine_itself_works(tmp_path):
 
 def test_a_file_in_the_way_is_a_problem(tmp_path):
     (tmp_path / "runs").touch()
-    for path in ("runs", "runs/deeper"):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path, what in (("runs", "runs"), ("runs/deeper", "runs"), ("loop", "loop")):
         [check] = check_storage(tmp_path / path, {})
-        assert_check(check, "problem", f"{tmp_path / 'runs'} is a file")
+        assert_check(check, "problem", f"{tmp_path / what} is not a folder")
 
 
 @pytest.mark.parametrize(
@@ -338,6 +340,29 @@ def test_a_disk_without_room_is_a_warning_and_one_that_cannot_be_written_a_probl
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     *_, writing = check_storage(small_disk, {})
     assert_check(writing, "problem", "Read-only file system", "--runs-dir")
+
+
+def test_a_file_server_that_is_gone_is_a_problem_and_not_waited_for(tmp_path, monkeypatch):
+    """A stand-in for one: `os.statvfs` waits as it does on a dead NFS mount."""
+    is_over, real = threading.Event(), os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda path: is_over.wait() and real(path))
+    monkeypatch.setattr("trialrun.doctor.storage._LIMIT_S", 0.2)
+    try:
+        [check] = check_storage(tmp_path, {})
+    finally:
+        is_over.set()
+    assert_check(check, "problem", f"{tmp_path}: no answer within 0.2 s")
+
+
+def test_what_the_file_system_says_is_told(tmp_path, monkeypatch):
+    """A stand-in: `os.statvfs` fails as on an NFS mount whose export was taken away."""
+
+    def stale(_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "statvfs", stale)
+    [check] = check_storage(tmp_path, {})
+    assert_check(check, "problem", f"{tmp_path}: Stale file handle")
 
 
 def test_a_file_system_without_hard_links_is_a_problem(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 from trialrun.doctor.check import Check, ok, problem, warning
 
 _QUERY = "index,uuid,name,driver_version,memory.total,memory.used"
+_KILL_S = 2
 _TIMEOUT_S = 20  # a driver that must be loaded first takes some seconds
 # The first driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility, minor versions.
 _FIRST_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -52,25 +53,37 @@ def ask_driver(environment: Mapping[str, str]) -> Driver:
     if program is None:
         is_loaded = Path("/proc/driver/nvidia/version").exists()
         return Driver((), "the driver is loaded, but nvidia-smi is missing" if is_loaded else "")
+    command = [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(
-            [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-            env=dict(environment),
-        )
-        if "No devices were found" in told.stdout:
+        code, told = _run(command, environment)
+        if "No devices were found" in told:
             return Driver(())
-        if told.returncode:
-            text = (told.stdout or told.stderr).strip() or f"exit code {told.returncode}"
+        if code:
+            text = told.strip() or f"exit code {code}"
             return Driver((), f"nvidia-smi says: {text.splitlines()[0]}")
-        return Driver(tuple(_parse(line) for line in told.stdout.strip().splitlines()))
+        return Driver(tuple(_parse(line) for line in told.strip().splitlines()))
     except subprocess.TimeoutExpired:
         return Driver((), f"nvidia-smi does not answer within {_TIMEOUT_S} s")
     except (OSError, ValueError) as error:
         return Driver((), f"nvidia-smi cannot be used: {error}")
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Exit code and output. A process that a broken driver holds cannot even be killed."""
+    process = subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        told, _ = process.communicate(timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate(timeout=_KILL_S)
+        raise
+    return process.returncode, told
 
 
 def _parse(line: str) -> Gpu:

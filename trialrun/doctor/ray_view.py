@@ -2,13 +2,21 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from trialrun.doctor.check import Check, ok, problem, warning
 from trialrun.doctor.clock import ClockWatch
-from trialrun.doctor.gpus import Driver, ask_driver, check_driver, check_ray_gpus, visible_gpus
+from trialrun.doctor.gpus import (
+    Driver,
+    ask_driver,
+    check_driver,
+    check_given,
+    check_ray_gpus,
+    num_gpus_from_slurm,
+    visible_gpus,
+)
 from trialrun.doctor.machine import (
     check_cpus,
     check_memory,
@@ -136,6 +144,7 @@ def look_at_node(node: "RayNode", *, is_open: bool | None) -> NodeReport:
         *check_versions(),
         check_slurm(environment),
         *check_driver(driver),
+        *_check_given_on_node(environment, driver),
         check_ray_gpus(node.num_gpus, environment, driver.gpus, len(driver.gpus)),
         check_cpus(environment, limits, node.num_cpus),
         check_memory(environment, limits, node.memory_bytes),
@@ -153,6 +162,13 @@ def look_at_node(node: "RayNode", *, is_open: bool | None) -> NodeReport:
     return NodeReport(
         node.name, tuple(checks), versions_here(), describe_hardware(driver), watch.span()
     )
+
+
+def _check_given_on_node(environment: Mapping[str, str], driver: Driver) -> tuple[Check, ...]:
+    """What Ray left in CUDA_VISIBLE_DEVICES is the task's part; only GPUs that are none count."""
+    if not driver.gpus and num_gpus_from_slurm(environment):
+        return (check_given(environment, driver.gpus),)
+    return ()
 
 
 def describe_hardware(driver: Driver) -> dict[str, str]:

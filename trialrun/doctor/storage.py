@@ -2,8 +2,10 @@
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ _NETWORK = {
 _IN_MEMORY = {"tmpfs", "ramfs"}
 _ENOUGH_BYTES = 1 << 30
 _ENOUGH_FILES = 10_000  # a run of a million trials leaves about 6,000
+_LIMIT_S = 30.0
 _SLOW_S = 0.5  # a run flushes several files for each pack
 _SHARED = (
     "a job that is requeued to another node would not find its run: choose a folder that all nodes"
@@ -95,9 +98,29 @@ def check_storage(
         environment: Tells whether this is a SLURM job.
         mounts: The text of /proc/mounts, where it is not this machine's.
     """
+    # Whoever touches a network file system whose server is gone waits without an end.
+    outcome: Future[tuple[Check, ...]] = Future()
+
+    def look() -> None:
+        try:
+            outcome.set_result(_look(runs_dir, environment, mounts))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=look, name="storage", daemon=True).start()
+    try:
+        return outcome.result(timeout=_LIMIT_S)
+    except TimeoutError:
+        found = f"{runs_dir}: no answer within {_LIMIT_S:g} s; is its file server gone?"
+    except OSError as error:
+        found = f"{runs_dir}: {error.strerror or error}"
+    return (problem("runs folder", found, _ELSEWHERE),)
+
+
+def _look(runs_dir: Path, environment: Mapping[str, str], mounts: str | None) -> tuple[Check, ...]:
     folder = nearest_folder(runs_dir)
     if not folder.is_dir():
-        return (problem("runs folder", f"{folder} is a file", _ELSEWHERE),)
+        return (problem("runs folder", f"{folder} is not a folder", _ELSEWHERE),)
     mount = mount_of(folder, mounts or Path("/proc/mounts").read_text())
     return (
         _check_kind(folder, mount, environment),

@@ -11,6 +11,7 @@ from trialrun.doctor.gpus import Driver, check_cuda, visible_gpus
 
 _PROGRAM = ("-m", "trialrun.training.device_view")
 _LIMIT_S = 180
+_KILL_S = 5
 _SLOW_IMPORT_S = 60  # 3 to 6 s alone on a local disk; others may be importing at the same time
 # A pack's worker is quiet; here what TensorFlow says of CUDA is wanted.
 _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "0"}
@@ -50,8 +51,7 @@ class TensorflowView:
 
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
+            self._kill()
 
     def checks(self, limit_s: float = _LIMIT_S) -> tuple[Check, ...]:
         """What TensorFlow sees, and whether it computes.
@@ -62,8 +62,7 @@ class TensorflowView:
         try:
             out, noise = self._process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            _, noise = self._process.communicate()
+            noise = self._kill()
             found = f"no answer within {limit_s:g} s"
             advice = "is the folder of Python packages on a slow disk? Is a GPU's driver stuck?"
             return (problem("TensorFlow", f"{found}{_last_line(noise)}", advice),)
@@ -76,6 +75,14 @@ class TensorflowView:
             _check_settings(view),
             *check_devices(view, self._assigned, self._driver, noise),
         )
+
+    def _kill(self) -> str:
+        """Ends it and gives what it said; one that a broken driver holds cannot even be killed."""
+        self._process.kill()
+        try:
+            return self._process.communicate(timeout=_KILL_S)[1]
+        except subprocess.TimeoutExpired:
+            return ""
 
 
 def _ending(code: int) -> str:
