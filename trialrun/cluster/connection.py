@@ -14,7 +14,6 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.exceptions import RayError
 
 from trialrun.cluster.embedded import embedded_ray
 from trialrun.cluster.head import HeadWatch
@@ -22,6 +21,8 @@ from trialrun.cluster.preflight import check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.packing import choose_cpus_per_pack
+
+_ROUNDING = 1e-9  # ten packs of 0.1 GPU each fit, though 1 // 0.1 is 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Needs:
             return 0
         packs = int(node.get("CPU", 0) // self.cpus)
         if self.gpus:  # packs that share a GPU lie on one GPU each, never across two
-            packs = min(packs, int(node.get("GPU", 0) * (1 // self.gpus)))
+            packs = min(packs, int(node.get("GPU", 0) * int(1 / self.gpus + _ROUNDING)))
         return packs
 
     def __str__(self) -> str:
@@ -107,7 +108,9 @@ def connect(
                 check_cluster(address)
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except ClusterError:
+            raise
+        except Exception as error:  # Ray raises it bare when its processes do not start in time
             raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
         # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
