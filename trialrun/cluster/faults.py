@@ -5,6 +5,7 @@ find out by trying: what fails for no reason of its own completes elsewhere, wha
 in halves, and a trial that always fails ends up alone in a pack, where it is reported.
 """
 
+from collections import Counter
 from dataclasses import replace
 from typing import Literal
 
@@ -29,18 +30,21 @@ class FaultRules:
     """Decides, and remembers for the rest of the run how many trials fit into memory.
 
     Args:
-        max_retries: How often a trial is tried again at most, when it is alone in its pack or the
-            fault is the cluster's. Halving a pack is never limited: it ends by itself.
+        max_retries: How often a pack is tried again at most, when it is one trial or the fault is
+            the cluster's. Halving a pack is never limited, it ends by itself; the halves are packs
+            of their own, with as many retries.
     """
 
     def __init__(self, max_retries: int) -> None:
         self._max_retries = max_retries
         self._max_trials: dict[str, int] = {}  # by signature
+        self._num_faults: Counter[str] = Counter()  # by pack_id
 
     def answer(self, task: PackTask, fault: Fault) -> tuple[PackTask, ...]:
         """The tasks that take the place of one that failed; none to give it up."""
         num_trials = len(task.pack.trials)
-        can_retry = task.attempt < self._max_retries
+        can_retry = self._num_faults[task.pack.pack_id] < self._max_retries
+        self._num_faults[task.pack.pack_id] += 1
         again = (replace(task, attempt=task.attempt + 1, checkpoint=None),)
         if fault == "memory" and num_trials > 1:
             fits = self._max_trials.get(task.pack.signature, num_trials)

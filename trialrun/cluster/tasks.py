@@ -310,7 +310,8 @@ def _ask_to_stop(running: _Running) -> None:
 def _require_own_node(error: RayError) -> None:
     """Raises ClusterLost for what comes of Ray's death on this machine: no trial is to blame."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    if not isinstance(cause, RayError):
+    is_memory = isinstance(cause, OutOfMemoryError | ObjectStoreFullError | OutOfDiskError)
+    if is_memory or not isinstance(cause, RayError):
         return
     if not isinstance(cause, LocalRayletDiedError):
         time.sleep(_NOTICE_S)
