@@ -24,3 +24,8 @@ NODE = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 def test_a_node_takes_as_many_packs_as_fit(needs, packs):
     assert needs.fit_into(NODE) == packs
     assert needs.fit_into({"CPU": 0.5}) == 0
+
+
+def test_ten_packs_of_a_tenth_fit_on_a_gpu():
+    """Though 1 // 0.1 is 9."""
+    assert Needs(0.1, 1, None).fit_into({"CPU": 64.0, "GPU": 2.0}) == 20

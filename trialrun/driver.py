@@ -39,6 +39,8 @@ from trialrun.trainer import Work, connect_to_cluster, timed, train_missing
 if TYPE_CHECKING:
     import pandas as pd
 
+    from trialrun.cluster import Cluster
+
 _log = logging.getLogger(__name__)
 
 _MAX_DATA_CHECKS = 10
@@ -212,6 +214,7 @@ def _train_and_export(
     # The export process imports TensorFlow while packs are trained, and exports while Ray stops.
     with ExportProcess(work.run.log_file) as exporter, ThreadPoolExecutor(1) as background:
         with ExitStack() as connection:
+            cluster: Cluster | None = None
             if missing:
                 cluster = connect_to_cluster(work, connection, address, command)
                 with timed(work.timings_s, "train"):
@@ -222,7 +225,7 @@ def _train_and_export(
                 if best in tried:
                     raise ExportError(f"trial {best} could not be trained again; see the run's log")
                 tried.add(best)
-                if not missing:
+                if cluster is None:
                     cluster = connect_to_cluster(work, connection, address, command)
                 train_missing(work, [t for t in work.trials if t.trial_id == best], cluster)
                 leaderboard = _leaderboard(work)
@@ -271,8 +274,8 @@ def _export(exporter: ExportProcess, work: Work, leaderboard: Leaderboard) -> st
     selection, run = leaderboard.selection, work.run
     assert selection is not None  # asked before
     parameters = run.read_parameters()[selection.variant_id]
-    trials = run.read_trials("numbers").set_index("trial_id")
-    row = trials.loc[selection.trial_id].filter(regex="^test_").dropna()
+    [(_, row)] = run.read_trials("numbers", [selection.trial_id]).iterrows()
+    row = row.filter(regex="^test_").dropna()
     metrics = {str(name): float(value) for name, value in row.astype(float).to_dict().items()}
     with timed(work.timings_s, "export"):
         return exporter.export(run, parameters, selection.trial_id, metrics)
@@ -302,6 +305,7 @@ def _finish(
             model_summary=model_summary,
         )
         write_json(run.summary_file, summary)
+        run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
         build_report(run)
     counts = count_trials(trials)
@@ -328,10 +332,20 @@ def _ended(run: RunFolder) -> Outcome:
     return Outcome(run, counts["completed"], counts["failed"], has_winner)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes without what a full disk does not take."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Prints no traceback: the disk is reported where something is lost by it."""
+
+
 @contextmanager
 def _logging_to(log_file: Path) -> Iterator[None]:
     """Sends trialrun's log records to the run's own file."""
-    handler = logging.FileHandler(log_file)
+    try:
+        handler = _LogFile(log_file)
+    except OSError as error:
+        raise FileError(f"{log_file}: cannot be written: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("trialrun")
     logger.addHandler(handler)

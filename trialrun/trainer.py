@@ -60,24 +60,23 @@ def connect_to_cluster(
     work: Work, connection: ExitStack, address: str | None, command: Sequence[str]
 ) -> "Cluster":
     """A cluster to train on, for as long as `connection` is open; see `cluster.connect`."""
-    from trialrun.cluster import connect, remove_temporary_folders
+    from trialrun.cluster import connect
 
     def give_up(reason: str) -> None:
         text = f"{reason}. Go on with: trialrun resume {work.run.path}"
         print(text, file=sys.stderr, flush=True)
-        remove_temporary_folders()
         kill_descendants()
         os._exit(EXIT_INTERRUPTED)
 
     work.progress.say("starting Ray")
-    with timed(work.timings_s, "connect"):
+    # A signal that is raised inside Ray's start can leave it waiting for ever, with Python's lock.
+    with timed(work.timings_s, "connect"), work.interrupts.gracefully():
         cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
     if 0 < cluster.needs.gpus < 1:
         work.progress.warn(
             f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and one"
             " that takes too much brings down the others"
         )
-    work.interrupts.before_exit = remove_temporary_folders
     work.interrupts.install()
     write_environment(work.run, work.loaded, cluster.describe(), command)
     return cluster
@@ -113,7 +112,8 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
     """
     run, job = work.run, work.loaded.spec
     kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
-    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing)
+    recorded = {pack.pack_id for pack in run.read_packs()}
+    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing, recorded)
     packs = begun + list(
         make_packs(
             job,
@@ -134,7 +134,7 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
             work.progress.finish(result)
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
-    run.kept.remove_checkpoints()
+            del result  # its arrays fill Ray's object store, where the next one needs room
     if wrong_input and (run.read_trials("identity")["status"] == "failed").all():
         # Nothing could be trained: the job is wrong, not the run.
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))

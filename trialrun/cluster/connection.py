@@ -3,13 +3,9 @@
 import contextlib
 import logging
 import os
-import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 # Ray reads this when it is imported. Who gives a token wants it to be used.
@@ -17,16 +13,16 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
-from ray.exceptions import RayError
+from ray._private.state import available_resources_per_node
 
+from trialrun.cluster.embedded import embedded_ray
 from trialrun.cluster.head import HeadWatch
 from trialrun.cluster.preflight import check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
-from trialrun.packing import choose_cpus_per_pack, num_local_cpus
+from trialrun.packing import choose_cpus_per_pack
 
-_TEMPORARY_PREFIX = "trialrun-"
-_MAX_PARENT_LENGTH = 8
+_ROUNDING = 1e-9  # ten packs of 0.1 GPU each fit, though 1 // 0.1 is 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,7 @@ class Needs:
             return 0
         packs = int(node.get("CPU", 0) // self.cpus)
         if self.gpus:  # packs that share a GPU lie on one GPU each, never across two
-            packs = min(packs, int(node.get("GPU", 0) * (1 // self.gpus)))
+            packs = min(packs, int(node.get("GPU", 0) * int(1 / self.gpus + _ROUNDING)))
         return packs
 
     def __str__(self) -> str:
@@ -95,8 +91,7 @@ def connect(
 
     Args:
         address: Of a running cluster, or `auto`. None takes RAY_ADDRESS (set inside a Ray job), or
-            else starts Ray inside this process: no dashboard, no usage statistics, and a token
-            that only this run's processes know.
+            else starts Ray inside this process; see `embedded`.
         resources: GPUs and CPUs the job may use.
         give_up: Ends the process when the head is lost while Ray cannot be interrupted; is told
             the reason.
@@ -108,35 +103,19 @@ def connect(
     with contextlib.ExitStack() as stack:
         try:
             if address == "local":
-                folder = stack.enter_context(_temporary_folder())
-                stack.callback(ray.shutdown)
-                _start_embedded(resources, folder)
+                stack.enter_context(embedded_ray(gpus=resources.gpus != 0))
             else:
                 check_cluster(address)
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except ClusterError:
+            raise
+        except Exception as error:  # Ray raises it bare when its processes do not start in time
             raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
         # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         head = stack.enter_context(HeadWatch(_addresses_to_watch(), give_up))
         yield _describe(address, resources, head)
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder of one's own for embedded Ray; those of killed processes are removed too."""
-    for left_over in _temporary_parent().glob(f"{_TEMPORARY_PREFIX}*-{_pid_namespace()}-*"):
-        pid = left_over.name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):  # another user's, or another is removing it
-            if left_over.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
-                shutil.rmtree(left_over)
-    prefix = f"{_TEMPORARY_PREFIX}{os.getpid()}-{_pid_namespace()}-"
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temporary_parent()))  # 0700
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _addresses_to_watch() -> dict[str, str]:
@@ -146,42 +125,6 @@ def _addresses_to_watch() -> dict[str, str]:
         "Ray's head": context.gcs_address,
         "Ray's node here": f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}",
     }
-
-
-def remove_temporary_folders() -> None:
-    """Removes the folders of this process, when it is about to be ended without its leave."""
-    for folder in _temporary_parent().glob(f"{_TEMPORARY_PREFIX}{os.getpid()}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _temporary_parent() -> Path:
-    """Sockets lie deep beneath it, and their paths may have 107 characters."""
-    parent = Path(tempfile.gettempdir())
-    return parent if len(str(parent)) <= _MAX_PARENT_LENGTH else Path("/tmp")
-
-
-def _pid_namespace() -> str:
-    """Tells containers apart that share a folder but count their processes separately."""
-    return f"{os.stat('/proc/self/ns/pid').st_ino % 0x10000:04x}"  # noqa: PTH116 - no link target
-
-
-def _start_embedded(resources: ResourcesSpec, folder: Path) -> None:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # A new local cluster turns token authentication on unless this variable says otherwise. The
-    # token is given by environment, so that Ray does not write it to a file in the home folder.
-    os.environ.pop("RAY_AUTH_MODE", None)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # Without it a task that asks for no GPU would see all of them.
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
-    ray.init(
-        address="local",
-        num_cpus=num_local_cpus(),
-        num_gpus=0 if resources.gpus == 0 else None,
-        include_dashboard=False,
-        _temp_dir=str(folder),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
 
 
 def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluster:
@@ -204,3 +147,8 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
 def count_devices(needs: Needs) -> int:
     """Packs that the cluster's living nodes can train at the same time."""
     return sum(needs.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def count_idle_devices(needs: Needs) -> int:
+    """Packs that they could train beside what they do now."""
+    return sum(map(needs.fit_into, available_resources_per_node().values()))
