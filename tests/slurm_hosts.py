@@ -31,7 +31,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# A job that is requeued waits until its credential has expired: two minutes by default, and 5 s at least.
+# A job that is requeued waits until its credential has expired: for two minutes by default.
 AuthInfo=cred_expire=5,socket={folder}/munge/socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/hosts/%n/spool
