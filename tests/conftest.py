@@ -2,10 +2,11 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("durable_runs")
+pytest.register_assert_rewrite("durable_runs", "slurm_hosts", "slurm_jobs")
 
 # As trialrun's own workers do: quiet, and one thread per program, so that slices share the cores.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,3 +19,22 @@ def own_import_path():
     before = list(sys.path)
     yield
     sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def slurm_hosts(tmp_path_factory):
+    """A real SLURM of two hosts, which see this checkout and this Python."""
+    from commands import ROOT
+    from slurm_hosts import SlurmHosts
+
+    shared = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
+    with SlurmHosts(tmp_path_factory.mktemp("slurm") / "hosts", shared) as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def slurm_user(slurm_hosts, tmp_path):
+    """Somebody with a home on those hosts, and a job whose training is made up."""
+    from slurm_jobs import User
+
+    return User.with_home(slurm_hosts, tmp_path.name)
