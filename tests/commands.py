@@ -88,9 +88,10 @@ class Command:
         wrapper: Sequence[str] = (),
     ) -> None:
         self.home = home
-        home.mkdir(parents=True, exist_ok=True)
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
         own = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
-        own |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home), **environment}
+        own |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home)}
+        own |= {"TMPDIR": str(home / "tmp"), **environment}
         with _interruptible():
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, *program, *map(str, arguments)],

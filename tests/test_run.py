@@ -633,6 +633,10 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert not (folder / "checkpoints").exists()
 
 
+def test_a_run_leaves_nothing_in_the_temporary_folder(small_run):
+    assert list((small_run.home / "tmp").iterdir()) == []
+
+
 def test_a_run_whose_driver_was_killed_ends_as_if_nothing_had_happened(tmp_path, small_run):
     overrides = ["seeds=4", "training.epochs=2", "resources.max_trials_per_pack=4"]
     options = [word for override in overrides for word in ("--set", override)]
