@@ -112,7 +112,7 @@ def connect(
                 stack.callback(ray.shutdown)
                 _start_embedded(resources, folder)
             else:
-                check_cluster(address)
+                address = check_cluster(address)
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
