@@ -1,6 +1,7 @@
 """Runs that are broken on purpose, and what must be true of them in the end."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -31,9 +32,14 @@ class DurableRun:
         [folder] = (self.home / "runs").glob("*/*/")
         return folder
 
-    def begin(self, address: str = "local", **environment: str) -> Command:
-        arguments = ["run", self.home / "job.yaml", "--runs-dir", self.home / "runs"]
+    def begin(
+        self, address: str = "local", options: Sequence[object] = (), **environment: str
+    ) -> Command:
+        arguments = ["run", self.home / "job.yaml", "--runs-dir", self.home / "runs", *options]
         return self._command(*arguments, "--address", address, **environment)
+
+    def merge(self, *runs: Path, folder: Path) -> Command:
+        return self._command("merge", *runs, "--run-folder", folder)
 
     def resume(self, address: str = "local") -> Command:
         return self._command("resume", self.folder, "--address", address)

@@ -87,6 +87,7 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     runs_dir: str | Path = "runs",
     resume: str | Path | None = None,
+    run_folder: str | Path | None = None,
     address: str | None = None,
 ) -> Run:
     """Runs a job to its end.
@@ -96,6 +97,7 @@ def run(
         overrides: Dotted path -> value, e.g. `{"seeds": 50}`.
         runs_dir: Where run folders are made.
         resume: A run folder of this job: only the trials that it does not hold are trained.
+        run_folder: The same, but the folder is made if it is absent.
         address: Of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
 
     Raises:
@@ -108,10 +110,12 @@ def run(
     from trialrun.job import load_job
     from trialrun.progress import ProgressLine
 
+    if resume is not None:
+        run_folder = RunFolder.open(resume).path
     outcome = run_job(
         load_job(job, overrides or {}),
         runs_dir=Path(runs_dir),
-        resume=None if resume is None else Path(resume),
+        run_folder=None if run_folder is None else Path(run_folder),
         address=address,
         progress=ProgressLine(Console(stderr=True)),
     )

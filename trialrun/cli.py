@@ -42,17 +42,27 @@ _address_option = click.option(
 )
 
 
-@cli.command()
-@click.argument("job", type=click.Path(path_type=Path))
-@_set_option
-@_address_option
-@click.option(
+_runs_dir_option = click.option(
     "--runs-dir",
     type=click.Path(path_type=Path),
     default=Path("runs"),
     show_default=True,
     help="Where run folders are made.",
 )
+_run_folder_option = click.option(
+    "--run-folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The folder of the run: made if absent, gone on with if it holds a run.",
+)
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@_set_option
+@_address_option
+@_runs_dir_option
+@_run_folder_option
 @click.option(
     "--resume",
     "resume_run",
@@ -60,17 +70,32 @@ _address_option = click.option(
     type=click.Path(path_type=Path),
     help="Go on with this run folder: train only the trials of JOB that it does not hold.",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Train only this part of the trials, e.g. 2/8; `trialrun merge` makes one run of all.",
+)
 def run(
     job: Path,
     overrides: tuple[str, ...],
     address: str | None,
     runs_dir: Path,
+    run_folder: Path | None,
     resume_run: Path | None,
+    shard: str | None,
 ) -> None:
     """Train all trials of JOB (a YAML file) and save the best model and a report."""
     from trialrun.job import load_job
+    from trialrun.store import RunFolder
 
-    _run(load_job(job, overrides), runs_dir=runs_dir, resume=resume_run, address=address)
+    if resume_run is not None:
+        if run_folder is not None:
+            raise click.UsageError("--resume and --run-folder name the same thing; give one")
+        run_folder = RunFolder.open(resume_run).path
+    if shard is not None:
+        overrides += (f"resources.shard={shard}",)
+    loaded = load_job(job, overrides)
+    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
 
 
 @cli.command()
@@ -82,23 +107,55 @@ def resume(run_folder: Path, address: str | None) -> None:
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    _run(load_job(folder.job_file), runs_dir=Path(), resume=folder.path, address=address)
+    _run(load_job(folder.job_file), runs_dir=Path(), run_folder=folder.path, address=address)
 
 
-def _run(job: Any, *, runs_dir: Path, resume: Path | None, address: str | None) -> None:
-    """Runs a job, prints what it gave, and exits with the contract's code."""
+@cli.command()
+@click.argument("run_folders", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1)
+@_runs_dir_option
+@_run_folder_option
+def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
+    """Make one run of RUN... (the runs of all shards of a job), with one winner and one report."""
+    from trialrun.driver import merge_runs
+    from trialrun.job import load_job
+    from trialrun.progress import ProgressLine
+    from trialrun.store import RunFolder
+
+    if not run_folders:
+        raise click.UsageError("give the run folders of the shards")
+    sources = [RunFolder.open(path) for path in run_folders]
+    outcome = merge_runs(
+        load_job(sources[0].job_file, ["resources.shard=null"]),
+        sources,
+        runs_dir=runs_dir,
+        run_folder=run_folder,
+        command=sys.argv,
+        progress=ProgressLine(Console(stderr=True)),
+    )
+    _tell(outcome)
+
+
+def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None) -> None:
     from trialrun.driver import run_job
     from trialrun.progress import ProgressLine
 
-    errors = Console(stderr=True)
     outcome = run_job(
         job,
         runs_dir=runs_dir,
-        resume=resume,
+        run_folder=run_folder,
         address=address,
         command=sys.argv,
-        progress=ProgressLine(errors),
+        progress=ProgressLine(Console(stderr=True)),
     )
+    _tell(outcome)
+    if (shard := job.spec.resources.shard) is not None:
+        text = f"This is shard {shard}; `trialrun merge` makes one run of all shards"
+        Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+
+
+def _tell(outcome: Any) -> None:
+    """Prints what a run gave, and exits with the contract's code unless all is well."""
+    errors = Console(stderr=True)
     if outcome.num_completed:
         _print_run(outcome.run)
     if outcome.interrupted:

@@ -123,6 +123,33 @@ def pack_trials(
     )
 
 
+def shard_trials(trials: Sequence[Trial], shard: str) -> tuple[Trial, ...]:
+    """The trials of one shard of a job: shards share no trial, and together they are all.
+
+    Trials of one signature are kept together where there are many signatures, and split evenly over
+    the shards where there are few, so that each shard has about as much to do as another.
+
+    Args:
+        trials: Of the whole job, in the order of `plan_trials`.
+        shard: `2/8` for the second of eight.
+
+    Returns:
+        In the order of the job; empty when there are fewer trials than shards.
+    """
+    number, count = map(int, shard.split("/"))
+    groups = _group_by_signature(trials).values()
+    smallest = _MIN_TRIALS_WORTH_A_PACK if len(groups) >= count else 1
+    loads = [0] * count
+    own: set[str] = set()
+    for group in sorted(groups, key=len, reverse=True):
+        for piece in _split_evenly(group, min(count, math.ceil(len(group) / smallest))):
+            place = loads.index(min(loads))
+            loads[place] += len(piece)
+            if place == number - 1:
+                own.update(trial.trial_id for trial in piece)
+    return tuple(trial for trial in trials if trial.trial_id in own)
+
+
 def signature_of(variant: Variant) -> str:
     """16 hex digits over all settings but the learning rate, which differs inside one program."""
     settings = _portable_settings(variant)

@@ -59,8 +59,8 @@ def missing_trials(
     planned = {trial.trial_id: trial.variant.variant_id for trial in trials}
     rows = run.read_trials("identity")
     is_other = rows["trial_id"].map(planned) != rows["variant_id"]
-    differences = list(_differences(run, loaded))
-    if is_other.any() and not differences:  # the job is the same: those trials came from elsewhere
+    different = list(differences(run, loaded))
+    if is_other.any() and not different:  # the job is the same: those trials came from elsewhere
         other = rows[is_other]
         for pack_id, attempt in dict.fromkeys(zip(other["pack_id"], other["attempt"], strict=True)):
             warn(run.set_aside_pack(pack_id, attempt, "it holds trials of another job"))
@@ -74,7 +74,7 @@ def missing_trials(
                 [
                     f"{run.path}: holds trials of another job than {loaded.path}:"
                     f" {is_other.sum()} of {len(rows)} would be other trials now",
-                    *(f"  {line}" for line in differences),
+                    *(f"  {line}" for line in different),
                     "Seeds may be added, and values at the end of a search's first list. For"
                     " anything else begin a new run.",
                 ]
@@ -101,7 +101,7 @@ def packs_with_checkpoints(
     return packs, list(left.values())
 
 
-def _differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
+def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
     """What differs between the job in a run folder and another, one line each."""
     yield from _compare(run.read_job(), yaml.safe_load(dump_job(loaded.spec)), "")
     if run.environment_file.exists():

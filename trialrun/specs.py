@@ -94,6 +94,16 @@ def _check_gpus(value: object) -> object:
     )
 
 
+def _check_shard(value: object) -> object:
+    number, slash, count = value.partition("/") if isinstance(value, str) else ("", "", "")
+    are_numbers = slash and all(
+        n.isascii() and n.isdecimal() and len(n) < 9 for n in (number, count)
+    )
+    if not (are_numbers and 1 <= int(number) <= int(count)):
+        raise ValueError(f"must be I/N, such as 2/8 for the second of eight, got {show(value)}")
+    return value
+
+
 def _check_optimizer(value: object) -> object:
     if isinstance(value, str):
         return _known("optimizer", OPTIMIZERS, value.lower())
@@ -297,7 +307,8 @@ class ResourcesSpec(_Section):
     `gpus` is what each pack is given: 1, a part of one that it shares, or 0 for the CPU.
     `accelerator_type` names the kind of GPU, as Ray does: `A100`, `T4`, ...
     A pack that gives no sign of life for `stall_timeout_s` is tried again elsewhere; an interrupt
-    waits up to `grace_s` for checkpoints.
+    waits up to `grace_s` for checkpoints. `shard` is the part of the trials that this run trains,
+    `2/8` for the second of eight.
     """
 
     gpus: Annotated[Literal["auto"] | float, BeforeValidator(_check_gpus)] = "auto"
@@ -307,6 +318,7 @@ class ResourcesSpec(_Section):
     max_retries: Annotated[int, Field(ge=0)] = 2
     stall_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1800.0
     grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
+    shard: Annotated[str, BeforeValidator(_check_shard)] | None = None
 
 
 class JobSpec(_Section):

@@ -20,12 +20,20 @@ import yaml
 from trialrun.errors import FileError, InputError, TrialrunError
 from trialrun.files import json_ready, reading, replace_atomically, write_bytes, write_text
 from trialrun.kept import KeptArrays, verify_arrays
+from trialrun.parts import (
+    by_part,
+    list_parts,
+    part_columns,
+    read_about,
+    read_part,
+    require_columns,
+    write_part,
+)
 from trialrun.records import (
     HISTORY_IDENTITY,
     IDENTITY_COLUMNS,
     ParameterKind,
     TrialColumns,
-    columns_of,
     history_table,
     latest_trials,
     parameters_by_variant,
@@ -37,9 +45,7 @@ from trialrun.results import PackResult
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
-_PACK_KEY = b"trialrun.pack"
 _NUM_RUNS_SHOWN = 5
 _NUMBER_OF_PACK = re.compile(r"p(\d+)")
 
@@ -135,6 +141,25 @@ class RunFolder:
                 f"{path}: cannot make the run folder: {error.strerror}; choose another --runs-dir"
             ) from error
         return cls(path)
+
+    @classmethod
+    def at(cls, path: str | Path) -> "RunFolder":
+        """The run folder at `path`, or an empty folder there that is to become one.
+
+        Raises:
+            InputError: There is something else, or the folder cannot be made.
+        """
+        folder = cls(Path(path))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            names = [name.name for name in folder.path.iterdir() if not name.name.startswith(".")]
+        except OSError as error:
+            raise InputError(f"{path}: cannot make the run folder: {error.strerror}") from error
+        if names and not folder.job_file.is_file():
+            raise InputError(
+                f"{path}: is neither a run folder nor empty: it holds no job.yaml, but {names[0]}"
+            )
+        return folder
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -244,8 +269,6 @@ class RunFolder:
             result: What the pack gave.
             kinds: Column types of the searched parameters, from `records.parameter_kinds`.
         """
-        import pyarrow.parquet as pq
-
         about = {
             "pack_id": result.pack_id,
             "class_names": result.class_names,
@@ -253,13 +276,9 @@ class RunFolder:
             "reason": result.reason,
             "timings_s": result.timings_s,
         }
-        trials = trial_table(result, kinds)
-        trials = trials.replace_schema_metadata({_PACK_KEY: json.dumps(json_ready(about))})
         name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
-        with replace_atomically(self.history_dir / name) as temporary:
-            pq.write_table(history_table(result), temporary, write_page_checksum=True)
-        with replace_atomically(self.trials_dir / name) as temporary:
-            pq.write_table(trials, temporary, write_page_checksum=True)
+        write_part(self.history_dir / name, history_table(result))
+        write_part(self.trials_dir / name, trial_table(result, kinds), about)
 
     def read_trials(self, columns: TrialColumns = "all") -> "pd.DataFrame":
         """One row per trial with the contract's columns, sorted by variant and seed.
@@ -273,7 +292,10 @@ class RunFolder:
         """
         try:
             return latest_trials(
-                [_read_part(part, _columns_of(part, columns)) for part in _parts(self.trials_dir)]
+                [
+                    read_part(part, part_columns(part, columns))
+                    for part in list_parts(self.trials_dir)
+                ]
             )
         except FileError as error:
             raise FileError(f"{error}\n`trialrun resume {self.path}` sets it aside") from error
@@ -287,9 +309,9 @@ class RunFolder:
         Yields:
             Frames with `variant_id`, `seed`, `status` and what matrices there are.
         """
-        for name, trial_ids in _by_part(trials).items():
+        for name, trial_ids in by_part(trials).items():
             part = self.trials_dir / f"{name}.parquet"
-            yield _read_part(part, _columns_of(part, "matrices"), trial_ids=trial_ids).to_pandas()
+            yield read_part(part, part_columns(part, "matrices"), trial_ids=trial_ids).to_pandas()
 
     def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
         """One row per trial and epoch with the contract's columns, in the order of the trials.
@@ -302,22 +324,23 @@ class RunFolder:
             trials = trials[trials["variant_id"] == variant_id]
         return unite_history(
             [
-                _read_part(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
-                for name, trial_ids in _by_part(trials).items()
+                read_part(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
+                for name, trial_ids in by_part(trials).items()
             ]
         )
 
     def read_parameters(self) -> dict[str, dict[str, Any]]:
         """variant_id -> searched dotted path -> value, of every variant that has a trial."""
         return parameters_by_variant(
-            _read_part(part, _columns_of(part, "parameters")) for part in _parts(self.trials_dir)
+            read_part(part, part_columns(part, "parameters"))
+            for part in list_parts(self.trials_dir)
         )
 
     def read_packs(self) -> tuple[PackRecord, ...]:
         """What is remembered of each pack as a whole, the last attempt of each."""
         records = {}
-        for part in _parts(self.trials_dir):
-            about = _read_about(part)
+        for part in list_parts(self.trials_dir):
+            about = read_about(part)
             records[about["pack_id"]] = PackRecord(
                 pack_id=about["pack_id"],
                 class_names=tuple(about["class_names"]),
@@ -336,14 +359,14 @@ class RunFolder:
             One line per file.
         """
         lines = []
-        for part in _parts(self.trials_dir):
+        for part in list_parts(self.trials_dir):
             history = self.history_dir / part.name
             try:
-                _require_columns(part, IDENTITY_COLUMNS)
-                _require_columns(history, HISTORY_IDENTITY)
-                _read_part(part, verify=True)
-                _read_part(history, verify=True)
-                _read_about(part)
+                require_columns(part, IDENTITY_COLUMNS)
+                require_columns(history, HISTORY_IDENTITY)
+                read_part(part, verify=True)
+                read_part(history, verify=True)
+                read_about(part)
             except TrialrunError as error:
                 lines.append(self.set_aside(part, str(error)))
                 if history.exists():
@@ -370,7 +393,9 @@ class RunFolder:
 
     def next_pack_number(self) -> int:
         """The first number that no pack of this run has used."""
-        names = [path.stem for path in (*_parts(self.trials_dir), *_parts(self.history_dir))]
+        names = [
+            path.stem for path in (*list_parts(self.trials_dir), *list_parts(self.history_dir))
+        ]
         names += [path.stem for path in self.kept.files()]
         numbers = [_NUMBER_OF_PACK.match(name.removeprefix("part-")) for name in names]
         return 1 + max((int(found[1]) for found in numbers if found), default=-1)
@@ -445,68 +470,3 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, list | tuple | Mapping):
         return json.dumps(json_ready(value))
     return json_ready(value)
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.parquet"))
-
-
-def _read_part(
-    part: Path,
-    columns: Sequence[str] | None = None,
-    *,
-    trial_ids: Sequence[str] | None = None,
-    verify: bool = False,
-) -> "pa.Table":
-    """The rows of one file, or those of some trials; takes nothing from the names in its path."""
-    import pyarrow.parquet as pq
-
-    filters = None if trial_ids is None else [("trial_id", "in", trial_ids)]
-    with reading(part):
-        return pq.read_table(
-            part,
-            columns=None if columns is None else list(columns),
-            filters=filters,
-            partitioning=None,
-            page_checksum_verification=verify,
-        )
-
-
-def _by_part(trials: "pd.DataFrame") -> dict[str, list[str]]:
-    """Name of the part that holds them -> trials, in the order of the trials."""
-    wanted: dict[str, list[str]] = {}
-    for trial_id, pack_id, attempt in zip(
-        trials["trial_id"], trials["pack_id"], trials["attempt"], strict=True
-    ):
-        wanted.setdefault(part_name(pack_id, attempt), []).append(trial_id)
-    return wanted
-
-
-def _columns_of(part: Path, wanted: TrialColumns) -> list[str] | None:
-    """The columns to read of a part."""
-    import pyarrow.parquet as pq
-
-    if wanted == "all":
-        return None
-    with reading(part):
-        names = pq.read_schema(part).names
-    return columns_of(names, wanted)
-
-
-def _require_columns(part: Path, columns: Iterable[str]) -> None:
-    """Raises TrialrunError for a Parquet file that this program did not write."""
-    import pyarrow.parquet as pq
-
-    with reading(part):
-        missing = set(columns) - set(pq.read_schema(part).names)
-    if missing:
-        raise TrialrunError(f"{part}: is not ours: it has no column {min(missing)!r}")
-
-
-def _read_about(part: Path) -> dict[str, Any]:
-    """What a part says of its pack as a whole."""
-    import pyarrow.parquet as pq
-
-    with reading(part):
-        about: dict[str, Any] = json.loads((pq.read_schema(part).metadata or {})[_PACK_KEY])
-    return about

@@ -1,0 +1,89 @@
+"""The runs of a job's shards become one run: what must be there, and the packs taken over."""
+
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from trialrun.errors import InputError
+from trialrun.files import reading, replace_atomically
+from trialrun.job import LoadedJob
+from trialrun.parts import list_parts, read_about, read_part, write_part
+from trialrun.plan import Trial, shard_trials
+from trialrun.records import part_name
+from trialrun.resume import differences
+from trialrun.store import RunFolder
+
+
+def check_shards(sources: Sequence[RunFolder], loaded: LoadedJob, trials: Sequence[Trial]) -> None:
+    """Nothing, if runs hold all trials of a job, failed ones included, and none of another job.
+
+    Raises:
+        InputError: What is wrong with which run, and what to do.
+    """
+    planned = {trial.trial_id for trial in trials}
+    recorded: set[str] = set()
+    for source in sources:
+        own = set(source.read_trials("identity")["trial_id"])
+        if own - planned:
+            what = f"{source.path}: holds trials of another job than {loaded.path}"
+            lines = [f"  {line}" for line in differences(source, loaded)]
+            raise InputError("\n".join([what, *lines]))
+        recorded |= own
+    if absent := planned - recorded:
+        count = f"{len(absent)} of {len(planned)} trials"
+        lines = [f"  {line}" for line in _who_lacks(sources, trials, absent)]
+        raise InputError("\n".join([f"{count} are in none of these runs:", *lines]))
+
+
+def _who_lacks(
+    sources: Sequence[RunFolder], trials: Sequence[Trial], absent: Collection[str]
+) -> Iterator[str]:
+    unclaimed = set(absent)
+    for source in sources:
+        shard = source.read_job()["resources"]["shard"]
+        own = trials if shard is None else shard_trials(trials, shard)
+        lacking = {trial.trial_id for trial in own} & set(absent)
+        unclaimed -= lacking
+        if lacking:
+            what = "" if shard is None else f" (shard {shard})"
+            yield f"{source.path}{what} lacks {len(lacking)}: trialrun resume {source.path}"
+    if unclaimed:
+        yield f"{len(unclaimed)} belong to shards whose runs were not given"
+
+
+def adopt_packs(run: RunFolder, source: RunFolder) -> None:
+    """Copies the packs of a run into another of the same job, unless it holds their trials.
+
+    Packs are numbered anew, because shards number theirs alike.
+    """
+    import pyarrow as pa
+
+    rows = run.read_trials("identity")
+    held = set(rows.loc[rows["status"] != "failed", "trial_id"])
+    first = run.next_pack_number()
+    numbers: dict[str, int] = {}
+    for part in list_parts(source.trials_dir):
+        table, about = read_part(part), read_about(part)
+        if held.issuperset(table["trial_id"].to_pylist()):
+            continue
+        old, letters = _split_pack_id(about["pack_id"])
+        pack_id = f"p{numbers.setdefault(old, first + len(numbers)):03d}{letters}"
+        name = part_name(pack_id, table["attempt"][0].as_py())
+        _copy(source.history_dir / part.name, run.history_dir / f"{name}.parquet")
+        states = source.kept.states_dir / f"{part.stem}.npz"
+        if states.exists():
+            _copy(states, run.kept.states_dir / f"{name}.npz")
+        place = table.column_names.index("pack_id")
+        table = table.set_column(place, "pack_id", pa.array([pack_id] * table.num_rows))
+        write_part(run.trials_dir / f"{name}.parquet", table, about | {"pack_id": pack_id})
+
+
+def _split_pack_id(pack_id: str) -> tuple[str, str]:
+    """`p003ab`, a half of a half, as its number and its letters."""
+    number = pack_id.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return number, pack_id[len(number) :]
+
+
+def _copy(source: Path, target: Path) -> None:
+    with reading(source), replace_atomically(target) as temporary:
+        shutil.copyfile(source, temporary)

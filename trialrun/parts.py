@@ -1,0 +1,98 @@
+"""The Parquet files of a run folder: a pack is one file of trials and one of history."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trialrun.errors import TrialrunError
+from trialrun.files import json_ready, reading, replace_atomically
+from trialrun.records import TrialColumns, columns_of, part_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+PACK_KEY = b"trialrun.pack"  # what is said of a pack as a whole, in the metadata of its trials
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """The files in a folder, in the order of their names."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def write_part(part: Path, rows: "pa.Table", about: Mapping[str, Any] | None = None) -> None:
+    """Writes one file, whole or not at all.
+
+    Args:
+        part: The file.
+        rows: Its rows.
+        about: What it says of its pack as a whole.
+    """
+    import pyarrow.parquet as pq
+
+    if about is not None:
+        rows = rows.replace_schema_metadata({PACK_KEY: json.dumps(json_ready(about))})
+    with replace_atomically(part) as temporary:
+        pq.write_table(rows, temporary, write_page_checksum=True)
+
+
+def read_part(
+    part: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    trial_ids: Sequence[str] | None = None,
+    verify: bool = False,
+) -> "pa.Table":
+    """The rows of one file, or those of some trials; takes nothing from the names in its path."""
+    import pyarrow.parquet as pq
+
+    filters = None if trial_ids is None else [("trial_id", "in", trial_ids)]
+    with reading(part):
+        return pq.read_table(
+            part,
+            columns=None if columns is None else list(columns),
+            filters=filters,
+            partitioning=None,
+            page_checksum_verification=verify,
+        )
+
+
+def by_part(trials: "pd.DataFrame") -> dict[str, list[str]]:
+    """Name of the part that holds them -> trials, in the order of the trials."""
+    wanted: dict[str, list[str]] = {}
+    for trial_id, pack_id, attempt in zip(
+        trials["trial_id"], trials["pack_id"], trials["attempt"], strict=True
+    ):
+        wanted.setdefault(part_name(pack_id, attempt), []).append(trial_id)
+    return wanted
+
+
+def part_columns(part: Path, wanted: TrialColumns) -> list[str] | None:
+    """The columns to read of a part."""
+    import pyarrow.parquet as pq
+
+    if wanted == "all":
+        return None
+    with reading(part):
+        names = pq.read_schema(part).names
+    return columns_of(names, wanted)
+
+
+def require_columns(part: Path, columns: Iterable[str]) -> None:
+    """Raises TrialrunError for a Parquet file that this program did not write."""
+    import pyarrow.parquet as pq
+
+    with reading(part):
+        missing = set(columns) - set(pq.read_schema(part).names)
+    if missing:
+        raise TrialrunError(f"{part}: is not ours: it has no column {min(missing)!r}")
+
+
+def read_about(part: Path) -> dict[str, Any]:
+    """What a part says of its pack as a whole."""
+    import pyarrow.parquet as pq
+
+    with reading(part):
+        about: dict[str, Any] = json.loads((pq.read_schema(part).metadata or {})[PACK_KEY])
+    return about

@@ -1,0 +1,170 @@
+"""Trains the trials that a run lacks on a cluster, and records them as they come."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trialrun.environment import write_environment
+from trialrun.errors import InputError
+from trialrun.interrupts import EXIT_INTERRUPTED, Interrupts, kill_descendants
+from trialrun.job import LoadedJob
+from trialrun.lease import Lease
+from trialrun.packing import make_packs
+from trialrun.plan import Pack, Trial
+from trialrun.progress import ProgressLine
+from trialrun.records import parameter_kinds
+from trialrun.results import Checkpoint, PackResult, Progress
+from trialrun.resume import packs_with_checkpoints, referenced_functions
+from trialrun.sources import collect_files
+from trialrun.store import RunFolder
+from trialrun.training import PackTask
+
+if TYPE_CHECKING:
+    from trialrun.cluster import Cluster
+
+# A thousand devices are heard every five seconds, two every fifth of one.
+_PROGRESS_INTERVAL_S = 0.2
+_PROGRESS_S_PER_DEVICE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run in hand: what every chapter of its story needs.
+
+    Attributes:
+        loaded: The job.
+        trials: All its trials, of other shards too.
+        run: Its folder.
+        lease: The right to write into it.
+        progress: Shows how far the run is.
+        interrupts: Whether somebody wants it to end.
+        started_s: When it began, by `time.perf_counter`.
+        timings_s: Seconds of wall time by stage.
+    """
+
+    loaded: LoadedJob
+    trials: tuple[Trial, ...]
+    run: RunFolder
+    lease: Lease
+    progress: ProgressLine
+    interrupts: Interrupts
+    started_s: float
+    timings_s: dict[str, float]
+
+
+def connect_to_cluster(
+    work: Work, connection: ExitStack, address: str | None, command: Sequence[str]
+) -> "Cluster":
+    """A cluster to train on, for as long as `connection` is open; see `cluster.connect`."""
+    from trialrun.cluster import connect, remove_temporary_folders
+
+    def give_up(reason: str) -> None:
+        text = f"{reason}. Go on with: trialrun resume {work.run.path}"
+        print(text, file=sys.stderr, flush=True)
+        remove_temporary_folders()
+        kill_descendants()
+        os._exit(EXIT_INTERRUPTED)
+
+    work.progress.say("starting Ray")
+    with timed(work.timings_s, "connect"):
+        cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
+    if 0 < cluster.needs.gpus < 1:
+        work.progress.warn(
+            f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and one"
+            " that takes too much brings down the others"
+        )
+    work.interrupts.before_exit = remove_temporary_folders
+    work.interrupts.install()
+    write_environment(work.run, work.loaded, cluster.describe(), command)
+    return cluster
+
+
+class _PackListener:
+    """What packs say goes to the progress line and the run folder; see `cluster.Listener`."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def on_progress(self, progress: Progress) -> None:
+        self._work.progress.advance(progress)
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._work.lease.check()
+        self._work.run.kept.write_checkpoint(checkpoint)
+
+    def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
+        return self._work.run.kept.read_checkpoint(pack)
+
+    def should_stop(self) -> bool:
+        return self._work.interrupts.requested
+
+
+def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> None:
+    """Trains packs of trials; each pack's results are in the run folder before they count.
+
+    Raises:
+        InputError: Not one trial of the run could be trained, because of the user's input.
+        Interrupted: A signal came; what was finished is in the run folder.
+        ClusterLost: The cluster is gone.
+    """
+    run, job = work.run, work.loaded.spec
+    kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
+    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing)
+    packs = begun + list(
+        make_packs(
+            job,
+            fresh,
+            cluster.num_devices,
+            num_threads=cluster.num_threads,
+            first_number=run.next_pack_number(),
+        )
+    )
+    wrong_input: dict[str, None] = {}
+    work.progress.start(missing, job.select)
+    with work.interrupts.gracefully():
+        for result in _run_packs(work, packs, cluster):
+            work.lease.check()
+            run.kept.write_states(result)
+            run.write_pack(result, kinds)
+            run.kept.remove_checkpoint(result.pack_id)
+            work.progress.finish(result)
+            if result.is_input_error:
+                wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
+    run.kept.remove_checkpoints()
+    if wrong_input and (run.read_trials("identity")["status"] == "failed").all():
+        # Nothing could be trained: the job is wrong, not the run.
+        raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
+
+
+def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterator[PackResult]:
+    from trialrun.cluster import run_packs
+
+    job, folder = work.loaded.spec, work.loaded.folder
+    files = collect_files(referenced_functions(work.loaded))
+    interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
+    tasks = [
+        PackTask(
+            pack,
+            folder,
+            job.select,
+            cluster.num_threads,
+            files=files,
+            progress_interval_s=interval_s,
+        )
+        for pack in packs
+    ]
+    return run_packs(tasks, cluster, job.resources, _PackListener(work))
+
+
+@contextmanager
+def timed(timings_s: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes how many seconds a stage took."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        timings_s[stage] = time.perf_counter() - start
