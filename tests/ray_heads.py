@@ -5,6 +5,7 @@ is ended by the ids of its processes (`ray stop` would end all others too).
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -13,12 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
-
-from ray.job_submission import JobSubmissionClient
+from typing import Any, Self
 
 TOKEN = "0123456789abcdef" * 4
 RAY = Path(sys.executable).with_name("ray")
@@ -65,10 +65,10 @@ class RayHead:
                 *("--head", f"--port={port}", f"--ray-client-server-port={client}"),
                 *("--include-dashboard=true", f"--dashboard-port={server}"),
             )
-            self._wait_for(port)
+            self._wait_for(lambda: _listens(port))
             for _ in range(self._num_nodes - 1):
                 self._start(f"--address={self.address}")
-            self._wait_for(server)
+            self._wait_for(lambda: _listens(server) and len(self._living()) == self._num_nodes)
         except BaseException:
             self.__exit__()
             raise
@@ -106,16 +106,32 @@ class RayHead:
             )
         self._nodes.append(node)
 
-    def _wait_for(self, port: int) -> None:
+    def ask(self, path: str) -> Any:
+        """What the job server answers, with the token."""
+        request = urllib.request.Request(self.url + path)
+        request.add_header("Authorization", f"Bearer {TOKEN}")
+        with urllib.request.urlopen(request, timeout=_DEADLINE_S) as answer:
+            return json.load(answer)
+
+    def _living(self) -> list[str]:
+        nodes = self.ask("/nodes?view=summary")["data"]["summary"]
+        return [node["ip"] for node in nodes if node["raylet"].get("state") == "ALIVE"]
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _DEADLINE_S
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
+        while not condition():
             logs = [(self.folder / f"{i}.log").read_text() for i in range(len(self._nodes))]
             assert all(node.poll() is None for node in self._nodes), logs
             assert time.monotonic() < deadline, logs
             time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_ports(num_ports: int) -> list[int]:
