@@ -189,7 +189,8 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
     gpus = float(any(node.get("GPU", 0) for node in nodes))
     if resources.gpus != "auto":
         gpus = resources.gpus
-    smallest_node = min((int(node.get("CPU", 0)) for node in nodes), default=1)
+    # A head that is to train nothing has no CPU cores for Ray.
+    smallest_node = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
     if resources.cpus != "auto":
         cpus = resources.cpus
     else:
@@ -197,8 +198,19 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
     needs = Needs(gpus, cpus, resources.accelerator_type)
     num_devices = count_devices(needs)
     if num_devices == 0:
-        raise ClusterError(f"no node of the cluster has what a pack asks for: {needs}")
+        raise ClusterError(
+            f"no node of the cluster has what a pack asks for: {needs}; the nodes have"
+            f" {'; '.join(sorted({_offer(node) for node in nodes}))}; see `resources` in the job"
+        )
     return Cluster(address, needs, num_devices, 1 if gpus else cpus, head)
+
+
+def _offer(node: Mapping[str, float]) -> str:
+    """What a node has, for a message."""
+    prefix = "accelerator_type:"
+    kinds = [name.removeprefix(prefix) for name in node if name.startswith(prefix)]
+    of_type = f" of type {', '.join(kinds)}" if kinds else ""
+    return f"{node.get('GPU', 0):g} GPUs{of_type} and {node.get('CPU', 0):g} CPU cores"
 
 
 def count_devices(needs: Needs) -> int:
