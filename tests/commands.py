@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -77,6 +77,7 @@ class Command:
         arguments: Of `trialrun`.
         program: What Python runs.
         environment: Variables beside those of the tests.
+        wrapper: What runs Python.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Command:
         *arguments: object,
         program: tuple[str, ...] = ("-m", "trialrun"),
         environment: Mapping[str, str] = MappingProxyType({}),
+        wrapper: Sequence[str] = (),
     ) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,7 @@ class Command:
         own |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home), **environment}
         with _interruptible():
             self.process = subprocess.Popen(
-                [sys.executable, *program, *map(str, arguments)],
+                [*wrapper, sys.executable, *program, *map(str, arguments)],
                 cwd=ROOT,
                 env=own,
                 stdin=subprocess.DEVNULL,
@@ -135,15 +137,18 @@ class Command:
                 os.kill(pid, signal.SIGKILL)
 
     def descendants(self) -> dict[int, str]:
-        """Its processes and theirs that live, in whatever group: pid -> command line."""
+        """Its processes and theirs that live, in whatever group: pid -> command line.
+
+        Ray's agents overwrite their environment, but they have their logs open.
+        """
+        mark, logs = f"{_MARK}={self.home}".encode(), f"/tmp/trialrun-{self.process.pid}-"
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if f"{_MARK}={self.home}".encode() in (folder / "environ").read_bytes().split(
-                    b"\0"
-                ):
+                marks = (folder / "environ").read_bytes().split(b"\0")
+                if mark in marks or _has_open(folder, logs):
                     line = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
-                    found[int(folder.name)] = line.decode(errors="replace")
+                    found[int(folder.name)] = line.decode(errors="replace").strip()
         return found
 
     def survivors(self, seconds: float = 10) -> dict[int, str]:
@@ -153,6 +158,14 @@ class Command:
             time.sleep(0.05)
         self.kill()
         return alive
+
+
+def _has_open(process: Path, prefix: str) -> bool:
+    for link in (process / "fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if str(link.readlink()).startswith(prefix):
+                return True
+    return False
 
 
 @contextlib.contextmanager

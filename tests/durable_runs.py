@@ -33,10 +33,15 @@ class DurableRun:
         return folder
 
     def begin(
-        self, address: str = "local", options: Sequence[object] = (), **environment: str
+        self,
+        address: str = "local",
+        options: Sequence[object] = (),
+        wrapper: Sequence[str] = (),
+        **environment: str,
     ) -> Command:
         arguments = ["run", self.home / "job.yaml", "--runs-dir", self.home / "runs", *options]
-        return self._command(*arguments, "--address", address, **environment)
+        arguments += ["--address", address]
+        return self._command(*arguments, wrapper=wrapper, **environment)
 
     def merge(self, *runs: Path, folder: Path) -> Command:
         return self._command("merge", *runs, "--run-folder", folder)
@@ -44,9 +49,13 @@ class DurableRun:
     def resume(self, address: str = "local") -> Command:
         return self._command("resume", self.folder, "--address", address)
 
-    def _command(self, *arguments: object, **environment: str) -> Command:
+    def _command(
+        self, *arguments: object, wrapper: Sequence[str] = (), **environment: str
+    ) -> Command:
         program = (PROGRAM, str(self.home / "driver.pid"))
-        return Command(self.home, *arguments, program=program, environment=environment)
+        return Command(
+            self.home, *arguments, program=program, environment=environment, wrapper=wrapper
+        )
 
     def has_reached(self, moment: str) -> bool:
         pattern = {

@@ -52,14 +52,10 @@ class Interrupts:
 
     Args:
         on_request: Called at the first signal.
-
-    Attributes:
-        before_exit: Called at the second.
     """
 
     def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
         self._on_request = on_request
-        self.before_exit: Callable[[], None] = lambda: None
         self._number: int | None = None
         self._is_graceful = False
         self._previous: dict[int, object] = {}
@@ -120,7 +116,6 @@ class Interrupts:
             num_signals += byte[0] in _SIGNALS
             if num_signals > 1:
                 kill_descendants()
-                self.before_exit()
                 os._exit(EXIT_CTRL_C if byte[0] == signal.SIGINT else EXIT_INTERRUPTED)
         os.close(self._inlet)
 

@@ -60,12 +60,11 @@ def connect_to_cluster(
     work: Work, connection: ExitStack, address: str | None, command: Sequence[str]
 ) -> "Cluster":
     """A cluster to train on, for as long as `connection` is open; see `cluster.connect`."""
-    from trialrun.cluster import connect, remove_temporary_folders
+    from trialrun.cluster import connect
 
     def give_up(reason: str) -> None:
         text = f"{reason}. Go on with: trialrun resume {work.run.path}"
         print(text, file=sys.stderr, flush=True)
-        remove_temporary_folders()
         kill_descendants()
         os._exit(EXIT_INTERRUPTED)
 
@@ -77,7 +76,6 @@ def connect_to_cluster(
             f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and one"
             " that takes too much brings down the others"
         )
-    work.interrupts.before_exit = remove_temporary_folders
     work.interrupts.install()
     write_environment(work.run, work.loaded, cluster.describe(), command)
     return cluster

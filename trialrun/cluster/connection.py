@@ -3,13 +3,9 @@
 import contextlib
 import logging
 import os
-import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 # Ray reads this when it is imported. Who gives a token wants it to be used.
@@ -19,14 +15,12 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
 import ray
 from ray.exceptions import RayError
 
+from trialrun.cluster.embedded import embedded_ray
 from trialrun.cluster.head import HeadWatch
 from trialrun.cluster.preflight import check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
-from trialrun.packing import choose_cpus_per_pack, num_local_cpus
-
-_TEMPORARY_PREFIX = "trialrun-"
-_MAX_PARENT_LENGTH = 8
+from trialrun.packing import choose_cpus_per_pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +89,7 @@ def connect(
 
     Args:
         address: Of a running cluster, or `auto`. None takes RAY_ADDRESS (set inside a Ray job), or
-            else starts Ray inside this process: no dashboard, no usage statistics, and a token
-            that only this run's processes know.
+            else starts Ray inside this process; see `embedded`.
         resources: GPUs and CPUs the job may use.
         give_up: Ends the process when the head is lost while Ray cannot be interrupted; is told
             the reason.
@@ -108,9 +101,7 @@ def connect(
     with contextlib.ExitStack() as stack:
         try:
             if address == "local":
-                folder = stack.enter_context(_temporary_folder())
-                stack.callback(ray.shutdown)
-                _start_embedded(resources, folder)
+                stack.enter_context(embedded_ray(gpus=resources.gpus != 0))
             else:
                 address = check_cluster(address)
                 stack.callback(ray.shutdown)
@@ -123,22 +114,6 @@ def connect(
         yield _describe(address, resources, head)
 
 
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder of one's own for embedded Ray; those of killed processes are removed too."""
-    for left_over in _temporary_parent().glob(f"{_TEMPORARY_PREFIX}*-{_pid_namespace()}-*"):
-        pid = left_over.name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):  # another user's, or another is removing it
-            if left_over.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
-                shutil.rmtree(left_over)
-    prefix = f"{_TEMPORARY_PREFIX}{os.getpid()}-{_pid_namespace()}-"
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temporary_parent()))  # 0700
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _addresses_to_watch() -> dict[str, str]:
     context = ray.get_runtime_context()
     own = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
@@ -146,42 +121,6 @@ def _addresses_to_watch() -> dict[str, str]:
         "Ray's head": context.gcs_address,
         "Ray's node here": f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}",
     }
-
-
-def remove_temporary_folders() -> None:
-    """Removes the folders of this process, when it is about to be ended without its leave."""
-    for folder in _temporary_parent().glob(f"{_TEMPORARY_PREFIX}{os.getpid()}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _temporary_parent() -> Path:
-    """Sockets lie deep beneath it, and their paths may have 107 characters."""
-    parent = Path(tempfile.gettempdir())
-    return parent if len(str(parent)) <= _MAX_PARENT_LENGTH else Path("/tmp")
-
-
-def _pid_namespace() -> str:
-    """Tells containers apart that share a folder but count their processes separately."""
-    return f"{os.stat('/proc/self/ns/pid').st_ino % 0x10000:04x}"  # noqa: PTH116 - no link target
-
-
-def _start_embedded(resources: ResourcesSpec, folder: Path) -> None:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # A new local cluster turns token authentication on unless this variable says otherwise. The
-    # token is given by environment, so that Ray does not write it to a file in the home folder.
-    os.environ.pop("RAY_AUTH_MODE", None)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # Without it a task that asks for no GPU would see all of them.
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
-    ray.init(
-        address="local",
-        num_cpus=num_local_cpus(),
-        num_gpus=0 if resources.gpus == 0 else None,
-        include_dashboard=False,
-        _temp_dir=str(folder),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
 
 
 def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluster:

@@ -1,0 +1,179 @@
+"""Embedded Ray: who can reach it, what it leaves behind, and where it runs."""
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from commands import Command
+from durable_runs import JOB, DurableRun
+
+# Of each of Ray's services one method; the last one says that the process serves, nothing else.
+METHODS = (
+    "/ray.rpc.InternalKVGcsService/InternalKVGet",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.ObjectManagerService/Pull",
+    "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
+    "/ray.rpc.ReporterService/GetTraceback",
+    "/ray.rpc.RuntimeEnvService/GetRuntimeEnvsInfo",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "/grpc.health.v1.Health/Check",
+)
+REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)
+NOT_GRPC = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+PATHS = ("/", "/metrics", "/api/version", "/api/jobs/", "/api/local_raylet_healthz")
+WRONG = "Bearer " + "f" * 64
+
+
+def listening(command: Command) -> dict[int, str]:
+    """Port -> address of every TCP socket on which a process of a command listens."""
+    inodes = set()
+    for pid in command.descendants():
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                inodes.update(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
+            except OSError:  # closed, or the process has ended
+                continue
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:  # LISTEN
+                address, port = fields[1].split(":")
+                found[int(port, 16)] = _readable(address)
+    return found
+
+
+def _readable(hexadecimal: str) -> str:
+    """An address of /proc/net: words of 32 bits, each in the machine's order of bytes."""
+    words = [hexadecimal[place : place + 8] for place in range(0, len(hexadecimal), 8)]
+    raw = b"".join(bytes.fromhex(word)[::-1] for word in words)
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """A run on embedded Ray, in the middle of its training."""
+    run = DurableRun(tmp_path_factory.mktemp("embedded"))
+    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="60")
+    command.wait_for(lambda: run.has_reached("before the first pack"))
+    command.wait_for(lambda: any("ray::_train" in line for line in command.descendants().values()))
+    # The driver, a worker, the head, a node (two) and its two agents, which come late.
+    command.wait_for(lambda: len(listening(command)) >= 7)
+    yield command
+    command.process.kill()
+    command.finish()
+    command.survivors()
+
+
+def test_nothing_listens_beyond_this_machine(embedded):
+    addresses = listening(embedded)
+    assert set(addresses.values()) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def call_service(port: int, method: str, token: str | None) -> grpc.StatusCode:
+    """What a gRPC service says to an empty request."""
+    metadata = [("authorization", token)] if token else []
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(method)(b"", timeout=5, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+def get_page(port: int, path: str, token: str | None) -> int | None:
+    """The HTTP status of a page; None from what speaks no HTTP."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"Authorization": token} if token else {})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("token", [None, WRONG])
+def test_no_service_answers_without_the_token(embedded, token):
+    answers = {
+        (port, method): call_service(port, method, token)
+        for port in listening(embedded)
+        for method in METHODS
+    }
+    answered = {method for (_, method), code in answers.items() if code == grpc.StatusCode.OK}
+    assert answered == {"/grpc.health.v1.Health/Check"}
+    assert set(answers.values()) <= {grpc.StatusCode.OK, *REFUSED, *NOT_GRPC}
+    refused = {m for (_, m), code in answers.items() if code == grpc.StatusCode.UNAUTHENTICATED}
+    assert len(refused) >= 6
+
+
+@pytest.mark.parametrize("token", [None, WRONG])
+def test_no_page_is_served_without_the_token(embedded, token):
+    answers = {
+        (port, path): get_page(port, path, token) for port in listening(embedded) for path in PATHS
+    }
+    served = {path for (_, path), status in answers.items() if status == 200}
+    assert served <= {"/api/local_raylet_healthz"}
+    assert {status for status in answers.values() if status != 200} <= {401, 403, 404, None}
+    assert {401, 403} & set(answers.values())
+
+
+def test_its_folder_is_for_its_user_alone_and_holds_no_token(embedded):
+    [folder] = Path("/tmp").glob(f"trialrun-{embedded.process.pid}-*")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    environment = dict(
+        entry.split(b"=", 1)
+        for pid, line in embedded.descendants().items()
+        if "raylet" in line
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if b"=" in entry
+    )
+    token = environment[b"RAY_AUTH_TOKEN"]
+    assert len(token) == 64
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < 1 << 20]
+    assert files
+    assert [path for path in files if token in path.read_bytes()] == []
+    assert not (embedded.home / ".ray" / "auth_token").exists()
+
+
+def test_two_runs_side_by_side_do_not_meet(tmp_path):
+    runs = [DurableRun(tmp_path / name) for name in ("one", "other")]
+    commands = [run.begin(MADE_UP_SECONDS_PER_EPOCH="0.3") for run in runs]
+    for command in commands:
+        assert command.finish().code == 0
+    for run in runs:
+        run.assert_whole()
+
+
+def test_a_killed_driver_leaves_no_process_and_no_folder(tmp_path):
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="60")
+    command.wait_for(lambda: run.has_reached("before the first pack"))
+    assert list(Path("/tmp").glob(f"trialrun-{command.process.pid}-*"))
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.finish()
+    assert command.survivors() == {}
+    assert not list(Path("/tmp").glob(f"trialrun-{command.process.pid}-*"))
+
+
+def test_it_runs_where_dev_shm_is_small(tmp_path):
+    """As in a container: Docker gives 64 MiB."""
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("making a small /dev/shm takes root and unshare")
+    small = "mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "
+    probe = ["unshare", "--mount", "sh", "-c", small + "true"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a small /dev/shm")
+    run = DurableRun(tmp_path / "home", JOB)
+    wrapper = ("unshare", "--mount", "sh", "-c", small + '"$0" "$@"')
+    finished = run.begin(wrapper=wrapper).finish()
+    assert finished.code == 0, finished
+    run.assert_whole()

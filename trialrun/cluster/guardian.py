@@ -1,0 +1,50 @@
+"""A small process that outlives the driver, to end what a killed driver leaves behind.
+
+Ray's own processes notice the death of their driver after a while, some after minutes on a busy
+machine, and nobody would remove their folder. Run as a script, with nothing but Python's own
+modules: it is there before anything else is.
+
+    python guardian.py FOLDER     once standard input ends, kills the processes that have a file in
+                                  FOLDER open, as all of Ray's have their logs; removes FOLDER
+
+Marks in the environment would not do: Ray's agents overwrite theirs when they set their titles.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+_PAUSE_S = 0.05
+
+
+def main() -> None:
+    """Leaves the driver's family, waits for its end, and cleans up."""
+    folder, driver = sys.argv[1], os.getppid()
+    if os.fork():  # an orphan is no descendant: who ends all descendants spares it
+        os._exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # they are for the driver
+    sys.stdin.buffer.read()
+    while alive := _processes_of(folder) - {driver}:  # which lives, if it ended in peace
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_PAUSE_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes_of(folder: str) -> set[int]:
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # closed meanwhile, or of another user
+            if str(link.readlink()).startswith(f"{folder}/"):
+                found.add(int(link.parts[2]))
+    return found
+
+
+if __name__ == "__main__":
+    main()
