@@ -109,6 +109,11 @@ def run_folder(finished: Finished) -> Path:
     return Path(place[0])
 
 
+def results(folder: Path) -> dict[str, bytes]:
+    """The files of results in a run folder."""
+    return {path.name: path.read_bytes() for path in (folder / "trials").iterdir()}
+
+
 @pytest.fixture
 def made_up(tmp_path):
     """A job whose training is made up, in `job/`; runs are to go to `runs/` beside it."""
@@ -147,6 +152,16 @@ def test_a_job_with_its_own_files_is_trained_on_all_nodes_and_its_output_comes_b
     own = [task for task in tasks if task["job_id"] == last_job(ray)["job_id"]]
     assert len({task["node_id"] for task in own if task["name"] == "_train"}) == 2
     assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("SUCCEEDED", 0)
+
+    # Another file beside the job: Ray unpacks the folder at another path.
+    (folder / "notes.txt").write_text("more seeds\n")
+    before = results(place)
+    more = ["--run-folder", place, "--set", "seeds=5"]
+    finished = submit(ray, tmp_path / "home", folder / "real.yaml", *more).finish()
+    assert finished.code == 0, finished
+    assert run_folder(finished) == place
+    assert before.items() <= results(place).items()
+    assert len(trialrun.open_run(place).trials) == 10
 
 
 def test_the_plain_command_does_the_same(ray, made_up):
@@ -260,10 +275,6 @@ def test_the_script_sets_itself_up_and_passes_on_what_is_said(ray, tmp_path):
 
 
 # Stopped ------------------------------------------------------------------------------------------
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "trials").iterdir()}
 
 
 @pytest.mark.parametrize("job", ["steady.yaml", "slow.yaml"])

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,23 @@ def _addresses_to_watch() -> dict[str, str]:
 
 def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluster:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = choose_needs(nodes, resources)
+    num_devices = count_devices(needs)
+    if num_devices == 0:
+        raise ClusterError(
+            f"no node of the cluster has what a pack asks for: {needs}; the nodes have"
+            f" {'; '.join(sorted({_offer(node) for node in nodes}))}; see `resources` in the job"
+        )
+    return Cluster(address, needs, num_devices, 1 if needs.gpus else needs.cpus, head)
+
+
+def choose_needs(nodes: Sequence[Mapping[str, float]], resources: ResourcesSpec) -> Needs:
+    """What each pack asks for, when some of it is left to us.
+
+    Args:
+        nodes: What each node has, by Ray's names.
+        resources: What the job says of it.
+    """
     gpus = float(any(node.get("GPU", 0) for node in nodes))
     if resources.gpus != "auto":
         gpus = resources.gpus
@@ -134,14 +151,7 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
         cpus = resources.cpus
     else:
         cpus = 1 if gpus else choose_cpus_per_pack(smallest_node)
-    needs = Needs(gpus, cpus, resources.accelerator_type)
-    num_devices = count_devices(needs)
-    if num_devices == 0:
-        raise ClusterError(
-            f"no node of the cluster has what a pack asks for: {needs}; the nodes have"
-            f" {'; '.join(sorted({_offer(node) for node in nodes}))}; see `resources` in the job"
-        )
-    return Cluster(address, needs, num_devices, 1 if gpus else cpus, head)
+    return Needs(gpus, cpus, resources.accelerator_type)
 
 
 def _offer(node: Mapping[str, float]) -> str:
