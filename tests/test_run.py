@@ -601,7 +601,7 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert finished.code == code, finished
     assert "Traceback" not in finished.stderr
     [folder] = runs.glob("*/*")
-    assert str(folder) in finished.stderr
+    assert f"Go on with: trialrun resume {folder}\n" in finished.stderr
     assert command.survivors() == {}
 
     trials = trialrun.open_run(folder).trials
