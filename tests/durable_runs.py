@@ -46,8 +46,8 @@ class DurableRun:
     def merge(self, *runs: Path, folder: Path) -> Command:
         return self._command("merge", *runs, "--run-folder", folder)
 
-    def resume(self, address: str = "local") -> Command:
-        return self._command("resume", self.folder, "--address", address)
+    def resume(self, address: str = "local", **environment: str) -> Command:
+        return self._command("resume", self.folder, "--address", address, **environment)
 
     def _command(
         self, *arguments: object, wrapper: Sequence[str] = (), **environment: str

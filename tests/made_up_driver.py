@@ -1,7 +1,8 @@
 """The command line with everything real but the training and the saved model, which are made up.
 
 Results are what seed and learning rate say, so that two runs can be compared to the last digit. A
-pack takes half a second, in epochs, with checkpoints.
+pack takes half a second, in epochs, with checkpoints. A row's device is what CUDA is told of, its
+node the process.
 """
 
 import json
@@ -10,6 +11,7 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,26 +25,36 @@ from trialrun.files import write_text
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult, TrialState
 
 # Values of data.args.num_test_older_with, and what they bring about.
-KILLS_ITS_WORKER, TOO_LARGE, RAISES = 7, 8, 9
+KILLS_ITS_WORKER, TOO_LARGE, RAISES, FILLS_MEMORY, FILLS_STORE, LARGE_CHECKPOINTS = range(7, 13)
+ENDS_EARLY = 13
+MAX_BYTES_TO_FILL = 6 << 30
+BYTES_PER_TRIAL = 8 << 20
 SECONDS_PER_EPOCH = float(os.environ.get("MADE_UP_SECONDS_PER_EPOCH", "0.1"))
+MORE_LOSS = float(os.environ.get("MADE_UP_MORE_LOSS", "0"))
 
 
-def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH):
+def train_made_up(
+    task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH, more_loss=MORE_LOSS
+):
     """Stands in for `training.pack.train_pack`."""
     trials = task.pack.trials
     num_epochs = trials[0].variant.training.epochs
+    trouble = trials[0].variant.data.args.get("num_test_older_with")
     first = int(task.checkpoint.epochs[0]) if task.checkpoint else 0
     state = np.stack([[trial.seed, first] for trial in trials]).astype(np.float64)
     if task.checkpoint:
         state = task.checkpoint.trainable[0].copy()
     for epoch in range(first + 1, num_epochs + 1):
-        trouble = trials[0].variant.data.args.get("num_test_older_with")
         if trouble == KILLS_ITS_WORKER and any(trial.seed == 1 for trial in trials):
             os.kill(os.getpid(), signal.SIGKILL)
         if trouble == TOO_LARGE and len(trials) > 3:
             raise OutOfMemory("GPU 0 is out of memory: RESOURCE_EXHAUSTED: 1 TiB")
         if trouble == RAISES and any(trial.seed == 1 for trial in trials):
             raise ZeroDivisionError("the layer of patient 1")
+        if trouble == ENDS_EARLY and task.attempt == 0:
+            return
+        if trouble == FILLS_MEMORY and len(trials) > 2:
+            fill_memory()
         time.sleep(seconds_per_epoch)
         state[:, 1] += 1
         yield Progress(task.pack.pack_id, epoch * len(trials), 0.5)
@@ -52,23 +64,39 @@ def train_made_up(task, device, should_stop, seconds_per_epoch=SECONDS_PER_EPOCH
             epochs=np.full(len(trials), epoch),
             history={"loss": np.ones((len(trials), num_epochs), np.float32)},
             trainable=(state.copy(),),
-            non_trainable=(),
+            non_trainable=bulk(trials, trouble == LARGE_CHECKPOINTS and not task.checkpoint),
             optimizer=(),
         )
         if should_stop() and epoch < num_epochs:
             return
-    results = [result_of(task, trial, row) for trial, row in zip(trials, state, strict=True)]
+    results = [
+        result_of(task, trial, row, more_loss) for trial, row in zip(trials, state, strict=True)
+    ]
     best = {}
     for result in sorted(results, key=lambda result: -result.metrics["val_loss"]):
         best[result.trial.variant.variant_id] = TrialState(
             result.trial.trial_id, result.trial.seed, (), (), (), np.zeros(1)
         )
+    if trouble == FILLS_STORE:
+        last = trials[-1].variant.variant_id
+        best[last] = replace(best[last], non_trainable=bulk(trials, True))
     yield PackResult(task.pack.pack_id, tuple(results), best)
 
 
-def result_of(task, trial, row):
+def fill_memory():
+    """Takes memory until the process is killed for it."""
+    taken = [np.ones(1 << 27, np.uint8) for _ in range(MAX_BYTES_TO_FILL >> 27)]
+    raise AssertionError(f"took {sum(map(len, taken))} bytes, and Ray did not mind")
+
+
+def bulk(trials, is_wanted):
+    """Arrays that are large for a small object store."""
+    return (np.zeros((len(trials), BYTES_PER_TRIAL), np.uint8),) if is_wanted else ()
+
+
+def result_of(task, trial, row, more_loss):
     seed, epochs = row
-    loss = 1 / (1 + seed) + trial.variant.training.learning_rate + epochs / 1000
+    loss = 1 / (1 + seed) + trial.variant.training.learning_rate + epochs / 1000 + more_loss
     names = ("train_loss", "val_loss", "test_loss")
     return TrialResult(
         trial=trial,
@@ -77,6 +105,8 @@ def result_of(task, trial, row):
         pack_id=task.pack.pack_id,
         attempt=task.attempt,
         epochs=int(epochs),
+        device=os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
+        node=str(os.getpid()),
         metrics=dict.fromkeys(names, float(loss)),
         history={
             name: np.linspace(1, loss, int(epochs), dtype=np.float32)
@@ -107,6 +137,8 @@ class MadeUpExport:
 if __name__ == "__main__":
     if limit := os.environ.get("MADE_UP_MAX_FILE_BYTES"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    if seconds := os.environ.get("MADE_UP_WORTH_SPLITTING_S"):
+        trialrun.cluster.tasks._WORTH_SPLITTING_S = float(seconds)
     # Defined in the main module, so that workers get it by value.
     real = trialrun.cluster.run_packs
     trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)

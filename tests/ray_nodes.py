@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from typing import Self
 
 from commands import beneath
@@ -11,7 +12,16 @@ _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
 class RayNodes:
-    """A head and a second node with one core each; a context manager."""
+    """A head and other nodes with one core each; a context manager.
+
+    Args:
+        num_nodes: With the head.
+        settings: Ray's internal ones, for all nodes.
+    """
+
+    def __init__(self, num_nodes: int = 2, settings: Mapping[str, object] | None = None) -> None:
+        self._num_nodes = num_nodes
+        self._settings = dict(settings or {})
 
     def __enter__(self) -> Self:
         os.environ.pop("RAY_AUTH_MODE", None)
@@ -34,10 +44,9 @@ class RayNodes:
         if self._head_is_dead:
             self._stop()
         if self._cluster is None:
-            self._cluster = Cluster(
-                initialize_head=True, head_node_args={**_NODE, "include_dashboard": False}
-            )
-        if len(self._cluster.list_all_nodes()) < 2:
+            head = {**_NODE, "include_dashboard": False, "_system_config": self._settings}
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        while len(self._cluster.list_all_nodes()) < self._num_nodes:
             self._cluster.add_node(**_NODE)
 
     def kill(self, what: str) -> None:

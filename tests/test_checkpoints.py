@@ -152,3 +152,18 @@ def test_a_trial_without_data_fails_alone(tmp_path, engine):
     [failed] = [row for row in result.trials if row.status == "failed"]
     assert "the file of patient 2 is broken" in failed.error
     assert not result.is_input_error
+
+
+def test_a_trial_that_had_no_data_does_not_stop_its_pack_from_going_on(tmp_path):
+    """It was left out of the pack's checkpoint; the pack that is tried again has it."""
+    task = task_of(tmp_path, "fused")
+    _, expected = messages(task)
+    first, *others = task.pack.trials
+    checkpoints, _ = messages(replace(task, pack=replace(task.pack, trials=tuple(others))))
+    kept = checkpoints[0].of_trials([trial.trial_id for trial in task.pack.trials])
+    assert kept.epochs[0] == 0
+    assert (kept.epochs[1:] == checkpoints[0].epochs).all()
+    _, result = messages(replace(task, checkpoint=kept))
+    assert [row.trial for row in result.trials] == [first, *others]
+    for row, other in zip(result.trials, expected.trials, strict=True):
+        assert row.metrics == pytest.approx(other.metrics, abs=1e-5)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT, Finished, call
 
+from trialrun.store import RunFolder
+
 REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
 SWEEP_JOB = ROOT / "jobs" / "medical_trial_sweep.yaml"
 
@@ -264,3 +266,12 @@ def test_a_run_that_finished_no_trial_yet_is_shown(tmp_path):
     assert (shown.code, shown.stderr) == (0, "")
     assert shown.stdout.strip()
     assert call("show", tmp_path, "--json").code == 0
+
+
+def test_a_run_folder_that_takes_no_log_is_told_of(tmp_path):
+    folder = RunFolder.create(tmp_path, "small")
+    folder.write_job("name: small\n")
+    folder.log_file.mkdir()  # what a file system without permission does to anyone but root
+    finished = call("resume", folder.path)
+    assert finished.code == 1
+    assert f"Error: {folder.log_file}: cannot be written: Is a directory" in finished.stderr

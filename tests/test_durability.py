@@ -3,16 +3,23 @@
 import os
 import random
 import re
+import shutil
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from commands import call
 from durable_runs import JOB, DurableRun
-from made_up_driver import KILLS_ITS_WORKER, RAISES, TOO_LARGE
+from made_up_driver import ENDS_EARLY, KILLS_ITS_WORKER, RAISES, TOO_LARGE, MadeUpExport
 from ray_nodes import RayNodes
+
+import trialrun.cluster
+import trialrun.driver
+from trialrun import open_run
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,25 @@ def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path):
     assert again.finish().code == 130
 
 
+def test_a_signal_while_ray_starts_is_answered_when_it_has_started(tmp_path, monkeypatch):
+    """A made-up start: in the real one, an exception met the wrong moment once in many runs."""
+    reached = []
+
+    @contextmanager
+    def connect(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("the end of the start")
+        yield
+        reached.append("not this")
+
+    monkeypatch.setattr(trialrun.cluster, "connect", connect)
+    monkeypatch.setattr(trialrun.driver, "ExportProcess", MadeUpExport)
+    (tmp_path / "job.yaml").write_text(JOB)
+    finished = call("run", tmp_path / "job.yaml", "--runs-dir", tmp_path)
+    assert finished.code == 75, finished
+    assert reached == ["the end of the start"]
+
+
 def test_when_ray_dies_beneath_the_driver_no_trial_is_blamed(tmp_path):
     run = DurableRun(tmp_path / "home")
     command = run.begin(MADE_UP_SECONDS_PER_EPOCH="0.3")
@@ -150,6 +176,17 @@ def test_a_pack_that_gives_no_sign_of_life_is_tried_again(tmp_path, nodes):
     assert set(trials["error"]) == {"no sign of life for 2 s"}
 
 
+def test_a_task_that_ends_without_a_result_is_tried_again(tmp_path, nodes):
+    nodes.make_whole()
+    run = DurableRun(
+        tmp_path / "home", JOB + f"data: {{args: {{num_test_older_with: {ENDS_EARLY}}}}}"
+    )
+    finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
+    assert set(open_run(run.folder).trials["attempt"]) == {1}
+
+
 def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_path, nodes):
     nodes.make_whole()
     rng = random.Random(0)
@@ -168,3 +205,34 @@ def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_pat
     (run.folder / "report.html").unlink()  # what a kill after the summary leaves
     assert run.resume(nodes.address).finish().code == 0
     run.assert_whole()
+
+
+def test_the_last_pack_is_halved_when_a_device_is_idle(tmp_path, nodes):
+    """The halves go on from the checkpoint of the whole, on both nodes."""
+    nodes.make_whole()
+    job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")
+    run = DurableRun(tmp_path / "home", job)
+    environment = {"MADE_UP_SECONDS_PER_EPOCH": "3", "MADE_UP_WORTH_SPLITTING_S": "1"}
+    finished = run.begin(nodes.address, **environment).finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
+    parts = {part.stem: pq.read_table(part) for part in (run.folder / "trials").iterdir()}
+    assert len(parts) > 1
+    assert all(name.startswith(("part-p000a", "part-p000b")) for name in parts)
+    assert {attempt for part in parts.values() for attempt in part["attempt"].to_pylist()} == {0}
+    assert "halved, because devices are idle" in (run.folder / "run.log").read_text()
+
+
+def test_a_best_trial_that_is_trained_again_may_lose_to_another_that_is_too(tmp_path, nodes):
+    """Neither's arrays are kept any more, and the first is worse the second time."""
+    nodes.make_whole()
+    run = DurableRun(tmp_path / "home")
+    assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    (run.folder / "summary.json").unlink()
+    shutil.rmtree(run.folder / "states")
+    finished = run.resume(nodes.address, MADE_UP_MORE_LOSS="0.7").finish()
+    assert finished.code == 0, finished
+    trials = open_run(run.folder).trials
+    assert len(trials) == 12
+    again = trials[trials["pack_id"] > "p005"]
+    assert {("v00", 5), ("v01", 5)} <= set(zip(again["variant_id"], again["seed"], strict=True))

@@ -2,10 +2,8 @@
 
 import http.client
 import os
-import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -14,6 +12,8 @@ import grpc
 import pytest
 from commands import Command
 from durable_runs import JOB, DurableRun
+
+from trialrun.cluster.sockets import listening_sockets
 
 # Of each of Ray's services one method; the last one says that the process serves, nothing else.
 METHODS = (
@@ -34,28 +34,8 @@ WRONG = "Bearer " + "f" * 64
 
 def listening(command: Command) -> dict[int, str]:
     """Port -> address of every TCP socket on which a process of a command listens."""
-    inodes = set()
-    for pid in command.descendants():
-        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                inodes.update(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
-            except OSError:  # closed, or the process has ended
-                continue
-    found = {}
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:  # LISTEN
-                address, port = fields[1].split(":")
-                found[int(port, 16)] = _readable(address)
-    return found
-
-
-def _readable(hexadecimal: str) -> str:
-    """An address of /proc/net: words of 32 bits, each in the machine's order of bytes."""
-    words = [hexadecimal[place : place + 8] for place in range(0, len(hexadecimal), 8)]
-    raw = b"".join(bytes.fromhex(word)[::-1] for word in words)
-    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+    own = command.descendants()
+    return {one.port: one.address for one in listening_sockets(lambda pid, line: pid in own)}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +55,7 @@ def embedded(tmp_path_factory):
 
 def test_nothing_listens_beyond_this_machine(embedded):
     addresses = listening(embedded)
-    assert set(addresses.values()) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert set(addresses.values()) <= {"127.0.0.1", "::1"}
 
 
 def call_service(port: int, method: str, token: str | None) -> grpc.StatusCode:

@@ -1,7 +1,6 @@
 """The rules for what follows a fault, played through without Ray."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from made_up_runs import learning_rates, trial_of
@@ -111,5 +110,19 @@ def test_halves_that_were_never_tried_keep_their_attempt():
 
 def test_no_retries_means_none():
     assert play(task_of(1), lambda task: "worker", 0) == ([], [0], 1)
-    again = FaultRules(1).answer(replace(task_of(1), attempt=1), "worker")
-    assert again == ()
+    rules = FaultRules(1)
+    [again] = rules.answer(task_of(1), "worker")
+    assert rules.answer(again, "worker") == ()
+
+
+def test_a_trial_that_halving_left_alone_is_retried_as_often_as_any():
+    """Twice its pack was too large; then its node is lost, and then once more."""
+    faults = {0: iter(["node", "node", None])}
+
+    def fault_of(task):
+        if len(task.pack.trials) > 1:
+            return "memory"
+        return next(faults.get(task.pack.trials[0].seed, iter([None])))
+
+    completed, failed, _ = play(task_of(4), fault_of, max_retries=2)
+    assert (completed, failed) == ([0, 1, 2, 3], [])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -161,3 +162,20 @@ def test_a_file_that_says_nothing_holds_nothing_for_long(folder, quick):
     with hold(folder) as lease:
         lease.check()
     assert [path.name for path in folder.glob("*.json")] == ["000005.json"]
+
+
+def test_a_full_disk_does_not_hide_why_a_run_ended(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def end_on_a_full_disk():
+        with hold(folder):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))  # no file may grow beyond
+            raise ZeroDivisionError
+
+    try:
+        with pytest.raises(ZeroDivisionError):
+            end_on_a_full_disk()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    [lease] = folder.glob("*.json")
+    assert not json.loads(lease.read_text())["released"]

@@ -37,3 +37,8 @@ def test_a_node_takes_as_many_packs_as_fit(needs, packs):
 )
 def test_a_pack_asks_for_what_every_node_that_trains_has(nodes, needs):
     assert choose_needs(nodes, ResourcesSpec()) == needs
+
+
+def test_ten_packs_of_a_tenth_fit_on_a_gpu():
+    """Though 1 // 0.1 is 9."""
+    assert Needs(0.1, 1, None).fit_into({"CPU": 64.0, "GPU": 2.0}) == 20

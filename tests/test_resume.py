@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from made_up_runs import broken, completed, learning_rates
 
+from trialrun.cluster.faults import FaultRules
 from trialrun.errors import InputError
 from trialrun.files import write_json
-from trialrun.job import dump_job, load_job
-from trialrun.plan import plan_trials
+from trialrun.job import SelectSpec, dump_job, load_job
+from trialrun.plan import Pack, plan_trials
 from trialrun.records import parameter_kinds
 from trialrun.results import Checkpoint, PackResult
 from trialrun.resume import missing_trials, packs_with_checkpoints, source_digests
 from trialrun.store import RunFolder
+from trialrun.training import PackTask
 
 STRANGER = (learning_rates(0.5)[0], 77)
 JOB = """
@@ -140,3 +142,41 @@ def test_a_checkpoint_keeps_its_pack_together_and_the_rest_is_packed_anew(job_fi
         ("p002", (trials[2],)),
     ]
     assert rest == [trials[3], trials[5]]
+
+
+def test_a_half_goes_on_from_its_own_checkpoint(job_file):
+    trials = plan_trials(load_job(job_file).spec)
+    whole, half = checkpoint_of("p001", trials[:4]), checkpoint_of("p001b", trials[2:4])
+    packs, _ = packs_with_checkpoints([whole, half], trials[1:4])
+    assert [(pack.pack_id, pack.trials) for pack in packs] == [
+        ("p001b", trials[2:4]),
+        ("p001", trials[1:2]),
+    ]
+
+
+def test_what_is_left_of_a_pack_never_replaces_its_recorded_half(tmp_path, job_file):
+    """The driver was killed when one half was done; what is left is resumed, and halved again."""
+    trials = plan_trials(load_job(job_file).spec)
+    kinds = parameter_kinds([trial.variant for trial in trials])
+    run = RunFolder.create(tmp_path / "runs", "medical_trial")
+    rules = FaultRules(2)
+
+    def record(task):
+        results = [
+            replace(completed(trial.variant, trial.seed, attempt=task.attempt), trial=trial)
+            for trial in task.pack.trials
+        ]
+        run.write_pack(PackResult(task.pack.pack_id, tuple(results)), kinds)
+
+    checkpoint = checkpoint_of("p003", trials)
+    run.kept.write_checkpoint(checkpoint)
+    task = PackTask(Pack("p003", "s", trials), None, SelectSpec())
+    for expected in (3, 5):
+        done, _ = rules.answer(task, "error")
+        record(done)
+        assert len(run.read_trials()) == expected
+        rest = trials[expected:]
+        recorded = {pack.pack_id for pack in run.read_packs()}
+        packs, _ = packs_with_checkpoints(run.kept.read_checkpoints(), rest, recorded)
+        assert run.kept.read_checkpoint(packs[0]).trial_ids == tuple(t.trial_id for t in rest)
+        task = replace(task, pack=packs[0])

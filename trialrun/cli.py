@@ -231,6 +231,30 @@ def predict(run_folder: Path, input_file: Path) -> None:
     click.echo(table.to_csv(index=False, float_format="%.6g"), nl=False)
 
 
+@cli.command()
+@_address_option
+@click.option("--slurm", is_flag=True, help="Look at every node of the SLURM job this is run in.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option(
+    "--runs-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where run folders would be made.",
+)
+def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> int:
+    """Look at devices, versions, Ray, SLURM and disks: what works, what not, and what to do.
+
+    With --address (or RAY_ADDRESS), every node of that Ray cluster is looked at from inside a
+    task. Exit codes: 0 all works, perhaps with warnings; 1 something does not; 2 wrong usage.
+    """
+    from trialrun.doctor.examine import examine
+
+    if slurm and address:
+        raise click.UsageError("--slurm and --address: give one of them")
+    return examine(address, slurm=slurm, as_json=as_json, runs_dir=runs_dir)
+
+
 def _print_run(folder: Any) -> None:
     from trialrun.report import print_overview
 

@@ -40,6 +40,8 @@ from trialrun.trainer import Work, connect_to_cluster, timed, train_missing
 if TYPE_CHECKING:
     import pandas as pd
 
+    from trialrun.cluster import Cluster
+
 _log = logging.getLogger(__name__)
 
 _MAX_DATA_CHECKS = 10
@@ -214,6 +216,7 @@ def _train_and_export(
     # The export process imports TensorFlow while packs are trained, and exports while Ray stops.
     with ExportProcess(work.run.log_file) as exporter, ThreadPoolExecutor(1) as background:
         with ExitStack() as connection:
+            cluster: Cluster | None = None
             if missing:
                 cluster = connect_to_cluster(work, connection, address, command)
                 with timed(work.timings_s, "train"):
@@ -224,7 +227,7 @@ def _train_and_export(
                 if best in tried:
                     raise ExportError(f"trial {best} could not be trained again; see the run's log")
                 tried.add(best)
-                if not missing:
+                if cluster is None:
                     cluster = connect_to_cluster(work, connection, address, command)
                 train_missing(work, [t for t in work.trials if t.trial_id == best], cluster)
                 leaderboard = _leaderboard(work)
@@ -330,10 +333,20 @@ def _ended(run: RunFolder) -> Outcome:
     return Outcome(run, counts["completed"], counts["failed"], has_winner)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes without what a full disk does not take."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Prints no traceback: the disk is reported where something is lost by it."""
+
+
 @contextmanager
 def _logging_to(log_file: Path) -> Iterator[None]:
     """Sends trialrun's log records to the run's own file."""
-    handler = logging.FileHandler(log_file)
+    try:
+        handler = _LogFile(log_file)
+    except OSError as error:
+        raise FileError(f"{log_file}: cannot be written: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("trialrun")
     logger.addHandler(handler)

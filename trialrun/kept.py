@@ -87,7 +87,8 @@ class KeptArrays:
     def read_checkpoint(self, pack: Pack) -> Checkpoint | None:
         """Where the trials of a pack stand, in its order; None if that is not known.
 
-        A half of a pack (`p003a`) may go on from the checkpoint of the whole (`p003`).
+        A half of a pack (`p003a`) may go on from the checkpoint of the whole (`p003`), and so may
+        what a resumed run makes of it (`p003r`).
         """
         pack_id = pack.pack_id
         while pack_id.startswith("p"):

@@ -55,7 +55,9 @@ class Lease:
         self._ended.set()
         self._thread.join()
         if _newest(self._path.parent) == self._path:
-            self._write(released=True)
+            # A full disk must not hide why the run ended; that this process has ended shows too.
+            with suppress(TrialrunError):
+                self._write(released=True)
 
     def _keep_alive(self) -> None:
         while not self._ended.wait(_HEARTBEAT_S):

@@ -97,13 +97,14 @@ class Checkpoint:
     optimizer: tuple[npt.NDArray[np.generic], ...]
 
     def of_trials(self, trial_ids: Sequence[str]) -> "Checkpoint":
-        """The rows of some of its trials, in the order given."""
+        """The rows of some trials, in the order given; one that it does not know has not begun."""
         places = {trial_id: place for place, trial_id in enumerate(self.trial_ids)}
-        rows = np.array([places[trial_id] for trial_id in trial_ids])
+        rows = np.array([places.get(trial_id, 0) for trial_id in trial_ids])
+        is_known = np.array([trial_id in places for trial_id in trial_ids])
         return replace(
             self,
             trial_ids=tuple(trial_ids),
-            epochs=self.epochs[rows],
+            epochs=np.where(is_known, self.epochs[rows], 0),
             history={name: values[rows] for name, values in self.history.items()},
             trainable=tuple(array[rows] for array in self.trainable),
             non_trainable=tuple(array[rows] for array in self.non_trainable),

@@ -1,7 +1,7 @@
 """What a run folder already holds of a job, and whether the job is still the one that it holds."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -85,20 +85,36 @@ def missing_trials(
 
 
 def packs_with_checkpoints(
-    checkpoints: Sequence[Checkpoint], missing: Sequence[Trial]
+    checkpoints: Sequence[Checkpoint], missing: Sequence[Trial], recorded: Collection[str] = ()
 ) -> tuple[list[Pack], list[Trial]]:
     """The packs whose checkpoints can be gone on from, and the missing trials that are in none.
 
     A pack is made of the same trials in the same order as before, so that it goes on bit for bit.
+    Of a pack and its half, the half's checkpoint is the later one.
+
+    Args:
+        checkpoints: Those in a run folder.
+        missing: The trials to train.
+        recorded: Names of packs whose results are in the run folder. Where a part of `p003` is
+            among them, what goes on is named `p003r`: its files, and those of its halves, must not
+            replace theirs.
     """
     left = {trial.trial_id: trial for trial in missing}
     packs = []
-    for checkpoint in checkpoints:
+    for checkpoint in sorted(checkpoints, key=lambda one: -len(one.pack_id)):
         trials = [left.pop(trial_id) for trial_id in checkpoint.trial_ids if trial_id in left]
         if trials:
             signature = signature_of(trials[0].variant)
-            packs.append(Pack(checkpoint.pack_id, signature, tuple(trials)))
+            name = _unused_name(checkpoint.pack_id, recorded)
+            packs.append(Pack(name, signature, tuple(trials)))
     return packs, list(left.values())
+
+
+def _unused_name(pack_id: str, recorded: Collection[str]) -> str:
+    """The name, or with as many `r` as it takes to begin no recorded one."""
+    while any(name.startswith(pack_id) for name in recorded):
+        pack_id += "r"
+    return pack_id
 
 
 def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:

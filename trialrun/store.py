@@ -420,7 +420,7 @@ class RunFolder:
         }
         with (
             replace_atomically(self.confusion_matrices_file) as temporary,
-            temporary.open("w") as file,
+            temporary.open("w", encoding="utf-8") as file,
         ):
             file.write(json.dumps(about, ensure_ascii=False)[:-1] + ', "variants": {')
             separator = ""

@@ -69,7 +69,8 @@ def connect_to_cluster(
         os._exit(EXIT_INTERRUPTED)
 
     work.progress.say("starting Ray")
-    with timed(work.timings_s, "connect"):
+    # A signal that is raised inside Ray's start can leave it waiting for ever, with Python's lock.
+    with timed(work.timings_s, "connect"), work.interrupts.gracefully():
         cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
     if 0 < cluster.needs.gpus < 1:
         work.progress.warn(
@@ -111,7 +112,8 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
     """
     run, job = work.run, work.loaded.spec
     kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
-    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing)
+    recorded = {pack.pack_id for pack in run.read_packs()}
+    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing, recorded)
     packs = begun + list(
         make_packs(
             job,
@@ -132,6 +134,7 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
             work.progress.finish(result)
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
+            del result  # its arrays fill Ray's object store, where the next one needs room
     run.kept.remove_checkpoints()
     if wrong_input and (run.read_trials("identity")["status"] == "failed").all():
         # Nothing could be trained: the job is wrong, not the run.

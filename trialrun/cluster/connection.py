@@ -13,7 +13,7 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
-from ray.exceptions import RayError
+from ray._private.state import available_resources_per_node
 
 from trialrun.cluster.embedded import embedded_ray
 from trialrun.cluster.head import HeadWatch
@@ -21,6 +21,8 @@ from trialrun.cluster.preflight import check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.packing import choose_cpus_per_pack
+
+_ROUNDING = 1e-9  # ten packs of 0.1 GPU each fit, though 1 // 0.1 is 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Needs:
             return 0
         packs = int(node.get("CPU", 0) // self.cpus)
         if self.gpus:  # packs that share a GPU lie on one GPU each, never across two
-            packs = min(packs, int(node.get("GPU", 0) * (1 // self.gpus)))
+            packs = min(packs, int(node.get("GPU", 0) * int(1 / self.gpus + _ROUNDING)))
         return packs
 
     def __str__(self) -> str:
@@ -106,7 +108,9 @@ def connect(
                 address = check_cluster(address)
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except ClusterError:
+            raise
+        except Exception as error:  # Ray raises it bare when its processes do not start in time
             raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
         # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -165,3 +169,8 @@ def _offer(node: Mapping[str, float]) -> str:
 def count_devices(needs: Needs) -> int:
     """Packs that the cluster's living nodes can train at the same time."""
     return sum(needs.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def count_idle_devices(needs: Needs) -> int:
+    """Packs that they could train beside what they do now."""
+    return sum(map(needs.fit_into, available_resources_per_node().values()))

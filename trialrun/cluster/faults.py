@@ -5,6 +5,7 @@ find out by trying: what fails for no reason of its own completes elsewhere, wha
 in halves, and a trial that always fails ends up alone in a pack, where it is reported.
 """
 
+from collections import Counter
 from dataclasses import replace
 from typing import Literal
 
@@ -29,28 +30,31 @@ class FaultRules:
     """Decides, and remembers for the rest of the run how many trials fit into memory.
 
     Args:
-        max_retries: How often a trial is tried again at most, when it is alone in its pack or the
-            fault is the cluster's. Halving a pack is never limited: it ends by itself.
+        max_retries: How often a pack is tried again at most, when it is one trial or the fault is
+            the cluster's. Halving a pack is never limited, it ends by itself; the halves are packs
+            of their own, with as many retries.
     """
 
     def __init__(self, max_retries: int) -> None:
         self._max_retries = max_retries
         self._max_trials: dict[str, int] = {}  # by signature
+        self._num_faults: Counter[str] = Counter()  # by pack_id
 
     def answer(self, task: PackTask, fault: Fault) -> tuple[PackTask, ...]:
         """The tasks that take the place of one that failed; none to give it up."""
         num_trials = len(task.pack.trials)
-        can_retry = task.attempt < self._max_retries
+        can_retry = self._num_faults[task.pack.pack_id] < self._max_retries
+        self._num_faults[task.pack.pack_id] += 1
         again = (replace(task, attempt=task.attempt + 1, checkpoint=None),)
         if fault == "memory" and num_trials > 1:
             fits = self._max_trials.get(task.pack.signature, num_trials)
             self._max_trials[task.pack.signature] = min(fits, -(-num_trials // 2))
-            return _halves(task)
+            return halves(task)
         if fault == "error":
-            return _halves(task) if num_trials > 1 else ()
+            return halves(task) if num_trials > 1 else ()
         if fault == "worker" and num_trials > 1:
             is_suspect = task.attempt >= min(_TRIES_AS_A_WHOLE, self._max_retries)
-            return _halves(task) if is_suspect else again
+            return halves(task) if is_suspect else again
         return again if can_retry and fault != "model" else ()
 
     def fit(self, task: PackTask) -> tuple[PackTask, ...]:
@@ -58,11 +62,16 @@ class FaultRules:
         limit = self._max_trials.get(task.pack.signature)
         if limit is None or len(task.pack.trials) <= limit:
             return (task,)
-        return tuple(piece for half in _halves(task, tried=False) for piece in self.fit(half))
+        return tuple(piece for half in halves(task, tried=False) for piece in self.fit(half))
 
 
-def _halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:
-    """Two packs of half the trials: `p003` becomes `p003a` and `p003b`."""
+def halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:
+    """Two packs of half the trials: `p003` becomes `p003a` and `p003b`.
+
+    Args:
+        task: A pack of at least two trials.
+        tried: Whether it has been tried, and its halves are another attempt.
+    """
     trials = task.pack.trials
     middle = (len(trials) + 1) // 2
 

@@ -1,17 +1,15 @@
 """Packs as Ray tasks: given out, listened to, and given out again when something breaks.
 
 Each pack is one task that asks Ray for its GPU (or CPU cores) and streams signs of life,
-checkpoints and its result while it trains. Worker processes are reused (`max_calls=0`: Ray's
-default for GPU tasks is to start a new process, and to import TensorFlow again, for every task).
-Faults are answered here by `faults`, not by Ray, so that a trial row can say which attempt it came
-from.
+checkpoints and its result while it trains; `worker` is the other end. Faults are answered here by
+`faults`, not by Ray, so that a trial row can say which attempt it came from.
 """
 
 import logging
-import os
+import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -28,28 +26,30 @@ from ray.exceptions import (
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trialrun.cluster.connection import Cluster, count_devices
-from trialrun.cluster.faults import Fault, FaultRules
+from trialrun.cluster.connection import Cluster, count_devices, count_idle_devices
+from trialrun.cluster.faults import Fault, FaultRules, halves
+from trialrun.cluster.worker import (
+    Started,
+    TrainPack,
+    WrongProcess,
+    stop_key,
+    train_and_leave,
+    train_and_stay,
+)
 from trialrun.errors import ClusterLost, InputError, ModelError, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
 from trialrun.plan import Pack
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult
-from trialrun.sources import install_files
 from trialrun.training import PackTask
 
 _log = logging.getLogger(__name__)
 
-_QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-# Slices of a pack fill the cores; XLA's own threads would only get in their way.
-_ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _WAIT_S = 0.5
-_STOP_POLL_S = 0.5
 _COUNT_S = 5.0
+_STORE_IS_FULL = "Ray's object store is full, and so is the disk that it overflows to"
 _NOTICE_S = 1.0  # in which the head notices that a node is gone
-
-TrainPack = Callable[
-    [PackTask, str, Callable[[], bool]], Iterator[Progress | Checkpoint | PackResult]
-]
+# A pack that is split begins anew with processes to start and programs to compile: some 10 s.
+_WORTH_SPLITTING_S = 60.0
 
 
 class Listener(Protocol):
@@ -66,56 +66,6 @@ class Listener(Protocol):
 
     def should_stop(self) -> bool:
         """Whether to give out no more packs, and to let those that run leave a checkpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """The first thing that a task says: where it runs."""
-
-    node_id: str
-
-
-@ray.remote(max_calls=0, max_retries=0, num_returns="streaming")
-def _train(
-    task: PackTask, num_gpus: float, train_pack: TrainPack | None
-) -> Iterator[_Started | Progress | Checkpoint | PackResult]:
-    """Trains a pack in a worker process, on the devices that Ray gave it and no others."""
-    context = ray.get_runtime_context()
-    yield _Started(context.get_node_id())
-    should_stop = _make_should_stop(_stop_key())
-    if train_pack is not None:
-        yield from train_pack(task, "CPU", should_stop)
-        return
-    assigned = [str(gpu) for gpu in ray.get_gpu_ids()]
-    if not num_gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.update(_QUIET_TENSORFLOW)
-    os.environ.setdefault("XLA_FLAGS", _ONE_THREAD_PER_PROGRAM)
-    from trialrun.training.devices import claim_gpus
-
-    device = claim_gpus(assigned)
-    install_files(task.files)
-    from trialrun.training.pack import train_pack as train_for_real
-
-    yield from train_for_real(task, device, should_stop)
-
-
-def _stop_key() -> bytes:
-    """The key under which a run asks its tasks to stop, in Ray's own key-value store."""
-    return f"trialrun-stop-{ray.get_runtime_context().get_job_id()}".encode()
-
-
-def _make_should_stop(key: bytes) -> Callable[[], bool]:
-    next_look = 0.0
-
-    def should_stop() -> bool:
-        nonlocal next_look
-        if time.monotonic() < next_look:
-            return False
-        next_look = time.monotonic() + _STOP_POLL_S
-        return bool(internal_kv._internal_kv_exists(key))
-
-    return should_stop
 
 
 def run_packs(
@@ -155,6 +105,25 @@ class _Running:
     task: PackTask
     last_heard_s: float
     node_id: str = ""
+    first_sign: tuple[float, int] | None = None  # seconds, epochs done
+    epochs_done: int = 0
+    is_splitting: bool = False
+
+    def hear(self, progress: Progress) -> None:
+        """Takes a sign of life."""
+        self.epochs_done = progress.epochs_done
+        if self.first_sign is None:
+            self.first_sign = time.monotonic(), progress.epochs_done
+
+    def left_s(self) -> float:
+        """Seconds that it takes still, if it goes on as it did; 0 when that is not known."""
+        if self.first_sign is None:
+            return 0.0
+        began_s, began_epochs = self.first_sign
+        if (done := self.epochs_done - began_epochs) <= 0:
+            return 0.0
+        in_all = sum(trial.variant.training.epochs for trial in self.task.pack.trials)
+        return (time.monotonic() - began_s) / done * (in_all - self.epochs_done)
 
 
 class _Run:
@@ -174,9 +143,10 @@ class _Run:
         self._rules = FaultRules(resources.max_retries)
         self._train_pack = None if train_pack is None else ray.put(train_pack)
         self._bad_nodes: dict[str, str] = {}  # pack_id -> the node on which it failed
+        self._room = math.inf  # tasks at a time that Ray's object store has shown it can hold
         self._stop_by_s: float | None = None
         self._devices = cluster.num_devices
-        self._next_count_s = time.monotonic() + _COUNT_S
+        self._next_count_s = self._next_split_s = time.monotonic() + _COUNT_S
 
     def results(self) -> Iterator[PackResult]:
         """See `run_packs`."""
@@ -185,6 +155,7 @@ class _Run:
                 self._stop()
             if self._stop_by_s is None:
                 self._submit()
+                self._split_straggler()
             elif not self._running or time.monotonic() > self._stop_by_s:
                 return
             for stream in self._ready():
@@ -193,22 +164,45 @@ class _Run:
             self._cluster.head.check()
 
     def _submit(self) -> None:
-        while self._waiting and len(self._running) < 2 * self._num_devices():
+        while self._waiting and len(self._running) < min(2 * self._num_devices(), self._room):
             task, *rest = self._rules.fit(self._waiting.pop())
             self._waiting += reversed(rest)
             task = replace(task, checkpoint=self._listener.checkpoint_of(task.pack))
-            options: dict[str, Any] = {}
-            if other := _another_node(self._bad_nodes.get(task.pack.pack_id, "")):
-                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
-            needs = self._cluster.needs
-            if needs.accelerator_type:
-                options["accelerator_type"] = needs.accelerator_type
-            stream = _train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
-                task, needs.gpus, self._train_pack
-            )
-            # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
-            task = replace(task, checkpoint=None)
-            self._running[stream] = _Running(task, time.monotonic())
+            try:
+                self._start(task)
+                self._room = math.inf
+            except (ObjectStoreFullError, OutOfDiskError):  # its checkpoint would lie there
+                self._wait_or_start_with_less(task)
+
+    def _start(self, task: PackTask) -> None:
+        options: dict[str, Any] = {}
+        if other := _another_node(self._bad_nodes.get(task.pack.pack_id, "")):
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
+        needs = self._cluster.needs
+        if needs.accelerator_type:
+            options["accelerator_type"] = needs.accelerator_type
+        # A process for which there is no other pack must not keep a GPU's memory.
+        is_last = needs.gpus and len(self._waiting) < self._num_devices()
+        train = train_and_leave if is_last else train_and_stay
+        stream = train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
+            task, needs.gpus, self._train_pack
+        )
+        # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
+        self._running[stream] = _Running(replace(task, checkpoint=None), time.monotonic())
+
+    def _wait_or_start_with_less(self, task: PackTask) -> None:
+        """For tasks that run and take the room; without them in halves, or from the beginning."""
+        if self._running:
+            how = "waiting for another pack to end"
+            self._waiting.append(replace(task, checkpoint=None))
+            self._room = len(self._running)
+        elif len(task.pack.trials) > 1:
+            how = "going on in halves"
+            self._waiting += reversed(self._rules.answer(task, "memory"))
+        else:
+            how = "beginning again without it"
+            self._start(replace(task, checkpoint=None))
+        _log.warning("%s: its checkpoint: %s; %s", task.pack.pack_id, _STORE_IS_FULL, how)
 
     def _num_devices(self) -> int:
         """Packs that the cluster takes now: nodes come and go."""
@@ -217,12 +211,26 @@ class _Run:
             self._devices = count_devices(self._cluster.needs)
         return self._devices
 
+    def _split_straggler(self) -> None:
+        """Asks the pack that takes longest to stop and be halved, when devices are idle."""
+        if self._waiting or time.monotonic() < self._next_split_s:
+            return
+        self._next_split_s = time.monotonic() + _COUNT_S
+        running = [one for one in self._running.values() if len(one.task.pack.trials) > 1]
+        slowest = max(running, key=_Running.left_s, default=None)
+        if slowest is None or any(one.is_splitting for one in running):
+            return
+        if slowest.left_s() > _WORTH_SPLITTING_S and count_idle_devices(self._cluster.needs):
+            slowest.is_splitting = True
+            _ask_to_stop(slowest)
+
     def _stop(self) -> None:
         """Asks running tasks for a last checkpoint, and takes back those that have not begun."""
         self._stop_by_s = time.monotonic() + self._resources.grace_s
-        internal_kv._internal_kv_put(_stop_key(), b"1")
         for stream, running in list(self._running.items()):
-            if not running.node_id:
+            if running.node_id:
+                _ask_to_stop(running)
+            else:
                 del self._running[stream]
                 ray.cancel(stream)
 
@@ -240,21 +248,37 @@ class _Run:
         try:
             message = ray.get(next(stream))
         except StopIteration:
-            del self._running[stream]
+            yield from self._end_without_result(stream)
         except RayError as error:
             _require_own_node(error)
             yield from self._answer(stream, *_diagnose(error))
         else:
             match message:
-                case _Started():
+                case Started():
                     running.node_id = message.node_id
+                case WrongProcess():
+                    del self._running[stream]
+                    ray.cancel(stream, force=True)
+                    self._waiting.append(running.task)
                 case Progress():
+                    running.hear(message)
                     self._listener.on_progress(message)
                 case Checkpoint():
                     self._listener.on_checkpoint(message)
                 case PackResult():
                     del self._running[stream]  # what happens to its worker now is nobody's loss
                     yield message
+
+    def _end_without_result(self, stream: Any) -> Iterator[PackResult]:
+        running = self._running[stream]
+        if self._stop_by_s is None and not running.is_splitting:
+            error = TrialrunError("its task ended without a result")
+            yield from self._answer(stream, "worker", error)
+            return
+        del self._running[stream]
+        if self._stop_by_s is None:
+            _log.info("%s: halved, because devices are idle", running.task.pack.pack_id)
+            self._waiting += reversed(halves(running.task, tried=False))
 
     def _answer_stalled(self) -> Iterator[PackResult]:
         limit_s = self._resources.stall_timeout_s
@@ -267,6 +291,8 @@ class _Run:
 
     def _answer(self, stream: Any, fault: Fault, error: BaseException) -> Iterator[PackResult]:
         running = self._running.pop(stream)
+        if running.is_splitting:
+            internal_kv._internal_kv_del(stop_key(running.task.pack.pack_id))
         tasks = self._rules.answer(running.task, fault)
         if not tasks:
             yield _failed(running.task, fault, error)
@@ -277,10 +303,15 @@ class _Run:
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
 
 
+def _ask_to_stop(running: _Running) -> None:
+    internal_kv._internal_kv_put(stop_key(running.task.pack.pack_id), b"1")
+
+
 def _require_own_node(error: RayError) -> None:
     """Raises ClusterLost for what comes of Ray's death on this machine: no trial is to blame."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    if not isinstance(cause, RayError):
+    is_memory = isinstance(cause, OutOfMemoryError | ObjectStoreFullError | OutOfDiskError)
+    if is_memory or not isinstance(cause, RayError):
         return
     if not isinstance(cause, LocalRayletDiedError):
         time.sleep(_NOTICE_S)
@@ -302,10 +333,14 @@ def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
     """What kind of fault an error is, and the error that says why."""
     if isinstance(error, RayTaskError):
         cause = error.cause
-        if isinstance(cause, OutOfMemory | MemoryError | ObjectStoreFullError | OutOfDiskError):
+        if isinstance(cause, ObjectStoreFullError | OutOfDiskError):
+            return "memory", OutOfMemory(_STORE_IS_FULL)
+        if isinstance(cause, OutOfMemory | MemoryError):
             return "memory", cause
         return ("model" if isinstance(cause, ModelError) else "error"), cause
-    if isinstance(error, OutOfMemoryError | ObjectStoreFullError | OutOfDiskError):
+    if isinstance(error, ObjectStoreFullError | OutOfDiskError):  # with bytes for a message
+        return "memory", OutOfMemory(_STORE_IS_FULL)
+    if isinstance(error, OutOfMemoryError):
         return "memory", error
     return ("node" if isinstance(error, NodeDiedError) else "worker"), error
 

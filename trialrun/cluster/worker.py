@@ -1,0 +1,111 @@
+"""What runs in a worker process: one pack at a time, on the GPUs that the process took first.
+
+TensorFlow never lets go of a GPU, nor of its memory, while its process lives. So a process is used
+again for the next pack of the run if Ray gives it the same GPU, is ended and replaced if Ray gives
+it another, and leaves by itself after the last packs, so that nobody's memory is held by a process
+that waits. Reuse saves the import of TensorFlow and, for packs of one shape, the compilation.
+"""
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import ray
+from ray.experimental import internal_kv
+
+from trialrun.results import Checkpoint, PackResult, Progress
+from trialrun.sources import install_files
+from trialrun.training import PackTask
+
+_QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+# Slices of a pack fill the cores; XLA's own threads would only get in their way.
+_ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
+_STOP_POLL_S = 0.5
+_MAX_UNHEARD = 4  # messages of a task: a slow driver would find Ray's object store full of them
+
+TrainPack = Callable[
+    [PackTask, str, Callable[[], bool]], Iterator[Progress | Checkpoint | PackResult]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first thing that a task says: where it runs."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrongProcess:
+    """The task's process holds another GPU than the one it was given now: it is to be killed."""
+
+
+Message = Started | WrongProcess | Progress | Checkpoint | PackResult
+
+
+def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Iterator[Message]:
+    """Trains a pack in a worker process, on the devices that Ray gave it and no others.
+
+    Args:
+        task: The pack.
+        num_gpus: What it asked Ray for.
+        train_pack: Takes the place of `training.pack.train_pack`.
+    """
+    yield Started(ray.get_runtime_context().get_node_id())
+    gpus = tuple(map(str, ray.get_gpu_ids()))
+    if _gpus_of_this_process() != gpus:
+        yield WrongProcess()
+        threading.Event().wait()
+    if not num_gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    should_stop = _make_should_stop(stop_key(task.pack.pack_id))
+    if train_pack is not None:
+        yield from train_pack(task, "CPU", should_stop)
+        return
+    os.environ.update(_QUIET_TENSORFLOW)
+    os.environ.setdefault("XLA_FLAGS", _ONE_THREAD_PER_PROGRAM)
+    from trialrun.training.devices import claim_gpus
+
+    device = claim_gpus(gpus)
+    install_files(task.files)
+    from trialrun.training.pack import train_pack as train_for_real
+
+    yield from train_for_real(task, device, should_stop)
+
+
+_streaming = functools.partial(
+    ray.remote,
+    max_retries=0,  # faults are answered by the driver
+    num_returns="streaming",
+    _generator_backpressure_num_objects=_MAX_UNHEARD,
+)
+# Ray's default for GPU tasks is one task per process.
+train_and_stay = _streaming(max_calls=0)(_train)
+train_and_leave = _streaming(max_calls=1)(_train)
+
+
+@functools.cache
+def _gpus_of_this_process() -> tuple[str, ...]:
+    """The GPUs that Ray gave to the first task of this process."""
+    return tuple(map(str, ray.get_gpu_ids()))
+
+
+def stop_key(pack_id: str) -> bytes:
+    """The key under which a run asks a task to stop, in Ray's own key-value store."""
+    return f"trialrun-stop-{ray.get_runtime_context().get_job_id()}-{pack_id}".encode()
+
+
+def _make_should_stop(key: bytes) -> Callable[[], bool]:
+    next_look = 0.0
+
+    def should_stop() -> bool:
+        nonlocal next_look
+        if time.monotonic() < next_look:
+            return False
+        next_look = time.monotonic() + _STOP_POLL_S
+        return bool(internal_kv._internal_kv_exists(key))
+
+    return should_stop

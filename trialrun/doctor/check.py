@@ -1,0 +1,68 @@
+"""What one look gives: ok, a warning or a problem, and what to do about it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["ok", "warning", "problem"]
+_WORST_FIRST: tuple[Status, ...] = ("problem", "warning", "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found about one thing.
+
+    Attributes:
+        name: The thing, e.g. `/dev/shm`.
+        status: `problem` when something does not work, `warning` when it may not, or not well.
+        found: What there is. Never a secret.
+        advice: What to do; empty when all is well.
+    """
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+    def as_plain_values(self) -> dict[str, str]:
+        """What JSON takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain_values(cls, values: Mapping[str, Any]) -> "Check":
+        """The same check again."""
+        return cls(**values)
+
+
+def ok(name: str, found: str) -> Check:
+    """All is well."""
+    return Check(name, "ok", found)
+
+
+def warning(name: str, found: str, advice: str) -> Check:
+    """It may not work, or not well."""
+    return Check(name, "warning", found, advice)
+
+
+def problem(name: str, found: str, advice: str) -> Check:
+    """It does not work."""
+    return Check(name, "problem", found, advice)
+
+
+def worst(checks: Iterable[Check]) -> Status:
+    """The worst status of them; `ok` for none."""
+    found = {check.status for check in checks}
+    return next((status for status in _WORST_FIRST if status in found), "ok")
+
+
+def bytes_text(size: float) -> str:
+    """A size as people write it.
+
+    >>> bytes_text(64 * 2**20)
+    '64 MB'
+    """
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GB" if size < 1024 else f"{size / 1024:.1f} TB"

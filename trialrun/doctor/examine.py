@@ -1,0 +1,192 @@
+"""The story of `trialrun doctor`: this machine, then the nodes of a cluster or of a SLURM job."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from trialrun.doctor.check import Check
+from trialrun.doctor.clock import ClockWatch
+from trialrun.doctor.gpus import Driver, ask_driver, check_driver, check_given
+from trialrun.doctor.machine import (
+    check_cpus,
+    check_loopback,
+    check_memory,
+    check_shared_memory,
+    check_temporary_folder,
+    read_limits,
+)
+from trialrun.doctor.ray_view import check_embedded_ray, describe_hardware, look_at_cluster
+from trialrun.doctor.report import NodeReport, Report, compare_nodes
+from trialrun.doctor.show import Json, Terminal
+from trialrun.doctor.slurm import look_at_allocation
+from trialrun.doctor.storage import check_storage
+from trialrun.doctor.tensorflow_view import TensorflowView
+from trialrun.doctor.token import check_token
+from trialrun.doctor.versions import check_slurm, check_versions, versions_here
+
+EXIT_PROBLEM = 1
+
+
+def examine(address: str | None, *, slurm: bool, as_json: bool, runs_dir: Path) -> int:
+    """Looks, prints, and gives the exit code.
+
+    Args:
+        address: Of a Ray cluster; None for RAY_ADDRESS, or for this machine alone.
+        slurm: Whether to look at the nodes of this SLURM job instead.
+        as_json: Whether to print JSON.
+        runs_dir: Where run folders are made.
+
+    Returns:
+        0 if there is no problem, else 1.
+    """
+    # While Ray is connected, standard output is not for its words: ours is kept.
+    out = Console(file=sys.stdout)
+    screen = Json(out.file) if as_json else Terminal(out, Console(stderr=True))
+    address = address or os.environ.get("RAY_ADDRESS")
+    if slurm:
+        report = examine_allocation(runs_dir, screen)
+    elif address and address != "local":
+        report = examine_cluster(address, runs_dir, screen)
+    else:
+        report = examine_machine(runs_dir, screen)
+    screen.conclude(report)
+    return EXIT_PROBLEM if report.status == "problem" else 0
+
+
+class Screen(Protocol):
+    """Where findings are shown as they come."""
+
+    def heading(self, text: str) -> None:
+        """What follows is of this node."""
+
+    def group(self, title: str, checks: Sequence[Check]) -> None:
+        """Findings about one thing."""
+
+    def node(self, report: NodeReport) -> None:
+        """All that was found on a node of a cluster."""
+
+    def say(self, text: str) -> None:
+        """What is done now, when it takes seconds."""
+
+    def conclude(self, report: Report) -> None:
+        """All has been looked at."""
+
+
+def examine_machine(runs_dir: Path, screen: Screen) -> Report:
+    """Looks at this machine as a run without a cluster would use it.
+
+    Args:
+        runs_dir: Where run folders are made.
+        screen: Is shown each group as soon as it is known.
+    """
+    watch, environment = ClockWatch(), dict(os.environ)
+    driver = ask_driver(environment)
+    checks = _look_quickly(runs_dir, driver, screen, _check_machine)
+    screen.say("starting Ray")
+    checks += _shown(screen, "Ray", check_embedded_ray(driver))
+    # One after the other: on few cores Ray would not start in its time beside it.
+    screen.say("importing TensorFlow")
+    with TensorflowView(environment, driver) as view:
+        checks += _shown(screen, "TensorFlow", view.checks())
+    checks += _shown(screen, "Clock", (watch.check(),))
+    return Report((_report_here(checks, driver, watch),))
+
+
+def examine_cluster(address: str, runs_dir: Path, screen: Screen) -> Report:
+    """Looks at this machine as a driver's, and at every node of a Ray cluster from inside a task.
+
+    Args:
+        address: Of the cluster, or `auto`.
+        runs_dir: Where run folders are made, by the driver.
+        screen: Is shown each group and each node as soon as it is known.
+    """
+    watch, environment = ClockWatch(), dict(os.environ)
+    driver = ask_driver(environment)
+    checks = _look_quickly(runs_dir, driver, screen, _check_driver_machine)
+    screen.say(f"asking the nodes of the Ray cluster at {address}")
+    nodes = []
+    for found in look_at_cluster(address):
+        if isinstance(found, Check):
+            checks += _shown(screen, "Ray", (found,))
+            continue
+        screen.node(found)
+        nodes.append(found)
+    checks += _shown(screen, "Clock", (watch.check(),))
+    return _compared(_report_here(checks, driver, watch), nodes, screen)
+
+
+def examine_allocation(runs_dir: Path, screen: Screen) -> Report:
+    """Looks at every node of the SLURM job that this process is in.
+
+    Args:
+        runs_dir: Where run folders are made.
+        screen: Is shown each node.
+
+    Raises:
+        InputError: This is no SLURM job.
+    """
+    nodes = look_at_allocation(dict(os.environ), runs_dir, screen.say)
+    for node in nodes:
+        screen.node(node)
+    across = compare_nodes(nodes)
+    screen.group("Across nodes", across)
+    return Report(tuple(nodes), across)
+
+
+def _look_quickly(
+    runs_dir: Path,
+    driver: Driver,
+    screen: Screen,
+    check_machine: Callable[[Mapping[str, str]], tuple[Check, ...]],
+) -> list[Check]:
+    """What is known without Ray and TensorFlow, in less than a second."""
+    environment = dict(os.environ)
+    screen.heading(platform.node())
+    groups: dict[str, Callable[[], tuple[Check, ...]]] = {
+        "Versions": lambda: (*check_versions(), check_slurm(environment)),
+        "GPUs": lambda: (*check_driver(driver), check_given(environment, driver.gpus)),
+        "Machine": lambda: check_machine(environment),
+        "Runs": lambda: check_storage(runs_dir, environment),
+    }
+    return [check for title, look in groups.items() for check in _shown(screen, title, look())]
+
+
+def _check_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
+    """For Ray and packs inside this machine."""
+    limits = read_limits()
+    return (
+        check_cpus(environment, limits),
+        check_memory(environment, limits),
+        check_shared_memory(),
+        check_temporary_folder(environment),
+        *_check_driver_machine(environment),
+    )
+
+
+def _check_driver_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
+    """For the driver alone: packs are computed on a cluster's nodes."""
+    return (check_loopback(), check_token(environment, Path.home()))
+
+
+def _shown(screen: Screen, title: str, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    screen.group(title, checks)
+    return checks
+
+
+def _report_here(checks: Sequence[Check], driver: Driver, watch: ClockWatch) -> NodeReport:
+    return NodeReport(
+        platform.node(), tuple(checks), versions_here(), describe_hardware(driver), watch.span()
+    )
+
+
+def _compared(here: NodeReport, nodes: Sequence[NodeReport], screen: Screen) -> Report:
+    driver = NodeReport("this machine", here.checks, here.versions)  # it needs no GPU
+    across = compare_nodes((driver, *nodes))
+    if across:
+        screen.group("Across nodes", across)
+    return Report((here, *nodes), across)

@@ -1,0 +1,117 @@
+"""The doctor's findings on a terminal: a line for what is ok, advice beneath what is not."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import IO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trialrun.doctor.check import Check, Status
+from trialrun.doctor.report import NodeReport, Report
+
+_STYLE: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+_NAME_WIDTH = 19
+# Of the nodes of a cluster what is ok is only counted, but for these.
+_ALWAYS_SHOWN = ("GPU", "TensorFlow's device", "memory growth", "Ray's ports", "compute")
+
+
+class Terminal:
+    """Shows findings as they come.
+
+    Args:
+        out: For findings.
+        errors: For what is done now.
+    """
+
+    def __init__(self, out: Console, errors: Console) -> None:
+        self._out = out
+        self._errors = errors
+
+    def heading(self, text: str) -> None:
+        """The name of the machine."""
+        self._print(f"trialrun doctor on {text}")
+
+    def group(self, title: str, checks: Sequence[Check]) -> None:
+        """All checks of a group."""
+        self._print(f"\n{title}", style="bold")
+        self._out.print(_table(checks))
+
+    def node(self, report: NodeReport) -> None:
+        """How many are ok; which are not; and what its devices are."""
+        shown = [one for one in report.checks if one.status != "ok" or _is_always_shown(one)]
+        self._print(f"\nNode {report.node}: {counts_text(report.checks)}", style="bold")
+        self._out.print(_table(shown))
+
+    def say(self, text: str) -> None:
+        """A line on standard error."""
+        self._errors.print(f"... {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def conclude(self, report: Report) -> None:
+        """Counts, and what they mean."""
+        verdict = {
+            "ok": "everything works",
+            "warning": "it works; see the warnings",
+            "problem": "something does not work",
+        }[report.status]
+        self._print(f"\n{counts_text(report.checks)}: {verdict}", style=_STYLE[report.status])
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._out.print(Text(text, style=style))
+
+
+class Json:
+    """Prints all at the end, for machines.
+
+    Args:
+        out: Where.
+    """
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+
+    def heading(self, text: str) -> None:
+        """Nothing yet."""
+
+    def group(self, title: str, checks: Sequence[Check]) -> None:
+        """Nothing yet."""
+
+    def node(self, report: NodeReport) -> None:
+        """Nothing yet."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def conclude(self, report: Report) -> None:
+        """The whole report."""
+        self._out.write(json.dumps(report.as_plain_values(), indent=2) + "\n")
+
+
+def _is_always_shown(check: Check) -> bool:
+    return check.name.startswith(_ALWAYS_SHOWN)
+
+
+def counts_text(checks: Sequence[Check]) -> str:
+    """`12 ok, 1 warning, 2 problems`; only what there is."""
+    count = Counter(check.status for check in checks)
+    parts = [f"{count['ok']} ok"] if count["ok"] else []
+    for status in ("warning", "problem"):
+        if num := count[status]:
+            parts.append(f"{num} {status}{'s'[: num != 1]}")
+    return ", ".join(parts) or "nothing was looked at"
+
+
+def _table(checks: Sequence[Check]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=len("problem"), no_wrap=True)
+    table.add_column(width=_NAME_WIDTH)
+    table.add_column(overflow="fold")
+    for check in checks:
+        # Text, because a path may look like markup.
+        found = Text(check.found)
+        if check.advice:
+            found.append(f"\n-> {check.advice}", style="cyan")
+        table.add_row(Text(check.status, style=_STYLE[check.status]), Text(check.name), found)
+    return table

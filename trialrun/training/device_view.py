@@ -1,0 +1,82 @@
+"""A program: what TensorFlow sees, and whether each device computes; one line of JSON.
+
+`python -m trialrun.training.device_view [GPU ...]` takes the GPUs it was given as a pack's task
+does. `trialrun doctor` runs it in a process of its own, because TensorFlow is noisy and may crash.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trialrun.training.devices import claim_gpus
+
+_SIZE = 256
+
+
+def look(assigned: Sequence[str]) -> dict[str, Any]:
+    """TensorFlow's view of this process's devices.
+
+    Args:
+        assigned: The GPUs that this process was given.
+    """
+    device = claim_gpus(assigned)
+    physical = tf.config.list_physical_devices("GPU")
+    logical = tf.config.list_logical_devices()  # from here on nothing can be set any more
+    build = tf.sysconfig.get_build_info()
+    return {
+        "device": device,
+        "forced_growth": os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH", ""),
+        "cuda": str(build.get("cuda_version", "")),
+        "floatx": keras.config.floatx(),
+        "backend": keras.backend.backend(),
+        "memory_growth": {
+            gpu.name: bool(tf.config.experimental.get_memory_growth(gpu)) for gpu in physical
+        },
+        "computes": {one.name: compute(one.name) for one in logical if one.device_type != "TPU"},
+    }
+
+
+def compute(device: str) -> dict[str, Any]:
+    """A compiled product of two matrices, compared with NumPy's: `seconds`, `is_right`, `error`.
+
+    The numbers are small integers, so that no order of adding and no shorter float rounds.
+
+    Args:
+        device: A logical device.
+    """
+    a, b = np.random.default_rng(0).integers(0, 8, (2, _SIZE, _SIZE)).astype(np.float32)
+    began = time.monotonic()
+    try:
+        with tf.device(device):
+            product = tf.function(tf.matmul, jit_compile=True)(tf.constant(a), tf.constant(b))
+            is_right = bool(np.array_equal(product.numpy(), a @ b))
+        # TensorFlow takes another device without a word when one cannot be used.
+        if not product.device.endswith(device.removeprefix("/")):
+            return _failed(f"computed on {product.device} instead")
+    except tf.errors.OpError as error:
+        return _failed(str(error).partition("\n")[0])
+    return {"seconds": time.monotonic() - began, "is_right": is_right, "error": ""}
+
+
+def _failed(why: str) -> dict[str, Any]:
+    return {"seconds": 0.0, "is_right": False, "error": why}
+
+
+def seconds_since_start() -> float:
+    """The age of this process: importing TensorFlow is most of it."""
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    started_s = int(ticks) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+
+
+if __name__ == "__main__":
+    view = {"import_s": seconds_since_start(), **look(sys.argv[1:])}
+    sys.stdout.write(json.dumps(view) + "\n")
