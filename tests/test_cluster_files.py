@@ -8,11 +8,14 @@ import re
 import shlex
 import subprocess
 import tomllib
+import zipfile
 from importlib.metadata import version
 
 import pytest
 import yaml
 from commands import ROOT
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
@@ -69,6 +72,19 @@ def test_the_head_has_a_job_server_that_only_the_head_reaches():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert any(text.startswith("ray[default]") for text in extras["optional-dependencies"]["jobs"])
     assert cluster_of("local")["setup_commands"][-1].endswith("scripts/setup jobs")
+
+
+def test_of_this_checkout_only_the_jobs_travel(tmp_path):
+    """With `ray job submit --working-dir .`; Ray leaves out .git and its like by itself."""
+    package = tmp_path / "package.zip"
+    excludes = get_runtime_env_default_excludes()
+    create_package(str(ROOT), package, include_gitignore=True, excludes=excludes)
+    names = zipfile.ZipFile(package).namelist()
+    folders = {name.split("/")[0] for name in names if "/" in name}
+    assert "jobs" in folders
+    assert not folders & {"trialrun", "tests", "scripts", "runs", ".ci", ".git", ".venv"}
+    assert {f"jobs/{path.name}" for path in (ROOT / "jobs").glob("*.yaml")} <= set(names)
+    assert package.stat().st_size < 1 << 20
 
 
 # Kubernetes ---------------------------------------------------------------------------------------
