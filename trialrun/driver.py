@@ -276,8 +276,8 @@ def _export(exporter: ExportProcess, work: Work, leaderboard: Leaderboard) -> st
     selection, run = leaderboard.selection, work.run
     assert selection is not None  # asked before
     parameters = run.read_parameters()[selection.variant_id]
-    trials = run.read_trials("numbers").set_index("trial_id")
-    row = trials.loc[selection.trial_id].filter(regex="^test_").dropna()
+    [(_, row)] = run.read_trials("numbers", [selection.trial_id]).iterrows()
+    row = row.filter(regex="^test_").dropna()
     metrics = {str(name): float(value) for name, value in row.astype(float).to_dict().items()}
     with timed(work.timings_s, "export"):
         return exporter.export(run, parameters, selection.trial_id, metrics)

@@ -284,7 +284,9 @@ class RunFolder:
         write_part(self.history_dir / name, history_table(result))
         write_part(self.trials_dir / name, trial_table(result, kinds), about)
 
-    def read_trials(self, columns: TrialColumns = "all") -> "pd.DataFrame":
+    def read_trials(
+        self, columns: TrialColumns = "all", trial_ids: Sequence[str] | None = None
+    ) -> "pd.DataFrame":
         """One row per trial with the contract's columns, sorted by variant and seed.
 
         Lists and mappings among the searched parameters are JSON text, as in the files;
@@ -293,11 +295,12 @@ class RunFolder:
         Args:
             columns: `all`; `numbers` leaves out parameters and confusion matrices, which take most
                 of the memory; `identity` leaves out the metrics too.
+            trial_ids: Reads these trials alone.
         """
         try:
             return latest_trials(
                 [
-                    read_part(part, part_columns(part, columns))
+                    read_part(part, part_columns(part, columns), trial_ids=trial_ids)
                     for part in list_parts(self.trials_dir)
                 ]
             )

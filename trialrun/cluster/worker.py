@@ -3,7 +3,9 @@
 TensorFlow never lets go of a GPU, nor of its memory, while its process lives. So a process is used
 again for the next pack of the run if Ray gives it the same GPU, is ended and replaced if Ray gives
 it another, and leaves by itself after the last packs, so that nobody's memory is held by a process
-that waits. Reuse saves the import of TensorFlow and, for packs of one shape, the compilation.
+that waits. Reuse saves the import of TensorFlow and, for packs of one shape, the compilation:
+`jobs/medical_trial.yaml` as four packs of 15 trials on one pretended GPU, on two cores of an AMD
+EPYC, is trained in 12 s by one process and in 30 s by a process per pack.
 """
 
 import functools
