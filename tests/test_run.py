@@ -121,8 +121,8 @@ def test_a_run_ends_well_and_says_where_its_folder_is(small_run):
     assert "Traceback" not in finished.stderr
 
 
-def test_standard_error_stays_quiet_where_there_is_no_terminal(small_run):
-    assert small_run.finished.stderr.strip() == ""
+def test_standard_error_says_only_where_the_run_is_where_there_is_no_terminal(small_run):
+    assert small_run.finished.stderr == f"Run folder: {small_run.folder}\n"
 
 
 def test_a_run_prints_the_leaderboard_and_the_pooled_confusion_matrix(small_run):
@@ -572,7 +572,8 @@ def test_builders_that_give_no_model_are_wrong_input(tmp_path):
     assert finished.code == 2, finished
     assert finished.stdout == ""
     assert "Traceback" not in finished.stderr
-    lines = finished.stderr.splitlines()
+    first, *lines = finished.stderr.splitlines()
+    assert first.startswith("Run folder: ")
     assert lines[0].startswith("Error: ")
     place = tmp_path / "job.yaml:3"
     assert sorted(line.removeprefix("Error: ") for line in lines) == [
@@ -600,7 +601,7 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert finished.code == code, finished
     assert "Traceback" not in finished.stderr
     [folder] = runs.glob("*/*")
-    assert str(folder) in finished.stderr
+    assert f"Go on with: trialrun resume {folder}\n" in finished.stderr
     assert command.survivors() == {}
 
     trials = trialrun.open_run(folder).trials

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from trialrun.errors import ExportError, InputError, TrialrunError
 from trialrun.interrupts import EXIT_CTRL_C, Interrupted
+from trialrun.places import default_runs_dir, describe_place
 
 EXIT_TRIALS_FAILED = 1
 EXIT_WRONG_INPUT = 2
@@ -45,8 +46,8 @@ _address_option = click.option(
 _runs_dir_option = click.option(
     "--runs-dir",
     type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
+    default=default_runs_dir,
+    show_default="TRIALRUN_RUNS_DIR, else runs; in a Ray job's files ~/trialrun-runs",
     help="Where run folders are made.",
 )
 _run_folder_option = click.option(
@@ -165,9 +166,12 @@ def _tell(outcome: Any) -> None:
             highlight=False,
         )
         sys.exit(outcome.interrupted.exit_code)
-    Console().print(f"\nRun folder: {outcome.run.path}", soft_wrap=True, highlight=False)
+    Console().print(
+        f"\nRun folder: {describe_place(outcome.run.path)}", soft_wrap=True, highlight=False
+    )
     if outcome.num_failed or not outcome.has_winner:
-        errors.print(f"{outcome.num_failed} trials failed; see {outcome.run.log_file}")
+        text = f"{outcome.num_failed} trials failed; see {outcome.run.log_file}"
+        errors.print(text, soft_wrap=True, highlight=False)
         sys.exit(EXIT_TRIALS_FAILED)
 
 
