@@ -43,6 +43,11 @@ _address_option = click.option(
 )
 
 
+_shard_option = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Take only this part of the trials, e.g. 2/8; `trialrun merge` makes one run of all.",
+)
 _runs_dir_option = click.option(
     "--runs-dir",
     type=click.Path(path_type=Path),
@@ -71,11 +76,7 @@ _run_folder_option = click.option(
     type=click.Path(path_type=Path),
     help="Go on with this run folder: train only the trials of JOB that it does not hold.",
 )
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Train only this part of the trials, e.g. 2/8; `trialrun merge` makes one run of all.",
-)
+@_shard_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -93,9 +94,7 @@ def run(
         if run_folder is not None:
             raise click.UsageError("--resume and --run-folder name the same thing; give one")
         run_folder = RunFolder.open(resume_run).path
-    if shard is not None:
-        overrides += (f"resources.shard={shard}",)
-    loaded = load_job(job, overrides)
+    loaded = load_job(job, _with_shard(overrides, shard))
     _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
 
 
@@ -116,7 +115,7 @@ def resume(run_folder: Path, address: str | None) -> None:
 @_runs_dir_option
 @_run_folder_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
-    """Make one run of RUN... (the runs of all shards of a job), with one winner and one report."""
+    """Make one run, with one winner and one report, of the runs of all shards of a job."""
     from trialrun.driver import merge_runs
     from trialrun.job import load_job
     from trialrun.progress import ProgressLine
@@ -178,12 +177,17 @@ def _tell(outcome: Any) -> None:
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-def plan(job: Path, overrides: tuple[str, ...]) -> None:
+@_shard_option
+def plan(job: Path, overrides: tuple[str, ...], shard: str | None) -> None:
     """Show the variants, trials and packs of JOB, and start nothing."""
     from trialrun.job import load_job
     from trialrun.report.plan import print_plan
 
-    print_plan(Console(), load_job(job, overrides))
+    print_plan(Console(), load_job(job, _with_shard(overrides, shard)))
+
+
+def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...]:
+    return overrides if shard is None else (*overrides, f"resources.shard={shard}")
 
 
 @cli.command()

@@ -137,11 +137,9 @@ def merge_runs(
 
 def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
     shard = loaded.spec.resources.shard
-    if shard is None:
-        return trials
     own = shard_trials(trials, shard)
     if not own:
-        text = f"resources.shard {shard}: has nothing to train, the job has {len(trials)} trials"
+        text = f"resources.shard {shard}: has nothing to train, trials: {len(trials)}"
         raise InputError(loaded.locate(text))
     return own
 
