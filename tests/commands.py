@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 _DEADLINE_S = 120  # only a hanging test comes near it
 # What the shell of whoever runs the tests may bring along, and what conftest set for this process.
 _NOT_INHERITED = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_NOT_INHERITED += ("RAY_API_SERVER_ADDRESS", "TRIALRUN_RUNS_DIR")
 _NOT_INHERITED += ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "COLUMNS")
 _MARK = "TRIALRUN_TEST_MARK"
 
@@ -88,9 +89,10 @@ class Command:
         wrapper: Sequence[str] = (),
     ) -> None:
         self.home = home
-        home.mkdir(parents=True, exist_ok=True)
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
         own = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
-        own |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home), **environment}
+        own |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home)}
+        own |= {"TMPDIR": str(home / "tmp"), **environment}
         with _interruptible():
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, *program, *map(str, arguments)],

@@ -32,7 +32,7 @@ ROOMS = {
     "models": ["models", "untrusted"],
     "training": ["training"],
     "cluster": ["cluster"],
-    "store": ["store", "kept", "records", "parts", "files", "lease"],
+    "store": ["store", "places", "kept", "records", "parts", "files", "lease"],
     "statistics": ["statistics"],
     "aggregate": ["aggregate", "grid", "selection"],
     "export": ["export", "predict"],

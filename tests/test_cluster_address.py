@@ -2,89 +2,66 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 import ray
-from commands import ROOT, Command
+from commands import ROOT, Command, Finished
+from ray_heads import TOKEN, RayHead, free_ports
 
 from trialrun.cluster.preflight import check_versions
 from trialrun.errors import ClusterError
 
-TOKEN = "0123456789abcdef" * 4
-RAY = Path(sys.executable).with_name("ray")
 JOB = ROOT / "jobs" / "medical_trial.yaml"
+_DEADLINE_S = 60
+# 10 s on a machine that does nothing else. Ray alone waits for 20 s.
+_AT_ONCE_S = 15
 
 
 @pytest.fixture(scope="module")
 def head():
-    """A head that asks for a token; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    environment = {
-        **os.environ,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": TOKEN,
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    process = subprocess.Popen(
-        [
-            *(RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=1"),
-            *("--include-dashboard=false", f"--temp-dir={folder}"),
-        ],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    address = f"127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.1)
-    time.sleep(1)
-    yield address
-    process.terminate()
-    process.wait(30)
-    shutil.rmtree(folder, ignore_errors=True)
+    """The address of a head that asks for a token."""
+    with RayHead() as head:
+        yield head.address
 
 
-def run(home, address, **environment):
+def run(home, address, *options, **environment):
     began = time.monotonic()
-    command = Command(
-        home, "run", JOB, "--address", address, "--runs-dir", home / "runs", environment=environment
-    )
-    finished = command.finish()
-    assert time.monotonic() - began < 10
-    assert "Traceback" not in finished.stderr
+    arguments = ["run", JOB, "--runs-dir", home / "runs", *options]
+    arguments += ["--address", address] if address else []
+    finished = Command(home, *arguments, environment=environment).finish()
+    assert time.monotonic() - began < _AT_ONCE_S
     assert finished.stdout == ""
     return finished
 
 
+def error_of(finished):
+    """The one line that a command says, beside where its run is and what Ray itself logs."""
+    assert finished.code == 1
+    lines = [line for line in finished.stderr.splitlines() if not line.startswith("[20")]
+    place, error = lines
+    assert place.startswith("Run folder: ")
+    return error
+
+
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("how", "environment", "expected"),
     [
-        ({"RAY_AUTH_TOKEN": "f" * 64}, "refuses our token; give this cluster's token"),
-        ({}, "refuses our token; give this cluster's token"),
-        ({"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, but there is none; give"),
+        ("--address", {"RAY_AUTH_TOKEN": "f" * 64}, "refuses our token; give this cluster's"),
+        ("RAY_ADDRESS", {"RAY_AUTH_TOKEN": "f" * 64}, "refuses our token; give this cluster's"),
+        ("auto", {}, "refuses our token; give this cluster's token"),
+        ("--address", {"RAY_AUTH_MODE": "token"}, "auth_token: No such file or directory); give"),
+        ("auto", {"RAY_AUTH_TOKEN_PATH": "/dev/null"}, "(/dev/null: it is empty); give this"),
     ],
 )
-def test_a_wrong_or_missing_token_is_named(tmp_path, head, environment, expected):
-    finished = run(tmp_path, head, **environment)
-    assert finished.code == 1
-    assert expected in finished.stderr
-    assert TOKEN not in finished.stderr
+def test_a_wrong_or_missing_token_is_named(tmp_path, head, how, environment, expected):
+    environment = environment if how == "--address" else environment | {"RAY_ADDRESS": head}
+    address = {"--address": head, "RAY_ADDRESS": None, "auto": "auto"}[how]
+    error = error_of(run(tmp_path, address, **environment))
+    assert expected in error
+    assert TOKEN not in error
 
 
 def test_the_right_token_is_used_without_more_words(tmp_path, head):
@@ -113,16 +90,63 @@ def test_the_right_token_is_used_without_more_words(tmp_path, head):
         ("127.0.0.1:1", "no Ray answers at 127.0.0.1:1: "),
         ("no-such-host.invalid:6379", "no Ray answers at no-such-host.invalid:6379: "),
         ("ray://127.0.0.1:10001", "Ray Client cannot stream results"),
-        ("127.0.0.1", "--address must be host:port or auto, got '127.0.0.1'"),
-        ("a:b", "--address must be host:port or auto, got 'a:b'"),
+        ("http://127.0.0.1:8265", "http://127.0.0.1:8265 is the address of a job server: submit"),
+        ("127.0.0.1", "the address must be host:port or auto, got '127.0.0.1'"),
+        ("a:b", "the address must be host:port or auto, got 'a:b'"),
         ("127.0.0.1:99999", "no Ray answers at 127.0.0.1:99999: "),
     ],
 )
 def test_an_address_where_no_ray_is_is_named(tmp_path, address, expected):
-    finished = run(tmp_path, address)
-    assert finished.code == 1
-    assert expected in finished.stderr
-    assert len(finished.stderr.splitlines()) == 1
+    assert expected in error_of(run(tmp_path, address))
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="a machine on which no Ray runs is made with unshare, by root",
+)
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        (None, "no Ray runs on this machine, so auto finds none: start one"),
+        ("127.0.0.1:{free}", "no Ray answers at "),
+        ("{head}", "refuses our token; give this cluster's token"),
+    ],
+)
+def test_what_auto_finds_is_looked_at_as_well(tmp_path, head, recorded, expected):
+    """Ray records the cluster that was started last, and does not forget it when it has died."""
+    (tmp_path / "ray").mkdir()
+    if recorded is not None:
+        address = recorded.format(head=head, free=free_ports(1)[0])
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+    own = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    began = time.monotonic()
+    done = subprocess.run(
+        [
+            *("unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "trialrun"),
+            *("run", JOB, "--address", "auto", "--runs-dir", tmp_path / "runs"),
+        ],
+        env=own | {"HOME": str(tmp_path), "RAY_TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=_DEADLINE_S,
+        check=False,
+    )
+    assert time.monotonic() - began < _AT_ONCE_S
+    assert expected in error_of(Finished(done.returncode, done.stdout, done.stderr))
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [
+        ("{gpus: 1}", "asks for: 1 GPU and 1 CPU cores; the nodes have 0 GPUs and 1 CPU cores;"),
+        ("{gpus: 1, accelerator_type: A100}", "asks for: 1 GPU of type A100 and 1 CPU cores; the"),
+        ("{cpus: 2}", "asks for: 0 GPU and 2 CPU cores; the nodes have 0 GPUs and 1 CPU cores;"),
+    ],
+)
+def test_a_cluster_without_room_is_named(tmp_path, head, needs, expected):
+    options = ["--set", f"resources={needs}"]
+    error = error_of(run(tmp_path, head, *options, RAY_AUTH_TOKEN=TOKEN))
+    assert f"no node of the cluster has what a pack {expected}" in error
 
 
 @pytest.mark.parametrize(

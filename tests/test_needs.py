@@ -1,8 +1,9 @@
-"""How many packs a node takes."""
+"""What a pack asks for, and how many packs a node takes."""
 
 import pytest
 
-from trialrun.cluster.connection import Needs
+from trialrun.cluster.connection import Needs, choose_needs
+from trialrun.job import ResourcesSpec
 
 NODE = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 
@@ -24,6 +25,18 @@ NODE = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 def test_a_node_takes_as_many_packs_as_fit(needs, packs):
     assert needs.fit_into(NODE) == packs
     assert needs.fit_into({"CPU": 0.5}) == 0
+
+
+@pytest.mark.parametrize(
+    ("nodes", "needs"),
+    [
+        ([{"CPU": 2.0}, {"CPU": 4.0}], Needs(0, 2, None)),
+        ([{}, {"CPU": 2.0}], Needs(0, 2, None)),  # a head for the driver alone
+        ([{"CPU": 8.0}, NODE], Needs(1, 1, None)),
+    ],
+)
+def test_a_pack_asks_for_what_every_node_that_trains_has(nodes, needs):
+    assert choose_needs(nodes, ResourcesSpec()) == needs
 
 
 def test_ten_packs_of_a_tenth_fit_on_a_gpu():

@@ -121,8 +121,8 @@ def test_a_run_ends_well_and_says_where_its_folder_is(small_run):
     assert "Traceback" not in finished.stderr
 
 
-def test_standard_error_stays_quiet_where_there_is_no_terminal(small_run):
-    assert small_run.finished.stderr.strip() == ""
+def test_standard_error_says_only_where_the_run_is_where_there_is_no_terminal(small_run):
+    assert small_run.finished.stderr == f"Run folder: {small_run.folder}\n"
 
 
 def test_a_run_prints_the_leaderboard_and_the_pooled_confusion_matrix(small_run):
@@ -572,7 +572,8 @@ def test_builders_that_give_no_model_are_wrong_input(tmp_path):
     assert finished.code == 2, finished
     assert finished.stdout == ""
     assert "Traceback" not in finished.stderr
-    lines = finished.stderr.splitlines()
+    first, *lines = finished.stderr.splitlines()
+    assert first.startswith("Run folder: ")
     assert lines[0].startswith("Error: ")
     place = tmp_path / "job.yaml:3"
     assert sorted(line.removeprefix("Error: ") for line in lines) == [
@@ -591,16 +592,20 @@ def test_builders_that_give_no_model_are_wrong_input(tmp_path):
 def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, engine):
     overrides = ["seeds=40", "resources.max_trials_per_pack=4", "search.parameters={}"]
     overrides += [f"training.engine={engine}", f"training.epochs={200 if engine == 'fused' else 1}"]
+    if engine == "fused":  # 200 epochs are not over within the grace; a fit of one is
+        overrides.append("training.checkpoint_every=60")
     options = [word for override in overrides for word in ("--set", override)]
     runs = tmp_path / "runs"
     command = Command(tmp_path, "run", REFERENCE_JOB, *options, "--runs-dir", runs)
     command.wait_for(lambda: any(runs.glob("*/*/trials/part-*.parquet")))
+    if engine == "fused":
+        command.wait_for(lambda: any(runs.glob("*/*/checkpoints/p001*")))
     getattr(command, signal)()
     finished = command.finish()
     assert finished.code == code, finished
     assert "Traceback" not in finished.stderr
     [folder] = runs.glob("*/*")
-    assert str(folder) in finished.stderr
+    assert f"Go on with: trialrun resume {folder}\n" in finished.stderr
     assert command.survivors() == {}
 
     trials = trialrun.open_run(folder).trials
@@ -617,7 +622,7 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert refused.code == 2
     assert "has no best model" in refused.stderr
 
-    if engine == "fused":  # 200 epochs are not over within the grace; a fit of one is
+    if engine == "fused":
         assert list((folder / "checkpoints").iterdir())
     recorded = trials.drop(columns="status")
     resumed = Command(tmp_path, "resume", folder)
@@ -631,6 +636,10 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert list(kept) == list(recorded["val_loss"])  # what was finished stays as it was
     assert sum(pq.read_table(part).num_rows for part in (folder / "trials").iterdir()) == 40
     assert not (folder / "checkpoints").exists()
+
+
+def test_a_run_leaves_nothing_in_the_temporary_folder(small_run):
+    assert list((small_run.home / "tmp").iterdir()) == []
 
 
 def test_a_run_whose_driver_was_killed_ends_as_if_nothing_had_happened(tmp_path, small_run):

@@ -55,11 +55,18 @@ def test_a_shard_that_is_none_is_refused(shard):
     assert "resources.shard must be I/N, such as 2/8 for the second of eight" in finished.stderr
 
 
+def test_a_plan_of_a_shard_shows_its_packs():
+    finished = call("plan", "jobs/medical_trial.yaml", "--shard", "2/3")
+    assert finished.code == 0
+    words = " ".join(finished.stdout.split())
+    assert "3 variants x 20 seeds = 60 trials of 30 epochs, 20 of them in shard 2/3" in words
+
+
 def test_more_shards_than_trials_are_refused():
     options = ["--set", "seeds=1", "--set", "search.parameters={}", "--shard", "2/2"]
     finished = call("run", "jobs/medical_trial.yaml", *options)
     assert finished.code == 2
-    assert "resources.shard 2/2: has nothing to train, the job has 1 trials" in finished.stderr
+    assert "resources.shard 2/2: has nothing to train, trials: 1" in finished.stderr
 
 
 def test_resume_and_run_folder_together_are_refused(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.errors import InputError
+from trialrun.places import default_runs_dir
 from trialrun.store import RunFolder
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run(
     job: str | Path,
     *,
     overrides: Mapping[str, Any] | None = None,
-    runs_dir: str | Path = "runs",
+    runs_dir: str | Path | None = None,
     resume: str | Path | None = None,
     run_folder: str | Path | None = None,
     address: str | None = None,
@@ -95,7 +96,7 @@ def run(
     Args:
         job: A YAML job file.
         overrides: Dotted path -> value, e.g. `{"seeds": 50}`.
-        runs_dir: Where run folders are made.
+        runs_dir: Where run folders are made; absent: as of `trialrun run`.
         resume: A run folder of this job: only the trials that it does not hold are trained.
         run_folder: The same, but the folder is made if it is absent.
         address: Of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
@@ -114,7 +115,7 @@ def run(
         run_folder = RunFolder.open(resume).path
     outcome = run_job(
         load_job(job, overrides or {}),
-        runs_dir=Path(runs_dir),
+        runs_dir=default_runs_dir() if runs_dir is None else Path(runs_dir),
         run_folder=None if run_folder is None else Path(run_folder),
         address=address,
         progress=ProgressLine(Console(stderr=True)),

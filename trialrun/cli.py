@@ -12,6 +12,7 @@ from rich.console import Console
 
 from trialrun.errors import ExportError, InputError, TrialrunError
 from trialrun.interrupts import EXIT_CTRL_C, Interrupted
+from trialrun.places import default_runs_dir, describe_place
 
 EXIT_TRIALS_FAILED = 1
 EXIT_WRONG_INPUT = 2
@@ -42,11 +43,16 @@ _address_option = click.option(
 )
 
 
+_shard_option = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Take only this part of the trials, e.g. 2/8; `trialrun merge` makes one run of all.",
+)
 _runs_dir_option = click.option(
     "--runs-dir",
     type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
+    default=default_runs_dir,
+    show_default="TRIALRUN_RUNS_DIR, else runs; in a Ray job's files ~/trialrun-runs",
     help="Where run folders are made.",
 )
 _run_folder_option = click.option(
@@ -70,11 +76,7 @@ _run_folder_option = click.option(
     type=click.Path(path_type=Path),
     help="Go on with this run folder: train only the trials of JOB that it does not hold.",
 )
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Train only this part of the trials, e.g. 2/8; `trialrun merge` makes one run of all.",
-)
+@_shard_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -92,9 +94,7 @@ def run(
         if run_folder is not None:
             raise click.UsageError("--resume and --run-folder name the same thing; give one")
         run_folder = RunFolder.open(resume_run).path
-    if shard is not None:
-        overrides += (f"resources.shard={shard}",)
-    loaded = load_job(job, overrides)
+    loaded = load_job(job, _with_shard(overrides, shard))
     _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
 
 
@@ -115,7 +115,7 @@ def resume(run_folder: Path, address: str | None) -> None:
 @_runs_dir_option
 @_run_folder_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
-    """Make one run of RUN... (the runs of all shards of a job), with one winner and one report."""
+    """Make one run, with one winner and one report, of the runs of all shards of a job."""
     from trialrun.driver import merge_runs
     from trialrun.job import load_job
     from trialrun.progress import ProgressLine
@@ -165,21 +165,29 @@ def _tell(outcome: Any) -> None:
             highlight=False,
         )
         sys.exit(outcome.interrupted.exit_code)
-    Console().print(f"\nRun folder: {outcome.run.path}", soft_wrap=True, highlight=False)
+    Console().print(
+        f"\nRun folder: {describe_place(outcome.run.path)}", soft_wrap=True, highlight=False
+    )
     if outcome.num_failed or not outcome.has_winner:
-        errors.print(f"{outcome.num_failed} trials failed; see {outcome.run.log_file}")
+        text = f"{outcome.num_failed} trials failed; see {outcome.run.log_file}"
+        errors.print(text, soft_wrap=True, highlight=False)
         sys.exit(EXIT_TRIALS_FAILED)
 
 
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-def plan(job: Path, overrides: tuple[str, ...]) -> None:
+@_shard_option
+def plan(job: Path, overrides: tuple[str, ...], shard: str | None) -> None:
     """Show the variants, trials and packs of JOB, and start nothing."""
     from trialrun.job import load_job
     from trialrun.report.plan import print_plan
 
-    print_plan(Console(), load_job(job, overrides))
+    print_plan(Console(), load_job(job, _with_shard(overrides, shard)))
+
+
+def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...]:
+    return overrides if shard is None else (*overrides, f"resources.shard={shard}")
 
 
 @cli.command()

@@ -29,6 +29,7 @@ from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
 from trialrun.job import DataSpec, LoadedJob, dump_job
 from trialrun.lease import hold
 from trialrun.merge import adopt_packs, check_shards
+from trialrun.places import describe_place
 from trialrun.plan import Trial, plan_trials, shard_trials
 from trialrun.progress import ProgressLine
 from trialrun.report import build_report
@@ -136,11 +137,9 @@ def merge_runs(
 
 def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
     shard = loaded.spec.resources.shard
-    if shard is None:
-        return trials
     own = shard_trials(trials, shard)
     if not own:
-        text = f"resources.shard {shard}: has nothing to train, the job has {len(trials)} trials"
+        text = f"resources.shard {shard}: has nothing to train, trials: {len(trials)}"
         raise InputError(loaded.locate(text))
     return own
 
@@ -165,6 +164,7 @@ def _at_work(
         interrupts,
         hold(run.lease_dir, progress.say) as lease,
     ):
+        progress.tell(f"Run folder: {describe_place(run.path)}")
         yield Work(loaded, tuple(trials), run, lease, progress, interrupts, time.perf_counter(), {})
 
 

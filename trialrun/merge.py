@@ -41,8 +41,7 @@ def _who_lacks(
     unclaimed = set(absent)
     for source in sources:
         shard = source.read_job()["resources"]["shard"]
-        own = trials if shard is None else shard_trials(trials, shard)
-        lacking = {trial.trial_id for trial in own} & set(absent)
+        lacking = {trial.trial_id for trial in shard_trials(trials, shard)} & set(absent)
         unclaimed -= lacking
         if lacking:
             what = "" if shard is None else f" (shard {shard})"

@@ -123,7 +123,7 @@ def pack_trials(
     )
 
 
-def shard_trials(trials: Sequence[Trial], shard: str) -> tuple[Trial, ...]:
+def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...]:
     """The trials of one shard of a job: shards share no trial, and together they are all.
 
     Trials of one signature are kept together where there are many signatures, and split evenly over
@@ -131,11 +131,13 @@ def shard_trials(trials: Sequence[Trial], shard: str) -> tuple[Trial, ...]:
 
     Args:
         trials: Of the whole job, in the order of `plan_trials`.
-        shard: `2/8` for the second of eight.
+        shard: `2/8` for the second of eight; None for the whole job.
 
     Returns:
         In the order of the job; empty when there are fewer trials than shards.
     """
+    if shard is None:
+        return tuple(trials)
     number, count = map(int, shard.split("/"))
     groups = _group_by_signature(trials).values()
     smallest = _MIN_TRIALS_WORTH_A_PACK if len(groups) >= count else 1

@@ -54,9 +54,13 @@ class ProgressLine:
         """Shows what the run does."""
         self._bar.update(self._line, description=stage)
 
-    def warn(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Prints a line that stays, on a terminal or not."""
-        self._bar.console.print(f"Warning: {text}", soft_wrap=True, highlight=False, markup=False)
+        self._bar.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Prints a line that stays, and says that it is a warning."""
+        self.tell(f"Warning: {text}")
 
     def start(self, trials: Sequence[Trial], select: SelectSpec) -> None:
         """Training begins."""

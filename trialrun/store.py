@@ -29,6 +29,7 @@ from trialrun.parts import (
     require_columns,
     write_part,
 )
+from trialrun.places import require_lasting
 from trialrun.records import (
     HISTORY_IDENTITY,
     IDENTITY_COLUMNS,
@@ -128,12 +129,14 @@ class RunFolder:
             job_name: Name of the job; one path component.
 
         Raises:
-            InputError: The name cannot be a folder's name, or the folder cannot be made.
+            InputError: The name cannot be a folder's name, or the folder cannot be made or will
+                not last.
         """
         if job_name in {"", ".", ".."} or "/" in job_name or "\0" in job_name:
             raise InputError(f"A job's name must be usable as a folder's name, got {job_name!r}")
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = Path(runs_dir) / job_name / f"{started}-{secrets.token_hex(3)}"
+        require_lasting(path)
         try:
             path.mkdir(parents=True)
         except OSError as error:
@@ -147,9 +150,10 @@ class RunFolder:
         """The run folder at `path`, or an empty folder there that is to become one.
 
         Raises:
-            InputError: There is something else, or the folder cannot be made.
+            InputError: There is something else, or the folder cannot be made or will not last.
         """
         folder = cls(Path(path))
+        require_lasting(folder.path)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             names = [name.name for name in folder.path.iterdir() if not name.name.startswith(".")]

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ def connect(
             if address == "local":
                 stack.enter_context(embedded_ray(gpus=resources.gpus != 0))
             else:
-                check_cluster(address)
+                address = check_cluster(address)
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except ClusterError:
@@ -129,19 +129,41 @@ def _addresses_to_watch() -> dict[str, str]:
 
 def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluster:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = choose_needs(nodes, resources)
+    num_devices = count_devices(needs)
+    if num_devices == 0:
+        raise ClusterError(
+            f"no node of the cluster has what a pack asks for: {needs}; the nodes have"
+            f" {'; '.join(sorted({_offer(node) for node in nodes}))}; see `resources` in the job"
+        )
+    return Cluster(address, needs, num_devices, 1 if needs.gpus else needs.cpus, head)
+
+
+def choose_needs(nodes: Sequence[Mapping[str, float]], resources: ResourcesSpec) -> Needs:
+    """What each pack asks for, when some of it is left to us.
+
+    Args:
+        nodes: What each node has, by Ray's names.
+        resources: What the job says of it.
+    """
     gpus = float(any(node.get("GPU", 0) for node in nodes))
     if resources.gpus != "auto":
         gpus = resources.gpus
-    smallest_node = min((int(node.get("CPU", 0)) for node in nodes), default=1)
+    # A head that is to train nothing has no CPU cores for Ray.
+    smallest_node = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
     if resources.cpus != "auto":
         cpus = resources.cpus
     else:
         cpus = 1 if gpus else choose_cpus_per_pack(smallest_node)
-    needs = Needs(gpus, cpus, resources.accelerator_type)
-    num_devices = count_devices(needs)
-    if num_devices == 0:
-        raise ClusterError(f"no node of the cluster has what a pack asks for: {needs}")
-    return Cluster(address, needs, num_devices, 1 if gpus else cpus, head)
+    return Needs(gpus, cpus, resources.accelerator_type)
+
+
+def _offer(node: Mapping[str, float]) -> str:
+    """What a node has, for a message."""
+    prefix = "accelerator_type:"
+    kinds = [name.removeprefix(prefix) for name in node if name.startswith(prefix)]
+    of_type = f" of type {', '.join(kinds)}" if kinds else ""
+    return f"{node.get('GPU', 0):g} GPUs{of_type} and {node.get('CPU', 0):g} CPU cores"
 
 
 def count_devices(needs: Needs) -> int:

@@ -42,7 +42,7 @@ def embedded_ray(*, gpus: bool) -> Iterator[None]:
     Args:
         gpus: Whether it may use the GPUs of this machine.
     """
-    with _temporary_folder() as folder, _environment():
+    with _temporary_folder() as folder, _environment(folder):
         try:
             with _on_loopback():
                 ray.init(
@@ -60,10 +60,13 @@ def embedded_ray(*, gpus: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
+def _environment(folder: Path) -> Iterator[None]:
     """Variables for Ray's processes; at the end they are as before, for whatever Ray comes next."""
     before = dict(os.environ)
-    os.environ.update(_ENVIRONMENT)
+    # A worker that is killed does not tidy up what TensorFlow and user code put there.
+    temporary = folder / "t"
+    temporary.mkdir()
+    os.environ.update({**_ENVIRONMENT, "TMPDIR": str(temporary)})
     # A new local cluster turns token authentication on unless this variable says otherwise. The
     # token is given by environment, so that Ray does not write it to a file that all can read.
     os.environ.pop("RAY_AUTH_MODE", None)

@@ -11,42 +11,84 @@ import socket
 from pathlib import Path
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks it
 from ray.exceptions import AuthenticationError, RayError
 
 from trialrun.errors import ClusterError
 
 _TIMEOUT_S = 5.0
-_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-_TOKEN_HELP = (
+TOKEN_HELP = (
     "give this cluster's token: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH,"
     " or the file ~/.ray/auth_token"
 )
 
 
-def check_cluster(address: str) -> None:
-    """Raises ClusterError when a connection to a cluster would fail.
+def check_cluster(address: str) -> str:
+    """The `host:port` of a cluster to which a connection will not fail for a reason seen here.
 
     Args:
-        address: `host:port` of its head, or `auto`, of which only the token is looked at.
+        address: `host:port` of its head, or `auto`: RAY_ADDRESS, or the Ray that runs here.
+
+    Raises:
+        ClusterError: It cannot be used; says why, and what to do.
     """
-    if address.startswith("ray://"):
+    check_token()
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
+    _check_form(address)
+    if address == "auto":
+        address = _find_local_ray()
+    _check_head(address)
+    return address
+
+
+def check_token() -> None:
+    """Raises ClusterError when there is to be a token but there is none."""
+    if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    try:
+        reason = "" if path.read_bytes().strip() else "it is empty"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise ClusterError(
+            f"RAY_AUTH_MODE is token, but there is none ({path}: {reason}); {TOKEN_HELP}"
+        )
+
+
+def _check_form(address: str) -> None:
+    scheme, separator, _ = address.partition("://")
+    if separator and scheme in ("http", "https"):
+        raise ClusterError(
+            f"{address} is the address of a job server: submit the job to it with"
+            f" `scripts/submit_ray.sh` or `ray job submit --address {address}`, or, on a machine of"
+            " the cluster, give host:port of its head (6379 as a rule) or auto"
+        )
+    if separator:
         raise ClusterError(
             f"{address}: Ray Client cannot stream results; give host:port of the head (6379 as a"
             " rule) on a machine of the cluster, or use `ray job submit`"
         )
-    wants_token = os.environ.get("RAY_AUTH_MODE") == "token"
-    has_token = any(os.environ.get(name) for name in _TOKEN_VARIABLES)
-    if wants_token and not has_token and not Path("~/.ray/auth_token").expanduser().is_file():
-        raise ClusterError(f"RAY_AUTH_MODE is token, but there is none; {_TOKEN_HELP}")
-    if address != "auto":
-        _check_head(address)
+    host, _, port = address.rpartition(":")
+    if address != "auto" and (not host or not port.isdecimal()):
+        raise ClusterError(f"the address must be host:port or auto, got {address!r}")
+
+
+def _find_local_ray() -> str:
+    try:
+        found: str = canonicalize_bootstrap_address("auto")
+    except ConnectionError as error:
+        raise ClusterError(
+            "no Ray runs on this machine, so auto finds none: start one (`ray start --head`), or"
+            " give host:port of a head"
+        ) from error
+    return found
 
 
 def _check_head(address: str) -> None:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ClusterError(f"--address must be host:port or auto, got {address!r}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
@@ -59,7 +101,7 @@ def _check_head(address: str) -> None:
             b"CLUSTER_METADATA", b"cluster", timeout=_TIMEOUT_S
         )
     except AuthenticationError as error:
-        raise ClusterError(f"the Ray at {address} refuses our token; {_TOKEN_HELP}") from error
+        raise ClusterError(f"the Ray at {address} refuses our token; {TOKEN_HELP}") from error
     except RayError as error:
         raise ClusterError(f"what answers at {address} is no Ray: {error}") from error
     check_versions(address, content)

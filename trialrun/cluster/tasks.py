@@ -152,6 +152,8 @@ class _Run:
         """See `run_packs`."""
         while self._waiting or self._running:
             if self._stop_by_s is None and self._listener.should_stop():
+                for stream in self._ready():  # it may have begun just now
+                    yield from self._listen(stream)
                 self._stop()
             if self._stop_by_s is None:
                 self._submit()

@@ -10,7 +10,7 @@ from trialrun.arrays import Array, leaves
 from trialrun.datasets import check_data
 from trialrun.job import LoadedJob
 from trialrun.packing import choose_cpus_per_pack, make_packs, num_local_cpus
-from trialrun.plan import Pack, Trial, plan_trials
+from trialrun.plan import Pack, Trial, plan_trials, shard_trials
 
 _MAX_ROWS = 20
 _ENGINES = {
@@ -28,11 +28,12 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
         InputError: The job's data is wrong.
     """
     job = loaded.spec
-    trials = plan_trials(job)
+    trials, shard = plan_trials(job), job.resources.shard
+    own = shard_trials(trials, shard)
     cpus = job.resources.cpus
     num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
     num_devices = max(1, num_local_cpus() // num_threads)
-    packs = make_packs(job, trials, num_devices, num_threads=num_threads)
+    packs = make_packs(job, own, num_devices, num_threads=num_threads)
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     table = Table(title=f"{job.name}: variants", title_justify="left", box=None, pad_edge=False)
     table.add_column("variant")
@@ -42,9 +43,10 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
         table.add_row(variant.variant_id, *(str(v) for v in variant.parameters.values()))
     console.print(table)
     _print_rest(console, len(variants), "variants")
+    of_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     console.print(
         f"\n{len(variants)} variants x {len(job.seed_list)} seeds = {len(trials)} trials of"
-        f" {_epochs(trials)} epochs; packs: {len(packs)}, signatures:"
+        f" {_epochs(trials)} epochs{of_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
     console.print(f"Engine {_ENGINES[job.training.engine]}.")

@@ -206,10 +206,20 @@ def _batches(trial: Trial, splits: Splits, *, first_epoch: int) -> tf.data.Datas
     return (
         tf.data.Dataset.from_tensor_slices(epochs)
         .flat_map(
-            lambda order: tf.data.Dataset.from_tensor_slices(order).batch(training.batch_size)
+            _as_written(
+                lambda order: tf.data.Dataset.from_tensor_slices(order).batch(training.batch_size)
+            )
         )
-        .map(lambda taken: keras.tree.map_structure(lambda array: tf.gather(array, taken), rows))
+        .map(
+            _as_written(
+                lambda taken: keras.tree.map_structure(lambda array: tf.gather(array, taken), rows)
+            )
+        )
     )
+
+
+# AutoGraph would leave the source that it writes in the temporary folder.
+_as_written = tf.autograph.experimental.do_not_convert
 
 
 def _num_rows(y: Any) -> int:

@@ -1,0 +1,216 @@
+"""Submits a job to the job server of a Ray cluster; see submit_ray.sh.
+
+The folder of the job file is sent there, without `runs/` and without what its `.rayignore` and
+`.gitignore` name; trialrun itself is the cluster's own.
+"""
+
+import logging
+import os
+import re
+import shlex
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from trialrun.cluster.preflight import TOKEN_HELP, check_token
+from trialrun.errors import ClusterError, InputError, TrialrunError
+from trialrun.interrupts import EXIT_CTRL_C, EXIT_INTERRUPTED
+
+EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_NOT_FOUND = 1, 2, 127
+TIMEOUT_S = 5.0
+POLL_S = 1.0
+PATIENCE_S = 60.0
+STAYS_HERE = ["runs/", ".venv/", "__pycache__/"]
+RUN_FOLDER = re.compile(r"^Run folder: (/.*) on \S+$", re.MULTILINE)
+EXAMPLE = "RAY_ADDRESS=http://HOST:8265"
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="[--no-wait]",
+)
+@click.option("--no-wait", is_flag=True, help="Submit, and leave it alone.")
+@click.argument("job", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("options", metavar="[TRIALRUN OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
+    """Run JOB (a YAML file; its folder is sent along) on the Ray cluster at RAY_ADDRESS.
+
+    Exits with trialrun's own status; with 75 when the job was stopped.
+    """
+    url = server_url()
+    check_server(url)
+    client = connect(url)
+    job_id = send(client, job, options)
+    say(f"Submitted {job_id} to {url}")
+    say(f"Stop it: ray job stop --address {url} {job_id}")
+    if no_wait:
+        say(f"Follow it: ray job logs --follow --address {url} {job_id}")
+        return 0
+    try:
+        info, log = follow(client, job_id)
+    except KeyboardInterrupt:
+        say(f"{job_id} goes on. Follow it: ray job logs --follow --address {url} {job_id}")
+        return EXIT_CTRL_C
+    except (RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"the job server at {url} was lost ({error}); {job_id} may go on. Ask for it:"
+            f" ray job status --address {url} {job_id}"
+        ) from error
+    return explain(info, log)
+
+
+# Before anything is sent -------------------------------------------------------------------------
+
+
+def server_url() -> str:
+    """The address of the job server, from the variables that Ray's own commands take."""
+    url = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        found = f"got {url!r}" if url else "it is not set"
+        raise InputError(f"RAY_ADDRESS must say where the job server is, {found}: {EXAMPLE}")
+    return url.rstrip("/")
+
+
+def check_server(url: str) -> None:
+    """Raises ClusterError when no job would be taken; Ray's client alone may wait for minutes."""
+    check_token()
+    try:
+        import aiohttp  # noqa: F401 - Ray's client wants it
+        import requests
+        from ray._private.authentication.http_token_authentication import (
+            get_auth_headers_if_auth_enabled,
+        )
+    except ImportError as error:
+        raise ClusterError(
+            f"{error}: this machine lacks what submits jobs; install it: pip install"
+            " 'trialrun[jobs]', or scripts/setup jobs"
+        ) from error
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    no_server = f"what answers at {url} is no job server of Ray"
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no job server answers at {url}: {error}; is the cluster's head running with one"
+            " (`ray start --head --include-dashboard=true`, and ray[default] installed), and may"
+            " this machine reach it?"
+        ) from error
+    headers = get_auth_headers_if_auth_enabled({})
+    try:
+        answer = requests.get(f"{url}/api/version", headers=headers, timeout=TIMEOUT_S)
+    except OSError as error:
+        kind = type(error).__name__
+        raise ClusterError(f"{no_server} ({kind}; its port is 8265 as a rule)") from error
+    if answer.status_code in (401, 403):
+        what = "wants a token" if answer.status_code == 401 else "refuses our token"
+        raise ClusterError(f"the job server at {url} {what}; {TOKEN_HELP}")
+    if not answer.ok or "ray_version" not in answer.text:
+        raise ClusterError(f"{no_server} (HTTP {answer.status_code}); {EXAMPLE}")
+
+
+# The job -----------------------------------------------------------------------------------------
+
+
+def connect(url: str) -> Any:
+    """Ray's client, which says only what is wrong."""
+    from ray.job_submission import JobSubmissionClient
+
+    for name in ("job.sdk", "dashboard_sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+    # It warns of every large file; we say so once, if they are too large.
+    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
+    return JobSubmissionClient(url)
+
+
+def send(client: Any, job: Path, options: tuple[str, ...]) -> str:
+    """Sends the job's folder and the command; returns Ray's id of the job."""
+    folder = job.resolve().parent
+    command = shlex.join(["trialrun", "run", job.name, *options])
+    try:
+        job_id: str = client.submit_job(
+            entrypoint=command, runtime_env={"working_dir": str(folder), "excludes": STAYS_HERE}
+        )
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        if "413" in text or "exceeds the maximum size" in text:
+            raise InputError(
+                f"{folder}: is too large to be sent; name what the job does not need in"
+                f" {folder / '.rayignore'}, and keep large data on storage that all nodes see"
+            ) from error
+        raise ClusterError(f"the job was not taken: {text.strip().splitlines()[-1]}") from error
+    return job_id
+
+
+def follow(client: Any, job_id: str) -> tuple[Any, str]:
+    """Prints what the job prints until it ends; returns what Ray says of it, and all it printed.
+
+    Asks again and again, so that a laptop may sleep meanwhile, and a network may fail for a while.
+    """
+    log = ""
+    last_heard_s = time.monotonic()
+    while True:
+        try:
+            info = client.get_job_info(job_id)  # first, so that the log of an ended job is whole
+            whole = client.get_job_logs(job_id)
+        except (RuntimeError, OSError):
+            if time.monotonic() > last_heard_s + PATIENCE_S:
+                raise
+        else:
+            last_heard_s = time.monotonic()
+            click.echo(whole[len(log) :], nl=False)
+            log = whole
+            if info.status.is_terminal():
+                return info, log
+        time.sleep(POLL_S)
+
+
+def explain(info: Any, log: str) -> int:
+    """The exit status that says how the job ended, and what to do unless all is well."""
+    code = exit_code(info)
+    folders = RUN_FOLDER.findall(log)
+    if info.status == "STOPPED":
+        say("The job was stopped.")
+    elif code == EXIT_NOT_FOUND:
+        say("The head has no `trialrun` on its PATH: install it there, and in every node's Python.")
+    elif info.status == "FAILED" and info.driver_exit_code is None:
+        say(f"Ray could not run the job: {info.message}")
+    if code not in (0, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_NOT_FOUND) and folders:
+        say(f"Go on with the same command and: --run-folder {shlex.quote(folders[-1])}")
+    return code
+
+
+def exit_code(info: Any) -> int:
+    """0, or the status of the command, as a shell gives it."""
+    if info.status == "STOPPED":
+        return EXIT_INTERRUPTED
+    code: int | None = info.driver_exit_code
+    if code is None:
+        return 0 if info.status == "SUCCEEDED" else EXIT_FAILED
+    return code if code >= 0 else 128 - code
+
+
+def say(text: str) -> None:
+    """Tells the user; standard output is for what the job prints."""
+    click.echo(text, err=True)
+
+
+def main() -> None:
+    try:
+        sys.exit(submit(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_WRONG_INPUT)
+    except TrialrunError as error:
+        say(f"Error: {error}")
+        sys.exit(EXIT_WRONG_INPUT if isinstance(error, InputError) else EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""A real Ray cluster as `ray start` makes it, with a token, a job server and perhaps more nodes.
+
+Several of them live side by side on a machine: each has ports and temporary folders of its own, and
+is ended by the ids of its processes (`ray stop` would end all others too).
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+TOKEN = "0123456789abcdef" * 4
+RAY = Path(sys.executable).with_name("ray")
+_DEADLINE_S = 90
+_STOP_S = 30
+
+
+class RayHead:
+    """A head, and as many further nodes as asked for; a context manager.
+
+    Args:
+        num_nodes: Nodes, the head included.
+        num_cpus: CPU cores of each.
+        environment: Variables of all its processes beside those of the tests.
+
+    Attributes:
+        folder: Its own, readable by its owner only; sockets lie beneath it, so its path is short.
+        address: What `--address` takes.
+        url: Of the job server.
+    """
+
+    def __init__(
+        self,
+        num_nodes: int = 1,
+        num_cpus: int = 1,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._num_nodes, self._num_cpus = num_nodes, num_cpus
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": TOKEN,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            **environment,
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            port, server, client = free_ports(3)
+            self.address, self.url = f"127.0.0.1:{port}", f"http://127.0.0.1:{server}"
+            self._start(
+                *("--head", f"--port={port}", f"--ray-client-server-port={client}"),
+                *("--include-dashboard=true", f"--dashboard-port={server}"),
+            )
+            self._wait_for(lambda: _listens(port))
+            for _ in range(self._num_nodes - 1):
+                self._start(f"--address={self.address}")
+            self._wait_for(lambda: _listens(server) and len(self._living()) == self._num_nodes)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for node in reversed(self._nodes):
+            node.send_signal(signal.SIGTERM)
+        for node in self._nodes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.wait(_STOP_S)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, *options: str) -> None:
+        """Starts a node with ports and a temporary folder of its own."""
+        agent, metrics, environments, dashboard = free_ports(4)
+        temporary = self.folder / str(len(self._nodes))
+        with (self.folder / f"{len(self._nodes)}.log").open("wb") as log:
+            node = subprocess.Popen(
+                [
+                    *(RAY, "start", "--block", f"--num-cpus={self._num_cpus}", *options),
+                    *(f"--temp-dir={temporary}", f"--object-store-memory={80 << 20}"),
+                    *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
+                    f"--runtime-env-agent-port={environments}",
+                    f"--dashboard-agent-grpc-port={dashboard}",
+                ],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._nodes.append(node)
+
+    def ask(self, path: str) -> Any:
+        """What the job server answers, with the token."""
+        request = urllib.request.Request(self.url + path)
+        request.add_header("Authorization", f"Bearer {TOKEN}")
+        with urllib.request.urlopen(request, timeout=_DEADLINE_S) as answer:
+            return json.load(answer)
+
+    def _living(self) -> list[str]:
+        nodes = self.ask("/nodes?view=summary")["data"]["summary"]
+        return [node["ip"] for node in nodes if node["raylet"].get("state") == "ALIVE"]
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _DEADLINE_S
+        while not condition():
+            logs = [(self.folder / f"{i}.log").read_text() for i in range(len(self._nodes))]
+            assert all(node.poll() is None for node in self._nodes), logs
+            assert time.monotonic() < deadline, logs
+            time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_ports(num_ports: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(num_ports)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]

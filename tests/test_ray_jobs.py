@@ -1,0 +1,328 @@
+"""`ray job submit` on a real Ray of two nodes with a token: sent, refused, stopped, resumed."""
+
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import ROOT, Command, Finished, call
+from durable_runs import JOB, PROGRAM, DurableRun
+from ray_heads import RAY, TOKEN, RayHead, free_ports
+
+import trialrun
+
+SUBMIT = str(ROOT / "scripts" / "submit_ray.py")
+_DEADLINE_S = 120
+_AT_ONCE_S = 15  # 10 s on a machine that does nothing else
+
+# What stands for `trialrun` on the cluster: itself, unless the job file says that training is to be
+# made up. Ray gives a stopped job 3 s: `steady.yaml` can end in that time, `slow.yaml` cannot.
+TRIALRUN = f"""#!/bin/sh
+case "$2" in
+  steady.yaml) export MADE_UP_SECONDS_PER_EPOCH=1 ;;
+  slow.yaml) export MADE_UP_SECONDS_PER_EPOCH=5 ;;
+esac
+case "$2" in
+  made_up.yaml | steady.yaml | slow.yaml)
+    exec {RAY.parent}/python {PROGRAM} "$HOME/driver.pid" "$@" ;;
+esac
+exec {RAY.parent}/trialrun "$@"
+"""
+
+REAL_JOB = """
+name: real
+data: {generator: "nets.py:numbers", args: {num_rows: 60}}
+model: {builder: "nets.py:build"}
+training: {epochs: 2, batch_size: 20, loss: mse, metrics: [], optimizer: sgd}
+seeds: 2
+search: {parameters: {training.learning_rate: {values: [0.1, 0.01]}}}
+resources: {max_trials_per_pack: 1}
+"""
+NETS = """
+import keras
+import numpy as np
+from widths import WIDTH
+
+
+def numbers(seed, num_rows):
+    rows = np.random.default_rng(seed).normal(size=(num_rows, 3)).astype("float32")
+    sums = rows.sum(1, keepdims=True)
+    return {"train": (rows, sums), "test": (rows[:20], sums[:20])}
+
+
+def build():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(WIDTH), keras.layers.Dense(1)])
+"""
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory):
+    """Two nodes with one core each, on whose PATH is trialrun."""
+    home = tmp_path_factory.mktemp("home")
+    program = home / "bin" / "trialrun"
+    program.parent.mkdir()
+    program.write_text(TRIALRUN)
+    program.chmod(0o755)
+    path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
+    with RayHead(2, environment={"HOME": str(home), "PATH": path}) as ray:
+        yield ray
+
+
+def submit(ray: RayHead, home: Path, *arguments: object, **environment: str) -> Command:
+    """Begins scripts/submit_ray.py, with the token unless the environment says otherwise."""
+    own = {"RAY_ADDRESS": ray.url, "RAY_AUTH_TOKEN": TOKEN} | environment
+    own = {name: value for name, value in own.items() if value}
+    return Command(home, *arguments, program=(SUBMIT,), environment=own)
+
+
+def ray_command(ray: RayHead, *arguments: object) -> Finished:
+    """Runs a command of Ray's own."""
+    done = subprocess.run(
+        [str(RAY), *map(str, arguments)],
+        env=os.environ
+        | {"RAY_ADDRESS": ray.url, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=_DEADLINE_S,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def jobs(ray: RayHead) -> list[dict]:
+    """What Ray knows of the jobs that were submitted, the last one first."""
+    known = [job for job in ray.ask("/api/jobs/") if job["type"] == "SUBMISSION"]
+    return sorted(known, key=lambda job: -job["start_time"])
+
+
+def last_job(ray: RayHead) -> dict:
+    return jobs(ray)[0]
+
+
+def run_folder(finished: Finished) -> Path:
+    """The run folder that the job's output names first."""
+    [place, *_] = re.findall(r"^Run folder: (/.*) on (\S+)$", finished.stdout, re.MULTILINE)
+    assert place[1] == os.uname().nodename
+    return Path(place[0])
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The files of results in a run folder."""
+    return {path.name: path.read_bytes() for path in (folder / "trials").iterdir()}
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """A job whose training is made up, in `job/`; runs are to go to `runs/` beside it."""
+    run = DurableRun(tmp_path / "home")
+    (run.home / "job").mkdir()
+    for name in ("made_up.yaml", "steady.yaml", "slow.yaml"):
+        (run.home / "job" / name).write_text(JOB)
+    return run
+
+
+# Sent ---------------------------------------------------------------------------------------------
+
+
+def test_a_job_with_its_own_files_is_trained_on_all_nodes_and_its_output_comes_back(ray, tmp_path):
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "real.yaml").write_text(REAL_JOB)
+    (folder / "nets.py").write_text(NETS)
+    (folder / "widths.py").write_text("WIDTH = 4\n")
+    finished = submit(ray, tmp_path / "home", folder / "real.yaml").finish()
+    assert finished.code == 0, finished
+    assert "Submitted raysubmit_" in finished.stderr
+    assert "real  4 trials: 4 completed" in finished.stdout
+    assert finished.stdout.index("Run folder: ") < finished.stdout.index("4 trials: ")
+    assert "\r" not in finished.stdout
+    assert "\x1b" not in finished.stdout
+
+    place = run_folder(finished)
+    assert place.parts[-3:-1] == ("trialrun-runs", "real")
+    assert call("show", place).stdout in finished.stdout
+    run = trialrun.open_run(place)
+    assert set(run.trials["status"]) == {"completed"}
+    assert len(run.trials) == 4
+
+    tasks = ray.ask("/api/v0/tasks?limit=1000")["data"]["result"]["result"]
+    own = [task for task in tasks if task["job_id"] == last_job(ray)["job_id"]]
+    assert len({task["node_id"] for task in own if task["name"] == "_train"}) == 2
+    assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("SUCCEEDED", 0)
+
+    # Another file beside the job: Ray unpacks the folder at another path.
+    (folder / "notes.txt").write_text("more seeds\n")
+    before = results(place)
+    more = ["--run-folder", place, "--set", "seeds=3"]
+    finished = submit(ray, tmp_path / "home", folder / "real.yaml", *more).finish()
+    assert finished.code == 0, finished
+    assert run_folder(finished) == place
+    assert before.items() <= results(place).items()
+    assert len(trialrun.open_run(place).trials) == 6
+
+
+def test_the_plain_command_does_the_same(ray, made_up):
+    runs = made_up.home / "runs"
+    options = ["--working-dir", made_up.home / "job"]
+    command = ["trialrun", "run", "made_up.yaml", "--runs-dir", runs]
+    finished = ray_command(ray, "job", "submit", *options, "--", *command)
+    assert finished.code == 0, finished
+    made_up.assert_whole()
+    assert f"Run folder: {made_up.folder} on " in finished.stdout
+    assert last_job(ray)["status"] == "SUCCEEDED"
+
+
+def test_what_the_job_does_not_need_stays_here(ray, made_up):
+    folder = made_up.home / "job"
+    (folder / "runs").mkdir()
+    for name in ("runs/old.bin", "large.bin"):
+        (folder / name).write_bytes(os.urandom(101 << 20))
+    finished = submit(ray, made_up.home, folder / "made_up.yaml").finish()
+    assert finished.code == 2
+    assert "is too large to be sent; name what the job does not need in" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+    (folder / ".rayignore").write_text("large.bin\n")
+    (folder / "for_this_test_only.py").write_text("x = 1\n")
+    runs = made_up.home / "runs"
+    finished = submit(ray, made_up.home, folder / "made_up.yaml", "--runs-dir", runs).finish()
+    assert finished.code == 0, finished
+    made_up.assert_whole()
+    [copy] = ray.folder.glob("0/session_2*/**/for_this_test_only.py")
+    names = {path.name for path in copy.parent.iterdir()}
+    jobs = {"made_up.yaml", "steady.yaml", "slow.yaml"}
+    assert names == {*jobs, ".rayignore", "for_this_test_only.py"}
+
+
+def test_runs_do_not_go_into_the_copy_of_the_files_that_ray_deletes(ray, made_up):
+    options = ["--runs-dir", "here"]
+    finished = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *options).finish()
+    assert finished.code == 2
+    assert "lies in the copy of this Ray job's files, which Ray deletes; give" in finished.stdout
+    assert list(ray.folder.glob("**/working_dir_files/*/here")) == []
+
+
+# Exit status --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "expected"),
+    [
+        ("sedes=1", 2, "unknown key 'sedes'; did you mean 'seeds'?"),
+        ("data.args.num_test_older_with=9", 1, "2 trials failed; see /"),
+    ],
+)
+def test_the_exit_status_is_that_of_trialrun(ray, made_up, option, code, expected):
+    options = ["--runs-dir", made_up.home / "runs", "--set", option]
+    finished = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *options).finish()
+    assert finished.code == code, finished
+    assert expected in finished.stdout
+    assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("FAILED", code)
+
+
+# Refused ------------------------------------------------------------------------------------------
+
+
+NO_TOKEN = "RAY_AUTH_MODE is token, but there is none"
+GIVE_TOKEN = "give this cluster's token: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, or"
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "expected"),
+    [
+        ({"RAY_AUTH_TOKEN": ""}, 1, f"wants a token; {GIVE_TOKEN}"),
+        ({"RAY_AUTH_TOKEN": "f" * 64}, 1, f"refuses our token; {GIVE_TOKEN}"),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "token"}, 1, NO_TOKEN),
+        ({"RAY_ADDRESS": "http://127.0.0.1:{free}"}, 1, "no job server answers at http://127"),
+        ({"RAY_ADDRESS": "http://{head}"}, 1, "is no job server of Ray"),
+        ({"RAY_ADDRESS": "http://127.0.0.1:{silent}"}, 1, "is no job server of Ray (ReadTimeout;"),
+        ({"RAY_ADDRESS": ""}, 2, "must say where the job server is, it is not set"),
+        ({"RAY_ADDRESS": "{head}"}, 2, "must say where the job server is, got '127.0.0.1:"),
+        ({"PYTHONPATH": "{broken}"}, 1, "lacks what submits jobs; install it: pip install"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(ray, tmp_path, environment, code, expected):
+    (tmp_path / "aiohttp.py").write_text("raise ImportError('No module named aiohttp')\n")
+    silent = socket.create_server(("127.0.0.1", 0))
+    values = {"head": ray.address, "free": free_ports(1)[0], "broken": tmp_path}
+    values["silent"] = silent.getsockname()[1]
+    environment = {name: value.format(**values) for name, value in environment.items()}
+    (tmp_path / "job.yaml").write_text(JOB)
+    before = len(jobs(ray))
+    began = time.monotonic()
+    finished = submit(ray, tmp_path / "home", tmp_path / "job.yaml", **environment).finish()
+    silent.close()
+    assert time.monotonic() - began < _AT_ONCE_S
+    assert finished.code == code
+    assert expected in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+    assert (finished.stdout, len(jobs(ray))) == ("", before)
+    assert TOKEN not in finished.stderr
+
+
+def test_the_script_sets_itself_up_and_passes_on_what_is_said(ray, tmp_path):
+    python = ROOT / ".venv" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("scripts/setup has not been run here: the script would download packages")
+    done = subprocess.run(
+        [ROOT / "scripts" / "submit_ray.sh", tmp_path / "no.yaml"],
+        capture_output=True,
+        text=True,
+        timeout=_DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no.yaml' does not exist" in done.stderr
+
+
+# Stopped ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job", ["steady.yaml", "slow.yaml"])
+def test_a_stopped_job_goes_on_where_it_was(ray, made_up, job):
+    """With `slow.yaml` the driver does not end in time, and Ray kills it."""
+    began = ["--runs-dir", made_up.home / "runs"]
+    command = submit(ray, made_up.home, made_up.home / "job" / job, *began)
+    moment = "while results are written" if job == "steady.yaml" else "while packs run"
+    command.wait_for(lambda: made_up.has_reached(moment))
+    stopped = ray_command(ray, "job", "stop", last_job(ray)["submission_id"])
+    assert stopped.code == 0, stopped
+    finished = command.finish()
+    assert finished.code == 75, finished
+    assert last_job(ray)["status"] == "STOPPED"
+    place = run_folder(finished)
+    assert place == made_up.folder.resolve()
+    assert f"Go on with the same command and: --run-folder {place}\n" in finished.stderr
+    assert not (place / "summary.json").exists()
+    before = results(place) if (place / "trials").exists() else {}
+    assert (0 < len(before) < 6) if job == "steady.yaml" else before == {}
+
+    again = ["--run-folder", place]
+    finished = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *again).finish()
+    assert finished.code == 0, finished
+    made_up.assert_whole()
+    assert before.items() <= results(place).items()
+    log = (place / "run.log").read_text()
+    assert "Traceback" not in log
+    attempts = pd.concat(map(pd.read_parquet, (place / "trials").iterdir()))["attempt"]
+    assert set(attempts) == {0}
+
+
+def test_whoever_only_watched_may_leave(ray, made_up):
+    options = ["--runs-dir", made_up.home / "runs"]
+    command = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *options)
+    command.wait_for(lambda: made_up.has_reached("while packs run"))
+    command.interrupt()
+    finished = command.finish()
+    assert finished.code == 130, finished
+    assert "goes on. Follow it: ray job logs --follow --address http" in finished.stderr
+    deadline = time.monotonic() + _DEADLINE_S
+    while last_job(ray)["status"] == "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert last_job(ray)["status"] == "SUCCEEDED"
+    made_up.assert_whole()
