@@ -13,9 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 
-# These wait longest, for a real Ray or SLURM: with several processes (scripts/test) they begin first.
-SLOWEST = ("test_slurm", "test_run", "test_ray_jobs", "test_fault_matrix", "test_doctor_command")
-SLOWEST += ("test_durability", "test_embedded_ray", "test_shards", "test_gpu_pinning")
+# These wait longest, for a real Ray or SLURM: in several processes (scripts/test) they begin first.
+SLOWEST = ("test_slurm_interrupts", "test_slurm", "test_run", "test_ray_jobs", "test_fault_matrix")
+SLOWEST += ("test_doctor_command", "test_durability", "test_embedded_ray", "test_shards")
+SLOWEST += ("test_gpu_pinning",)
 
 
 def pytest_collection_modifyitems(items):
