@@ -21,6 +21,7 @@ from typing import Self
 
 ADDRESSES = {"n1": "10.0.0.11", "n2": "10.0.0.12"}
 _SCRIPT = Path(__file__).with_name("slurm_host.sh")
+_NEW_NAMESPACES = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true")
 _PROGRAMS = ("slurmctld", "slurmd", "munged", "ip", "unshare", "nsenter", "setpriv", "pgrep")
 _START_S = 60  # deadlines: only what hangs comes near them
 _NULL_DEVICE = os.makedev(1, 3)
@@ -69,6 +70,8 @@ def why_not() -> str:
         return "only root can give hosts namespaces of their own"
     if missing := [name for name in _PROGRAMS if shutil.which(name) is None]:
         return f"not installed: {', '.join(missing)} (packages slurm-wlm, munge, iproute2)"
+    if subprocess.run(_NEW_NAMESPACES, capture_output=True, check=False).returncode:
+        return "this machine lets nobody make namespaces, as in an unprivileged container"
     return ""
 
 

@@ -5,6 +5,7 @@ runs are short and their numbers can be compared exactly. GPUs are stand-ins: SL
 them and give them out, but the CPU computes.
 """
 
+import json
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ import pandas as pd
 from commands import ROOT, Command
 from durable_runs import assert_run_is_whole
 from slurm_hosts import SlurmHosts
-from slurm_jobs import BOTH_HOSTS, needs_slurm, sets
+from slurm_jobs import BOTH_HOSTS, Job, needs_slurm, sets
 
 import trialrun
 
@@ -121,6 +122,27 @@ def test_a_driver_that_fails_fails_the_job_with_its_code(slurm_user):
     assert "2 trials failed" in failing.output()
     for job in (wrong, failing):
         assert slurm_user.hosts.job(job.id)["Restarts"] == "0"
+
+
+def test_the_doctor_looks_at_every_node_of_a_job(slurm_user):
+    """Without GPUs, of which no driver would know."""
+    home = slurm_user.home
+    doctor = f"{sys.executable} -m trialrun doctor --slurm --json --runs-dir {home}/runs"
+    files = (f"--output={home}/trialrun-%j.out", f"--error={home}/doctor.err")
+    told = slurm_user.hosts.call(
+        "sbatch", "--parsable", "--nodes=2", "--cpus-per-task=2", *files, "--wrap", doctor
+    )
+    job = Job(slurm_user.hosts, home, told.strip())
+    job.wait_until("COMPLETED")
+    report = json.loads(job.output())
+    assert [node["node"] for node in report["nodes"]] == ["n1", "n2"]
+    assert report["status"] in ("ok", "warning")
+    for node in report["nodes"]:
+        checks = {check["name"]: check for check in node["checks"]}
+        assert checks["Ray"]["status"] == "ok"
+        assert checks["compute CPU:0"]["status"] == "ok"
+        assert checks["hard links"]["status"] == "ok"
+        assert "22.05" in checks["SLURM"]["found"]
 
 
 def test_a_node_that_does_not_join_is_named_with_the_reason(slurm_user):
