@@ -70,8 +70,12 @@ def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
 def server_url() -> str:
     """The address of the job server, from the variables that Ray's own commands take."""
     url = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        is_server = False
+    if not is_server:
         found = f"got {url!r}" if url else "it is not set"
         raise InputError(f"RAY_ADDRESS must say where the job server is, {found}: {EXAMPLE}")
     return url.rstrip("/")
@@ -139,7 +143,7 @@ def send(client: Any, job: Path, options: tuple[str, ...]) -> str:
         )
     except (RuntimeError, ValueError) as error:
         text = str(error)
-        if "413" in text or "exceeds the maximum size" in text:
+        if "status code 413" in text or "exceeds the maximum size" in text:
             raise InputError(
                 f"{folder}: is too large to be sent; name what the job does not need in"
                 f" {folder / '.rayignore'}, and keep large data on storage that all nodes see"
@@ -181,7 +185,8 @@ def explain(info: Any, log: str) -> int:
         say("The head has no `trialrun` on its PATH: install it there, and in every node's Python.")
     elif info.status == "FAILED" and info.driver_exit_code is None:
         say(f"Ray could not run the job: {info.message}")
-    if code not in (0, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_NOT_FOUND) and folders:
+    is_over = code in (0, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_NOT_FOUND)
+    if folders and (not is_over or (code and info.driver_exit_code is None)):
         say(f"Go on with the same command and: --run-folder {shlex.quote(folders[-1])}")
     return code
 

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "trialrun"
 # The modules of each room, and the rooms that it may import.
 ROOMS = {
     "errors": ["errors"],
+    "host": ["host"],
     "job": ["job", "specs", "document", "references", "sources", "vocabulary"],
     "search": ["search"],
     "plan": ["plan", "packing"],
@@ -44,6 +45,7 @@ ROOMS = {
 }
 MAY_IMPORT = {
     "errors": "",
+    "host": "",
     "job": "errors",
     "search": "errors job",
     "plan": "job search",
@@ -51,13 +53,13 @@ MAY_IMPORT = {
     "datasets": "errors job",
     "models": "errors job",
     "training": "errors job plan results datasets models",
-    "cluster": "errors job plan results training",
-    "store": "errors plan results",
+    "cluster": "errors host job plan results training",
+    "store": "errors host plan results",
     "statistics": "",
     "aggregate": "errors job store statistics",
     "export": "errors job results datasets models store",
-    "report": "errors job plan datasets store statistics aggregate",
-    "doctor": "errors plan store cluster",
+    "report": "errors host job plan datasets store statistics aggregate",
+    "doctor": "errors host plan store cluster",
     "driver": "errors job plan results datasets training cluster store aggregate export report",
     "api": "errors job models store export driver",
     "cli": "errors job store export report driver doctor",

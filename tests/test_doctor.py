@@ -27,13 +27,11 @@ from trialrun.doctor.gpus import (
     visible_gpus,
 )
 from trialrun.doctor.machine import (
-    Limits,
     check_cpus,
     check_loopback,
     check_memory,
     check_shared_memory,
     check_temporary_folder,
-    read_limits,
 )
 from trialrun.doctor.ray_view import check_ports
 from trialrun.doctor.report import NodeReport, compare_nodes
@@ -41,6 +39,7 @@ from trialrun.doctor.storage import MARK, check_storage, mount_of
 from trialrun.doctor.tensorflow_view import TensorflowView, check_devices
 from trialrun.doctor.token import check_token
 from trialrun.doctor.versions import check_slurm, check_version, check_versions
+from trialrun.host import Limits, read_limits
 from trialrun.training.device_view import compute
 
 NO_LIMITS = Limits(None, None)

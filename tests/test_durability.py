@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -33,7 +34,7 @@ def nodes():
     ("trouble", "error"),
     [(KILLS_ITS_WORKER, "WorkerCrashed"), (RAISES, "ZeroDivisionError: the layer of patient 1")],
 )
-def test_a_poisonous_trial_is_reported_alone_and_its_neighbours_complete(
+def test_a_poisonous_trial_is_reported_alone_and_its_neighbors_complete(
     tmp_path, nodes, trouble, error
 ):
     nodes.make_whole()
@@ -236,3 +237,21 @@ def test_a_best_trial_that_is_trained_again_may_lose_to_another_that_is_too(tmp_
     assert len(trials) == 12
     again = trials[trials["pack_id"] > "p005"]
     assert {("v00", 5), ("v01", 5)} <= set(zip(again["variant_id"], again["seed"], strict=True))
+
+
+def test_halves_of_a_pack_are_gone_on_with_after_an_interrupt(tmp_path, nodes):
+    nodes.make_whole()
+    job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")
+    run = DurableRun(tmp_path / "home", job.replace("epochs: 5", "epochs: 9"))
+    environment = {"MADE_UP_SECONDS_PER_EPOCH": "2", "MADE_UP_WORTH_SPLITTING_S": "1"}
+    command = run.begin(nodes.address, **environment)
+    command.wait_for(lambda: any((run.home / "runs").glob("*/*/checkpoints/p000a*")))
+    command.terminate()
+    assert command.finish().code == 75
+    finished = run.resume(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.1").finish()
+    assert finished.code == 0, finished
+    trials = open_run(run.folder).trials
+    assert len(trials) == 12
+    assert set(trials["epochs"]) == {9}
+    losses = 1 / (1 + trials["seed"]) + trials["param.training.learning_rate"] + 9 / 1000
+    np.testing.assert_allclose(trials["val_loss"], losses, rtol=1e-12)

@@ -124,6 +124,19 @@ def test_its_folder_is_for_its_user_alone_and_holds_no_token(embedded):
     assert not (embedded.home / ".ray" / "auth_token").exists()
 
 
+def test_one_process_may_run_job_after_job(tmp_path):
+    """Each with a Ray, and a token, of its own."""
+    job = tmp_path / "job.yaml"
+    job.write_text("name: again\nseeds: 1\ntraining: {epochs: 1}\n")
+    program = (
+        "import os, trialrun; before = dict(os.environ)\n"
+        f"runs = [trialrun.run({str(job)!r}, runs_dir={str(tmp_path)!r}) for _ in range(2)]\n"
+        "assert len({run.folder.path for run in runs}) == 2 and dict(os.environ) == before\n"
+    )
+    command = Command(tmp_path / "home", program=("-c", program))
+    assert command.finish().code == 0
+
+
 def test_two_runs_side_by_side_do_not_meet(tmp_path):
     runs = [DurableRun(tmp_path / name) for name in ("one", "other")]
     commands = [run.begin(MADE_UP_SECONDS_PER_EPOCH="0.3") for run in runs]

@@ -43,7 +43,7 @@ def play(task, fault_of: Callable, max_retries=2):
 
 @pytest.mark.parametrize("fault", ["worker", "error"])
 @pytest.mark.parametrize("poisonous", [0, 5, 12])
-def test_a_poisonous_trial_is_found_alone_and_its_neighbours_complete(fault, poisonous):
+def test_a_poisonous_trial_is_found_alone_and_its_neighbors_complete(fault, poisonous):
     completed, failed, tries = play(
         task_of(13), lambda task: fault if poisonous in seeds(task) else None
     )

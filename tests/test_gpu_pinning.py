@@ -5,9 +5,11 @@ GPU here, so what TensorFlow does with it is tested against stand-ins in `test_d
 """
 
 import itertools
+from pathlib import Path
 from unittest import mock
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from durable_runs import JOB, DurableRun
 from ray.cluster_utils import Cluster
@@ -29,8 +31,8 @@ def rows_of(run):
 
 
 def test_a_pack_sees_one_gpu_and_a_process_never_another(tmp_path, gpu_node):
-    run = DurableRun(tmp_path / "home", JOB.replace("epochs: 5", "epochs: 2"))
-    finished = run.begin(gpu_node).finish()
+    run = DurableRun(tmp_path / "home")
+    finished = run.begin(gpu_node, MADE_UP_SECONDS_PER_EPOCH="0.5").finish()
     assert finished.code == 0, finished
     rows = rows_of(run)
     assert set(rows["device"]) == {"0", "1"}
@@ -45,6 +47,18 @@ def test_processes_are_used_again_until_the_last_packs(tmp_path, gpu_node):
     rows = rows_of(run)
     assert rows["pack_id"].nunique() == 12
     assert rows["node"].nunique() <= 6
+
+
+def test_a_process_leaves_when_no_pack_is_left_for_it(tmp_path, gpu_node):
+    """While the last of three packs is trained, one of two processes has nothing to do."""
+    run = DurableRun(tmp_path / "home", JOB.replace("pack: 2", "pack: 4"))
+    command = run.begin(gpu_node, MADE_UP_SECONDS_PER_EPOCH="1.5")
+    command.wait_for(lambda: len(list((run.home / "runs").glob("*/*/trials/part-*"))) == 2)
+    ended = pq.read_table(run.folder / "trials" / "part-p001.parquet")
+    idle = Path("/proc", ended["node"][0].as_py())
+    command.wait_for(lambda: not idle.exists())
+    assert not (run.folder / "trials" / "part-p002.parquet").exists()
+    assert command.finish().code == 0
 
 
 def test_a_task_that_asks_for_no_gpu_sees_none(tmp_path, gpu_node):

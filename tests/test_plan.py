@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from trialrun.job import JobSpec, load_job
-from trialrun.packing import num_local_cpus
 from trialrun.plan import pack_trials, plan_trials, plan_variants, signature_of
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -230,14 +228,3 @@ def test_loading_and_planning_a_job_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"tensorflow", "keras", "ray", "sklearn", "pandas", "matplotlib", "scipy", "pyarrow"}
     assert heavy.isdisjoint(done.stdout.split())
-
-
-@pytest.mark.parametrize(
-    ("quota", "expected"),
-    [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None)],
-)
-def test_the_quota_of_a_container_counts(tmp_path, quota, expected):
-    (tmp_path / "cpu.max").write_text(quota)
-    all_cpus = len(os.sched_getaffinity(0))
-    assert num_local_cpus(tmp_path / "cpu.max") == (expected or all_cpus)
-    assert num_local_cpus(tmp_path / "absent") == all_cpus

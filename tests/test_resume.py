@@ -150,7 +150,7 @@ def test_a_half_goes_on_from_its_own_checkpoint(job_file):
     packs, _ = packs_with_checkpoints([whole, half], trials[1:4])
     assert [(pack.pack_id, pack.trials) for pack in packs] == [
         ("p001b", trials[2:4]),
-        ("p001", trials[1:2]),
+        ("p001r", trials[1:2]),
     ]
 
 

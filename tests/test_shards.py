@@ -3,13 +3,17 @@
 import itertools
 import json
 
+import pyarrow.parquet as pq
 import pytest
-from commands import call
+from commands import ROOT, call
 from durable_runs import JOB, DurableRun
+from made_up_driver import RAISES
 from ray_nodes import RayNodes
 
-from trialrun.job import load_job
+from trialrun import open_run
+from trialrun.job import dump_job, load_job
 from trialrun.plan import plan_trials, shard_trials, signature_of
+from trialrun.store import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def test_many_signatures_are_not_spread_over_all_shards(tmp_path):
     assert sum(map(len, programs)) == 17
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", "1/0", "²/3"])
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", "1/0", "²/3", ""])
 def test_a_shard_that_is_none_is_refused(shard):
     finished = call("run", "jobs/medical_trial.yaml", "--shard", shard)
     assert finished.code == 2
@@ -84,6 +88,15 @@ def test_a_run_folder_with_other_files_is_refused(tmp_path):
     )
 
 
+def test_a_folder_with_a_job_file_of_the_users_own_is_refused(tmp_path):
+    text = (ROOT / "jobs" / "medical_trial.yaml").read_text()
+    (tmp_path / "job.yaml").write_text(text)
+    finished = call("run", tmp_path / "job.yaml", "--run-folder", tmp_path)
+    assert finished.code == 2
+    assert "its job.yaml is not that of a run; give another folder" in finished.stderr
+    assert (tmp_path / "job.yaml").read_text() == text
+
+
 def test_runs_of_shards_become_the_run_of_the_whole_job(tmp_path, nodes):
     shards = [DurableRun(tmp_path / f"shard{number}") for number in (1, 2)]
     first, second = shards
@@ -106,12 +119,59 @@ def test_runs_of_shards_become_the_run_of_the_whole_job(tmp_path, nodes):
     assert finished.code == 0, finished
     merged.assert_whole()
     assert "shard: null" in (folder / "job.yaml").read_text()
+    assert json.loads((folder / "environment.json").read_text())["ray"]["merged"] == [
+        str(first.folder),
+        str(second.folder),
+    ]
 
     parts = sorted((folder / "trials").iterdir())
     finished = merged.merge(first.folder, second.folder, folder=folder).finish()
     assert finished.code == 0, finished
     assert sorted((folder / "trials").iterdir()) == parts
     merged.assert_whole()
+
+
+def test_failed_trials_are_merged_once_and_trained_when_the_merged_run_is_extended(tmp_path, nodes):
+    """Seed 1 of both variants raises, until its code is mended."""
+    job = JOB + f"data: {{args: {{num_test_older_with: {RAISES}}}}}\n"
+    shard = DurableRun(tmp_path / "shard", job)
+    assert shard.begin(nodes.address, options=("--shard", "1/1")).finish().code == 1
+    merged = DurableRun(tmp_path / "merged")
+    folder = merged.home / "runs" / "durable" / "run"
+    for runs in ((shard.folder,), (shard.folder, shard.folder)):
+        finished = merged.merge(*runs, folder=folder).finish()
+        assert finished.code == 1, finished
+        trials = open_run(folder).trials
+        assert sorted(trials["status"]) == ["completed"] * 10 + ["failed"] * 2
+        parts = [pq.read_table(part).num_rows for part in (folder / "trials").iterdir()]
+        assert sum(parts) == sum(
+            pq.read_table(part).num_rows for part in (shard.folder / "trials").iterdir()
+        )
+    more = ("--run-folder", folder, "--set", "seeds=7")
+    (merged.home / "job.yaml").write_text(job)
+    assert merged.begin(nodes.address, options=more).finish().code == 1
+    trials = open_run(folder).trials
+    assert sorted(trials["status"]) == ["completed"] * 12 + ["failed"] * 2
+
+
+def test_a_merge_into_one_of_the_runs_is_refused(tmp_path):
+    shard = tmp_path / "shard"
+    loaded = load_job("jobs/medical_trial.yaml")
+    RunFolder.at(shard).write_job(dump_job(loaded.spec))
+    finished = call("merge", shard, "--run-folder", shard)
+    assert finished.code == 2
+    assert "is one of the runs to be merged; give another folder" in finished.stderr
+
+
+def test_runs_whose_variants_have_other_names_are_not_merged(tmp_path, nodes):
+    """The same trials, but what is v00 in one run is v01 in the other."""
+    one = DurableRun(tmp_path / "one")
+    other = DurableRun(tmp_path / "other", JOB.replace("[0.1, 0.2]", "[0.2, 0.1]"))
+    for run in (one, other):
+        assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    finished = one.merge(one.folder, other.folder, folder=tmp_path / "merged").finish()
+    assert finished.code == 2
+    assert f"{other.folder}: holds trials of another job than {one.folder}" in finished.stderr
 
 
 def test_a_shard_that_was_interrupted_is_named_and_merged_when_it_is_finished(tmp_path, nodes):

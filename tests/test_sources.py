@@ -76,7 +76,7 @@ def test_a_missing_source_is_wrong_input(tmp_path):
         source_digest(f"{tmp_path}/nets.py:build")
 
 
-# Travelling ---------------------------------------------------------------------------------------
+# Traveling ---------------------------------------------------------------------------------------
 
 ON_ANOTHER_MACHINE = """
 import pickle, sys

@@ -112,6 +112,8 @@ def run(
     from trialrun.progress import ProgressLine
 
     if resume is not None:
+        if run_folder is not None:
+            raise InputError("resume and run_folder name the same thing; give one")
         run_folder = RunFolder.open(resume).path
     outcome = run_job(
         load_job(job, overrides or {}),

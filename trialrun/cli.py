@@ -59,7 +59,8 @@ _run_folder_option = click.option(
     "--run-folder",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="The folder of the run: made if absent, gone on with if it holds a run.",
+    help="The folder of the run itself, wherever it is: made if absent, gone on with if it holds a"
+    " run.",
 )
 
 
@@ -111,7 +112,9 @@ def resume(run_folder: Path, address: str | None) -> None:
 
 
 @cli.command()
-@click.argument("run_folders", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1)
+@click.argument(
+    "run_folders", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True
+)
 @_runs_dir_option
 @_run_folder_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
@@ -121,8 +124,6 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
     from trialrun.progress import ProgressLine
     from trialrun.store import RunFolder
 
-    if not run_folders:
-        raise click.UsageError("give the run folders of the shards")
     sources = [RunFolder.open(path) for path in run_folders]
     outcome = merge_runs(
         load_job(sources[0].job_file, ["resources.shard=null"]),
@@ -187,7 +188,7 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None) -> None:
 
 
 def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...]:
-    return overrides if shard is None else (*overrides, f"resources.shard={shard}")
+    return overrides if shard is None else (*overrides, f"resources.shard={json.dumps(shard)}")
 
 
 @cli.command()
@@ -239,13 +240,7 @@ def predict(run_folder: Path, input_file: Path) -> None:
 @_address_option
 @click.option("--slurm", is_flag=True, help="Look at every node of the SLURM job this is run in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-@click.option(
-    "--runs-dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where run folders would be made.",
-)
+@_runs_dir_option
 def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> int:
     """Look at devices, versions, Ray, SLURM and disks: what works, what not, and what to do.
 

@@ -22,6 +22,7 @@ from trialrun.aggregate import (
     variant_rows,
 )
 from trialrun.datasets import check_data
+from trialrun.environment import write_environment
 from trialrun.errors import ClusterLost, ExportError, FileError, InputError
 from trialrun.export import ExportProcess
 from trialrun.files import write_json
@@ -126,12 +127,19 @@ def merge_runs(
         InputError: A run is of another job, or trials are missing; says which.
         ExportError: The saved best model is not the trained one.
     """
+    if run_folder is not None and run_folder.resolve() in {s.path.resolve() for s in sources}:
+        raise InputError(f"{run_folder}: is one of the runs to be merged; give another folder")
     trials = plan_trials(loaded.spec)
     check_shards(sources, loaded, trials)
     with _at_work(loaded, trials, runs_dir, run_folder, progress) as work:
         _begin(work)
-        for source in sources:
-            adopt_packs(work.run, source)
+        try:
+            for source in sources:
+                adopt_packs(work.run, source, work.lease.check)
+        except KeyboardInterrupt:
+            progress.warn(f"{work.run.path} holds a part of them; give the same command again")
+            raise
+        write_environment(work.run, loaded, {"merged": [s.path for s in sources]}, command)
         return _complete(work, (), None, command)
 
 
@@ -157,6 +165,8 @@ def _at_work(
     run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
     if not run.job_file.exists():
         run.write_job(dump_job(job))
+    elif not run.lease_dir.exists() and run.job_file.read_text() != dump_job(job):
+        raise InputError(f"{run.path}: its job.yaml is not that of a run; give another folder")
     interrupts = Interrupts(lambda: progress.say(f"stopping, within {job.resources.grace_s:g} s"))
     with (
         _logging_to(run.log_file),

@@ -91,10 +91,12 @@ class KeptArrays:
         what a resumed run makes of it (`p003r`).
         """
         pack_id = pack.pack_id
-        while pack_id.startswith("p"):
+        while pack_id:
             path = self.checkpoints_dir / f"{pack_id}.npz"
             if path.exists():
                 return _read_checkpoint(path).of_trials([trial.trial_id for trial in pack.trials])
+            if pack_id[-1].isdecimal():  # p100 is no part of p1000
+                break
             pack_id = pack_id[:-1]
         return None
 

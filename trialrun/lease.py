@@ -18,6 +18,7 @@ from typing import Any
 
 from trialrun.errors import InputError, RunLost, TrialrunError
 from trialrun.files import write_json
+from trialrun.host import machine_id, process_started
 
 _HEARTBEAT_S = 5.0
 _SILENCE_S = 4 * _HEARTBEAT_S
@@ -120,8 +121,8 @@ def _await_end_of(holder: Path, say: Any) -> None:
     seen = _read(holder)
     if seen.get("released"):
         return
-    if seen.get("machine") == _machine():
-        if _process_started(seen.get("pid")) != seen.get("started"):
+    if seen.get("machine") == machine_id():
+        if process_started(seen.get("pid")) != seen.get("started"):
             return
         raise InputError(
             f"{holder.parent.parent}: a driver is at work on this run ({_describe(seen)})"
@@ -161,22 +162,7 @@ def _who() -> dict[str, Any]:
     pid = os.getpid()
     return {
         "host": os.uname().nodename,
-        "machine": _machine(),
+        "machine": machine_id(),
         "pid": pid,
-        "started": _process_started(pid),
+        "started": process_started(pid),
     }
-
-
-def _machine() -> str:
-    """What tells this boot of this machine, and this container on it, from any other."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    with suppress(OSError):
-        return f"{boot.read_text().strip()} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
-    return os.uname().nodename
-
-
-def _process_started(pid: Any) -> str | None:
-    """When a process began, in ticks since boot; None if there is none (a number may be reused)."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return None

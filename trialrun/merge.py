@@ -1,7 +1,7 @@
 """The runs of a job's shards become one run: what must be there, and the packs taken over."""
 
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from trialrun.errors import InputError
@@ -20,16 +20,16 @@ def check_shards(sources: Sequence[RunFolder], loaded: LoadedJob, trials: Sequen
     Raises:
         InputError: What is wrong with which run, and what to do.
     """
-    planned = {trial.trial_id for trial in trials}
+    planned = {trial.trial_id: trial.variant.variant_id for trial in trials}
     recorded: set[str] = set()
     for source in sources:
-        own = set(source.read_trials("identity")["trial_id"])
-        if own - planned:
+        rows = source.read_trials("identity")
+        if (rows["trial_id"].map(planned) != rows["variant_id"]).any():
             what = f"{source.path}: holds trials of another job than {loaded.path}"
             lines = [f"  {line}" for line in differences(source, loaded)]
             raise InputError("\n".join([what, *lines]))
-        recorded |= own
-    if absent := planned - recorded:
+        recorded |= set(rows["trial_id"])
+    if absent := planned.keys() - recorded:
         count = f"{len(absent)} of {len(planned)} trials"
         lines = [f"  {line}" for line in _who_lacks(sources, trials, absent)]
         raise InputError("\n".join([f"{count} are in none of these runs:", *lines]))
@@ -50,20 +50,27 @@ def _who_lacks(
         yield f"{len(unclaimed)} belong to shards whose runs were not given"
 
 
-def adopt_packs(run: RunFolder, source: RunFolder) -> None:
+def adopt_packs(run: RunFolder, source: RunFolder, check: Callable[[], None]) -> None:
     """Copies the packs of a run into another of the same job, unless it holds their trials.
 
     Packs are numbered anew, because shards number theirs alike.
+
+    Args:
+        run: Where they come.
+        source: Where they are.
+        check: Called before each is written; raises when the run is somebody else's now.
     """
     import pyarrow as pa
 
     rows = run.read_trials("identity")
-    held = set(rows.loc[rows["status"] != "failed", "trial_id"])
+    held = set(zip(rows["trial_id"], rows["status"] == "failed", strict=True))
+    trained = {trial_id for trial_id, is_failed in held if not is_failed}
     first = run.next_pack_number()
     numbers: dict[str, int] = {}
     for part in list_parts(source.trials_dir):
         table, about = read_part(part), read_about(part)
-        if held.issuperset(table["trial_id"].to_pylist()):
+        pairs = zip(table["trial_id"].to_pylist(), table["status"].to_pylist(), strict=True)
+        if all(trial in trained or (trial, status == "failed") in held for trial, status in pairs):
             continue
         old, letters = _split_pack_id(about["pack_id"])
         pack_id = f"p{numbers.setdefault(old, first + len(numbers)):03d}{letters}"
@@ -74,6 +81,7 @@ def adopt_packs(run: RunFolder, source: RunFolder) -> None:
             _copy(states, run.kept.states_dir / f"{name}.npz")
         place = table.column_names.index("pack_id")
         table = table.set_column(place, "pack_id", pa.array([pack_id] * table.num_rows))
+        check()
         write_part(run.trials_dir / f"{name}.parquet", table, about | {"pack_id": pack_id})
 
 

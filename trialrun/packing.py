@@ -1,9 +1,6 @@
 """How trials are packed for the devices there are: the measured rules behind `auto`."""
 
-import contextlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from trialrun.job import JobSpec
 from trialrun.plan import Pack, Trial, pack_trials
@@ -50,18 +47,3 @@ def choose_cpus_per_pack(num_cpus: int) -> int:
     1,000 trials (200 seeds x 5 learning rates) 24.8 s and 27.8 s.
     """
     return max(1, min(num_cpus, _MAX_THREADS_PER_WORKER))
-
-
-def num_local_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPU cores that this process may use, by its affinity and by its container's quota.
-
-    Ray itself ignores affinity.
-
-    Args:
-        quota_file: Microseconds of CPU time per period, and the period: `200000 100000`, or `max`.
-    """
-    num_cpus = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):  # no container, no quota
-        quota, period = map(int, quota_file.read_text().split())
-        num_cpus = min(num_cpus, max(1, quota // period))
-    return num_cpus

@@ -72,6 +72,8 @@ class ProgressLine:
 
     def advance(self, progress: Progress) -> None:
         """A pack gave a sign of life."""
+        for whole in [one for one in self._epochs_of_pack if _is_part(progress.pack_id, one)]:
+            del self._epochs_of_pack[whole]  # it was halved
         self._epochs_of_pack[progress.pack_id] = progress.epochs_done
         if progress.best is not None:
             pick = max if self._select.goal == "maximize" else min
@@ -95,6 +97,11 @@ class ProgressLine:
             completed=int(share * self._num_trials),
             rate=f"{rate:.1f} trials/s  {_minutes(left_s)} left{best}",
         )
+
+
+def _is_part(pack_id: str, whole: str) -> bool:
+    """Whether a pack, `p003ab`, comes of another one, `p003` or `p003a`."""
+    return pack_id.startswith(whole) and pack_id.removeprefix(whole).isalpha()
 
 
 def _minutes(seconds: float) -> str:

@@ -150,7 +150,7 @@ def _load_module(reference: Reference) -> ModuleType:
 
 
 def _load_file(reference: Reference, folder: Path) -> ModuleType:
-    """The file as a module, executed once per content, able to import its neighbours."""
+    """The file as a module, executed once per content, able to import its neighbors."""
     path = _existing_file(reference, folder)
     # Content in the name: an edited file is a new module, an unchanged one is never executed
     # twice (Keras would register its layers twice). In sys.modules, so that pickle finds it.

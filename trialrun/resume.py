@@ -96,16 +96,17 @@ def packs_with_checkpoints(
         checkpoints: Those in a run folder.
         missing: The trials to train.
         recorded: Names of packs whose results are in the run folder. Where a part of `p003` is
-            among them, what goes on is named `p003r`: its files, and those of its halves, must not
-            replace theirs.
+            among them, or goes on as a pack of its own, the rest is named `p003r`: its files, and
+            those of its halves, must not replace theirs.
     """
     left = {trial.trial_id: trial for trial in missing}
-    packs = []
+    packs, taken = [], set(recorded)
     for checkpoint in sorted(checkpoints, key=lambda one: -len(one.pack_id)):
         trials = [left.pop(trial_id) for trial_id in checkpoint.trial_ids if trial_id in left]
         if trials:
             signature = signature_of(trials[0].variant)
-            name = _unused_name(checkpoint.pack_id, recorded)
+            name = _unused_name(checkpoint.pack_id, taken)
+            taken.add(name)
             packs.append(Pack(name, signature, tuple(trials)))
     return packs, list(left.values())
 

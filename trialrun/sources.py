@@ -33,7 +33,7 @@ def source_digest(text: str) -> str:
     if path is None or path.is_relative_to(_OWN_FOLDER):
         return ""
     digest = hashlib.sha256()
-    for file in _with_neighbours(path):
+    for file in _with_neighbors(path):
         content = file.read_bytes().replace(b"\r\n", b"\n")
         digest.update(f"{file.name}\0{len(content)}\0".encode())
         digest.update(content)
@@ -41,13 +41,13 @@ def source_digest(text: str) -> str:
 
 
 def collect_files(references: Iterable[str]) -> dict[str, bytes]:
-    """Path -> content of the Python files behind references to files, their neighbours included."""
+    """Path -> content of the Python files behind references to files, their neighbors included."""
     files: dict[str, bytes] = {}
     for text in references:
         reference = parse_reference(text)
         path = find_source(reference, Path()) if reference.is_file else None
         if path is not None:
-            files |= {str(file): file.read_bytes() for file in _with_neighbours(path)}
+            files |= {str(file): file.read_bytes() for file in _with_neighbors(path)}
     return files
 
 
@@ -86,17 +86,17 @@ def _write_copies(folder: Path, contents: tuple[tuple[str, bytes], ...]) -> Path
     return copies
 
 
-def _with_neighbours(path: Path) -> list[Path]:
+def _with_neighbors(path: Path) -> list[Path]:
     """The file, and the Python files in its folder that it imports; the file first."""
     found, waiting = {path}, [path]
     while waiting:
         file = waiting.pop()
         stat = file.stat()
         for name in _imported_names(file, stat.st_mtime_ns, stat.st_size):
-            neighbour = path.parent / f"{name}.py"
-            if neighbour not in found and neighbour.is_file():
-                found.add(neighbour)
-                waiting.append(neighbour)
+            neighbor = path.parent / f"{name}.py"
+            if neighbor not in found and neighbor.is_file():
+                found.add(neighbor)
+                waiting.append(neighbor)
     return [path, *sorted(found - {path})]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trialrun.environment import write_environment
-from trialrun.errors import InputError
+from trialrun.errors import InputError, TrialrunError
 from trialrun.interrupts import EXIT_INTERRUPTED, Interrupts, kill_descendants
 from trialrun.job import LoadedJob
 from trialrun.lease import Lease
@@ -124,6 +124,7 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
         )
     )
     wrong_input: dict[str, None] = {}
+    num_results = 0
     work.progress.start(missing, job.select)
     with work.interrupts.gracefully():
         for result in _run_packs(work, packs, cluster):
@@ -132,9 +133,15 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
             run.write_pack(result, kinds)
             run.kept.remove_checkpoint(result.pack_id)
             work.progress.finish(result)
+            num_results += len(result.trials)
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
             del result  # its arrays fill Ray's object store, where the next one needs room
+    if num_results != len(missing):
+        raise TrialrunError(
+            f"{num_results} of {len(missing)} trials gave a result; go on with: trialrun resume"
+            f" {run.path}"
+        )
     if wrong_input and (run.read_trials("identity")["status"] == "failed").all():
         # Nothing could be trained: the job is wrong, not the run.
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))

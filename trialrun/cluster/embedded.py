@@ -6,6 +6,7 @@ whatever ends the driver.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import secrets
@@ -18,9 +19,10 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub lacks it
 
 from trialrun.cluster import guardian
-from trialrun.packing import num_local_cpus
+from trialrun.host import machine_id, num_local_cpus
 
 _TEMPORARY_PREFIX = "trialrun-"
 _MAX_PARENT_LENGTH = 8
@@ -70,12 +72,14 @@ def _environment(folder: Path) -> Iterator[None]:
     # A new local cluster turns token authentication on unless this variable says otherwise. The
     # token is given by environment, so that Ray does not write it to a file that all can read.
     os.environ.pop("RAY_AUTH_MODE", None)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    AuthenticationTokenLoader.instance().reset_cache()  # Ray reads it once per process
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager
@@ -99,12 +103,12 @@ def _temporary_folder() -> Iterator[Path]:
     Folders whose guardian was killed too are removed by whoever comes next.
     """
     parent = _temporary_parent()
-    for left_over in parent.glob(f"{_TEMPORARY_PREFIX}*-{_pid_namespace()}-*"):
+    for left_over in parent.glob(f"{_TEMPORARY_PREFIX}*-{_machine_tag()}-*"):
         pid = left_over.name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):  # another user's, or another is removing it
             if left_over.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
                 shutil.rmtree(left_over)
-    prefix = f"{_TEMPORARY_PREFIX}{os.getpid()}-{_pid_namespace()}-"
+    prefix = f"{_TEMPORARY_PREFIX}{os.getpid()}-{_machine_tag()}-"
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # 0700
     with subprocess.Popen(
         [sys.executable, "-I", "-S", guardian.__file__, folder],
@@ -125,6 +129,6 @@ def _temporary_parent() -> Path:
     return parent if len(str(parent)) <= _MAX_PARENT_LENGTH else Path("/tmp")
 
 
-def _pid_namespace() -> str:
-    """Tells containers apart that share a folder but count their processes separately."""
-    return f"{os.stat('/proc/self/ns/pid').st_ino % 0x10000:04x}"  # noqa: PTH116 - no link target
+def _machine_tag() -> str:
+    """Tells machines, and containers on them, apart that share a folder but not their processes."""
+    return hashlib.sha256(machine_id().encode()).hexdigest()[:6]

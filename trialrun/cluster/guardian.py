@@ -5,7 +5,8 @@ machine, and nobody would remove their folder. Run as a script, with nothing but
 modules: it is there before anything else is.
 
     python guardian.py FOLDER     once standard input ends, kills the processes that have a file in
-                                  FOLDER open, as all of Ray's have their logs; removes FOLDER
+                                  FOLDER open for writing, as all of Ray's have their logs, and
+                                  whoever inherited one; removes FOLDER
 
 Marks in the environment would not do: Ray's agents overwrite theirs when they set their titles.
 """
@@ -23,7 +24,7 @@ _PAUSE_S = 0.05
 
 def main() -> None:
     """Leaves the driver's family, waits for its end, and cleans up."""
-    folder, driver = sys.argv[1], os.getppid()
+    folder, driver = os.path.realpath(sys.argv[1]), os.getppid()
     if os.fork():  # an orphan is no descendant: who ends all descendants spares it
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -41,9 +42,16 @@ def _processes_of(folder: str) -> set[int]:
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):  # closed meanwhile, or of another user
-            if str(link.readlink()).startswith(f"{folder}/"):
+            if str(link.readlink()).startswith(f"{folder}/") and _is_written(link):
                 found.add(int(link.parts[2]))
     return found
+
+
+def _is_written(link: Path) -> bool:
+    """Whether an open file can be written to; somebody may be reading a log of Ray's."""
+    about = (link.parent.parent / "fdinfo" / link.name).read_text()
+    flags = next(line.split()[1] for line in about.splitlines() if line.startswith("flags:"))
+    return int(flags, 8) & (os.O_WRONLY | os.O_RDWR) != 0
 
 
 if __name__ == "__main__":

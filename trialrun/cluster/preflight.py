@@ -47,7 +47,8 @@ def check_token() -> None:
     """Raises ClusterError when there is to be a token but there is none."""
     if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")  # taken by Ray as it is
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
     try:
         reason = "" if path.read_bytes().strip() else "it is empty"
     except OSError as error:

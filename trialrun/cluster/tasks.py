@@ -215,7 +215,8 @@ class _Run:
 
     def _split_straggler(self) -> None:
         """Asks the pack that takes longest to stop and be halved, when devices are idle."""
-        if self._waiting or time.monotonic() < self._next_split_s:
+        is_queue = self._waiting or not all(one.node_id for one in self._running.values())
+        if is_queue or time.monotonic() < self._next_split_s:
             return
         self._next_split_s = time.monotonic() + _COUNT_S
         running = [one for one in self._running.values() if len(one.task.pack.trials) > 1]

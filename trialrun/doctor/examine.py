@@ -18,7 +18,6 @@ from trialrun.doctor.machine import (
     check_memory,
     check_shared_memory,
     check_temporary_folder,
-    read_limits,
 )
 from trialrun.doctor.ray_view import check_embedded_ray, describe_hardware, look_at_cluster
 from trialrun.doctor.report import NodeReport, Report, compare_nodes
@@ -28,6 +27,7 @@ from trialrun.doctor.storage import check_storage
 from trialrun.doctor.tensorflow_view import TensorflowView
 from trialrun.doctor.token import check_token
 from trialrun.doctor.versions import check_slurm, check_versions, versions_here
+from trialrun.host import read_limits
 
 EXIT_PROBLEM = 1
 

@@ -3,12 +3,11 @@
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from trialrun.doctor.check import Check, bytes_text, ok, problem, warning
-from trialrun.packing import num_local_cpus
+from trialrun.host import Limits, num_local_cpus
 
 # What a run of the reference job needs at its peak.
 _ENOUGH_MEMORY_BYTES = 2 << 30
@@ -18,54 +17,6 @@ _OBJECT_STORE_PART = 0.3
 _MAX_SOCKET_PATH = 107
 _LONGEST_SOCKET = "session_2026-12-31_23-59-59_123456_4194304/sockets/plasma_store"
 _OWN_RAY = "start Ray with the limits yourself, as scripts/slurm/trialrun.sbatch does"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What control groups allow this process; None where they set no limit.
-
-    Attributes:
-        cpus: CPU cores, as a quota of time.
-        memory_bytes: Memory, before the kernel kills.
-    """
-
-    cpus: float | None
-    memory_bytes: int | None
-
-
-def read_limits(root: Path = Path("/")) -> Limits:
-    """The tightest limit of this process's control group and those above it, version 1 or 2.
-
-    Args:
-        root: Where `proc` and `sys` lie.
-    """
-    cpus, memory = [], []
-    for folder in _control_groups(root):
-        if words := _words(folder / "cpu.max"):
-            cpus += [float(words[0]) / float(words[1])] if words[0] != "max" else []
-        if (quota := _words(folder / "cpu.cfs_quota_us")) and int(quota[0]) > 0:
-            cpus.append(int(quota[0]) / int(_words(folder / "cpu.cfs_period_us")[0]))
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            if (words := _words(folder / name)) and words[0] != "max":
-                memory.append(int(words[0]))
-    return Limits(min(cpus, default=None), min(memory, default=None))
-
-
-def _control_groups(root: Path) -> Iterator[Path]:
-    """Its folders, version 1 and 2. Inside a container a path may be missing; its root is not."""
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "cpu", "memory", "cpu,cpuacct"):
-            mount = root / "sys/fs/cgroup" / controllers
-            group = mount / path.lstrip("/")
-            yield from (one for one in (group, *group.parents) if one.is_relative_to(mount))
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text().split()
-    except OSError:
-        return []
 
 
 def check_cpus(
@@ -138,8 +89,8 @@ def _memory_that_ray_sees(total: int) -> int:
     """Ray reads the limit of the outermost group only: a container's, but not a SLURM job's."""
     root = Path("/sys/fs/cgroup")
     for file in (root / "memory.max", root / "memory/memory.limit_in_bytes"):
-        if (words := _words(file)) and words[0] != "max":
-            return min(total, int(words[0]))
+        if file.exists() and (limit := file.read_text().strip()) != "max":
+            return min(total, int(limit))
     return total
 
 

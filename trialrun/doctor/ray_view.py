@@ -22,12 +22,12 @@ from trialrun.doctor.machine import (
     check_memory,
     check_shared_memory,
     check_temporary_folder,
-    read_limits,
 )
 from trialrun.doctor.report import NodeReport
 from trialrun.doctor.tensorflow_view import TensorflowView
 from trialrun.doctor.versions import check_slurm, check_versions, versions_here
 from trialrun.errors import ClusterError
+from trialrun.host import read_limits
 
 if TYPE_CHECKING:
     from trialrun.cluster.inspect import RayNode

@@ -1,4 +1,4 @@
-"""Ray's token: whether there is one, and who else can read it. It is never read here, nor shown."""
+"""Ray's token: whether there is one, and who else can read it. It is never shown."""
 
 import os
 import stat
@@ -46,7 +46,7 @@ def _check_file(file: Path, where: str) -> Check:
         return problem(_NAME, f"{where}: {file} is not a file", _MAKE)
     if not os.access(file, os.R_OK):
         return problem(_NAME, f"{where}: {file} may not be read by you", _MAKE)
-    if status.st_size == 0:
+    if not file.read_bytes().strip():
         return problem(_NAME, f"{where}: {file} is empty", _MAKE)
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:

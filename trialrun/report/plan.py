@@ -8,8 +8,9 @@ from rich.table import Table
 
 from trialrun.arrays import Array, leaves
 from trialrun.datasets import check_data
+from trialrun.host import num_local_cpus
 from trialrun.job import LoadedJob
-from trialrun.packing import choose_cpus_per_pack, make_packs, num_local_cpus
+from trialrun.packing import choose_cpus_per_pack, make_packs
 from trialrun.plan import Pack, Trial, plan_trials, shard_trials
 
 _MAX_ROWS = 20

@@ -1,0 +1,85 @@
+"""This machine as its processes see it: what they may use, and what tells it from another."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def num_local_cpus(root: Path = Path("/")) -> int:
+    """CPU cores that this process may use, by its affinity and its control groups.
+
+    Ray itself ignores affinity.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+    """
+    quota = read_limits(root).cpus
+    num_cpus = len(os.sched_getaffinity(0))
+    return num_cpus if quota is None else max(1, min(num_cpus, math.floor(quota)))
+
+
+def machine_id() -> str:
+    """What tells this boot of this machine, and this container on it, from any other."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    with suppress(OSError):
+        return f"{boot.read_text().strip()} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
+    return os.uname().nodename
+
+
+def process_started(pid: Any) -> str | None:
+    """When a process began, in ticks since boot; None if there is none (a number may be reused)."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What control groups allow this process; None where they set no limit.
+
+    Attributes:
+        cpus: CPU cores, as a quota of time.
+        memory_bytes: Memory, before the kernel kills.
+    """
+
+    cpus: float | None
+    memory_bytes: int | None
+
+
+def read_limits(root: Path = Path("/")) -> Limits:
+    """The tightest limit of this process's control group and those above it, version 1 or 2.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+    """
+    cpus, memory = [], []
+    for folder in _control_groups(root):
+        if words := _words(folder / "cpu.max"):
+            cpus += [float(words[0]) / float(words[1])] if words[0] != "max" else []
+        if (quota := _words(folder / "cpu.cfs_quota_us")) and int(quota[0]) > 0:
+            cpus.append(int(quota[0]) / int(_words(folder / "cpu.cfs_period_us")[0]))
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            if (words := _words(folder / name)) and words[0] != "max":
+                memory.append(int(words[0]))
+    return Limits(min(cpus, default=None), min(memory, default=None))
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """Its folders, version 1 and 2. Inside a container a path may be missing; its root is not."""
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "cpu", "memory", "cpu,cpuacct"):
+            mount = root / "sys/fs/cgroup" / controllers
+            group = mount / path.lstrip("/")
+            yield from (one for one in (group, *group.parents) if one.is_relative_to(mount))
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
