@@ -484,7 +484,8 @@ def test_a_checkpoint_comes_back_for_the_whole_pack_and_for_its_halves(folder):
             for array, other in zip(getattr(read, name), getattr(written, name), strict=True):
                 assert array.dtype == other.dtype
                 np.testing.assert_array_equal(array, other[places])
-    assert folder.kept.read_checkpoint(Pack("p001", "s", tuple(trials))) is None
+    for stranger in ("p001", "p0000", "p0000a"):
+        assert folder.kept.read_checkpoint(Pack(stranger, "s", tuple(trials))) is None
     assert folder.next_pack_number() == 1
     folder.kept.remove_checkpoint("p000")
     assert folder.kept.read_checkpoints() == []
