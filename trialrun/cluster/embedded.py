@@ -6,6 +6,7 @@ whatever ends the driver.
 """
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -16,9 +17,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import ray
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub lacks it
 
 from trialrun.cluster import guardian
@@ -84,16 +86,17 @@ def _environment(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Lets Ray take 127.0.0.1 for this machine's address, as it does by itself on macOS.
+    """Lets Ray listen at 127.0.0.1 alone, as it does by itself on macOS, and at free ports.
 
-    `_node_ip_address` does not: Ray replaces a loopback address by another one.
+    `_node_ip_address` does not do the one: Ray replaces a loopback address by another. For the
+    other there is no argument: where another Ray has its agent's fixed port, ours waits for 5 s.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
+    free_port = functools.partial(parameter.RayParams, dashboard_agent_listen_port=0)
+    with (
+        mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", new=False),
+        mock.patch.object(parameter, "RayParams", free_port),
+    ):
         yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager
