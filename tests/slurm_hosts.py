@@ -252,7 +252,7 @@ class SlurmHosts:
 
 
 def wait_for(
-    condition: Callable[[], object], say: Callable[[], object], deadline_s: float = 300
+    condition: Callable[[], object], say: Callable[[], object], deadline_s: float = 900
 ) -> None:
     """Waits until something is true; says what is instead when it takes too long."""
     deadline = time.monotonic() + deadline_s

@@ -271,6 +271,7 @@ def test_a_run_that_finished_no_trial_yet_is_shown(tmp_path):
 def test_a_run_folder_that_takes_no_log_is_told_of(tmp_path):
     folder = RunFolder.create(tmp_path, "small")
     folder.write_job("name: small\n")
+    folder.lease_dir.mkdir()
     folder.log_file.mkdir()  # what a file system without permission does to anyone but root
     finished = call("resume", folder.path)
     assert finished.code == 1

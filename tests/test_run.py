@@ -29,12 +29,19 @@ REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
 
 # Runs the command line, and writes down what cannot be seen from outside.
 _OBSERVED = """
-import atexit, json, os, sys
+import atexit, json, os, secrets, sys
 from pathlib import Path
+
+def make_token(num_bytes):
+    tokens.append(make(num_bytes))
+    return tokens[-1]
+
+tokens, make = [], secrets.token_hex
+secrets.token_hex = make_token
 
 def note():
     heavy = sorted({"tensorflow", "keras"} & sys.modules.keys())
-    seen = {"heavy": heavy, "token": os.environ.get("RAY_AUTH_TOKEN")}
+    seen = {"heavy": heavy, "token": max(tokens, key=len)}
     Path(os.environ["HOME"], "observed.json").write_text(json.dumps(seen))
 
 atexit.register(note)
@@ -590,10 +597,11 @@ def test_builders_that_give_no_model_are_wrong_input(tmp_path):
     ("signal", "code", "engine"), [("interrupt", 130, "fused"), ("terminate", 75, "keras")]
 )
 def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, engine):
-    overrides = ["seeds=40", "resources.max_trials_per_pack=4", "search.parameters={}"]
-    overrides += [f"training.engine={engine}", f"training.epochs={200 if engine == 'fused' else 1}"]
-    if engine == "fused":  # 200 epochs are not over within the grace; a fit of one is
-        overrides.append("training.checkpoint_every=60")
+    overrides = ["seeds=12", "resources.max_trials_per_pack=4", "search.parameters={}"]
+    if engine == "fused":  # a pack takes some seconds
+        overrides += ["training.epochs=2000", "training.checkpoint_every=60"]
+    else:
+        overrides += ["training.epochs=1", "training.engine=keras"]
     options = [word for override in overrides for word in ("--set", override)]
     runs = tmp_path / "runs"
     command = Command(tmp_path, "run", REFERENCE_JOB, *options, "--runs-dir", runs)
@@ -609,7 +617,7 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert command.survivors() == {}
 
     trials = trialrun.open_run(folder).trials
-    assert 4 <= len(trials) < 40
+    assert 4 <= len(trials) < 12
     assert set(trials["status"]) == {"completed"}
     assert not (folder / "summary.json").exists()
     for part in (folder / "trials").iterdir():
@@ -630,11 +638,11 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert finished.code == 0, finished
     assert resumed.survivors() == {}
     trials = trialrun.open_run(folder).trials
-    assert len(trials) == 40
+    assert len(trials) == 12
     assert set(trials["status"]) == {"completed"}
     kept = trials.set_index("trial_id").loc[recorded["trial_id"], "val_loss"]
     assert list(kept) == list(recorded["val_loss"])  # what was finished stays as it was
-    assert sum(pq.read_table(part).num_rows for part in (folder / "trials").iterdir()) == 40
+    assert sum(pq.read_table(part).num_rows for part in (folder / "trials").iterdir()) == 12
     assert not (folder / "checkpoints").exists()
 
 
