@@ -49,6 +49,11 @@ class RayNodes:
         while len(self._cluster.list_all_nodes()) < self._num_nodes:
             self._cluster.add_node(**_NODE)
 
+    def join(self) -> None:
+        """One node more."""
+        self._num_nodes += 1
+        self.make_whole()
+
     def kill(self, what: str) -> None:
         """Kills a worker process, the second node or the head, without a warning."""
         assert self._cluster is not None

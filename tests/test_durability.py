@@ -255,3 +255,16 @@ def test_halves_of_a_pack_are_gone_on_with_after_an_interrupt(tmp_path, nodes):
     assert set(trials["epochs"]) == {9}
     losses = 1 / (1 + trials["seed"]) + trials["param.training.learning_rate"] + 9 / 1000
     np.testing.assert_allclose(trials["val_loss"], losses, rtol=1e-12)
+
+
+def test_a_node_that_joins_later_gets_packs(tmp_path):
+    """A node has one core, and so one process that trains."""
+    with RayNodes(num_nodes=1) as nodes:
+        run = DurableRun(tmp_path / "home")
+        command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="1")
+        command.wait_for(lambda: run.has_reached("while packs run"))
+        nodes.join()
+        finished = command.finish()
+        assert finished.code == 0, finished
+    run.assert_whole()
+    assert open_run(run.folder).trials["node"].nunique() == 2
