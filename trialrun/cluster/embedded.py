@@ -119,11 +119,12 @@ def _temporary_folder() -> Iterator[Path]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-    ):
+    ) as guard:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            guard.communicate(b"ended in peace")
 
 
 def _temporary_parent() -> Path:

@@ -4,11 +4,13 @@ Ray's own processes notice the death of their driver after a while, some after m
 machine, and nobody would remove their folder. Run as a script, with nothing but Python's own
 modules: it is there before anything else is.
 
-    python guardian.py FOLDER     once standard input ends, kills the processes that have a file in
-                                  FOLDER open for writing, as all of Ray's have their logs, and
-                                  whoever inherited one; removes FOLDER
+    python guardian.py FOLDER     waits for the end of standard input. If nothing came, the driver
+                                  was killed: kills the processes that have a file in FOLDER open
+                                  for writing, as all of Ray's have their logs. Removes FOLDER.
 
-Marks in the environment would not do: Ray's agents overwrite theirs when they set their titles.
+A driver that lives says so, and nobody is killed: a process that it starts has its files for a
+moment, between fork and exec. Marks in the environment would not do: Ray's agents overwrite theirs
+when they set their titles.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 
 _PAUSE_S = 0.05
+_PATIENCE_S = 10.0  # for processes that are about to end
 
 
 def main() -> None:
@@ -29,11 +32,15 @@ def main() -> None:
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # they are for the driver
-    sys.stdin.buffer.read()
-    while alive := _processes_of(folder) - {driver}:  # which lives, if it ended in peace
-        for pid in alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    was_killed = not sys.stdin.buffer.read()
+    patience_until = time.monotonic() + _PATIENCE_S
+    while alive := _processes_of(folder) - {driver}:
+        if was_killed:
+            for pid in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        elif time.monotonic() > patience_until:
+            break
         time.sleep(_PAUSE_S)
     shutil.rmtree(folder, ignore_errors=True)
 
