@@ -494,6 +494,14 @@ def test_a_checkpoint_comes_back_for_the_whole_pack_and_for_its_halves(folder):
 # Broken and foreign files -------------------------------------------------------------------------
 
 
+def test_the_draft_of_a_killed_driver_is_removed(folder):
+    folder.trials_dir.mkdir()
+    draft = folder.trials_dir / ".03f67c46-part-p000.parquet"
+    draft.write_bytes(b"whole, but not yet renamed")
+    assert folder.set_aside_broken() == []
+    assert not draft.exists()
+
+
 def cut_in_the_middle(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

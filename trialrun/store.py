@@ -361,11 +361,16 @@ class RunFolder:
         """Moves every file that cannot be read, or is none of ours, out of the way.
 
         A pack's trials and its history go together: without one of them they are trained again.
+        Drafts of files that a killed driver did not come to rename are removed.
 
         Returns:
             One line per file.
         """
         lines = []
+        kept = self.kept
+        for folder in (self.trials_dir, self.history_dir, kept.states_dir, kept.checkpoints_dir):
+            for draft in folder.glob(".*"):
+                draft.unlink(missing_ok=True)
         for part in list_parts(self.trials_dir):
             history = self.history_dir / part.name
             try:
