@@ -1,7 +1,7 @@
 """The runs of a job's shards become one run: what must be there, and the packs taken over."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trialrun.errors import InputError
@@ -36,13 +36,13 @@ def check_shards(sources: Sequence[RunFolder], loaded: LoadedJob, trials: Sequen
 
 
 def _who_lacks(
-    sources: Sequence[RunFolder], trials: Sequence[Trial], absent: Collection[str]
+    sources: Sequence[RunFolder], trials: Sequence[Trial], absent: set[str]
 ) -> Iterator[str]:
-    unclaimed = set(absent)
+    unclaimed = absent
     for source in sources:
-        shard = source.read_job()["resources"]["shard"]
-        lacking = {trial.trial_id for trial in shard_trials(trials, shard)} & set(absent)
-        unclaimed -= lacking
+        shard = source.read_job()["resources"].get("shard")  # no such field in older runs
+        lacking = {trial.trial_id for trial in shard_trials(trials, shard)} & absent
+        unclaimed = unclaimed - lacking
         if lacking:
             what = "" if shard is None else f" (shard {shard})"
             yield f"{source.path}{what} lacks {len(lacking)}: trialrun resume {source.path}"
