@@ -68,7 +68,7 @@ class RayHead:
             self._wait_for(lambda: _listens(port))
             for _ in range(self._num_nodes - 1):
                 self._start(f"--address={self.address}")
-            self._wait_for(lambda: _listens(server) and len(self._living()) == self._num_nodes)
+            self._wait_for(lambda: _listens(server) and self._num_living() == self._num_nodes)
         except BaseException:
             self.__exit__()
             raise
@@ -113,9 +113,12 @@ class RayHead:
         with urllib.request.urlopen(request, timeout=_DEADLINE_S) as answer:
             return json.load(answer)
 
-    def _living(self) -> list[str]:
+    def _num_living(self) -> int:
+        """How many nodes have reported; of a node that has not, the head knows next to nothing."""
         nodes = self.ask("/nodes?view=summary")["data"]["summary"]
-        return [node["ip"] for node in nodes if node["raylet"].get("state") == "ALIVE"]
+        return sum(
+            node.get("raylet", {}).get("state") == "ALIVE" and "ip" in node for node in nodes
+        )
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _DEADLINE_S
