@@ -132,10 +132,13 @@ class Plain:
             callbacks=[clock],
             verbose=0,
         ).history
+        self.weights = [
+            variable.numpy()
+            for variable in (*model.trainable_variables, *model.non_trainable_variables)
+        ]
         self.test_logs = model.evaluate(
             splits.x_test, splits.y_test, batch_size=BATCH_SIZE, return_dict=True, verbose=0
         )
-        self.weights = [*model.trainable_variables, *model.non_trainable_variables]
         self.seconds_per_epoch = min(clock.epochs_s[1:])
 
 
@@ -143,10 +146,12 @@ def _weights(trained: TrainedTrial) -> list[np.ndarray]:
     return [*trained.trainable, *trained.non_trainable]
 
 
-def _largest(arrays: Sequence[np.ndarray], variables: Sequence[keras.Variable]) -> float:
-    assert len(arrays) == len(variables)
-    pairs = [(a.astype("float64"), v.numpy().astype("float64")) for a, v in zip(arrays, variables)]
-    return max((float(np.abs(a - b).max(initial=0.0)) for a, b in pairs), default=0.0)
+def _largest(arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    differences = (
+        np.abs(array.astype("float64") - other.astype("float64"))
+        for array, other in zip(arrays, expected, strict=True)
+    )
+    return max((float(of_one.max(initial=0.0)) for of_one in differences), default=0.0)
 
 
 def _largest_of_logs(logs: Mapping[str, Any], expected: Mapping[str, Any]) -> float:

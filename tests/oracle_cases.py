@@ -254,7 +254,7 @@ _CONVOLUTIONS = {
         Conv2DTranspose=_pooled(lambda: layers.Conv2DTranspose(3, 3, strides=2)),
         DepthwiseConv2D=_pooled(lambda: layers.DepthwiseConv2D(3)),
         SeparableConv2D=_pooled(lambda: layers.SeparableConv2D(4, 3)),
-        AveragePooling2D=_pooled(lambda: layers.Conv2D(4, 3), layers.AveragePooling2D),
+        AveragePooling2D=_pooled(lambda: layers.Conv2D(4, 3), lambda: layers.AveragePooling2D(2)),
         GlobalAveragePooling2D=_pooled(lambda: layers.Conv2D(4, 3), layers.GlobalAveragePooling2D),
         SpatialDropout2D=_pooled(lambda: layers.Conv2D(6, 3), lambda: layers.SpatialDropout2D(0.4)),
         ZeroPadding2D_Cropping2D=_pooled(
@@ -289,7 +289,7 @@ _CONVOLUTIONS = {
         "volume",
         Conv3D=_pooled(lambda: layers.Conv3D(3, 2), layers.MaxPooling3D),
         Conv3DTranspose=_pooled(lambda: layers.Conv3DTranspose(2, 2)),
-        AveragePooling3D=_pooled(lambda: layers.Conv3D(3, 2), layers.AveragePooling3D),
+        AveragePooling3D=_pooled(lambda: layers.Conv3D(3, 2), lambda: layers.AveragePooling3D(2)),
     ),
 }
 _SEQUENCES = {
@@ -300,7 +300,7 @@ _SEQUENCES = {
         Conv1DTranspose=_pooled(lambda: layers.Conv1DTranspose(3, 3)),
         DepthwiseConv1D=_pooled(lambda: layers.DepthwiseConv1D(3)),
         SeparableConv1D=_pooled(lambda: layers.SeparableConv1D(4, 3)),
-        AveragePooling1D=_pooled(lambda: layers.Conv1D(4, 3), layers.AveragePooling1D),
+        AveragePooling1D=_pooled(lambda: layers.Conv1D(4, 3), lambda: layers.AveragePooling1D(2)),
         SpatialDropout1D=_pooled(lambda: layers.Dense(8), lambda: layers.SpatialDropout1D(0.3)),
         TimeDistributed=_pooled(lambda: layers.TimeDistributed(layers.Dense(5, "relu"))),
         SimpleRNN=lambda: [layers.SimpleRNN(6)],

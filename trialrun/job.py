@@ -352,7 +352,9 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
 
 
 # Columns of the tables, and choices that no result may depend on.
-_SAME_IN_EVERY_VARIANT = ("training.metrics", "training.engine", "training.checkpoint_every")
+_SAME_IN_EVERY_VARIANT = tuple(
+    f"training.{name}" for name in ("metrics", "engine", "check_engine", "checkpoint_every")
+)
 
 
 def _check_parameter(

@@ -155,7 +155,7 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
 def signature_of(variant: Variant) -> str:
     """16 hex digits over all settings but the learning rate, which differs inside one program."""
     settings = _portable_settings(variant)
-    del settings["training"]["learning_rate"]
+    del settings["training"]["learning_rate"], settings["training"]["check_engine"]
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
 
 
@@ -203,7 +203,7 @@ def _with_seed(settings_hash: "hashlib._Hash", seed: int) -> str:
 
 
 # How a trial is computed is not what it is.
-_HOW_NOT_WHAT = ("engine", "checkpoint_every")
+_HOW_NOT_WHAT = ("engine", "check_engine", "checkpoint_every")
 
 
 def _portable_settings(variant: Variant) -> dict[str, dict[str, Any]]:

@@ -201,10 +201,12 @@ class ModelSpec(_Section):
 class TrainingSpec(_Section):
     """How it is trained. An optimizer is a name, or a mapping of `name` and its arguments.
 
-    Every `checkpoint_every` epochs the state of the trials in training is kept in the run folder.
+    `check_engine` compares the first steps of a compiled engine with plain Keras. Every
+    `checkpoint_every` epochs the state of the trials in training is kept in the run folder.
     """
 
     engine: Literal["auto", "fused", "mapped", "keras"] = "auto"
+    check_engine: bool = True
     optimizer: Annotated[str | dict[str, Any], BeforeValidator(_check_optimizer)] = "adam"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
     loss: Annotated[str, AfterValidator(lambda value: _known("loss", LOSSES, value))] = (

@@ -29,6 +29,7 @@ from trialrun.training.trained import (
     TrainedTrial,
     make_compiled_model,
 )
+from trialrun.training.verify import can_evaluate_at_once
 
 _MAX_PROGRAMS_KEPT = 4
 _NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
@@ -113,8 +114,13 @@ def _make_program(
         lambda rows: tf.constant(rows[: training.batch_size]), (splits.x_train, splits.y_train)
     )
     functional = FunctionalModel(compiled.model, batch)
+    at_once = can_evaluate_at_once(compiled.model, splits.x_val, splits.y_val, training.batch_size)
     program = Program(
-        functional, engine, batch_size=training.batch_size, shared_data=data.is_shared
+        functional,
+        engine,
+        batch_size=training.batch_size,
+        shared_data=data.is_shared,
+        evaluation_batch_size=None if at_once else training.batch_size,
     )
     return compiled, program
 
@@ -178,9 +184,16 @@ def _train_slices(
     num_new = 0
     with ThreadPoolExecutor(task.num_threads, thread_name_prefix="slice") as pool:
         futures = [pool.submit(_train_slice, program, one, schedule, reports) for one in slices]
-        # While the threads wait for the first epoch to be compiled, compile the evaluation.
-        with _compiling():
-            program.evaluate(slices[0].state, (slices[0].val, slices[0].test))
+        # While the threads wait for the first epoch to be compiled, look at the program itself,
+        # and compile the evaluation.
+        try:
+            if task.pack.trials[0].variant.training.check_engine and not program.is_verified:
+                program.verify(slices[0].state, slices[0].train)
+            with _compiling():
+                program.evaluate(slices[0].state, (slices[0].val, slices[0].test))
+        except BaseException:
+            reports.stop()
+            raise
         for report in reports.drain(futures):
             if isinstance(report, Advance):
                 yield report

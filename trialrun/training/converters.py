@@ -82,7 +82,9 @@ def _convert_bitcast(pfor: PForInput) -> Any:
 for _name, _batch_inputs in {
     "InTopKV2": [0, 1],
     "ResizeBilinear": [0],
+    "ResizeBilinearGrad": [0, 1],
     "ResizeNearestNeighbor": [0],
+    "ResizeNearestNeighborGrad": [0],
 }.items():
     internals.flattened_batch_converter(_name, _batch_inputs)
 

@@ -69,9 +69,7 @@ def convolve(x: tf.Tensor, kernels: tf.Tensor, geometry: Geometry) -> tf.Tensor:
         left = tf.reshape(patches, [num_trials, num_places, inner])
         right = tf.reshape(kernels, [num_trials, inner, num_filters])
         return tf.reshape(tf.matmul(left, right), [num_trials, num_rows, *outputs, num_filters])
-    by_group = tf.reshape(
-        patches, [num_trials, num_places, num_kernel, num_groups, group_channels]
-    )
+    by_group = tf.reshape(patches, [num_trials, num_places, num_kernel, num_groups, group_channels])
     left = tf.reshape(
         tf.transpose(by_group, [0, 3, 1, 2, 4]), [num_trials, num_groups, num_places, inner]
     )
@@ -129,7 +127,9 @@ def _register(op_type: str, input_gradient: str, kernel_gradient: str) -> None:
         if not pfor.input(1).is_stacked and with_one_kernel[op_type]:
             return with_one_kernel[op_type](pfor)
         pfor.stack_inputs([0, 1])
-        return stacked(convolve(pfor.stacked_input(0), pfor.stacked_input(1), _geometry(pfor)), True)
+        return stacked(
+            convolve(pfor.stacked_input(0), pfor.stacked_input(1), _geometry(pfor)), True
+        )
 
     @register_converter(input_gradient)
     def _convert_input_gradient(pfor: PForInput) -> Any:

@@ -25,7 +25,14 @@ class Epochs:
         over_trials: Applies a function of one trial to all of them.
         batch_size: Rows per step; the last step takes what is left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
+        evaluation_batch_size: Rows that are evaluated together, where that changes something, be
+            it the state; None for all at once.
+
+    Attributes:
+        step: Traced with the first epoch: state and a batch -> new state, losses, predictions.
     """
+
+    step: Callable[..., Any]
 
     def __init__(
         self,
@@ -34,11 +41,13 @@ class Epochs:
         *,
         batch_size: int,
         shared_data: bool,
+        evaluation_batch_size: int | None,
     ) -> None:
         self._model = model
         self._over_trials = over_trials
         self._batch_size = batch_size
         self._shared_data = shared_data
+        self._evaluation_batch_size = evaluation_batch_size
 
     def train(
         self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
@@ -91,17 +100,17 @@ class Epochs:
         batch_sizes = [batch_size] * num_steps
         if num_left:
             last = self._in_order(train, orders[:, num_whole:])
-            state, loss, last_predictions = self._over_trials(self._model.train_step, [state, *last])
-            losses = tf.concat([losses, loss[:, None]], 1)
-            predictions = tf.nest.map_structure(
-                lambda a, b: tf.concat([a, b], 1), predictions, last_predictions
+            state, loss, last_predictions = self._over_trials(
+                self._model.train_step, [state, *last]
             )
+            losses = tf.concat([losses, loss[:, None]], 1)
+            predictions = _append(predictions, last_predictions)
             batch_sizes.append(num_left)
         logs = self._over_trials(
             functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
             [state, self._in_order(train[1], orders), predictions, losses],
         )
-        val_logs, _ = self._evaluate_one(state, val)
+        state, val_logs, _ = self._evaluate_one(state, val)
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
 
     def _in_order(self, structure: Any, orders: tf.Tensor) -> Any:
@@ -128,48 +137,130 @@ class Epochs:
         )
         first = keras.tree.map_structure(lambda a: a[0], batches)
         _, *outputs = step.get_concrete_function(state, first).structured_outputs
-        recorders = [
-            tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
-            for output in tf.nest.flatten(outputs)
-        ]
+        self.step = step
         flat_state = tf.nest.flatten(state)
 
-        def body(index: tf.Tensor, flat: list[tf.Tensor], recorders: list[Any]) -> Any:
+        def take_step(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
             batch = keras.tree.map_structure(lambda a: a[index], batches)
             new_state, *outputs = step(tf.nest.pack_sequence_as(state, flat), batch)
             new_flat = [
                 tf.ensure_shape(new, old.shape)
                 for new, old in zip(tf.nest.flatten(new_state), flat_state, strict=True)
             ]
-            recorders = [
-                recorder.write(index, output)
-                for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
-            ]
-            return index + 1, new_flat, recorders
+            return new_flat, outputs
 
-        _, flat, recorders = tf.while_loop(
-            lambda index, *_: index < num_steps,
-            body,
-            (0, flat_state, recorders),
-            maximum_iterations=num_steps,
-        )
-        losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
-        return (
-            tf.nest.pack_sequence_as(state, flat),
-            tf.transpose(losses),
-            tf.nest.map_structure(_join_batches, predictions),
-        )
+        flat, (losses, predictions) = _record(take_step, num_steps, flat_state, outputs)
+        return tf.nest.pack_sequence_as(state, flat), losses, predictions
 
     def evaluate(
         self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
     ) -> tuple[tuple[Logs, Any], ...]:
         """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
-        return tuple(self._evaluate_one(state, data) for data in data_sets)
+        return tuple(self._evaluate_one(state, data)[1:] for data in data_sets)
 
-    def _evaluate_one(self, state: ModelState, data: tuple[Any, Any]) -> tuple[Logs, Any]:
+    def _evaluate_one(
+        self, state: ModelState, data: tuple[Any, Any]
+    ) -> tuple[ModelState, Logs, Any]:
+        num_rows = keras.tree.flatten(data[1])[0].shape[0 if self._shared_data else 1]
+        batch_size = min(self._evaluation_batch_size or num_rows, num_rows)
+        num_batches, num_left = divmod(num_rows, batch_size)
+        state, losses, predictions = self._test_batches(state, data, batch_size, num_batches)
+        batch_sizes = [batch_size] * num_batches
+        if num_left:
+            last = self._rows(data, slice(num_batches * batch_size, None))
+            state, loss, last_predictions = self._test(state, last)
+            losses = tf.concat([losses, loss[:, None]], 1)
+            predictions = _append(predictions, last_predictions)
+            batch_sizes.append(num_left)
+        logs_of = functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes)
         if self._shared_data:
-            return self._over_trials(lambda own: self._model.evaluate(own, *data), [state])
-        return self._over_trials(self._model.evaluate, [state, *data])
+            logs = self._over_trials(
+                lambda own, *rest: logs_of(own, data[1], *rest), [state, predictions, losses]
+            )
+        else:
+            logs = self._over_trials(logs_of, [state, data[1], predictions, losses])
+        return state, logs, predictions
+
+    def _test_batches(
+        self, state: ModelState, data: tuple[Any, Any], batch_size: int, num_batches: int
+    ) -> tuple[ModelState, tf.Tensor, Any]:
+        """State, losses (trials, batches), predictions (trials, rows, ...) of whole batches."""
+        if num_batches == 1:
+            state, loss, predictions = self._test(state, self._rows(data, slice(batch_size)))
+            return state, loss[:, None], predictions
+        test = tf.function(self._test, autograph=False)
+        _, *outputs = test.get_concrete_function(
+            state, self._rows(data, slice(batch_size))
+        ).structured_outputs
+
+        def take_step(index: tf.Tensor, state: ModelState) -> tuple[ModelState, Any]:
+            places = index * batch_size + tf.range(batch_size)
+            axis = 0 if self._shared_data else 1
+            batch = keras.tree.map_structure(lambda a: tf.gather(a, places, axis=axis), data)
+            new_state, *outputs = test(state, batch)
+            return new_state, outputs
+
+        state, (losses, predictions) = _record(take_step, num_batches, state, outputs)
+        return state, losses, predictions
+
+    def _test(self, state: ModelState, batch: tuple[Any, Any]) -> tuple[ModelState, tf.Tensor, Any]:
+        if self._shared_data:
+            new_state, loss, predictions = self._over_trials(
+                lambda own: self._model.test_step(own, *batch), [state]
+            )
+        else:
+            new_state, loss, predictions = self._over_trials(self._model.test_step, [state, *batch])
+        return new_state if self._evaluation_batch_size else state, loss, predictions
+
+    def _rows(self, data: Any, rows: slice) -> Any:
+        return keras.tree.map_structure(
+            lambda array: array[rows] if self._shared_data else array[:, rows], data
+        )
+
+
+def _record(
+    take_step: Callable[[tf.Tensor, Any], tuple[Any, Any]],
+    num_steps: int,
+    state: Any,
+    outputs: Any,
+) -> tuple[Any, Any]:
+    """The state after a loop of steps, and the outputs of all of them.
+
+    Args:
+        take_step: Step number and state -> new state, and `(losses (trials,), predictions (trials,
+            batch, ...))`.
+        num_steps: At least one.
+        state: Before the first step.
+        outputs: Tensors like those of a step.
+
+    Returns:
+        The state, and losses (trials, steps) and predictions (trials, rows, ...).
+    """
+    recorders = [
+        tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
+        for output in tf.nest.flatten(outputs)
+    ]
+
+    def body(index: tf.Tensor, state: Any, recorders: list[Any]) -> Any:
+        state, outputs = take_step(index, state)
+        recorders = [
+            recorder.write(index, output)
+            for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
+        ]
+        return index + 1, state, recorders
+
+    _, state, recorders = tf.while_loop(
+        lambda index, *_: index < num_steps,
+        body,
+        (0, state, recorders),
+        maximum_iterations=num_steps,
+    )
+    losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
+    return state, (tf.transpose(losses), tf.nest.map_structure(_join_batches, predictions))
+
+
+def _append(predictions: Any, last: Any) -> Any:
+    return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), predictions, last)
 
 
 def _split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:

@@ -75,14 +75,16 @@ class FunctionalModel:
             optimizer.apply(gradients, self.variables.trainable)
             return self._read(scope), loss, predictions
 
-    def evaluate(self, state: ModelState, x: Any, y: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Loss and metrics of one trial on a whole data set, and its predictions."""
-        num_rows = keras.tree.flatten(x)[0].shape[0]
-        with self._scope(state):
+    def test_step(self, state: ModelState, x: Any, y: Any) -> tuple[ModelState, tf.Tensor, Any]:
+        """One trial on a batch: its state, the scalar loss, and predictions.
+
+        The state is another where a layer draws random numbers in inference, as Keras's recurrent
+        cells with dropout do.
+        """
+        with self._scope(state) as scope:
             predictions = internals.call_model(self.model, x, training=False)
             loss = internals.compute_loss(self.model, x, y, predictions, training=False)
-        logs = self.epoch_logs(state, y, predictions, loss[None], [num_rows])
-        return logs, predictions
+            return self._read(scope), loss, predictions
 
     def epoch_logs(
         self,

@@ -96,7 +96,7 @@ def _refuse(*_: Any, **__: Any) -> Any:
     raise CannotFuse("a layer draws random numbers that XLA cannot draw as TensorFlow does")
 
 
-_RANDOM_OPERATIONS = {
+_RANDOM_OPERATIONS: dict[str, Callable[..., Any]] = {
     "stateless_random_get_key_counter": _key_and_counter,
     "stateless_random_uniform_v2": _uniform,
     "stateless_random_normal_v2": _normal,

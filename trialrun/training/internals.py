@@ -71,6 +71,12 @@ def compute_loss(model: keras.Model, x: Any, y: Any, predictions: Any, *, traini
     return model._compute_loss(x=x, y=y, y_pred=predictions, sample_weight=None, training=training)
 
 
+def train_on_batch(model: keras.Model, batch: tuple[Any, Any]) -> float:
+    """The loss before the update of one step as `fit` takes it, but eagerly."""
+    model.reset_metrics()
+    return float(model.train_step(batch)["loss"])
+
+
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     """The metric in which Keras averages the loss over batches."""
     return model._loss_tracker
@@ -88,9 +94,9 @@ def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Varia
 
 
 def key_variables_by_identity(optimizer: keras.optimizers.Optimizer) -> None:
-    """Lets the optimizer find its slots inside `pure_optimizers` (by `id`, as BaseOptimizer)."""
+    """Lets the optimizer find its slots inside `pure_optimizers` too (by `id`, BaseOptimizer)."""
     while optimizer is not None:
-        optimizer._trainable_variables_indices = {
+        optimizer._trainable_variables_indices |= {
             id(variable): index for index, variable in enumerate(optimizer._trainable_variables)
         }
         optimizer = getattr(optimizer, "inner_optimizer", None)

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from trialrun.errors import CannotFuse
 from trialrun.training import internals
 from trialrun.training.epochs import Epochs, Logs
 from trialrun.training.functional import FunctionalModel, ModelState
 from trialrun.training.in_turn import apply_to_the_only, numbers_as_outside_xla, run_in_turn
 from trialrun.training.vectorize import vectorize
+from trialrun.training.verify import first_batches, why_different
 
 CompiledEngine = Literal["fused", "mapped"]
 
@@ -28,15 +30,31 @@ class Program:
             another.
         batch_size: Rows per step; the last step takes what is left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
+        evaluation_batch_size: Rows that are evaluated together; None for all at once.
+
+    Attributes:
+        is_verified: Whether its first steps were found to be those of plain Keras.
     """
 
     def __init__(
-        self, model: FunctionalModel, engine: CompiledEngine, *, batch_size: int, shared_data: bool
+        self,
+        model: FunctionalModel,
+        engine: CompiledEngine,
+        *,
+        batch_size: int,
+        shared_data: bool,
+        evaluation_batch_size: int | None = None,
     ) -> None:
         self._model = model
         self._engine = engine
         over_trials = vectorize if engine == "fused" else apply_to_the_only
-        self._epochs = Epochs(model, over_trials, batch_size=batch_size, shared_data=shared_data)
+        self._epochs = Epochs(
+            model,
+            over_trials,
+            batch_size=batch_size,
+            shared_data=shared_data,
+            evaluation_batch_size=evaluation_batch_size,
+        )
         self._shared_data = shared_data
         together = engine == "fused"
         self._train_epochs = tf.function(
@@ -50,6 +68,8 @@ class Program:
             autograph=False,
         )
         self._traced_widths: set[int] = set()
+        self._batch_size = batch_size
+        self.is_verified = False
 
     def train_epochs(
         self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
@@ -79,6 +99,25 @@ class Program:
         with self._tracing():
             self._train_epochs.get_concrete_function(state, train, orders, val)
         self._traced_widths.add(orders.shape[1])
+
+    def verify(self, state: ModelState, train: tuple[Any, Any]) -> None:
+        """Compares the first steps with plain Keras, once `train_epochs` is traced.
+
+        Args:
+            state: Tensors (trials, ...) before the first step.
+            train: As in `train_epochs`.
+
+        Raises:
+            CannotFuse: They differ.
+        """
+        width = tf.nest.flatten(state)[0].shape[0] if self._engine == "fused" else 1
+        own = tf.nest.map_structure(lambda tensor: tensor[:width], state)
+        batches = first_batches(train, self._batch_size, width, shared=self._shared_data)
+        with _TRACING:  # Keras as it is
+            reason = why_different(self._model.model, self._epochs.step, own, batches)
+        if reason:
+            raise CannotFuse(f"it would not be trained as by plain Keras: {reason}")
+        self.is_verified = True
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:

@@ -26,6 +26,10 @@ class Reports:
         """Whether threads are to end at their next epoch, leaving a checkpoint."""
         return self._stopping.is_set()
 
+    def stop(self) -> None:
+        """Asks threads to end at their next epoch."""
+        self._stopping.set()
+
     def again(self) -> "Reports":
         """A new queue, for another engine, that is asked to stop by the same."""
         return Reports(self._should_stop)

@@ -1,0 +1,134 @@
+"""Compares a program's first steps with plain Keras, so that no model is trained wrong in silence.
+
+What is compared does not depend on how rounding errors are blown up: a bias under a normalization
+has a gradient of nothing but rounding errors, which Adam turns into steps of full size. So
+gradients are compared, as the optimizer's slots hold them, and the losses that follow from them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trialrun.training import internals
+from trialrun.training.functional import ModelState
+
+_NUM_STEPS = 3
+_TOLERANCE, _TOLERANCE_OF_HALVES = 1e-3, 5e-2
+
+
+def why_different(
+    model: keras.Model,
+    step: Callable[..., Any],
+    state: ModelState,
+    batches: Sequence[tuple[Any, Any]],
+) -> str:
+    """In what the first of several trials differs from plain Keras after some steps.
+
+    Args:
+        model: The compiled model; its variables are overwritten.
+        step: A program's step: state and a batch -> new state, losses (trials,), predictions.
+        state: Tensors (trials, ...) before the first step.
+        batches: Inputs and targets (trials, batch, ...) of each step.
+
+    Returns:
+        Empty if it does not differ.
+    """
+    variables = ModelState(
+        model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
+    )
+    for of_kind, tensors in zip(variables, state, strict=True):
+        for variable, tensor in zip(of_kind, tensors, strict=True):
+            variable.assign(tensor[0])
+    tolerance = _TOLERANCE_OF_HALVES if _computes_in_halves(model) else _TOLERANCE
+    for number, batch in enumerate(batches, start=1):
+        state, losses, _ = step(state, batch)
+        own = keras.tree.map_structure(lambda rows: rows[0], batch)
+        expected, got = internals.train_on_batch(model, own), float(losses[0])
+        if not _close(got, expected, tolerance):
+            return f"after {number} steps the loss is {got:.6g}, in plain Keras {expected:.6g}"
+    compared = {
+        "non-trainable variables": (variables.non_trainable, state.non_trainable),
+        "optimizer's variables": (variables.optimizer, state.optimizer),
+    }
+    if len(variables.optimizer) <= _NUM_WITHOUT_SLOTS:
+        compared["weights"] = (variables.trainable, state.trainable)
+    for kind, (of_kind, tensors) in compared.items():
+        largest = max((np.abs(v.numpy()).max(initial=0) for v in of_kind), default=0.0)
+        for variable, tensor in zip(of_kind, tensors, strict=True):
+            difference = np.abs(variable.numpy().astype(float) - tensor[0].numpy().astype(float))
+            if difference.max(initial=0) > tolerance * max(float(largest), 1e-12):
+                return f"after {len(batches)} steps the {kind} differ: {variable.path}"
+    return ""
+
+
+def first_batches(
+    train: tuple[Any, Any], batch_size: int, width: int, *, shared: bool
+) -> list[Any]:
+    """The first batches of training data, stacked over `width` trials.
+
+    Args:
+        train: Inputs and targets (trials, rows, ...), or (rows, ...) when data is shared.
+        batch_size: Rows of a batch.
+        width: Trials.
+        shared: Whether all trials see the same rows.
+    """
+    num_rows = keras.tree.flatten(train[1])[0].shape[0 if shared else 1]
+    batch_size = min(batch_size, num_rows)
+
+    def rows(start: int) -> Any:
+        own = slice(start, start + batch_size)
+        return keras.tree.map_structure(
+            lambda a: tf.stack([a[own]] * width) if shared else a[:width, own], train
+        )
+
+    starts = range(0, num_rows - batch_size + 1, batch_size)
+    return [rows(start) for start in starts[:_NUM_STEPS]]
+
+
+def can_evaluate_at_once(model: keras.Model, x: Any, y: Any, batch_size: int) -> bool:
+    """Whether a model that is given many rows at once says of each what it says of a few.
+
+    And changes no state: a recurrent cell with dropout draws random numbers for each batch.
+
+    Args:
+        model: A compiled model.
+        x, y: Inputs and targets (rows, ...), NumPy.
+        batch_size: Rows that Keras would evaluate together.
+    """
+    num_rows = min(_NUM_STEPS * batch_size, len(keras.tree.flatten(y)[0]))
+    starts = range(0, num_rows, batch_size)
+    sizes = [min(batch_size, num_rows - start) for start in starts]
+
+    def evaluate(rows: slice) -> tuple[Any, float]:
+        own_x, own_y = keras.tree.map_structure(lambda a: tf.constant(a[rows]), (x, y))
+        predictions = internals.call_model(model, own_x, training=False)
+        loss = internals.compute_loss(model, own_x, own_y, predictions, training=False)
+        return keras.tree.flatten(predictions), float(loss)
+
+    before = [variable.numpy() for variable in model.non_trainable_variables]
+    together, loss = evaluate(slice(num_rows))
+    if not all(map(np.array_equal, before, [v.numpy() for v in model.non_trainable_variables])):
+        return False
+    apart = [evaluate(slice(start, start + batch_size)) for start in starts]
+    expected = float(np.average([of_one for _, of_one in apart], weights=sizes))
+    tolerance = _TOLERANCE_OF_HALVES if _computes_in_halves(model) else _TOLERANCE
+    return _close(loss, expected, tolerance) and all(
+        _close(whole.numpy(), np.concatenate([p.numpy() for p in parts]), tolerance)
+        for whole, *parts in zip(together, *(predictions for predictions, _ in apart), strict=True)
+    )
+
+
+_NUM_WITHOUT_SLOTS = 2  # iteration and learning rate
+
+
+def _computes_in_halves(model: keras.Model) -> bool:
+    layers = internals.all_layers(model)
+    return any("16" in str(layer.compute_dtype) for layer in layers)
+
+
+def _close(got: Any, expected: Any, tolerance: float) -> bool:
+    got, expected = np.asarray(got, float), np.asarray(expected, float)
+    return bool(np.allclose(got, expected, rtol=tolerance, atol=tolerance / 10, equal_nan=True))
