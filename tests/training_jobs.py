@@ -7,7 +7,7 @@ from trialrun.job import load_job
 from trialrun.plan import Pack, Trial, plan_trials, signature_of
 from trialrun.results import PackResult
 from trialrun.training import PackTask
-from trialrun.training.fused import train_fused
+from trialrun.training.compiled import train_compiled
 from trialrun.training.keras_fit import train_keras
 from trialrun.training.pack import train_pack
 from trialrun.training.reports import Reports
@@ -194,7 +194,12 @@ def train(task: PackTask) -> PackResult:
 
 def train_with_fused(task: PackTask) -> list[TrainedTrial]:
     """What the fused engine gives, before metrics and confusion matrices are made of it."""
-    return _train_with(train_fused, task)
+    return _train_with(lambda task, data, *rest: train_compiled(task, data, "fused", *rest), task)
+
+
+def train_with_mapped(task: PackTask) -> list[TrainedTrial]:
+    """What the engine gives that compiles, but trains one trial after another."""
+    return _train_with(lambda task, data, *rest: train_compiled(task, data, "mapped", *rest), task)
 
 
 def train_with_keras(task: PackTask) -> list[TrainedTrial]:

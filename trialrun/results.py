@@ -122,7 +122,7 @@ class PackResult:
         best_states: variant_id -> state of the variant's best trial of this pack on validation.
         class_names: Names of the classes; empty when the data has none.
         feature_names: Names of the input columns; empty when the data gives none.
-        reason: Why this engine: empty for `fused`, else what stood in the way.
+        reason: Why this engine: empty for `fused`, else what stood in the way of the others.
         timings_s: Seconds of wall time by stage, e.g. `data`, `build`, `compile`, `train`.
         is_input_error: Whether all trials failed because the user's input is wrong.
     """

@@ -204,7 +204,7 @@ class TrainingSpec(_Section):
     Every `checkpoint_every` epochs the state of the trials in training is kept in the run folder.
     """
 
-    engine: Literal["auto", "fused", "keras"] = "auto"
+    engine: Literal["auto", "fused", "mapped", "keras"] = "auto"
     optimizer: Annotated[str | dict[str, Any], BeforeValidator(_check_optimizer)] = "adam"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
     loss: Annotated[str, AfterValidator(lambda value: _known("loss", LOSSES, value))] = (

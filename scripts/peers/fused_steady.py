@@ -2,7 +2,7 @@
 
     python scripts/peers/fused_steady.py [--trials 64] [--repeats 3]
 
-The first call of `train_fused` traces and compiles; the next ones reuse the program, as packs of
+The first call of `train_compiled` traces and compiles; the next ones reuse the program, as packs of
 one run do. A timed call holds all that the product does for a pack of loaded data: initial
 weights, a permutation per epoch and trial, training, training and validation logs per epoch, and
 at the end the evaluation on the test set. `jax_vmap.py` does the same work without the last and
@@ -26,7 +26,7 @@ import reference_job  # noqa: E402
 from trialrun.job import load_job  # noqa: E402
 from trialrun.plan import pack_trials, plan_trials  # noqa: E402
 from trialrun.training import PackTask  # noqa: E402
-from trialrun.training.fused import train_fused  # noqa: E402
+from trialrun.training.compiled import train_compiled  # noqa: E402
 from trialrun.training.reports import Reports  # noqa: E402
 from trialrun.training.trained import PackData, TrainedTrial, load_pack_data  # noqa: E402
 
@@ -78,7 +78,7 @@ def make_task(trials: int, epochs: int) -> PackTask:
 def time_call(task: PackTask, data: PackData) -> tuple[list[TrainedTrial], float, float]:
     """The trained trials, and the core-seconds and wall seconds of training them."""
     wall, cpu = time.perf_counter(), time.process_time()
-    training = train_fused(task, data, {}, Reports(lambda: False))
+    training = train_compiled(task, data, "fused", {}, Reports(lambda: False))
     while True:
         try:
             next(training)

@@ -64,14 +64,15 @@ class FunctionalModel:
         """
         model, optimizer = self.model, self.model.optimizer
         with self._scope(state) as scope:
-            weights = [scope.get_current_value(v) for v in self.variables.trainable]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
+            with (
+                tf.GradientTape(watch_accessed_variables=False) as tape,
+                scope.watching(self.variables.trainable, tape) as watched,
+            ):
                 predictions = internals.call_model(model, x, training=True)
-                self._refuse_assigned_weights(scope, weights)
                 loss = internals.compute_loss(model, x, y, predictions, training=True)
                 scaled_loss = optimizer.scale_loss(loss)
-            optimizer.apply(tape.gradient(scaled_loss, weights), self.variables.trainable)
+            gradients = [_sum(of_one) for of_one in tape.gradient(scaled_loss, watched)]
+            optimizer.apply(gradients, self.variables.trainable)
             return self._read(scope), loss, predictions
 
     def evaluate(self, state: ModelState, x: Any, y: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
@@ -119,7 +120,7 @@ class FunctionalModel:
             }
 
     @contextlib.contextmanager
-    def _scope(self, state: ModelState) -> Iterator[keras.StatelessScope]:
+    def _scope(self, state: ModelState) -> Iterator["_Scope"]:
         pairs = [
             pair
             for variables, tensors in zip(self.variables, state, strict=True)
@@ -130,7 +131,7 @@ class FunctionalModel:
         with (
             internals.pure_optimizers(),
             internals.selecting_cond(),
-            keras.StatelessScope(pairs, collect_losses=True) as scope,
+            _Scope(pairs, collect_losses=True) as scope,
         ):
             yield scope
         if unknown := scope.state_mapping.keys() - known:
@@ -147,12 +148,42 @@ class FunctionalModel:
             )
         )
 
-    def _refuse_assigned_weights(
-        self, scope: keras.StatelessScope, weights: list[tf.Tensor]
-    ) -> None:
-        for variable, weight in zip(self.variables.trainable, weights, strict=True):
-            if scope.get_current_value(variable) is not weight:
-                raise CannotFuse(f"a layer assigns its trainable weight {variable.path} in `call`")
+
+class _Scope(keras.StatelessScope):
+    """A scope in which gradients are those of tf.Variables: by every value that was read.
+
+    A layer may assign its own trainable weight while it is called (SpectralNormalization does).
+    """
+
+    _tape: tf.GradientTape | None = None
+
+    @contextlib.contextmanager
+    def watching(
+        self, variables: Sequence[keras.Variable], tape: tf.GradientTape
+    ) -> Iterator[list[list[tf.Tensor]]]:
+        """Gives each variable's value, and then, in the same list, those assigned to it."""
+        self._watched = {id(v): [self.get_current_value(v)] for v in variables}
+        self._tape = tape
+        tape.watch(list(self._watched.values()))
+        yield list(self._watched.values())
+        self._tape = None
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        """Called by Keras: a variable is assigned a value."""
+        variable, value = update
+        if self._tape is not None and id(variable) in self._watched:
+            value = tf.stop_gradient(tf.convert_to_tensor(value))  # an assignment ends the path
+            self._tape.watch(value)
+            self._watched[id(variable)].append(value)
+        super().add_update((variable, value))
+
+
+def _sum(gradients: Sequence[Any]) -> Any:
+    """The sum of a variable's gradients; a single one stays as sparse as it is."""
+    known = [gradient for gradient in gradients if gradient is not None]
+    if len(known) <= 1:
+        return known[0] if known else None
+    return tf.add_n([tf.convert_to_tensor(gradient) for gradient in known])
 
 
 def _refuse_unknown_metrics(model: keras.Model) -> None:

@@ -13,7 +13,7 @@ The replacements are process-wide while they last. Programs are traced by one th
 import contextlib
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -28,6 +28,8 @@ from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random import seed_generator
+from tensorflow.python.ops import control_flow_util
+from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
 from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.ops.parallel_for import pfor as parallel_for
 
@@ -230,6 +232,37 @@ def initialize_with_seed(initializer: Any, variable: keras.Variable, seed: tf.Te
         return tf.cast(initializer(variable.shape, dtype=variable.dtype), variable.dtype)
 
 
+# ------------------------------------------------------------------------------- compiled programs
+
+
+@contextlib.contextmanager
+def random_operations_replaced(operations: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """While it lasts, TensorFlow's generated functions of these names are others.
+
+    Args:
+        operations: `stateless_random_uniform_v2`, ... -> a function with its parameters.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, function in operations.items():
+            stack.enter_context(mock.patch.object(random_operations, name, function))
+        yield
+
+
+@contextlib.contextmanager
+def unrolled_recurrence(model: keras.Model) -> Iterator[None]:
+    """While it lasts, recurrent layers are traced step by step: a loop is not vectorized well."""
+    with contextlib.ExitStack() as stack:
+        for layer in all_layers(model):
+            if isinstance(layer, keras.layers.RNN):
+                stack.enter_context(mock.patch.object(layer, "unroll", True))
+        yield
+
+
+def is_traced_for_xla() -> bool:
+    """Whether the graph that is being traced is part of a program for XLA."""
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
 # --------------------------------------------------------------------------------- vectorization
 
 PForInput = Any
@@ -254,16 +287,14 @@ def flattened_batch_converter(op_type: str, dims: list[int]) -> None:
     parallel_for.RegisterPForWithArgs(op_type, dims=dims)(parallel_for._convert_flatten_batch)
 
 
-def loop_converter(op_type: str) -> None:
-    """Registers a converter that runs the operation once per trial (outside XLA only)."""
-    register_converter(op_type)(lambda pfor: run_in_loop(pfor))
-
-
 def run_in_loop(pfor: PForInput) -> Any:
     """Converts one operation into a loop over trials."""
     return parallel_for._fallback_converter(pfor, warn=False)
 
 
 def take_converter(op_type: str) -> Any:
-    """Removes and returns TensorFlow's own converter, to be called where ours does not apply."""
-    return parallel_for._pfor_converter_registry.pop(op_type)
+    """Removes and returns TensorFlow's own converter, to be called where ours does not apply.
+
+    None where there is none.
+    """
+    return parallel_for._pfor_converter_registry.pop(op_type, None)

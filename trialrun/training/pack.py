@@ -14,9 +14,10 @@ from trialrun.errors import CannotFuse, ModelError, OutOfMemory
 from trialrun.plan import Trial
 from trialrun.results import Checkpoint, PackResult, Progress, Status, TrialResult, TrialState
 from trialrun.training import PackTask
+from trialrun.training.compiled import train_compiled
 from trialrun.training.devices import is_out_of_memory
-from trialrun.training.fused import train_fused
 from trialrun.training.keras_fit import train_keras
+from trialrun.training.program import CompiledEngine
 from trialrun.training.reports import Reports
 from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
 
@@ -61,7 +62,7 @@ def _train_pack(
         task = _only(task, [t for t in task.pack.trials if t.trial_id not in without_data])
     trials = task.pack.trials
     timings_s["data"] = time.perf_counter() - start
-    engine, reason, trained = yield from _train(task, data, timings_s, reports)
+    engine, reason, trained = yield from choose_and_train(task, data, timings_s, reports)
     if trained is None:
         return
     evaluated = time.perf_counter()
@@ -96,6 +97,13 @@ def _train_pack(
     )
 
 
+def _join_reasons(reasons: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"not {' or '.join(of)}: {reason}" for reason, of in reasons.items())
+
+
+_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")
+
+
 def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:
     return tuple(
         TrialResult(
@@ -117,23 +125,26 @@ def _only(task: PackTask, trials: Sequence[Trial]) -> PackTask:
     return replace(task, pack=replace(task.pack, trials=tuple(trials)), checkpoint=kept)
 
 
-def _train(
+def choose_and_train(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
 ) -> Generator[Progress | Checkpoint, None, tuple[str, str, list[TrainedTrial] | None]]:
     """Engine, the reason for it, and the trained trials; None for them if it was stopped."""
     wanted = task.pack.trials[0].variant.training.engine
-    reason = "training.engine is keras"
-    if wanted != "keras":
+    reasons: dict[str, list[str]] = {}  # what was said -> the engines it was said of
+    for engine in _COMPILED_ENGINES:
+        if wanted not in ("auto", engine):
+            continue
         try:
-            trained = yield from _reporting(task, train_fused(task, data, timings_s, reports))
-            return "fused", "", trained
+            training = train_compiled(task, data, engine, timings_s, reports)
+            trained = yield from _reporting(task, training)
+            return engine, _join_reasons(reasons), trained
         except CannotFuse as error:
-            if wanted == "fused":
-                raise ModelError(f"training.engine: fused is not possible: {error}") from error
-            reason = str(error)
-    reports = reports.again()
+            if wanted == engine:
+                raise ModelError(f"training.engine: {engine} is not possible: {error}") from error
+            reasons.setdefault(str(error), []).append(engine)
+            reports = reports.again()
     trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
-    return "keras", reason, trained
+    return "keras", _join_reasons(reasons) or "training.engine is keras", trained
 
 
 def _reporting(

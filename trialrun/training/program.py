@@ -1,61 +1,70 @@
-"""The compiled program that trains trials of one signature together, some epochs per call.
+"""The compiled program that trains trials of one signature, some epochs per call."""
 
-Shapes in comments: trials, rows (of a data set), steps (batches of an epoch), batch.
-"""
-
-import functools
+import contextlib
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
-import keras
 import tensorflow as tf
 
+from trialrun.training import internals
+from trialrun.training.epochs import Epochs, Logs
 from trialrun.training.functional import FunctionalModel, ModelState
+from trialrun.training.in_turn import apply_to_the_only, numbers_as_outside_xla, run_in_turn
 from trialrun.training.vectorize import vectorize
 
-# Tracing replaces methods of Keras for the whole process (`internals`): one trace at a time.
+CompiledEngine = Literal["fused", "mapped"]
+
+# Tracing replaces functions of Keras and TensorFlow for the whole process: one trace at a time.
 _TRACING = threading.Lock()
 
-Logs = dict[str, tf.Tensor]
 
-
-class FusedProgram:
+class Program:
     """Epochs of training, and an evaluation, of any number of trials as XLA programs.
 
     Args:
         model: The model as pure functions.
+        engine: `fused` computes each step for all trials together; `mapped` trains one trial after
+            another.
         batch_size: Rows per step; the last step takes what is left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
     """
 
-    def __init__(self, model: FunctionalModel, *, batch_size: int, shared_data: bool) -> None:
+    def __init__(
+        self, model: FunctionalModel, engine: CompiledEngine, *, batch_size: int, shared_data: bool
+    ) -> None:
         self._model = model
-        self._batch_size = batch_size
+        self._engine = engine
+        over_trials = vectorize if engine == "fused" else apply_to_the_only
+        self._epochs = Epochs(model, over_trials, batch_size=batch_size, shared_data=shared_data)
         self._shared_data = shared_data
-        self._train_epochs = tf.function(self._trace_epochs, jit_compile=True, autograph=False)
-        self._evaluate = tf.function(self._trace_evaluations, jit_compile=True, autograph=False)
+        together = engine == "fused"
+        self._train_epochs = tf.function(
+            self._epochs.train if together else self._train_in_turn,
+            jit_compile=True,
+            autograph=False,
+        )
+        self._evaluate = tf.function(
+            self._epochs.evaluate if together else self._evaluate_in_turn,
+            jit_compile=True,
+            autograph=False,
+        )
+        self._traced_widths: set[int] = set()
 
     def train_epochs(
         self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
     ) -> tuple[ModelState, Logs]:
-        """Trains epochs, and evaluates on the validation set after each.
-
-        Args:
-            state: Tensors (trials, ...).
-            train: Inputs and targets (trials, rows, ...), or (rows, ...) when data is shared.
-            orders: int32 row numbers (epochs, trials, rows): how each trial sees its rows.
-            val: As `train`.
-
-        Returns:
-            The new state, and Keras's logs of each epoch: name -> float32 (epochs, trials); the
-            names of the validation logs begin with `val_`.
-        """
+        """Trains epochs; see `Epochs.train`."""
+        if orders.shape[1] not in self._traced_widths:
+            self.trace_epochs(state, train, orders, val)
         return self._train_epochs(state, train, orders, val)
 
     def evaluate(
         self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
     ) -> tuple[tuple[Logs, Any], ...]:
         """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
+        with self._tracing():
+            self._evaluate.get_concrete_function(state, data_sets)
         return self._evaluate(state, data_sets)
 
     def trace_epochs(
@@ -64,144 +73,42 @@ class FusedProgram:
         """Traces `train_epochs` for arguments of these shapes; its first call compiles it.
 
         Raises:
-            CannotFuse: The model says that it cannot be fused.
+            CannotFuse: The model says that this engine cannot train it.
             ValueError: An operation has no vectorized form.
         """
-        with _TRACING:
+        with self._tracing():
             self._train_epochs.get_concrete_function(state, train, orders, val)
+        self._traced_widths.add(orders.shape[1])
 
-    def compile_evaluation(self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]) -> None:
-        """Traces and compiles `evaluate` for arguments of these shapes."""
-        with _TRACING:
-            self._evaluate.get_concrete_function(state, data_sets)
-        self._evaluate(state, data_sets)
+    @contextlib.contextmanager
+    def _tracing(self) -> Iterator[None]:
+        with _TRACING, contextlib.ExitStack() as stack:
+            if self._engine == "fused":
+                stack.enter_context(internals.unrolled_recurrence(self._model.model))
+            else:
+                stack.enter_context(numbers_as_outside_xla())
+            yield
 
-    def _trace_epochs(
+    def _train_in_turn(
         self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
     ) -> tuple[ModelState, Logs]:
-        # A function of its own, so that it is traced once for its shapes and for the loop.
-        epoch = tf.function(self._trace_epoch, autograph=False)
-        _, log_forms = epoch.get_concrete_function(state, train, orders[0], val).structured_outputs
-        num_epochs, num_trials, _ = orders.shape
-        recorders = {
-            name: tf.TensorArray(tf.float32, num_epochs, element_shape=[num_trials])
-            for name in log_forms
-        }
-
-        def body(index: tf.Tensor, state: ModelState, recorders: dict[str, Any]) -> Any:
-            state, logs = epoch(state, train, orders[index], val)
-            return (
-                index + 1,
+        def train_one(state: ModelState, own_orders: tf.Tensor, *own: Any) -> Any:
+            new_state, logs = self._epochs.train(
                 state,
-                {name: recorder.write(index, logs[name]) for name, recorder in recorders.items()},
+                own[0] if own else train,
+                tf.transpose(own_orders, [1, 0, 2]),
+                own[1] if own else val,
             )
+            return new_state, {name: tf.transpose(values) for name, values in logs.items()}
 
-        _, state, recorders = tf.while_loop(
-            lambda index, *_: index < num_epochs,
-            body,
-            (0, state, recorders),
-            maximum_iterations=num_epochs,
-        )
-        return state, {name: recorder.stack() for name, recorder in recorders.items()}
+        own = [] if self._shared_data else [train, val]
+        by_trial = tf.transpose(orders, [1, 0, 2])
+        new_state, logs = run_in_turn(train_one, [state, by_trial, *own])
+        return new_state, {name: tf.transpose(values) for name, values in logs.items()}
 
-    def _trace_epoch(
-        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
-    ) -> tuple[ModelState, Logs]:
-        batch_size = min(self._batch_size, orders.shape[1])
-        num_steps, num_left = divmod(orders.shape[1], batch_size)
-        num_whole = num_steps * batch_size
-        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
-        state, losses, predictions = self._train_whole_batches(state, batches, num_steps)
-        batch_sizes = [batch_size] * num_steps
-        if num_left:
-            last = self._in_order(train, orders[:, num_whole:])
-            state, loss, last_predictions = vectorize(self._model.train_step, [state, *last])
-            losses = tf.concat([losses, loss[:, None]], 1)
-            predictions = tf.nest.map_structure(
-                lambda a, b: tf.concat([a, b], 1), predictions, last_predictions
-            )
-            batch_sizes.append(num_left)
-        logs = vectorize(
-            functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
-            [state, self._in_order(train[1], orders), predictions, losses],
-        )
-        val_logs, _ = self._trace_evaluation(state, val)
-        return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
-
-    def _in_order(self, structure: Any, orders: tf.Tensor) -> Any:
-        """The rows of each array that `orders` names, laid out as it is: (..., trials, any)."""
-
-        def take(data: tf.Tensor) -> tf.Tensor:
-            if self._shared_data:
-                return tf.gather(data, orders)
-            num_trials, num_rows, *features = data.shape
-            first_rows = tf.range(num_trials)[:, None] * num_rows
-            return tf.gather(tf.reshape(data, [-1, *features]), orders + first_rows)
-
-        return keras.tree.map_structure(take, structure)
-
-    def _train_whole_batches(
-        self, state: ModelState, batches: tuple[Any, Any], num_steps: int
-    ) -> tuple[ModelState, tf.Tensor, Any]:
-        """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
-
-        # A function of its own, so that it is traced once for its shapes and for the loop.
-        step = tf.function(
-            lambda state, batch: vectorize(self._model.train_step, [state, *batch]),
-            autograph=False,
-        )
-        first = keras.tree.map_structure(lambda a: a[0], batches)
-        _, *outputs = step.get_concrete_function(state, first).structured_outputs
-        recorders = [
-            tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
-            for output in tf.nest.flatten(outputs)
-        ]
-        flat_state = tf.nest.flatten(state)
-
-        def body(index: tf.Tensor, flat: list[tf.Tensor], recorders: list[Any]) -> Any:
-            batch = keras.tree.map_structure(lambda a: a[index], batches)
-            new_state, *outputs = step(tf.nest.pack_sequence_as(state, flat), batch)
-            new_flat = [
-                tf.ensure_shape(new, old.shape)
-                for new, old in zip(tf.nest.flatten(new_state), flat_state, strict=True)
-            ]
-            recorders = [
-                recorder.write(index, output)
-                for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
-            ]
-            return index + 1, new_flat, recorders
-
-        _, flat, recorders = tf.while_loop(
-            lambda index, *_: index < num_steps,
-            body,
-            (0, flat_state, recorders),
-            maximum_iterations=num_steps,
-        )
-        losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
-        return (
-            tf.nest.pack_sequence_as(state, flat),
-            tf.transpose(losses),
-            tf.nest.map_structure(_join_batches, predictions),
-        )
-
-    def _trace_evaluations(
+    def _evaluate_in_turn(
         self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
     ) -> tuple[tuple[Logs, Any], ...]:
-        return tuple(self._trace_evaluation(state, data) for data in data_sets)
-
-    def _trace_evaluation(self, state: ModelState, data: tuple[Any, Any]) -> tuple[Logs, Any]:
         if self._shared_data:
-            return vectorize(lambda one_state: self._model.evaluate(one_state, *data), [state])
-        return vectorize(self._model.evaluate, [state, *data])
-
-
-def _split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:
-    """(trials, rows) -> (steps, trials, batch)."""
-    return tf.transpose(tf.reshape(orders, [orders.shape[0], -1, batch_size]), [1, 0, 2])
-
-
-def _join_batches(outputs: tf.Tensor) -> tf.Tensor:
-    """(steps, trials, batch, ...) -> (trials, rows, ...)."""
-    num_steps, num_trials, batch_size, *features = outputs.shape
-    by_trial = tf.transpose(outputs, [1, 0, 2, *range(3, outputs.shape.rank)])
-    return tf.reshape(by_trial, [num_trials, num_steps * batch_size, *features])
+            return run_in_turn(lambda own: self._epochs.evaluate(own, data_sets), [state])
+        return run_in_turn(self._epochs.evaluate, [state, data_sets])

@@ -1,4 +1,4 @@
-"""The fused engine: all trials of a pack as one XLA program, vectorized over trials."""
+"""The compiled engines: all trials of a pack in one XLA program, `fused` or `mapped`."""
 
 import contextlib
 import re
@@ -19,7 +19,7 @@ from trialrun.training import PackTask
 from trialrun.training.checkpoints import CheckpointMaker, TrialsState
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.functional import FunctionalModel, ModelState
-from trialrun.training.program import FusedProgram
+from trialrun.training.program import CompiledEngine, Program
 from trialrun.training.reports import Reports
 from trialrun.training.slices import Schedule, Slice, cut_slices
 from trialrun.training.trained import (
@@ -40,29 +40,37 @@ class ProgramCache:
 
     def __init__(self, max_programs: int) -> None:
         self._max_programs = max_programs
-        self._programs: dict[tuple[Any, ...], tuple[CompiledModel, FusedProgram]] = {}
+        self._programs: dict[tuple[Any, ...], tuple[CompiledModel, Program]] = {}
 
-    def get(self, task: PackTask, data: PackData) -> tuple[CompiledModel, FusedProgram]:
+    def get(
+        self, task: PackTask, data: PackData, engine: CompiledEngine
+    ) -> tuple[CompiledModel, Program]:
         """The model and the program for a pack; made if there is none."""
-        key = (task.pack.signature, str(task.job_folder), data.is_shared, _form(data.splits[0]))
+        form = _form(data.splits[0])
+        key = (task.pack.signature, str(task.job_folder), data.is_shared, form, engine)
         if key not in self._programs:
             if len(self._programs) >= self._max_programs:
                 del self._programs[next(iter(self._programs))]  # the oldest
-            self._programs[key] = _make_program(task, data)
+            self._programs[key] = _make_program(task, data, engine)
         return self._programs[key]
 
 
 _PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # a worker process lives for one run
 
 
-def train_fused(
-    task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
+def train_compiled(
+    task: PackTask,
+    data: PackData,
+    engine: CompiledEngine,
+    timings_s: dict[str, float],
+    reports: Reports,
 ) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
     """Trains a pack; yields each slice's newest logs after every call, and checkpoints.
 
     Args:
         task: The pack, and perhaps where it stands.
         data: Its data.
+        engine: How the program runs its trials.
         timings_s: Gets seconds of wall time under `build`, `trace` and `train`.
         reports: From the slices; may ask them to stop.
 
@@ -70,13 +78,13 @@ def train_fused(
         The trained trials; None if training was stopped, after a last checkpoint.
 
     Raises:
-        CannotFuse: No vectorized program can be built; nothing was trained.
+        CannotFuse: No such program can be built; nothing was trained.
     """
     trials = task.pack.trials
     if len({_form(splits) for splits in data.splits}) > 1:
         raise CannotFuse("the trials' data differ in shape")
     start = time.perf_counter()
-    compiled, program = _PROGRAMS.get(task, data)
+    compiled, program = _PROGRAMS.get(task, data, engine)
     slices = [Slice(compiled, task, data, indices) for indices in cut_slices(task)]
     schedule = Schedule.of(task)
     timings_s["build"] = time.perf_counter() - start
@@ -95,7 +103,9 @@ def train_fused(
     return [by_index[index] for index in range(len(trials))]
 
 
-def _make_program(task: PackTask, data: PackData) -> tuple[CompiledModel, FusedProgram]:
+def _make_program(
+    task: PackTask, data: PackData, engine: CompiledEngine
+) -> tuple[CompiledModel, Program]:
     first, training = task.pack.trials[0], task.pack.trials[0].variant.training
     splits = data.splits[0]
     compiled = make_compiled_model(first.variant, task.job_folder, splits, first.seed)
@@ -103,7 +113,9 @@ def _make_program(task: PackTask, data: PackData) -> tuple[CompiledModel, FusedP
         lambda rows: tf.constant(rows[: training.batch_size]), (splits.x_train, splits.y_train)
     )
     functional = FunctionalModel(compiled.model, batch)
-    program = FusedProgram(functional, batch_size=training.batch_size, shared_data=data.is_shared)
+    program = Program(
+        functional, engine, batch_size=training.batch_size, shared_data=data.is_shared
+    )
     return compiled, program
 
 
@@ -122,7 +134,7 @@ def _form(splits: Splits) -> tuple[tuple[tuple[int, ...], str], ...]:
     )
 
 
-def _trace(program: FusedProgram, first: Slice, schedule: Schedule) -> None:
+def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
     orders = tf.zeros([schedule.per_call, *first.order_shape], tf.int32)
     try:
         program.trace_epochs(first.state, first.train, orders, first.val)
@@ -155,7 +167,7 @@ def _short_reason(error: Exception) -> str:
 
 
 def _train_slices(
-    program: FusedProgram,
+    program: Program,
     slices: Sequence[Slice],
     schedule: Schedule,
     task: PackTask,
@@ -168,7 +180,7 @@ def _train_slices(
         futures = [pool.submit(_train_slice, program, one, schedule, reports) for one in slices]
         # While the threads wait for the first epoch to be compiled, compile the evaluation.
         with _compiling():
-            program.compile_evaluation(slices[0].state, (slices[0].val, slices[0].test))
+            program.evaluate(slices[0].state, (slices[0].val, slices[0].test))
         for report in reports.drain(futures):
             if isinstance(report, Advance):
                 yield report
@@ -187,7 +199,7 @@ def _train_slices(
 
 
 def _train_slice(
-    program: FusedProgram, own: Slice, schedule: Schedule, reports: Reports
+    program: Program, own: Slice, schedule: Schedule, reports: Reports
 ) -> list[TrainedTrial] | None:
     """The trained trials of a slice; None if it was stopped, once it has said where it stands."""
     num_trials = len(set(own.indices))
@@ -220,7 +232,7 @@ def _train_slice(
 
 
 def _evaluate(
-    program: FusedProgram,
+    program: Program,
     own: Slice,
     state: ModelState,
     history: dict[str, npt.NDArray[np.float32]],

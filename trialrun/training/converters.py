@@ -1,0 +1,141 @@
+"""Teaches TensorFlow's `pfor` the operations that training needs: registered on import.
+
+`Bitcast` (in the accuracy metric), the random generators (dropout, noise: every trial has its own
+key), and a fast product of tiny matrices.
+"""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from trialrun.errors import CannotFuse
+from trialrun.training import internals, philox
+from trialrun.training.internals import PForInput, register_converter, stacked
+
+# ------------------------------------------------------------------------------ random generators
+
+
+@register_converter("StatelessRandomGetKeyCounter")
+def _convert_key_counter(pfor: PForInput) -> Any:
+    keys, counters = philox.key_and_counter(pfor.stacked_input(0))
+    return stacked(keys, True), stacked(counters, True)
+
+
+@register_converter("StatelessRandomUniformV2")
+def _convert_uniform(pfor: PForInput) -> Any:
+    return _convert_random(pfor, "uniform", pfor.get_attr("dtype"))
+
+
+@register_converter("StatelessRandomNormalV2")
+def _convert_normal(pfor: PForInput) -> Any:
+    return _convert_random(pfor, "normal", pfor.get_attr("dtype"))
+
+
+@register_converter("StatelessRandomUniformIntV2")
+def _convert_uniform_int(pfor: PForInput) -> Any:
+    size = _static_shape(pfor)
+    if size is None or any(pfor.input(place).is_stacked for place in (4, 5)):
+        return _draw_in_loop(pfor)
+    pfor.stack_inputs([1, 2])
+    bits = philox.draw(
+        "bits", pfor.stacked_input(1), pfor.stacked_input(2), math.prod(size), tf.uint32
+    )
+    low, high = pfor.unstacked_input(4), pfor.unstacked_input(5)
+    return stacked(tf.reshape(philox.integers_between(bits, low, high), [-1, *size]), True)
+
+
+def _convert_random(pfor: PForInput, distribution: philox.Distribution, dtype: Any) -> Any:
+    size = _static_shape(pfor)
+    if size is None or not philox.can_draw(distribution, dtype):
+        return _draw_in_loop(pfor)
+    pfor.stack_inputs([1, 2])
+    values = philox.draw(
+        distribution, pfor.stacked_input(1), pfor.stacked_input(2), math.prod(size), dtype
+    )
+    return stacked(tf.reshape(values, [-1, *size]), True)
+
+
+def _static_shape(pfor: PForInput) -> list[int] | None:
+    shape = tf.get_static_value(pfor.unstacked_input(0))
+    return None if shape is None else [int(length) for length in shape]
+
+
+def _draw_in_loop(pfor: PForInput) -> Any:
+    """One trial after another; in a compiled program other numbers would come out."""
+    if internals.is_traced_for_xla():
+        raise CannotFuse(f"{pfor.op_type} draws other numbers inside XLA than outside")
+    return internals.run_in_loop(pfor)
+
+
+for _name in ("StatelessTruncatedNormalV2", "StatelessRandomUniformFullIntV2"):
+    register_converter(_name)(_draw_in_loop)
+
+# ------------------------------------------------------------------------------- other operations
+
+
+@register_converter("Bitcast")
+def _convert_bitcast(pfor: PForInput) -> Any:
+    return stacked(tf.bitcast(pfor.stacked_input(0), pfor.get_attr("type")), True)
+
+
+for _name, _batch_inputs in {
+    "InTopKV2": [0, 1],
+    "ResizeBilinear": [0],
+    "ResizeNearestNeighbor": [0],
+}.items():
+    internals.flattened_batch_converter(_name, _batch_inputs)
+
+# ------------------------------------------------------------------------------- tiny matrices
+
+
+def _multiply_and_sum_is_faster(
+    rows: int, inner: int, columns: int, *, transpose_a: bool, transpose_b: bool
+) -> bool:
+    """Whether XLA's CPU backend multiplies matrices of this size faster without its dot.
+
+    Its batched dot runs tiny shapes at 0.5 to 8 GFLOP/s, as it calls a kernel per matrix; a
+    product and a sum are fused into one vectorized loop. The limits are measured
+    (`scripts/benchmark.py` shows the sum of it) and concern the CPU only.
+    """
+    if transpose_a and not transpose_b:  # gradient of a kernel: (features, batch) x (batch, units)
+        return inner <= 16 and rows <= 256 and columns <= 256
+    if transpose_b and not transpose_a:  # gradient of a layer's input
+        return inner <= 4
+    if not transpose_a and not transpose_b:  # forward pass
+        return columns <= 4 and inner <= 64
+    return False
+
+
+def _register_matmul(op_type: str, transpose_a_name: str, transpose_b_name: str) -> None:
+    convert_with_dot = internals.take_converter(op_type)
+
+    @register_converter(op_type)
+    def _convert_matmul(pfor: PForInput) -> Any:
+        transpose_a, transpose_b = pfor.get_attr(transpose_a_name), pfor.get_attr(transpose_b_name)
+        left, right = pfor.input(0), pfor.input(1)
+        if not (_is_stack_of_matrices(left) and _is_stack_of_matrices(right)):
+            return convert_with_dot(pfor)
+        a = tf.transpose(left.t, [0, 2, 1]) if transpose_a else left.t
+        b = tf.transpose(right.t, [0, 2, 1]) if transpose_b else right.t
+        (_, rows, inner), columns = a.shape, b.shape[2]
+        if not _multiply_and_sum_is_faster(
+            rows, inner, columns, transpose_a=transpose_a, transpose_b=transpose_b
+        ):
+            return convert_with_dot(pfor)
+        return stacked(tf.reduce_sum(a[:, :, :, None] * b[:, None, :, :], 2), True)
+
+
+def _is_stack_of_matrices(value: Any) -> bool:
+    shape = value.t.shape
+    return bool(
+        value.is_stacked
+        and shape.rank == 3
+        and shape.is_fully_defined()
+        and value.t.dtype == tf.float32
+    )
+
+
+if not tf.config.list_physical_devices("GPU"):
+    _register_matmul("MatMul", "transpose_a", "transpose_b")
+    _register_matmul("BatchMatMulV2", "adj_x", "adj_y")

@@ -1,0 +1,184 @@
+"""Epochs of training, and an evaluation, of trials of one signature: what a program computes.
+
+Shapes in comments: trials, rows (of a data set), steps (batches of an epoch), batch.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trialrun.training.functional import FunctionalModel, ModelState
+
+Logs = dict[str, tf.Tensor]
+# A function of one trial's tensors, and their stacks (trials, ...) -> its results, stacked.
+OverTrials = Callable[[Callable[..., Any], Sequence[Any]], Any]
+
+
+class Epochs:
+    """Functions to be traced: epochs of training, and an evaluation, of stacked trials.
+
+    Args:
+        model: The model as pure functions of one trial.
+        over_trials: Applies a function of one trial to all of them.
+        batch_size: Rows per step; the last step takes what is left.
+        shared_data: Whether all trials see the same rows, given without a trial axis.
+    """
+
+    def __init__(
+        self,
+        model: FunctionalModel,
+        over_trials: OverTrials,
+        *,
+        batch_size: int,
+        shared_data: bool,
+    ) -> None:
+        self._model = model
+        self._over_trials = over_trials
+        self._batch_size = batch_size
+        self._shared_data = shared_data
+
+    def train(
+        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+    ) -> tuple[ModelState, Logs]:
+        """Trains epochs, and evaluates on the validation set after each.
+
+        Args:
+            state: Tensors (trials, ...).
+            train: Inputs and targets (trials, rows, ...), or (rows, ...) when data is shared.
+            orders: int32 row numbers (epochs, trials, rows): how each trial sees its rows.
+            val: As `train`.
+
+        Returns:
+            The new state, and Keras's logs of each epoch: name -> float32 (epochs, trials); the
+            names of the validation logs begin with `val_`.
+        """
+        # A function of its own, so that it is traced once for its shapes and for the loop.
+        epoch = tf.function(self._train_epoch, autograph=False)
+        _, log_forms = epoch.get_concrete_function(state, train, orders[0], val).structured_outputs
+        num_epochs, num_trials, _ = orders.shape
+        recorders = {
+            name: tf.TensorArray(tf.float32, num_epochs, element_shape=[num_trials])
+            for name in log_forms
+        }
+
+        def body(index: tf.Tensor, state: ModelState, recorders: dict[str, Any]) -> Any:
+            state, logs = epoch(state, train, orders[index], val)
+            return (
+                index + 1,
+                state,
+                {name: recorder.write(index, logs[name]) for name, recorder in recorders.items()},
+            )
+
+        _, state, recorders = tf.while_loop(
+            lambda index, *_: index < num_epochs,
+            body,
+            (0, state, recorders),
+            maximum_iterations=num_epochs,
+        )
+        return state, {name: recorder.stack() for name, recorder in recorders.items()}
+
+    def _train_epoch(
+        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+    ) -> tuple[ModelState, Logs]:
+        batch_size = min(self._batch_size, orders.shape[1])
+        num_steps, num_left = divmod(orders.shape[1], batch_size)
+        num_whole = num_steps * batch_size
+        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
+        state, losses, predictions = self._train_whole_batches(state, batches, num_steps)
+        batch_sizes = [batch_size] * num_steps
+        if num_left:
+            last = self._in_order(train, orders[:, num_whole:])
+            state, loss, last_predictions = self._over_trials(self._model.train_step, [state, *last])
+            losses = tf.concat([losses, loss[:, None]], 1)
+            predictions = tf.nest.map_structure(
+                lambda a, b: tf.concat([a, b], 1), predictions, last_predictions
+            )
+            batch_sizes.append(num_left)
+        logs = self._over_trials(
+            functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
+            [state, self._in_order(train[1], orders), predictions, losses],
+        )
+        val_logs, _ = self._evaluate_one(state, val)
+        return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
+
+    def _in_order(self, structure: Any, orders: tf.Tensor) -> Any:
+        """The rows of each array that `orders` names, laid out as it is: (..., trials, any)."""
+
+        def take(data: tf.Tensor) -> tf.Tensor:
+            if self._shared_data:
+                return tf.gather(data, orders)
+            num_trials, num_rows, *features = data.shape
+            first_rows = tf.range(num_trials)[:, None] * num_rows
+            return tf.gather(tf.reshape(data, [-1, *features]), orders + first_rows)
+
+        return keras.tree.map_structure(take, structure)
+
+    def _train_whole_batches(
+        self, state: ModelState, batches: tuple[Any, Any], num_steps: int
+    ) -> tuple[ModelState, tf.Tensor, Any]:
+        """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
+
+        # A function of its own, so that it is traced once for its shapes and for the loop.
+        step = tf.function(
+            lambda state, batch: self._over_trials(self._model.train_step, [state, *batch]),
+            autograph=False,
+        )
+        first = keras.tree.map_structure(lambda a: a[0], batches)
+        _, *outputs = step.get_concrete_function(state, first).structured_outputs
+        recorders = [
+            tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
+            for output in tf.nest.flatten(outputs)
+        ]
+        flat_state = tf.nest.flatten(state)
+
+        def body(index: tf.Tensor, flat: list[tf.Tensor], recorders: list[Any]) -> Any:
+            batch = keras.tree.map_structure(lambda a: a[index], batches)
+            new_state, *outputs = step(tf.nest.pack_sequence_as(state, flat), batch)
+            new_flat = [
+                tf.ensure_shape(new, old.shape)
+                for new, old in zip(tf.nest.flatten(new_state), flat_state, strict=True)
+            ]
+            recorders = [
+                recorder.write(index, output)
+                for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
+            ]
+            return index + 1, new_flat, recorders
+
+        _, flat, recorders = tf.while_loop(
+            lambda index, *_: index < num_steps,
+            body,
+            (0, flat_state, recorders),
+            maximum_iterations=num_steps,
+        )
+        losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
+        return (
+            tf.nest.pack_sequence_as(state, flat),
+            tf.transpose(losses),
+            tf.nest.map_structure(_join_batches, predictions),
+        )
+
+    def evaluate(
+        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
+    ) -> tuple[tuple[Logs, Any], ...]:
+        """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
+        return tuple(self._evaluate_one(state, data) for data in data_sets)
+
+    def _evaluate_one(self, state: ModelState, data: tuple[Any, Any]) -> tuple[Logs, Any]:
+        if self._shared_data:
+            return self._over_trials(lambda own: self._model.evaluate(own, *data), [state])
+        return self._over_trials(self._model.evaluate, [state, *data])
+
+
+def _split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """(trials, rows) -> (steps, trials, batch)."""
+    return tf.transpose(tf.reshape(orders, [orders.shape[0], -1, batch_size]), [1, 0, 2])
+
+
+def _join_batches(outputs: tf.Tensor) -> tf.Tensor:
+    """(steps, trials, batch, ...) -> (trials, rows, ...)."""
+    num_steps, num_trials, batch_size, *features = outputs.shape
+    by_trial = tf.transpose(outputs, [1, 0, 2, *range(3, outputs.shape.rank)])
+    return tf.reshape(by_trial, [num_trials, num_steps * batch_size, *features])
