@@ -11,16 +11,14 @@ from trialrun.aggregate import (
     build_leaderboard,
     confusion_matrices,
     explain,
-    learning_curves,
     pool_matrices,
-    run_summary,
-    split_by_variant,
     summarize,
     variant_rows,
 )
 from trialrun.errors import InputError
 from trialrun.files import json_ready
 from trialrun.selection import ValidationScores, rank, select_best, validation_scores
+from trialrun.standing import Tally, run_summary, winner_curves
 from trialrun.store import RunFolder
 
 VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
@@ -81,7 +79,7 @@ def with_one_diverged(variant, seed):
 def test_pooled_matrices_add_up_the_completed_seeds(tmp_path):
     folder = write_run(tmp_path, VARIANTS[:2], SEEDS, result_of=with_one_diverged)
     trials = folder.read_trials()
-    pooled = pool_matrices(folder.read_matrices(trials))
+    pooled = pool_matrices([trials])
     first, second = summarize(trials, {"v00": {}, "v01": {}}, pooled)
     for summary, variant, seeds in ((first, VARIANTS[0], (0, 2, 3)), (second, VARIANTS[1], SEEDS)):
         trials = [completed(variant, seed) for seed in seeds]
@@ -92,8 +90,8 @@ def test_pooled_matrices_add_up_the_completed_seeds(tmp_path):
 
 def test_confusion_matrices_json_has_every_completed_seed_and_their_sum(tmp_path):
     folder = write_run(tmp_path, VARIANTS[:2], SEEDS, result_of=with_one_diverged)
-    chunks = split_by_variant(folder.read_trials(), 1)
-    some = [confusion_matrices(pd.concat(folder.read_matrices(chunk))) for chunk in chunks]
+    chunks = folder.tables.index().by_variants("results", 1)
+    some = [confusion_matrices(chunk) for chunk in chunks]
     assert [list(variants) for variants in some] == [["v00"], ["v01"]]
     folder.write_confusion_matrices(CLASS_NAMES, some)
     content = json.loads(folder.confusion_matrices_file.read_text())
@@ -119,10 +117,11 @@ def test_without_classes_there_are_no_matrices(tmp_path):
 
 @pytest.mark.parametrize(("max_trials", "sizes"), [(1, [4, 4, 4]), (8, [8, 4]), (99, [12])])
 def test_trials_are_split_between_variants(tmp_path, max_trials, sizes):
-    trials = write_run(tmp_path, VARIANTS, SEEDS).read_trials()
-    chunks = list(split_by_variant(trials, max_trials))
+    folder = write_run(tmp_path, VARIANTS, SEEDS)
+    trials = folder.read_trials("numbers")
+    chunks = list(folder.tables.index().by_variants("numbers", max_trials))
     assert [len(chunk) for chunk in chunks] == sizes
-    pd.testing.assert_frame_equal(pd.concat(chunks), trials)
+    pd.testing.assert_frame_equal(pd.concat(chunks, ignore_index=True), trials)
 
 
 # Selection ------------------------------------------------------------------------------------
@@ -268,9 +267,12 @@ def test_rows_of_variants_csv_have_validation_before_test(tmp_path):
 def test_the_summary_says_what_was_selected_and_counts(tmp_path):
     losses = [[0.3] * 4, [0.2, 0.1, 0.2, 0.3]]
     trials = trials_with(tmp_path, losses, statuses={(0, 1): "failed"})
-    board = board_of(trials)
+    assert len(trials) == 8
+    [path] = tmp_path.glob("*/*")
+    tally = Tally(RunFolder(path), metric="val_loss", goal="minimize")
+    standing = tally.take_numbers().standing()
     timings_s = {"total": 4.0, "train": 1.0}
-    summary = run_summary("medical_trial", board, trials, timings_s=timings_s)
+    summary = run_summary("medical_trial", standing, timings_s=timings_s)
     assert summary["counts"] == {
         "trials": 8,
         "completed": 7,
@@ -307,7 +309,7 @@ def test_curves_have_a_row_per_seed_and_nan_after_the_last_epoch(tmp_path):
         return completed(variant, seed, epochs=2 + seed)
 
     folder = write_run(tmp_path, VARIANTS[:1], (1, 0), result_of=result_of)
-    curves = learning_curves(folder.read_history("v00"))
+    curves = winner_curves(folder, "v00")
     assert list(curves) == ["loss", "accuracy", "val_loss", "val_accuracy"]
     short, long = (completed(VARIANTS[0], seed, epochs=2 + seed) for seed in (0, 1))
     np.testing.assert_array_equal(curves["loss"][0], [*short.history["loss"], np.nan])

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from rich.cells import cell_len
 from rich.console import Console
 
-from trialrun.aggregate import MetricSummary, build_leaderboard, run_summary
+from trialrun.aggregate import MetricSummary
 from trialrun.files import write_json
 from trialrun.report import build_report, overview_content, print_overview
 from trialrun.report.figures import draw_confusion_matrix, draw_learning_curves, to_png
@@ -25,6 +25,7 @@ from trialrun.report.format import (
     parameter_text,
     short_names,
 )
+from trialrun.standing import Tally, run_summary
 from trialrun.store import RunFolder
 
 VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
@@ -40,12 +41,10 @@ SWEEP = make_variants(
 
 def finish(folder, model_summary="Total params: 642"):
     """Writes the summary of a run, which says that it ended."""
-    trials, select = folder.read_trials(), folder.read_job()["select"]
-    board = build_leaderboard(trials, folder.read_parameters(), **select)
+    standing = Tally(folder, **folder.read_job()["select"]).take_numbers().standing()
     summary = run_summary(
         folder.read_job()["name"],
-        board,
-        trials,
+        standing,
         timings_s={"total": 14.3},
         model_summary=model_summary,
     )

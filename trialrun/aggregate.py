@@ -4,7 +4,7 @@ Selection is in `trialrun.selection`, which sees validation numbers only; here i
 beside the test numbers, for people to read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,14 @@ import numpy.typing as npt
 from trialrun.grid import TrialGrid
 from trialrun.job import Goal
 from trialrun.records import CONFUSION_MATRIX_COLUMNS, metric_names
-from trialrun.selection import Selection, rank, select_best, validation_scores
-from trialrun.statistics import Counts, Floats, describe, pool_confusion_matrices
+from trialrun.selection import (
+    Selection,
+    ValidationScores,
+    rank,
+    select_best,
+    validation_scores,
+)
+from trialrun.statistics import Counts, describe, pool_confusion_matrices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,11 +98,18 @@ def build_leaderboard(
         InputError: The metric is no validation metric, or was not recorded.
     """
     scores = validation_scores(trials, metric)
-    summaries = {of.variant_id: of for of in summarize(trials, parameters, pooled)}
+    return rank_summaries(summarize(trials, parameters, pooled), scores, goal)
+
+
+def rank_summaries(
+    summaries: Sequence[VariantSummary], scores: ValidationScores, goal: Goal
+) -> Leaderboard:
+    """The variants ranked by their scores, and what was selected."""
+    by_id = {of.variant_id: of for of in summaries}
     return Leaderboard(
-        metric=metric,
+        metric=scores.metric,
         goal=goal,
-        variants=tuple(summaries[variant_id] for variant_id in rank(scores, goal)),
+        variants=tuple(by_id[variant_id] for variant_id in rank(scores, goal)),
         selection=select_best(scores, goal),
     )
 
@@ -105,6 +118,7 @@ def summarize(
     trials: "pd.DataFrame",
     parameters: Mapping[str, Mapping[str, Any]],
     pooled: "PooledMatrices | None" = None,
+    seeds: npt.NDArray[np.int64] | None = None,
 ) -> tuple[VariantSummary, ...]:
     """One summary per variant, in the order of the search.
 
@@ -112,9 +126,10 @@ def summarize(
         trials: As in `trials/*.parquet`.
         parameters: variant_id -> searched dotted path -> value.
         pooled: From `pool_matrices`.
+        seeds: Ascending, all of the trials' and perhaps more; absent: the trials'.
     """
     val_pooled, test_pooled = ((pooled or {}).get(name, {}) for name in CONFUSION_MATRIX_COLUMNS)
-    grid = TrialGrid.of(trials)
+    grid = TrialGrid.of(trials, seeds)
     completed = grid.statuses == "completed"
     names = metric_names(list(trials.columns))
     values = np.full((len(grid.variant_ids), len(names), len(grid.seeds)), np.nan)
@@ -148,8 +163,7 @@ def pool_matrices(parts: Iterable["pd.DataFrame"]) -> PooledMatrices:
     """The confusion matrices of every variant summed over its completed seeds.
 
     Args:
-        parts: From `RunFolder.read_matrices`: one part of the trials after the other, so that no
-            more than one of them is in memory.
+        parts: Trials with their matrices, some after the other.
 
     Returns:
         Without the variants that have no matrix.
@@ -178,23 +192,6 @@ def _square(flat: npt.ArrayLike) -> Counts:
     flat = np.asarray(flat, np.int64)
     num_classes = round(len(flat) ** 0.5)
     return flat.reshape(num_classes, num_classes)
-
-
-def learning_curves(history: "pd.DataFrame") -> dict[str, Floats]:
-    """The epochs of one variant's trials, one row per seed.
-
-    Args:
-        history: As in `history/*.parquet`, the trials of one variant.
-
-    Returns:
-        `loss`, `accuracy`, `val_loss`, ... -> (seeds, epochs) float64, seeds ascending; NaN after a
-        trial's last epoch.
-    """
-    curves: dict[str, Floats] = {}
-    for name in history.columns[4:]:
-        table = history.pivot(index="seed", columns="epoch", values=name)
-        curves[name] = table.to_numpy(np.float64)
-    return curves
 
 
 def explain(leaderboard: Leaderboard) -> str:
@@ -285,85 +282,10 @@ def confusion_matrices(trials: "pd.DataFrame") -> dict[str, Any]:
     return variants
 
 
-def split_by_variant(trials: "pd.DataFrame", max_trials: int) -> Iterator["pd.DataFrame"]:
-    """The trials, sorted by variant, in chunks of whole variants.
-
-    Args:
-        trials: As in `trials/*.parquet`, at least one.
-        max_trials: Of a chunk; only one variant alone may have more.
-    """
-    variant_ids = trials["variant_id"].to_numpy()
-    ends = (np.flatnonzero(variant_ids[1:] != variant_ids[:-1]) + 1).tolist()
-    start = previous = 0
-    for end in (*ends, len(trials)):
-        if end - start > max_trials and previous > start:
-            yield trials.iloc[start:previous]
-            start = previous
-        previous = end
-    yield trials.iloc[start:]
-
-
-def run_summary(
-    job_name: str,
-    leaderboard: Leaderboard,
-    trials: "pd.DataFrame",
-    *,
-    timings_s: Mapping[str, float],
-    model_summary: str = "",
-) -> dict[str, Any]:
-    """The content of summary.json: what was selected and why, counts, timings, throughput.
-
-    Args:
-        job_name: Name of the job.
-        leaderboard: The ranked variants.
-        trials: As in `trials/*.parquet`.
-        timings_s: Seconds of wall time by stage; `total` is the whole run.
-        model_summary: Keras's text about the best model, shown in the report.
-    """
-    return {
-        "job": job_name,
-        "selection": _selection_content(leaderboard, trials),
-        "explanation": explain(leaderboard),
-        "counts": count_trials(trials) | {"variants": len(leaderboard.variants)},
-        "timings_s": dict(timings_s),
-        "throughput": _throughput(trials, timings_s.get("total")),
-        "model_summary": model_summary,
-    }
-
-
-def _selection_content(leaderboard: Leaderboard, trials: "pd.DataFrame") -> dict[str, Any] | None:
-    """The selection, and beside it all that the best trial measured."""
-    chosen = leaderboard.selection
-    if chosen is None:
-        return None
-    best = trials[trials["trial_id"] == chosen.trial_id].iloc[0]
-    return {
-        "variant_id": chosen.variant_id,
-        "parameters": dict(leaderboard.variants[0].parameters),
-        "trial_id": chosen.trial_id,
-        "seed": chosen.seed,
-        "metric": chosen.metric,
-        "goal": chosen.goal,
-        "mean": chosen.mean,
-        "sd": chosen.sd,
-        "num_seeds": chosen.num_seeds,
-        "best_trial": {name: float(best[name]) for name in metric_names(list(trials.columns))},
-    }
-
-
 def count_trials(trials: "pd.DataFrame") -> dict[str, int]:
     """How many trials there are, and how many of each status."""
     statuses = trials["status"].value_counts()
     return {
         "trials": len(trials),
         **{name: int(statuses.get(name, 0)) for name in ("completed", "diverged", "failed")},
-    }
-
-
-def _throughput(trials: "pd.DataFrame", total_s: float | None) -> dict[str, float]:
-    if not total_s:
-        return {}
-    return {
-        "trials_per_s": len(trials) / total_s,
-        "epochs_per_s": int(trials["epochs"].sum()) / total_s,
     }

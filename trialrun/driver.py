@@ -1,6 +1,7 @@
 """The story of a run, from a job to the best model. Needs no TensorFlow in this process."""
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -8,19 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trialrun.aggregate import (
-    Leaderboard,
-    PooledMatrices,
-    build_leaderboard,
-    confusion_matrices,
-    count_trials,
-    pool_matrices,
-    run_summary,
-    split_by_variant,
-    variant_rows,
-)
+from trialrun.aggregate import variant_rows
 from trialrun.datasets import check_data
 from trialrun.environment import write_environment
 from trialrun.errors import ClusterLost, ExportError, FileError, InputError
@@ -35,12 +26,11 @@ from trialrun.plan import Trial, plan_trials, shard_trials
 from trialrun.progress import ProgressLine
 from trialrun.report import build_report
 from trialrun.resume import missing_trials
+from trialrun.standing import Standing, Tally, run_summary
 from trialrun.store import RunFolder
 from trialrun.trainer import Work, connect_to_cluster, timed, train_missing
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from trialrun.cluster import Cluster
 
 _log = logging.getLogger(__name__)
@@ -48,7 +38,6 @@ _log = logging.getLogger(__name__)
 _MAX_DATA_CHECKS = 10
 # The best trials' arrays stay for runs that grow later: seeds are added, another variant wins.
 _MAX_STATES_BYTES = 256 << 20
-_TRIALS_WITH_MATRICES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,20 +218,20 @@ def _train_and_export(
                 cluster = connect_to_cluster(work, connection, address, command)
                 with timed(work.timings_s, "train"):
                     train_missing(work, missing, cluster)
-            leaderboard = _leaderboard(work)
+            standing = _standing(work)
             tried: set[str] = set()
-            while (best := _best_without_state(work, leaderboard)) is not None:
+            while (best := _best_without_state(work, standing)) is not None:
                 if best in tried:
                     raise ExportError(f"trial {best} could not be trained again; see the run's log")
                 tried.add(best)
                 if cluster is None:
                     cluster = connect_to_cluster(work, connection, address, command)
                 train_missing(work, [t for t in work.trials if t.trial_id == best], cluster)
-                leaderboard = _leaderboard(work)
-            if leaderboard is None or leaderboard.selection is None:
+                standing = _standing(work)
+            if standing is None or standing.leaderboard.selection is None:
                 return ""
             work.progress.say("saving the best model")
-            export = background.submit(_export, exporter, work, leaderboard)
+            export = background.submit(_export, exporter, work, standing)
         return export.result()
 
 
@@ -259,36 +248,36 @@ def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
                 raise InputError(loaded.locate(str(error))) from error
 
 
-def _leaderboard(work: Work) -> Leaderboard | None:
-    """The ranked variants of the trials in the run folder; None if there is none."""
-    trials = work.run.read_trials("numbers")
-    return None if trials.empty else _rank(work, trials)
-
-
-def _rank(work: Work, trials: "pd.DataFrame", pooled: PooledMatrices | None = None) -> Leaderboard:
+def _tally(work: Work) -> Tally:
     select = work.loaded.spec.select
-    return build_leaderboard(
-        trials, work.run.read_parameters(), pooled, metric=select.metric, goal=select.goal
-    )
+    return Tally(work.run, metric=select.metric, goal=select.goal)
 
 
-def _best_without_state(work: Work, leaderboard: Leaderboard | None) -> str | None:
+def _standing(work: Work) -> Standing | None:
+    """What the trials in the run folder say, confusion matrices left out; None without trials."""
+    tally = _tally(work)
+    return None if tally.is_empty else tally.take_numbers().standing()
+
+
+def _best_without_state(work: Work, standing: Standing | None) -> str | None:
     """The best trial, if its arrays are kept no more: it is trained again, and its row replaced."""
-    if leaderboard is None or leaderboard.selection is None:
+    if standing is None or standing.leaderboard.selection is None:
         return None
-    best = leaderboard.selection.trial_id
+    best = standing.leaderboard.selection.trial_id
     return None if work.run.kept.has_state(best) else best
 
 
-def _export(exporter: ExportProcess, work: Work, leaderboard: Leaderboard) -> str:
-    selection, run = leaderboard.selection, work.run
-    assert selection is not None  # asked before
-    parameters = run.read_parameters()[selection.variant_id]
-    [(_, row)] = run.read_trials("numbers", [selection.trial_id]).iterrows()
-    row = row.filter(regex="^test_").dropna()
-    metrics = {str(name): float(value) for name, value in row.astype(float).to_dict().items()}
+def _export(exporter: ExportProcess, work: Work, standing: Standing) -> str:
+    board = standing.leaderboard
+    assert board.selection is not None  # asked before
+    metrics = {
+        name: value
+        for name, value in standing.best_trial.items()
+        if name.startswith("test_") and not math.isnan(value)
+    }
+    parameters = board.variants[0].parameters
     with timed(work.timings_s, "export"):
-        return exporter.export(run, parameters, selection.trial_id, metrics)
+        return exporter.export(work.run, parameters, board.selection.trial_id, metrics)
 
 
 def _finish(
@@ -298,19 +287,18 @@ def _finish(
     work.progress.say("writing the report")
     work.timings_s["total"] = time.perf_counter() - work.started_s
     run = work.run
-    trials = run.read_trials("numbers")
-    if trials.empty:
+    tally = _tally(work)
+    if tally.is_empty:
         return Outcome(run, 0, 0, False, interrupted)
-    leaderboard = _rank(work, trials, pool_matrices(run.read_matrices(trials)))
     class_names = next((p.class_names for p in run.read_packs() if p.class_names), ())
     work.lease.check()
-    run.write_variants(variant_rows(leaderboard))
-    run.write_confusion_matrices(class_names, _matrices_by_variant(run, trials))
+    run.write_confusion_matrices(class_names, tally.matrices())
+    standing = tally.standing()
+    run.write_variants(variant_rows(standing.leaderboard))
     if interrupted is None:
         summary = run_summary(
             work.loaded.spec.name,
-            leaderboard,
-            trials,
+            standing,
             timings_s=work.timings_s,
             model_summary=model_summary,
         )
@@ -318,17 +306,9 @@ def _finish(
         run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
         build_report(run)
-    counts = count_trials(trials)
-    has_winner = leaderboard.selection is not None
+    counts = standing.counts
+    has_winner = standing.leaderboard.selection is not None
     return Outcome(run, counts["completed"], counts["failed"], has_winner, interrupted)
-
-
-def _matrices_by_variant(run: RunFolder, trials: "pd.DataFrame") -> Iterator[dict[str, Any]]:
-    """What confusion_matrices.json says of the variants, some at a time to keep memory small."""
-    import pandas as pd
-
-    for some in split_by_variant(trials, _TRIALS_WITH_MATRICES):
-        yield confusion_matrices(pd.concat(run.read_matrices(some)))
 
 
 def _ended(run: RunFolder) -> Outcome:

@@ -30,17 +30,23 @@ class TrialGrid:
     statuses: npt.NDArray[np.object_]
 
     @classmethod
-    def of(cls, trials: "pd.DataFrame") -> "TrialGrid":
-        """The grid of the trials in `trials/*.parquet`."""
+    def of(cls, trials: "pd.DataFrame", seeds: npt.NDArray[np.int64] | None = None) -> "TrialGrid":
+        """The grid of the trials in `trials/*.parquet`.
+
+        Args:
+            trials: The trials.
+            seeds: Ascending, all of the trials' and perhaps more; absent: the trials'.
+        """
         import pandas as pd
 
         rows, variant_ids = pd.factorize(trials["variant_id"], sort=True)
-        columns, seeds = pd.factorize(trials["seed"], sort=True)
+        of_trials = trials["seed"].to_numpy(np.int64)
+        seeds = np.unique(of_trials) if seeds is None else seeds
         return cls(
             tuple(variant_ids.tolist()),
             tuple(seeds.tolist()),
             rows,
-            columns,
+            np.searchsorted(seeds, of_trials),
             trials["status"].to_numpy(object),
         )
 

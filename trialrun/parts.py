@@ -42,17 +42,19 @@ def read_part(
     columns: Sequence[str] | None = None,
     *,
     trial_ids: Sequence[str] | None = None,
+    variant_ids: Sequence[str] | None = None,
     verify: bool = False,
 ) -> "pa.Table":
-    """The rows of one file, or those of some trials; takes nothing from the names in its path."""
+    """The rows of one file, or of some trials or variants; takes nothing from its path's names."""
     import pyarrow.parquet as pq
 
-    filters = None if trial_ids is None else [("trial_id", "in", trial_ids)]
+    wanted = {"trial_id": trial_ids, "variant_id": variant_ids}
+    filters = [(name, "in", set(ids)) for name, ids in wanted.items() if ids is not None]
     with reading(part):
         return pq.read_table(
             part,
             columns=None if columns is None else list(columns),
-            filters=filters,
+            filters=filters or None,
             partitioning=None,
             page_checksum_verification=verify,
         )
@@ -68,15 +70,18 @@ def by_part(trials: "pd.DataFrame") -> dict[str, list[str]]:
     return wanted
 
 
-def part_columns(part: Path, wanted: TrialColumns) -> list[str] | None:
-    """The columns to read of a part."""
+def column_names(part: Path) -> list[str]:
+    """The columns that a part has."""
     import pyarrow.parquet as pq
 
-    if wanted == "all":
-        return None
     with reading(part):
-        names = pq.read_schema(part).names
-    return columns_of(names, wanted)
+        names: list[str] = pq.read_schema(part).names
+    return names
+
+
+def part_columns(part: Path, wanted: TrialColumns) -> list[str] | None:
+    """The columns to read of a part."""
+    return None if wanted == "all" else columns_of(column_names(part), wanted)
 
 
 def require_columns(part: Path, columns: Iterable[str]) -> None:

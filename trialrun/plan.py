@@ -83,9 +83,10 @@ def plan_variants(job: JobSpec) -> tuple[Variant, ...]:
 def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
     """Every variant with every seed: all seeds of the first variant, then of the second, ..."""
     trials: list[Trial] = []
+    seeds = list(job.seed_list)  # the same numbers in memory for all variants
     for variant in plan_variants(job):
         settings_hash = _hash_settings(variant)  # once per variant: it is most of the work
-        trials += (Trial(_with_seed(settings_hash, seed), variant, seed) for seed in job.seed_list)
+        trials += (Trial(_with_seed(settings_hash, seed), variant, seed) for seed in seeds)
     return tuple(trials)
 
 

@@ -40,7 +40,7 @@ PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
 CONFUSION_MATRIX_COLUMNS = ("val_confusion_matrix", "test_confusion_matrix")
 
-TrialColumns = Literal["all", "numbers", "identity", "parameters", "matrices"]
+TrialColumns = Literal["all", "results", "numbers", "identity", "places", "curves"]
 
 # Says in the Parquet file itself which text columns hold JSON: "[1]" may also be a plain string.
 _KIND_KEY = b"trialrun.kind"
@@ -147,18 +147,28 @@ def metric_names(columns: Sequence[str]) -> list[str]:
 
 
 def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
-    """Which columns of a part to read, out of those that it has."""
+    """Which columns of a part to read, out of those that it has.
+
+    Args:
+        names: The part's columns.
+        wanted: `results` is all but the parameters, `numbers` all but these and the confusion
+            matrices, `identity` leaves out the metrics too. `places` says which parameters and
+            seeds there are, `curves` is of a part of `history/`.
+    """
     identity = list(IDENTITY_COLUMNS)
+    matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
+    parameters = [name for name in names if name.startswith(PARAMETER_PREFIX)]
     match wanted:
         case "identity":
             return identity
         case "numbers":
             return identity + metric_names(names)
-        case "parameters":
-            return ["variant_id", *(name for name in names if name.startswith(PARAMETER_PREFIX))]
-        case "matrices":
-            matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
-            return ["variant_id", "seed", "status", *matrices]
+        case "results":
+            return identity + metric_names(names) + matrices
+        case "places":
+            return ["variant_id", "seed", *parameters]
+        case "curves":
+            return [name for name in names if name not in ("trial_id", "variant_id")]
     return list(names)
 
 
@@ -169,18 +179,41 @@ def history_table(result: PackResult) -> "pa.Table":
     """
     import pyarrow as pa
 
-    logs = _log_names(name for trial in result.trials for name in trial.history)
-    schema = pa.schema(
-        [
-            ("trial_id", pa.string()),
-            ("variant_id", pa.string()),
-            ("seed", pa.int64()),
-            ("epoch", pa.int64()),
-            *((name, pa.float32()) for name in logs),
-        ]
-    )
-    batches = [_trial_history(trial, schema) for trial in result.trials if trial.history]
-    return pa.Table.from_batches(batches, schema)
+    trials = [trial for trial in result.trials if trial.history]
+    logs = _log_names(name for trial in trials for name in trial.history)
+    epochs = [len(next(iter(trial.history.values()))) for trial in trials]
+    rows = np.repeat(np.arange(len(trials), dtype=np.int32), epochs)
+    columns = {
+        "trial_id": _repeated([trial.trial.trial_id for trial in trials], rows),
+        "variant_id": _repeated([trial.trial.variant.variant_id for trial in trials], rows),
+        "seed": pa.array(np.repeat([trial.trial.seed for trial in trials], epochs), pa.int64()),
+        "epoch": pa.array([one for num in epochs for one in range(1, num + 1)], pa.int64()),
+    }
+    for name in logs:
+        columns[name] = _log_column([trial.history.get(name) for trial in trials], epochs)
+    return pa.table(columns)
+
+
+def _repeated(texts: Sequence[str], rows: npt.NDArray[np.int32]) -> "pa.Array":
+    """A text per row, by the number of the trial that it is of."""
+    import pyarrow as pa
+
+    return pa.array(texts, pa.string()).take(pa.array(rows))
+
+
+def _log_column(
+    values: Sequence[npt.NDArray[np.float32] | None], epochs: Sequence[int]
+) -> "pa.Array":
+    """The values of all trials, one after the other; null for a trial that has none."""
+    import pyarrow as pa
+
+    filled = [
+        np.zeros(num, np.float32) if value is None else np.asarray(value, np.float32)
+        for value, num in zip(values, epochs, strict=True)
+    ]
+    is_null = np.repeat([value is None for value in values], epochs)
+    flat = np.concatenate([np.zeros(0, np.float32), *filled])
+    return pa.array(flat, pa.float32(), mask=np.asarray(is_null, bool))
 
 
 def _log_names(names: Iterable[str]) -> list[str]:
@@ -188,23 +221,7 @@ def _log_names(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda name: name.startswith("val_"))
 
 
-def _trial_history(result: TrialResult, schema: "pa.Schema") -> "pa.RecordBatch":
-    import pyarrow as pa
-
-    num_epochs = len(next(iter(result.history.values())))
-    trial = result.trial
-    columns = [
-        [trial.trial_id] * num_epochs,
-        [trial.variant.variant_id] * num_epochs,
-        np.full(num_epochs, trial.seed, np.int64),
-        np.arange(1, num_epochs + 1),
-        *(result.history.get(name, [None] * num_epochs) for name in schema.names[4:]),
-    ]
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def latest_trials(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
+def latest_trials(parts: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> "pd.DataFrame":
     """One row per trial out of all parts of a run, sorted by variant and seed.
 
     Where a trial was tried more than once, the row that counts is the latest that did not fail; if
@@ -212,29 +229,32 @@ def latest_trials(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
 
     Args:
         parts: Tables as `trial_table` makes them; a part whose trials all failed lacks metrics.
+        metrics: These columns are there in any case.
 
     Returns:
         A frame with the contract's columns; without parts, the identity columns and no rows.
     """
     import pyarrow as pa
 
-    empty = pa.schema([(name, getattr(pa, kind)()) for name, kind in IDENTITY_COLUMNS.items()])
+    kinds = IDENTITY_COLUMNS | dict.fromkeys(metrics, "float64")
+    empty = pa.schema([(name, getattr(pa, kind)()) for name, kind in kinds.items()])
     table = pa.concat_tables([empty.empty_table(), *parts], promote_options="default")
     names = table.column_names
     parameters = [name for name in names if name.startswith(PARAMETER_PREFIX)]
     matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
     order = [*IDENTITY_COLUMNS, *parameters, *metric_names(names), *matrices]
     trials: pd.DataFrame = table.select(order).to_pandas()
-    return (
-        trials.assign(
-            trained=trials["status"] != "failed",
-            pack_number=trials["pack_id"].str.extract(r"(\d+)", expand=False).astype("int64"),
+    if trials["trial_id"].duplicated().any():
+        trials = (
+            trials.assign(
+                trained=trials["status"] != "failed",
+                pack_number=trials["pack_id"].str.extract(r"(\d+)", expand=False).astype("int64"),
+            )
+            .sort_values(["trained", "pack_number", "attempt", "pack_id"])
+            .drop_duplicates("trial_id", keep="last")
+            .drop(columns=["trained", "pack_number"])
         )
-        .sort_values(["trained", "pack_number", "attempt", "pack_id"])
-        .drop_duplicates("trial_id", keep="last")
-        .drop(columns=["trained", "pack_number"])
-        .sort_values(["variant_id", "seed"], ignore_index=True)
-    )
+    return trials.sort_values(["variant_id", "seed"], ignore_index=True)
 
 
 def unite_history(parts: Sequence["pa.Table"]) -> "pd.DataFrame":

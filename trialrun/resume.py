@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -56,32 +56,53 @@ def missing_trials(
         InputError: The run holds trials that the job does not have: it is another job. The message
             says what differs.
     """
-    planned = {trial.trial_id: trial.variant.variant_id for trial in trials}
-    rows = run.read_trials("identity")
-    is_other = rows["trial_id"].map(planned) != rows["variant_id"]
+    found = _compare_trials(run, trials)
     different = list(differences(run, loaded))
-    if is_other.any() and not different:  # the job is the same: those trials came from elsewhere
-        other = rows[is_other]
-        for pack_id, attempt in dict.fromkeys(zip(other["pack_id"], other["attempt"], strict=True)):
+    if found.num_other and not different:  # the job is the same: those trials came from elsewhere
+        for pack_id, attempt in found.other_packs:
             warn(run.set_aside_pack(pack_id, attempt, "it holds trials of another job"))
-        rows = run.read_trials("identity")
-        is_other = rows["trial_id"].map(planned) != rows["variant_id"]
+        found = _compare_trials(run, trials)
     searched = set(loaded.spec.search.parameters)
     recorded_parameters = next(iter(run.read_parameters().values()), dict.fromkeys(searched))
-    if is_other.any() or set(recorded_parameters) != searched:
+    if found.num_other or set(recorded_parameters) != searched:
         raise InputError(
             "\n".join(
                 [
                     f"{run.path}: holds trials of another job than {loaded.path}:"
-                    f" {is_other.sum()} of {len(rows)} would be other trials now",
+                    f" {found.num_other} of {found.num_trials} would be other trials now",
                     *(f"  {line}" for line in different),
                     "Seeds may be added, and values at the end of a search's first list. For"
                     " anything else begin a new run.",
                 ]
             )
         )
-    done = set(rows.loc[rows["status"] != "failed", "trial_id"])
-    return [trial for trial in trials if trial.trial_id not in done]
+    return found.missing
+
+
+class _Found(NamedTuple):
+    """What a run holds of a job: the trials that it lacks, and what is none of the job's."""
+
+    missing: list[Trial]
+    num_trials: int
+    num_other: int
+    other_packs: list[tuple[str, int]]
+
+
+def _compare_trials(run: RunFolder, trials: Sequence[Trial]) -> _Found:
+    left = {trial.trial_id: trial for trial in trials}
+    num_trials = num_other = 0
+    other_packs: dict[tuple[str, int], None] = {}
+    for rows in run.tables.index().by_variants("identity"):
+        num_trials += len(rows)
+        columns = ("trial_id", "variant_id", "status", "pack_id", "attempt")
+        for trial_id, variant_id, status, *pack in zip(*(rows[n] for n in columns), strict=True):
+            trial = left.get(trial_id)
+            if trial is None or trial.variant.variant_id != variant_id:
+                num_other += 1
+                other_packs[pack[0], pack[1]] = None
+            elif status != "failed":
+                del left[trial_id]
+    return _Found(list(left.values()), num_trials, num_other, list(other_packs))
 
 
 def packs_with_checkpoints(

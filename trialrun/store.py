@@ -9,21 +9,19 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
-from trialrun.errors import FileError, InputError, TrialrunError
+from trialrun.errors import InputError, TrialrunError
 from trialrun.files import json_ready, reading, replace_atomically, write_bytes, write_text
 from trialrun.kept import KeptArrays, verify_arrays
 from trialrun.parts import (
-    by_part,
     list_parts,
-    part_columns,
     read_about,
     read_part,
     require_columns,
@@ -36,13 +34,11 @@ from trialrun.records import (
     ParameterKind,
     TrialColumns,
     history_table,
-    latest_trials,
-    parameters_by_variant,
     part_name,
     trial_table,
-    unite_history,
 )
 from trialrun.results import PackResult
+from trialrun.tables import TrialTables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,12 +186,12 @@ class RunFolder:
     @property
     def trials_dir(self) -> Path:
         """One Parquet file per pack: one row per trial."""
-        return self.path / "trials"
+        return self.tables.trials_dir
 
     @property
     def history_dir(self) -> Path:
         """One Parquet file per pack: one row per trial and epoch."""
-        return self.path / "history"
+        return self.tables.history_dir
 
     @property
     def lease_dir(self) -> Path:
@@ -241,6 +237,11 @@ class RunFolder:
     def kept(self) -> KeptArrays:
         """States of the best trials, and checkpoints."""
         return KeptArrays(self.path)
+
+    @property
+    def tables(self) -> TrialTables:
+        """The tables of trials and their history."""
+        return TrialTables(self.path)
 
     def best(self, job_name: str) -> BestFiles:
         """The paths of the best model's files."""
@@ -293,32 +294,10 @@ class RunFolder:
         `read_parameters` gives them back as they were.
 
         Args:
-            columns: `all`; `numbers` leaves out parameters and confusion matrices, which take most
-                of the memory; `identity` leaves out the metrics too.
+            columns: As of `records.columns_of`.
             trial_ids: Reads these trials alone.
         """
-        try:
-            return latest_trials(
-                [
-                    read_part(part, part_columns(part, columns), trial_ids=trial_ids)
-                    for part in list_parts(self.trials_dir)
-                ]
-            )
-        except FileError as error:
-            raise FileError(f"{error}\n`trialrun resume {self.path}` sets it aside") from error
-
-    def read_matrices(self, trials: "pd.DataFrame") -> "Iterator[pd.DataFrame]":
-        """The confusion matrices of trials, the rows of one part after the other.
-
-        Args:
-            trials: Rows of `read_trials`.
-
-        Yields:
-            Frames with `variant_id`, `seed`, `status` and what matrices there are.
-        """
-        for name, trial_ids in by_part(trials).items():
-            part = self.trials_dir / f"{name}.parquet"
-            yield read_part(part, part_columns(part, "matrices"), trial_ids=trial_ids).to_pandas()
+        return self.tables.read_trials(columns, trial_ids)
 
     def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
         """One row per trial and epoch with the contract's columns, in the order of the trials.
@@ -326,22 +305,11 @@ class RunFolder:
         Args:
             variant_id: Reads the trials of this variant alone.
         """
-        trials = self.read_trials("identity")
-        if variant_id is not None:
-            trials = trials[trials["variant_id"] == variant_id]
-        return unite_history(
-            [
-                read_part(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
-                for name, trial_ids in by_part(trials).items()
-            ]
-        )
+        return self.tables.read_history(variant_id)
 
-    def read_parameters(self) -> dict[str, dict[str, Any]]:
+    def read_parameters(self) -> Mapping[str, Mapping[str, Any]]:
         """variant_id -> searched dotted path -> value, of every variant that has a trial."""
-        return parameters_by_variant(
-            read_part(part, part_columns(part, "parameters"))
-            for part in list_parts(self.trials_dir)
-        )
+        return self.tables.index().parameters
 
     def read_packs(self) -> tuple[PackRecord, ...]:
         """What is remembered of each pack as a whole, the last attempt of each."""
@@ -435,7 +403,7 @@ class RunFolder:
             for some in variants:
                 for variant_id, matrices in some.items():
                     file.write(f"{separator}\n{json.dumps(variant_id)}: ")
-                    file.write(json.dumps(json_ready(matrices)))
+                    _write_mapping(file, matrices)
                     separator = ","
             file.write("}}\n")
 
@@ -476,6 +444,19 @@ def _what_is_at(path: Path) -> str:
     shown = ", ".join(str(run) for run in runs[:_NUM_RUNS_SHOWN])
     more = f" and {len(runs) - _NUM_RUNS_SHOWN} older" if len(runs) > _NUM_RUNS_SHOWN else ""
     return f"it holds {len(runs)} run{'s'[: len(runs) > 1]}; give one of them: {shown}{more}"
+
+
+def _write_mapping(file: IO[str], content: Mapping[str, Any]) -> None:
+    """The same JSON as of `json.dumps`, but one innermost value at a time: there may be many."""
+    separator = "{"
+    for key, value in content.items():
+        file.write(f"{separator}{json.dumps(key)}: ")
+        separator = ", "
+        if isinstance(value, Mapping):
+            _write_mapping(file, value)
+        else:
+            file.write(json.dumps(json_ready(value)))
+    file.write("}" if content else "{}")
 
 
 def _csv_cell(value: Any) -> Any:

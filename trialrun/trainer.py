@@ -142,7 +142,8 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
             f"{num_results} of {len(missing)} trials gave a result; go on with: trialrun resume"
             f" {run.path}"
         )
-    if wrong_input and (run.read_trials("identity")["status"] == "failed").all():
+    chunks = run.tables.index().by_variants("identity") if wrong_input else iter(())
+    if wrong_input and all((rows["status"] == "failed").all() for rows in chunks):
         # Nothing could be trained: the job is wrong, not the run.
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
 

@@ -98,14 +98,25 @@ def _check_head(address: str) -> None:
             " --port ...`), and may this machine reach it?"
         ) from error
     try:
-        content = GcsClient(address=address).internal_kv_get(
-            b"CLUSTER_METADATA", b"cluster", timeout=_TIMEOUT_S
-        )
+        content = read_metadata(address)
     except AuthenticationError as error:
         raise ClusterError(f"the Ray at {address} refuses our token; {TOKEN_HELP}") from error
     except RayError as error:
         raise ClusterError(f"what answers at {address} is no Ray: {error}") from error
     check_versions(address, content)
+
+
+def read_metadata(address: str) -> bytes | None:
+    """The JSON in which a head says what its cluster runs.
+
+    Raises:
+        AuthenticationError: It does not take our token, or that we have none.
+        RayError: It does not answer, or is no Ray.
+    """
+    content: bytes | None = GcsClient(address=address).internal_kv_get(
+        b"CLUSTER_METADATA", b"cluster", timeout=_TIMEOUT_S
+    )
+    return content
 
 
 def check_versions(address: str, metadata: bytes | None) -> None:

@@ -6,10 +6,9 @@ In a process of its own, because Ray reads its token once; RAY_AUTH_MODE=disable
 
 import sys
 
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks it
 from ray.exceptions import AuthenticationError
 
-_TIMEOUT_S = 5.0
+from trialrun.cluster.preflight import read_metadata
 
 
 def answers_without_token(address: str) -> bool:
@@ -19,9 +18,7 @@ def answers_without_token(address: str) -> bool:
         address: `host:port`.
     """
     try:
-        GcsClient(address=address).internal_kv_get(
-            b"CLUSTER_METADATA", b"cluster", timeout=_TIMEOUT_S
-        )
+        read_metadata(address)
     except AuthenticationError:
         return False
     return True

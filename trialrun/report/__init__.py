@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from trialrun.files import write_text
+from trialrun.standing import winner_curves
 from trialrun.store import RunFolder
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def overview_content(folder: RunFolder) -> dict[str, Any]:
     """A run, finished or interrupted, in values that JSON knows."""
     from trialrun.report.overview import load_overview, overview_json
 
-    return overview_json(load_overview(folder))
+    return overview_json(load_overview(folder, max_problems=None))
 
 
 def build_report(folder: RunFolder) -> None:
@@ -32,9 +33,8 @@ def build_report(folder: RunFolder) -> None:
 
     overview = load_overview(folder)
     selection = overview.leaderboard.selection
-    history = folder.read_history(selection.variant_id if selection else "")
-    unfinished = [problem.trial_id for problem in overview.problems]
-    figures = draw_figures(overview, history[~history["trial_id"].isin(unfinished)])
+    curves = winner_curves(folder, selection.variant_id) if selection else {}
+    figures = draw_figures(overview, curves)
     for figure in figures:
         folder.write_figure(figure.name, figure.png)
     page = render_page(overview, figures, job_text=folder.job_file.read_text())

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trialrun.aggregate import VariantSummary, learning_curves
+from trialrun.aggregate import VariantSummary
 from trialrun.report.format import class_labels, pooled_text, seeds_text
 from trialrun.report.overview import Overview
 from trialrun.statistics import Counts, Floats, accuracy, describe, normalize_rows
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -47,12 +46,12 @@ class RunFigure:
     png: bytes
 
 
-def draw_figures(overview: Overview, history: "pd.DataFrame") -> tuple[RunFigure, ...]:
+def draw_figures(overview: Overview, curves: Mapping[str, Floats]) -> tuple[RunFigure, ...]:
     """The figures of the winner: pooled test confusion matrix and learning curves.
 
     Args:
         overview: The run.
-        history: As in `history/*.parquet`, completed trials of the winner.
+        curves: From `standing.winner_curves`.
 
     Returns:
         Nothing without a winner; no confusion matrix for a model that does not classify.
@@ -63,8 +62,8 @@ def draw_figures(overview: Overview, history: "pd.DataFrame") -> tuple[RunFigure
     figures = []
     if winner.test_confusion_matrix is not None:
         figures.append(_confusion_figure(winner, winner.test_confusion_matrix, overview))
-    if not history.empty:
-        figures.append(_curves_figure(winner, learning_curves(history)))
+    if curves:
+        figures.append(_curves_figure(winner, curves))
     return tuple(figures)
 
 

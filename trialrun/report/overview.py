@@ -3,31 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trialrun.aggregate import Leaderboard, build_leaderboard, count_trials, explain, pool_matrices
+from trialrun.aggregate import Leaderboard, explain
 from trialrun.files import json_ready
+from trialrun.standing import NUM_PROBLEMS_KEPT, Tally, TrialProblem
 from trialrun.store import RunFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-@dataclass(frozen=True, slots=True)
-class TrialProblem:
-    """A trial that diverged or failed.
-
-    Attributes:
-        trial_id, variant_id, seed: The trial.
-        status: `diverged` or `failed`.
-        error: Why it failed; empty for a diverged trial.
-    """
-
-    trial_id: str
-    variant_id: str
-    seed: int
-    status: str
-    error: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +21,7 @@ class Overview:
         leaderboard: The ranked variants and the selection.
         class_names: Empty when the data has none.
         counts: `trials`, `completed`, `diverged`, `failed`.
-        problems: Trials that diverged or failed, by variant and seed.
+        problems: Trials that diverged or failed, by variant and seed; perhaps only the first.
         summary: summary.json; None for a run that has not ended.
     """
 
@@ -52,8 +33,13 @@ class Overview:
     problems: tuple[TrialProblem, ...]
     summary: Mapping[str, Any] | None
 
+    @property
+    def num_problems(self) -> int:
+        """How many trials diverged or failed."""
+        return self.counts["diverged"] + self.counts["failed"]
 
-def load_overview(folder: RunFolder) -> Overview:
+
+def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEPT) -> Overview:
     """The overview of a run folder, computed from its trials.
 
     What a finished run wrote about itself is computed again and not read: an interrupted run is
@@ -65,29 +51,23 @@ def load_overview(folder: RunFolder) -> Overview:
     """
     job = folder.read_job()
     select = job.get("select", {})
-    trials = folder.read_trials("numbers")
+    tally = Tally(
+        folder,
+        metric=select.get("metric", "val_loss"),
+        goal=select.get("goal", "minimize"),
+        max_problems=max_problems,
+    )
+    standing = tally.take_all().standing()
     class_names = [pack.class_names for pack in folder.read_packs() if pack.class_names]
     return Overview(
         folder=folder.path,
         job_name=job["name"],
-        leaderboard=build_leaderboard(
-            trials,
-            folder.read_parameters(),
-            pool_matrices(folder.read_matrices(trials)),
-            metric=select.get("metric", "val_loss"),
-            goal=select.get("goal", "minimize"),
-        ),
+        leaderboard=standing.leaderboard,
         class_names=class_names[0] if class_names else (),
-        counts=count_trials(trials),
-        problems=_problems(trials),
+        counts=standing.counts,
+        problems=standing.problems,
         summary=folder.read_summary(),
     )
-
-
-def _problems(trials: "pd.DataFrame") -> tuple[TrialProblem, ...]:
-    columns = ["trial_id", "variant_id", "seed", "status", "error"]
-    rows = trials.loc[trials["status"] != "completed", columns]
-    return tuple(TrialProblem(*row) for row in rows.itertuples(index=False, name=None))
 
 
 def overview_json(overview: Overview) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def render_page(overview: Overview, figures: Sequence[RunFigure], *, job_text: s
         num_more_variants=max(0, len(board.variants) - NUM_VARIANTS_SHOWN),
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
         problems=overview.problems[:NUM_PROBLEMS_SHOWN],
-        num_problems=len(overview.problems),
+        num_problems=overview.num_problems,
         model_summary=(overview.summary or {}).get("model_summary", ""),
         job_text=job_text,
         folder_name=overview.folder.name,

@@ -50,7 +50,7 @@ def _problem_lines(overview: Overview) -> Iterator[Text]:
         reason = f": {problem.error.strip().splitlines()[-1]}" if problem.error.strip() else ""
         line = f"{problem.variant_id} seed {problem.seed} {problem.status}{reason}"
         yield Text(line, style="red" if problem.status == "failed" else "yellow")
-    num_more = len(overview.problems) - _NUM_PROBLEMS_SHOWN
+    num_more = overview.num_problems - _NUM_PROBLEMS_SHOWN
     if num_more > 0:
         yield Text(f"... and {num_more:,} more (trials/)", style="dim")
 
