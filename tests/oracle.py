@@ -127,6 +127,7 @@ class Plain:
             _batches(trial.seed, splits),
             steps_per_epoch=-(-len(keras.tree.flatten(splits.y_train)[0]) // BATCH_SIZE),
             epochs=EPOCHS,
+            shuffle=False,
             validation_data=(splits.x_val, splits.y_val),
             validation_batch_size=BATCH_SIZE,
             callbacks=[clock],

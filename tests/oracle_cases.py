@@ -1,7 +1,7 @@
 """The table of the oracle: models of all kinds, each compiled as one writes it in plain Keras.
 
 `build` and `data` are a job's builder and generator, so that a case is trained by trialrun like
-anyone's model. `scripts/oracle` prints the whole table; `tests/test_oracle.py` holds some lines.
+anyone's model. `tests/test_oracle.py` holds some lines of it.
 """
 
 from collections.abc import Callable

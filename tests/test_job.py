@@ -248,7 +248,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ),
         (
             "training: {engine: fsed}",
-            "training.engine must be 'auto', 'fused' or 'keras', got 'fsed'",
+            "training.engine must be 'auto', 'fused', 'mapped' or 'keras', got 'fsed'",
         ),
         ("training:", "training must be a mapping, got nothing"),
         ("trainin: {}", "unknown key 'trainin'; did you mean 'training'?"),

@@ -16,8 +16,11 @@ from trialrun.plan import Pack, Trial, plan_trials, shard_trials
 _MAX_ROWS = 20
 _ENGINES = {
     "auto": "fused: all trials of a pack as one program; a model that cannot be vectorized is"
-    " trained by plain model.fit instead, which shows when it is built",
+    " trained in one program trial after trial (mapped), and one that cannot be compiled by plain"
+    " model.fit (keras), which shows when it is built",
     "fused": "fused: the job asks for it; a model that cannot be vectorized is an error",
+    "mapped": "mapped: the job asks for one program that trains trial after trial; a model that"
+    " cannot be compiled is an error",
     "keras": "keras: the job asks for plain model.fit, one trial after another",
 }
 
