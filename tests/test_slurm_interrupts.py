@@ -41,8 +41,8 @@ def test_a_job_out_of_time_is_requeued_until_it_is_done(slurm_user):
 
 def test_a_preempted_job_goes_on_when_it_may(slurm_user):
     job = slurm_user.submit(*BOTH_HOSTS, MADE_UP_SECONDS_PER_EPOCH="2")
-    job.wait_for_files("trials/*.parquet")
-    finished = {path.name for path in (job.folder / "trials").iterdir()}
+    job.wait_for_files("trials/part-*.parquet")
+    finished = {path.name for path in (job.folder / "trials").glob("part-*")}
     urgent = slurm_user.hosts.call(
         *("sbatch", "--parsable", "--partition=high", "--nodes=2", "--cpus-per-task=2"),
         *("--output=/dev/null", "--wrap", "sleep 3"),
