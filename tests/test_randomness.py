@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from trialrun.errors import CannotFuse
+from trialrun.training.in_turn import numbers_as_outside_xla
 from trialrun.training.randomness import BatchOrders, SeededBuild
 from trialrun.training.vectorize import vectorize
 
@@ -200,6 +202,38 @@ def test_a_range_of_uniform_numbers_is_that_of_one_trial_at_a_time():
 
     expected = np.stack([draw(seed) for seed in TRIAL_SEEDS])
     np.testing.assert_array_equal(vectorize(draw, [tf.constant(TRIAL_SEEDS)]), expected)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_numbers_of_half_precision_are_those_of_one_trial_at_a_time(dtype):
+    def draw(shape, seed):
+        return tf.cast(tf.random.stateless_uniform(shape, seed, dtype=dtype), tf.float32)
+
+    expected = np.stack([draw((5, 3), seed) for seed in TRIAL_SEEDS])
+    np.testing.assert_array_equal(draw_together(draw, (5, 3), TRIAL_SEEDS, True), expected)
+
+
+def test_random_integers_are_those_of_one_trial_at_a_time():
+    def draw(shape, seed):
+        return tf.random.stateless_uniform(shape, seed, minval=-3, maxval=50, dtype=tf.int32)
+
+    expected = np.stack([draw((5, 3), seed) for seed in TRIAL_SEEDS])
+    np.testing.assert_array_equal(draw_together(draw, (5, 3), TRIAL_SEEDS, True), expected)
+    with numbers_as_outside_xla():
+        compiled = tf.function(lambda seed: draw((5, 3), seed), jit_compile=True, autograph=False)
+        np.testing.assert_array_equal(compiled(tf.constant(TRIAL_SEEDS[2])), expected[2])
+
+
+def test_long_random_integers_are_right_outside_of_xla_and_refused_inside():
+    def draw(shape, seed):
+        return tf.random.stateless_uniform(shape, seed, minval=-3, maxval=50, dtype=tf.int64)
+
+    expected = np.stack([draw((5, 3), seed) for seed in TRIAL_SEEDS])
+    np.testing.assert_array_equal(draw_together(draw, (5, 3), TRIAL_SEEDS, False), expected)
+    with pytest.raises(CannotFuse, match="StatelessRandomUniformIntV2"):
+        draw_together(draw, (5, 3), TRIAL_SEEDS, True)
+    with numbers_as_outside_xla(), pytest.raises(CannotFuse, match="int64"):
+        draw((5, 3), TRIAL_SEEDS[0])
 
 
 def draw_together(distribution, shape, seeds, compiled):

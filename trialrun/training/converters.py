@@ -34,31 +34,32 @@ def _convert_normal(pfor: PForInput) -> Any:
 
 @register_converter("StatelessRandomUniformIntV2")
 def _convert_uniform_int(pfor: PForInput) -> Any:
-    size = _static_shape(pfor)
-    if size is None or any(pfor.input(place).is_stacked for place in (4, 5)):
+    low, high = pfor.input(4), pfor.input(5)
+    are_stacked = low.is_stacked or high.is_stacked
+    bits = None if are_stacked else _draw_together(pfor, "bits", low.t.dtype)
+    if bits is None:
         return _draw_in_loop(pfor)
-    pfor.stack_inputs([1, 2])
-    bits = philox.draw(
-        "bits", pfor.stacked_input(1), pfor.stacked_input(2), math.prod(size), tf.uint32
-    )
-    low, high = pfor.unstacked_input(4), pfor.unstacked_input(5)
-    return stacked(tf.reshape(philox.integers_between(bits, low, high), [-1, *size]), True)
+    return stacked(philox.integers_between(bits, low.t, high.t), True)
 
 
 def _convert_random(pfor: PForInput, distribution: philox.Distribution, dtype: Any) -> Any:
-    size = _static_shape(pfor)
-    if size is None or not philox.can_draw(distribution, dtype):
-        return _draw_in_loop(pfor)
+    values = _draw_together(pfor, distribution, dtype)
+    return _draw_in_loop(pfor) if values is None else stacked(values, True)
+
+
+def _draw_together(
+    pfor: PForInput, distribution: philox.Distribution, dtype: Any
+) -> tf.Tensor | None:
+    """The numbers of all trials (trials, ...); None where we cannot draw them."""
+    shape = tf.get_static_value(pfor.unstacked_input(0))
+    if shape is None or not philox.can_draw(distribution, dtype):
+        return None
     pfor.stack_inputs([1, 2])
+    size = [int(length) for length in shape]
     values = philox.draw(
         distribution, pfor.stacked_input(1), pfor.stacked_input(2), math.prod(size), dtype
     )
-    return stacked(tf.reshape(values, [-1, *size]), True)
-
-
-def _static_shape(pfor: PForInput) -> list[int] | None:
-    shape = tf.get_static_value(pfor.unstacked_input(0))
-    return None if shape is None else [int(length) for length in shape]
+    return tf.reshape(values, [-1, *size])
 
 
 def _draw_in_loop(pfor: PForInput) -> Any:

@@ -88,7 +88,7 @@ def _normal(shape: Any, key: Any, counter: Any, alg: Any, dtype: Any, **_: Any) 
 def _uniform_int(
     shape: Any, key: Any, counter: Any, alg: Any, minval: Any, maxval: Any, **_: Any
 ) -> tf.Tensor:
-    bits = _draw("bits", shape, key, counter, tf.uint32)
+    bits = _draw("bits", shape, key, counter, minval.dtype)
     return philox.integers_between(bits, minval, maxval)
 
 

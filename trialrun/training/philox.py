@@ -99,9 +99,9 @@ def _random_bits(keys: tf.Tensor, counters: tf.Tensor, num_words: int) -> tf.Ten
 
 
 def can_draw(distribution: Distribution, dtype: tf.DType) -> bool:
-    """Whether `draw` knows numbers of this kind and type."""
+    """Whether `draw` knows numbers of this kind and type, or the bits of integers of this type."""
     if distribution == "bits":
-        return tf.as_dtype(dtype) == tf.uint32
+        return tf.as_dtype(dtype) == tf.int32  # int64 takes two words for each
     return tf.as_dtype(dtype) in (tf.float32, tf.float16, tf.bfloat16)
 
 
@@ -115,14 +115,14 @@ def draw(
     """Random numbers of each trial.
 
     Args:
-        distribution: `uniform` in [0, 1), standard `normal`, or the raw `bits`.
+        distribution: `uniform` in [0, 1), standard `normal`, or `bits`, a word per integer.
         keys: uint64 (trials, 1).
         counters: uint64 (trials, 2).
         num_values: How many per trial.
         dtype: One that `can_draw` knows.
 
     Returns:
-        (trials, num_values) of that type.
+        (trials, num_values) of that type, or uint32 for `bits`.
     """
     # Whole calls of four words: a normal needs its pair.
     bits = _random_bits(keys, counters, -(-num_values // 4) * 4)
