@@ -8,10 +8,10 @@ import pytest
 from made_up_runs import CLASS_NAMES, broken, completed, learning_rates, write_run
 
 from trialrun.aggregate import (
-    build_leaderboard,
     confusion_matrices,
     explain,
     pool_matrices,
+    rank_summaries,
     summarize,
     variant_rows,
 )
@@ -43,7 +43,8 @@ def trials_with(tmp_path, losses, *, statuses=None, seeds=SEEDS):
 def board_of(trials, metric="val_loss", goal="minimize"):
     parameters = {variant.variant_id: variant.parameters for variant in VARIANTS}
     pooled = pool_matrices([trials])
-    return build_leaderboard(trials, parameters, pooled, metric=metric, goal=goal)
+    scores = validation_scores(trials, metric)
+    return rank_summaries(summarize(trials, parameters, pooled), scores, goal)
 
 
 # Statistics over seeds ------------------------------------------------------------------------

@@ -8,9 +8,16 @@ import pandas as pd
 import pytest
 from made_up_runs import JOB, broken, completed, learning_rates
 
-from trialrun.aggregate import build_leaderboard, confusion_matrices, count_trials, pool_matrices
+from trialrun.aggregate import (
+    confusion_matrices,
+    count_trials,
+    pool_matrices,
+    rank_summaries,
+    summarize,
+)
 from trialrun.records import metric_names, parameter_kinds
 from trialrun.results import PackResult
+from trialrun.selection import validation_scores
 from trialrun.standing import Tally, winner_curves
 from trialrun.store import RunFolder
 
@@ -59,9 +66,8 @@ def as_text(board):
 def test_in_chunks_a_run_gives_the_same_leaderboard_to_the_last_digit(run, max_trials, goal):
     trials = run.read_trials()
     metric = "val_loss" if goal == "minimize" else "val_accuracy"
-    whole = build_leaderboard(
-        trials, run.read_parameters(), pool_matrices([trials]), metric=metric, goal=goal
-    )
+    summaries = summarize(trials, run.read_parameters(), pool_matrices([trials]))
+    whole = rank_summaries(summaries, validation_scores(trials, metric), goal)
     tally = Tally(run, metric=metric, goal=goal, max_problems=None, max_trials=max_trials)
     some = list(tally.matrices())
     standing = tally.standing()

@@ -14,13 +14,7 @@ import numpy.typing as npt
 from trialrun.grid import TrialGrid
 from trialrun.job import Goal
 from trialrun.records import CONFUSION_MATRIX_COLUMNS, metric_names
-from trialrun.selection import (
-    Selection,
-    ValidationScores,
-    rank,
-    select_best,
-    validation_scores,
-)
+from trialrun.selection import Selection, ValidationScores, rank, select_best
 from trialrun.statistics import Counts, describe, pool_confusion_matrices
 
 if TYPE_CHECKING:
@@ -77,34 +71,16 @@ class Leaderboard:
     selection: Selection | None
 
 
-def build_leaderboard(
-    trials: "pd.DataFrame",
-    parameters: Mapping[str, Mapping[str, Any]],
-    pooled: "PooledMatrices | None" = None,
-    *,
-    metric: str,
-    goal: Goal,
-) -> Leaderboard:
-    """The variants ranked by validation, with the statistics of all their metrics.
-
-    Args:
-        trials: As in `trials/*.parquet`: all trials of a run, or those that ended so far.
-        parameters: variant_id -> searched dotted path -> value, of every variant in `trials`.
-        pooled: From `pool_matrices`; without it no variant has a confusion matrix.
-        metric: The selection metric, a column of `trials` that begins with `val_`.
-        goal: Whether a small or a large metric is good.
-
-    Raises:
-        InputError: The metric is no validation metric, or was not recorded.
-    """
-    scores = validation_scores(trials, metric)
-    return rank_summaries(summarize(trials, parameters, pooled), scores, goal)
-
-
 def rank_summaries(
     summaries: Sequence[VariantSummary], scores: ValidationScores, goal: Goal
 ) -> Leaderboard:
-    """The variants ranked by their scores, and what was selected."""
+    """The variants ranked by their scores, and what was selected.
+
+    Args:
+        summaries: From `summarize`.
+        scores: From `validation_scores`, of the same variants.
+        goal: Whether a small or a large metric is good.
+    """
     by_id = {of.variant_id: of for of in summaries}
     return Leaderboard(
         metric=scores.metric,

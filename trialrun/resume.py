@@ -15,6 +15,7 @@ from trialrun.references import portable_reference
 from trialrun.results import Checkpoint
 from trialrun.sources import source_digest
 from trialrun.store import RunFolder
+from trialrun.tables import TrialIndex
 
 _ABSENT = object()
 # What may change between two parts of a run: how it is computed, and how it is judged.
@@ -56,14 +57,16 @@ def missing_trials(
         InputError: The run holds trials that the job does not have: it is another job. The message
             says what differs.
     """
-    found = _compare_trials(run, trials)
+    index = run.tables.index()
+    found = _compare_trials(index, trials)
     different = list(differences(run, loaded))
     if found.num_other and not different:  # the job is the same: those trials came from elsewhere
         for pack_id, attempt in found.other_packs:
             warn(run.set_aside_pack(pack_id, attempt, "it holds trials of another job"))
-        found = _compare_trials(run, trials)
+        index = run.tables.index()
+        found = _compare_trials(index, trials)
     searched = set(loaded.spec.search.parameters)
-    recorded_parameters = next(iter(run.read_parameters().values()), dict.fromkeys(searched))
+    recorded_parameters = next(iter(index.parameters.values()), dict.fromkeys(searched))
     if found.num_other or set(recorded_parameters) != searched:
         raise InputError(
             "\n".join(
@@ -88,11 +91,11 @@ class _Found(NamedTuple):
     other_packs: list[tuple[str, int]]
 
 
-def _compare_trials(run: RunFolder, trials: Sequence[Trial]) -> _Found:
+def _compare_trials(index: TrialIndex, trials: Sequence[Trial]) -> _Found:
     left = {trial.trial_id: trial for trial in trials}
     num_trials = num_other = 0
     other_packs: dict[tuple[str, int], None] = {}
-    for rows in run.tables.index().by_variants("identity"):
+    for rows in index.by_variants("identity"):
         num_trials += len(rows)
         columns = ("trial_id", "variant_id", "status", "pack_id", "attempt")
         for trial_id, variant_id, status, *pack in zip(*(rows[n] for n in columns), strict=True):
