@@ -4,7 +4,7 @@ TrialrunError
 ├── InputError        what the user wrote or gave is wrong; the command line exits with 2
 │   └── ModelError    ... in what all trials of a pack share, so that none of them can be trained
 ├── OutOfMemory       a pack does not fit into the memory of its device
-├── CannotFuse        a pack cannot be one vectorised program; it is trained trial by trial
+├── CannotFuse        a pack cannot be one program of the wanted kind; the next engine is tried
 ├── DeviceError       a task sees other devices than the ones it was given
 ├── ClusterError      Ray cannot be started or reached
 │   └── ClusterLost   ... any more; what was finished is in the run folder
@@ -31,7 +31,7 @@ class OutOfMemory(TrialrunError):  # noqa: N818 - a reason to train fewer trials
 
 
 class CannotFuse(TrialrunError):  # noqa: N818 - a reason to choose another engine, not a fault
-    """The trials of a pack cannot be trained as one vectorised program. The message says why."""
+    """A pack cannot be trained by one program, fused or mapped. The message says why."""
 
 
 class DeviceError(TrialrunError):

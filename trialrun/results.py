@@ -22,7 +22,7 @@ class TrialResult:
     Attributes:
         trial: The trial.
         status: `completed`; `diverged` (a loss is not finite); `failed` (`error` says why).
-        engine: `fused` or `keras`; empty for a failed trial that was never trained.
+        engine: `fused`, `mapped` or `keras`; empty for a failed trial that was never trained.
         pack_id: The pack it was trained in.
         attempt: 0 for the first try of its pack, then 1, 2, ...
         epochs: Epochs trained.

@@ -8,7 +8,7 @@ trial (Chellapilla et al., "High Performance Convolutional Neural Networks for D
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,29 +136,26 @@ def _register(op_type: str, input_gradient: str, kernel_gradient: str) -> None:
         if not pfor.input(1).is_stacked and with_one_kernel[input_gradient]:
             return with_one_kernel[input_gradient](pfor)
         pfor.stack_inputs([1, 2])
-        kernels, upstream = pfor.stacked_input(1), pfor.stacked_input(2)
-        x = tf.zeros([kernels.shape[0], *_output_shape(pfor)], kernels.dtype)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            outputs = convolve(x, kernels, _geometry(pfor))
-        return stacked(tape.gradient(outputs, x, upstream), True)
+        kernels, geometry = pfor.stacked_input(1), _geometry(pfor)
+        return _gradient(pfor, lambda x: convolve(x, kernels, geometry))
 
     @register_converter(kernel_gradient)
     def _convert_kernel_gradient(pfor: PForInput) -> Any:
         pfor.stack_inputs([0, 2])
-        x, upstream = pfor.stacked_input(0), pfor.stacked_input(2)
-        kernels = tf.zeros([x.shape[0], *_output_shape(pfor)], x.dtype)
-        with tf.GradientTape() as tape:
-            tape.watch(kernels)
-            outputs = convolve(x, kernels, _geometry(pfor))
-        return stacked(tape.gradient(outputs, kernels, upstream), True)
+        x, geometry = pfor.stacked_input(0), _geometry(pfor)
+        return _gradient(pfor, lambda kernels: convolve(x, kernels, geometry))
 
 
-def _output_shape(pfor: PForInput) -> list[int]:
-    shape = pfor.output(0).shape
+def _gradient(pfor: PForInput, linear: Callable[[tf.Tensor], tf.Tensor]) -> Any:
+    """The gradient of a linear function, which is the same at any point, by the output's shape."""
+    upstream, shape = pfor.stacked_input(2), pfor.output(0).shape
     if not shape.is_fully_defined():
         raise CannotFuse(f"{pfor.op_type} with a shape that is not known when it is traced")
-    return shape.as_list()
+    point = tf.zeros([upstream.shape[0], *shape], upstream.dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        outputs = linear(point)
+    return stacked(tape.gradient(outputs, point, upstream), True)
 
 
 _register("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")

@@ -103,8 +103,7 @@ class Epochs:
             state, loss, last_predictions = self._over_trials(
                 self._model.train_step, [state, *last]
             )
-            losses = tf.concat([losses, loss[:, None]], 1)
-            predictions = _append(predictions, last_predictions)
+            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
             batch_sizes.append(num_left)
         logs = self._over_trials(
             functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
@@ -169,8 +168,7 @@ class Epochs:
         if num_left:
             last = self._rows(data, slice(num_batches * batch_size, None))
             state, loss, last_predictions = self._test(state, last)
-            losses = tf.concat([losses, loss[:, None]], 1)
-            predictions = _append(predictions, last_predictions)
+            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
             batch_sizes.append(num_left)
         logs_of = functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes)
         if self._shared_data:
@@ -259,8 +257,9 @@ def _record(
     return state, (tf.transpose(losses), tf.nest.map_structure(_join_batches, predictions))
 
 
-def _append(predictions: Any, last: Any) -> Any:
-    return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), predictions, last)
+def _append(recorded: Any, last: Any) -> Any:
+    """What whole batches gave, (trials, any, ...), and behind it what the last gave."""
+    return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), recorded, last)
 
 
 def _split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:

@@ -21,6 +21,8 @@ from trialrun.training.program import CompiledEngine
 from trialrun.training.reports import Reports
 from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
 
+_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")  # in the order of trying
+
 
 def train_pack(
     task: PackTask, device: str, should_stop: Callable[[], bool] = lambda: False
@@ -99,9 +101,6 @@ def _train_pack(
 
 def _join_reasons(reasons: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"not {' or '.join(of)}: {reason}" for reason, of in reasons.items())
-
-
-_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")
 
 
 def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:

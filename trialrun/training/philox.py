@@ -84,9 +84,8 @@ def key_and_counter(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     )
 
 
-def _random_bits(keys: tf.Tensor, counters: tf.Tensor, num_words: int) -> tf.Tensor:
-    """Keys (trials, 1), counters (trials, 2) -> random uint32 words (trials, num_words)."""
-    num_calls = -(-num_words // 4)
+def _random_bits(keys: tf.Tensor, counters: tf.Tensor, num_calls: int) -> tf.Tensor:
+    """Keys (trials, 1), counters (trials, 2) -> random uint32 words (trials, 4 * num_calls)."""
     key = _split(keys[:, 0:1])
     call_numbers = tf.cast(tf.range(num_calls), _U64)[None]
     counter_low, counter_high = _split(counters[:, 0:1] + call_numbers), _split(counters[:, 1:2])
@@ -95,7 +94,7 @@ def _random_bits(keys: tf.Tensor, counters: tf.Tensor, num_words: int) -> tf.Ten
         (*counter_low, counter_high[0] + zeros, counter_high[1] + zeros),
         (key[0] + zeros, key[1] + zeros),
     )
-    return tf.reshape(tf.stack(words, -1), [-1, 4 * num_calls])[:, :num_words]
+    return tf.reshape(tf.stack(words, -1), [-1, 4 * num_calls])
 
 
 def can_draw(distribution: Distribution, dtype: tf.DType) -> bool:
@@ -125,7 +124,7 @@ def draw(
         (trials, num_values) of that type, or uint32 for `bits`.
     """
     # Whole calls of four words: a normal needs its pair.
-    bits = _random_bits(keys, counters, -(-num_values // 4) * 4)
+    bits = _random_bits(keys, counters, -(-num_values // 4))
     match distribution:
         case "uniform":
             values = _unit_floats(bits, tf.as_dtype(dtype))

@@ -17,6 +17,7 @@ from trialrun.training.functional import ModelState
 
 _NUM_STEPS = 3
 _TOLERANCE, _TOLERANCE_OF_HALVES = 1e-3, 5e-2
+_NUM_WITHOUT_SLOTS = 2  # variables of an optimizer: iteration and learning rate
 
 
 def why_different(
@@ -42,7 +43,7 @@ def why_different(
     for of_kind, tensors in zip(variables, state, strict=True):
         for variable, tensor in zip(of_kind, tensors, strict=True):
             variable.assign(tensor[0])
-    tolerance = _TOLERANCE_OF_HALVES if _computes_in_halves(model) else _TOLERANCE
+    tolerance = _tolerance(model)
     for number, batch in enumerate(batches, start=1):
         state, losses, _ = step(state, batch)
         own = keras.tree.map_structure(lambda rows: rows[0], batch)
@@ -114,19 +115,16 @@ def can_evaluate_at_once(model: keras.Model, x: Any, y: Any, batch_size: int) ->
         return False
     apart = [evaluate(slice(start, start + batch_size)) for start in starts]
     expected = float(np.average([of_one for _, of_one in apart], weights=sizes))
-    tolerance = _TOLERANCE_OF_HALVES if _computes_in_halves(model) else _TOLERANCE
+    tolerance = _tolerance(model)
     return _close(loss, expected, tolerance) and all(
         _close(whole.numpy(), np.concatenate([p.numpy() for p in parts]), tolerance)
         for whole, *parts in zip(together, *(predictions for predictions, _ in apart), strict=True)
     )
 
 
-_NUM_WITHOUT_SLOTS = 2  # iteration and learning rate
-
-
-def _computes_in_halves(model: keras.Model) -> bool:
-    layers = internals.all_layers(model)
-    return any("16" in str(layer.compute_dtype) for layer in layers)
+def _tolerance(model: keras.Model) -> float:
+    types = [str(layer.compute_dtype) for layer in internals.all_layers(model)]
+    return _TOLERANCE_OF_HALVES if any("16" in name for name in types) else _TOLERANCE
 
 
 def _close(got: Any, expected: Any, tolerance: float) -> bool:
