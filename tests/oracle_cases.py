@@ -179,65 +179,63 @@ def _pooled(*before: Callable[[], layers.Layer]) -> Layers:
     return lambda: [*(make() for make in before), layers.Flatten()]
 
 
-_DENSE = {
-    **_layers(
-        "table",
-        Dense=lambda: [layers.Dense(8, "relu")],
-        EinsumDense=lambda: [layers.EinsumDense("ab,bc->ac", output_shape=8, bias_axes="c")],
-        Dropout=lambda: [layers.Dense(16, "relu"), layers.Dropout(0.4)],
-        AlphaDropout=lambda: [layers.Dense(16, "selu"), layers.AlphaDropout(0.3)],
-        GaussianNoise=lambda: [layers.Dense(16, "relu"), layers.GaussianNoise(0.4)],
-        GaussianDropout=lambda: [layers.Dense(16, "relu"), layers.GaussianDropout(0.3)],
-        BatchNormalization=lambda: [
-            layers.Dense(8, use_bias=False),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-        ],
-        LayerNormalization=lambda: [layers.Dense(8), layers.LayerNormalization()],
-        RMSNormalization=lambda: [layers.Dense(8), layers.RMSNormalization()],
-        GroupNormalization=lambda: [layers.Dense(8), layers.GroupNormalization(4)],
-        UnitNormalization=lambda: [layers.Dense(8), layers.UnitNormalization()],
-        SpectralNormalization=lambda: [layers.SpectralNormalization(layers.Dense(8, "relu"))],
-        PReLU=lambda: [layers.Dense(8), layers.PReLU()],
-        LeakyReLU=lambda: [layers.Dense(8), layers.LeakyReLU(0.2)],
-        ELU=lambda: [layers.Dense(8), layers.ELU()],
-        Activation_gelu=lambda: [layers.Dense(8, "gelu")],
-        Activation_swish=lambda: [layers.Dense(8, "swish")],
-        Reshape_Permute=lambda: [
-            layers.Dense(8),
-            layers.Reshape((2, 4)),
-            layers.Permute((2, 1)),
-            layers.Flatten(),
-        ],
-        RepeatVector=lambda: [layers.RepeatVector(3), layers.Dense(4, "relu"), layers.Flatten()],
-        L1L2=lambda: [layers.Dense(8, "relu", kernel_regularizer=regularizers.L1L2(1e-3, 1e-2))],
-        OrthogonalRegularizer=lambda: [
-            layers.Dense(4, "relu", kernel_regularizer=regularizers.OrthogonalRegularizer(0.02))
-        ],
-        bias_regularizer=lambda: [layers.Dense(8, "relu", bias_regularizer="l2")],
-        activity_regularizer=lambda: [
-            layers.Dense(8, "relu", activity_regularizer=regularizers.L2(1e-2))
-        ],
-        ActivityRegularization=lambda: [
-            layers.Dense(8, "relu"),
-            layers.ActivityRegularization(l1=0.01),
-        ],
-        MaxNorm=lambda: [layers.Dense(8, "relu", kernel_constraint=keras.constraints.MaxNorm(0.5))],
-        UnitNorm=lambda: [layers.Dense(8, "relu", kernel_constraint=keras.constraints.UnitNorm())],
-        NonNeg=lambda: [layers.Dense(8, "relu", kernel_constraint=keras.constraints.NonNeg())],
-        MinMaxNorm=lambda: [
-            layers.Dense(8, "relu", kernel_constraint=keras.constraints.MinMaxNorm(0.2, 0.8))
-        ],
-        frozen=lambda: [layers.Dense(8, "relu", trainable=False), layers.Dense(5)],
-        Normalization=lambda: [layers.Normalization(mean=0.5, variance=2.0), layers.Dense(4)],
-        Rescaling=lambda: [layers.Rescaling(0.5, 0.1), layers.Dense(4)],
-        Discretization_CategoryEncoding=lambda: [
-            layers.Discretization(bin_boundaries=[-0.5, 0.5], output_mode="multi_hot")
-        ],
-        own_layer=lambda: [_Scale(), layers.Dense(4)],
-        loss_added_in_a_layer=lambda: [layers.Dense(8), _AddsLoss()],
-    )
-}
+_DENSE = _layers(
+    "table",
+    Dense=lambda: [layers.Dense(8, "relu")],
+    EinsumDense=lambda: [layers.EinsumDense("ab,bc->ac", output_shape=8, bias_axes="c")],
+    Dropout=lambda: [layers.Dense(16, "relu"), layers.Dropout(0.4)],
+    AlphaDropout=lambda: [layers.Dense(16, "selu"), layers.AlphaDropout(0.3)],
+    GaussianNoise=lambda: [layers.Dense(16, "relu"), layers.GaussianNoise(0.4)],
+    GaussianDropout=lambda: [layers.Dense(16, "relu"), layers.GaussianDropout(0.3)],
+    BatchNormalization=lambda: [
+        layers.Dense(8, use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+    ],
+    LayerNormalization=lambda: [layers.Dense(8), layers.LayerNormalization()],
+    RMSNormalization=lambda: [layers.Dense(8), layers.RMSNormalization()],
+    GroupNormalization=lambda: [layers.Dense(8), layers.GroupNormalization(4)],
+    UnitNormalization=lambda: [layers.Dense(8), layers.UnitNormalization()],
+    SpectralNormalization=lambda: [layers.SpectralNormalization(layers.Dense(8, "relu"))],
+    PReLU=lambda: [layers.Dense(8), layers.PReLU()],
+    LeakyReLU=lambda: [layers.Dense(8), layers.LeakyReLU(0.2)],
+    ELU=lambda: [layers.Dense(8), layers.ELU()],
+    Activation_gelu=lambda: [layers.Dense(8, "gelu")],
+    Activation_swish=lambda: [layers.Dense(8, "swish")],
+    Reshape_Permute=lambda: [
+        layers.Dense(8),
+        layers.Reshape((2, 4)),
+        layers.Permute((2, 1)),
+        layers.Flatten(),
+    ],
+    RepeatVector=lambda: [layers.RepeatVector(3), layers.Dense(4, "relu"), layers.Flatten()],
+    L1L2=lambda: [layers.Dense(8, "relu", kernel_regularizer=regularizers.L1L2(1e-3, 1e-2))],
+    OrthogonalRegularizer=lambda: [
+        layers.Dense(4, "relu", kernel_regularizer=regularizers.OrthogonalRegularizer(0.02))
+    ],
+    bias_regularizer=lambda: [layers.Dense(8, "relu", bias_regularizer="l2")],
+    activity_regularizer=lambda: [
+        layers.Dense(8, "relu", activity_regularizer=regularizers.L2(1e-2))
+    ],
+    ActivityRegularization=lambda: [
+        layers.Dense(8, "relu"),
+        layers.ActivityRegularization(l1=0.01),
+    ],
+    MaxNorm=lambda: [layers.Dense(8, "relu", kernel_constraint=keras.constraints.MaxNorm(0.5))],
+    UnitNorm=lambda: [layers.Dense(8, "relu", kernel_constraint=keras.constraints.UnitNorm())],
+    NonNeg=lambda: [layers.Dense(8, "relu", kernel_constraint=keras.constraints.NonNeg())],
+    MinMaxNorm=lambda: [
+        layers.Dense(8, "relu", kernel_constraint=keras.constraints.MinMaxNorm(0.2, 0.8))
+    ],
+    frozen=lambda: [layers.Dense(8, "relu", trainable=False), layers.Dense(5)],
+    Normalization=lambda: [layers.Normalization(mean=0.5, variance=2.0), layers.Dense(4)],
+    Rescaling=lambda: [layers.Rescaling(0.5, 0.1), layers.Dense(4)],
+    Discretization_CategoryEncoding=lambda: [
+        layers.Discretization(bin_boundaries=[-0.5, 0.5], output_mode="multi_hot")
+    ],
+    own_layer=lambda: [_Scale(), layers.Dense(4)],
+    loss_added_in_a_layer=lambda: [layers.Dense(8), _AddsLoss()],
+)
 _CONVOLUTIONS = {
     **_layers(
         "image",

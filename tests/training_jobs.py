@@ -197,11 +197,6 @@ def train_with_fused(task: PackTask) -> list[TrainedTrial]:
     return _train_with(lambda task, data, *rest: train_compiled(task, data, "fused", *rest), task)
 
 
-def train_with_mapped(task: PackTask) -> list[TrainedTrial]:
-    """What the engine gives that compiles, but trains one trial after another."""
-    return _train_with(lambda task, data, *rest: train_compiled(task, data, "mapped", *rest), task)
-
-
 def train_with_keras(task: PackTask) -> list[TrainedTrial]:
     """What the plain engine gives."""
     return _train_with(train_keras, task)
@@ -209,9 +204,13 @@ def train_with_keras(task: PackTask) -> list[TrainedTrial]:
 
 def _train_with(train_engine, task: PackTask) -> list[TrainedTrial]:
     data, _ = load_pack_data(task.pack.trials, task.job_folder)
-    engine = train_engine(task, data, {}, Reports(lambda: False))
+    return returned(train_engine(task, data, {}, Reports(lambda: False)))
+
+
+def returned(generator):
+    """What a generator returns once all that it yields is taken."""
     while True:
         try:
-            next(engine)
+            next(generator)
         except StopIteration as end:
             return end.value
