@@ -25,11 +25,14 @@ PACKAGE = ROOT / "trialrun"
 ROOMS = {
     "errors": ["errors"],
     "host": ["host"],
-    "job": ["job", "specs", "document", "references", "sources", "vocabulary"],
+    "job": [
+        *("job", "specs", "document", "references", "sources"),
+        *("compilation", "arguments", "vocabulary"),
+    ],
     "search": ["search"],
     "plan": ["plan", "packing"],
     "results": ["results"],
-    "datasets": ["datasets", "generated", "arrays"],
+    "datasets": ["datasets", "generated", "arrays", "weights"],
     "models": ["models", "untrusted"],
     "training": ["training"],
     "cluster": ["cluster"],

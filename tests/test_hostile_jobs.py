@@ -20,8 +20,14 @@ name: a
 data: {generator: "trialrun.datasets:medical_trial", args: {}, seed: per_trial, scaling: minmax,
        validation_split: 0.1}
 model: {builder: "trialrun.models:mlp", args: {units: [16, 32], activation: relu}}
-training: {optimizer: adam, learning_rate: 1e-4, loss: mse, metrics: [accuracy], batch_size: 10,
-           epochs: 30, engine: auto, checkpoint_every: 5}
+training: {optimizer: {name: sgd, momentum: 0.9, loss_scaling: {initial_scale: 8}},
+           learning_rate: 1e-4, loss: {a: mse, b: {name: huber, delta: 2}},
+           loss_weights: {a: 1, b: 2}, metrics: {a: [mae, {name: auc, as: area, curve: PR}]},
+           weighted_metrics: {b: [mae]}, class_weight: {0: 1, "1": 2.5},
+           learning_rate_schedule: {name: cosine_decay, decay_epochs: 2.5, warmup_steps: 3},
+           batch_size: 10, epochs: 30, engine: auto, checkpoint_every: 5, keep_best: val_loss,
+           callbacks: [], early_stopping: {patience: 3, baseline: 0.5},
+           reduce_lr_on_plateau: {factor: 0.5}}
 seeds: 3
 search: {method: grid, parameters: {training.learning_rate: {values: [1e-4, 1e-3]}}}
 select: {metric: val_loss, goal: minimize}

@@ -247,8 +247,107 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
             "training.metrics must be distinct, got ['auc', 'auc']",
         ),
         (
+            "training: {optimizer: {name: adam, beta1: 0.9}}",
+            "training.optimizer: adam takes no argument 'beta1'; did you mean 'beta_1'",
+        ),
+        (
+            "training: {optimizer: {name: sgd, momentum: 7}}",
+            "training.optimizer: sgd's momentum must be a number from 0 to 1, got 7",
+        ),
+        (
+            "training: {optimizer: {name: sgd, clipnorm: 1, clipvalue: 1}}",
+            "training.optimizer holds clipnorm and clipvalue; an optimizer clips in one way",
+        ),
+        (
+            "training: {optimizer: {name: sgd, loss_scaling: 3}}",
+            "training.optimizer: loss_scaling must be true or a mapping of initial_scale, dynamic_",
+        ),
+        (
+            "training: {learning_rate_schedule: {name: cosine_decay}}",
+            "training.learning_rate_schedule: cosine_decay needs an argument 'decay_steps', an int",
+        ),
+        (
+            "training: {learning_rate_schedule: {name: cosine, decay_steps: 3}}",
+            "training.learning_rate_schedule must be a Keras schedule, got 'cosine'; did you mean",
+        ),
+        (
+            "training: {learning_rate_schedule: {name: cosine_decay, decay_steps: 3,"
+            " decay_epochs: 1}}",
+            "training.learning_rate_schedule holds both decay_steps and decay_epochs; give one",
+        ),
+        (
+            "training: {learning_rate_schedule: {name: piecewise_constant_decay, boundaries: [3],"
+            " values: [1]}}",
+            "training.learning_rate_schedule: piecewise_constant_decay needs one value more than",
+        ),
+        (
+            "training: {loss: {name: huber, delt: 3}}",
+            "training.loss: huber takes no argument 'delt'; did you mean 'delta'?",
+        ),
+        (
+            "training: {loss: {a: mse, b: msee}}",
+            "training.loss: of b: must be a Keras loss, got 'msee'; did you mean",
+        ),
+        (
+            "training: {loss: {a: mse, b: mse}, metrics: [mae]}",
+            "training.metrics must be a mapping with a list per output of a, b",
+        ),
+        (
+            "training: {loss: {a: mse, b: mse}, metrics: {aa: [mae]}}",
+            "training.metrics: has an output 'aa' without a loss; did you mean 'a'?",
+        ),
+        (
+            "training: {loss_weights: {a: 1}}",
+            "training.loss_weights: needs a loss per output",
+        ),
+        (
+            "training: {metrics: [f1_score]}",
+            "training.metrics: f1_score needs an argument 'average', 'micro' or 'macro' or",
+        ),
+        (
+            "training: {metrics: [{name: mean_io_u}]}",
+            "training.metrics: mean_io_u needs an argument 'num_classes', an integer of at least 1",
+        ),
+        (
+            "training: {metrics: [{name: auc, as: accuracy}]}",
+            "training.metrics: as: 'accuracy' is the name of something else",
+        ),
+        (
+            "training: {metrics: [{name: accuracy, threshold: 0.3}]}",
+            "training.metrics: accuracy takes no argument 'threshold'",
+        ),
+        (
+            "training: {class_weight: {0: -1}}",
+            "training.class_weight: the classes's 0 must be a number of at least 0, got -1",
+        ),
+        ("training: {class_weight: blanced}", "training.class_weight must be 'balanced', a list"),
+        (
             "training: {engine: fsed}",
             "training.engine must be 'auto', 'fused', 'mapped' or 'keras', got 'fsed'",
+        ),
+        (
+            "training: {early_stopping: {patence: 3}}",
+            "unknown key 'patence' in training.early_stopping; did you mean 'patience'?",
+        ),
+        (
+            "training: {early_stopping: {monitor: val_acuracy}}",
+            "training.early_stopping.monitor: nothing gives 'val_acuracy'; did you mean",
+        ),
+        (
+            "training: {keep_best: test_loss}",
+            "training.keep_best must be a validation or training log, got 'test_loss'",
+        ),
+        (
+            "training: {reduce_lr_on_plateau: {factor: 1.0}}",
+            "training.reduce_lr_on_plateau.factor must be less than 1, got 1.0",
+        ),
+        (
+            "training: {engine: fused, callbacks: ['keras.callbacks:SwapEMAWeights']}",
+            "training.engine must be 'auto' or 'keras', because only model.fit calls",
+        ),
+        (
+            "training: {callbacks: ['nets.py:mlpp']}",
+            "training.callbacks[0]: nets.py has no function 'mlpp'",
         ),
         ("training:", "training must be a mapping, got nothing"),
         ("trainin: {}", "unknown key 'trainin'; did you mean 'training'?"),
@@ -410,6 +509,18 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
             "'training.metrics' cannot be searched: it must be",
         ),
         ("training.engine: {values: [keras]}", "'training.engine' cannot be searched: it must be"),
+        (
+            "training.callbacks: {values: [[]]}",
+            "'training.callbacks' cannot be searched: it must be",
+        ),
+        (
+            "training.early_stopping.patence: {values: [1]}",
+            "'training.early_stopping.patence' cannot be searched: early_stopping has no field",
+        ),
+        (
+            "training.keep_best: {values: [val_auc]}",
+            "training.keep_best: nothing gives 'val_auc'",
+        ),
         ("training: {values: [{}]}", "'training' cannot be searched; allowed: data.*, model.*,"),
         (
             "seeds: {values: [1]}",
@@ -425,6 +536,10 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
             "model.builder: nets.py has no function 'mlpp'",
         ),
         ("training.loss: {values: [mse, mae]}", "select.metric: val_loss means something else"),
+        (
+            "training.loss.delta: {values: [1, 2]}",
+            "select.metric: val_loss means something else in each variant's training.loss.delta",
+        ),
         (
             "training.epochs: {min: 1, max: 3, distribution: int_uniform}",
             "training.epochs: a grid cannot take a range; list `values` or use method: random",
@@ -532,3 +647,43 @@ def test_a_written_job_is_yaml_to_other_readers_too_with_every_default(write):
     assert list(written) == list(JobSpec.model_fields)
     assert written["training"]["learning_rate"] == 1e-4
     assert written["select"] == {"metric": "val_loss", "goal": "minimize"}
+
+
+def test_outputs_metrics_and_weights_give_the_names_that_select(write):
+    path = write(
+        "name: a\ntraining:\n  loss: {kind: ce, size: {name: huber, delta: 2}}\n"
+        "  metrics: {size: [mae, {name: r2_score, as: fit}]}\n  class_weight: {0: 1, 1: 3}\n"
+        "  learning_rate_schedule: {name: cosine_decay, decay_epochs: 2.5}\n"
+        "select: {metric: val_size_fit}\n"
+    )
+    spec = load_job(path).spec
+    assert spec.select.goal == "maximize"
+    assert spec.training.class_weight == {"0": 1.0, "1": 3.0}
+    assert spec.training.logs == {
+        "loss": "minimize",
+        "kind_loss": "minimize",
+        "size_loss": "minimize",
+        "size_mae": "minimize",
+        "size_fit": "maximize",
+    }
+
+
+def test_a_goal_against_the_metrics_nature_is_refused(write):
+    path = write(
+        "name: a\ntraining: {metrics: [{name: auc, as: area}]}\n"
+        "select: {metric: val_area, goal: minimize}\n"
+    )
+    assert "a.yaml:3: select.goal must be 'maximize' for val_area" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metrics"),
+    [
+        ("mse", ("mae", "r2_score")),
+        ("{name: huber, delta: 2}", ("mae", "r2_score")),
+        ("binary_crossentropy", ("accuracy",)),
+        ("{a: mse, b: ce}", {"a": ("mae", "r2_score"), "b": ("accuracy",)}),
+    ],
+)
+def test_a_job_that_names_no_metrics_has_those_of_its_loss(write, loss, metrics):
+    assert load_job(write(f"name: a\ntraining: {{loss: {loss}}}")).spec.training.metrics == metrics

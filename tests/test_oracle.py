@@ -52,4 +52,4 @@ def test_cells_that_draw_in_inference_are_evaluated_in_the_batches_of_keras(case
     model = CASES[case].build()
     x = tf.random.stateless_normal([19, *model.input_shape[1:]], [1, 2]).numpy()
     y = tf.zeros([19], tf.int32).numpy()
-    assert can_evaluate_at_once(model, x, y, 8) is at_once
+    assert can_evaluate_at_once(model, (x, y), 8) is at_once

@@ -303,8 +303,8 @@ def test_labels_outside_the_models_outputs_are_an_input_error(tmp_path, engine):
 @pytest.mark.parametrize(
     "training",
     [
-        {"optimizer": {"name": "sgd", "momentum": 7}},
-        {"optimizer": {"name": "adam", "no_such_argument": 1}},
+        {"metrics": [{"name": "auc", "curve": "no such curve"}]},
+        {"metrics": [{"name": "auc", "thresholds": [0.5, 7]}]},
     ],
 )
 def test_what_keras_refuses_to_compile_is_an_input_error(tmp_path, training):

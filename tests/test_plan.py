@@ -118,6 +118,11 @@ def test_a_trial_id_does_not_depend_on_what_surrounds_the_trial(change):
         {"training": {"learning_rate": 2e-4}},
         {"training": {"optimizer": {"name": "adam"}}},
         {"training": {"epochs": 31}},
+        {"training": {"early_stopping": {}}},
+        {"training": {"reduce_lr_on_plateau": {}}},
+        {"training": {"keep_best": "val_loss"}},
+        {"training": {"terminate_on_nan": True}},
+        {"training": {"callbacks": ["keras.callbacks:SwapEMAWeights"]}},
     ],
 )
 def test_a_trial_id_depends_on_each_setting_and_the_seed(change):
@@ -136,6 +141,24 @@ def test_a_signature_ignores_learning_rate_and_seed_and_nothing_else():
         {"data": {"args": {"n": 1}}},
     ]
     assert len({signature(), *(signature(**sections) for sections in different)}) == 5
+
+
+def test_trials_that_stop_by_other_rules_share_a_program():
+    def signature(**training):
+        return signature_of(plan_variants(job(training=training))[0])
+
+    stopping = {"patience": 3, "monitor": "val_accuracy", "restore_best_weights": True}
+    assert signature(early_stopping={}) == signature(early_stopping=stopping)
+    assert signature(early_stopping={}) != signature()
+    assert signature(keep_best="val_loss") == signature(keep_best="val_accuracy")
+
+
+def test_an_edited_callback_makes_other_trials(tmp_path):
+    (tmp_path / "calls.py").write_text("def stop(): ...")
+    spec = job(training={"callbacks": [f"{tmp_path}/calls.py:stop"]})
+    before = ids(spec)
+    (tmp_path / "calls.py").write_text("def stop(): return 1")
+    assert ids(spec) != before
 
 
 def batch_sizes_job(num_seeds, *batch_sizes):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -28,3 +29,12 @@ def map_leaves(function: Callable[[Array], Any], value: Arrays) -> Any:
     if isinstance(value, tuple):
         return tuple(function(leaf) for leaf in value)
     return function(value)
+
+
+def join_outputs(outputs: Any) -> Array:
+    """A model's predictions as one array; several outputs stand side by side in (rows, columns)."""
+    if isinstance(outputs, Mapping):
+        outputs = [outputs[name] for name in sorted(outputs)]
+    if not isinstance(outputs, list | tuple):
+        return np.asarray(outputs)
+    return np.concatenate([np.asarray(one).reshape(len(one), -1) for one in outputs], 1)

@@ -76,6 +76,8 @@ class Splits:
         class_names: Empty when the generator names no classes.
         feature_names: Empty when the generator names no features.
         scalers: One per array of x, in the same structure: raw input -> model input.
+        w_train, w_val, w_test: float32 weights of the rows, of one array or of one per output; None
+            where the generator gives none.
     """
 
     x_train: Arrays
@@ -87,6 +89,19 @@ class Splits:
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...]
     scalers: Scalers
+    w_train: Arrays | None = None
+    w_val: Arrays | None = None
+    w_test: Arrays | None = None
+
+    def part(self, name: Literal["train", "val", "test"]) -> tuple[Any, ...]:
+        """Inputs and labels of a part, and its weights if it has some."""
+        kinds = ("x", "y") if getattr(self, f"w_{name}") is None else ("x", "y", "w")
+        return tuple(getattr(self, f"{kind}_{name}") for kind in kinds)
+
+
+def steps_per_epoch(splits: Splits, batch_size: int) -> int:
+    """Batches of an epoch, the partial one too."""
+    return math.ceil(len(next(leaves(splits.y_train))[1]) / batch_size)
 
 
 def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
@@ -219,15 +234,16 @@ def make_splits(
     Raises:
         InputError: There are too few rows for both parts.
     """
-    x_train, y_train = output["train"]
-    x_test, y_test = output["test"]
+    x_train, y_train, w_train = _with_weights(*output["train"])
+    x_test, y_test, w_test = _with_weights(*output["test"])
     if "validation" in output:
-        x_val, y_val = output["validation"]
+        x_val, y_val, w_val = _with_weights(*output["validation"])
     else:
         num_rows = len(next(leaves(x_train))[1])
         train_rows, val_rows = _split_rows(num_rows, validation_split, seed)
         x_val, y_val = _take(x_train, val_rows), _take(y_train, val_rows)
         x_train, y_train = _take(x_train, train_rows), _take(y_train, train_rows)
+        w_val, w_train = _take(w_train, val_rows), _take(w_train, train_rows)
     scalers = map_leaves(lambda x: _fit_scaler(x, scaling), x_train)
     return Splits(
         x_train=_transform(scalers, x_train),
@@ -239,6 +255,9 @@ def make_splits(
         class_names=tuple(output.get("class_names", ())),
         feature_names=tuple(output.get("feature_names", ())),
         scalers=scalers,
+        w_train=w_train,
+        w_val=w_val,
+        w_test=w_test,
     )
 
 
@@ -290,8 +309,15 @@ def _to_labels(array: Array) -> Array:
     return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
 
 
-def _take(value: Arrays, rows: npt.NDArray[np.int64]) -> Any:
-    return map_leaves(lambda leaf: leaf[rows], value)
+def _with_weights(x: Arrays, y: Arrays, weights: Arrays | None = None) -> tuple[Any, Any, Any]:
+    """A part of what a generator returned, with float32 weights or None."""
+    if weights is None:
+        return x, y, None
+    return x, y, map_leaves(lambda array: array.astype(np.float32), weights)
+
+
+def _take(value: Arrays | None, rows: npt.NDArray[np.int64]) -> Any:
+    return None if value is None else map_leaves(lambda leaf: leaf[rows], value)
 
 
 def _transform(scalers: Any, value: Arrays) -> Any:

@@ -273,6 +273,8 @@ class _Reader:
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self._value(key_node, path, around)
+            if isinstance(key, int) and "class_weight" in ".".join(map(str, path)).split("."):
+                key = str(key)  # the number of a class
             if not isinstance(key, str):
                 raise self._error(key_node, f"a key must be text, got {show(key)}: quote it")
             if key in mapping:

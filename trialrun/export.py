@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.datasets import Splits, load_splits, scalers_to_json
+from trialrun.arrays import join_outputs
+from trialrun.datasets import Splits, load_splits, scalers_to_json, steps_per_epoch
 from trialrun.errors import ExportError
 from trialrun.files import replace_atomically, write_json, write_text
 from trialrun.job import load_job, settings_of
@@ -137,10 +138,10 @@ def _export(
     settings = settings_of(job.spec, parameters)
     state = folder.kept.read_state(trial_id)
     splits = load_splits(settings.data, job.folder, state.seed)
-    from trialrun.models import build_model, compile_model
+    from trialrun.models import build_model, compile_model, forgets_loss_arguments
 
     model = build_model(settings.model, job.folder, splits.x_train)
-    compile_model(model, settings.training)
+    compile_model(model, settings.training, steps_per_epoch(splits, settings.training.batch_size))
     _restore(model, state)
     files = folder.best(job.spec.name)
     files.folder.mkdir(exist_ok=True)
@@ -153,7 +154,9 @@ def _export(
             "feature_names": list(splits.feature_names),
         },
     )
-    _check_formats(files, state, splits, metrics)
+    if forgets_loss_arguments(settings.training):
+        metrics = {name: value for name, value in metrics.items() if not name.endswith("loss")}
+    _check_formats(files, state, splits, metrics, settings.training.batch_size)
     write_text(files.readme, _how_to_load(files))
     lines: list[str] = []
     model.summary(print_fn=lambda line, **_: lines.append(line), line_length=80)
@@ -196,7 +199,11 @@ def _save(model: "keras.Model", files: BestFiles) -> None:
 
 
 def _check_formats(
-    files: BestFiles, state: TrialState, splits: Splits, metrics: Mapping[str, float]
+    files: BestFiles,
+    state: TrialState,
+    splits: Splits,
+    metrics: Mapping[str, float],
+    batch_size: int,
 ) -> None:
     """Loads every format and compares it with the trained trial."""
     import keras
@@ -215,7 +222,12 @@ def _check_formats(
         _check_predictions(path, predict_in_batches(model, splits.x_test), state)
     for path, model in ((files.model_h5, whole), (files.model_keras, native)):
         _check_optimizer(path, model, state)
-    _check_metrics(files.model_h5, whole, splits, metrics)
+    _check_metrics(files.model_keras, native, splits, metrics, batch_size)
+    if isinstance(splits.y_test, np.ndarray):
+        # HDF5 renames a metric such as mae, and mixes up those of several outputs.
+        names = {f"test_{name}" for name in ("loss", "accuracy")}
+        kept = {name: value for name, value in metrics.items() if name in names}
+        _check_metrics(files.model_h5, whole, splits, kept, batch_size)
     rows = slice(0, 10)
     x, y = keras.tree.map_structure(lambda array: array[rows], (splits.x_train, splits.y_train))
     if not np.isfinite(whole.train_on_batch(x, y, return_dict=True)["loss"]):
@@ -228,7 +240,7 @@ def predict_in_batches(model: "keras.Model", x: Any) -> npt.NDArray[np.generic]:
 
     num_rows = len(keras.tree.flatten(x)[0])
     parts = [
-        np.asarray(
+        join_outputs(
             model(
                 keras.tree.map_structure(lambda array: array[start : start + _ROWS_PER_CALL], x),  # noqa: B023
                 training=False,
@@ -259,10 +271,22 @@ def _check_optimizer(path: Path, model: "keras.Model", state: TrialState) -> Non
 
 
 def _check_metrics(
-    path: Path, model: "keras.Model", splits: Splits, metrics: Mapping[str, float]
+    path: Path,
+    model: "keras.Model",
+    splits: Splits,
+    metrics: Mapping[str, float],
+    batch_size: int,
 ) -> None:
+    from trialrun.models import in_order_of_outputs
+
+    x, y, *weights = in_order_of_outputs(model, splits.part("test"))
     logs = model.evaluate(
-        splits.x_test, splits.y_test, batch_size=_ROWS_PER_CALL, verbose=0, return_dict=True
+        x,
+        y,
+        sample_weight=weights[0] if weights else None,
+        batch_size=batch_size,
+        verbose=0,
+        return_dict=True,
     )
     for name, expected in metrics.items():
         value = logs.get(name.removeprefix("test_"))

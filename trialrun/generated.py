@@ -10,6 +10,7 @@ from trialrun.errors import InputError
 from trialrun.vocabulary import suggest
 
 _PARTS = ("train", "test", "validation")
+_FIELDS = ("x", "y", "sample_weight")
 _NAME_LISTS = ("class_names", "feature_names")
 
 
@@ -61,10 +62,12 @@ def _check_names(key: str, names: Any) -> None:
 
 
 def _check_part(part: str, value: Any, *, num_classes: int) -> None:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError(f"{part} must be a pair (x, y), got a {type(value).__name__}")
+    if not isinstance(value, tuple | list) or len(value) not in (2, 3):
+        raise ValueError(
+            f"{part} must be a pair (x, y), or (x, y, sample_weight), got a {type(value).__name__}"
+        )
     num_rows: dict[int, str] = {}
-    for name, arrays in zip("xy", value, strict=True):
+    for name, arrays in zip(_FIELDS, value, strict=False):
         if not list(leaves(arrays)):
             raise ValueError(f"{part} {name} holds no arrays")
         for where, array in leaves(arrays):
@@ -74,6 +77,10 @@ def _check_part(part: str, value: Any, *, num_classes: int) -> None:
     if len(num_rows) > 1:
         lengths = ", ".join(f"{shown} has {rows}" for rows, shown in num_rows.items())
         raise ValueError(f"x and y must have the same number of rows, but {lengths}")
+    for where, weights in leaves(value[2]) if len(value) == 3 else ():
+        if weights.min() < 0:
+            shown = f"{part} sample_weight{where}"
+            raise ValueError(f"{shown} must hold no weight below 0, got {weights.min()}")
     for where, labels in leaves(value[1]):
         _check_labels(f"{part} y{where}", labels, num_classes)
 

@@ -6,14 +6,16 @@ nothing is changed. The fields themselves are in `trialrun.specs`.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from trialrun.compilation import Goal, ignores_learning_rate
 from trialrun.document import (
     Document,
     KeyPath,
@@ -27,19 +29,22 @@ from trialrun.document import (
 from trialrun.errors import InputError
 from trialrun.references import check_reference, portable_reference
 from trialrun.specs import (
+    CALLBACKS_PATH,
     REFERENCE_PATHS,
     DataSpec,
-    Goal,
+    EarlyStoppingSpec,
     JobSpec,
     ModelSpec,
     ParameterSpec,
     Range,
+    ReduceLROnPlateauSpec,
     ResourcesSpec,
     SearchSpec,
     SelectSpec,
     Settings,
     TrainingSpec,
     Values,
+    monitors_of,
     settings_of,
 )
 from trialrun.vocabulary import suggest
@@ -47,12 +52,14 @@ from trialrun.vocabulary import suggest
 __all__ = [
     "REFERENCE_PATHS",
     "DataSpec",
+    "EarlyStoppingSpec",
     "Goal",
     "JobSpec",
     "LoadedJob",
     "ModelSpec",
     "ParameterSpec",
     "Range",
+    "ReduceLROnPlateauSpec",
     "ResourcesSpec",
     "SearchSpec",
     "SelectSpec",
@@ -61,6 +68,7 @@ __all__ = [
     "Values",
     "dump_job",
     "load_job",
+    "monitors_of",
     "settings_of",
 ]
 
@@ -208,15 +216,23 @@ def _about_unknown_key(path: KeyPath) -> str:
 
 
 def _known_keys(path: KeyPath) -> list[str]:
-    match path:
-        case ():
-            return list(JobSpec.model_fields)
-        case (section,):
-            model = JobSpec.model_fields[str(section)].annotation
-            is_section = isinstance(model, type) and issubclass(model, BaseModel)
-            return list(model.model_fields) if is_section else []  # type: ignore[union-attr]
-        case _:
-            return [*Values.model_fields, *Range.model_fields]
+    """The keys of a section, or of a section in it; none where anything may stand."""
+    if path[:2] == ("search", "parameters"):
+        return [*Values.model_fields, *Range.model_fields]
+    fields = JobSpec.model_fields
+    for key in path:
+        section = _section_in(fields[str(key)].annotation) if key in fields else None
+        if section is None:
+            return []
+        fields = section.model_fields
+    return list(fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, or may hold."""
+    kinds = [annotation, *get_args(annotation)]
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sections[0] if len(sections) == 1 else None
 
 
 def _dotted(path: KeyPath) -> str:
@@ -225,13 +241,17 @@ def _dotted(path: KeyPath) -> str:
 
 
 _MAX_TRIALS = 10_000_000
+_CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
 
 # Fields that must agree ------------------------------------------------------------------------
 
 
 def _check_whole(job: JobSpec, folder: Path) -> Iterator[_Problem]:
     yield from _check_arguments(job, folder)
+    yield from _check_callbacks(job, folder)
     yield from _check_selection(job)
+    yield from _check_schedule(job)
+    yield from (_Problem(*wrong) for wrong in _wrong_monitors(job.training))
     yield from _check_search(job.search)
     yield from _check_size(job)
     for path, parameter in job.search.parameters.items():
@@ -264,6 +284,34 @@ def _check_arguments(job: JobSpec, folder: Path) -> Iterator[_Problem]:
                 yield _Problem(path, f"{shown} takes no argument {name!r}; {hint}")
 
 
+def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[_Problem]:
+    """Callbacks of the user: only `model.fit` calls them, and nothing gives them arguments."""
+    training = job.training
+    if training.callbacks and training.engine not in ("auto", "keras"):
+        yield _Problem(
+            ("training", "engine"),
+            "training.engine must be 'auto' or 'keras', because only model.fit calls"
+            f" {CALLBACKS_PATH}, got {show(training.engine)}",
+        )
+    for position, reference in enumerate(training.callbacks):
+        parameters = check_reference(reference, folder)
+        if parameters is not None and parameters.required:
+            message = f"needs an argument {parameters.required[0]!r}; it is called without any"
+            path: KeyPath = (*CALLBACKS_PATH.split("."), position)
+            yield _Problem(path, f"{portable_reference(reference)} {message}")
+
+
+def _wrong_monitors(training: TrainingSpec) -> Iterator[tuple[KeyPath, str]]:
+    """Fields that watch a log which nothing gives, each with what is wrong."""
+    if training.callbacks:
+        return  # they may add logs of their own
+    known = [f"{part}{name}" for part in ("val_", "") for name in training.logs]
+    for path, monitor in monitors_of(training):
+        if monitor not in known:
+            hint = f"{suggest(monitor, known)}; epochs give {', '.join(known)}"
+            yield path, f"{_dotted(path)}: nothing gives {monitor!r}; {hint}"
+
+
 def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
     """The names that a function is called with, and where each is given."""
     prefix = f"{section}.args."
@@ -279,13 +327,27 @@ def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
 
 def _check_selection(job: JobSpec) -> Iterator[_Problem]:
     metric = job.select.metric
-    known = ["val_loss", *(f"val_{name}" for name in job.training.metrics)]
+    goals = {f"val_{name}": goal for name, goal in job.training.logs.items()}
+    known = list(goals)
+    if metric in goals and job.select.goal != goals[metric]:
+        message = f"must be {goals[metric]!r} for {metric}, got {job.select.goal!r}"
+        yield _Problem(("select", "goal"), f"select.goal {message}")
     if metric not in known:
         hint = f"the metrics of training give {', '.join(known)}"
         yield _Problem(("select", "metric"), f"select.metric: nothing gives {metric!r}; {hint}")
-    if metric == "val_loss" and "training.loss" in job.search.parameters:
-        message = "select.metric: val_loss means something else in each variant's training.loss"
+    searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
+    if metric == "val_loss" and searched:
+        message = f"select.metric: val_loss means something else in each variant's {searched[0]}"
         yield _Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
+
+
+def _check_schedule(job: JobSpec) -> Iterator[_Problem]:
+    path = "training.learning_rate"
+    schedule = job.training.learning_rate_schedule
+    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.parameters)
+    if path in job.search.parameters and ignores_learning_rate(schedule) and not is_searched:
+        message = f"{path!r} means nothing: {path}_schedule has values of its own"
+        yield _Problem(("search", "parameters", path), message)
 
 
 def _check_search(search: SearchSpec) -> Iterator[_Problem]:
@@ -343,7 +405,11 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
         return f"{path!r} cannot be searched: {section} has no field {field!r}; {hint}"
     if path in _SAME_IN_EVERY_VARIANT:
         return f"{path!r} cannot be searched: it must be the same in every variant"
-    if inner and field not in ("args", "optimizer"):
+    if inner and (known := _known_keys((section, field))):
+        if inner[0] not in known:
+            hint = suggest(inner[0], known)
+            return f"{path!r} cannot be searched: {field} has no field {inner[0]!r}; {hint}"
+    elif inner and field not in _MAPPINGS:
         return f"{path!r} cannot be searched: {section}.{field} holds no keys"
     if not all(inner):
         return f"{path!r} cannot be searched: a name is missing between its dots"
@@ -353,7 +419,23 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
 
 # Columns of the tables, and choices that no result may depend on.
 _SAME_IN_EVERY_VARIANT = tuple(
-    f"training.{name}" for name in ("metrics", "engine", "check_engine", "checkpoint_every")
+    f"training.{name}"
+    for name in (
+        "metrics",
+        "weighted_metrics",
+        "engine",
+        "check_engine",
+        "checkpoint_every",
+        "callbacks",
+    )
+)
+_MAPPINGS = (
+    "args",
+    "optimizer",
+    "learning_rate_schedule",
+    "loss",
+    "loss_weights",
+    "class_weight",
 )
 
 
@@ -373,6 +455,9 @@ def _check_parameter(
         except InputError as error:
             yield _Problem(at, f"{path}: {error}")
             continue
+        for field, message in _wrong_monitors(settings.training):
+            if _dotted(field).startswith(path):
+                yield _Problem(at, message)
         key = canonical_json([section.model_dump() for section in settings])
         if key in first:
             yield _Problem(at, f"{path}: {show(first[key])} and {show(value)} are the same")

@@ -3,14 +3,25 @@
 Keras is imported inside functions: naming a builder costs nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trialrun.compilation import (
+    Term,
+    Terms,
+    class_name,
+    ignores_learning_rate,
+    in_epochs_name,
+    loss_per_output,
+    metric_log_name,
+    split_term,
+)
 from trialrun.errors import InputError
 from trialrun.job import ModelSpec, TrainingSpec
 from trialrun.references import load_function, portable_reference
 from trialrun.untrusted import check_model_file
+from trialrun.vocabulary import CHOSEN_BY_SHAPES
 
 if TYPE_CHECKING:
     import keras
@@ -93,25 +104,58 @@ def build_model(model: ModelSpec, job_folder: Path, x: Any) -> "keras.Model":
     return built
 
 
-def compile_model(model: "keras.Model", training: TrainingSpec) -> None:
+def compile_model(model: "keras.Model", training: TrainingSpec, steps_per_epoch: int) -> None:
     """Compiles the model as the job says; a model that the builder compiled is left as it is.
+
+    Args:
+        model: Built.
+        training: The job's section.
+        steps_per_epoch: Batches of an epoch; what epochs mean to a learning rate schedule.
 
     Raises:
         InputError: Keras refuses the optimizer's arguments, the loss or a metric.
     """
-    import keras
-
     if model.compiled:
         return
     try:
         model.compile(
-            optimizer=_optimizer(training),
-            loss=keras.losses.get(training.loss),
-            metrics=list(training.metrics),
+            optimizer=_optimizer(training, steps_per_epoch),
+            loss=_per_output(_loss, training.loss),
+            loss_weights=training.loss_weights,
+            metrics=_metrics(training.metrics),
+            weighted_metrics=_metrics(training.weighted_metrics) or None,
             jit_compile=False,
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"training: Keras cannot compile it: {_first_line(error)}") from error
+
+
+def in_order_of_outputs(model: "keras.Model", data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs, labels and weights as Keras 3.15 evaluates them.
+
+    It cannot find the weights of rows whose labels have names while the model's outputs are a list.
+    """
+    import keras
+
+    x, y, *weights = data
+    if not weights or not isinstance(y, dict) or not isinstance(model.output, list | tuple):
+        return data
+    (weight,) = weights
+    names = model.output_names
+    of_each = [weight[name] if isinstance(weight, dict) else weight for name in names]
+    return x, keras.tree.pack_sequence_as(model.output, [y[name] for name in names]), of_each
+
+
+def forgets_loss_arguments(training: TrainingSpec) -> bool:
+    """Whether a saved model has another loss than it was trained with.
+
+    Keras 3.15 leaves the delta of a Huber loss out of every format.
+    """
+    return any(
+        class_name(name) == "Huber" and arguments.get("delta", 1) != 1
+        for name, arguments in map(split_term, loss_per_output(training.loss).values())
+        if name not in CHOSEN_BY_SHAPES
+    )
 
 
 def load_model(path: str | Path) -> "keras.Model":
@@ -155,16 +199,72 @@ def _saved_optimizer(path: Path) -> list[Any]:
         return [group[name][()] for name in group.attrs["weight_names"]]
 
 
-def _optimizer(training: TrainingSpec) -> "keras.optimizers.Optimizer":
+def _optimizer(training: TrainingSpec, steps_per_epoch: int) -> "keras.optimizers.Optimizer":
     import keras
 
-    spec = training.optimizer
-    arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
-    optimizer_class = type(keras.optimizers.get(arguments.pop("name")))
-    optimizer: keras.optimizers.Optimizer = optimizer_class(
-        learning_rate=training.learning_rate, **arguments
-    )
-    return optimizer
+    name, arguments = split_term(training.optimizer)
+    scaling = arguments.pop("loss_scaling", None)
+    if training.learning_rate_schedule is None:
+        rate: Any = training.learning_rate
+    else:
+        rate = _schedule(training.learning_rate_schedule, training.learning_rate, steps_per_epoch)
+    optimizer_class = getattr(keras.optimizers, class_name(name))
+    optimizer: keras.optimizers.Optimizer = optimizer_class(learning_rate=rate, **arguments)
+    if scaling is None:
+        return optimizer
+    scaling = {} if scaling is True else scaling
+    return keras.optimizers.LossScaleOptimizer(optimizer, **scaling)
+
+
+def _schedule(
+    schedule: Term, learning_rate: float, steps_per_epoch: int
+) -> "keras.optimizers.schedules.LearningRateSchedule":
+    import keras
+
+    name, arguments = split_term(schedule)
+    for step_name in ("decay_steps", "first_decay_steps", "warmup_steps"):
+        epochs = arguments.pop(in_epochs_name(step_name), None)
+        if epochs is not None:
+            arguments[step_name] = max(1, round(epochs * steps_per_epoch)) if epochs else 0
+    boundaries = arguments.pop(in_epochs_name("boundaries"), None)
+    if boundaries is not None:
+        arguments["boundaries"] = [round(epochs * steps_per_epoch) for epochs in boundaries]
+    if not ignores_learning_rate(schedule):
+        arguments["initial_learning_rate"] = learning_rate
+    made: keras.optimizers.schedules.LearningRateSchedule = getattr(
+        keras.optimizers.schedules, class_name(name)
+    )(**arguments)
+    return made
+
+
+def _loss(loss: Term) -> Any:
+    import keras
+
+    name, arguments = split_term(loss)
+    if arguments:
+        return getattr(keras.losses, class_name(name))(**arguments)
+    return name if name in CHOSEN_BY_SHAPES else keras.losses.get(name)
+
+
+def _metrics(metrics: Terms | dict[str, Terms]) -> Any:
+    return _per_output(lambda of_one: [_metric(metric) for metric in of_one], metrics)
+
+
+def _metric(metric: Term) -> Any:
+    import keras
+
+    name, arguments = split_term(metric)
+    arguments.pop("as", None)
+    if isinstance(metric, str) or name in CHOSEN_BY_SHAPES:
+        return name
+    return getattr(keras.metrics, class_name(name))(name=metric_log_name(metric), **arguments)
+
+
+def _per_output(make: Callable[[Any], Any], value: Any) -> Any:
+    """What is made of a value, or of the value of each output."""
+    if isinstance(value, dict) and "name" not in value:
+        return {output: make(of_one) for output, of_one in value.items()}
+    return make(value)
 
 
 def _symbolic(x: Any) -> Any:

@@ -45,7 +45,7 @@ class Trial:
 
     Attributes:
         trial_id: 16 hex digits derived from the resolved settings, the source of the user's
-            generator and builder, and the seed alone.
+            generator, builder and callbacks, and the seed alone.
         variant: What is trained.
         seed: Keys every random stream of the trial.
     """
@@ -154,9 +154,19 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
 
 
 def signature_of(variant: Variant) -> str:
-    """16 hex digits over all settings but the learning rate, which differs inside one program."""
+    """16 hex digits over all settings but those that may differ inside one program.
+
+    These are the learning rate, and when a trial stops or what it keeps. Under a schedule the rate
+    that it begins at is built into the program.
+    """
     settings = _portable_settings(variant)
-    del settings["training"]["learning_rate"], settings["training"]["check_engine"]
+    training = settings["training"]
+    del training["check_engine"]
+    if variant.training.learning_rate_schedule is None:
+        del training["learning_rate"]
+    for name in _CONTROLS:
+        if name in training:
+            training[name] = True
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
 
 
@@ -203,6 +213,18 @@ def _with_seed(settings_hash: "hashlib._Hash", seed: int) -> str:
     return digest.hexdigest()[:16]
 
 
+# What decides between two epochs, one trial apart from the other.
+_CONTROLS = ("early_stopping", "reduce_lr_on_plateau", "keep_best")
+# Absent from the hash at their defaults: ids of trials are on disks from before there were these.
+_LATER_FIELDS = (
+    *_CONTROLS,
+    "terminate_on_nan",
+    "callbacks",
+    "learning_rate_schedule",
+    "loss_weights",
+    "weighted_metrics",
+    "class_weight",
+)
 # How a trial is computed is not what it is.
 _HOW_NOT_WHAT = ("engine", "check_engine", "checkpoint_every")
 
@@ -213,6 +235,14 @@ def _portable_settings(variant: Variant) -> dict[str, dict[str, Any]]:
     The source of the user's functions is among them: an edited model makes other trials.
     """
     settings = {name: getattr(variant, name).model_dump() for name in Settings._fields}
+    training = settings["training"]
+    for name in _LATER_FIELDS:
+        if training[name] == TrainingSpec.model_fields[name].default:
+            del training[name]
+    if callbacks := variant.training.callbacks:
+        training["callbacks"] = [
+            [portable_reference(reference), source_digest(reference)] for reference in callbacks
+        ]
     for reference_path in REFERENCE_PATHS:
         section, field = reference_path.split(".")
         reference = settings[section][field]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.arrays import join_outputs
 from trialrun.datasets import Scaler
 from trialrun.errors import InputError
 from trialrun.files import reading
@@ -61,7 +62,7 @@ def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
     if num_features != len(scaler.scale):
         raise InputError(f"the model takes {len(scaler.scale)} feature(s), got {num_features}")
     model = load_best_model(files)
-    predictions: npt.NDArray[np.floating[Any]] = np.asarray(
+    predictions: npt.NDArray[np.floating[Any]] = join_outputs(
         model.predict(scaler.transform(raw), verbose=0)
     )
     return predictions.reshape(len(predictions), -1)

@@ -35,6 +35,8 @@ IDENTITY_COLUMNS = {
     "node": "string",
     "error": "string",
 }
+# Where a pack's trials keep their best epoch; runs of before have no such column.
+BEST_EPOCH = "best_epoch"
 HISTORY_IDENTITY = ("trial_id", "variant_id", "seed", "epoch")
 PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
@@ -94,6 +96,8 @@ def trial_table(result: PackResult, kinds: Mapping[str, ParameterKind]) -> "pa.T
         name: pa.array([row[name] for row in identity], getattr(pa, kind)())
         for name, kind in IDENTITY_COLUMNS.items()
     }
+    if any(trial.best_epoch is not None for trial in trials):
+        columns[BEST_EPOCH] = pa.array([trial.best_epoch for trial in trials], pa.int64())
     fields = [pa.field(name, column.type) for name, column in columns.items()]
     for path, kind in kinds.items():
         name = PARAMETER_PREFIX + path
@@ -242,7 +246,8 @@ def latest_trials(parts: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> "
     names = table.column_names
     parameters = [name for name in names if name.startswith(PARAMETER_PREFIX)]
     matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
-    order = [*IDENTITY_COLUMNS, *parameters, *metric_names(names), *matrices]
+    best = [name for name in (BEST_EPOCH,) if name in names]
+    order = [*IDENTITY_COLUMNS, *best, *parameters, *metric_names(names), *matrices]
     trials: pd.DataFrame = table.select(order).to_pandas()
     if trials["trial_id"].duplicated().any():
         trials = (
@@ -347,9 +352,9 @@ def checkpoint_arrays(checkpoint: Checkpoint) -> dict[str, npt.NDArray[Any]]:
         "epochs": checkpoint.epochs,
     }
     arrays |= {f"history/{name}": values for name, values in checkpoint.history.items()}
-    for name in STATE_GROUPS:
+    for name in (*STATE_GROUPS, "best"):
         arrays |= _group_arrays(name, getattr(checkpoint, name))
-    return arrays
+    return arrays if checkpoint.ended is None else arrays | {"ended": checkpoint.ended}
 
 
 def checkpoint_from(arrays: Mapping[str, npt.NDArray[Any]], pack_id: str) -> Checkpoint:
@@ -361,6 +366,8 @@ def checkpoint_from(arrays: Mapping[str, npt.NDArray[Any]], pack_id: str) -> Che
         epochs=arrays["epochs"],
         history={name.removeprefix("history/"): arrays[name] for name in logs},
         **{name: _group_from(arrays, name) for name in STATE_GROUPS},
+        best=_group_from(arrays, "best") if "best/dtypes" in arrays else (),
+        ended=arrays.get("ended"),
     )
 
 

@@ -26,11 +26,13 @@ class TrialResult:
         pack_id: The pack it was trained in.
         attempt: 0 for the first try of its pack, then 1, 2, ...
         epochs: Epochs trained.
+        best_epoch: The epoch, from 1, whose weights the trial gives; None unless it keeps its best.
         duration_s: Seconds of wall time of its pack's training divided by the pack's trials.
         device: e.g. `CPU`, `GPU 0: NVIDIA A100`.
         node: Name of the machine.
         error: Reason of a failure, else empty.
-        metrics: `train_loss`, `val_accuracy`, `test_loss`, ...: values at the final epoch.
+        metrics: `train_loss`, `val_accuracy`, `test_loss`, ...: values at the final epoch, or
+            at the best one where that is given.
         history: `loss`, `accuracy`, `val_loss`, ...: float32 arrays (epochs,).
         val_confusion_matrix: int64 (classes, classes), rows = true class; None for no classifier.
         test_confusion_matrix: The same on the test set.
@@ -42,6 +44,7 @@ class TrialResult:
     pack_id: str
     attempt: int
     epochs: int = 0
+    best_epoch: int | None = None
     duration_s: float = 0.0
     device: str = ""
     node: str = ""
@@ -62,7 +65,8 @@ class TrialState:
         trainable: `model.trainable_variables`.
         non_trainable: `model.non_trainable_variables`.
         optimizer: `model.optimizer.variables`.
-        test_predictions: (rows, ...) of the trained trial on the test set.
+        test_predictions: (rows, ...) of the trained trial on the test set; those of several outputs
+            side by side.
     """
 
     trial_id: str
@@ -78,7 +82,8 @@ class Checkpoint:
     """Where the trials of a pack stand: all that is needed to go on from there.
 
     Random streams need no place of their own: dropout's are among the non-trainable variables, and
-    batch orders follow from the seed and the epoch.
+    batch orders follow from the seed and the epoch. What controls a trial between epochs follows
+    from its history.
 
     Attributes:
         pack_id: The pack.
@@ -86,6 +91,8 @@ class Checkpoint:
         epochs: int64 (trials,) epochs trained. Where it is 0, the arrays below mean nothing.
         history: Keras's log names -> float32 (trials, epochs); NaN where not trained yet.
         trainable, non_trainable, optimizer: Arrays (trials, ...) in the order of Keras's variables.
+        best: Arrays (trials, ...) of the weights of each trial's best epoch; empty if none is kept.
+        ended: bool (trials,) which trials need no more epochs; None if those that have had all.
     """
 
     pack_id: str
@@ -95,6 +102,8 @@ class Checkpoint:
     trainable: tuple[npt.NDArray[np.generic], ...]
     non_trainable: tuple[npt.NDArray[np.generic], ...]
     optimizer: tuple[npt.NDArray[np.generic], ...]
+    best: tuple[npt.NDArray[np.generic], ...] = ()
+    ended: npt.NDArray[np.bool_] | None = None
 
     def of_trials(self, trial_ids: Sequence[str]) -> "Checkpoint":
         """The rows of some trials, in the order given; one that it does not know has not begun."""
@@ -109,6 +118,8 @@ class Checkpoint:
             trainable=tuple(array[rows] for array in self.trainable),
             non_trainable=tuple(array[rows] for array in self.non_trainable),
             optimizer=tuple(array[rows] for array in self.optimizer),
+            best=tuple(array[rows] for array in self.best),
+            ended=None if self.ended is None else is_known & self.ended[rows],
         )
 
 
@@ -143,7 +154,8 @@ class Progress:
 
     Attributes:
         pack_id: The pack.
-        epochs_done: Sum over the pack's trials of epochs trained so far.
+        epochs_done: Sum over the pack's trials of epochs trained so far; a trial that stopped early
+            counts as if it had trained them all.
         best: Best value of the selection metric among the pack's trials at their last epoch.
     """
 

@@ -9,7 +9,7 @@ import yaml
 from trialrun.document import show
 from trialrun.errors import InputError
 from trialrun.files import reading
-from trialrun.job import REFERENCE_PATHS, LoadedJob, dump_job
+from trialrun.job import LoadedJob, Settings, dump_job
 from trialrun.plan import Pack, Trial, plan_variants, signature_of
 from trialrun.references import portable_reference
 from trialrun.results import Checkpoint
@@ -23,18 +23,18 @@ _FREE_FIELDS = ("select", "resources", "training.engine", "training.checkpoint_e
 
 
 def referenced_functions(loaded: LoadedJob) -> list[str]:
-    """Every generator and builder of a job's variants."""
+    """Every generator, builder and callback of a job's variants."""
     return sorted(
         {
-            getattr(getattr(variant, section), field)
+            reference
             for variant in plan_variants(loaded.spec)
-            for section, field in (path.split(".") for path in REFERENCE_PATHS)
+            for reference in Settings(variant.data, variant.model, variant.training).references
         }
     )
 
 
 def source_digests(loaded: LoadedJob) -> dict[str, str]:
-    """Reference -> digest of its source, of every generator and builder of a job."""
+    """Reference -> digest of its source, of all functions of a job."""
     return {portable_reference(text): source_digest(text) for text in referenced_functions(loaded)}
 
 

@@ -5,7 +5,7 @@ What two fields must say about each other (a searched path, a selected metric) i
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -16,30 +16,40 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from trialrun.compilation import (
+    Goal,
+    Term,
+    Terms,
+    check_class_weight,
+    check_loss,
+    check_loss_weights,
+    check_metrics,
+    check_optimizer,
+    check_outputs,
+    check_schedule,
+    default_metrics,
+    is_regression,
+    logs_of,
+    natural_goal,
+)
 from trialrun.document import put, show
 from trialrun.errors import InputError
 from trialrun.references import absolute_reference, check_reference
-from trialrun.vocabulary import LARGER_IS_BETTER, LOSSES, METRICS, OPTIMIZERS, suggest
 
-Goal = Literal["minimize", "maximize"]
 SEED_LIMIT = 2**32  # what every random generator of NumPy, Keras and TensorFlow takes
 REFERENCE_PATHS = ("data.generator", "model.builder")
+CALLBACKS_PATH = "training.callbacks"
 
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _known(kind: str, known: tuple[str, ...], value: str) -> str:
-    if value not in known:
-        raise ValueError(f"must be a Keras {kind}, got {value!r}; {suggest(value, known)}")
-    return value
 
 
 def _check_name(value: str) -> str:
@@ -104,27 +114,6 @@ def _check_shard(value: object) -> object:
     return value
 
 
-def _check_optimizer(value: object) -> object:
-    if isinstance(value, str):
-        return _known("optimizer", OPTIMIZERS, value.lower())
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise ValueError(
-            f"must be a name, or a mapping with a name such as {{name: sgd, momentum: 0.9}},"
-            f" got {show(value)}"
-        )
-    if "learning_rate" in value:
-        raise ValueError("holds a learning_rate; it belongs in training.learning_rate")
-    return {**value, "name": _known("optimizer", OPTIMIZERS, value["name"].lower())}
-
-
-def _check_metrics(values: tuple[str, ...]) -> tuple[str, ...]:
-    for metric in values:
-        _known("metric", METRICS, metric)
-    if len(set(values)) < len(values):
-        raise ValueError(f"must be distinct, got {list(values)}")
-    return values
-
-
 def _check_reference(value: str, info: ValidationInfo) -> str:
     """The reference made absolute and known to exist, where the job's folder is known."""
     if info.context is None:
@@ -145,13 +134,14 @@ def _check_selection_metric(value: str) -> str:
     raise ValueError(f"must be a validation metric, got {value!r}: {reason}; try 'val_{bare}'")
 
 
-def natural_goal(metric: str) -> Goal:
-    """The direction in which a validation metric is better.
-
-    >>> natural_goal("val_loss"), natural_goal("val_accuracy")
-    ('minimize', 'maximize')
-    """
-    return "maximize" if metric.removeprefix("val_") in LARGER_IS_BETTER else "minimize"
+def _check_monitor(value: str) -> str:
+    if value.startswith("test_"):
+        reason = "training must not see test numbers"
+        bare = value.removeprefix("test_")
+        raise ValueError(
+            f"must be a validation or training log, got {value!r}: {reason}; try 'val_{bare}'"
+        )
+    return value
 
 
 def _check_generator_args(value: dict[str, Any]) -> dict[str, Any]:
@@ -169,6 +159,9 @@ def _check_number(value: object) -> object:
 Reference = Annotated[str, AfterValidator(_check_reference)]
 Number = Annotated[int | float, BeforeValidator(_check_number)]
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NumEpochs = Annotated[int, Field(ge=0, lt=2**31)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Monitor = Annotated[str, AfterValidator(_check_monitor)]
 
 
 class _Section(BaseModel):
@@ -198,27 +191,103 @@ class ModelSpec(_Section):
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-class TrainingSpec(_Section):
-    """How it is trained. An optimizer is a name, or a mapping of `name` and its arguments.
+class EarlyStoppingSpec(_Section):
+    """When a trial ends before its last epoch, as `keras.callbacks.EarlyStopping` has it.
 
-    `check_engine` compares the first steps of a compiled engine with plain Keras. Every
-    `checkpoint_every` epochs the state of the trials in training is kept in the run folder.
+    Whether more or less of what is monitored is better follows from its name.
+    """
+
+    monitor: Monitor = "val_loss"
+    patience: NumEpochs = 5
+    min_delta: Amount = 0.0
+    baseline: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    start_from_epoch: NumEpochs = 0
+    restore_best_weights: bool = False
+
+
+class ReduceLROnPlateauSpec(_Section):
+    """When a trial's learning rate shrinks, as `keras.callbacks.ReduceLROnPlateau` has it."""
+
+    monitor: Monitor = "val_loss"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: NumEpochs = 10
+    min_delta: Amount = 1e-4
+    cooldown: NumEpochs = 0
+    min_lr: Amount = 0.0
+
+
+class TrainingSpec(_Section):
+    """How it is trained.
+
+    Optimizer, loss and metrics are names, or mappings of `name` and arguments; a metric's `as` is
+    its name in the logs. `learning_rate_schedule` begins at `learning_rate`. A model with several
+    outputs has a loss, a list of metrics and perhaps a loss weight for each, by the output's name.
+    `class_weight` weighs training rows by their class. `check_engine` compares the first steps of a
+    compiled engine with plain Keras. Every `checkpoint_every` epochs the state of the trials in
+    training is kept in the run folder. `keep_best` names a log, such as `val_loss`: a trial gives
+    the weights of the epoch in which it was best, whether or not it stopped early, and not those of
+    its last epoch; it goes before `early_stopping.restore_best_weights`. `callbacks` are functions
+    that return a `keras.callbacks.Callback`, called for each trial.
     """
 
     engine: Literal["auto", "fused", "mapped", "keras"] = "auto"
     check_engine: bool = True
-    optimizer: Annotated[str | dict[str, Any], BeforeValidator(_check_optimizer)] = "adam"
+    optimizer: Annotated[Term, PlainValidator(check_optimizer)] = "adam"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
-    loss: Annotated[str, AfterValidator(lambda value: _known("loss", LOSSES, value))] = (
+    learning_rate_schedule: Annotated[Term | None, PlainValidator(check_schedule)] = None
+    loss: Annotated[Term | dict[str, Term], PlainValidator(check_loss)] = (
         "sparse_categorical_crossentropy"
     )
-    # strict=False: YAML gives a list. Text stays strict inside it.
-    metrics: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_check_metrics)] = (
-        "accuracy",
+    loss_weights: Annotated[dict[str, float] | None, PlainValidator(check_loss_weights)] = None
+    metrics: Annotated[Terms | dict[str, Terms], PlainValidator(check_metrics)] = Field(
+        default_factory=lambda fields: default_metrics(fields["loss"])
     )
+    weighted_metrics: Annotated[Terms | dict[str, Terms], PlainValidator(check_metrics)] = ()
+    class_weight: Annotated[
+        Literal["balanced"] | dict[str, float] | None, PlainValidator(check_class_weight)
+    ] = None
     batch_size: PositiveInt = 10
     epochs: PositiveInt = 30
     checkpoint_every: PositiveInt | None = None
+    early_stopping: EarlyStoppingSpec | None = None
+    reduce_lr_on_plateau: ReduceLROnPlateauSpec | None = None
+    keep_best: Monitor | None = None
+    terminate_on_nan: bool = False
+    callbacks: Annotated[tuple[Reference, ...], Field(strict=False)] = ()
+
+    @field_validator("loss_weights", "metrics", "weighted_metrics")
+    @classmethod
+    def _check_outputs(cls, value: Any, info: ValidationInfo) -> Any:
+        if "loss" in info.data:
+            is_weights = info.field_name == "loss_weights"
+            check_outputs(
+                info.data["loss"], () if is_weights else value, value if is_weights else None
+            )
+        return value
+
+    @property
+    def logs(self) -> dict[str, Goal]:
+        """What is logged for an epoch, and the direction in which each is better."""
+        return logs_of(self.loss, self.metrics, self.weighted_metrics)
+
+    def goal_of(self, log: str) -> Goal:
+        """The direction in which a log of training or validation is better."""
+        name = log.removeprefix("val_")
+        return self.logs.get(name) or natural_goal(name) or "minimize"
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the targets are quantities, not classes."""
+        return is_regression(self.loss)
+
+
+def monitors_of(training: TrainingSpec) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The fields that watch a log of each epoch, and the log."""
+    for name in ("early_stopping", "reduce_lr_on_plateau"):
+        if (section := getattr(training, name)) is not None:
+            yield ("training", name, "monitor"), section.monitor
+    if training.keep_best is not None:
+        yield ("training", "keep_best"), training.keep_best
 
 
 class Values(_Section):
@@ -292,14 +361,15 @@ class SelectSpec(_Section):
     """Which variant wins: by the mean over seeds of a validation metric."""
 
     metric: Annotated[str, AfterValidator(_check_selection_metric)] = "val_loss"
-    goal: Goal = Field(default_factory=lambda fields: natural_goal(fields["metric"]))
+    goal: Goal = Field(default_factory=lambda fields: natural_goal(fields["metric"]) or "minimize")
 
     @field_validator("goal")
     @classmethod
     def _check_goal(cls, goal: Goal, info: ValidationInfo) -> Goal:
         metric = info.data.get("metric")
-        if metric is not None and goal != natural_goal(metric):
-            raise ValueError(f"must be {natural_goal(metric)!r} for {metric}, got {goal!r}")
+        natural = natural_goal(metric or "")
+        if natural is not None and goal != natural:
+            raise ValueError(f"must be {natural!r} for {metric}, got {goal!r}")
         return goal
 
 
@@ -335,6 +405,16 @@ class JobSpec(_Section):
     select: SelectSpec = Field(default_factory=SelectSpec)
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
 
+    @field_validator("select", mode="before")
+    @classmethod
+    def _fill_goal(cls, select: object, info: ValidationInfo) -> object:
+        """The goal of a metric whose name alone does not tell it."""
+        training = info.data.get("training")
+        if training is None or not isinstance(select, Mapping) or "goal" in select:
+            return select
+        goal = training.logs.get(str(select.get("metric", "val_loss")).removeprefix("val_"))
+        return select if goal is None else {**select, "goal": goal}
+
     @property
     def seed_list(self) -> tuple[int, ...]:
         """The seeds of every variant: a count n means 0, 1, ... n - 1."""
@@ -347,6 +427,11 @@ class Settings(NamedTuple):
     data: DataSpec
     model: ModelSpec
     training: TrainingSpec
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The user's functions: generator, builder, callbacks."""
+        return (self.data.generator, self.model.builder, *self.training.callbacks)
 
 
 def settings_of(

@@ -1,7 +1,7 @@
 """The names that Keras 3.15 gives a meaning to, so that a typo is found without importing it.
 
-A test compares each tuple with the installed Keras. Names that need arguments to be built
-(`PrecisionAtRecall`, `MeanIoU`) and base classes are left out: a bare name cannot mean them.
+A test compares each tuple with the installed Keras. Base classes are left out. The arguments that
+go with a name are in `trialrun.arguments`.
 """
 
 import difflib
@@ -15,7 +15,16 @@ def _names(text: str) -> tuple[str, ...]:
 # Keras ignores the case of an optimizer's name; here they are lower case.
 OPTIMIZERS = _names(
     """
-    adadelta adafactor adagrad adam adamax adamw ftrl lion muon nadam rmsprop schedulefreeadamw sgd
+    adadelta adafactor adagrad adam adamax adamw ftrl lamb lion muon nadam rmsprop schedulefreeadamw
+    sgd
+    """
+)
+
+# Keras has no short names for these; here they are spelled as its losses are.
+SCHEDULES = _names(
+    """
+    cosine_decay cosine_decay_restarts exponential_decay inverse_time_decay
+    piecewise_constant_decay polynomial_decay
     """
 )
 
@@ -40,11 +49,11 @@ LOSSES = _SHORT_ERRORS + _names(
 LARGER_IS_BETTER = _names(
     """
     accuracy acc auc binary_accuracy binary_io_u categorical_accuracy concordance_correlation
-    cosine_similarity f1_score f_beta_score pearson_correlation precision r2_score recall
+    cosine_similarity pearson_correlation precision r2_score recall
     sparse_categorical_accuracy sparse_top_k_categorical_accuracy top_k_categorical_accuracy
     true_negatives true_positives
     AUC Accuracy BinaryAccuracy BinaryIoU CategoricalAccuracy ConcordanceCorrelation
-    CosineSimilarity F1Score FBetaScore PearsonCorrelation Precision R2Score Recall
+    CosineSimilarity PearsonCorrelation Precision R2Score Recall
     SparseCategoricalAccuracy SparseTopKCategoricalAccuracy TopKCategoricalAccuracy TrueNegatives
     TruePositives
     """
@@ -63,7 +72,31 @@ SMALLER_IS_BETTER = _SHORT_ERRORS + _names(
     """
 )
 
-METRICS = LARGER_IS_BETTER + SMALLER_IS_BETTER
+# A bare name cannot mean these: they cannot be built without arguments, or give one number per
+# class without one. A larger value is better.
+METRICS_WITH_ARGUMENTS = _names(
+    """
+    f1_score f_beta_score io_u mean_io_u one_hot_io_u one_hot_mean_io_u precision_at_recall
+    recall_at_precision sensitivity_at_specificity specificity_at_sensitivity
+    F1Score FBetaScore IoU MeanIoU OneHotIoU OneHotMeanIoU PrecisionAtRecall RecallAtPrecision
+    SensitivityAtSpecificity SpecificityAtSensitivity
+    """
+)
+
+METRICS = LARGER_IS_BETTER + SMALLER_IS_BETTER + METRICS_WITH_ARGUMENTS
+
+# These choose a class by the shapes of labels and outputs.
+CHOSEN_BY_SHAPES = ("accuracy", "acc", "crossentropy", "ce")
+
+# Their targets are quantities, not classes.
+REGRESSION_LOSSES = _SHORT_ERRORS[2:] + _names(
+    """
+    cosine_similarity huber log_cosh mean_absolute_error mean_absolute_percentage_error
+    mean_squared_error mean_squared_logarithmic_error poisson
+    CosineSimilarity Huber LogCosh MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
+    MeanSquaredLogarithmicError Poisson
+    """
+)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -156,7 +156,9 @@ def _curves_figure(winner: VariantSummary, curves: Mapping[str, Floats]) -> RunF
 
 def _final_means(curves: Mapping[str, Floats]) -> Iterator[tuple[str, float]]:
     for name, values in curves.items():
-        yield name, float(describe(values[:, -1]).mean)
+        trained = np.arange(values.shape[1]) * ~np.isnan(values)
+        last = values[np.arange(len(values)), trained.argmax(1)]  # a trial may stop early
+        yield name, float(describe(last).mean)
 
 
 def draw_learning_curves(curves: Mapping[str, Floats], *, title: str) -> "Figure":

@@ -9,7 +9,7 @@ from rich.table import Table
 from trialrun.arrays import Array, leaves
 from trialrun.datasets import check_data
 from trialrun.host import num_local_cpus
-from trialrun.job import LoadedJob
+from trialrun.job import LoadedJob, TrainingSpec
 from trialrun.packing import choose_cpus_per_pack, make_packs
 from trialrun.plan import Pack, Trial, plan_trials, shard_trials
 
@@ -53,7 +53,7 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
         f" {_epochs(trials)} epochs{of_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
-    console.print(f"Engine {_ENGINES[job.training.engine]}.")
+    console.print(f"Engine {_engine(job.training)}.")
     console.print(
         f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
         f" {num_threads}. A cluster or a GPU machine packs anew when the run starts; no result"
@@ -62,9 +62,16 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
     _print_packs(console, loaded, packs)
 
 
+def _engine(training: TrainingSpec) -> str:
+    if training.callbacks:
+        return "keras: only model.fit calls training.callbacks, one trial after another"
+    return _ENGINES[training.engine]
+
+
 def _epochs(trials: tuple[Trial, ...]) -> str:
+    at_most = "at most " if trials[0].variant.training.early_stopping else ""
     counts = sorted({trial.variant.training.epochs for trial in trials})
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return at_most + (str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}")
 
 
 def _print_packs(console: Console, loaded: LoadedJob, packs: tuple[Pack, ...]) -> None:

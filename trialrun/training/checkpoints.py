@@ -21,12 +21,17 @@ class TrialsState:
         epochs: Epochs trained: one number, or int64 (trials,).
         history: Keras's log names -> float32 (trials, epochs).
         state: Arrays or tensors (trials, ...).
+        best: Arrays or tensors (trials, ...) of the weights of each one's best epoch; empty if
+            none is kept.
+        ended: bool (trials,) which of them need no more epochs; None if that is plain by `epochs`.
     """
 
     indices: Sequence[int]
     epochs: int | npt.NDArray[np.int64]
     history: Mapping[str, npt.NDArray[np.float32]]
     state: ModelState
+    best: Sequence[Any] = ()
+    ended: npt.NDArray[np.bool_] | None = None
 
 
 class CheckpointMaker:
@@ -44,7 +49,9 @@ class CheckpointMaker:
         if (begin := task.checkpoint) is not None:
             state = ModelState(*(list(getattr(begin, name)) for name in STATE_GROUPS))
             everything = range(len(self._trial_ids))
-            self.put(TrialsState(everything, begin.epochs, begin.history, state))
+            self.put(
+                TrialsState(everything, begin.epochs, begin.history, state, begin.best, begin.ended)
+            )
 
     def put(self, heard: TrialsState) -> None:
         """Takes over where some trials stand now."""
@@ -59,6 +66,8 @@ class CheckpointMaker:
         num_trials = len(self._trial_ids)
         first = next(iter(self._heard.values()))
         epochs = np.zeros(num_trials, np.int64)
+        ended = np.zeros(num_trials, np.bool_)
+        best = tuple(_room_for(num_trials, array) for array in first.best)
         names = {name for heard in self._heard.values() for name in heard.history}
         history = {
             name: np.full((num_trials, self._num_epochs), np.nan, np.float32) for name in names
@@ -70,12 +79,19 @@ class CheckpointMaker:
         for heard in self._heard.values():  # the newest last
             places = list(heard.indices)
             epochs[places] = heard.epochs
+            ended[places] = epochs[places] == self._num_epochs
+            if heard.ended is not None:
+                ended[places] |= heard.ended
             for name, values in heard.history.items():
                 history[name][places, : values.shape[1]] = values
             for name in STATE_GROUPS:
                 for room, array in zip(groups[name], getattr(heard.state, name), strict=True):
                     room[places] = np.asarray(array)
-        return Checkpoint(self._pack_id, self._trial_ids, epochs, history, **groups)
+            for room, array in zip(best, heard.best, strict=True):
+                room[places] = np.asarray(array)
+        return Checkpoint(
+            self._pack_id, self._trial_ids, epochs, history, **groups, best=best, ended=ended
+        )
 
 
 def _room_for(num_trials: int, array: Any) -> npt.NDArray[Any]:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from trialrun.errors import CannotFuse, InputError
 from trialrun.results import Checkpoint
 from trialrun.training import PackTask
 from trialrun.training.checkpoints import CheckpointMaker, TrialsState
+from trialrun.training.controlled import ControlledSlice
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.functional import FunctionalModel, ModelState
 from trialrun.training.program import CompiledEngine, Program
@@ -82,6 +84,8 @@ def train_compiled(
         CannotFuse: No such program can be built; nothing was trained.
     """
     trials = task.pack.trials
+    if trials[0].variant.training.terminate_on_nan:
+        raise CannotFuse("training.terminate_on_nan ends a trial in the middle of an epoch")
     if len({_form(splits) for splits in data.splits}) > 1:
         raise CannotFuse("the trials' data differ in shape")
     start = time.perf_counter()
@@ -111,10 +115,10 @@ def _make_program(
     splits = data.splits[0]
     compiled = make_compiled_model(first.variant, task.job_folder, splits, first.seed)
     batch = keras.tree.map_structure(
-        lambda rows: tf.constant(rows[: training.batch_size]), (splits.x_train, splits.y_train)
+        lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
     )
     functional = FunctionalModel(compiled.model, batch)
-    at_once = can_evaluate_at_once(compiled.model, splits.x_val, splits.y_val, training.batch_size)
+    at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
     program = Program(
         functional,
         engine,
@@ -125,19 +129,12 @@ def _make_program(
     return compiled, program
 
 
-def _form(splits: Splits) -> tuple[tuple[tuple[int, ...], str], ...]:
-    """Shapes and types of all arrays of a data set."""
-    parts = (
-        splits.x_train,
-        splits.y_train,
-        splits.x_val,
-        splits.y_val,
-        splits.x_test,
-        splits.y_test,
-    )
-    return tuple(
-        (tuple(array.shape), str(array.dtype)) for array in keras.tree.flatten(list(parts))
-    )
+def _form(splits: Splits) -> tuple[Any, ...]:
+    """Shapes and types of all arrays of a data set, and which parts have weights."""
+    parts = [splits.part(name) for name in ("train", "val", "test")]
+    arrays = keras.tree.flatten(parts)
+    shapes = tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
+    return (*map(len, parts), *shapes)
 
 
 def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
@@ -215,6 +212,8 @@ def _train_slice(
     program: Program, own: Slice, schedule: Schedule, reports: Reports
 ) -> list[TrainedTrial] | None:
     """The trained trials of a slice; None if it was stopped, once it has said where it stands."""
+    if own.control is not None:
+        return _train_controlled_slice(program, own, schedule, reports)
     num_trials = len(set(own.indices))
     state, history, epoch = own.state, own.history, own.epoch
     is_first_call = True
@@ -237,11 +236,43 @@ def _train_slice(
         reports.put(Advance(num_trials * schedule.per_call, last))
         if schedule.checkpoint_every and epoch % schedule.checkpoint_every == 0:
             report_state()
+    if epoch == schedule.epochs > own.epoch:
+        state = program.finalize(state)
     if epoch:
         report_state()
     if epoch < schedule.epochs:
         return None
     return _evaluate(program, own, state, history)
+
+
+def _train_controlled_slice(
+    program: Program, own: Slice, schedule: Schedule, reports: Reports
+) -> list[TrainedTrial] | None:
+    """As `_train_slice`, of trials that may stop early."""
+    controlled = ControlledSlice(program, own)
+    is_first_call = True
+    while controlled.control.active.any() and not reports.stopping:
+        with _compiling() if is_first_call else contextlib.nullcontext():
+            reports.put(controlled.train_epoch())
+        is_first_call = False
+        if schedule.checkpoint_every and controlled.epoch % schedule.checkpoint_every == 0:
+            reports.put(controlled.standing())
+    if controlled.epoch:
+        reports.put(controlled.standing())
+    control = controlled.control
+    if control.active.any():
+        return None
+    trained = _evaluate(program, own, controlled.given_state(), controlled.history)
+    return [
+        replace(
+            one,
+            history={name: values[:epochs] for name, values in one.history.items()},
+            best_epoch=int(best_epoch) or None,
+        )
+        for one, epochs, best_epoch in zip(
+            trained, control.epochs, control.best_epochs, strict=True
+        )
+    ]
 
 
 def _evaluate(

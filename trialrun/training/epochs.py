@@ -50,13 +50,14 @@ class Epochs:
         self._evaluation_batch_size = evaluation_batch_size
 
     def train(
-        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
         """Trains epochs, and evaluates on the validation set after each.
 
         Args:
             state: Tensors (trials, ...).
-            train: Inputs and targets (trials, rows, ...), or (rows, ...) when data is shared.
+            train: Inputs, targets and perhaps sample weights (trials, rows, ...), or (rows, ...)
+                when data is shared.
             orders: int32 row numbers (epochs, trials, rows): how each trial sees its rows.
             val: As `train`.
 
@@ -90,7 +91,7 @@ class Epochs:
         return state, {name: recorder.stack() for name, recorder in recorders.items()}
 
     def _train_epoch(
-        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
         batch_size = min(self._batch_size, orders.shape[1])
         num_steps, num_left = divmod(orders.shape[1], batch_size)
@@ -107,7 +108,7 @@ class Epochs:
             batch_sizes.append(num_left)
         logs = self._over_trials(
             functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
-            [state, self._in_order(train[1], orders), predictions, losses],
+            [state, self._in_order(train[1:], orders), predictions, losses],
         )
         state, val_logs, _ = self._evaluate_one(state, val)
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
@@ -125,7 +126,7 @@ class Epochs:
         return keras.tree.map_structure(take, structure)
 
     def _train_whole_batches(
-        self, state: ModelState, batches: tuple[Any, Any], num_steps: int
+        self, state: ModelState, batches: tuple[Any, ...], num_steps: int
     ) -> tuple[ModelState, tf.Tensor, Any]:
         """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
 
@@ -152,13 +153,14 @@ class Epochs:
         return tf.nest.pack_sequence_as(state, flat), losses, predictions
 
     def evaluate(
-        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
+        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
     ) -> tuple[tuple[Logs, Any], ...]:
         """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
-        return tuple(self._evaluate_one(state, data)[1:] for data in data_sets)
+        evaluated = (self._evaluate_one(state, data) for data in data_sets)
+        return tuple((logs, outputs.predictions) for _, logs, outputs in evaluated)
 
     def _evaluate_one(
-        self, state: ModelState, data: tuple[Any, Any]
+        self, state: ModelState, data: tuple[Any, ...]
     ) -> tuple[ModelState, Logs, Any]:
         num_rows = keras.tree.flatten(data[1])[0].shape[0 if self._shared_data else 1]
         batch_size = min(self._evaluation_batch_size or num_rows, num_rows)
@@ -173,14 +175,14 @@ class Epochs:
         logs_of = functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes)
         if self._shared_data:
             logs = self._over_trials(
-                lambda own, *rest: logs_of(own, data[1], *rest), [state, predictions, losses]
+                lambda own, *rest: logs_of(own, data[1:], *rest), [state, predictions, losses]
             )
         else:
-            logs = self._over_trials(logs_of, [state, data[1], predictions, losses])
+            logs = self._over_trials(logs_of, [state, data[1:], predictions, losses])
         return state, logs, predictions
 
     def _test_batches(
-        self, state: ModelState, data: tuple[Any, Any], batch_size: int, num_batches: int
+        self, state: ModelState, data: tuple[Any, ...], batch_size: int, num_batches: int
     ) -> tuple[ModelState, tf.Tensor, Any]:
         """State, losses (trials, batches), predictions (trials, rows, ...) of whole batches."""
         if num_batches == 1:
@@ -201,7 +203,7 @@ class Epochs:
         state, (losses, predictions) = _record(take_step, num_batches, state, outputs)
         return state, losses, predictions
 
-    def _test(self, state: ModelState, batch: tuple[Any, Any]) -> tuple[ModelState, tf.Tensor, Any]:
+    def _test(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, tf.Tensor, Any]:
         if self._shared_data:
             new_state, loss, predictions = self._over_trials(
                 lambda own: self._model.test_step(own, *batch), [state]
@@ -254,7 +256,8 @@ def _record(
         maximum_iterations=num_steps,
     )
     losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
-    return state, (tf.transpose(losses), tf.nest.map_structure(_join_batches, predictions))
+    losses = tf.transpose(losses, [1, 0, *range(2, losses.shape.rank)])
+    return state, (losses, tf.nest.map_structure(_join_batches, predictions))
 
 
 def _append(recorded: Any, last: Any) -> Any:

@@ -32,13 +32,14 @@ class FunctionalModel:
 
     Args:
         model: A compiled model; it is built, and never changed afterwards.
-        batch: `(x, y)` tensors of one batch of one trial: shapes and dtypes are what matters.
+        batch: `(x, y)` or `(x, y, sample_weight)` tensors of one batch of one trial: shapes and
+            dtypes are what matters.
 
     Raises:
         CannotFuse: The model holds something whose meaning over batches is not known.
     """
 
-    def __init__(self, model: keras.Model, batch: tuple[Any, Any]) -> None:
+    def __init__(self, model: keras.Model, batch: tuple[Any, ...]) -> None:
         internals.build_symbolically(model, batch)
         internals.key_variables_by_identity(model.optimizer)
         self.model = model
@@ -47,20 +48,31 @@ class FunctionalModel:
             list(model.non_trainable_variables),
             list(model.optimizer.variables),
         )
+        _refuse_own_steps(model)
+        if internals.copied_weights(model.optimizer):
+            # On tf.Variables, and only there, its "old" momentum is the new one.
+            raise CannotFuse("ScheduleFreeAdamW reads its momentum after it has changed it")
         _refuse_unknown_metrics(model)
 
+    @property
+    def changes_at_the_end(self) -> bool:
+        """Whether `finalize` does anything."""
+        return internals.finalizes_weights(self.model.optimizer)
+
     def train_step(
-        self, state: ModelState, x: Any, y: Any
-    ) -> tuple[ModelState, tf.Tensor, tf.Tensor]:
+        self, state: ModelState, x: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[ModelState, tf.Tensor, "Outputs"]:
         """One step on one batch of one trial, as `keras.Model.train_step` does it.
 
         Args:
             state: The trial's tensors.
             x: Inputs (batch, ...).
             y: Targets (batch, ...).
+            sample_weight: Weights (batch,), or of each output; None for 1 each.
 
         Returns:
-            The new state, the scalar loss before the update, and the predictions.
+            The new state; the loss before the update, a scalar, or for several outputs a vector of
+            the whole loss and each output's; and the outputs.
         """
         model, optimizer = self.model, self.model.optimizer
         with self._scope(state) as scope:
@@ -69,28 +81,51 @@ class FunctionalModel:
                 scope.watching(self.variables.trainable, tape) as watched,
             ):
                 predictions = internals.call_model(model, x, training=True)
-                loss = internals.compute_loss(model, x, y, predictions, training=True)
+                loss = internals.compute_loss(
+                    model, x, y, predictions, sample_weight, training=True
+                )
                 scaled_loss = optimizer.scale_loss(loss)
             gradients = [_sum(of_one) for of_one in tape.gradient(scaled_loss, watched)]
             optimizer.apply(gradients, self.variables.trainable)
-            return self._read(scope), loss, predictions
+            return self._read(scope), self._losses(scope, loss), Outputs.of(predictions)
 
-    def test_step(self, state: ModelState, x: Any, y: Any) -> tuple[ModelState, tf.Tensor, Any]:
-        """One trial on a batch: its state, the scalar loss, and predictions.
+    def test_step(
+        self, state: ModelState, x: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[ModelState, tf.Tensor, "Outputs"]:
+        """One trial on a batch: its state, the loss as in `train_step`, and the outputs.
 
         The state is another where a layer draws random numbers in inference, as Keras's recurrent
         cells with dropout do.
         """
         with self._scope(state) as scope:
             predictions = internals.call_model(self.model, x, training=False)
-            loss = internals.compute_loss(self.model, x, y, predictions, training=False)
-            return self._read(scope), loss, predictions
+            loss = internals.compute_loss(
+                self.model, x, y, predictions, sample_weight, training=False
+            )
+            return self._read(scope), self._losses(scope, loss), Outputs.of(predictions)
+
+    def finalize(self, state: ModelState) -> ModelState:
+        """What `fit` makes of the state when it ends: averaged weights, where they are kept."""
+        with self._scope(state) as scope:
+            self.model.optimizer.finalize_variable_values(self.variables.trainable)
+            return self._read(scope)
+
+    def _losses(self, scope: keras.StatelessScope, loss: tf.Tensor) -> tf.Tensor:
+        """The loss of a batch, and in a vector behind it that of each output if there are more."""
+        trackers = internals.output_loss_trackers(self.model)
+        if not trackers:
+            return loss
+        own = [
+            scope.get_current_value(tracker.total) / scope.get_current_value(tracker.count)
+            for tracker in trackers
+        ]
+        return tf.stack([tf.cast(value, tf.float32) for value in (loss, *own)])
 
     def epoch_logs(
         self,
         state: ModelState,
-        y: Any,
-        predictions: Any,
+        targets: tuple[Any, ...],
+        outputs: "Outputs",
         losses: tf.Tensor,
         batch_sizes: Sequence[int],
     ) -> dict[str, tf.Tensor]:
@@ -101,21 +136,30 @@ class FunctionalModel:
 
         Args:
             state: The trial's tensors (some metrics read weights).
-            y: Targets of the epoch in the order of training (rows, ...).
-            predictions: Predictions made during the epoch (rows, ...).
-            losses: The loss of every batch (batches,).
+            targets: `(y,)` or `(y, sample_weight)` of the epoch in the order of training
+                (rows, ...).
+            outputs: Outputs made during the epoch (rows, ...).
+            losses: The loss of every batch (batches,), or (batches, 1 + outputs).
             batch_sizes: Rows of every batch.
 
         Returns:
             Scalar float32 tensors by Keras's names: `loss`, `accuracy`, ...
         """
         model = self.model
+        y, *weights = targets
+        losses = losses[:, None] if losses.shape.rank == 1 else losses
         with self._scope(state):
             for metric in model.metrics:
                 metric.reset_state()
             sizes = tf.constant(batch_sizes, tf.float32)
-            internals.loss_tracker(model).update_state(losses, sample_weight=sizes)
-            model.compute_metrics(None, y, predictions, sample_weight=None)
+            internals.loss_tracker(model).update_state(losses[:, 0], sample_weight=sizes)
+            for place, tracker in enumerate(internals.output_loss_trackers(model), 1):
+                # Keras counts a partial batch as a whole one here.
+                tracker.update_state(losses[:, place])
+            predictions = outputs.with_masks()
+            model.compute_metrics(
+                None, y, predictions, sample_weight=weights[0] if weights else None
+            )
             return {
                 name: tf.cast(value, tf.float32)
                 for name, value in model.get_metrics_result().items()
@@ -188,10 +232,50 @@ def _sum(gradients: Sequence[Any]) -> Any:
     return tf.add_n([tf.convert_to_tensor(gradient) for gradient in known])
 
 
+class Outputs(NamedTuple):
+    """What a model gives for a batch.
+
+    Attributes:
+        predictions: The model's outputs, in their structure.
+        masks: Place of an output -> the mask that a layer left on it; empty without.
+    """
+
+    predictions: Any
+    masks: dict[int, Any]
+
+    @classmethod
+    def of(cls, predictions: Any) -> "Outputs":
+        """The outputs of a call of a model."""
+        masks = map(internals.mask_of, keras.tree.flatten(predictions))
+        return cls(predictions, {place: m for place, m in enumerate(masks) if m is not None})
+
+    def with_masks(self) -> Any:
+        """The predictions, each with its mask on it."""
+        for place, prediction in enumerate(keras.tree.flatten(self.predictions)):
+            if place in self.masks:
+                internals.set_mask(prediction, self.masks[place])
+        return self.predictions
+
+
+def _refuse_own_steps(model: keras.Model) -> None:
+    for name in ("train_step", "test_step", "compute_metrics"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise CannotFuse(f"{type(model).__name__} has its own `{name}`")
+
+
 def _refuse_unknown_metrics(model: keras.Model) -> None:
-    for metric in model.metrics:
-        if not type(metric).__module__.startswith("keras."):
-            raise CannotFuse(
-                f"metric {metric.name!r} ({type(metric).__name__}) is not Keras's own: "
-                "its state may not be a sum over samples"
-            )
+    for metric in internals.metrics_of_layers(model):
+        raise CannotFuse(f"a layer updates the metric {metric.name!r} on its own")
+    for metric in internals.compiled_metrics(model):
+        kind = type(metric).__name__
+        function = getattr(metric, "_fn", metric)
+        for owner in (type(metric), function):
+            if not str(getattr(owner, "__module__", "")).startswith("keras."):
+                raise CannotFuse(
+                    f"metric {metric.name!r} ({kind}) is not Keras's own: "
+                    "its state may not be a sum over samples"
+                )
+        is_mean = isinstance(metric, keras.metrics.MeanMetricWrapper)
+        axis = getattr(metric, "axis", -1) if is_mean else -1
+        if any(one == 0 for one in (axis if isinstance(axis, list | tuple) else [axis])):
+            raise CannotFuse(f"metric {metric.name!r} ({kind}) compares the rows of a batch")

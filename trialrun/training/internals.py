@@ -19,12 +19,14 @@ from unittest import mock
 
 import keras
 import tensorflow as tf
+from keras.src import backend as keras_backend
 from keras.src import ops as keras_ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.tensorflow import random as backend_random
 from keras.src.backend.tensorflow.core import Variable as BackendVariable
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.initializers.random_initializers import RandomInitializer
+from keras.src.losses import losses as losses_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random import seed_generator
@@ -54,7 +56,8 @@ def build_symbolically(model: keras.Model, batch: Any) -> None:
 
     Args:
         model: A compiled model.
-        batch: `(x, y)` of tensors of one batch; only shapes and dtypes are used.
+        batch: `(x, y)` or `(x, y, sample_weight)` of tensors of one batch; only shapes and dtypes
+            are used.
     """
     model._symbolic_build(data_batch=batch)
     if not model.optimizer.built:
@@ -66,9 +69,57 @@ def call_model(model: keras.Model, x: Any, *, training: bool) -> Any:
     return model(x, training=training) if model._call_has_training_arg else model(x)
 
 
-def compute_loss(model: keras.Model, x: Any, y: Any, predictions: Any, *, training: bool) -> Any:
+def compute_loss(
+    model: keras.Model, x: Any, y: Any, predictions: Any, sample_weight: Any, *, training: bool
+) -> Any:
     """The scalar loss of a batch with everything Keras adds to it: regularizers, weights."""
-    return model._compute_loss(x=x, y=y, y_pred=predictions, sample_weight=None, training=training)
+    return model._compute_loss(
+        x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=training
+    )
+
+
+def output_loss_trackers(model: keras.Model) -> list[keras.metrics.Mean]:
+    """The metrics in which Keras averages the loss of each output; none for a single output."""
+    return list(model._compile_loss.metrics) if model._compile_loss is not None else []
+
+
+def loss_is_mean_over_rows(model: keras.Model) -> bool:
+    """Whether the compiled loss of many rows is the mean of what each row alone would give.
+
+    False where it is not known, e.g. of a user's own loss.
+    """
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        return False
+    losses = [one.loss for one in model._compile_loss._flat_losses]
+    return all(
+        type(loss).__module__ == losses_module.__name__
+        and loss.reduction in ("sum_over_batch_size", "mean")
+        and loss.fn.__module__ == losses_module.__name__
+        and loss.fn.__name__ not in ("dice", "tversky", "circle")
+        and loss._fn_kwargs.get("ignore_class") is None
+        for loss in losses
+    )
+
+
+def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that were given to `compile`."""
+    return list(model._compile_metrics.metrics) if model._compile_metrics is not None else []
+
+
+def metrics_of_layers(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that layers or the model itself update on their own."""
+    known = [model._loss_tracker, model._compile_metrics, *output_loss_trackers(model)]
+    return [metric for metric in model.metrics if not any(metric is one for one in known)]
+
+
+def mask_of(prediction: Any) -> Any:
+    """The mask that a layer left on its output; None without."""
+    return keras_backend.get_keras_mask(prediction)
+
+
+def set_mask(prediction: Any, mask: Any) -> None:
+    """Leaves a mask on a prediction, as a layer would."""
+    keras_backend.set_keras_mask(prediction, mask)
 
 
 def train_on_batch(model: keras.Model, batch: tuple[Any, Any]) -> float:
@@ -89,8 +140,34 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:
     """The variable that holds the learning rate; None when a schedule computes it."""
-    rate = optimizer._learning_rate
+    rate = _innermost(optimizer)._learning_rate
     return rate if isinstance(rate, keras.Variable) else None
+
+
+def copied_weights(optimizer: keras.optimizers.Optimizer) -> dict[int, int]:
+    """The optimizer's variables that start as copies of weights: own place -> weight's place.
+
+    Args:
+        optimizer: Built for all trainable variables of a model.
+    """
+    inner = _innermost(optimizer)
+    if not isinstance(inner, keras.optimizers.ScheduleFreeAdamW):
+        return {}
+    places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
+    return {places[id(copy)]: place for place, copy in enumerate(inner._momentums)}
+
+
+def finalizes_weights(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether `fit` ends with a change of the weights: a moving average takes their place."""
+    inner = _innermost(optimizer)
+    is_own = type(inner).finalize_variable_values is not BaseOptimizer.finalize_variable_values
+    return is_own or bool(inner.use_ema)
+
+
+def _innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    while isinstance(optimizer, LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
 
 
 def key_variables_by_identity(optimizer: keras.optimizers.Optimizer) -> None:

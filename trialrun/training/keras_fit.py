@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,12 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from trialrun.datasets import Splits
+from trialrun.datasets import Splits, steps_per_epoch
 from trialrun.errors import InputError
+from trialrun.job import TrainingSpec
+from trialrun.models import in_order_of_outputs
 from trialrun.plan import Trial
 from trialrun.results import STATE_GROUPS, Checkpoint
 from trialrun.training import PackTask
+from trialrun.training.callbacks import Controls, refuse_schedule, users_callbacks
 from trialrun.training.checkpoints import CheckpointMaker, TrialsState
+from trialrun.training.control import wants_best_weights
 from trialrun.training.functional import ModelState
 from trialrun.training.randomness import BatchOrders
 from trialrun.training.reports import Reports
@@ -26,6 +31,8 @@ from trialrun.training.trained import (
     PackData,
     TrainedTrial,
     initial_optimizer,
+    is_ended,
+    kept_variables,
     make_compiled_model,
 )
 
@@ -67,6 +74,7 @@ def _train_trials(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
 ) -> list[TrainedTrial] | None:
     trials = task.pack.trials
+    _check_steps(trials[0].variant.training, data)
     start = time.perf_counter()
     compiled = make_compiled_model(
         trials[0].variant, task.job_folder, data.of_trial(0), trials[0].seed
@@ -74,9 +82,13 @@ def _train_trials(
     timings_s["build"] = time.perf_counter() - start
     trained = []
     for index, trial in enumerate(trials):
-        run = _TrialRun(compiled, trial, index, reports)
-        if task.checkpoint is not None and task.checkpoint.epochs[index]:
-            run.go_on_from(task.checkpoint)
+        run = _TrialRun(compiled, trial, index, reports, task.job_folder)
+        kept = task.checkpoint
+        # What a user's callbacks remember is in no checkpoint: such a trial begins again.
+        if kept is not None and (
+            is_ended(kept, index) or (kept.epochs[index] and not trial.variant.training.callbacks)
+        ):
+            run.go_on_from(kept)
         outcome = run.train(data.of_trial(index))
         if outcome is None:
             return None
@@ -85,34 +97,72 @@ def _train_trials(
     return trained
 
 
-class _TrialRun(keras.callbacks.Callback):
-    """One trial in `fit`: says where it stands after each epoch, and ends it when asked to."""
+def _check_steps(training: TrainingSpec, data: PackData) -> None:
+    """Refuses a schedule in epochs where an epoch is not as long for every trial of the model."""
+    lengths = {steps_per_epoch(splits, training.batch_size) for splits in data.splits}
+    if len(lengths) > 1 and any(
+        key.endswith("_epochs") for key in training.learning_rate_schedule or ()
+    ):
+        raise InputError(
+            "training.learning_rate_schedule counts epochs, but the trials' epochs have"
+            f" {min(lengths)} to {max(lengths)} batches; count steps instead"
+        )
 
-    def __init__(self, compiled: CompiledModel, trial: Trial, index: int, reports: Reports) -> None:
+
+class _TrialRun(keras.callbacks.Callback):
+    """One trial in `fit`: says where it stands after each epoch, and ends it when asked to.
+
+    It is the last of the callbacks: what the others logged and decided is known to it.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledModel,
+        trial: Trial,
+        index: int,
+        reports: Reports,
+        job_folder: Path,
+    ) -> None:
         super().__init__()
         self._compiled, self._trial, self._index, self._reports = compiled, trial, index, reports
         self._epoch = 0
+        self._is_ended = False
         self._history: dict[str, list[float]] = {}
-        model = compiled.model
+        model, training = compiled.model, trial.variant.training
         self._variables = (
             model.trainable_variables,
             model.non_trainable_variables,
             model.optimizer.variables,
         )
+        self._kept = kept_variables(model)
         keras.utils.set_random_seed(trial.seed)
         start = compiled.initial.initial_variables([trial.seed])
-        start += initial_optimizer(compiled, [trial.variant.training.learning_rate])
+        start += initial_optimizer(compiled, [training.learning_rate], start)
         self._assign([array[0] for array in start])
+        if training.reduce_lr_on_plateau:
+            refuse_schedule(model.optimizer)
+        self._controls = Controls(training)
+        self._callbacks = users_callbacks(training, job_folder)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Puts the model where the trial stood."""
         self._epoch = int(checkpoint.epochs[self._index])
+        self._is_ended = is_ended(checkpoint, self._index)
         self._history = {
             name: values[self._index, : self._epoch].tolist()
             for name, values in checkpoint.history.items()
         }
+        model = self._compiled.model
+        self._controls.set_model(model)
+        self._controls.replay(self._history, self._epoch)
         arrays = [array for name in STATE_GROUPS for array in getattr(checkpoint, name)]
         self._assign([array[self._index] for array in arrays])
+        if checkpoint.best:
+            by_id = {
+                id(variable): array[self._index]
+                for variable, array in zip(self._kept, checkpoint.best, strict=True)
+            }
+            self._controls.set_best_weights([by_id[id(v)] for v in model.weights])
 
     def _assign(self, arrays: Sequence[Any]) -> None:
         variables = [variable for group in self._variables for variable in group]
@@ -121,10 +171,9 @@ class _TrialRun(keras.callbacks.Callback):
 
     def train(self, splits: Splits) -> TrainedTrial | None:
         """The trained trial; None if it was stopped before its end."""
-        training = self._trial.variant.training
-        if self._epoch < training.epochs and not self._reports.stopping:
+        if not self._is_ended and not self._reports.stopping:
             self._fit(splits)
-        if self._epoch < training.epochs:
+        if not self._is_ended:
             return None
         self._report_state()
         return self._evaluate(splits)
@@ -138,12 +187,12 @@ class _TrialRun(keras.callbacks.Callback):
                 _batches(self._trial, splits, first_epoch=self._epoch),
                 initial_epoch=self._epoch,
                 epochs=training.epochs,
-                steps_per_epoch=math.ceil(_num_rows(splits.y_train) / training.batch_size),
-                validation_data=(splits.x_val, splits.y_val),
+                steps_per_epoch=steps_per_epoch(splits, training.batch_size),
+                validation_data=in_order_of_outputs(model, splits.part("val")),
                 validation_batch_size=training.batch_size,
                 shuffle=False,
                 verbose=0,
-                callbacks=[self],
+                callbacks=[*self._callbacks, self._controls, self],
             )
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise InputError(f"Keras cannot train the model on this data: {error}") from error
@@ -151,13 +200,16 @@ class _TrialRun(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Called by Keras."""
         logs = logs or {}
-        self._epoch = epoch + 1
-        for name, value in logs.items():
-            self._history.setdefault(name, []).append(value)
-        newest = {name: np.asarray([value], np.float32) for name, value in logs.items()}
-        self._reports.put(Advance(1, newest))
         training = self._trial.variant.training
-        if self._epoch == training.epochs:
+        for name, value in logs.items():
+            before = self._history.setdefault(name, [math.nan] * self._epoch)
+            before.append(float(value))
+        self._epoch = epoch + 1
+        self._is_ended = self._epoch == training.epochs or self._compiled.model.stop_training
+        newest = {name: np.asarray([value], np.float32) for name, value in logs.items()}
+        left_out = training.epochs - self._epoch if self._is_ended else 0
+        self._reports.put(Advance(1 + left_out, newest))
+        if self._is_ended:
             return  # `fit` may still change the weights, as a moving average of them does
         is_due = training.checkpoint_every and self._epoch % training.checkpoint_every == 0
         if is_due or self._reports.stopping:
@@ -168,16 +220,36 @@ class _TrialRun(keras.callbacks.Callback):
     def _report_state(self) -> None:
         arrays = ([variable.numpy()[None] for variable in group] for group in self._variables)
         history = {name: values[None] for name, values in self._history_arrays().items()}
-        self._reports.put(TrialsState([self._index], self._epoch, history, ModelState(*arrays)))
+        self._reports.put(
+            TrialsState(
+                [self._index],
+                self._epoch,
+                history,
+                ModelState(*arrays),
+                self._best_arrays(),
+                np.array([self._is_ended]),
+            )
+        )
+
+    def _best_arrays(self) -> list[npt.NDArray[np.generic]]:
+        """The weights of the best epoch (1, ...); those of now before there is one."""
+        if not wants_best_weights(self._trial.variant.training):
+            return []
+        model = self._compiled.model
+        best = self._controls.best_weights or model.get_weights()
+        by_id = {id(variable): array for variable, array in zip(model.weights, best, strict=True)}
+        return [by_id[id(variable)][None] for variable in self._kept]
 
     def _history_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         return {name: np.asarray(values, np.float32) for name, values in self._history.items()}
 
     def _evaluate(self, splits: Splits) -> TrainedTrial:
         model = self._compiled.model
+        x, y, *weights = in_order_of_outputs(model, splits.part("test"))
         test_logs = model.evaluate(
-            splits.x_test,
-            splits.y_test,
+            x,
+            y,
+            sample_weight=weights[0] if weights else None,
             batch_size=self._trial.variant.training.batch_size,
             verbose=0,
             return_dict=True,
@@ -193,6 +265,7 @@ class _TrialRun(keras.callbacks.Callback):
             trainable=trainable,
             non_trainable=non_trainable,
             optimizer=optimizer,
+            best_epoch=self._controls.best_epoch,
         )
 
 
@@ -202,7 +275,7 @@ def _batches(trial: Trial, splits: Splits, *, first_epoch: int) -> tf.data.Datas
     orders = BatchOrders([trial.seed], _num_rows(splits.y_train))
     orders.skip(first_epoch)
     epochs = np.concatenate([orders.next_epoch() for _ in range(first_epoch, training.epochs)])
-    rows = keras.tree.map_structure(tf.constant, (splits.x_train, splits.y_train))
+    rows = keras.tree.map_structure(tf.constant, splits.part("train"))
     return (
         tf.data.Dataset.from_tensor_slices(epochs)
         .flat_map(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.arrays import join_outputs
 from trialrun.errors import CannotFuse, ModelError, OutOfMemory
 from trialrun.plan import Trial
+from trialrun.references import portable_reference
 from trialrun.results import Checkpoint, PackResult, Progress, Status, TrialResult, TrialState
 from trialrun.training import PackTask
 from trialrun.training.compiled import train_compiled
@@ -76,14 +78,17 @@ def _train_pack(
             engine=engine,
             pack_id=task.pack.pack_id,
             attempt=task.attempt,
-            epochs=trial.variant.training.epochs,
+            epochs=len(outcome.history["loss"]),
+            best_epoch=outcome.best_epoch,
             duration_s=duration_s,
             device=device,
             node=platform.node(),
             metrics=_final_metrics(outcome),
             history=outcome.history,
-            val_confusion_matrix=_confusion(data.of_trial(i).y_val, outcome.val_predictions),
-            test_confusion_matrix=_confusion(data.of_trial(i).y_test, outcome.test_predictions),
+            val_confusion_matrix=_confusion(trial, data.of_trial(i).y_val, outcome.val_predictions),
+            test_confusion_matrix=_confusion(
+                trial, data.of_trial(i).y_test, outcome.test_predictions
+            ),
         )
         for i, (trial, outcome) in enumerate(zip(trials, trained, strict=True))
     )
@@ -130,6 +135,12 @@ def choose_and_train(
     """Engine, the reason for it, and the trained trials; None for them if it was stopped."""
     wanted = task.pack.trials[0].variant.training.engine
     reasons: dict[str, list[str]] = {}  # what was said -> the engines it was said of
+    if callbacks := task.pack.trials[0].variant.training.callbacks:
+        names = ", ".join(portable_reference(reference) for reference in callbacks)
+        reasons[f"only model.fit calls training.callbacks ({names})"] = list(_COMPILED_ENGINES)
+        if wanted in _COMPILED_ENGINES:
+            raise ModelError(f"training.engine: {wanted} is not possible: {next(iter(reasons))}")
+        wanted = "keras"
     for engine in _COMPILED_ENGINES:
         if wanted not in ("auto", engine):
             continue
@@ -153,7 +164,9 @@ def _reporting(
     pick = max if task.select.goal == "maximize" else min
     epochs_done, last_sign = 0, 0.0
     if task.checkpoint is not None:
-        epochs_done = int(task.checkpoint.epochs.sum())
+        ended, in_all = task.checkpoint.ended, task.pack.trials[0].variant.training.epochs
+        epochs = task.checkpoint.epochs
+        epochs_done = int((epochs if ended is None else np.where(ended, in_all, epochs)).sum())
     best: float | None = None
     while True:
         try:
@@ -173,13 +186,20 @@ def _reporting(
 
 
 def _status(trained: TrainedTrial) -> Status:
-    losses = (trained.history["loss"][-1], trained.history["val_loss"][-1])
+    given = _given_epoch(trained)
+    losses = (trained.history["loss"][given], trained.history["val_loss"][given])
     return "completed" if np.isfinite([*losses, trained.test_logs["loss"]]).all() else "diverged"
 
 
+def _given_epoch(trained: TrainedTrial) -> int:
+    """The place in the history of the epoch whose weights the trial gives."""
+    return -1 if trained.best_epoch is None else trained.best_epoch - 1
+
+
 def _final_metrics(trained: TrainedTrial) -> dict[str, float]:
-    """Values after the last epoch: train_*, then val_*, then test_*."""
-    final = {name: float(values[-1]) for name, values in trained.history.items()}
+    """Values after the epoch that the trial gives: train_*, then val_*, then test_*."""
+    given = _given_epoch(trained)
+    final = {name: float(values[given]) for name, values in trained.history.items()}
     return {
         **{f"train_{name}": v for name, v in final.items() if not name.startswith("val_")},
         **{name: v for name, v in final.items() if name.startswith("val_")},
@@ -187,14 +207,16 @@ def _final_metrics(trained: TrainedTrial) -> dict[str, float]:
     }
 
 
-def _confusion(y: Any, predictions: Any) -> npt.NDArray[np.int64] | None:
+def _confusion(trial: Trial, y: Any, predictions: Any) -> npt.NDArray[np.int64] | None:
     """The confusion matrix of a classifier, rows = true class; None for any other model.
 
-    A classifier has integer labels and either one probability per class or, for two classes, one
-    probability in a single column.
+    A classifier has a loss that is no regression's, integer labels, and either one probability per
+    class or, for two classes, one probability in a single column.
     """
     from sklearn.metrics import confusion_matrix
 
+    if trial.variant.training.is_regression:
+        return None
     is_array = isinstance(y, np.ndarray) and isinstance(predictions, np.ndarray)
     if not is_array or predictions.ndim != 2 or y.size != len(y) or y.dtype.kind not in "iu":
         return None
@@ -235,5 +257,5 @@ def _state(trial: Trial, trained: TrainedTrial) -> TrialState:
         trainable=trained.trainable,
         non_trainable=trained.non_trainable,
         optimizer=trained.optimizer,
-        test_predictions=np.asarray(trained.test_predictions),
+        test_predictions=join_outputs(trained.test_predictions),
     )

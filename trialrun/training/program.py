@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -67,28 +68,51 @@ class Program:
             jit_compile=True,
             autograph=False,
         )
+        # Without XLA: nothing is computed but which array takes the place of which.
+        self._finalize = tf.function(
+            lambda state: vectorize(model.finalize, [state]), autograph=False
+        )
         self._traced_widths: set[int] = set()
+        self._compiled_widths: set[int] = set()
+        self.compile_s = 0.0  # of one width, its first epochs included
         self._batch_size = batch_size
         self.is_verified = False
 
     def train_epochs(
-        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
         """Trains epochs; see `Epochs.train`."""
-        if orders.shape[1] not in self._traced_widths:
+        width = orders.shape[1]
+        start = time.perf_counter()
+        if width not in self._traced_widths:
             self.trace_epochs(state, train, orders, val)
-        return self._train_epochs(state, train, orders, val)
+        results = self._train_epochs(state, train, orders, val)
+        if width not in self._compiled_widths:
+            self._compiled_widths.add(width)
+            self.compile_s = max(self.compile_s, time.perf_counter() - start)
+        return results
+
+    def is_compiled_for(self, num_trials: int) -> bool:
+        """Whether epochs of so many trials at once were trained before."""
+        return num_trials in self._compiled_widths
 
     def evaluate(
-        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
+        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
     ) -> tuple[tuple[Logs, Any], ...]:
         """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
         with self._tracing():
             self._evaluate.get_concrete_function(state, data_sets)
         return self._evaluate(state, data_sets)
 
+    def finalize(self, state: ModelState) -> ModelState:
+        """The state as `fit` leaves it after the last epoch."""
+        if not self._model.changes_at_the_end:
+            return state
+        with self._tracing():
+            return self._finalize(state)
+
     def trace_epochs(
-        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> None:
         """Traces `train_epochs` for arguments of these shapes; its first call compiles it.
 
@@ -100,7 +124,7 @@ class Program:
             self._train_epochs.get_concrete_function(state, train, orders, val)
         self._traced_widths.add(orders.shape[1])
 
-    def verify(self, state: ModelState, train: tuple[Any, Any]) -> None:
+    def verify(self, state: ModelState, train: tuple[Any, ...]) -> None:
         """Compares the first steps with plain Keras, once `train_epochs` is traced.
 
         Args:
@@ -129,7 +153,7 @@ class Program:
             yield
 
     def _train_in_turn(
-        self, state: ModelState, train: tuple[Any, Any], orders: tf.Tensor, val: tuple[Any, Any]
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
         def train_one(state: ModelState, own_orders: tf.Tensor, *own: Any) -> Any:
             new_state, logs = self._epochs.train(
@@ -146,7 +170,7 @@ class Program:
         return new_state, {name: tf.transpose(values) for name, values in logs.items()}
 
     def _evaluate_in_turn(
-        self, state: ModelState, data_sets: tuple[tuple[Any, Any], ...]
+        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
     ) -> tuple[tuple[Logs, Any], ...]:
         if self._shared_data:
             return run_in_turn(lambda own: self._epochs.evaluate(own, data_sets), [state])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -11,11 +11,19 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trialrun.datasets import Splits
+from trialrun.job import TrainingSpec
 from trialrun.results import STATE_GROUPS
 from trialrun.training import PackTask
+from trialrun.training.control import Control, is_controlled, wants_best_weights
 from trialrun.training.functional import ModelState
 from trialrun.training.randomness import BatchOrders
-from trialrun.training.trained import CompiledModel, PackData, initial_optimizer
+from trialrun.training.trained import (
+    CompiledModel,
+    PackData,
+    initial_optimizer,
+    kept_variables,
+    learning_rate_place,
+)
 
 # Wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
 _MAX_TRIALS_PER_SLICE = 128
@@ -28,15 +36,23 @@ def cut_slices(task: PackTask) -> list[list[int]]:
     slices = slice_trials(num_trials, task.num_threads)
     if task.checkpoint is None:
         return slices
-    epochs = task.checkpoint.epochs
-    if all(len(set(epochs[indices].tolist())) == 1 for indices in slices):
+    epochs, ended = task.checkpoint.epochs, task.checkpoint.ended
+    ended = np.zeros(num_trials, np.bool_) if ended is None else ended
+    if all(_stand_together(epochs[indices], ended[indices]) for indices in slices):
         return slices  # as they were when the checkpoint was made: bit for bit the same goes on
-    groups = [np.flatnonzero(epochs == epoch).tolist() for epoch in np.unique(epochs)]
+    stand = np.where(ended, -1, epochs)
+    groups = [np.flatnonzero(stand == epoch).tolist() for epoch in np.unique(stand)]
     return [
         [group[place] for place in places]
         for group in groups
         for places in slice_trials(len(group), task.num_threads)
     ]
+
+
+def _stand_together(epochs: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_]) -> bool:
+    """Whether trials can be one slice: at one epoch, but for those that stopped before it."""
+    going = set(epochs[~ended].tolist())
+    return not going or (len(going) == 1 and max(epochs) <= min(going))
 
 
 def slice_trials(num_trials: int, num_threads: int) -> list[list[int]]:
@@ -74,6 +90,8 @@ class Schedule:
     def of(cls, task: PackTask) -> "Schedule":
         """The schedule of a pack: calls end at each checkpoint, and where the pack stood."""
         training = task.pack.trials[0].variant.training
+        if is_controlled(training):  # something is decided after each epoch
+            return cls(training.epochs, 1, training.checkpoint_every)
         begun = [] if task.checkpoint is None else task.checkpoint.epochs.tolist()
         pieces = math.gcd(training.epochs, training.checkpoint_every or 0, *begun)
         return cls(training.epochs, _epochs_per_call(pieces), training.checkpoint_every)
@@ -104,17 +122,20 @@ class Slice:
         own = [task.pack.trials[index] for index in indices]
         seeds = [trial.seed for trial in own]
         splits = data.splits if data.is_shared else [data.splits[index] for index in indices]
-        self.train = _stack(splits, "x_train", "y_train", data.is_shared)
-        self.val = _stack(splits, "x_val", "y_val", data.is_shared)
-        self.test = _stack(splits, "x_test", "y_test", data.is_shared)
+        self.train = _stack(splits, "train", data.is_shared)
+        self.val = _stack(splits, "val", data.is_shared)
+        self.test = _stack(splits, "test", data.is_shared)
         num_rows = len(keras.tree.flatten(splits[0].y_train)[0])
         self.orders = BatchOrders(seeds, num_rows)
         self.order_shape = (len(own), num_rows)
+        trainings = [trial.variant.training for trial in own]
+        self.is_shared = data.is_shared
+        self.max_epochs = trainings[0].epochs
         self.epoch = 0
         self.history: dict[str, npt.NDArray[np.float32]] = {}  # (trials, epochs so far)
         kept = task.checkpoint
-        if kept is not None and kept.epochs[indices[0]]:
-            self.epoch = int(kept.epochs[indices[0]])
+        if kept is not None and kept.epochs[indices].any():
+            self.epoch = int(kept.epochs[indices].max())
             self.orders.skip(self.epoch)
             self.history = {
                 name: values[indices, : self.epoch] for name, values in kept.history.items()
@@ -126,21 +147,56 @@ class Slice:
                 )
             )
         else:
-            rates = [trial.variant.training.learning_rate for trial in own]
+            rates = [training.learning_rate for training in trainings]
             self.state = _initial_state(compiled, seeds, rates)
+        self.control: Control | None = None
+        self.best: list[tf.Tensor] = []  # weights of each trial's best epoch, if they are kept
+        if is_controlled(trainings[0]):
+            self._begin_control(compiled, trainings)
+            if self.best and kept is not None and self.epoch:
+                self.best = [tf.constant(array[indices]) for array in kept.best]
+
+    def _begin_control(self, compiled: CompiledModel, trainings: Sequence[TrainingSpec]) -> None:
+        """Brings the control to where the slice stands; before that no epoch is the best."""
+        model = compiled.model
+        kept = {id(variable) for variable in kept_variables(model)}
+        self.kept_non_trainable = [
+            place
+            for place, variable in enumerate(model.non_trainable_variables)
+            if id(variable) in kept
+        ]
+        self.learning_rate_place = learning_rate_place(model)
+        rates = None
+        if self.learning_rate_place is not None:
+            rates = np.array([one.learning_rate for one in trainings], np.float32)
+            if compiled.learning_rate_index is None:  # the builder's own
+                rates[:] = compiled.optimizer_start[self.learning_rate_place]
+        self.control = Control(trainings, rates)
+        self.control.replay(self.epoch, self.history)
+        if any(map(wants_best_weights, trainings)):
+            places = self.kept_non_trainable
+            self.best = [
+                *self.state.trainable,
+                *(self.state.non_trainable[place] for place in places),
+            ]
 
 
 def _initial_state(
     compiled: CompiledModel, seeds: Sequence[int], learning_rates: Sequence[float]
 ) -> ModelState:
-    variables = [tf.constant(array) for array in compiled.initial.initial_variables(seeds)]
+    initial = compiled.initial.initial_variables(seeds)
+    variables = [tf.constant(array) for array in initial]
     num_trainable = len(compiled.model.trainable_variables)
-    optimizer = [tf.constant(array) for array in initial_optimizer(compiled, learning_rates)]
+    start = initial_optimizer(compiled, learning_rates, initial)
+    optimizer = [tf.constant(array) for array in start]
     return ModelState(variables[:num_trainable], variables[num_trainable:], optimizer)
 
 
-def _stack(splits: Sequence[Splits], x: str, y: str, is_shared: bool) -> tuple[Any, Any]:
-    pairs = [(getattr(one, x), getattr(one, y)) for one in splits]
+def _stack(
+    splits: Sequence[Splits], part: Literal["train", "val", "test"], is_shared: bool
+) -> tuple[Any, ...]:
+    """Inputs, targets and perhaps weights of a part."""
+    parts = [one.part(part) for one in splits]
     if is_shared:
-        return keras.tree.map_structure(tf.constant, pairs[0])
-    return keras.tree.map_structure(lambda *arrays: tf.constant(np.stack(arrays)), *pairs)
+        return keras.tree.map_structure(tf.constant, parts[0])
+    return keras.tree.map_structure(lambda *arrays: tf.constant(np.stack(arrays)), *parts)

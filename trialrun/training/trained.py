@@ -9,12 +9,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.datasets import Splits, load_splits
+from trialrun.datasets import Splits, load_splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
 from trialrun.models import build_model, compile_model
 from trialrun.plan import Trial, Variant
+from trialrun.results import Checkpoint
 from trialrun.training import internals
 from trialrun.training.randomness import SeededBuild
+from trialrun.weights import weigh_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Advance:
     """An engine's sign of life.
 
     Attributes:
-        num_epochs: Epochs trained since the last sign, summed over trials.
+        num_epochs: Epochs trained since the last sign, summed over trials, with those
+            that a trial left out because it stopped early.
         logs: Keras's log names -> float32 (trials,): the newest epoch of those trials.
     """
 
@@ -57,6 +60,8 @@ class TrainedTrial:
         test_logs: Keras's log names -> value on the test set.
         val_predictions, test_predictions: (rows, ...).
         trainable, non_trainable, optimizer: Variables in Keras's order.
+        best_epoch: The epoch, from 1, whose weights these are; None for those of the last one, in a
+            trial that does not keep its best.
     """
 
     history: Mapping[str, npt.NDArray[np.float32]]
@@ -66,24 +71,29 @@ class TrainedTrial:
     trainable: tuple[npt.NDArray[np.generic], ...]
     non_trainable: tuple[npt.NDArray[np.generic], ...]
     optimizer: tuple[npt.NDArray[np.generic], ...]
+    best_epoch: int | None = None
 
 
 def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData, dict[str, str]]:
-    """Generates, splits and scales the data of trials of one signature.
+    """Generates, splits, scales and weighs the data of trials of one signature.
 
     Returns:
         The data of the trials that have some, and trial_id -> error of those that have none.
     """
-    data = trials[0].variant.data
+    data, class_weight = trials[0].variant.data, trials[0].variant.training.class_weight
+
+    def load(seed: int) -> Splits:
+        return weigh_classes(load_splits(data, job_folder, seed), class_weight)
+
     if data.seed != "per_trial":
         try:
-            return PackData((load_splits(data, job_folder, 0),), True), {}
+            return PackData((load(0),), True), {}
         except InputError as error:
             return PackData((), True), dict.fromkeys((t.trial_id for t in trials), str(error))
     splits, errors = [], {}
     for trial in trials:
         try:
-            splits.append(load_splits(data, job_folder, trial.seed))
+            splits.append(load(trial.seed))
         except InputError as error:
             errors[trial.trial_id] = str(error)
     return PackData(tuple(splits), False), errors
@@ -99,12 +109,15 @@ class CompiledModel:
         optimizer_start: The optimizer's variables before the first step.
         learning_rate_index: Place of the learning rate among the optimizer's variables; None where
             the builder's own `compile` or a schedule decides it.
+        copied_weights: Place of an optimizer's variable -> place of the trainable variable that it
+            starts as a copy of.
     """
 
     model: keras.Model
     initial: SeededBuild
     optimizer_start: tuple[npt.NDArray[np.generic], ...]
     learning_rate_index: int | None
+    copied_weights: Mapping[int, int]
 
 
 def make_compiled_model(
@@ -127,42 +140,88 @@ def _make_compiled_model(
     initial = SeededBuild(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
     model = initial.model
     is_compiled_by_builder = model.compiled
-    compile_model(model, variant.training)
+    compile_model(model, variant.training, steps_per_epoch(splits, variant.training.batch_size))
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     _check_labels(model, splits)
-    rate = internals.learning_rate_variable(model.optimizer)
-    index = next((i for i, v in enumerate(model.optimizer.variables) if v is rate), None)
+    index = learning_rate_place(model)
     return CompiledModel(
         model=model,
         initial=initial,
         optimizer_start=tuple(variable.numpy() for variable in model.optimizer.variables),
         learning_rate_index=None if is_compiled_by_builder else index,
+        copied_weights=internals.copied_weights(model.optimizer),
     )
 
 
+def learning_rate_place(model: keras.Model) -> int | None:
+    """Place of the learning rate among the optimizer's variables; None when a schedule sets it."""
+    rate = internals.learning_rate_variable(model.optimizer)
+    return next((i for i, v in enumerate(model.optimizer.variables) if v is rate), None)
+
+
 def initial_optimizer(
-    compiled: CompiledModel, learning_rates: Sequence[float]
+    compiled: CompiledModel,
+    learning_rates: Sequence[float],
+    variables: Sequence[npt.NDArray[np.generic]],
 ) -> list[npt.NDArray[np.generic]]:
-    """The optimizer's variables (trials, ...) before the first step, one rate per trial."""
+    """The optimizer's variables (trials, ...) before the first step, one rate per trial.
+
+    Args:
+        compiled: The model.
+        learning_rates: (trials,).
+        variables: The model's initial variables (trials, ...), the trainable ones first.
+    """
     num_trials = len(learning_rates)
     arrays = [
         np.broadcast_to(value, (num_trials, *value.shape)) for value in compiled.optimizer_start
     ]
     if compiled.learning_rate_index is not None:
         arrays[compiled.learning_rate_index] = np.asarray(learning_rates, np.float32)
+    for place, of_weight in compiled.copied_weights.items():
+        arrays[place] = variables[of_weight]
     return arrays
+
+
+def is_ended(checkpoint: Checkpoint, index: int) -> bool:
+    """Whether a trial of a pack needs no more epochs."""
+    return checkpoint.ended is not None and bool(checkpoint.ended[index])
+
+
+def kept_variables(model: keras.Model) -> list[keras.Variable]:
+    """What `model.get_weights` gives, in the order of trainable and non-trainable variables."""
+    kept = {id(variable) for variable in model.weights}
+    everything = [*model.trainable_variables, *model.non_trainable_variables]
+    return [variable for variable in everything if id(variable) in kept]
 
 
 def _check_labels(model: keras.Model, splits: Splits) -> None:
     """Refuses class labels that the model has no output for: Keras would train on NaN or zeros."""
-    if "sparse_categorical" not in str(getattr(model.loss, "name", model.loss)):
-        return
-    num_outputs = cast(int, model.output_shape[-1])
-    highest = max(int(np.max(cast(Any, y))) for y in (splits.y_train, splits.y_val, splits.y_test))
-    if highest >= num_outputs:
-        raise InputError(
-            f"the data has class label {highest}, but the model has {num_outputs} outputs"
-            f" (classes 0 to {num_outputs - 1}); give the model more outputs, e.g."
-            f" model.args.num_classes: {highest + 1}"
-        )
+    for output, loss in _losses_of_outputs(model).items():
+        if "sparse_categorical" not in str(getattr(loss, "name", loss)):
+            continue
+        labels = [
+            y[output] if isinstance(y, Mapping) and output else y
+            for y in (splits.y_train, splits.y_val, splits.y_test)
+        ]
+        if not all(isinstance(one, np.ndarray) for one in labels):
+            continue
+        shape = model.output_shape
+        if output:
+            shape = keras.tree.flatten(model.outputs)[model.output_names.index(output)].shape
+        num_outputs = cast(int, shape[-1])
+        highest = max(int(np.max(cast(Any, one))) for one in labels)
+        if highest >= num_outputs:
+            raise InputError(
+                f"the data has class label {highest}, but the model has {num_outputs} outputs"
+                f" (classes 0 to {num_outputs - 1}); give the model more outputs, e.g."
+                f" model.args.num_classes: {highest + 1}"
+            )
+
+
+def _losses_of_outputs(model: keras.Model) -> dict[str, Any]:
+    """Output -> its loss; a single output has no name."""
+    if not isinstance(model.loss, Mapping):
+        return {"": model.loss}
+    names = getattr(model, "output_names", [])  # a subclassed model does not know its outputs
+    return {name: loss for name, loss in model.loss.items() if name in names}

@@ -24,7 +24,7 @@ def why_different(
     model: keras.Model,
     step: Callable[..., Any],
     state: ModelState,
-    batches: Sequence[tuple[Any, Any]],
+    batches: Sequence[tuple[Any, ...]],
 ) -> str:
     """In what the first of several trials differs from plain Keras after some steps.
 
@@ -32,7 +32,7 @@ def why_different(
         model: The compiled model; its variables are overwritten.
         step: A program's step: state and a batch -> new state, losses (trials,), predictions.
         state: Tensors (trials, ...) before the first step.
-        batches: Inputs and targets (trials, batch, ...) of each step.
+        batches: Inputs, targets and perhaps weights (trials, batch, ...) of each step.
 
     Returns:
         Empty if it does not differ.
@@ -47,7 +47,7 @@ def why_different(
     for number, batch in enumerate(batches, start=1):
         state, losses, _ = step(state, batch)
         own = keras.tree.map_structure(lambda rows: rows[0], batch)
-        expected, got = internals.train_on_batch(model, own), float(losses[0])
+        expected, got = internals.train_on_batch(model, own), float(tf.reshape(losses[0], [-1])[0])
         if not _close(got, expected, tolerance):
             return f"after {number} steps the loss is {got:.6g}, in plain Keras {expected:.6g}"
     compared = {
@@ -66,12 +66,13 @@ def why_different(
 
 
 def first_batches(
-    train: tuple[Any, Any], batch_size: int, width: int, *, shared: bool
+    train: tuple[Any, ...], batch_size: int, width: int, *, shared: bool
 ) -> list[Any]:
     """The first batches of training data, stacked over `width` trials.
 
     Args:
-        train: Inputs and targets (trials, rows, ...), or (rows, ...) when data is shared.
+        train: Inputs, targets, perhaps weights (trials, rows, ...), or (rows, ...) when data is
+            shared.
         batch_size: Rows of a batch.
         width: Trials.
         shared: Whether all trials see the same rows.
@@ -89,29 +90,35 @@ def first_batches(
     return [rows(start) for start in starts[:_NUM_STEPS]]
 
 
-def can_evaluate_at_once(model: keras.Model, x: Any, y: Any, batch_size: int) -> bool:
+def can_evaluate_at_once(model: keras.Model, data: tuple[Any, ...], batch_size: int) -> bool:
     """Whether a model that is given many rows at once says of each what it says of a few.
 
     And changes no state: a recurrent cell with dropout draws random numbers for each batch.
 
     Args:
         model: A compiled model.
-        x, y: Inputs and targets (rows, ...), NumPy.
+        data: Inputs, targets and perhaps weights (rows, ...), NumPy.
         batch_size: Rows that Keras would evaluate together.
     """
-    num_rows = min(_NUM_STEPS * batch_size, len(keras.tree.flatten(y)[0]))
+    if internals.output_loss_trackers(model) or not internals.loss_is_mean_over_rows(model):
+        return False
+    num_rows = min(_NUM_STEPS * batch_size, len(keras.tree.flatten(data[1])[0]))
     starts = range(0, num_rows, batch_size)
     sizes = [min(batch_size, num_rows - start) for start in starts]
 
     def evaluate(rows: slice) -> tuple[Any, float]:
-        own_x, own_y = keras.tree.map_structure(lambda a: tf.constant(a[rows]), (x, y))
-        predictions = internals.call_model(model, own_x, training=False)
-        loss = internals.compute_loss(model, own_x, own_y, predictions, training=False)
+        x, y, *weights = keras.tree.map_structure(lambda a: tf.constant(a[rows]), data)
+        predictions = internals.call_model(model, x, training=False)
+        loss = internals.compute_loss(
+            model, x, y, predictions, *(weights or [None]), training=False
+        )
         return keras.tree.flatten(predictions), float(loss)
 
     before = [variable.numpy() for variable in model.non_trainable_variables]
     together, loss = evaluate(slice(num_rows))
     if not all(map(np.array_equal, before, [v.numpy() for v in model.non_trainable_variables])):
+        return False
+    if any(internals.mask_of(prediction) is not None for prediction in together):
         return False
     apart = [evaluate(slice(start, start + batch_size)) for start in starts]
     expected = float(np.average([of_one for _, of_one in apart], weights=sizes))

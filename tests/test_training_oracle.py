@@ -1,0 +1,102 @@
+"""What stands in `training` means in the engines what it means in plain Keras.
+
+The whole table is in `oracle_cases_training`; here are the lines that differ in kind.
+"""
+
+import pytest
+from oracle_cases_training import TRAINING_CASES
+from training_jobs import load_trials, make_task, train, train_with_keras
+from training_oracle import compare_training, plan_case
+
+from trialrun.errors import CannotFuse, InputError
+from trialrun.job import load_job
+
+FUSED = [
+    *("muon", "many_classes", "moving_average", "accumulation", "loss_scaling", "piecewise"),
+    *("dice", "curves", "class_weight", "two_outputs_weighted", "masked_outputs"),
+]
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_the_fused_engine_trains_as_keras_does(tmp_path, name):
+    weights, logs = compare_training(name, tmp_path)
+    assert weights < 1e-5
+    assert logs < 1e-5
+
+
+@pytest.mark.parametrize("name", ["two_outputs_weighted", "class_weight", "schedule_free"])
+def test_the_plain_engine_trains_as_keras_does(tmp_path, name):
+    weights, logs = compare_training(name, tmp_path, "keras")
+    assert weights < 1e-5
+    assert logs < 1e-5
+
+
+@pytest.mark.parametrize("name", TRAINING_CASES)
+def test_every_case_is_a_right_job(tmp_path, name):
+    assert len(plan_case(TRAINING_CASES[name], tmp_path)) == 2
+
+
+def test_a_metric_that_compares_the_rows_of_a_batch_is_not_fused(tmp_path):
+    training = {
+        "loss": "mse",
+        "metrics": [{"name": "pearson_correlation", "axis": 0}],
+        "engine": "fused",
+    }
+    trials = load_trials(tmp_path, builder="regression", seeds=[1], training=training)
+    with pytest.raises(Exception, match="compares the rows of a batch") as raised:
+        train(make_task(tmp_path, trials))
+    assert isinstance(raised.value.__cause__, CannotFuse)
+
+
+def test_a_regression_has_errors_for_metrics_and_no_confusion_matrix(tmp_path):
+    """Even of whole numbers."""
+    trials = load_trials(tmp_path, builder="regression", seeds=[1], training={"loss": "mse"})
+    (row,) = train(make_task(tmp_path, trials)).trials
+    assert row.engine == "fused"
+    assert {"val_mae", "val_r2_score", "test_r2_score"} < row.metrics.keys()
+    assert row.val_confusion_matrix is None
+    assert row.test_confusion_matrix is None
+
+
+def test_a_rate_per_trial_reaches_the_optimizer_inside_a_loss_scaling_one(tmp_path):
+    optimizer = {"name": "sgd", "loss_scaling": True}
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1],
+        learning_rates=(0.001, 0.1),
+        training={"optimizer": optimizer},
+    )
+    task = make_task(tmp_path, trials)
+    rows = train(task).trials
+    for row, plain in zip(rows, train_with_keras(task), strict=True):
+        assert row.history["loss"] == pytest.approx(plain.history["loss"], abs=1e-5)
+    assert abs(rows[0].history["loss"][-1] - rows[1].history["loss"][-1]) > 0.01
+
+
+def test_a_metric_of_ones_own_name_can_select(tmp_path):
+    metrics = [{"name": "auc", "as": "area"}]
+    trials = load_trials(
+        tmp_path,
+        builder="binary",
+        seeds=[1],
+        data={"args": {"num_classes": 2}},
+        training={"loss": "binary_crossentropy", "metrics": metrics},
+        select={"metric": "val_area"},
+    )
+    assert load_job(tmp_path / "job.yaml").spec.select.goal == "maximize"
+    (row,) = train(make_task(tmp_path, trials)).trials
+    assert 0 <= row.metrics["val_area"] <= 1
+
+
+def test_a_schedule_in_epochs_needs_epochs_of_one_length(tmp_path):
+    schedule = {"name": "cosine_decay", "decay_epochs": 2}
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1, 9],
+        data={"generator": "data.py:growing"},
+        training={"learning_rate_schedule": schedule, "engine": "keras"},
+    )
+    with pytest.raises(InputError, match="the trials' epochs have 6 to 7 batches; count steps"):
+        train(make_task(tmp_path, trials))

@@ -1,0 +1,400 @@
+"""What `training` says of Keras's `compile`: optimizer, schedule, losses, metrics, class weights.
+
+Each `check_*` gives a field's value back when it is right, and raises ValueError when it is not,
+with a message that reads on from the field's name. TensorFlow is imported for none of it. `logs_of`
+knows how Keras will call what it logs, and which way each is better.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from trialrun.arguments import (
+    LOSS_ARGUMENTS,
+    LOSS_SCALING_ARGUMENTS,
+    METRIC_ARGUMENTS,
+    OPTIMIZER_ARGUMENTS,
+    SCHEDULE_ARGUMENTS,
+    Argument,
+    Arguments,
+    check_arguments,
+)
+from trialrun.document import show
+from trialrun.vocabulary import (
+    CHOSEN_BY_SHAPES,
+    LARGER_IS_BETTER,
+    LOSSES,
+    METRICS,
+    METRICS_WITH_ARGUMENTS,
+    OPTIMIZERS,
+    REGRESSION_LOSSES,
+    SCHEDULES,
+    SMALLER_IS_BETTER,
+    suggest,
+)
+
+Goal = Literal["minimize", "maximize"]
+Term = str | dict[str, Any]  # a name of Keras's, or a mapping of `name` and arguments
+Terms = tuple[Term, ...]
+
+# Spelled otherwise than their class.
+_SHORT_NAMES = {
+    "bce": "BinaryCrossentropy",
+    "mae": "MeanAbsoluteError",
+    "mape": "MeanAbsolutePercentageError",
+    "mse": "MeanSquaredError",
+    "msle": "MeanSquaredLogarithmicError",
+    "kld": "KLDivergence",
+}
+_CLASS_NAMES = {
+    name.lower(): name
+    for table in (OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, LOSS_ARGUMENTS, METRIC_ARGUMENTS)
+    for name in table
+} | _SHORT_NAMES
+_DEFAULT_METRICS: Terms = ("accuracy",)
+_REGRESSION_METRICS: Terms = ("mae", "r2_score")
+
+
+def class_name(name: str) -> str:
+    """Keras's class of this name.
+
+    >>> class_name("mse"), class_name("log_cosh"), class_name("AUC")
+    ('MeanSquaredError', 'LogCosh', 'AUC')
+    """
+    return _CLASS_NAMES[name.replace("_", "").lower()]
+
+
+def split_term(term: Term) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a term."""
+    if isinstance(term, str):
+        return term, {}
+    return term["name"], {key: value for key, value in term.items() if key != "name"}
+
+
+def known_arguments(field: str) -> list[str]:
+    """The arguments that some class of a field takes, for hints."""
+    tables: dict[str, Mapping[str, Arguments]] = {
+        "optimizer": OPTIMIZER_ARGUMENTS,
+        "learning_rate_schedule": SCHEDULE_ARGUMENTS,
+        "loss": LOSS_ARGUMENTS,
+    }
+    return sorted({name for known in tables[field].values() for name in known})
+
+
+# Optimizer and schedule -------------------------------------------------------------------------
+
+
+def check_optimizer(value: object) -> Term:
+    """A name, or a mapping of `name`, the optimizer's arguments and perhaps `loss_scaling`."""
+    if isinstance(value, str):
+        return _known("optimizer", OPTIMIZERS, value.lower())
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ValueError(
+            f"must be a name, or a mapping with a name such as {{name: sgd, momentum: 0.9}},"
+            f" got {show(value)}"
+        )
+    if "learning_rate" in value:
+        raise ValueError("holds a learning_rate; it belongs in training.learning_rate")
+    name = _known("optimizer", OPTIMIZERS, value["name"].lower())
+    given = {key: item for key, item in value.items() if key not in ("name", "loss_scaling")}
+    known = dict(OPTIMIZER_ARGUMENTS[class_name(name)])
+    if "loss_scaling" in value:
+        _check_loss_scaling(value["loss_scaling"])
+        known.pop("loss_scale_factor")  # Keras would ignore it
+    else:
+        known["loss_scaling"] = Argument("flag", nullable=False, required=False)  # for the hint
+    check_arguments(name, given, known)
+    clips = [key for key in ("clipnorm", "clipvalue", "global_clipnorm") if given.get(key)]
+    if len(clips) > 1:
+        raise ValueError(f"holds {' and '.join(clips)}; an optimizer clips in one way")
+    return {**value, "name": name}
+
+
+def _check_loss_scaling(value: object) -> None:
+    if value is True:
+        return
+    if not isinstance(value, Mapping):
+        known = ", ".join(LOSS_SCALING_ARGUMENTS)
+        raise ValueError(f"loss_scaling must be true or a mapping of {known}, got {show(value)}")
+    check_arguments("loss_scaling", value, LOSS_SCALING_ARGUMENTS)
+
+
+def check_schedule(value: object) -> Term | None:
+    """A mapping of a schedule's `name` and arguments; null for a rate that stays."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ValueError(
+            "must be a mapping with a name such as {name: cosine_decay, decay_steps: 1000},"
+            f" got {show(value)}"
+        )
+    given = {key: item for key, item in value.items() if key != "name"}
+    name = _known("schedule", SCHEDULES, value["name"])
+    if "initial_learning_rate" in given:
+        raise ValueError("holds an initial_learning_rate; it belongs in training.learning_rate")
+    known = SCHEDULE_ARGUMENTS[class_name(name)]
+    check_arguments(name, given, _with_epochs(known, given))
+    if "values" in known and len(given["values"]) != 1 + len(_boundaries(given)):
+        raise ValueError(
+            f"{name} needs one value more than boundaries, got {len(given['values'])} and"
+            f" {len(_boundaries(given))}"
+        )
+    return dict(value)
+
+
+def _with_epochs(known: Arguments, given: Mapping[str, Any]) -> Arguments:
+    """The arguments of a schedule with those in epochs in the place of those in steps."""
+    replaced: dict[str, Argument] = {}
+    optional: dict[str, Argument] = {}
+    for name, argument in known.items():
+        in_epochs = in_epochs_name(name)
+        if in_epochs in given and name in given:
+            raise ValueError(f"holds both {name} and {in_epochs}; give one of them")
+        if in_epochs in given:
+            kind = "rising" if name == "boundaries" else "nonnegative"
+            kind = "positive" if argument.kind == "count" else kind
+            replaced[in_epochs] = Argument(kind, argument.nullable, argument.required)
+            continue
+        replaced[name] = argument
+        if in_epochs:
+            optional[in_epochs] = Argument(argument.kind, argument.nullable, required=False)
+    return replaced | optional
+
+
+def in_epochs_name(name: str) -> str:
+    """How a schedule's argument in steps is called when it is given in epochs; empty for others.
+
+    >>> in_epochs_name("decay_steps"), in_epochs_name("boundaries"), in_epochs_name("alpha")
+    ('decay_epochs', 'boundary_epochs', '')
+    """
+    if name == "boundaries":
+        return "boundary_epochs"
+    return f"{name.removesuffix('steps')}epochs" if name.endswith("_steps") else ""
+
+
+def _boundaries(given: Mapping[str, Any]) -> Sequence[float]:
+    boundaries: Sequence[float] = given.get("boundaries") or given["boundary_epochs"]
+    return boundaries
+
+
+def ignores_learning_rate(schedule: Term | None) -> bool:
+    """Whether training.learning_rate means nothing under a schedule."""
+    return schedule is not None and split_term(schedule)[0] == "piecewise_constant_decay"
+
+
+# Losses and metrics -----------------------------------------------------------------------------
+
+
+def check_loss(value: object) -> Term | dict[str, Term]:
+    """A loss, or the loss of each of several outputs."""
+    if isinstance(value, Mapping) and value and "name" not in value:
+        return {_output(name): _check_one_loss(loss, name) for name, loss in value.items()}
+    return _check_one_loss(value)
+
+
+def _check_one_loss(value: object, output: str = "") -> Term:
+    where = f"of {output}: " if output else ""
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"{where}must be a name or a mapping, got {show(value)}")
+    return _check_term(value, "loss", LOSSES, LOSS_ARGUMENTS, where)
+
+
+def loss_per_output(loss: Term | dict[str, Term]) -> dict[str, Term]:
+    """Output -> its loss; the output of a job with a single loss has no name."""
+    if isinstance(loss, dict) and "name" not in loss:
+        return loss
+    return {"": loss}
+
+
+def is_regression(loss: Term | dict[str, Term]) -> bool:
+    """Whether the targets of all outputs are quantities."""
+    return all(split_term(one)[0] in REGRESSION_LOSSES for one in loss_per_output(loss).values())
+
+
+def check_metrics(value: object) -> Terms | dict[str, Terms]:
+    """A list of metrics, or a list for each of several outputs."""
+    if isinstance(value, Mapping):
+        return {_output(name): _check_metric_list(of, name) for name, of in value.items()}
+    return _check_metric_list(value)
+
+
+def _check_metric_list(value: object, output: str = "") -> Terms:
+    where = f"of {output}: " if output else ""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}must be a list, got {show(value)}")
+    metrics = tuple(_check_metric(metric, where) for metric in value)
+    names = [metric_log_name(metric) for metric in metrics]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{where}must be distinct, got {names}")
+    return metrics
+
+
+def _check_metric(value: object, where: str) -> Term:
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"{where}must hold names and mappings, got {show(value)}")
+    if isinstance(value, str):
+        return _check_term(value, "metric", METRICS, METRIC_ARGUMENTS, where)
+    log_name = value.get("as", "log")
+    if not (isinstance(log_name, str) and log_name.isascii() and log_name.isidentifier()):
+        raise ValueError(
+            f"{where}must have letters, digits and '_' for a name in the logs, got {show(log_name)}"
+        )
+    if log_name in METRICS or log_name == "loss":
+        raise ValueError(f"{where}as: {log_name!r} is the name of something else")
+    bare = {key: item for key, item in value.items() if key != "as"}
+    checked = _check_term(bare, "metric", METRICS, METRIC_ARGUMENTS, where)
+    if split_term(checked)[0] in CHOSEN_BY_SHAPES and "as" in value:
+        raise ValueError(f"{where}{value['name']} is always logged under its own name")
+    return dict(value)
+
+
+def metric_log_name(metric: Term) -> str:
+    """What Keras's logs call it: its name as it is written in the job, or what `as` says."""
+    name, arguments = split_term(metric)
+    return str(arguments.get("as", name))
+
+
+def default_metrics(loss: Term | dict[str, Term]) -> Terms | dict[str, Terms]:
+    """The metrics of a job that names none."""
+    per_output = {
+        output: _REGRESSION_METRICS if is_regression(one) else _DEFAULT_METRICS
+        for output, one in loss_per_output(loss).items()
+    }
+    return per_output.get("", per_output)
+
+
+def _check_term(
+    value: str | Mapping[str, Any],
+    kind: str,
+    names: tuple[str, ...],
+    table: Mapping[str, Arguments],
+    where: str,
+) -> Term:
+    name = value if isinstance(value, str) else value.get("name")
+    if not isinstance(name, str):
+        raise ValueError(f"{where}must have a name, got {show(value)}")
+    _known(kind, names, name, where)
+    given = {} if isinstance(value, str) else {k: v for k, v in value.items() if k != "name"}
+    try:
+        if name in CHOSEN_BY_SHAPES:
+            check_arguments(name, given, {})
+        elif given or name in METRICS_WITH_ARGUMENTS:
+            check_arguments(name, given, table[class_name(name)])
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
+    return value if isinstance(value, str) else dict(value)
+
+
+def _known(kind: str, known: tuple[str, ...], value: str, where: str = "") -> str:
+    if value not in known:
+        raise ValueError(f"{where}must be a Keras {kind}, got {value!r}; {suggest(value, known)}")
+    return value
+
+
+def _output(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"must have names of outputs for keys, got {show(name)}")
+    return name
+
+
+# Weights ----------------------------------------------------------------------------------------
+
+
+def check_loss_weights(value: object) -> dict[str, float] | None:
+    """Output -> the factor of its loss in the sum; null for 1 each."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"must be a mapping of outputs and numbers, got {show(value)}")
+    for output, weight in value.items():
+        check_arguments("the outputs", {_output(output): weight}, {output: _WEIGHT})
+    return {output: float(weight) for output, weight in value.items()}
+
+
+def check_class_weight(value: object) -> Literal["balanced"] | dict[str, float] | None:
+    """Class -> the weight of its training rows; `balanced`, or null for 1 each."""
+    if value is None or value == "balanced":
+        return value
+    if isinstance(value, list | tuple):
+        value = {str(number): weight for number, weight in enumerate(value)}
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(
+            "must be 'balanced', a list of a weight per class, or a mapping of classes and weights,"
+            f" got {show(value)}"
+        )
+    for name, weight in value.items():
+        check_arguments("the classes", {str(name): weight}, {str(name): _WEIGHT})
+    return {str(name): float(weight) for name, weight in value.items()}
+
+
+_WEIGHT = Argument("nonnegative", nullable=False, required=False)
+
+
+def check_outputs(
+    loss: Term | dict[str, Term],
+    metrics: Terms | dict[str, Terms],
+    loss_weights: Mapping[str, float] | None,
+) -> None:
+    """Raises ValueError unless metrics or weights of outputs are those of the loss's outputs."""
+    outputs = [output for output in loss_per_output(loss) if output]
+    if len(outputs) > 1 and metrics and not isinstance(metrics, dict):
+        raise ValueError(f"must be a mapping with a list per output of {', '.join(outputs)}")
+    if loss_weights is not None and len(outputs) < 2:
+        raise ValueError("needs a loss per output: training.loss: {<output>: <loss>, ...}")
+    for output in (*(metrics if isinstance(metrics, dict) else ()), *(loss_weights or ())):
+        if outputs and output not in outputs:
+            raise ValueError(f"has an output {output!r} without a loss; {suggest(output, outputs)}")
+    missing = [output for output in outputs if loss_weights and output not in loss_weights]
+    if missing:
+        raise ValueError(f"must have a weight of {missing[0]!r} too")
+
+
+# Logs -------------------------------------------------------------------------------------------
+
+
+def logs_of(
+    loss: Term | dict[str, Term],
+    metrics: Terms | dict[str, Terms],
+    weighted_metrics: Terms | dict[str, Terms],
+) -> dict[str, Goal]:
+    """What Keras logs for an epoch of training -> the direction in which it is better.
+
+    With more than one output it is `<output>_loss` and `<output>_<metric>`. A weighted metric that
+    is among the others too is called `weighted_<metric>`.
+    """
+    logs: dict[str, Goal] = {"loss": "minimize"}
+    outputs = list(loss_per_output(loss))
+    if len(outputs) > 1:
+        logs |= {f"{output}_loss": "minimize" for output in outputs}
+    only = outputs[0] if len(outputs) == 1 else ""
+    for prefix, metric in _named(metrics, only):
+        logs[f"{prefix}{metric_log_name(metric)}"] = _metric_goal(metric)
+    for prefix, metric in _named(weighted_metrics, only):
+        name = f"{prefix}{metric_log_name(metric)}"
+        if name in logs:
+            name = f"{prefix}weighted_{metric_log_name(metric)}"
+        logs[name] = _metric_goal(metric)
+    return logs
+
+
+def _named(metrics: Terms | dict[str, Terms], only_output: str) -> Iterator[tuple[str, Term]]:
+    """Each metric, after what stands before its name in the logs."""
+    per_output = metrics if isinstance(metrics, dict) else {"": metrics}
+    for output, of in per_output.items():
+        prefix = "" if output == only_output else f"{output}_"
+        yield from ((prefix, metric) for metric in of)
+
+
+def _metric_goal(metric: Term) -> Goal:
+    return "minimize" if split_term(metric)[0] in SMALLER_IS_BETTER else "maximize"
+
+
+def natural_goal(metric: str) -> Goal | None:
+    """The direction in which a validation metric is better, where its name alone tells.
+
+    >>> natural_goal("val_loss"), natural_goal("val_accuracy"), natural_goal("val_mine")
+    ('minimize', 'maximize', None)
+    """
+    bare = metric.removeprefix("val_").removeprefix("weighted_")
+    if bare in SMALLER_IS_BETTER or bare == "loss":
+        return "minimize"
+    return "maximize" if bare in (*LARGER_IS_BETTER, *METRICS_WITH_ARGUMENTS) else None

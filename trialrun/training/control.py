@@ -1,0 +1,241 @@
+"""Who goes on, at which learning rate, and whose weights are the best so far: after each epoch.
+
+The rules of `keras.callbacks.EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint` (the best only)
+and `TerminateOnNaN`, for all trials of a slice at once, as NumPy arrays (trials,). What it decides
+follows from the logs alone, so a checkpoint needs none of it: `replay` gets there again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.errors import ModelError
+from trialrun.job import EarlyStoppingSpec, Goal, ReduceLROnPlateauSpec, TrainingSpec
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+LEARNING_RATE = "learning_rate"  # what `ReduceLROnPlateau` adds to the logs
+
+
+def is_controlled(training: TrainingSpec) -> bool:
+    """Whether something is decided between epochs."""
+    return training.terminate_on_nan or any(
+        field is not None
+        for field in (training.early_stopping, training.reduce_lr_on_plateau, training.keep_best)
+    )
+
+
+def wants_best_weights(training: TrainingSpec) -> bool:
+    """Whether a trial gives the weights of its best epoch and not those of its last one."""
+    stopping = training.early_stopping
+    return training.keep_best is not None or (
+        stopping is not None and stopping.restore_best_weights
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from an epoch.
+
+    Attributes:
+        goes_on: bool (trials,) which trials are trained for another epoch.
+        is_best: bool (trials,) whose weights are the best so far, of those that keep them.
+        learning_rates: float32 (trials,) for the next epoch; None where nothing reduces them.
+    """
+
+    goes_on: Bools
+    is_best: Bools
+    learning_rates: Floats | None
+
+
+class Control:
+    """The control of several trials, each by its own settings.
+
+    Args:
+        trainings: One per trial; whether a section is there is the same for all.
+        learning_rates: float32 (trials,) at the start; only `reduce_lr_on_plateau` needs them.
+
+    Attributes:
+        active: bool (trials,) the trials that are still trained.
+        epochs: int64 (trials,) epochs trained.
+        best_epochs: int64 (trials,) the epoch, from 1, whose weights a trial gives; 0 for its last.
+    """
+
+    def __init__(
+        self, trainings: Sequence[TrainingSpec], learning_rates: Floats | None = None
+    ) -> None:
+        num_trials = len(trainings)
+        self.active: Bools = np.ones(num_trials, np.bool_)
+        self.epochs: Ints = np.zeros(num_trials, np.int64)
+        self.best_epochs: Ints = np.zeros(num_trials, np.int64)
+        self._max_epochs = np.array([training.epochs for training in trainings])
+        self._ends_on_nan = np.array([training.terminate_on_nan for training in trainings])
+        stopping = [one.early_stopping for one in trainings if one.early_stopping is not None]
+        reducing = [one.reduce_lr_on_plateau for one in trainings if one.reduce_lr_on_plateau]
+        keeping = [one.keep_best for one in trainings if one.keep_best is not None]
+        goal_of = trainings[0].goal_of  # metrics are the same in every variant
+        self._stopping = _EarlyStopping(stopping, goal_of) if stopping else None
+        self._plateau = _Plateau(reducing, learning_rates, goal_of) if reducing else None
+        self._best = _Monitor("keep_best", keeping, 0.0, goal_of) if keeping else None
+
+    def update(self, epoch: int, logs: Mapping[str, Floats]) -> Decision:
+        """Decides after an epoch.
+
+        Args:
+            epoch: Its number, from 0.
+            logs: Keras's log names -> (trials,). Where a trial was not active they mean nothing.
+
+        Raises:
+            ModelError: What is monitored is not among the logs.
+        """
+        active = self.active
+        self.epochs[active] = epoch + 1
+        is_best, ends = np.zeros_like(active), self._ends_on_nan & ~np.isfinite(logs["loss"])
+        if self._stopping is not None:
+            is_best, stops = self._stopping.update(epoch, logs, active)
+            ends = ends | stops
+        if self._best is not None:
+            is_best = self._best.improve(logs, active)
+        if self._plateau is not None:
+            self._plateau.update(logs, active)
+        self.best_epochs[is_best] = epoch + 1
+        self.active = active & ~ends & (self.epochs < self._max_epochs)
+        return Decision(self.active, is_best, self.learning_rates)
+
+    @property
+    def learning_rates(self) -> Floats | None:
+        """float32 (trials,) now; None where nothing reduces them."""
+        return None if self._plateau is None else self._plateau.rates
+
+    def replay(self, num_epochs: int, history: Mapping[str, Floats]) -> None:
+        """Decides again what was decided after each of some epochs.
+
+        Args:
+            num_epochs: How many.
+            history: Log names -> (trials, epochs); NaN after a trial's end.
+        """
+        for epoch in range(num_epochs):
+            self.update(epoch, {name: values[:, epoch] for name, values in history.items()})
+
+
+class _Monitor:
+    """The best value of a log so far, which may be another log for each trial.
+
+    Keras compares float32: `float32(value - min_delta) < float32(best)` where less is better. The
+    first value is always an improvement, and nothing improves on NaN.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        names: Sequence[str],
+        min_delta: float | npt.NDArray[np.float64],
+        goal_of: Callable[[str], Goal],
+    ) -> None:
+        self._field = field
+        self._names = list(names)
+        is_less = np.array([goal_of(name) == "minimize" for name in names])
+        self._sign = np.where(is_less, np.float32(-1), np.float32(1))
+        self._min_delta = np.where(is_less, -1.0, 1.0) * np.abs(min_delta)
+        self._best = np.zeros(len(names), np.float32)
+        self._has_best = np.zeros(len(names), np.bool_)
+
+    def values(self, logs: Mapping[str, Floats]) -> Floats:
+        """What each trial monitors (trials,)."""
+        for name in self._names:
+            if name not in logs:
+                raise ModelError(
+                    f"training.{self._field}: nothing gives {name!r}; epochs give {', '.join(logs)}"
+                )
+        picked = [logs[name][place] for place, name in enumerate(self._names)]
+        return np.array(picked, np.float32)
+
+    def improves_on(self, values: Floats, reference: Floats) -> Bools:
+        """Whether values are better than others, by more than the least change that counts."""
+        lowered = (values.astype(np.float64) - self._min_delta).astype(np.float32)
+        better: Bools = self._sign * lowered > self._sign * reference
+        return better
+
+    def improve(self, logs: Mapping[str, Floats], among: Bools) -> Bools:
+        """Takes over what is better than the best so far; returns for which trials it was."""
+        values = self.values(logs)
+        improved = among & (~self._has_best | self.improves_on(values, self._best))
+        self._best = np.where(improved, values, self._best)
+        self._has_best |= improved
+        return improved
+
+
+class _EarlyStopping:
+    """`keras.callbacks.EarlyStopping` of each trial."""
+
+    def __init__(self, specs: Sequence[EarlyStoppingSpec], goal_of: Callable[[str], Goal]) -> None:
+        self._monitor = _Monitor(
+            "early_stopping.monitor",
+            [spec.monitor for spec in specs],
+            np.array([spec.min_delta for spec in specs], np.float64),
+            goal_of,
+        )
+        self._patience = np.array([spec.patience for spec in specs])
+        self._first_epoch = np.array([spec.start_from_epoch for spec in specs])
+        self._has_baseline = np.array([spec.baseline is not None for spec in specs])
+        self._baseline = np.array([spec.baseline or 0.0 for spec in specs], np.float32)
+        self._restores = np.array([spec.restore_best_weights for spec in specs])
+        self._wait = np.zeros(len(specs), np.int64)
+
+    def update(self, epoch: int, logs: Mapping[str, Floats], active: Bools) -> tuple[Bools, Bools]:
+        """Whose weights are the best so far and to be restored, and who stops."""
+        watched = active & (epoch >= self._first_epoch)
+        self._wait[watched] += 1
+        improved = self._monitor.improve(logs, watched)
+        beats = self._monitor.improves_on(self._monitor.values(logs), self._baseline)
+        self._wait[improved & (beats | ~self._has_baseline)] = 0
+        stops = watched & ~improved & (self._wait >= self._patience) & (epoch > 0)
+        return improved & self._restores, stops
+
+
+class _Plateau:
+    """`keras.callbacks.ReduceLROnPlateau` of each trial."""
+
+    def __init__(
+        self,
+        specs: Sequence[ReduceLROnPlateauSpec],
+        rates: Floats | None,
+        goal_of: Callable[[str], Goal],
+    ) -> None:
+        if rates is None:
+            raise ModelError(
+                "training.reduce_lr_on_plateau: a schedule sets the optimizer's learning rate, so"
+                " nothing else can; use one of the two"
+            )
+        self.rates: Floats = np.array(rates, np.float32)
+        self._monitor = _Monitor(
+            "reduce_lr_on_plateau.monitor",
+            [spec.monitor for spec in specs],
+            np.array([spec.min_delta for spec in specs], np.float64),
+            goal_of,
+        )
+        self._factor = np.array([spec.factor for spec in specs], np.float64)
+        self._patience = np.array([spec.patience for spec in specs])
+        self._cooldown = np.array([spec.cooldown for spec in specs])
+        self._min_rate = np.array([spec.min_lr for spec in specs], np.float64)
+        self._wait = np.zeros(len(specs), np.int64)
+        self._cooling = np.zeros(len(specs), np.int64)
+
+    def update(self, logs: Mapping[str, Floats], active: Bools) -> None:
+        """Reduces the learning rate of trials that have not improved for too long."""
+        cooling = active & (self._cooling > 0)
+        self._cooling[cooling] -= 1
+        self._wait[cooling] = 0
+        improved = self._monitor.improve(logs, active)
+        self._wait[improved] = 0
+        waits = active & ~improved & (self._cooling == 0)
+        self._wait[waits] += 1
+        is_above = self.rates > self._min_rate.astype(np.float32)
+        reduced = waits & (self._wait >= self._patience) & is_above
+        smaller = np.maximum(self.rates.astype(np.float64) * self._factor, self._min_rate)
+        self.rates = np.where(reduced, smaller.astype(np.float32), self.rates)
+        self._cooling[reduced] = self._cooldown[reduced]
+        self._wait[reduced] = 0

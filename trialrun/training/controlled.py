@@ -1,0 +1,190 @@
+"""A slice whose trials are controlled between epochs: some stop early, learning rates shrink.
+
+A trial that stopped is trained on with the others, and what comes of it is thrown away: its rows of
+the state stay as they were. When half of the rows are of that kind, and it pays, the others move
+into a narrower state. The compiled program knows nothing of all this.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from trialrun.training.checkpoints import TrialsState
+from trialrun.training.control import LEARNING_RATE, Bools, Control
+from trialrun.training.functional import ModelState
+from trialrun.training.program import Program
+from trialrun.training.slices import Slice
+from trialrun.training.trained import Advance
+
+
+class ControlledSlice:
+    """The trials of a slice on their way.
+
+    Args:
+        program: Trains their epochs.
+        own: The slice; it has a control.
+    """
+
+    def __init__(self, program: Program, own: Slice) -> None:
+        assert own.control is not None
+        self._program = program
+        self._own = own
+        self.control: Control = own.control
+        self._epoch = own.epoch
+        self.history = dict(own.history)
+        self._places = np.arange(len(own.indices))  # of the rows of the state in the slice
+        self._state, self._best = own.state, own.best
+        self._train, self._val = own.train, own.val
+        self._aside: tuple[ModelState, list[npt.NDArray[Any]]] | None = None  # of all trials
+        self._counts = np.zeros(len(own.indices), np.bool_)
+        self._counts[np.unique(own.indices, return_index=True)[1]] = True
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained."""
+        return self._epoch
+
+    def train_epoch(self) -> Advance:
+        """Trains the trials that have not stopped for one epoch; decides who goes on."""
+        start = time.perf_counter()
+        active = self.control.active.copy()
+        orders = self._own.orders.next_epoch()[self._places][None]
+        state, logs = self._program.train_epochs(
+            self._state, self._train, tf.constant(orders), self._val
+        )
+        self._state = _select(active[self._places], state, self._state)
+        newest = {name: self._of_all(values.numpy()[0], active) for name, values in logs.items()}
+        if (rates := self.control.learning_rates) is not None:
+            newest[LEARNING_RATE] = np.where(active, rates, np.float32(np.nan))
+        self._decide(newest)
+        for name, values in newest.items():
+            before = self.history.get(name, np.empty((len(values), 0), np.float32))
+            self.history[name] = np.concatenate([before, values[:, None]], 1)
+        self._epoch += 1
+        epoch_s = time.perf_counter() - start
+        num_left = self._own.max_epochs - self._epoch
+        if num_left:
+            self._narrow(epoch_s, num_left)
+        ended = active & ~self.control.active & self._counts
+        num_epochs = int((active & self._counts).sum()) + int(ended.sum()) * num_left
+        return Advance(num_epochs, {name: values[active] for name, values in newest.items()})
+
+    def standing(self) -> TrialsState:
+        """Where the trials stand."""
+        state, best = self._all_rows()
+        ended = ~self.control.active
+        return TrialsState(self._own.indices, self.control.epochs, self.history, state, best, ended)
+
+    def given_state(self) -> ModelState:
+        """The state that each trial gives: of its last epoch, with the weights of its best one."""
+        state, best = self._all_rows()
+        state = ModelState(*([tf.convert_to_tensor(array) for array in group] for group in state))
+        if not best:
+            return state
+        given = self.control.best_epochs > 0
+        kept = _select(given, [tf.convert_to_tensor(array) for array in best], self._kept(state))
+        num_trainable = len(state.trainable)
+        non_trainable = list(state.non_trainable)
+        for place, tensor in zip(self._own.kept_non_trainable, kept[num_trainable:], strict=True):
+            non_trainable[place] = tensor
+        return ModelState(kept[:num_trainable], non_trainable, state.optimizer)
+
+    def _of_all(self, values: npt.NDArray[np.float32], active: Bools) -> npt.NDArray[np.float32]:
+        """Values of the rows of the state as values of all trials; NaN for those that stopped."""
+        of_all = np.full(len(active), np.nan, np.float32)
+        of_all[self._places] = values
+        return np.where(active, of_all, np.float32(np.nan))
+
+    def _decide(self, logs: dict[str, npt.NDArray[np.float32]]) -> None:
+        decision = self.control.update(self._epoch, logs)
+        is_best = decision.is_best[self._places]
+        if self._best and is_best.any():
+            self._best = _select(is_best, self._kept(self._state), self._best)
+        if decision.learning_rates is not None and self._own.learning_rate_place is not None:
+            optimizer = list(self._state.optimizer)
+            optimizer[self._own.learning_rate_place] = tf.constant(
+                decision.learning_rates[self._places]
+            )
+            self._state = self._state._replace(optimizer=optimizer)
+
+    def _kept(self, state: ModelState) -> list[Any]:
+        """What `model.get_weights` would give, in the order of `kept_variables`."""
+        return [
+            *state.trainable,
+            *(state.non_trainable[place] for place in self._own.kept_non_trainable),
+        ]
+
+    def _narrow(self, epoch_s: float, num_left: int) -> None:
+        """Moves the trials that go on into a narrower state if that pays."""
+        active = np.flatnonzero(self.control.active[self._places])
+        width = narrower_width(len(self._places), len(active))
+        if not len(active) or width == len(self._places):
+            return
+        compile_s = 0.0 if self._program.is_compiled_for(width) else self._program.compile_s
+        # How long the others go on is not known: as long as they have, is the guess.
+        saved_s = epoch_s * (1 - width / len(self._places)) * min(num_left, self._epoch)
+        if not is_worth_compiling(saved_s, compile_s):
+            return
+        self._aside = self._with_rows_put_back()
+        rows = np.resize(active, width)  # some trials twice, where the numbers do not come out even
+        rows.sort()
+        self._places = self._places[rows]
+        self._state = ModelState(*([tf.gather(a, rows) for a in group] for group in self._state))
+        self._best = [tf.gather(array, rows) for array in self._best]
+        if not self._own.is_shared:
+            self._train, self._val = keras.tree.map_structure(
+                lambda array: tf.gather(array, rows), (self._train, self._val)
+            )
+
+    def _all_rows(self) -> tuple[ModelState, Sequence[Any]]:
+        """State and best weights of all trials of the slice."""
+        return (self._state, self._best) if self._aside is None else self._with_rows_put_back()
+
+    def _with_rows_put_back(self) -> tuple[ModelState, list[npt.NDArray[Any]]]:
+        if self._aside is None:  # all rows are there, in their order
+            numpy = [[tensor.numpy() for tensor in group] for group in self._state]
+            return ModelState(*numpy), [tensor.numpy() for tensor in self._best]
+
+        def put(whole: npt.NDArray[Any], part: tf.Tensor) -> npt.NDArray[Any]:
+            whole = whole.copy()
+            whole[self._places] = part.numpy()
+            return whole
+
+        state, best = self._aside
+        groups = [
+            [put(a, b) for a, b in zip(whole, part, strict=True)]
+            for whole, part in zip(state, self._state, strict=True)
+        ]
+        return ModelState(*groups), [put(a, b) for a, b in zip(best, self._best, strict=True)]
+
+
+def narrower_width(width: int, num_active: int) -> int:
+    """A width halved as often as the active trials still fit in: few widths, few programs.
+
+    >>> narrower_width(64, 33), narrower_width(64, 32), narrower_width(64, 5)
+    (64, 32, 8)
+    """
+    while num_active <= (half := -(-width // 2)) < width:
+        width = half
+    return width
+
+
+def is_worth_compiling(saved_s: float, compile_s: float) -> bool:
+    """Whether a narrower program saves more than it costs."""
+    return saved_s > compile_s
+
+
+def _select(mask: Bools, new: Any, old: Any) -> Any:
+    """Rows of `new` where the mask says so, else of `old`."""
+    if mask.all():
+        return new
+
+    def select(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.reshape(mask, [-1, *[1] * (a.shape.rank - 1)]), a, b)
+
+    return tf.nest.map_structure(select, new, old)

@@ -1,0 +1,70 @@
+"""Weights of training rows by their class, as Keras's `fit(class_weight=...)` makes them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.datasets import Splits
+from trialrun.errors import InputError
+from trialrun.vocabulary import suggest
+
+ClassWeight = Literal["balanced"] | Mapping[str, float]
+
+
+def weigh_classes(splits: Splits, class_weight: ClassWeight | None) -> Splits:
+    """The splits with the weight of its class for each training row.
+
+    Args:
+        splits: With one array of labels: class numbers, or one column per class.
+        class_weight: Number or name of a class -> weight, 1 for a class that is not there;
+            `balanced` for scikit-learn's weights, inversely proportional to how often a class is
+            among the training rows; None leaves the splits as they are.
+
+    Raises:
+        InputError: The rows have weights already, have several labels or none that are classes, or
+            there is no such class.
+    """
+    if class_weight is None:
+        return splits
+    if splits.w_train is not None:
+        raise InputError("training.class_weight: the data has sample weights; give one of the two")
+    if not isinstance(splits.y_train, np.ndarray):
+        raise InputError("training.class_weight is for models with a single output")
+    classes = _classes(splits.y_train)
+    weights = _weights(classes, class_weight, splits.class_names)
+    return replace(splits, w_train=weights[classes])
+
+
+def _classes(y: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    """The class number of each row; the arithmetic is Keras's."""
+    if y.ndim > 1:
+        y = y.argmax(-1) if y.shape[-1] != 1 else y[..., 0]
+    classes = np.asarray(np.round(np.asarray(y, np.float64)), np.int64)
+    if classes.ndim != 1 or classes.min() < 0 or not np.array_equal(classes, y):
+        raise InputError("training.class_weight: the data's labels are not one class per row")
+    return classes
+
+
+def _weights(
+    classes: npt.NDArray[np.int64], class_weight: ClassWeight, class_names: tuple[str, ...]
+) -> npt.NDArray[np.float32]:
+    """float32 (classes,)."""
+    num_classes = max(int(classes.max()) + 1, len(class_names))
+    weights = np.ones(num_classes, np.float32)
+    if class_weight == "balanced":
+        from sklearn.utils.class_weight import compute_class_weight
+
+        present = np.unique(classes)
+        weights[present] = compute_class_weight("balanced", classes=present, y=classes)
+        return weights
+    by_name: dict[str, Any] = {str(number): number for number in range(num_classes)}
+    by_name |= {name: number for number, name in enumerate(class_names)}
+    for name, weight in class_weight.items():
+        if name not in by_name:
+            hint = suggest(name, class_names or by_name)
+            raise InputError(f"training.class_weight: the data has no class {name!r}; {hint}")
+        weights[by_name[name]] = weight
+    return weights
