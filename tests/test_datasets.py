@@ -260,8 +260,11 @@ def with_nan(array):
         (None, "expected a dict with 'train' and 'test', got a NoneType"),
         ({"train": (X, Y)}, "the key 'test' is missing; got 'train'"),
         (GOOD | {"tset": (X, Y)}, "unknown key 'tset'; did you mean 'test'"),
-        (GOOD | {"train": X}, "train must be a pair (x, y), got a ndarray"),
-        (GOOD | {"train": (X, Y, X)}, "train must be a pair (x, y), got a tuple"),
+        (
+            GOOD | {"train": X},
+            "train must be a pair (x, y), or (x, y, sample_weight), got a ndarray",
+        ),
+        (GOOD | {"train": (X, Y, Y, Y)}, "(x, y, sample_weight), got a tuple"),
         (GOOD | {"train": ([1, 2], Y)}, "train x must be a NumPy array"),
         (GOOD | {"train": (X, Y[:3])}, "same number of rows, but train x has 4, train y has 3"),
         (GOOD | {"test": ({"a": X, "b": X[:2]}, Y)}, "test x['a'] has 4, test x['b'] has 2"),

@@ -43,6 +43,7 @@ _WORDS = """
 name data model training seeds search select resources generator builder args units optimizer
 learning_rate parameters training.learning_rate model.args.units data.generator values min max
 training.optimizer.name distribution num_variants method metric epochs
+csv npz parquet target task columns categorical missing test test_split stratify scaling
 """
 _scalars = st.one_of(
     st.none(),
@@ -190,6 +191,14 @@ HOSTILE = {
         "has more than 40 keys",
     ),
     "a generator with a null": ('name: a\ndata: {generator: "a\\0.py:f"}', "data.generator"),
+    "a table with a null": ('name: a\ndata: {csv: "a\\0.csv", target: y}', "data.csv"),
+    "a table of a user who is not": ('name: a\ndata: {csv: "~nobody_/a", target: y}', "data.csv"),
+    "a table that is a device": ("name: a\ndata: {csv: /dev/zero, target: y}", "no file"),
+    "a table that is a folder": ("name: a\ndata: {csv: /, target: y}", "no file"),
+    "a table with an endless name": (
+        f"name: a\ndata: {{csv: {'a' * 300}, target: y}}",
+        "cannot be read",
+    ),
     "a generator in a folder of others": ("name: a\ndata: {generator: '/root/x.py:f'}", "no file"),
     "tabs": ("name:\ta\n\tb: c", "not YAML"),
     "a directive": ("%YAML 9.9\n---\nname: a", "not YAML"),

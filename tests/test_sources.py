@@ -127,3 +127,60 @@ def test_an_older_copy_on_the_other_machine_is_not_used(nets):
     files = collect_files([reference])
     (nets / "deep.py").write_text("def make():\n    return 'old'\n")
     assert load_elsewhere(files, reference)[0] == "1"
+
+
+# Data files --------------------------------------------------------------------------------------
+
+READ_ELSEWHERE = """
+import pickle, sys
+from pathlib import Path
+from trialrun.errors import InputError
+from trialrun.job import DataSpec
+from trialrun.sources import install_files
+from trialrun.datasets import load_splits
+
+files, path = pickle.load(sys.stdin.buffer)
+try:
+    install_files(files)
+    splits = load_splits(DataSpec(csv=path, target="y", seed=0), Path("/"), 0)
+    print(len(splits.y_train))
+except InputError as error:
+    print(error)
+"""
+
+
+def read_elsewhere(files, path):
+    """What a process that was handed the files makes of a job's table."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ELSEWHERE],
+        input=pickle.dumps((files, str(path))),
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n" + "".join(f"{n},{n % 2}\n" for n in range(50)))
+    return path
+
+
+def test_a_data_file_travels(table):
+    files = collect_files([], [str(table)])
+    table.unlink()
+    assert read_elsewhere(files, table) == "36"
+
+
+def test_a_large_data_file_must_be_there_and_the_same(table, monkeypatch):
+    monkeypatch.setattr("trialrun.sources.MAX_TRAVEL_BYTES", 10)
+    files = collect_files([], [str(table)])
+    assert sum(map(len, files.values())) == 16
+    assert read_elsewhere(files, table) == "36"
+    table.write_text(table.read_text() + "50,1\n")
+    assert "table.csv is another file on" in read_elsewhere(files, table)
+    table.unlink()
+    message = read_elsewhere(files, table)
+    assert "table.csv does not exist on" in message
+    assert "data files of up to 64 MiB travel to other machines" in message

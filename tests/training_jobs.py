@@ -197,6 +197,11 @@ def train_with_fused(task: PackTask) -> list[TrainedTrial]:
     return _train_with(lambda task, data, *rest: train_compiled(task, data, "fused", *rest), task)
 
 
+def train_with_mapped(task: PackTask) -> list[TrainedTrial]:
+    """What the compiled engine gives that trains trial after trial."""
+    return _train_with(lambda task, data, *rest: train_compiled(task, data, "mapped", *rest), task)
+
+
 def train_with_keras(task: PackTask) -> list[TrainedTrial]:
     """What the plain engine gives."""
     return _train_with(train_keras, task)

@@ -39,7 +39,11 @@ class Best:
         return load_best_model(self._run.best(self._run.read_job()["name"]))
 
     def predict(self, raw: Any) -> "npt.NDArray[np.floating[Any]]":
-        """Predictions (rows, outputs) for raw inputs (rows, features), before any scaling."""
+        """Predictions (rows, outputs) for raw inputs (rows, features), before any scaling.
+
+        A model of several inputs takes a dict or tuple of such arrays; one that was trained on a
+        table takes a DataFrame, or a dict, of the table's columns.
+        """
         from trialrun.predict import predict_raw
 
         return predict_raw(self._run, raw)

@@ -232,7 +232,10 @@ def predict(run_folder: Path, input_file: Path) -> None:
     from trialrun.predict import predict_csv
     from trialrun.store import RunFolder
 
-    table = predict_csv(RunFolder.open(run_folder), input_file)
+    def warn(text: str) -> None:
+        click.echo(text, err=True)
+
+    table = predict_csv(RunFolder.open(run_folder), input_file, warn)
     click.echo(table.to_csv(index=False, float_format="%.6g"), nl=False)
 
 

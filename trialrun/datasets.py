@@ -1,4 +1,4 @@
-"""Data of a trial: the built-in generator, loading a user's, the split and the scaling.
+"""Data of a trial: from a generator or a file, its split and its scaling.
 
 Scalers are fitted on the training part only, after the validation part was taken away, and the same
 fitted scaler is applied to validation and test. Fitting it again on the test set, as some tutorials
@@ -8,21 +8,27 @@ model that is tested.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.archives import load_archive
 from trialrun.arrays import Array, Arrays, leaves, map_leaves
+from trialrun.encoding import TableEncoder
 from trialrun.errors import InputError
 from trialrun.generated import check_generated
 from trialrun.job import DataSpec
 from trialrun.references import load_function, portable_reference
+from trialrun.streamed import read_streams
+from trialrun.tabledata import load_table
 
 Scaling = Literal["minmax", "standard", "none"]
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 # Keys the shuffle before the split, apart from the generator's own stream of the same seed.
 _SPLIT_STREAM = 0x5B117
@@ -78,6 +84,7 @@ class Splits:
         scalers: One per array of x, in the same structure: raw input -> model input.
         w_train, w_val, w_test: float32 weights of the rows, of one array or of one per output; None
             where the generator gives none.
+        encoder: What makes the raw input of a table's columns; None for other sources.
     """
 
     x_train: Arrays
@@ -92,8 +99,9 @@ class Splits:
     w_train: Arrays | None = None
     w_val: Arrays | None = None
     w_test: Arrays | None = None
+    encoder: TableEncoder | None = None
 
-    def part(self, name: Literal["train", "val", "test"]) -> tuple[Any, ...]:
+    def part(self, name: Part) -> tuple[Any, ...]:
         """Inputs and labels of a part, and its weights if it has some."""
         kinds = ("x", "y") if getattr(self, f"w_{name}") is None else ("x", "y", "w")
         return tuple(getattr(self, f"{kind}_{name}") for kind in kinds)
@@ -105,7 +113,7 @@ def steps_per_epoch(splits: Splits, batch_size: int) -> int:
 
 
 def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
-    """The data of one trial: generated, checked, split and scaled.
+    """The data of one trial: generated or read, checked, split and scaled.
 
     Args:
         data: The job's section.
@@ -113,23 +121,42 @@ def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
         seed: The trial's seed; it keys the generator and the split unless `data.seed` is fixed.
 
     Raises:
-        InputError: The generator cannot be loaded, raises, or returns what no model can be given.
+        InputError: The data cannot be had, or is what no model can be given.
     """
-    return make_splits(
-        check_data(data, job_folder, seed),
+    output, encoder = _load(data, job_folder, seed)
+    splits = make_splits(
+        output,
         scaling=data.scaling,
         validation_split=data.validation_split,
         seed=_data_seed(data, seed),
+        codes=() if encoder is None else encoder.codes,
     )
+    return replace(splits, encoder=encoder)
 
 
 def check_data(data: DataSpec, job_folder: Path, seed: int) -> Any:
-    """What the generator returns for a trial, known to be right; see `load_splits`."""
-    source = f"data.generator {portable_reference(data.generator)} (seed {_data_seed(data, seed)})"
-    generator = load_function(data.generator, job_folder)
-    output = _generate(generator, _data_seed(data, seed), data.args, source=source)
+    """The data of a trial before it is scaled, known to be right; see `load_splits`."""
+    return _load(data, job_folder, seed)[0]
+
+
+def _load(data: DataSpec, job_folder: Path, seed: int) -> tuple[Any, TableEncoder | None]:
+    """What a generator returns, or the same made of a file; and how a table was encoded."""
+    data_seed, encoder = _data_seed(data, seed), None
+    if data.generator is not None:
+        source = f"data.generator {portable_reference(data.generator)} (seed {data_seed})"
+        generator = load_function(data.generator, job_folder)
+        output = _generate(generator, data_seed, data.args, source=source)
+        output = read_streams(output, source=source)
+    elif data.npz is not None:
+        source = f"data.npz {Path(data.npz).name}"
+        output = load_archive(data, data_seed, source)
+    else:
+        source = f"data.{data.source} {Path(str(data.table)).name}"
+        table = load_table(data, data_seed)
+        output, encoder = table.output, table.encoder
     check_generated(output, source=source)
-    return output
+    check_scaling(output["train"][0], data.scaling)
+    return output, encoder
 
 
 def _data_seed(data: DataSpec, seed: int) -> int:
@@ -217,8 +244,26 @@ def _draw_participants(
     return ages[order, np.newaxis], labels[order]
 
 
+def check_scaling(x: Arrays, scaling: Scaling | Mapping[str, Scaling]) -> None:
+    """Raises InputError unless a mapping of scalings names exactly the inputs."""
+    if not isinstance(scaling, Mapping):
+        return
+    if not isinstance(x, Mapping):
+        raise InputError("data.scaling is a mapping of input names, but the data's x has no names")
+    for name in (*scaling, *x):
+        if name not in x or name not in scaling:
+            what = "names no" if name in x else f"names {name!r}, which is no"
+            shown = f"input {name!r}" if name in x else "input"
+            raise InputError(f"data.scaling {what} {shown}; the inputs are {', '.join(x)}")
+
+
 def make_splits(
-    output: Mapping[str, Any], *, scaling: Scaling, validation_split: float, seed: int
+    output: Mapping[str, Any],
+    *,
+    scaling: Scaling | Mapping[str, Scaling],
+    validation_split: float,
+    seed: int,
+    codes: Sequence[bool] = (),
 ) -> Splits:
     """Training, validation and test data, scaled by what the training part alone tells.
 
@@ -227,9 +272,11 @@ def make_splits(
 
     Args:
         output: What a generator returned, checked.
-        scaling: `minmax` (0 to 1), `standard` (mean 0, standard deviation 1) or `none`.
+        scaling: `minmax` (0 to 1), `standard` (mean 0, standard deviation 1) or `none`; or one of
+            these for each name of x.
         validation_split: Share of the training rows, above 0 and below 1.
         seed: Keys the shuffle.
+        codes: Of each feature, whether it stands for a category: such are left as they are.
 
     Raises:
         InputError: There are too few rows for both parts.
@@ -244,7 +291,11 @@ def make_splits(
         x_val, y_val = _take(x_train, val_rows), _take(y_train, val_rows)
         x_train, y_train = _take(x_train, train_rows), _take(y_train, train_rows)
         w_val, w_train = _take(w_train, val_rows), _take(w_train, train_rows)
-    scalers = map_leaves(lambda x: _fit_scaler(x, scaling), x_train)
+    if isinstance(scaling, Mapping):
+        check_scaling(x_train, scaling)
+        scalers = {name: _fit_scaler(x, scaling[name], codes) for name, x in x_train.items()}
+    else:
+        scalers = map_leaves(lambda x: _fit_scaler(x, scaling, codes), x_train)
     return Splits(
         x_train=_transform(scalers, x_train),
         y_train=map_leaves(_to_labels, y_train),
@@ -275,7 +326,7 @@ def _split_rows(
     return rows[:split_at], rows[split_at:]
 
 
-def _fit_scaler(x: Array, scaling: Scaling) -> Scaler:
+def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scaler:
     """The scaler of one array, fitted by scikit-learn and freed from it."""
     rows = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
     num_features = rows.shape[1]
@@ -289,9 +340,13 @@ def _fit_scaler(x: Array, scaling: Scaling) -> Scaler:
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         if scaling == "minmax":
             fitted = MinMaxScaler().fit(rows)
-            return Scaler("minmax", fitted.scale_, fitted.min_)
-        fitted = StandardScaler().fit(rows)
-        return Scaler("standard", 1 / fitted.scale_, -fitted.mean_ / fitted.scale_)
+            scale, offset = fitted.scale_, fitted.min_
+        else:
+            fitted = StandardScaler().fit(rows)
+            scale, offset = 1 / fitted.scale_, -fitted.mean_ / fitted.scale_
+    if any(codes):
+        scale, offset = np.where(codes, 1.0, scale), np.where(codes, 0.0, offset)
+    return Scaler(scaling, scale, offset)
 
 
 def _narrow(array: Array) -> Array:

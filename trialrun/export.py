@@ -28,7 +28,8 @@ from trialrun.store import BestFiles, RunFolder
 if TYPE_CHECKING:
     import keras
 
-# Saving and loading change no bit of a weight; the order of a sum in another batch may differ.
+# Saving and loading change no bit of a weight; the order of a sum in another batch may differ. The
+# tolerances are for numbers up to 1; of larger ones they are that part.
 _PREDICTION_TOLERANCE = 1e-5
 _METRIC_TOLERANCE = 1e-4
 _ROWS_PER_CALL = 1024
@@ -152,6 +153,7 @@ def _export(
             "scalers": scalers_to_json(splits.scalers),
             "class_names": list(splits.class_names),
             "feature_names": list(splits.feature_names),
+            **({} if splits.encoder is None else {"columns": splits.encoder.to_json()}),
         },
     )
     if forgets_loss_arguments(settings.training):
@@ -254,10 +256,11 @@ def predict_in_batches(model: "keras.Model", x: Any) -> npt.NDArray[np.generic]:
 def _check_predictions(path: Path, predictions: npt.NDArray[np.generic], state: TrialState) -> None:
     expected = np.asarray(state.test_predictions, np.float64)
     difference = float(np.max(np.abs(np.asarray(predictions, np.float64) - expected)))
-    if not difference <= _PREDICTION_TOLERANCE:
+    allowed = _PREDICTION_TOLERANCE * max(1.0, float(np.max(np.abs(expected))))
+    if not difference <= allowed:
         raise ExportError(
             f"{path}: the loaded model's test predictions differ from the trained trial's by up to"
-            f" {difference:.3g}; allowed is {_PREDICTION_TOLERANCE:g}"
+            f" {difference:.3g}; allowed is {allowed:g}"
         )
 
 
@@ -290,7 +293,8 @@ def _check_metrics(
     )
     for name, expected in metrics.items():
         value = logs.get(name.removeprefix("test_"))
-        if value is None or not abs(float(value) - expected) <= _METRIC_TOLERANCE:
+        allowed = _METRIC_TOLERANCE * max(1.0, abs(expected))
+        if value is None or not abs(float(value) - expected) <= allowed:
             raise ExportError(
                 f"{path}: the loaded model has {name} {value}, its trial's row says {expected}"
             )
@@ -300,7 +304,10 @@ def _how_to_load(files: BestFiles) -> str:
     return f"""# The best model, in four formats
 
 Each file was loaded again when it was written, and gave the predictions of the trained trial.
-`preprocessing.json` turns raw input into the model's input: `x * scale + offset` per feature.
+`preprocessing.json` turns raw input into the model's input: `x * scale + offset` per feature. Where
+it has `columns`, these make the features of a table's columns: a number is one feature, and `fill`
+where it is missing; `onehot` is a 0 or 1 for each of `categories`, `ordinal` the place in them from
+1. What the training rows did not hold (`is_known`) is 0 in both.
 
 ```python
 import keras

@@ -68,6 +68,20 @@ def read_limits(root: Path = Path("/")) -> Limits:
     return Limits(min(cpus, default=None), min(memory, default=None))
 
 
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process can still be given, by the kernel and its control groups.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+    """
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) << 10
+            limit = read_limits(root).memory_bytes
+            return free if limit is None else min(free, limit)
+    raise OSError(f"{root / 'proc/meminfo'} does not say MemAvailable")
+
+
 def _control_groups(root: Path) -> Iterator[Path]:
     """Its folders, version 1 and 2. Inside a container a path may be missing; its root is not."""
     for line in (root / "proc/self/cgroup").read_text().splitlines():

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trialrun.compilation import Goal, ignores_learning_rate
+from trialrun.datafiles import check_header
+from trialrun.dataspec import DataSpec
 from trialrun.document import (
     Document,
     KeyPath,
@@ -31,7 +33,6 @@ from trialrun.references import check_reference, portable_reference
 from trialrun.specs import (
     CALLBACKS_PATH,
     REFERENCE_PATHS,
-    DataSpec,
     EarlyStoppingSpec,
     JobSpec,
     ModelSpec,
@@ -249,6 +250,7 @@ _CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
 def _check_whole(job: JobSpec, folder: Path) -> Iterator[_Problem]:
     yield from _check_arguments(job, folder)
     yield from _check_callbacks(job, folder)
+    yield from _check_header(job.data)
     yield from _check_selection(job)
     yield from _check_schedule(job)
     yield from (_Problem(*wrong) for wrong in _wrong_monitors(job.training))
@@ -269,6 +271,8 @@ def _check_arguments(job: JobSpec, folder: Path) -> Iterator[_Problem]:
         if {reference_path, f"{section}.args"} & job.search.parameters.keys():
             continue  # differs between variants
         reference = getattr(getattr(job, section), field)
+        if reference is None:
+            continue  # the data is in a file
         parameters = check_reference(reference, folder)
         if parameters is None:
             continue
@@ -323,6 +327,12 @@ def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
         if path.startswith(prefix) and name:
             given[name] = ("search", "parameters", path)
     return given
+
+
+def _check_header(data: DataSpec) -> Iterator[_Problem]:
+    """Columns and arrays that a data file lacks, as far as its header tells."""
+    for field, message in check_header(data):
+        yield _Problem(("data", field), message)
 
 
 def _check_selection(job: JobSpec) -> Iterator[_Problem]:
@@ -418,16 +428,20 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
 
 
 # Columns of the tables, and choices that no result may depend on.
-_SAME_IN_EVERY_VARIANT = tuple(
-    f"training.{name}"
-    for name in (
-        "metrics",
-        "weighted_metrics",
-        "engine",
-        "check_engine",
-        "checkpoint_every",
-        "callbacks",
-    )
+_SAME_IN_EVERY_VARIANT = (
+    *(
+        f"training.{name}"
+        for name in (
+            "metrics",
+            "weighted_metrics",
+            "engine",
+            "check_engine",
+            "checkpoint_every",
+            "callbacks",
+        )
+    ),
+    # Files, and what is predicted: numbers of two data sets say nothing about a variant.
+    *(f"data.{name}" for name in ("csv", "npz", "parquet", "test", "target", "task")),
 )
 _MAPPINGS = (
     "args",
@@ -458,6 +472,8 @@ def _check_parameter(
         for field, message in _wrong_monitors(settings.training):
             if _dotted(field).startswith(path):
                 yield _Problem(at, message)
+        if path.startswith("data."):
+            yield from (_Problem(at, problem.message) for problem in _check_header(settings.data))
         key = canonical_json([section.model_dump() for section in settings])
         if key in first:
             yield _Problem(at, f"{path}: {show(first[key])} and {show(value)} are the same")

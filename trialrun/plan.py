@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trialrun.document import canonical_json
@@ -19,7 +20,7 @@ from trialrun.job import (
 )
 from trialrun.references import portable_reference
 from trialrun.search import expand
-from trialrun.sources import source_digest
+from trialrun.sources import file_digest, source_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Trial:
 
     Attributes:
         trial_id: 16 hex digits derived from the resolved settings, the source of the user's
-            generator, builder and callbacks, and the seed alone.
+            generator, builder and callbacks, the content of data files, and the seed alone.
         variant: What is trained.
         seed: Keys every random stream of the trial.
     """
@@ -227,12 +228,14 @@ _LATER_FIELDS = (
 )
 # How a trial is computed is not what it is.
 _HOW_NOT_WHAT = ("engine", "check_engine", "checkpoint_every")
+_FILE_FIELDS = ("csv", "npz", "parquet", "test")
 
 
 def _portable_settings(variant: Variant) -> dict[str, dict[str, Any]]:
     """The settings as plain values that are the same in every folder and on every machine.
 
-    The source of the user's functions is among them: an edited model makes other trials.
+    The source of the user's functions and the content of data files are among them: an edited
+    model or another file makes other trials.
     """
     settings = {name: getattr(variant, name).model_dump() for name in Settings._fields}
     training = settings["training"]
@@ -245,8 +248,15 @@ def _portable_settings(variant: Variant) -> dict[str, dict[str, Any]]:
         ]
     for reference_path in REFERENCE_PATHS:
         section, field = reference_path.split(".")
-        reference = settings[section][field]
+        reference = settings[section].get(field)
+        if reference is None:
+            continue
         settings[section][field] = portable_reference(reference)
         if digest := source_digest(reference):
             settings[section]["source"] = digest
+    if variant.data.files:
+        settings["data"] |= {
+            name: Path(path).name for name, path in settings["data"].items() if name in _FILE_FIELDS
+        }
+        settings["data"]["source"] = [file_digest(path) for path in variant.data.files]
     return settings

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from trialrun.arrays import join_outputs
 from trialrun.datasets import Scaler
+from trialrun.encoding import TableEncoder, is_number
 from trialrun.errors import InputError
 from trialrun.files import reading
 from trialrun.store import BestFiles, RunFolder
@@ -21,14 +23,20 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+_log = logging.getLogger(__name__)
 
-def predict_csv(run: RunFolder, input_file: Path) -> "pd.DataFrame":
+
+def predict_csv(
+    run: RunFolder, input_file: Path, warn: Callable[[str], None] = _log.warning
+) -> "pd.DataFrame":
     """The input's columns, then the model's predictions for each row.
 
     Args:
         run: A run with a best model.
         input_file: CSV with a header. The columns of the model's features are found by name when
-            the generator named its features; otherwise every column is a feature, in order.
+            the generator named its features or the data was a table, whose columns are given as
+            they were there; otherwise every column is a feature, in order.
+        warn: Told of categories that the model has not seen.
 
     Returns:
         A classifier adds a column `probability_<class>` per class and `class`, the most probable;
@@ -39,10 +47,19 @@ def predict_csv(run: RunFolder, input_file: Path) -> "pd.DataFrame":
     """
     files = _best_files(run)
     preprocessing = _read_preprocessing(files)
-    table = _read_table(input_file)
-    raw = _features(table, input_file, preprocessing["feature_names"])
+    if "scale" not in preprocessing["scalers"]:
+        raise InputError(
+            f"{files.folder}: the model takes several inputs; a CSV file cannot hold them."
+            " Use trialrun.open_run(...).best.predict in Python instead"
+        )
+    encoder = _encoder(preprocessing)
+    table = _read_table(input_file, () if encoder is None else encoder.text_columns)
+    if encoder is None:
+        raw = _features(table, input_file, preprocessing["feature_names"])
+    else:
+        raw = _encoded(table, encoder, str(input_file), warn)
     try:
-        predictions = predict_raw(run, raw)
+        predictions = _predict(files, preprocessing, raw)
     except InputError as error:
         found = ", ".join(map(str, table.columns))
         raise InputError(f"{input_file}: {error}; found the columns {found}") from error
@@ -50,22 +67,49 @@ def predict_csv(run: RunFolder, input_file: Path) -> "pd.DataFrame":
 
 
 def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
-    """Predictions (rows, outputs) of a run's best model for raw inputs (rows, features).
+    """Predictions (rows, outputs) of a run's best model for raw inputs.
+
+    Args:
+        run: A run with a best model.
+        raw: As the data was before it was scaled: (rows, features), or a dict or tuple of such
+            arrays. Where the data was a table, a DataFrame or a dict of its columns, or rows whose
+            values are in their order.
 
     Raises:
-        InputError: The run has no best model, or the inputs have another number of features.
+        InputError: The run has no best model, or the inputs are not those of the model.
     """
     files = _best_files(run)
-    scaler = Scaler.from_json(_read_preprocessing(files)["scalers"])
-    raw = np.asarray(raw)
+    preprocessing = _read_preprocessing(files)
+    encoder = _encoder(preprocessing)
+    if encoder is not None:
+        raw = _encoded(_as_table(raw, encoder), encoder, "the input", _log.warning)
+    return _predict(files, preprocessing, raw)
+
+
+def _predict(
+    files: BestFiles, preprocessing: Mapping[str, Any], raw: Any
+) -> npt.NDArray[np.floating[Any]]:
+    x = _scaled(preprocessing["scalers"], raw)
+    model = load_best_model(files)
+    predictions: npt.NDArray[np.floating[Any]] = join_outputs(model.predict(x, verbose=0))
+    return predictions.reshape(len(predictions), -1)
+
+
+def _scaled(scalers: Any, raw: Any) -> Any:
+    """The model's input: each array through its own scaler."""
+    if isinstance(scalers, list):
+        if not isinstance(raw, tuple | list) or len(raw) != len(scalers):
+            raise InputError(f"the model takes a tuple of {len(scalers)} inputs")
+        return tuple(_scaled(scaler, one) for scaler, one in zip(scalers, raw, strict=True))
+    if "scale" not in scalers:
+        if not isinstance(raw, Mapping) or raw.keys() != scalers.keys():
+            raise InputError(f"the model takes a dict of the inputs {', '.join(scalers)}")
+        return {name: _scaled(scaler, raw[name]) for name, scaler in scalers.items()}
+    scaler, raw = Scaler.from_json(scalers), np.asarray(raw)
     num_features = raw.shape[-1] if raw.ndim > 1 else 1
     if num_features != len(scaler.scale):
         raise InputError(f"the model takes {len(scaler.scale)} feature(s), got {num_features}")
-    model = load_best_model(files)
-    predictions: npt.NDArray[np.floating[Any]] = join_outputs(
-        model.predict(scaler.transform(raw), verbose=0)
-    )
-    return predictions.reshape(len(predictions), -1)
+    return scaler.transform(raw)
 
 
 def _best_files(run: RunFolder) -> BestFiles:
@@ -102,19 +146,19 @@ def _quiet_stderr() -> Iterator[None]:
 def _read_preprocessing(files: BestFiles) -> dict[str, Any]:
     with reading(files.preprocessing):
         preprocessing: dict[str, Any] = json.loads(files.preprocessing.read_text())
-    if "scale" not in preprocessing["scalers"]:
-        raise InputError(
-            f"{files.folder}: the model takes several inputs; a CSV file cannot hold them."
-            " Load the model in Python instead"
-        )
     return preprocessing
 
 
-def _read_table(input_file: Path) -> "pd.DataFrame":
+def _encoder(preprocessing: Mapping[str, Any]) -> TableEncoder | None:
+    columns = preprocessing.get("columns")
+    return None if columns is None else TableEncoder.from_json(columns)
+
+
+def _read_table(input_file: Path, text_columns: Sequence[str] = ()) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        table = pd.read_csv(input_file)
+        table = pd.read_csv(input_file, dtype=dict.fromkeys(text_columns, str))
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{input_file}: cannot be read as CSV: {error}") from error
     if table.empty:
@@ -122,26 +166,72 @@ def _read_table(input_file: Path) -> "pd.DataFrame":
     return table
 
 
+def _as_table(raw: Any, encoder: TableEncoder) -> "pd.DataFrame":
+    import pandas as pd
+
+    if isinstance(raw, pd.DataFrame | Mapping):
+        return pd.DataFrame(raw)
+    names = [column.name for column in encoder.columns]
+    try:
+        table = pd.DataFrame(raw, columns=names)
+    except ValueError as error:
+        raise InputError(f"the model takes the columns {', '.join(names)}; {error}") from error
+    return table.infer_objects()
+
+
+def _encoded(
+    table: "pd.DataFrame", encoder: TableEncoder, where: str, warn: Callable[[str], None]
+) -> npt.NDArray[np.float64]:
+    """The features of a table's raw columns."""
+    _require_columns(table, [column.name for column in encoder.columns], where)
+    for column in encoder.columns:
+        values = table[column.name]
+        if column.kind == "number":
+            _check_numbers(column.name, values, where, may_miss=column.may_miss)
+        elif not column.may_miss and values.isna().any():
+            row = int(np.flatnonzero(values.isna())[0]) + 2
+            raise InputError(f"{where}:{row}: column {column.name!r} lacks a value")
+        if unknown := column.unknown(values):
+            shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+            warn(
+                f"{where}: column {column.name!r} holds {shown}, which the model was not trained"
+                " on: taken as unknown"
+            )
+    return encoder.transform(table)
+
+
 def _features(
     table: "pd.DataFrame", input_file: Path, feature_names: list[str]
 ) -> npt.NDArray[np.float64]:
-    missing = [name for name in feature_names if name not in table.columns]
-    if missing:
-        raise InputError(
-            f"{input_file}: column {missing[0]!r} is missing; found"
-            f" {', '.join(map(str, table.columns))}; the first line must name the columns"
-        )
+    _require_columns(table, feature_names, str(input_file))
     columns = table[feature_names] if feature_names else table
     for name, column in columns.items():
-        if column.dtype.kind not in "biuf":
-            raise InputError(f"{input_file}: column {name!r} must hold numbers, found text")
-        if not np.isfinite(column).all():
-            row = int(np.flatnonzero(~np.isfinite(column))[0]) + 2
-            raise InputError(
-                f"{input_file}:{row}: column {name!r} must hold a finite number, found"
-                f" {'nothing' if np.isnan(column[row - 2]) else column[row - 2]}"
-            )
+        _check_numbers(str(name), column, str(input_file))
     return columns.to_numpy(np.float64)
+
+
+def _require_columns(table: "pd.DataFrame", names: Sequence[str], where: str) -> None:
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{where}: column {missing[0]!r} is missing; found"
+            f" {', '.join(map(str, table.columns))}; the first line must name the columns"
+        )
+
+
+def _check_numbers(
+    name: str, column: "pd.Series[Any]", where: str, *, may_miss: bool = False
+) -> None:
+    if not is_number(column):
+        raise InputError(f"{where}: column {name!r} must hold numbers, found text")
+    values = column.to_numpy(np.float64, na_value=np.nan)
+    is_wrong = np.isinf(values) if may_miss else ~np.isfinite(values)
+    if is_wrong.any():
+        row = int(np.flatnonzero(is_wrong)[0])
+        raise InputError(
+            f"{where}:{row + 2}: column {name!r} must hold a finite number, found"
+            f" {'nothing' if np.isnan(values[row]) else values[row]}"
+        )
 
 
 def _with_predictions(

@@ -196,9 +196,13 @@ def move_folder(folder: Path, copies: Path) -> None:
     _moved[folder] = copies
 
 
+def moved_path(path: Path) -> Path:
+    """Where a file of an absolute path is taken from in this process."""
+    return _moved.get(path.parent, path.parent) / path.name
+
+
 def _existing_file(reference: Reference, folder: Path) -> Path:
-    path = (folder / Path(reference.source).expanduser()).absolute()
-    path = _moved.get(path.parent, path.parent) / path.name
+    path = moved_path((folder / Path(reference.source).expanduser()).absolute())
     if path.is_file():
         return path
     beside = sorted(file.name for file in path.parent.glob("*.py"))

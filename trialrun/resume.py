@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -13,7 +14,7 @@ from trialrun.job import LoadedJob, Settings, dump_job
 from trialrun.plan import Pack, Trial, plan_variants, signature_of
 from trialrun.references import portable_reference
 from trialrun.results import Checkpoint
-from trialrun.sources import source_digest
+from trialrun.sources import file_digest, source_digest
 from trialrun.store import RunFolder
 from trialrun.tables import TrialIndex
 
@@ -34,8 +35,12 @@ def referenced_functions(loaded: LoadedJob) -> list[str]:
 
 
 def source_digests(loaded: LoadedJob) -> dict[str, str]:
-    """Reference -> digest of its source, of all functions of a job."""
-    return {portable_reference(text): source_digest(text) for text in referenced_functions(loaded)}
+    """Reference -> digest of its source, of all functions and data files of a job."""
+    functions, files = referenced_functions(loaded), loaded.spec.data.files
+    return {
+        **{portable_reference(text): source_digest(text) for text in functions},
+        **{Path(path).name: file_digest(path) for path in files},
+    }
 
 
 def missing_trials(
@@ -150,7 +155,7 @@ def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
             before = json.loads(run.environment_file.read_text()).get("sources", {})
         for reference, digest in source_digests(loaded).items():
             if before.get(reference, digest) != digest:
-                yield f"the source of {reference} was edited"
+                yield f"the {'source' if ':' in reference else 'content'} of {reference} was edited"
 
 
 def _compare(before: Any, now: Any, path: str) -> Iterator[str]:

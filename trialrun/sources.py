@@ -1,22 +1,27 @@
-"""The source behind a function that the user names: what it hashes to, and how it travels.
+"""The files behind what the user names: what they hash to, and how they travel.
 
 What counts is the file of the function and the modules beside it that it imports, directly or
-through each other. trialrun's own functions are left out: their version stands for them. Files go
-to workers by value, with the task: a Ray runtime environment would need a folder of its own, start
-new worker processes, and be refused inside a Ray job that brings one.
+through each other. trialrun's own functions are left out: their version stands for them. Data
+files count byte by byte. Files go to workers by value, with the task: a Ray runtime environment
+would need a folder of its own, start new worker processes, and be refused inside a Ray job that
+brings one.
 """
 
 import ast
 import atexit
 import functools
 import hashlib
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from trialrun.errors import InputError, ModelError
 from trialrun.references import find_source, move_folder, parse_reference, parse_source
 
+MAX_TRAVEL_BYTES = 64 << 20  # each task of a run carries the files
+_DIGEST_MARK = "#sha256"
 _OWN_FOLDER = Path(__file__).parent
 
 
@@ -40,14 +45,45 @@ def source_digest(text: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def collect_files(references: Iterable[str]) -> dict[str, bytes]:
-    """Path -> content of the Python files behind references to files, their neighbors included."""
+def file_digest(path: str) -> str:
+    """16 hex digits over the bytes of a data file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        stat = Path(path).stat()
+        return _digest_of_bytes(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_bytes(path: str, modified_ns: int, size: int) -> str:
+    """Read again when the file has changed: a job asks for each variant."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def collect_files(references: Iterable[str], data_files: Iterable[str] = ()) -> dict[str, bytes]:
+    """Path -> content of what other machines need.
+
+    Args:
+        references: The Python files behind references to files, their neighbors included.
+        data_files: Absolute paths. One of more than 64 MiB stays, and its digest goes in its place
+            (`<path>#sha256`): where it is needed it must lie already.
+    """
     files: dict[str, bytes] = {}
     for text in references:
         reference = parse_reference(text)
         path = find_source(reference, Path()) if reference.is_file else None
         if path is not None:
             files |= {str(file): file.read_bytes() for file in _with_neighbors(path)}
+    for name in data_files:
+        if Path(name).stat().st_size <= MAX_TRAVEL_BYTES:
+            files[name] = Path(name).read_bytes()
+        else:
+            files[name + _DIGEST_MARK] = file_digest(name).encode()
     return files
 
 
@@ -59,14 +95,31 @@ def install_files(files: Mapping[str, bytes]) -> None:
 
     Args:
         files: From `collect_files`.
+
+    Raises:
+        ModelError: A data file too large to travel is not here, or is another one.
     """
     by_folder: dict[Path, dict[str, bytes]] = {}
     for name, content in files.items():
+        if name.endswith(_DIGEST_MARK):
+            _require_file(name.removesuffix(_DIGEST_MARK), content.decode())
+            continue
         path = Path(name)
         by_folder.setdefault(path.parent, {})[path.name] = content
     for folder, contents in by_folder.items():
         if not all(_has_content(folder / name, content) for name, content in contents.items()):
             move_folder(folder, _write_copies(folder, tuple(sorted(contents.items()))))
+
+
+def _require_file(name: str, digest: str) -> None:
+    """Raises ModelError unless a file with this digest lies on this machine."""
+    is_there = Path(name).is_file()
+    if not is_there or file_digest(name) != digest:
+        what = "is another file" if is_there else "does not exist"
+        raise ModelError(
+            f"{name} {what} on {platform.node()}: data files of up to {MAX_TRAVEL_BYTES >> 20} MiB"
+            " travel to other machines, larger ones must lie there at the same path"
+        )
 
 
 def _has_content(path: Path, content: bytes) -> bool:

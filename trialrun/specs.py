@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
@@ -39,17 +37,13 @@ from trialrun.compilation import (
     logs_of,
     natural_goal,
 )
+from trialrun.dataspec import DataSpec
 from trialrun.document import put, show
-from trialrun.errors import InputError
-from trialrun.references import absolute_reference, check_reference
+from trialrun.references import absolute_reference
+from trialrun.section import SEED_LIMIT, Reference, Section, is_int, word_or_int
 
-SEED_LIMIT = 2**32  # what every random generator of NumPy, Keras and TensorFlow takes
 REFERENCE_PATHS = ("data.generator", "model.builder")
 CALLBACKS_PATH = "training.callbacks"
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_name(value: str) -> str:
@@ -64,7 +58,7 @@ def _check_name(value: str) -> str:
 
 
 def _check_seeds(value: object) -> object:
-    if _is_int(value):
+    if is_int(value):
         if not 1 <= value <= SEED_LIMIT:  # type: ignore[operator]
             raise ValueError(f"must be at least 1 and at most 2**32, got {value}")
         return value
@@ -74,24 +68,12 @@ def _check_seeds(value: object) -> object:
         raise ValueError("must not be empty: each variant needs at least one seed")
     seen = set()
     for seed in value:
-        if not _is_int(seed) or not 0 <= seed < SEED_LIMIT:
+        if not is_int(seed) or not 0 <= seed < SEED_LIMIT:
             raise ValueError(f"must be integers from 0 to 2**32 - 1, got {show(seed)}")
         if seed in seen:
             raise ValueError(f"must be distinct, got {seed} twice")
         seen.add(seed)
     return tuple(value)
-
-
-def _word_or_int(word: str, minimum: int, limit: int | None = None) -> BeforeValidator:
-    """Accepts one word, or an integer from `minimum` to below `limit`."""
-
-    def check(value: object) -> object:
-        is_small = limit is None or not _is_int(value) or value < limit  # type: ignore[operator]
-        if value == word or (_is_int(value) and value >= minimum and is_small):  # type: ignore[operator]
-            return value
-        raise ValueError(f"must be {word!r} or an integer of at least {minimum}, got {show(value)}")
-
-    return BeforeValidator(check)
 
 
 def _check_gpus(value: object) -> object:
@@ -114,18 +96,6 @@ def _check_shard(value: object) -> object:
     return value
 
 
-def _check_reference(value: str, info: ValidationInfo) -> str:
-    """The reference made absolute and known to exist, where the job's folder is known."""
-    if info.context is None:
-        return value
-    folder: Path = info.context["folder"]
-    try:
-        check_reference(value, folder)
-        return absolute_reference(value, folder)
-    except InputError as error:
-        raise ValueError(str(error)) from error
-
-
 def _check_selection_metric(value: str) -> str:
     if value.startswith("val_"):
         return value
@@ -144,19 +114,12 @@ def _check_monitor(value: str) -> str:
     return value
 
 
-def _check_generator_args(value: dict[str, Any]) -> dict[str, Any]:
-    if "seed" in value:
-        raise ValueError("holds a seed, which the generator is given anyway; see data.seed")
-    return value
-
-
 def _check_number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"must be a finite number, got {show(value)}")
     return value
 
 
-Reference = Annotated[str, AfterValidator(_check_reference)]
 Number = Annotated[int | float, BeforeValidator(_check_number)]
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 NumEpochs = Annotated[int, Field(ge=0, lt=2**31)]
@@ -164,34 +127,14 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Monitor = Annotated[str, AfterValidator(_check_monitor)]
 
 
-class _Section(BaseModel):
-    """Strict types (`2.5` and `true` are no integers), no unknown keys, never changed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class DataSpec(_Section):
-    """Where the data comes from and how it is prepared."""
-
-    generator: Reference = "trialrun.datasets:medical_trial"
-    args: Annotated[dict[str, Any], AfterValidator(_check_generator_args)] = Field(
-        default_factory=dict
-    )
-    seed: Annotated[Literal["per_trial"] | int, _word_or_int("per_trial", 0, SEED_LIMIT)] = (
-        "per_trial"
-    )
-    scaling: Literal["minmax", "standard", "none"] = "minmax"
-    validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.1
-
-
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """What is trained."""
 
     builder: Reference = "trialrun.models:mlp"
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-class EarlyStoppingSpec(_Section):
+class EarlyStoppingSpec(Section):
     """When a trial ends before its last epoch, as `keras.callbacks.EarlyStopping` has it.
 
     Whether more or less of what is monitored is better follows from its name.
@@ -205,7 +148,7 @@ class EarlyStoppingSpec(_Section):
     restore_best_weights: bool = False
 
 
-class ReduceLROnPlateauSpec(_Section):
+class ReduceLROnPlateauSpec(Section):
     """When a trial's learning rate shrinks, as `keras.callbacks.ReduceLROnPlateau` has it."""
 
     monitor: Monitor = "val_loss"
@@ -216,7 +159,7 @@ class ReduceLROnPlateauSpec(_Section):
     min_lr: Amount = 0.0
 
 
-class TrainingSpec(_Section):
+class TrainingSpec(Section):
     """How it is trained.
 
     Optimizer, loss and metrics are names, or mappings of `name` and arguments; a metric's `as` is
@@ -290,13 +233,13 @@ def monitors_of(training: TrainingSpec) -> Iterator[tuple[tuple[str, ...], str]]
         yield ("training", "keep_best"), training.keep_best
 
 
-class Values(_Section):
+class Values(Section):
     """A searched parameter that takes each of the listed values."""
 
     values: Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
 
-class Range(_Section):
+class Range(Section):
     """A searched parameter that is drawn from `min` to `max`, both included."""
 
     min: Number
@@ -309,7 +252,7 @@ class Range(_Section):
             raise ValueError(f"min must be less than max, got {self.min} and {self.max}")
         if self.distribution == "log_uniform" and self.min <= 0:
             raise ValueError(f"log_uniform needs a min greater than 0, got {self.min}")
-        if self.distribution == "int_uniform" and not (_is_int(self.min) and _is_int(self.max)):
+        if self.distribution == "int_uniform" and not (is_int(self.min) and is_int(self.max)):
             raise ValueError(f"int_uniform needs integers, got {self.min} and {self.max}")
         return self
 
@@ -327,7 +270,7 @@ ParameterSpec = Annotated[
 ]
 
 
-class SearchSpec(_Section):
+class SearchSpec(Section):
     """Which variants there are: dotted paths into the job and what each may be."""
 
     method: Literal["grid", "random"] = "grid"
@@ -357,7 +300,7 @@ def _absolute_values(parameter: Values | Range, info: ValidationInfo) -> Values 
     return Values(values=tuple(values))
 
 
-class SelectSpec(_Section):
+class SelectSpec(Section):
     """Which variant wins: by the mean over seeds of a validation metric."""
 
     metric: Annotated[str, AfterValidator(_check_selection_metric)] = "val_loss"
@@ -373,7 +316,7 @@ class SelectSpec(_Section):
         return goal
 
 
-class ResourcesSpec(_Section):
+class ResourcesSpec(Section):
     """What a run may use. `auto` takes what the machine or the cluster has.
 
     `gpus` is what each pack is given: 1, a part of one that it shares, or 0 for the CPU.
@@ -385,15 +328,15 @@ class ResourcesSpec(_Section):
 
     gpus: Annotated[Literal["auto"] | float, BeforeValidator(_check_gpus)] = "auto"
     accelerator_type: Annotated[str, Field(min_length=1)] | None = None
-    cpus: Annotated[Literal["auto"] | int, _word_or_int("auto", 1)] = "auto"
-    max_trials_per_pack: Annotated[Literal["auto"] | int, _word_or_int("auto", 1)] = "auto"
+    cpus: Annotated[Literal["auto"] | int, word_or_int("auto", 1)] = "auto"
+    max_trials_per_pack: Annotated[Literal["auto"] | int, word_or_int("auto", 1)] = "auto"
     max_retries: Annotated[int, Field(ge=0)] = 2
     stall_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1800.0
     grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     shard: Annotated[str, BeforeValidator(_check_shard)] | None = None
 
 
-class JobSpec(_Section):
+class JobSpec(Section):
     """A whole job. Everything but the name has a default."""
 
     name: Annotated[str, AfterValidator(_check_name)]
@@ -431,7 +374,8 @@ class Settings(NamedTuple):
     @property
     def references(self) -> tuple[str, ...]:
         """The user's functions: generator, builder, callbacks."""
-        return (self.data.generator, self.model.builder, *self.training.callbacks)
+        generator = () if self.data.generator is None else (self.data.generator,)
+        return (*generator, self.model.builder, *self.training.callbacks)
 
 
 def settings_of(

@@ -152,7 +152,7 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
     from trialrun.cluster import run_packs
 
     job, folder = work.loaded.spec, work.loaded.folder
-    files = collect_files(referenced_functions(work.loaded))
+    files = collect_files(referenced_functions(work.loaded), job.data.files)
     interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
     tasks = [
         PackTask(

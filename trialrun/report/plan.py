@@ -1,6 +1,7 @@
 """The plan of a job as text: variants, trials, packs, and why. Starts nothing."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from trialrun.arrays import Array, leaves
 from trialrun.datasets import check_data
+from trialrun.errors import InputError
 from trialrun.host import num_local_cpus
 from trialrun.job import LoadedJob, TrainingSpec
 from trialrun.packing import choose_cpus_per_pack, make_packs
@@ -38,6 +40,7 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
     num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
     num_devices = max(1, num_local_cpus() // num_threads)
     packs = make_packs(job, own, num_devices, num_threads=num_threads)
+    sizes = _data_sizes(loaded, packs)
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     table = Table(title=f"{job.name}: variants", title_justify="left", box=None, pad_edge=False)
     table.add_column("variant")
@@ -59,7 +62,7 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
         f" {num_threads}. A cluster or a GPU machine packs anew when the run starts; no result"
         " depends on it.\n"
     )
-    _print_packs(console, loaded, packs)
+    _print_packs(console, packs, sizes)
 
 
 def _engine(training: TrainingSpec) -> str:
@@ -74,16 +77,13 @@ def _epochs(trials: tuple[Trial, ...]) -> str:
     return at_most + (str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}")
 
 
-def _print_packs(console: Console, loaded: LoadedJob, packs: tuple[Pack, ...]) -> None:
+def _print_packs(console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, int]) -> None:
     table = Table(title="Packs", title_justify="left", box=None, pad_edge=False)
     for name in ("pack", "signature", "variants"):
         table.add_column(name, overflow="fold")
     for name in ("trials", "data memory"):
         table.add_column(name, justify="right")
-    sizes: dict[str, int] = {}
     for pack in packs[:_MAX_ROWS]:
-        if pack.signature not in sizes:
-            sizes[pack.signature] = _data_bytes(loaded, pack.trials[0])
         names = list(dict.fromkeys(trial.variant.variant_id for trial in pack.trials))
         shown = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
         is_shared = pack.trials[0].variant.data.seed != "per_trial"
@@ -102,6 +102,18 @@ def _print_packs(console: Console, loaded: LoadedJob, packs: tuple[Pack, ...]) -
 def _print_rest(console: Console, num_rows: int, kind: str) -> None:
     if num_rows > _MAX_ROWS:
         console.print(f"... and {num_rows - _MAX_ROWS} more {kind}")
+
+
+def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int]:
+    """Signature -> bytes of one trial's data, of the packs that are shown."""
+    sizes: dict[str, int] = {}
+    for pack in packs[:_MAX_ROWS]:
+        if pack.signature not in sizes:
+            try:
+                sizes[pack.signature] = _data_bytes(loaded, pack.trials[0])
+            except InputError as error:
+                raise InputError(loaded.locate(str(error))) from error
+    return sizes
 
 
 def _data_bytes(loaded: LoadedJob, trial: Trial) -> int:

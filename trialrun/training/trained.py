@@ -14,6 +14,7 @@ from trialrun.errors import InputError, ModelError
 from trialrun.models import build_model, compile_model
 from trialrun.plan import Trial, Variant
 from trialrun.results import Checkpoint
+from trialrun.sizes import require_memory
 from trialrun.training import internals
 from trialrun.training.randomness import SeededBuild
 from trialrun.weights import weigh_classes
@@ -79,6 +80,9 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
 
     Returns:
         The data of the trials that have some, and trial_id -> error of those that have none.
+
+    Raises:
+        OutOfMemory: The data of so many trials does not fit.
     """
     data, class_weight = trials[0].variant.data, trials[0].variant.training.class_weight
 
@@ -87,13 +91,17 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
 
     if data.seed != "per_trial":
         try:
-            return PackData((load(0),), True), {}
+            shared = load(0)
+            require_memory(shared, num_trials=1)
+            return PackData((shared,), True), {}
         except InputError as error:
             return PackData((), True), dict.fromkeys((t.trial_id for t in trials), str(error))
     splits, errors = [], {}
     for trial in trials:
         try:
             splits.append(load(trial.seed))
+            if len(splits) == 1:
+                require_memory(splits[0], num_trials=len(trials))
         except InputError as error:
             errors[trial.trial_id] = str(error)
     return PackData(tuple(splits), False), errors

@@ -1,0 +1,122 @@
+"""An .npz file as the data of a trial: arrays by name, never pickled objects."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.arrays import Array, leaves, map_leaves
+from trialrun.datafiles import array_names
+from trialrun.dataspec import DEFAULT_TEST_SPLIT
+from trialrun.errors import InputError
+from trialrun.generated import check_generated
+from trialrun.holdout import Classes, hold_out
+from trialrun.job import DataSpec
+from trialrun.references import moved_path
+
+_MAX_FILES_KEPT = 2
+_PARTS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
+    """The arrays of a job's .npz file in three parts, as a generator returns them.
+
+    The file holds `x` and `y`, which are split, or `x_train`, `y_train`, `x_test`, `y_test` and
+    perhaps `x_val`, `y_val`. Several inputs are named after a dot: `x.age`, `x.dose`.
+
+    Args:
+        data: The job's section.
+        seed: Keys the splits.
+        source: The file, for messages.
+
+    Raises:
+        InputError: An array is wrong; says which.
+    """
+    assert data.npz is not None
+    path = moved_path(Path(data.npz))
+    try:
+        stat = path.stat()
+        arrays = _read_once(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error}") from error
+    output: dict[str, Any] = {
+        name: [str(one) for one in arrays[name]]
+        for name in ("class_names", "feature_names")
+        if name in arrays
+    }
+    if "x" in arrays:
+        # Known to be right before it is cut: a message then names rows of the file.
+        check_generated(
+            output | dict.fromkeys(("train", "test"), (arrays["x"], arrays["y"])), source=source
+        )
+        parts = _split(data, arrays["x"], arrays["y"], seed, output.get("class_names", ()))
+        return output | parts
+    for part, suffix in _PARTS.items():
+        if f"x_{suffix}" in arrays:
+            output[part] = (arrays[f"x_{suffix}"], arrays[f"y_{suffix}"])
+    if data.test_split is not None:
+        raise InputError(f"data.test_split: {path.name} holds x_test already")
+    if "validation" not in output and data.stratify is True:
+        check_generated(output, source=source)
+        x, y = output["train"]
+        classes = _classes(y, output.get("class_names", ()), must_be=True)
+        rows, val_rows = hold_out(
+            np.arange(_num_rows(x)), data.validation_split, seed, "data.validation_split", classes
+        )
+        output |= {"train": _take(x, y, rows), "validation": _take(x, y, val_rows)}
+    return output
+
+
+@functools.lru_cache(maxsize=_MAX_FILES_KEPT)
+def _read_once(path: Path, modified_ns: int, size: int) -> Mapping[str, Any]:
+    """Part -> array, or name -> array; read again when the file has changed. Not to be changed."""
+    parts = array_names(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for names in parts.values() for name in names}
+    except ValueError as error:
+        raise InputError(f"{path.name}: {error}; arrays of objects are refused") from error
+    return {
+        part: arrays[part]
+        if names == (part,)
+        else {name.partition(".")[2]: arrays[name] for name in names}
+        for part, names in parts.items()
+    }
+
+
+def _split(
+    data: DataSpec, x: Any, y: Any, seed: int, class_names: Sequence[str]
+) -> dict[str, tuple[Any, Any]]:
+    classes = None
+    if data.stratify is not False:
+        classes = _classes(y, class_names, must_be=data.stratify is True)
+    share = DEFAULT_TEST_SPLIT if data.test_split is None else data.test_split
+    rows, test = hold_out(np.arange(_num_rows(x)), share, seed, "data.test_split", classes)
+    rows, val = hold_out(rows, data.validation_split, seed, "data.validation_split", classes)
+    return {"train": _take(x, y, rows), "validation": _take(x, y, val), "test": _take(x, y, test)}
+
+
+def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> Classes | None:
+    """The classes of integer labels 0, 1, ... without a gap; None for other targets."""
+    if isinstance(y, np.ndarray) and y.dtype.kind in "iub" and y.size == len(y):
+        labels = y.ravel().astype(np.int64)
+        if len(np.unique(labels)) == labels.max() + 1:
+            return Classes(labels, class_names or [str(n) for n in range(labels.max() + 1)])
+    if must_be:
+        raise InputError("data.stratify: true needs one array y of integer labels 0, 1, 2, ...")
+    return None
+
+
+def _num_rows(x: Any) -> int:
+    return len(next(leaves(x))[1])
+
+
+def _take(x: Any, y: Any, rows: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+    def take(array: Array) -> Array:
+        taken: Array = array[rows]
+        return taken
+
+    return map_leaves(take, x), map_leaves(take, y)

@@ -1,0 +1,183 @@
+"""Data files that a job names: found, and looked at no further than their header.
+
+Reading the rows is for `trialrun.tabledata` and `trialrun.archives`; hashing and traveling for
+`trialrun.sources`.
+"""
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trialrun.errors import InputError
+from trialrun.references import moved_path
+from trialrun.vocabulary import suggest
+
+if TYPE_CHECKING:
+    from trialrun.dataspec import DataSpec
+
+_ARRAY_PARTS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "x", "y")
+_NAME_LISTS = ("class_names", "feature_names")
+
+
+class HeaderProblem(NamedTuple):
+    """A field of `data` that does not fit the header of its file."""
+
+    field: str
+    message: str
+
+
+def find_data_file(text: str, folder: Path) -> str:
+    """The absolute path of a data file that exists.
+
+    Args:
+        text: A path as the user wrote it.
+        folder: Where a relative path starts.
+
+    Raises:
+        InputError: There is no such file, or it cannot be read.
+    """
+    try:
+        path = (folder / Path(text).expanduser()).absolute()
+        if path.is_file():
+            with path.open("rb"):
+                return str(path)
+        beside = [file.name for file in path.parent.glob(f"*{path.suffix}") if file.is_file()]
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null byte
+        raise InputError(f"{text!r} cannot be read: {error}") from error
+    hint = suggest(path.name, sorted(beside)[:20]) if beside else f"none like it in {path.parent}"
+    raise InputError(f"there is no file {path}; {hint}")
+
+
+def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
+    """What the names in a data file contradict; nothing where a generator is the source."""
+    if data.npz is not None:
+        try:
+            array_names(Path(data.npz))
+        except InputError as error:
+            yield HeaderProblem("npz", f"data.npz: {error}")
+        return
+    if data.table is None:
+        return
+    yield from _check_columns(data, data.source, data.table, data.used_columns)
+    if data.test is not None:
+        used = data.used_columns
+        if not used:  # all columns of the training file
+            try:
+                used = tuple(column_names(Path(data.table)))
+            except InputError:
+                return  # said above
+        yield from _check_columns(data, "test", data.test, used)
+
+
+def _check_columns(
+    data: "DataSpec", field: str, file: str, wanted: Sequence[str]
+) -> Iterator[HeaderProblem]:
+    """The first thing that is wrong with the header of one table."""
+    path = Path(file)
+    where = f"data.{field}: {path.name}"
+    try:
+        names = column_names(path)
+    except InputError as error:
+        yield HeaderProblem(field, f"data.{field}: {error}")
+        return
+    if len(names) < 2:
+        is_other = any(mark in names[0] for mark in ";\t|")
+        hint = "; are its columns separated by commas?" if is_other else ""
+        yield HeaderProblem(field, f"{where} has one column, {names[0]!r}{hint}")
+        return
+    target = () if data.target is None else (data.target,)
+    of_fields = {"target": target, "categorical": data.encodings, "columns": data.columns or ()}
+    for name in (*target, *data.encodings, *wanted):
+        if name not in names:
+            named_in = next((key for key, values in of_fields.items() if name in values), field)
+            message = f"{path.name} has no column {name!r}; {suggest(name, names)}"
+            yield HeaderProblem(
+                field if field == "test" else named_in, f"data.{named_in}: {message}"
+            )
+            return
+    if not data.columns and "" in names:
+        text = "has no name (an index that pandas wrote?); name it, or give data.columns"
+        yield HeaderProblem(
+            field, f"data.{field}: column {names.index('') + 1} of {path.name} {text}"
+        )
+        return
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        yield HeaderProblem(field, f"{where} has several columns {doubled[0]!r}")
+
+
+def column_names(path: Path) -> list[str]:
+    """The names in the header of a table, a Parquet file by its ending or else CSV.
+
+    Raises:
+        InputError: It is no such file.
+    """
+    path = moved_path(path)
+    return _parquet_names(path) if is_parquet(path) else _csv_names(path)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _csv_names(path: Path) -> list[str]:
+    import pandas as pd
+
+    try:
+        header = pd.read_csv(path, nrows=1, header=None, dtype=str, keep_default_na=False)
+    except (OSError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}") from error
+    return [str(name) for name in header.iloc[0]]
+
+
+def _parquet_names(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def array_names(path: Path) -> dict[str, tuple[str, ...]]:
+    """The arrays of an .npz file: `x_train` -> its names in the file.
+
+    Several inputs or targets are told apart by a name after a dot: `x_train.age`.
+
+    Raises:
+        InputError: It is no .npz file, or its arrays are not those of a data set.
+    """
+    try:
+        with zipfile.ZipFile(moved_path(path)) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no .npz file: {error}") from error
+    known = (*_ARRAY_PARTS, *_NAME_LISTS)
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        part, dot, leaf = name.partition(".")
+        if part not in known or (dot and (not leaf or part in _NAME_LISTS)):
+            raise InputError(f"{path.name} holds an array {name!r}; {suggest(part, known)}")
+        parts.setdefault(part, []).append(name)
+    _check_parts(path, parts)
+    return {part: tuple(leaves) for part, leaves in parts.items()}
+
+
+def _check_parts(path: Path, parts: Mapping[str, Sequence[str]]) -> None:
+    for part, leaves in parts.items():
+        if len(leaves) > 1 and part in leaves:
+            raise InputError(f"{path.name} holds {part!r} beside {leaves[-1]!r}: give one kind")
+    found = f"it holds {', '.join(parts) or 'nothing'}"
+    whole, apart = {"x", "y"} & parts.keys(), set(_ARRAY_PARTS[:6]) & parts.keys()
+    if whole and apart:
+        raise InputError(f"{path.name} must hold x and y, or the parts x_train, ...; {found}")
+    wanted: tuple[str, ...] = ("x", "y") if whole else ("x_train", "y_train", "x_test", "y_test")
+    if {"x_val", "y_val"} & parts.keys():
+        wanted += ("x_val", "y_val")
+    for part in wanted:
+        if part not in parts:
+            raise InputError(f"{path.name} lacks the array {part!r}; {found}")

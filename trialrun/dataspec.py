@@ -1,0 +1,196 @@
+"""The section `data` of a job: where the data comes from, and how it is prepared."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+
+from trialrun.datafiles import find_data_file
+from trialrun.document import show
+from trialrun.errors import InputError
+from trialrun.section import SEED_LIMIT, Reference, Section, folder_of, word_or_int
+
+DEFAULT_GENERATOR = "trialrun.datasets:medical_trial"
+DEFAULT_TEST_SPLIT = 0.2
+SOURCES = ("generator", "csv", "npz", "parquet")
+_TABLES = ("csv", "parquet")
+Kind = Literal["minmax", "standard", "none"]
+Encoding = Literal["onehot", "ordinal"]
+_KINDS, _ENCODINGS = ("minmax", "standard", "none"), ("onehot", "ordinal")
+# Which sources a field is for; those that are not listed are for all.
+_FIELDS_OF = {
+    "args": ("generator",),
+    **dict.fromkeys(("target", "task", "columns", "categorical", "missing", "test"), _TABLES),
+    **dict.fromkeys(("test_split", "stratify"), ("csv", "npz", "parquet")),
+}
+
+
+def _word_or_words(words: tuple[str, ...], of: str) -> BeforeValidator:
+    """Accepts one of some words, or a mapping of names to them."""
+    listed = f"{', '.join(map(repr, words[:-1]))} or {words[-1]!r}"
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and value in words:
+            return value
+        is_mapping = isinstance(value, Mapping) and value
+        if is_mapping and all(isinstance(v, str) and v in words for v in value.values()):  # type: ignore[attr-defined]
+            return value
+        mapping = "" if isinstance(value, str) else f", or a mapping of {of} to these"
+        raise ValueError(f"must be {listed}{mapping}, got {show(value)}")
+
+    return BeforeValidator(check)
+
+
+def _check_stratify(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"must be 'auto', true or false, got {show(value)}")
+
+
+def _check_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"must be distinct, got {list(values)}")
+    return values
+
+
+def _check_args(value: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in value:
+        raise ValueError("holds a seed, which the generator is given anyway; see data.seed")
+    return value
+
+
+def _check_file(value: str, info: ValidationInfo) -> str:
+    """The path made absolute and known to exist, where the job's folder is known."""
+    folder = folder_of(info)
+    if folder is None:
+        return value
+    try:
+        return find_data_file(value, folder)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+DataFile = Annotated[str, AfterValidator(_check_file)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DataSpec(Section):
+    """Where the data comes from and how it is prepared.
+
+    One of `generator`, `csv`, `npz` and `parquet` is the source. A table has a column `target`;
+    the others, or `columns`, are features. Its rows for testing are those of the file `test`, or a
+    share `test_split` of its own.
+    """
+
+    generator: Reference | None = None
+    args: Annotated[dict[str, Any], AfterValidator(_check_args)] = Field(default_factory=dict)
+    csv: DataFile | None = None
+    npz: DataFile | None = None
+    parquet: DataFile | None = None
+    target: Annotated[str, Field(min_length=1)] | None = None
+    task: Literal["auto", "classification", "regression"] = "auto"
+    # strict=False: YAML gives a list. Text stays strict inside it.
+    columns: (
+        Annotated[
+            tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_check_distinct)
+        ]
+        | None
+    ) = None
+    categorical: Annotated[
+        Encoding | dict[str, Encoding], _word_or_words(_ENCODINGS, "column names")
+    ] = "onehot"
+    missing: Literal["refuse", "drop", "mean"] = "refuse"
+    test: DataFile | None = None
+    test_split: Share | None = None
+    stratify: Annotated[Literal["auto"] | bool, BeforeValidator(_check_stratify)] = "auto"
+    seed: Annotated[Literal["per_trial"] | int, word_or_int("per_trial", 0, SEED_LIMIT)] = (
+        "per_trial"
+    )
+    scaling: Annotated[Kind | dict[str, Kind], _word_or_words(_KINDS, "input names")] = "minmax"
+    validation_split: Share = 0.1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, value: Any) -> Any:
+        """Defaults that depend on the source."""
+        if not isinstance(value, Mapping):
+            return value
+        if all(value.get(source) is None for source in SOURCES):
+            return {**value, "generator": DEFAULT_GENERATOR}
+        is_table = any(value.get(source) is not None for source in _TABLES)
+        if is_table and value.get("test") is None and value.get("test_split") is None:
+            return {**value, "test_split": DEFAULT_TEST_SPLIT}
+        return value
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        given = [source for source in SOURCES if getattr(self, source) is not None]
+        if len(given) > 1:
+            listed = f"{', '.join(SOURCES[:-1])} and {SOURCES[-1]}"
+            raise ValueError(f"must have one of {listed}, got {' and '.join(given)}")
+        for name, sources in _FIELDS_OF.items():
+            field = type(self).model_fields[name]
+            default = field.get_default(call_default_factory=True, validated_data={})
+            if given[0] not in sources and getattr(self, name) != default:
+                raise ValueError(f"{name} is for {', '.join(sources)}, not for {given[0]}")
+        if self.table is not None:
+            self._check_table()
+        return self
+
+    def _check_table(self) -> None:
+        if self.target is None:
+            raise ValueError(f"target is missing: which column of {self.source} is to be predicted")
+        for name, columns in (("columns", self.columns or ()), ("categorical", self.encodings)):
+            if self.target in columns:
+                raise ValueError(f"{name} holds the target {self.target!r}")
+        if self.test is not None and self.test_split is not None:
+            raise ValueError("test and test_split say the same thing; give one")
+        for column in self.encodings:
+            if self.columns is not None and column not in self.columns:
+                raise ValueError(f"categorical names {column!r}, which is not in columns")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_of_the_source(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """So that jobs of older versions are what they were: their runs are found by a hash."""
+        values: dict[str, Any] = serialize(self)
+        return {
+            name: value
+            for name, value in values.items()
+            if self.source in _FIELDS_OF.get(name, SOURCES)
+            and not (value is None and (name in SOURCES or name in _FIELDS_OF))
+        }
+
+    @property
+    def source(self) -> str:
+        """Which of the sources it is."""
+        return next(source for source in SOURCES if getattr(self, source) is not None)
+
+    @property
+    def table(self) -> str | None:
+        """The path of the table; None for other sources."""
+        return self.csv if self.csv is not None else self.parquet
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of all data files."""
+        return tuple(file for file in (self.table, self.npz, self.test) if file is not None)
+
+    @property
+    def encodings(self) -> Mapping[str, Encoding]:
+        """The columns that are categories by the job's word, and how each is encoded."""
+        return self.categorical if isinstance(self.categorical, dict) else {}
+
+    @property
+    def used_columns(self) -> tuple[str, ...]:
+        """Features and target by name; empty if all columns are used."""
+        return () if self.columns is None or self.target is None else (*self.columns, self.target)

@@ -1,0 +1,56 @@
+"""What the sections of a job are made of: strict models, and values of more than one type."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+
+from trialrun.document import show
+from trialrun.errors import InputError
+from trialrun.references import absolute_reference, check_reference
+
+SEED_LIMIT = 2**32  # what every random generator of NumPy, Keras and TensorFlow takes
+
+
+class Section(BaseModel):
+    """Strict types (`2.5` and `true` are no integers), no unknown keys, never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def is_int(value: object) -> bool:
+    """Whether a value is an integer; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def word_or_int(word: str, minimum: int, limit: int | None = None) -> BeforeValidator:
+    """Accepts one word, or an integer from `minimum` to below `limit`."""
+
+    def check(value: object) -> object:
+        is_small = limit is None or not is_int(value) or value < limit  # type: ignore[operator]
+        if value == word or (is_int(value) and value >= minimum and is_small):  # type: ignore[operator]
+            return value
+        raise ValueError(f"must be {word!r} or an integer of at least {minimum}, got {show(value)}")
+
+    return BeforeValidator(check)
+
+
+def folder_of(info: ValidationInfo) -> Path | None:
+    """The folder of the job file; None where a job is not read from a file."""
+    context: Any = info.context
+    return None if context is None else context["folder"]
+
+
+def _check_reference(value: str, info: ValidationInfo) -> str:
+    """The reference made absolute and known to exist, where the job's folder is known."""
+    folder = folder_of(info)
+    if folder is None:
+        return value
+    try:
+        check_reference(value, folder)
+        return absolute_reference(value, folder)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+Reference = Annotated[str, AfterValidator(_check_reference)]
