@@ -58,6 +58,12 @@ FUSED_STEADY = Subject(
 )
 SKLEARN_MLP = Subject("sklearn_mlp", "scikit-learn MLPClassifier", ONE_CORE)
 ROOFLINE = Subject("roofline", "matmul roofline (sgemm)", ONE_CORE)
+DIGITS_CNN = Subject(
+    "digits_cnn",
+    "trialrun, 32 digits CNNs, steady state",
+    ONE_CORE,
+    quick_args=("--epochs", "1", "--trials", "4"),
+)
 RAY_TUNE = Subject(
     "ray_tune",
     "Ray Tune, process per trial",
@@ -69,7 +75,7 @@ RAY_TUNE = Subject(
 ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
     (3, (KERAS_FIT, TRIALRUN_60, TRIALRUN_1000)),
     (3, (JAX_VMAP, FUSED_STEADY)),
-    (1, (SKLEARN_MLP, ROOFLINE, RAY_TUNE)),
+    (1, (DIGITS_CNN, SKLEARN_MLP, ROOFLINE, RAY_TUNE)),
 )
 SUBJECTS = tuple(subject for _, subjects in ROUNDS for subject in subjects)
 

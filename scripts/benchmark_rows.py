@@ -91,6 +91,12 @@ def compare(rows: Mapping[str, Row]) -> list[Ratio]:
             divide(fused_s, jax_and_orders_s),
         ),
         Ratio(
+            "model.fit / trialrun, digits CNN, core-seconds per trial, steady state",
+            divide(median("digits_cnn", "fit_s_per_trial"), median("digits_cnn", "s_per_trial")),
+            target=4,
+            is_upper_bound=False,
+        ),
+        Ratio(
             "Ray Tune / trialrun, seconds per further trial",
             divide(tune_further_s, further_s),
             target=500,

@@ -12,8 +12,9 @@ from training_jobs import returned
 
 from trialrun.datasets import Splits, load_splits
 from trialrun.document import write_yaml
+from trialrun.identity import signature_of
 from trialrun.job import load_job
-from trialrun.plan import Pack, Trial, plan_trials, signature_of
+from trialrun.plan import Pack, Trial, plan_trials
 from trialrun.training import PackTask
 from trialrun.training.pack import choose_and_train
 from trialrun.training.randomness import BatchOrders

@@ -24,14 +24,14 @@ PACKAGE = ROOT / "trialrun"
 # The modules of each room, and the rooms that it may import.
 ROOMS = {
     "errors": ["errors"],
-    "host": ["host"],
+    "host": ["host", "quiet"],
     "job": [
         *("job", "specs", "section", "dataspec", "datafiles"),
         *("document", "references", "sources"),
         *("compilation", "arguments", "vocabulary"),
     ],
     "search": ["search"],
-    "plan": ["plan", "packing"],
+    "plan": ["plan", "identity", "packing"],
     "results": ["results"],
     "datasets": [
         *("datasets", "generated", "arrays", "weights", "streamed", "sizes"),
@@ -59,13 +59,13 @@ MAY_IMPORT = {
     "results": "plan",
     "datasets": "errors host job",
     "models": "errors job",
-    "training": "errors job plan results datasets models",
+    "training": "errors host job plan results datasets models",
     "cluster": "errors host job plan results training",
     "store": "errors host plan results",
     "statistics": "",
     "aggregate": "errors job store statistics",
-    "export": "errors job results datasets models store",
-    "report": "errors host job plan datasets store statistics aggregate",
+    "export": "errors host job results datasets models store",
+    "report": "errors host job plan datasets training store statistics aggregate",
     "doctor": "errors host plan store cluster",
     "driver": "errors job plan results datasets training cluster store aggregate export report",
     "api": "errors job models store export driver",
@@ -183,8 +183,8 @@ def test_tensorflow_is_imported_in_training_and_elsewhere_only_inside_functions(
 
 def test_what_the_driver_needs_of_training_is_free_of_tensorflow():
     wanted = [i for i in IMPORTS if _starts_with(i.target, "trialrun.training")]
-    outside = {i.target for i in wanted if not i.path.startswith(("training/", "cluster/"))}
-    assert outside == {"trialrun.training.PackTask"}
+    outside = [i for i in wanted if not i.path.startswith(("training/", "cluster/"))]
+    assert {i.target for i in outside if not i.in_function} == {"trialrun.training.PackTask"}
     in_cluster = [i for i in wanted if i.path.startswith("cluster/") and not i.in_function]
     assert {one.target for one in in_cluster} == {"trialrun.training.PackTask"}
     in_package = {i.target for i in IMPORTS if i.path == "training/__init__.py"}

@@ -1,12 +1,14 @@
 """The rules for what follows a fault, played through without Ray."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from made_up_runs import learning_rates, trial_of
 
 from trialrun.cluster.faults import FaultRules
-from trialrun.job import SelectSpec
+from trialrun.identity import signature_of
+from trialrun.job import ModelSpec, SelectSpec
 from trialrun.plan import Pack
 from trialrun.training import PackTask
 
@@ -61,6 +63,32 @@ def test_a_worker_that_dies_once_costs_one_more_try_and_no_halving():
     faults = iter(["worker", None])
     completed, failed, tries = play(task_of(8), lambda task: next(faults))
     assert (len(completed), failed, tries) == (8, [], 2)
+
+
+def test_packs_whose_trials_share_no_program_are_split_once_and_the_next_ones_beforehand():
+    variants = [
+        replace(VARIANT, variant_id=f"v{l2}", model=ModelSpec(args={"l2": l2}))
+        for l2 in (0.1, 0.2, 0.3)
+    ]
+    signature = signature_of(variants[0])
+
+    def pack(pack_id):
+        trials = tuple(trial_of(one, seed) for one in variants for seed in (1, 2))
+        return PackTask(Pack(pack_id, signature, trials), None, SelectSpec())
+
+    rules = FaultRules(2)
+    assert [one.pack.pack_id for one in rules.fit(pack("p1"))] == ["p1"]
+    apart = rules.answer(pack("p1"), "share")
+    assert [one.pack.pack_id for one in apart] == ["p1aa", "p1ab", "p1b"]
+    assert [len(one.pack.trials) for one in apart] == [2, 2, 2]
+    assert [one.pack.pack_id for one in rules.fit(pack("p2"))] == ["p2aa", "p2ab", "p2b"]
+    assert rules.answer(apart[0], "share") == ()
+
+
+def test_a_pack_that_says_how_many_trials_fit_is_split_to_that_size():
+    rules = FaultRules(2)
+    halves = rules.answer(task_of(64), "memory", max_trials=10)
+    assert [len(piece.pack.trials) for half in halves for piece in rules.fit(half)] == [8] * 8
 
 
 def test_lost_nodes_never_halve_a_pack_and_are_retried_so_often():

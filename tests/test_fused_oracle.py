@@ -24,11 +24,6 @@ OPTIMIZERS = {
         {"name": "sgd", "momentum": 0.9},
         lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
     ),
-    "rmsprop": ("rmsprop", lambda rate: keras.optimizers.RMSprop(rate)),
-    "adamw": (
-        {"name": "adamw", "weight_decay": 0.05},
-        lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.05),
-    ),
 }
 
 

@@ -3,8 +3,9 @@
 import pytest
 from commands import ROOT
 
+from trialrun.identity import signature_of
 from trialrun.job import load_job
-from trialrun.plan import Pack, plan_trials, signature_of
+from trialrun.plan import Pack, plan_trials
 from trialrun.results import PackResult
 from trialrun.training import PackTask
 from trialrun.training.pack import train_pack

@@ -6,6 +6,7 @@ from oracle import compare
 from oracle_cases import CASES
 
 from trialrun.training.functional import ModelState
+from trialrun.training.internals import build_symbolically
 from trialrun.training.verify import can_evaluate_at_once, why_different
 
 
@@ -52,4 +53,5 @@ def test_cells_that_draw_in_inference_are_evaluated_in_the_batches_of_keras(case
     model = CASES[case].build()
     x = tf.random.stateless_normal([19, *model.input_shape[1:]], [1, 2]).numpy()
     y = tf.zeros([19], tf.int32).numpy()
+    build_symbolically(model, (x, y))
     assert can_evaluate_at_once(model, (x, y), 8) is at_once

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from trialrun.identity import signature_of
 from trialrun.job import JobSpec, load_job
-from trialrun.plan import pack_trials, plan_trials, plan_variants, signature_of
+from trialrun.plan import pack_trials, plan_trials, plan_variants
 
 JOBS = Path(__file__).parents[1] / "jobs"
 

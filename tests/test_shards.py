@@ -11,8 +11,9 @@ from made_up_driver import RAISES
 from ray_nodes import RayNodes
 
 from trialrun import open_run
+from trialrun.identity import signature_of
 from trialrun.job import dump_job, load_job
-from trialrun.plan import plan_trials, shard_trials, signature_of
+from trialrun.plan import plan_trials, shard_trials
 from trialrun.store import RunFolder
 
 

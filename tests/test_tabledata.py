@@ -12,8 +12,9 @@ from trialrun.datasets import check_data, load_splits
 from trialrun.document import write_yaml
 from trialrun.encoding import TableEncoder
 from trialrun.errors import InputError
+from trialrun.identity import signature_of
 from trialrun.job import DataSpec, dump_job, load_job
-from trialrun.plan import plan_trials, signature_of
+from trialrun.plan import plan_trials
 
 NUM_ROWS = 200
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from trialrun.document import write_yaml
+from trialrun.identity import signature_of
 from trialrun.job import load_job
-from trialrun.plan import Pack, Trial, plan_trials, signature_of
+from trialrun.plan import Pack, Trial, plan_trials
 from trialrun.results import PackResult
 from trialrun.training import PackTask
 from trialrun.training.compiled import train_compiled

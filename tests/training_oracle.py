@@ -11,8 +11,9 @@ from oracle_cases_training import TRAINING_CASES, TrainingCase
 
 from trialrun.datasets import Splits, load_splits
 from trialrun.document import write_yaml
+from trialrun.identity import signature_of
 from trialrun.job import load_job
-from trialrun.plan import Pack, Trial, plan_trials, signature_of
+from trialrun.plan import Pack, Trial, plan_trials
 from trialrun.training import PackTask
 from trialrun.training.compiled import train_compiled
 from trialrun.training.keras_fit import train_keras

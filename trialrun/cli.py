@@ -179,12 +179,17 @@ def _tell(outcome: Any) -> None:
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
 @_shard_option
-def plan(job: Path, overrides: tuple[str, ...], shard: str | None) -> None:
+@click.option(
+    "--trace",
+    is_flag=True,
+    help="Build and compile each program: engine and why, compile time, memory per trial.",
+)
+def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) -> None:
     """Show the variants, trials and packs of JOB, and start nothing."""
     from trialrun.job import load_job
     from trialrun.report.plan import print_plan
 
-    print_plan(Console(), load_job(job, _with_shard(overrides, shard)))
+    print_plan(Console(), load_job(job, _with_shard(overrides, shard)), trace=trace)
 
 
 def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...]:

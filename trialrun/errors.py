@@ -5,6 +5,7 @@ TrialrunError
 │   └── ModelError    ... in what all trials of a pack share, so that none of them can be trained
 ├── OutOfMemory       a pack does not fit into the memory of its device
 ├── CannotFuse        a pack cannot be one program of the wanted kind; the next engine is tried
+│   └── CannotShare   ... because of a number that differs between its trials; it is split by it
 ├── DeviceError       a task sees other devices than the ones it was given
 ├── ClusterError      Ray cannot be started or reached
 │   └── ClusterLost   ... any more; what was finished is in the run folder
@@ -27,11 +28,24 @@ class ModelError(InputError):
 
 
 class OutOfMemory(TrialrunError):  # noqa: N818 - a reason to train fewer trials together
-    """A pack does not fit into the memory of its device. Fewer trials at a time may."""
+    """A pack does not fit into the memory of its device. Fewer trials at a time may.
+
+    Args:
+        message: What does not fit.
+        max_trials: As many as would; None where that is not known.
+    """
+
+    def __init__(self, message: str, max_trials: int | None = None) -> None:
+        super().__init__(message)
+        self.max_trials = max_trials
 
 
 class CannotFuse(TrialrunError):  # noqa: N818 - a reason to choose another engine, not a fault
     """A pack cannot be trained by one program, fused or mapped. The message says why."""
+
+
+class CannotShare(CannotFuse):
+    """Trials of a pack differ in a number that no program can be given. It says which."""
 
 
 class DeviceError(TrialrunError):

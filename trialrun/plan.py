@@ -1,26 +1,14 @@
 """From a job to the packs that are trained: variants, trials, packs. Starts nothing."""
 
-import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from trialrun.document import canonical_json
-from trialrun.job import (
-    REFERENCE_PATHS,
-    DataSpec,
-    JobSpec,
-    ModelSpec,
-    Settings,
-    TrainingSpec,
-    settings_of,
-)
-from trialrun.references import portable_reference
+from trialrun.identity import exact_signature_of, hash_settings, signature_of, with_seed
+from trialrun.job import DataSpec, JobSpec, ModelSpec, TrainingSpec, settings_of
 from trialrun.search import expand
-from trialrun.sources import file_digest, source_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +74,8 @@ def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
     trials: list[Trial] = []
     seeds = list(job.seed_list)  # the same numbers in memory for all variants
     for variant in plan_variants(job):
-        settings_hash = _hash_settings(variant)  # once per variant: it is most of the work
-        trials += (Trial(_with_seed(settings_hash, seed), variant, seed) for seed in seeds)
+        settings_hash = hash_settings(variant)  # once per variant: it is most of the work
+        trials += (Trial(with_seed(settings_hash, seed), variant, seed) for seed in seeds)
     return tuple(trials)
 
 
@@ -109,7 +97,7 @@ def pack_trials(
     Returns:
         Packs in the order in which their signatures first appear among the trials.
     """
-    groups = _group_by_signature(trials)
+    groups = _group_by(signature_of, trials)
     counts = _count_packs(
         [len(group) for group in groups.values()], num_devices, max_trials_per_pack
     )
@@ -141,7 +129,7 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
     if shard is None:
         return tuple(trials)
     number, count = map(int, shard.split("/"))
-    groups = _group_by_signature(trials).values()
+    groups = _group_by(exact_signature_of, trials).values()
     smallest = _MIN_TRIALS_WORTH_A_PACK if len(groups) >= count else 1
     loads = [0] * count
     own: set[str] = set()
@@ -154,27 +142,30 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
     return tuple(trial for trial in trials if trial.trial_id in own)
 
 
-def signature_of(variant: Variant) -> str:
-    """16 hex digits over all settings but those that may differ inside one program.
-
-    These are the learning rate, and when a trial stops or what it keeps. Under a schedule the rate
-    that it begins at is built into the program.
-    """
-    settings = _portable_settings(variant)
-    training = settings["training"]
-    del training["check_engine"]
-    if variant.training.learning_rate_schedule is None:
-        del training["learning_rate"]
-    for name in _CONTROLS:
-        if name in training:
-            training[name] = True
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
-
-
 _MIN_TRIALS_WORTH_A_PACK = 8
 
 
-def _group_by_signature(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+def split_exactly(pack: Pack) -> tuple[Pack, ...]:
+    """A pack in packs whose trials differ in no number that a program would have to be given."""
+    groups = _group_by(exact_signature_of, pack.trials)
+    letters = _names(pack.pack_id, len(groups))
+    return tuple(
+        Pack(name, signature, tuple(trials))
+        for name, (signature, trials) in zip(letters, groups.items(), strict=True)
+    )
+
+
+def _names(pack_id: str, count: int) -> list[str]:
+    """Names of the parts of a pack, as halving it again and again would make them."""
+    if count == 1:
+        return [pack_id]
+    first = (count + 1) // 2
+    return [*_names(f"{pack_id}a", first), *_names(f"{pack_id}b", count - first)]
+
+
+def _group_by(
+    signature_of: Callable[[Variant], str], trials: Sequence[Trial]
+) -> dict[str, list[Trial]]:
     signatures: dict[str, str] = {}
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -199,64 +190,3 @@ def _count_packs(sizes: Sequence[int], num_devices: int, max_trials_per_pack: in
 def _split_evenly(trials: Sequence[Trial], count: int) -> list[tuple[Trial, ...]]:
     bounds = [len(trials) * part // count for part in range(count + 1)]
     return [tuple(trials[start:end]) for start, end in itertools.pairwise(bounds)]
-
-
-def _hash_settings(variant: Variant) -> "hashlib._Hash":
-    settings = _portable_settings(variant)
-    for name in _HOW_NOT_WHAT:
-        del settings["training"][name]
-    return hashlib.sha256(canonical_json(settings).encode())
-
-
-def _with_seed(settings_hash: "hashlib._Hash", seed: int) -> str:
-    digest = settings_hash.copy()
-    digest.update(f"|seed={seed}".encode())
-    return digest.hexdigest()[:16]
-
-
-# What decides between two epochs, one trial apart from the other.
-_CONTROLS = ("early_stopping", "reduce_lr_on_plateau", "keep_best")
-# Absent from the hash at their defaults: ids of trials are on disks from before there were these.
-_LATER_FIELDS = (
-    *_CONTROLS,
-    "terminate_on_nan",
-    "callbacks",
-    "learning_rate_schedule",
-    "loss_weights",
-    "weighted_metrics",
-    "class_weight",
-)
-# How a trial is computed is not what it is.
-_HOW_NOT_WHAT = ("engine", "check_engine", "checkpoint_every")
-_FILE_FIELDS = ("csv", "npz", "parquet", "test")
-
-
-def _portable_settings(variant: Variant) -> dict[str, dict[str, Any]]:
-    """The settings as plain values that are the same in every folder and on every machine.
-
-    The source of the user's functions and the content of data files are among them: an edited
-    model or another file makes other trials.
-    """
-    settings = {name: getattr(variant, name).model_dump() for name in Settings._fields}
-    training = settings["training"]
-    for name in _LATER_FIELDS:
-        if training[name] == TrainingSpec.model_fields[name].default:
-            del training[name]
-    if callbacks := variant.training.callbacks:
-        training["callbacks"] = [
-            [portable_reference(reference), source_digest(reference)] for reference in callbacks
-        ]
-    for reference_path in REFERENCE_PATHS:
-        section, field = reference_path.split(".")
-        reference = settings[section].get(field)
-        if reference is None:
-            continue
-        settings[section][field] = portable_reference(reference)
-        if digest := source_digest(reference):
-            settings[section]["source"] = digest
-    if variant.data.files:
-        settings["data"] |= {
-            name: Path(path).name for name, path in settings["data"].items() if name in _FILE_FIELDS
-        }
-        settings["data"]["source"] = [file_digest(path) for path in variant.data.files]
-    return settings

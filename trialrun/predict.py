@@ -1,11 +1,8 @@
 """Raw rows of a CSV file through the saved preprocessing and the best model of a run."""
 
-import contextlib
 import json
 import logging
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from trialrun.datasets import Scaler
 from trialrun.encoding import TableEncoder, is_number
 from trialrun.errors import InputError
 from trialrun.files import reading
+from trialrun.quiet import quiet_tensorflow
 from trialrun.store import BestFiles, RunFolder
 
 if TYPE_CHECKING:
@@ -121,26 +119,11 @@ def _best_files(run: RunFolder) -> BestFiles:
 
 def load_best_model(files: BestFiles) -> "keras.Model":
     """The whole model in Keras's native format, compiled, ready to go on training."""
-    with _quiet_stderr():
+    with quiet_tensorflow():
         import keras  # noqa: F401
     from trialrun.models import load_model
 
     return load_model(files.model_keras)
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hides what TensorFlow's C++ writes while it is imported, before it reads its log level."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _read_preprocessing(files: BestFiles) -> dict[str, Any]:

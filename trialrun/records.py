@@ -350,6 +350,7 @@ def checkpoint_arrays(checkpoint: Checkpoint) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {
         "trial_ids": np.array(checkpoint.trial_ids, np.str_),
         "epochs": checkpoint.epochs,
+        "engine": np.array(checkpoint.engine),
     }
     arrays |= {f"history/{name}": values for name, values in checkpoint.history.items()}
     for name in (*STATE_GROUPS, "best"):
@@ -368,6 +369,7 @@ def checkpoint_from(arrays: Mapping[str, npt.NDArray[Any]], pack_id: str) -> Che
         **{name: _group_from(arrays, name) for name in STATE_GROUPS},
         best=_group_from(arrays, "best") if "best/dtypes" in arrays else (),
         ended=arrays.get("ended"),
+        engine=str(arrays.get("engine", "")),
     )
 
 

@@ -93,6 +93,7 @@ class Checkpoint:
         trainable, non_trainable, optimizer: Arrays (trials, ...) in the order of Keras's variables.
         best: Arrays (trials, ...) of the weights of each trial's best epoch; empty if none is kept.
         ended: bool (trials,) which trials need no more epochs; None if those that have had all.
+        engine: That trained them; another's numbers may differ in their last bits.
     """
 
     pack_id: str
@@ -104,6 +105,7 @@ class Checkpoint:
     optimizer: tuple[npt.NDArray[np.generic], ...]
     best: tuple[npt.NDArray[np.generic], ...] = ()
     ended: npt.NDArray[np.bool_] | None = None
+    engine: str = ""
 
     def of_trials(self, trial_ids: Sequence[str]) -> "Checkpoint":
         """The rows of some trials, in the order given; one that it does not know has not begun."""

@@ -10,8 +10,9 @@ import yaml
 from trialrun.document import show
 from trialrun.errors import InputError
 from trialrun.files import reading
+from trialrun.identity import signature_of
 from trialrun.job import LoadedJob, Settings, dump_job
-from trialrun.plan import Pack, Trial, plan_variants, signature_of
+from trialrun.plan import Pack, Trial, plan_variants
 from trialrun.references import portable_reference
 from trialrun.results import Checkpoint
 from trialrun.sources import file_digest, source_digest

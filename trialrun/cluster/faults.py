@@ -9,15 +9,16 @@ from collections import Counter
 from dataclasses import replace
 from typing import Literal
 
-from trialrun.plan import Trial
+from trialrun.plan import Trial, split_exactly
 from trialrun.training import PackTask
 
-Fault = Literal["worker", "node", "memory", "error", "model"]
+Fault = Literal["worker", "node", "memory", "share", "error", "model"]
 """What happened to a pack.
 
 - `worker`: its process died or gave no sign of life. Perhaps a trial's doing.
 - `node`: the machine is gone. No trial's doing.
 - `memory`: it does not fit into memory.
+- `share`: its trials differ in a number that no program can be given.
 - `error`: user code or a library raised. Perhaps one trial's doing.
 - `model`: what all its trials share is wrong.
 """
@@ -27,7 +28,7 @@ _TRIES_AS_A_WHOLE = 1
 
 
 class FaultRules:
-    """Decides, and remembers for the rest of the run how many trials fit into memory.
+    """Decides, and remembers for the rest of the run how many trials fit, and which cannot share.
 
     Args:
         max_retries: How often a pack is tried again at most, when it is one trial or the fault is
@@ -38,18 +39,30 @@ class FaultRules:
     def __init__(self, max_retries: int) -> None:
         self._max_retries = max_retries
         self._max_trials: dict[str, int] = {}  # by signature
+        self._not_shared: set[str] = set()  # signatures whose trials share no program
         self._num_faults: Counter[str] = Counter()  # by pack_id
 
-    def answer(self, task: PackTask, fault: Fault) -> tuple[PackTask, ...]:
-        """The tasks that take the place of one that failed; none to give it up."""
+    def answer(
+        self, task: PackTask, fault: Fault, max_trials: int | None = None
+    ) -> tuple[PackTask, ...]:
+        """The tasks that take the place of one that failed; none to give it up.
+
+        Args:
+            task: The pack.
+            fault: What happened to it.
+            max_trials: How many trials would have fitted into memory, if that is known.
+        """
         num_trials = len(task.pack.trials)
         can_retry = self._num_faults[task.pack.pack_id] < self._max_retries
         self._num_faults[task.pack.pack_id] += 1
         again = (replace(task, attempt=task.attempt + 1, checkpoint=None),)
         if fault == "memory" and num_trials > 1:
             fits = self._max_trials.get(task.pack.signature, num_trials)
-            self._max_trials[task.pack.signature] = min(fits, -(-num_trials // 2))
+            self._max_trials[task.pack.signature] = min(fits, max_trials or -(-num_trials // 2))
             return halves(task)
+        if fault == "share":
+            self._not_shared.add(task.pack.signature)
+            return pieces if len(pieces := _apart(task)) > 1 else ()
         if fault == "error":
             return halves(task) if num_trials > 1 else ()
         if fault == "worker" and num_trials > 1:
@@ -58,11 +71,18 @@ class FaultRules:
         return again if can_retry and fault != "model" else ()
 
     def fit(self, task: PackTask) -> tuple[PackTask, ...]:
-        """The task in pieces that are known to fit into memory; itself if it may fit."""
+        """The task in pieces that are known to do; itself if it may do."""
+        if task.pack.signature in self._not_shared:
+            return tuple(piece for part in _apart(task) for piece in self.fit(part))
         limit = self._max_trials.get(task.pack.signature)
         if limit is None or len(task.pack.trials) <= limit:
             return (task,)
         return tuple(piece for half in halves(task, tried=False) for piece in self.fit(half))
+
+
+def _apart(task: PackTask) -> tuple[PackTask, ...]:
+    """Tasks for the trials of each exact signature."""
+    return tuple(replace(task, pack=p, checkpoint=None) for p in split_exactly(task.pack))
 
 
 def halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:

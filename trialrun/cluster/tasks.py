@@ -36,7 +36,14 @@ from trialrun.cluster.worker import (
     train_and_leave,
     train_and_stay,
 )
-from trialrun.errors import ClusterLost, InputError, ModelError, OutOfMemory, TrialrunError
+from trialrun.errors import (
+    CannotShare,
+    ClusterLost,
+    InputError,
+    ModelError,
+    OutOfMemory,
+    TrialrunError,
+)
 from trialrun.job import ResourcesSpec
 from trialrun.plan import Pack
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult
@@ -296,11 +303,14 @@ class _Run:
         running = self._running.pop(stream)
         if running.is_splitting:
             internal_kv._internal_kv_del(stop_key(running.task.pack.pack_id))
-        tasks = self._rules.answer(running.task, fault)
+        max_trials = getattr(error, "max_trials", None)
+        tasks = self._rules.answer(running.task, fault, max_trials)
         if not tasks:
             yield _failed(running.task, fault, error)
             return
-        how = "trying again" if len(tasks) == 1 else "trying again in halves"
+        how = "trying again in halves" if len(tasks) > 1 else "trying again"
+        if fault == "share":
+            how = f"training its trials in {len(tasks)} packs"
         _log.warning("%s: %s; %s", running.task.pack.pack_id, _one_line(error), how)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
@@ -340,6 +350,8 @@ def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
             return "memory", OutOfMemory(_STORE_IS_FULL)
         if isinstance(cause, OutOfMemory | MemoryError):
             return "memory", cause
+        if isinstance(cause, CannotShare):
+            return "share", cause
         return ("model" if isinstance(cause, ModelError) else "error"), cause
     if isinstance(error, ObjectStoreFullError | OutOfDiskError):  # with bytes for a message
         return "memory", OutOfMemory(_STORE_IS_FULL)

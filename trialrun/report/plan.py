@@ -1,7 +1,8 @@
 """The plan of a job as text: variants, trials, packs, and why. Starts nothing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -11,9 +12,20 @@ from trialrun.arrays import Array, leaves
 from trialrun.datasets import check_data
 from trialrun.errors import InputError
 from trialrun.host import num_local_cpus
-from trialrun.job import LoadedJob, TrainingSpec
+from trialrun.identity import signature_of
+from trialrun.job import (
+    JobSpec,
+    LoadedJob,
+    ModelSpec,
+    ParameterSpec,
+    TrainingSpec,
+    Values,
+    settings_of,
+)
 from trialrun.packing import choose_cpus_per_pack, make_packs
-from trialrun.plan import Pack, Trial, plan_trials, shard_trials
+from trialrun.plan import Pack, Trial, Variant, plan_trials, shard_trials
+from trialrun.quiet import quiet_tensorflow
+from trialrun.training import PackTask
 
 _MAX_ROWS = 20
 _ENGINES = {
@@ -27,8 +39,13 @@ _ENGINES = {
 }
 
 
-def print_plan(console: Console, loaded: LoadedJob) -> None:
+def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> None:
     """Prints what a run of the job would do on this machine.
+
+    Args:
+        console: Where.
+        loaded: The job.
+        trace: Whether to build and compile the programs, to know their engines and memory.
 
     Raises:
         InputError: The job's data is wrong.
@@ -50,6 +67,7 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
         table.add_row(variant.variant_id, *(str(v) for v in variant.parameters.values()))
     console.print(table)
     _print_rest(console, len(variants), "variants")
+    _print_parameters(console, job)
     of_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     console.print(
         f"\n{len(variants)} variants x {len(job.seed_list)} seeds = {len(trials)} trials of"
@@ -62,7 +80,41 @@ def print_plan(console: Console, loaded: LoadedJob) -> None:
         f" {num_threads}. A cluster or a GPU machine packs anew when the run starts; no result"
         " depends on it.\n"
     )
-    _print_packs(console, packs, sizes)
+    if trace:
+        tasks = [PackTask(pack, loaded.folder, job.select, num_threads) for pack in packs]
+        _print_traced(console, loaded, tasks)
+    else:
+        _print_packs(console, packs, sizes)
+
+
+def _print_parameters(console: Console, job: JobSpec) -> None:
+    if not job.search.parameters:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("\nsearched", overflow="fold")
+    table.add_column("\nin one program?")
+    for path, parameter in job.search.parameters.items():
+        table.add_row(path, _sharing(job, path, parameter))
+    console.print(table)
+
+
+def _sharing(job: JobSpec, path: str, parameter: ParameterSpec) -> str:
+    """Whether trials that differ in a parameter alone are given to one program."""
+    if isinstance(parameter, Values):
+        values: Sequence[Any] = parameter.values
+    else:
+        is_int = parameter.distribution == "int_uniform"
+        kind: Callable[[float], float] = int if is_int else float
+        values = [kind(parameter.min), kind(parameter.max)]
+    variants = [Variant("", {}, *settings_of(job, {path: value})) for value in values]
+    num_programs = len({signature_of(variant) for variant in variants})
+    if num_programs == len(variants) > 1:
+        return "no: a program for each value"
+    how = "yes" if num_programs == 1 else f"yes, but for 0: {num_programs} programs"
+    is_users = job.model.builder != ModelSpec().builder
+    if path.startswith("model.args.") and is_users:
+        how += "; if the builder gives the number to Keras as it is, else no"
+    return how
 
 
 def _engine(training: TrainingSpec) -> str:
@@ -84,18 +136,61 @@ def _print_packs(console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, 
     for name in ("trials", "data memory"):
         table.add_column(name, justify="right")
     for pack in packs[:_MAX_ROWS]:
-        names = list(dict.fromkeys(trial.variant.variant_id for trial in pack.trials))
-        shown = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
         is_shared = pack.trials[0].variant.data.seed != "per_trial"
         num_copies = 1 if is_shared else len(pack.trials)
         size = _human_bytes(sizes[pack.signature] * num_copies)
-        table.add_row(pack.pack_id, pack.signature, shown, str(len(pack.trials)), size)
+        trials = str(len(pack.trials))
+        table.add_row(pack.pack_id, pack.signature, _variants_of(pack), trials, size)
     console.print(table)
     _print_rest(console, len(packs), "packs")
     console.print(
         "\nData memory is what the pack's data takes on its device, twice while an epoch is"
-        " shuffled. Weights, optimizer slots and activations come on top: they are known when the"
-        " model is built."
+        " shuffled. Weights, optimizer slots and activations come on top: `plan --trace` builds and"
+        " compiles the model to know them, and which engine trains it."
+    )
+
+
+def _variants_of(pack: Pack) -> str:
+    names = list(dict.fromkeys(trial.variant.variant_id for trial in pack.trials))
+    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+
+
+def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]) -> None:
+    """The packs with what was found out by compiling the first of each signature."""
+    with quiet_tensorflow():
+        from trialrun.training.examine import examine
+    table = Table(title="Packs", title_justify="left", box=None, pad_edge=False)
+    for name in ("pack", "variants", "engine"):
+        table.add_column(name, overflow="fold")
+    for name in ("trials", "compiled in", "memory per trial"):
+        table.add_column(name, justify="right")
+    reasons: dict[str, None] = {}
+    known: dict[str, list[Any]] = {}
+    for task in tasks[:_MAX_ROWS]:
+        signature = task.pack.signature
+        try:
+            found = known[signature] = known.get(signature) or examine(task)
+        except InputError as error:
+            raise InputError(loaded.locate(str(error))) from error
+        is_whole = len(found) == 1
+        for one in found:
+            pack = task.pack if is_whole else one.pack
+            if one.reason:
+                reasons[one.reason] = None
+            table.add_row(
+                pack.pack_id,
+                _variants_of(pack),
+                one.engine,
+                str(len(pack.trials)),
+                "" if one.compile_s is None else f"{one.compile_s:.1f} s",
+                "" if one.bytes_per_trial is None else _human_bytes(one.bytes_per_trial),
+            )
+    console.print(table)
+    _print_rest(console, len(tasks), "packs")
+    for reason in reasons:
+        console.print(f"\n{reason}.", soft_wrap=True, highlight=False)
+    console.print(
+        "\nMemory is estimated: data, weights, the optimizer's variables, and what a step needs."
     )
 
 

@@ -39,9 +39,11 @@ class CheckpointMaker:
 
     Args:
         task: The pack; it may itself begin at a checkpoint.
+        engine: That trains it.
     """
 
-    def __init__(self, task: PackTask) -> None:
+    def __init__(self, task: PackTask, engine: str) -> None:
+        self._engine = engine
         self._pack_id = task.pack.pack_id
         self._trial_ids = tuple(trial.trial_id for trial in task.pack.trials)
         self._num_epochs = task.pack.trials[0].variant.training.epochs
@@ -90,7 +92,14 @@ class CheckpointMaker:
             for room, array in zip(best, heard.best, strict=True):
                 room[places] = np.asarray(array)
         return Checkpoint(
-            self._pack_id, self._trial_ids, epochs, history, **groups, best=best, ended=ended
+            self._pack_id,
+            self._trial_ids,
+            epochs,
+            history,
+            **groups,
+            best=best,
+            ended=ended,
+            engine=self._engine,
         )
 
 

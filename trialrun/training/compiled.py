@@ -1,9 +1,8 @@
 """The compiled engines: all trials of a pack in one XLA program, `fused` or `mapped`."""
 
 import contextlib
-import re
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,52 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from trialrun.datasets import Splits
-from trialrun.errors import CannotFuse, InputError
 from trialrun.results import Checkpoint
 from trialrun.training import PackTask
 from trialrun.training.checkpoints import CheckpointMaker, TrialsState
 from trialrun.training.controlled import ControlledSlice
-from trialrun.training.devices import is_out_of_memory
-from trialrun.training.functional import FunctionalModel, ModelState
+from trialrun.training.functional import ModelState
+from trialrun.training.prepared import PreparedPack, compiling, prepare
 from trialrun.training.program import CompiledEngine, Program
 from trialrun.training.reports import Reports
-from trialrun.training.slices import Schedule, Slice, cut_slices
-from trialrun.training.trained import (
-    Advance,
-    CompiledModel,
-    PackData,
-    TrainedTrial,
-    make_compiled_model,
-)
-from trialrun.training.verify import can_evaluate_at_once
-
-_MAX_PROGRAMS_KEPT = 4
-_NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
-_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse): ")
-
-
-class ProgramCache:
-    """The programs that this process compiled, so that the next pack of a signature reuses one."""
-
-    def __init__(self, max_programs: int) -> None:
-        self._max_programs = max_programs
-        self._programs: dict[tuple[Any, ...], tuple[CompiledModel, Program]] = {}
-
-    def get(
-        self, task: PackTask, data: PackData, engine: CompiledEngine
-    ) -> tuple[CompiledModel, Program]:
-        """The model and the program for a pack; made if there is none."""
-        form = _form(data.splits[0])
-        key = (task.pack.signature, str(task.job_folder), data.is_shared, form, engine)
-        if key not in self._programs:
-            if len(self._programs) >= self._max_programs:
-                del self._programs[next(iter(self._programs))]  # the oldest
-            self._programs[key] = _make_program(task, data, engine)
-        return self._programs[key]
-
-
-_PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # a worker process lives for one run
+from trialrun.training.slices import Schedule, Slice
+from trialrun.training.trained import Advance, PackData, TrainedTrial
 
 
 def train_compiled(
@@ -83,110 +46,41 @@ def train_compiled(
     Raises:
         CannotFuse: No such program can be built; nothing was trained.
     """
-    trials = task.pack.trials
-    if trials[0].variant.training.terminate_on_nan:
-        raise CannotFuse("training.terminate_on_nan ends a trial in the middle of an epoch")
-    if len({_form(splits) for splits in data.splits}) > 1:
-        raise CannotFuse("the trials' data differ in shape")
+    return (yield from train_prepared(prepare(task, data, engine, timings_s), timings_s, reports))
+
+
+def train_prepared(
+    prepared: PreparedPack, timings_s: dict[str, float], reports: Reports
+) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
+    """Trains a pack whose program is traced; see `train_compiled`."""
     start = time.perf_counter()
-    compiled, program = _PROGRAMS.get(task, data, engine)
-    slices = [Slice(compiled, task, data, indices) for indices in cut_slices(task)]
-    schedule = Schedule.of(task)
-    timings_s["build"] = time.perf_counter() - start
-    _trace(program, slices[0], schedule)
-    timings_s["trace"] = time.perf_counter() - start - timings_s["build"]
-    start = time.perf_counter()
-    outcomes = yield from _train_slices(program, slices, schedule, task, reports)
+    outcomes = yield from _train_slices(prepared, reports)
     timings_s["train"] = time.perf_counter() - start
     if outcomes is None:
         return None
     by_index = {
         index: trained
-        for one_slice, outcome in zip(slices, outcomes, strict=True)
+        for one_slice, outcome in zip(prepared.slices, outcomes, strict=True)
         for index, trained in zip(one_slice.indices, outcome, strict=True)
     }
-    return [by_index[index] for index in range(len(trials))]
-
-
-def _make_program(
-    task: PackTask, data: PackData, engine: CompiledEngine
-) -> tuple[CompiledModel, Program]:
-    first, training = task.pack.trials[0], task.pack.trials[0].variant.training
-    splits = data.splits[0]
-    compiled = make_compiled_model(first.variant, task.job_folder, splits, first.seed)
-    batch = keras.tree.map_structure(
-        lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
-    )
-    functional = FunctionalModel(compiled.model, batch)
-    at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
-    program = Program(
-        functional,
-        engine,
-        batch_size=training.batch_size,
-        shared_data=data.is_shared,
-        evaluation_batch_size=None if at_once else training.batch_size,
-    )
-    return compiled, program
-
-
-def _form(splits: Splits) -> tuple[Any, ...]:
-    """Shapes and types of all arrays of a data set, and which parts have weights."""
-    parts = [splits.part(name) for name in ("train", "val", "test")]
-    arrays = keras.tree.flatten(parts)
-    shapes = tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
-    return (*map(len, parts), *shapes)
-
-
-def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
-    orders = tf.zeros([schedule.per_call, *first.order_shape], tf.int32)
-    try:
-        program.trace_epochs(first.state, first.train, orders, first.val)
-    except InputError:
-        raise
-    except Exception as error:  # whatever Keras or TensorFlow says while it traces
-        if is_out_of_memory(error):
-            raise
-        raise CannotFuse(_short_reason(error)) from error
-
-
-@contextlib.contextmanager
-def _compiling() -> Iterator[None]:
-    """The first call compiles: an operation without an XLA kernel shows here."""
-    try:
-        yield
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-        raise CannotFuse(_short_reason(error)) from error
-
-
-def _short_reason(error: Exception) -> str:
-    """The telling line of TensorFlow's message: `No pfor vectorization defined for Qr`."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if operation := _NO_KERNEL.search(str(error)):
-        return f"XLA cannot compile the operation {operation[1]}"
-    reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
-    if lines[:1] == ["in user code:"]:  # the stack follows, and then the error itself
-        reason = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1])
-    return reason.removeprefix("CannotFuse: ")[:200]
+    return [by_index[index] for index in range(len(prepared.task.pack.trials))]
 
 
 def _train_slices(
-    program: Program,
-    slices: Sequence[Slice],
-    schedule: Schedule,
-    task: PackTask,
-    reports: Reports,
+    prepared: PreparedPack, reports: Reports
 ) -> Generator[Advance | Checkpoint, None, list[list[TrainedTrial]] | None]:
     """Trains all slices in threads; compiled code does not hold Python's lock."""
-    maker = CheckpointMaker(task)
+    task, program = prepared.task, prepared.program
+    slices, schedule = prepared.slices, prepared.schedule
+    maker = CheckpointMaker(task, prepared.engine)
     num_new = 0
     with ThreadPoolExecutor(task.num_threads, thread_name_prefix="slice") as pool:
         futures = [pool.submit(_train_slice, program, one, schedule, reports) for one in slices]
         # While the threads wait for the first epoch to be compiled, look at the program itself,
         # and compile the evaluation.
         try:
-            if task.pack.trials[0].variant.training.check_engine and not program.is_verified:
-                program.verify(slices[0].state, slices[0].train)
-            with _compiling():
+            prepared.verify()
+            with compiling():
                 program.evaluate(slices[0].state, (slices[0].val, slices[0].test))
         except BaseException:
             reports.stop()
@@ -223,7 +117,7 @@ def _train_slice(
 
     while epoch < schedule.epochs and not reports.stopping:
         orders = np.stack([own.orders.next_epoch() for _ in range(schedule.per_call)])
-        with _compiling() if is_first_call else contextlib.nullcontext():
+        with compiling() if is_first_call else contextlib.nullcontext():
             state, logs = program.train_epochs(state, own.train, tf.constant(orders), own.val)
         is_first_call = False
         epoch += schedule.per_call
@@ -252,7 +146,7 @@ def _train_controlled_slice(
     controlled = ControlledSlice(program, own)
     is_first_call = True
     while controlled.control.active.any() and not reports.stopping:
-        with _compiling() if is_first_call else contextlib.nullcontext():
+        with compiling() if is_first_call else contextlib.nullcontext():
             reports.put(controlled.train_epoch())
         is_first_call = False
         if schedule.checkpoint_every and controlled.epoch % schedule.checkpoint_every == 0:

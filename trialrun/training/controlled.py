@@ -92,7 +92,7 @@ class ControlledSlice:
         non_trainable = list(state.non_trainable)
         for place, tensor in zip(self._own.kept_non_trainable, kept[num_trainable:], strict=True):
             non_trainable[place] = tensor
-        return ModelState(kept[:num_trainable], non_trainable, state.optimizer)
+        return state._replace(trainable=kept[:num_trainable], non_trainable=non_trainable)
 
     def _of_all(self, values: npt.NDArray[np.float32], active: Bools) -> npt.NDArray[np.float32]:
         """Values of the rows of the state as values of all trials; NaN for those that stopped."""

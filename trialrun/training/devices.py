@@ -4,12 +4,14 @@ Written for CUDA GPUs; on a machine without one it has been run against stand-in
 """
 
 import logging
+import os
 import subprocess
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from trialrun.errors import DeviceError
+from trialrun.host import available_memory_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +62,27 @@ def claim_gpus(assigned: Sequence[str]) -> str:
     )
 
 
+def free_memory_bytes() -> int:
+    """Memory that the device that computes can still give: the GPU's, else this machine's."""
+    if not tf.config.list_physical_devices("GPU"):
+        return available_memory_bytes()
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
+    free = _query(gpu, "memory.free", "--format=csv,noheader,nounits")
+    if not free.isdecimal():
+        return available_memory_bytes()
+    used = tf.config.experimental.get_memory_info("GPU:0")
+    # What TensorFlow has taken and does not use now is its own to give again.
+    return (int(free) << 20) + used["peak"] - used["current"]
+
+
 def _memory_of(gpu: str) -> str:
     """A GPU's memory as the NVIDIA driver names it, e.g. `40960 MiB`; empty if it cannot tell."""
-    query = ["nvidia-smi", f"--id={gpu}", "--query-gpu=memory.total", "--format=csv,noheader"]
+    return _query(gpu, "memory.total", "--format=csv,noheader")
+
+
+def _query(gpu: str, what: str, how: str) -> str:
+    """What the NVIDIA driver tells of a GPU; empty if it cannot tell."""
+    query = ["nvidia-smi", f"--id={gpu}", f"--query-gpu={what}", how]
     try:
         told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -30,9 +30,11 @@ class Epochs:
 
     Attributes:
         step: Traced with the first epoch: state and a batch -> new state, losses, predictions.
+        traced_step: Its graph.
     """
 
     step: Callable[..., Any]
+    traced_step: Any
 
     def __init__(
         self,
@@ -136,7 +138,8 @@ class Epochs:
             autograph=False,
         )
         first = keras.tree.map_structure(lambda a: a[0], batches)
-        _, *outputs = step.get_concrete_function(state, first).structured_outputs
+        self.traced_step = step.get_concrete_function(state, first)
+        _, *outputs = self.traced_step.structured_outputs
         self.step = step
         flat_state = tf.nest.flatten(state)
 

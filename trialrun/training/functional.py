@@ -14,17 +14,20 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training import internals
+from trialrun.training.hyperparameters import Place, Trace
 
 
 class ModelState(NamedTuple):
-    """All variables of a model by kind, each a list in Keras's order.
+    """All variables of a model by kind, each a list in Keras's order, and numbers beside them.
 
-    Holds `keras.Variable`s, or tensors of one trial, or tensors stacked over trials on axis 0.
+    Holds `keras.Variable`s, or tensors of one trial, or tensors stacked over trials on axis 0. The
+    hyperparameters are float64 scalars per trial that no step changes.
     """
 
     trainable: list[Any]
     non_trainable: list[Any]
     optimizer: list[Any]
+    hyperparameters: Sequence[Any] = ()
 
 
 class FunctionalModel:
@@ -34,15 +37,22 @@ class FunctionalModel:
         model: A compiled model; it is built, and never changed afterwards.
         batch: `(x, y)` or `(x, y, sample_weight)` tensors of one batch of one trial: shapes and
             dtypes are what matters.
+        places: Where the hyperparameters are kept that are not the same for all trials.
+
+    Attributes:
+        trace: What tracing found out about these.
 
     Raises:
         CannotFuse: The model holds something whose meaning over batches is not known.
     """
 
-    def __init__(self, model: keras.Model, batch: tuple[Any, ...]) -> None:
+    def __init__(
+        self, model: keras.Model, batch: tuple[Any, ...], places: Sequence[Place] = ()
+    ) -> None:
         internals.build_symbolically(model, batch)
         internals.key_variables_by_identity(model.optimizer)
         self.model = model
+        self.trace = Trace(places)
         self.variables = ModelState(
             list(model.trainable_variables),
             list(model.non_trainable_variables),
@@ -87,7 +97,8 @@ class FunctionalModel:
                 scaled_loss = optimizer.scale_loss(loss)
             gradients = [_sum(of_one) for of_one in tape.gradient(scaled_loss, watched)]
             optimizer.apply(gradients, self.variables.trainable)
-            return self._read(scope), self._losses(scope, loss), Outputs.of(predictions)
+            self.trace.require_all_read()
+            return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
 
     def test_step(
         self, state: ModelState, x: Any, y: Any, sample_weight: Any = None
@@ -102,13 +113,13 @@ class FunctionalModel:
             loss = internals.compute_loss(
                 self.model, x, y, predictions, sample_weight, training=False
             )
-            return self._read(scope), self._losses(scope, loss), Outputs.of(predictions)
+            return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
 
     def finalize(self, state: ModelState) -> ModelState:
         """What `fit` makes of the state when it ends: averaged weights, where they are kept."""
         with self._scope(state) as scope:
             self.model.optimizer.finalize_variable_values(self.variables.trainable)
-            return self._read(scope)
+            return self._read(scope, state)
 
     def _losses(self, scope: keras.StatelessScope, loss: tf.Tensor) -> tf.Tensor:
         """The loss of a batch, and in a vector behind it that of each output if there are more."""
@@ -169,7 +180,7 @@ class FunctionalModel:
     def _scope(self, state: ModelState) -> Iterator["_Scope"]:
         pairs = [
             pair
-            for variables, tensors in zip(self.variables, state, strict=True)
+            for variables, tensors in zip(self.variables[:3], state[:3], strict=True)
             for pair in zip(variables, tensors, strict=True)
         ]
         pairs += [(v, tf.zeros(v.shape, v.dtype)) for v in self.model.metrics_variables]
@@ -177,6 +188,7 @@ class FunctionalModel:
         with (
             internals.pure_optimizers(),
             internals.selecting_cond(),
+            self.trace.tracing(state.hyperparameters),
             _Scope(pairs, collect_losses=True) as scope,
         ):
             yield scope
@@ -186,13 +198,12 @@ class FunctionalModel:
                 "e.g. Keras's global seed generator: give random layers a seed generator"
             )
 
-    def _read(self, scope: keras.StatelessScope) -> ModelState:
-        return ModelState(
-            *(
-                [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
-                for variables in self.variables
-            )
+    def _read(self, scope: keras.StatelessScope, state: ModelState) -> ModelState:
+        groups = (
+            [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
+            for variables in self.variables[:3]
         )
+        return ModelState(*groups)._replace(hyperparameters=state.hyperparameters)
 
 
 class _Scope(keras.StatelessScope):

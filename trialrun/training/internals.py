@@ -128,6 +128,21 @@ def train_on_batch(model: keras.Model, batch: tuple[Any, Any]) -> float:
     return float(model.train_step(batch)["loss"])
 
 
+def make_step_of_fit(model: keras.Model, batch: Any) -> Callable[[], None]:
+    """A function that trains one step of one trial as `fit` does it, compiled as there.
+
+    Args:
+        model: Compiled; it is trained.
+        batch: `(x, y)` or `(x, y, sample_weight)` (1, batch, ...).
+    """
+    x, y, *weights = keras.tree.map_structure(lambda rows: rows[0], batch)
+
+    def take_step() -> None:
+        model.train_on_batch(x, y, *weights)
+
+    return take_step
+
+
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     """The metric in which Keras averages the loss over batches."""
     return model._loss_tracker
@@ -339,6 +354,11 @@ def unrolled_recurrence(model: keras.Model) -> Iterator[None]:
             if isinstance(layer, keras.layers.RNN):
                 stack.enter_context(mock.patch.object(layer, "unroll", True))
         yield
+
+
+def graph_of(graph: Any, function_name: str) -> Any:
+    """The graph of a function that operations of a graph call."""
+    return graph._get_function(function_name).graph
 
 
 def is_traced_for_xla() -> bool:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from trialrun.datasets import Splits, steps_per_epoch
 from trialrun.errors import InputError
+from trialrun.identity import numbers_key
 from trialrun.job import TrainingSpec
 from trialrun.models import in_order_of_outputs
 from trialrun.plan import Trial
@@ -42,8 +43,9 @@ def train_keras(
 ) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
     """Trains a pack's trials in turn; yields a sign of life after each epoch, and checkpoints.
 
-    One model serves all trials: its variables are set to each trial's start, so that Keras traces
-    its train step once. `fit` runs in a thread, so that it is not cut into pieces to be heard.
+    One model serves all trials with the same hyperparameters: its variables are set to each trial's
+    start, so that Keras traces its train step once. `fit` runs in a thread, so that it is not cut
+    into pieces to be heard.
 
     Args:
         task: The pack, and perhaps where it stands.
@@ -54,7 +56,7 @@ def train_keras(
     Returns:
         The trained trials; None if training was stopped, after a last checkpoint.
     """
-    maker = CheckpointMaker(task)
+    maker = CheckpointMaker(task, "keras")
     with ThreadPoolExecutor(1, thread_name_prefix="fit") as pool:
         future = pool.submit(_train_trials, task, data, timings_s, reports)
         for report in reports.drain([future]):
@@ -76,12 +78,17 @@ def _train_trials(
     trials = task.pack.trials
     _check_steps(trials[0].variant.training, data)
     start = time.perf_counter()
-    compiled = make_compiled_model(
-        trials[0].variant, task.job_folder, data.of_trial(0), trials[0].seed
-    )
-    timings_s["build"] = time.perf_counter() - start
+    timings_s["build"] = 0.0
+    built_for: tuple[float, ...] | None = None
     trained = []
     for index, trial in enumerate(trials):
+        if (numbers := numbers_key(trial.variant)) != built_for:
+            begin = time.perf_counter()
+            compiled = make_compiled_model(
+                trial.variant, task.job_folder, data.of_trial(index), trial.seed
+            )
+            built_for = numbers
+            timings_s["build"] += time.perf_counter() - begin
         run = _TrialRun(compiled, trial, index, reports, task.job_folder)
         kept = task.checkpoint
         # What a user's callbacks remember is in no checkpoint: such a trial begins again.

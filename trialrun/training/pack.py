@@ -11,19 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.arrays import join_outputs
-from trialrun.errors import CannotFuse, ModelError, OutOfMemory
+from trialrun.errors import CannotFuse, CannotShare, OutOfMemory
 from trialrun.plan import Trial
-from trialrun.references import portable_reference
 from trialrun.results import Checkpoint, PackResult, Progress, Status, TrialResult, TrialState
 from trialrun.training import PackTask
-from trialrun.training.compiled import train_compiled
+from trialrun.training.choice import choose_engine
+from trialrun.training.compiled import train_prepared
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.keras_fit import train_keras
-from trialrun.training.program import CompiledEngine
 from trialrun.training.reports import Reports
 from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
-
-_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")  # in the order of trying
 
 
 def train_pack(
@@ -42,6 +39,7 @@ def train_pack(
         ModelError: The model or its settings are wrong, for every trial of the pack.
         InputError: The user's data or model cannot be trained; says why.
         OutOfMemory: The pack is too large for its device.
+        CannotShare: Its trials differ in a number that no program can be given.
     """
     try:
         yield from _train_pack(task, device, Reports(should_stop))
@@ -104,10 +102,6 @@ def _train_pack(
     )
 
 
-def _join_reasons(reasons: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"not {' or '.join(of)}: {reason}" for reason, of in reasons.items())
-
-
 def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:
     return tuple(
         TrialResult(
@@ -133,28 +127,19 @@ def choose_and_train(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
 ) -> Generator[Progress | Checkpoint, None, tuple[str, str, list[TrainedTrial] | None]]:
     """Engine, the reason for it, and the trained trials; None for them if it was stopped."""
-    wanted = task.pack.trials[0].variant.training.engine
-    reasons: dict[str, list[str]] = {}  # what was said -> the engines it was said of
-    if callbacks := task.pack.trials[0].variant.training.callbacks:
-        names = ", ".join(portable_reference(reference) for reference in callbacks)
-        reasons[f"only model.fit calls training.callbacks ({names})"] = list(_COMPILED_ENGINES)
-        if wanted in _COMPILED_ENGINES:
-            raise ModelError(f"training.engine: {wanted} is not possible: {next(iter(reasons))}")
-        wanted = "keras"
-    for engine in _COMPILED_ENGINES:
-        if wanted not in ("auto", engine):
-            continue
+    choice = choose_engine(task, data, timings_s)
+    while choice.prepared is not None:
         try:
-            training = train_compiled(task, data, engine, timings_s, reports)
+            training = train_prepared(choice.prepared, timings_s, reports)
             trained = yield from _reporting(task, training)
-            return engine, _join_reasons(reasons), trained
-        except CannotFuse as error:
-            if wanted == engine:
-                raise ModelError(f"training.engine: {engine} is not possible: {error}") from error
-            reasons.setdefault(str(error), []).append(engine)
+            return choice.engine, choice.reason, trained
+        except CannotShare:
+            raise  # its trials are given out again, apart
+        except CannotFuse as error:  # XLA could not compile it, or its first steps are wrong
+            choice = choose_engine(task, data, timings_s, choice.without(error))
             reports = reports.again()
     trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
-    return "keras", _join_reasons(reasons) or "training.engine is keras", trained
+    return choice.engine, choice.reason, trained
 
 
 def _reporting(

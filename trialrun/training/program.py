@@ -3,18 +3,23 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
+import keras
 import tensorflow as tf
 
-from trialrun.errors import CannotFuse
+from trialrun.errors import CannotFuse, CannotShare
 from trialrun.training import internals
 from trialrun.training.epochs import Epochs, Logs
 from trialrun.training.functional import FunctionalModel, ModelState
 from trialrun.training.in_turn import apply_to_the_only, numbers_as_outside_xla, run_in_turn
+from trialrun.training.memory import peak_bytes
 from trialrun.training.vectorize import vectorize
 from trialrun.training.verify import first_batches, why_different
+
+if TYPE_CHECKING:
+    from trialrun.training.slices import Slice
 
 CompiledEngine = Literal["fused", "mapped"]
 
@@ -72,7 +77,8 @@ class Program:
         self._finalize = tf.function(
             lambda state: vectorize(model.finalize, [state]), autograph=False
         )
-        self._traced_widths: set[int] = set()
+        self._traced: dict[int, Any] = {}  # width -> the concrete function
+        self._memory_bytes: dict[int, tuple[int, int]] = {}
         self._compiled_widths: set[int] = set()
         self.compile_s = 0.0  # of one width, its first epochs included
         self._batch_size = batch_size
@@ -84,7 +90,7 @@ class Program:
         """Trains epochs; see `Epochs.train`."""
         width = orders.shape[1]
         start = time.perf_counter()
-        if width not in self._traced_widths:
+        if width not in self._traced:
             self.trace_epochs(state, train, orders, val)
         results = self._train_epochs(state, train, orders, val)
         if width not in self._compiled_widths:
@@ -121,26 +127,73 @@ class Program:
             ValueError: An operation has no vectorized form.
         """
         with self._tracing():
-            self._train_epochs.get_concrete_function(state, train, orders, val)
-        self._traced_widths.add(orders.shape[1])
+            traced = self._train_epochs.get_concrete_function(state, train, orders, val)
+        self._traced[orders.shape[1]] = traced
 
-    def verify(self, state: ModelState, train: tuple[Any, ...]) -> None:
+    def compile_only(self, own: "Slice", num_epochs: int) -> None:
+        """Compiles `train_epochs`, traced before, and does not run it."""
+        orders = tf.zeros([num_epochs, *own.order_shape], tf.int32)
+        compiler = self._train_epochs.experimental_get_compiler_ir(
+            own.state, own.train, orders, own.val
+        )
+        compiler(stage="optimized_hlo")
+
+    def memory_bytes(self, width: int) -> tuple[int, int]:
+        """About what `train_epochs` of so many trials needs at most, and its arguments alone."""
+        if width not in self._memory_bytes:
+            self._memory_bytes[width] = peak_bytes(self._traced[width])
+        return self._memory_bytes[width]
+
+    @property
+    def step_function(self) -> Any:
+        """The traced step, of all trials (`fused`) or of one (`mapped`)."""
+        return self._epochs.traced_step
+
+    def compile_step(self, own: "Slice") -> Callable[[], None]:
+        """A function that computes one step of a slice's trials, or of the first where one is."""
+        together = self._engine == "fused"
+        rows = slice(None) if together else slice(0, 1)
+        state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
+        batch = first_batches(own.train, self._batch_size, rows, len(own.indices), own.is_shared)[0]
+        step = tf.function(self._epochs.step, jit_compile=True, autograph=False)
+
+        def take_step() -> None:
+            new_state, *_ = step(state, batch)
+            tf.nest.flatten(new_state)[0].numpy()  # it is computed when it is read
+
+        return take_step
+
+    def check_numbers(self, numbers: Sequence[float]) -> None:
+        """Raises CannotShare unless the traced program is right for a trial's hyperparameters."""
+        self._model.trace.check(numbers)
+
+    def verify(self, slices: Sequence["Slice"], model_of: Callable[[int], keras.Model]) -> None:
         """Compares the first steps with plain Keras, once `train_epochs` is traced.
 
+        One trial is compared: the first whose hyperparameters are not those of the traced model.
+
         Args:
-            state: Tensors (trials, ...) before the first step.
-            train: As in `train_epochs`.
+            slices: Before the first step.
+            model_of: A trial's place in the pack -> its own compiled model.
 
         Raises:
             CannotFuse: They differ.
         """
-        width = tf.nest.flatten(state)[0].shape[0] if self._engine == "fused" else 1
-        own = tf.nest.map_structure(lambda tensor: tensor[:width], state)
-        batches = first_batches(train, self._batch_size, width, shared=self._shared_data)
+        numbers = [place.value for place in self._model.trace.places]
+        own, place = _first_other(slices, numbers)
+        rows = slice(None) if self._engine == "fused" else slice(place, place + 1)
+        state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
+        batches = first_batches(
+            own.train, self._batch_size, rows, own.order_shape[0], own.is_shared
+        )
+        index = place if self._engine == "fused" else 0
+        is_other = list(own.numbers[place]) != numbers
         with _TRACING:  # Keras as it is
-            reason = why_different(self._model.model, self._epochs.step, own, batches)
+            model = model_of(own.indices[place]) if is_other else self._model.model
+            reason = why_different(model, self._epochs.step, state, batches, index)
         if reason:
-            raise CannotFuse(f"it would not be trained as by plain Keras: {reason}")
+            kind = CannotShare if is_other else CannotFuse
+            raise kind(f"it would not be trained as by plain Keras: {reason}")
         self.is_verified = True
 
     @contextlib.contextmanager
@@ -175,3 +228,12 @@ class Program:
         if self._shared_data:
             return run_in_turn(lambda own: self._epochs.evaluate(own, data_sets), [state])
         return run_in_turn(self._epochs.evaluate, [state, data_sets])
+
+
+def _first_other(slices: Sequence["Slice"], numbers: Sequence[float]) -> tuple["Slice", int]:
+    """The first trial with other numbers than these; the very first if there is none."""
+    for own in slices:
+        for place, of_trial in enumerate(own.numbers):
+            if list(of_trial) != list(numbers):
+                return own, place
+    return slices[0], 0

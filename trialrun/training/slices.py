@@ -113,12 +113,27 @@ class Slice:
     """Trials of a pack that one thread trains: where they stand, their data and batch orders.
 
     Everything is stacked over the slice's trials on axis 0, but for shared data.
+
+    Args:
+        compiled: The model.
+        task: The pack, and perhaps where it stands.
+        data: Of all its trials.
+        indices: The places of the slice's trials in the pack; one may be repeated.
+        numbers: Of each trial of the pack, the hyperparameters that the program is given.
     """
 
     def __init__(
-        self, compiled: CompiledModel, task: PackTask, data: PackData, indices: Sequence[int]
+        self,
+        compiled: CompiledModel,
+        task: PackTask,
+        data: PackData,
+        indices: Sequence[int],
+        numbers: Sequence[Sequence[float]],
     ) -> None:
         self.indices = indices
+        self.numbers = [numbers[index] for index in indices]
+        of_places = zip(*self.numbers, strict=True)
+        hyperparameters = [tf.constant(of_all, tf.float64) for of_all in of_places]
         own = [task.pack.trials[index] for index in indices]
         seeds = [trial.seed for trial in own]
         splits = data.splits if data.is_shared else [data.splits[index] for index in indices]
@@ -145,10 +160,10 @@ class Slice:
                     [tf.constant(array[indices]) for array in getattr(kept, group)]
                     for group in STATE_GROUPS
                 )
-            )
+            )._replace(hyperparameters=hyperparameters)
         else:
             rates = [training.learning_rate for training in trainings]
-            self.state = _initial_state(compiled, seeds, rates)
+            self.state = _initial_state(compiled, seeds, rates, hyperparameters)
         self.control: Control | None = None
         self.best: list[tf.Tensor] = []  # weights of each trial's best epoch, if they are kept
         if is_controlled(trainings[0]):
@@ -182,14 +197,19 @@ class Slice:
 
 
 def _initial_state(
-    compiled: CompiledModel, seeds: Sequence[int], learning_rates: Sequence[float]
+    compiled: CompiledModel,
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    hyperparameters: list[tf.Tensor],
 ) -> ModelState:
     initial = compiled.initial.initial_variables(seeds)
     variables = [tf.constant(array) for array in initial]
     num_trainable = len(compiled.model.trainable_variables)
     start = initial_optimizer(compiled, learning_rates, initial)
     optimizer = [tf.constant(array) for array in start]
-    return ModelState(variables[:num_trainable], variables[num_trainable:], optimizer)
+    return ModelState(
+        variables[:num_trainable], variables[num_trainable:], optimizer, hyperparameters
+    )
 
 
 def _stack(

@@ -16,7 +16,7 @@ from trialrun.plan import Trial, Variant
 from trialrun.results import Checkpoint
 from trialrun.sizes import require_memory
 from trialrun.training import internals
-from trialrun.training.randomness import SeededBuild
+from trialrun.training.randomness import SeededBuild, build_seeded
 from trialrun.weights import weigh_classes
 
 
@@ -84,14 +84,16 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
     Raises:
         OutOfMemory: The data of so many trials does not fit.
     """
-    data, class_weight = trials[0].variant.data, trials[0].variant.training.class_weight
+    data = trials[0].variant.data
+    class_weights = [trial.variant.training.class_weight for trial in trials]
 
-    def load(seed: int) -> Splits:
-        return weigh_classes(load_splits(data, job_folder, seed), class_weight)
+    def load(trial: Trial) -> Splits:
+        splits = load_splits(data, job_folder, trial.seed)
+        return weigh_classes(splits, trial.variant.training.class_weight)
 
-    if data.seed != "per_trial":
+    if data.seed != "per_trial" and all(one == class_weights[0] for one in class_weights):
         try:
-            shared = load(0)
+            shared = load(trials[0])
             require_memory(shared, num_trials=1)
             return PackData((shared,), True), {}
         except InputError as error:
@@ -99,7 +101,7 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
     splits, errors = [], {}
     for trial in trials:
         try:
-            splits.append(load(trial.seed))
+            splits.append(load(trial))
             if len(splits) == 1:
                 require_memory(splits[0], num_trials=len(trials))
         except InputError as error:
@@ -140,6 +142,17 @@ def make_compiled_model(
         return _make_compiled_model(variant, job_folder, splits, seed)
     except InputError as error:
         raise ModelError(str(error)) from error
+
+
+def build_compiled(variant: Variant, job_folder: Path, splits: Splits, seed: int) -> keras.Model:
+    """A variant's model under a seed, compiled.
+
+    Raises:
+        InputError: The builder or the compilation does not fit.
+    """
+    model = build_seeded(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
+    compile_model(model, variant.training, steps_per_epoch(splits, variant.training.batch_size))
+    return model
 
 
 def _make_compiled_model(
@@ -214,7 +227,9 @@ def _check_labels(model: keras.Model, splits: Splits) -> None:
         ]
         if not all(isinstance(one, np.ndarray) for one in labels):
             continue
-        shape = model.output_shape
+        shape = getattr(model, "output_shape", None)
+        if shape is None:  # a subclassed model does not know
+            continue
         if output:
             shape = keras.tree.flatten(model.outputs)[model.output_names.index(output)].shape
         num_outputs = cast(int, shape[-1])

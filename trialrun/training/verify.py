@@ -25,14 +25,16 @@ def why_different(
     step: Callable[..., Any],
     state: ModelState,
     batches: Sequence[tuple[Any, ...]],
+    index: int = 0,
 ) -> str:
-    """In what the first of several trials differs from plain Keras after some steps.
+    """In what one of several trials differs from plain Keras after some steps.
 
     Args:
         model: The compiled model; its variables are overwritten.
         step: A program's step: state and a batch -> new state, losses (trials,), predictions.
         state: Tensors (trials, ...) before the first step.
         batches: Inputs, targets and perhaps weights (trials, batch, ...) of each step.
+        index: Which of the trials; the model holds its hyperparameters.
 
     Returns:
         Empty if it does not differ.
@@ -40,14 +42,15 @@ def why_different(
     variables = ModelState(
         model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
     )
-    for of_kind, tensors in zip(variables, state, strict=True):
+    for of_kind, tensors in zip(variables[:3], state[:3], strict=True):
         for variable, tensor in zip(of_kind, tensors, strict=True):
-            variable.assign(tensor[0])
+            variable.assign(tensor[index])
     tolerance = _tolerance(model)
     for number, batch in enumerate(batches, start=1):
         state, losses, _ = step(state, batch)
-        own = keras.tree.map_structure(lambda rows: rows[0], batch)
-        expected, got = internals.train_on_batch(model, own), float(tf.reshape(losses[0], [-1])[0])
+        own = keras.tree.map_structure(lambda rows: rows[index], batch)
+        expected = internals.train_on_batch(model, own)
+        got = float(tf.reshape(losses[index], [-1])[0])
         if not _close(got, expected, tolerance):
             return f"after {number} steps the loss is {got:.6g}, in plain Keras {expected:.6g}"
     compared = {
@@ -59,31 +62,34 @@ def why_different(
     for kind, (of_kind, tensors) in compared.items():
         largest = max((np.abs(v.numpy()).max(initial=0) for v in of_kind), default=0.0)
         for variable, tensor in zip(of_kind, tensors, strict=True):
-            difference = np.abs(variable.numpy().astype(float) - tensor[0].numpy().astype(float))
+            own = tensor[index].numpy().astype(float)
+            difference = np.abs(variable.numpy().astype(float) - own)
             if difference.max(initial=0) > tolerance * max(float(largest), 1e-12):
                 return f"after {len(batches)} steps the {kind} differ: {variable.path}"
     return ""
 
 
 def first_batches(
-    train: tuple[Any, ...], batch_size: int, width: int, *, shared: bool
+    train: tuple[Any, ...], batch_size: int, trials: slice, num_trials: int, shared: bool
 ) -> list[Any]:
-    """The first batches of training data, stacked over `width` trials.
+    """The first batches of training data, stacked over some trials.
 
     Args:
         train: Inputs, targets, perhaps weights (trials, rows, ...), or (rows, ...) when data is
             shared.
         batch_size: Rows of a batch.
-        width: Trials.
+        trials: Which of them.
+        num_trials: How many there are.
         shared: Whether all trials see the same rows.
     """
+    width = len(range(num_trials)[trials])
     num_rows = keras.tree.flatten(train[1])[0].shape[0 if shared else 1]
     batch_size = min(batch_size, num_rows)
 
     def rows(start: int) -> Any:
         own = slice(start, start + batch_size)
         return keras.tree.map_structure(
-            lambda a: tf.stack([a[own]] * width) if shared else a[:width, own], train
+            lambda a: tf.stack([a[own]] * width) if shared else a[trials, own], train
         )
 
     starts = range(0, num_rows - batch_size + 1, batch_size)

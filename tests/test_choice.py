@@ -1,0 +1,145 @@
+"""Which engine trains a pack, and how much memory it is thought to need."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_jobs import load_trials, make_task, train
+
+from trialrun.errors import OutOfMemory
+from trialrun.results import Checkpoint
+from trialrun.training import choice, prepared
+from trialrun.training.memory import require_device_memory, required_bytes
+from trialrun.training.trained import load_pack_data
+
+
+@pytest.fixture
+def always_measured(monkeypatch):
+    monkeypatch.setattr(choice, "_MIN_BYTES_PER_STEP", 0)
+    monkeypatch.setattr(choice, "_MIN_SECONDS", 0.0)
+
+
+@pytest.fixture
+def task(tmp_path):
+    return make_task(tmp_path, load_trials(tmp_path, builder="dense", seeds=[1, 2]))
+
+
+def choose(task):
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    return choice.choose_engine(task, data, {})
+
+
+def test_a_small_model_is_fused_without_measuring(task, monkeypatch):
+    monkeypatch.setattr(choice, "seconds_per_step", lambda prepared: pytest.fail("measured"))
+    assert (choose(task).engine, choose(task).reason) == ("fused", "")
+
+
+def test_each_engine_can_be_timed(task, always_measured):
+    found = choose(task)
+    assert found.engine in ("fused", "mapped", "keras")
+    assert found.engine == "fused" or re.search(r"is faster: [\d,]+ us per step", found.reason)
+
+
+@pytest.mark.parametrize("fastest", ["fused", "mapped", "keras"])
+def test_the_fastest_engine_trains_the_pack_and_the_reason_says_so(
+    task, always_measured, monkeypatch, fastest
+):
+    seconds = {"fused": 3e-3, "mapped": 2.8e-3, "keras": 5e-3} | {fastest: 1e-3}
+    monkeypatch.setattr(choice, "seconds_per_step", lambda prepared: seconds[prepared.engine])
+    monkeypatch.setattr(choice, "seconds_per_step_of_keras", lambda prepared: seconds["keras"])
+    result = train(task)
+    assert {trial.engine for trial in result.trials} == {fastest}
+    expected = f"{fastest} is faster: 1,000 us per step and trial, fused 3,000 us"
+    assert result.reason == ("" if fastest == "fused" else expected)
+
+
+def test_a_pack_that_goes_on_stays_with_its_engine(task, always_measured):
+    begun = Checkpoint("p000", ("a", "b"), np.zeros(2, int), {}, (), (), (), engine="mapped")
+    task = type(task)(task.pack, task.job_folder, task.select, checkpoint=begun)
+    assert choose(task).engine == "mapped"
+
+
+def test_a_pack_that_does_not_fit_says_how_many_trials_would(tmp_path):
+    task = make_task(tmp_path, load_trials(tmp_path, builder="dense", seeds=10))
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    ready = prepared.prepare(task, data, "fused", {})
+    needed, per_trial = required_bytes(ready)
+    assert per_trial == needed // 10
+    require_device_memory(ready, 2 * needed)
+    with pytest.raises(OutOfMemory, match=r"10 trials need about .* MiB each") as caught:
+        require_device_memory(ready, needed // 2)
+    assert caught.value.max_trials == 3  # 0.7 of a half
+
+
+WIDE = """
+import numpy as np
+import keras
+
+
+def data(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(600, 20)).astype("float32"), rng.integers(0, 4, 600)
+    return {"train": (x[:500], y[:500]), "test": (x[500:], y[500:])}
+
+
+def wide():
+    hidden = [keras.layers.Dense(256, activation="relu") for _ in range(3)]
+    return keras.Sequential([keras.Input((20,)), *hidden, keras.layers.Dense(4, "softmax")])
+"""
+# Prints the estimate per trial, and how much more memory each further trial took.
+MEASURE = """
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+from training_jobs import make_task
+
+from trialrun.job import load_job
+from trialrun.plan import plan_trials
+from trialrun.training.memory import required_bytes
+from trialrun.training.prepared import prepare
+from trialrun.training.trained import load_pack_data
+
+folder, engine = Path(sys.argv[1]), sys.argv[2]
+trials = plan_trials(load_job(folder / "job.yaml").spec)
+
+
+def peak_bytes(num_trials):
+    Path("/proc/self/clear_refs").write_text("5")
+    task = make_task(folder, trials[:num_trials])
+    data, _ = load_pack_data(task.pack.trials, folder)
+    ready = prepare(task, data, engine, {})
+    own = ready.slices[0]
+    orders = tf.constant(own.orders.next_epoch()[None])
+    state, _ = ready.program.train_epochs(own.state, own.train, orders, own.val)
+    state.trainable[0].numpy()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    return required_bytes(ready)[1], peak
+
+
+_, small = peak_bytes(8)
+estimate, large = peak_bytes(72)
+print(estimate, (large - small) // 64)
+"""
+
+
+@pytest.mark.parametrize("engine", ["fused", "mapped"])
+def test_the_estimated_memory_is_within_a_factor_of_two_of_what_is_used(tmp_path, engine):
+    (tmp_path / "wide.py").write_text(WIDE)
+    (tmp_path / "job.yaml").write_text(
+        "{name: wide, seeds: 72, data: {generator: 'wide.py:data'}, model: {builder: 'wide.py:wide'"
+        "}, training: {batch_size: 50, epochs: 1}}"
+    )
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path), engine],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    estimate, used = map(int, measured.stdout.split())
+    assert used / 2 <= estimate <= used * 2

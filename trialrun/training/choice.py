@@ -1,0 +1,188 @@
+"""Which engine trains a pack: the first that can, or the fastest, where it can pay to find out.
+
+Small dense models are always fastest fused: thousands of operations that cost less than starting
+them. Where one step of one trial is much work by itself, as of a recurrent net or a large
+convolution, another engine may win, and the time to find out is small against the training.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from trialrun.errors import CannotFuse, CannotShare, ModelError
+from trialrun.job import TrainingSpec
+from trialrun.references import portable_reference
+from trialrun.training import PackTask, internals
+from trialrun.training.devices import free_memory_bytes
+from trialrun.training.memory import require_device_memory, traffic_bytes
+from trialrun.training.prepared import PreparedPack, prepare
+from trialrun.training.program import CompiledEngine
+from trialrun.training.trained import PackData
+from trialrun.training.verify import first_batches
+
+_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")  # in the order of trying
+Reasons = dict[str, list[str]]  # what was said -> the engines it was said of
+
+# Bytes that the operations of one trial's step write: below, nothing is faster than fused.
+_MIN_BYTES_PER_STEP = 200_000
+# Longer than it takes to compile a step once more.
+_MIN_SECONDS = 20.0
+_BYTES_PER_SECOND = 1e9  # what one core writes, of such steps
+_NUM_REPEATS = 3
+_CLEARLY = 0.9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """An engine for a pack.
+
+    Attributes:
+        engine: `fused`, `mapped` or `keras`.
+        reason: Why not a better one; empty if it is the best.
+        prepared: The pack, ready for it; None for `keras`.
+        reasons: What speaks against the engines that were tried.
+    """
+
+    engine: str
+    reason: str
+    prepared: PreparedPack | None
+    reasons: Reasons
+
+    def without(self, error: CannotFuse) -> Reasons:
+        """The reasons, when this engine turns out not to be possible either."""
+        training = _training(self.prepared.task) if self.prepared else None
+        if training is not None and training.engine == self.engine:
+            raise ModelError(f"training.engine: {self.engine} is not possible: {error}") from error
+        return _with_reason(self.reasons, str(error), self.engine)
+
+
+def choose_engine(
+    task: PackTask, data: PackData, timings_s: dict[str, float], reasons: Reasons | None = None
+) -> Choice:
+    """The engine for a pack, prepared.
+
+    A pack that goes on from a checkpoint stays with the engine that left it.
+
+    Args:
+        task: The pack.
+        data: Its data.
+        timings_s: Gets seconds of wall time under `build`, `trace` and, where it was done,
+            `measure`.
+        reasons: What is known to speak against engines.
+
+    Raises:
+        ModelError: The engine that the job asks for is not possible.
+        CannotShare: The trials differ in a number that no program can be given.
+        OutOfMemory: So many trials do not fit.
+    """
+    training, reasons = _training(task), dict(reasons or {})
+    before = task.checkpoint.engine if task.checkpoint is not None else ""
+    wanted = training.engine if training.engine != "auto" else before or "auto"
+    if training.callbacks:
+        names = ", ".join(portable_reference(reference) for reference in training.callbacks)
+        reason = f"only model.fit calls training.callbacks ({names})"
+        if training.engine in _COMPILED_ENGINES:
+            raise ModelError(f"training.engine: {training.engine} is not possible: {reason}")
+        reasons = {reason: list(_COMPILED_ENGINES)}
+    tried = {engine for of in reasons.values() for engine in of}
+    for engine in _COMPILED_ENGINES:
+        if engine in tried or wanted not in ("auto", engine):
+            continue
+        try:
+            prepared = prepare(task, data, engine, timings_s)
+        except CannotShare:
+            raise
+        except CannotFuse as error:
+            if training.engine == engine:
+                raise ModelError(f"training.engine: {engine} is not possible: {error}") from error
+            reasons = _with_reason(reasons, str(error), engine)
+            continue
+        require_device_memory(prepared, free_memory_bytes())
+        choice = Choice(engine, _join(reasons), prepared, reasons)
+        if engine == "fused" and wanted == "auto" and is_worth_measuring(prepared):
+            return _fastest_choice(choice, timings_s)
+        return choice
+    reason = _join(reasons) or f"training.engine is {training.engine}"
+    return Choice("keras", reason, None, reasons)
+
+
+def _fastest_choice(fused: Choice, timings_s: dict[str, float]) -> Choice:
+    """The fastest engine for a pack that can be fused."""
+    begin, prepared = time.perf_counter(), fused.prepared
+    assert prepared is not None
+    prepared.verify()
+    choices, seconds = [fused], [seconds_per_step(prepared)]
+    reasons = dict(fused.reasons)
+    with contextlib.suppress(CannotFuse):
+        mapped = prepare(prepared.task, prepared.data, "mapped", {})
+        mapped.verify()
+        seconds.append(seconds_per_step(mapped))
+        choices.append(Choice("mapped", "", mapped, reasons))
+    seconds.append(seconds_per_step_of_keras(prepared))
+    choices.append(Choice("keras", "", None, reasons))
+    timings_s["measure"] = time.perf_counter() - begin
+    best = min(seconds[1:])
+    if not is_clearly_faster(best, seconds[0]):
+        return fused
+    chosen = choices[seconds.index(best)]
+    reason = (
+        f"{chosen.engine} is faster: {best * 1e6:,.0f} us per step and trial,"
+        f" fused {seconds[0] * 1e6:,.0f} us"
+    )
+    return replace(chosen, reason=reason)
+
+
+def _training(task: PackTask) -> TrainingSpec:
+    return task.pack.trials[0].variant.training
+
+
+def _with_reason(reasons: Reasons, reason: str, engine: str) -> Reasons:
+    return {**reasons, reason: [*reasons.get(reason, ()), engine]}
+
+
+def _join(reasons: Reasons) -> str:
+    return "; ".join(f"not {' or '.join(of)}: {reason}" for reason, of in reasons.items())
+
+
+def is_worth_measuring(fused: PreparedPack) -> bool:
+    """Whether a pack may train faster otherwise, and long enough for that to matter."""
+    num_trials = len(fused.task.pack.trials)
+    width = len(fused.slices[0].indices)
+    per_step = traffic_bytes(fused.program.step_function) / width
+    training = fused.task.pack.trials[0].variant.training
+    num_steps = math.ceil(fused.slices[0].order_shape[1] / training.batch_size) * training.epochs
+    expected_s = num_steps * num_trials * per_step / _BYTES_PER_SECOND / fused.task.num_threads
+    return per_step > _MIN_BYTES_PER_STEP and expected_s > _MIN_SECONDS
+
+
+def seconds_per_step(prepared: PreparedPack) -> float:
+    """Seconds of wall time of a step of one trial, all threads at work on slices of their own."""
+    own = prepared.slices[0]
+    seconds = _fastest(prepared.program.compile_step(own))
+    width = len(own.indices) if prepared.engine == "fused" else 1
+    return seconds / width / min(prepared.task.num_threads, len(prepared.slices))
+
+
+def seconds_per_step_of_keras(prepared: PreparedPack) -> float:
+    """The same in plain Keras, which trains one trial with all threads."""
+    model, own = prepared.plain_model(0), prepared.slices[0]
+    batch_size = prepared.task.pack.trials[0].variant.training.batch_size
+    batch = first_batches(own.train, batch_size, slice(0, 1), len(own.indices), own.is_shared)[0]
+    return _fastest(internals.make_step_of_fit(model, batch))
+
+
+def _fastest(step: Callable[[], None]) -> float:
+    step()  # compiles
+    times = []
+    for _ in range(_NUM_REPEATS):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def is_clearly_faster(seconds: float, than: float) -> bool:
+    """Whether one of two measured times is less by more than their noise."""
+    return seconds < _CLEARLY * than

@@ -1,0 +1,87 @@
+"""What training a pack would be like: its program is built and compiled, and not run."""
+
+import time
+from dataclasses import dataclass
+
+from trialrun.errors import CannotFuse, CannotShare, InputError, OutOfMemory
+from trialrun.plan import Pack, split_exactly
+from trialrun.training import PackTask
+from trialrun.training.choice import choose_engine
+from trialrun.training.memory import required_bytes
+from trialrun.training.prepared import PreparedPack, compiling
+from trialrun.training.trained import load_pack_data
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found out about a pack.
+
+    Attributes:
+        pack: The pack.
+        engine: That will train it; empty where none can.
+        reason: Why not a better one; empty if it is the best.
+        compile_s: Seconds of wall time to trace and compile its program; None for `keras`.
+        bytes_per_trial: Memory on its device, estimated; None for `keras`.
+    """
+
+    pack: Pack
+    engine: str
+    reason: str
+    compile_s: float | None = None
+    bytes_per_trial: int | None = None
+
+
+def examine(task: PackTask) -> list[Examined]:
+    """A pack, or the packs that it is split into because its trials cannot share a program.
+
+    Raises:
+        InputError: The data or the model is wrong.
+    """
+    try:
+        return [_examine(task)]
+    except CannotShare as error:
+        found = [_examine(_with_pack(task, pack)) for pack in split_exactly(task.pack)]
+        reason = f"not one program for all variants: {error}"
+        return [_with_reason(one, reason) for one in found]
+    except OutOfMemory as error:
+        fit = error.max_trials or (len(task.pack.trials) + 1) // 2
+        pack = Pack(task.pack.pack_id, task.pack.signature, task.pack.trials[:fit])
+        reason = f"only {fit} trials fit: {error}"
+        return [_with_reason(one, reason) for one in examine(_with_pack(task, pack))]
+
+
+def _examine(task: PackTask) -> Examined:
+    data, errors = load_pack_data(task.pack.trials, task.job_folder)
+    if errors:
+        raise InputError(next(iter(errors.values())))
+    timings_s: dict[str, float] = {}
+    choice = choose_engine(task, data, timings_s)
+    while choice.prepared is not None:
+        try:
+            choice.prepared.verify()
+            compile_s = timings_s["trace"] + _seconds_to_compile(choice.prepared)
+            _, per_trial = required_bytes(choice.prepared)
+            return Examined(task.pack, choice.engine, choice.reason, compile_s, per_trial)
+        except CannotShare:
+            raise
+        except CannotFuse as error:
+            choice = choose_engine(task, data, timings_s, choice.without(error))
+    return Examined(task.pack, choice.engine, choice.reason)
+
+
+def _seconds_to_compile(prepared: PreparedPack) -> float:
+    start = time.perf_counter()
+    with compiling():
+        prepared.program.compile_only(prepared.slices[0], prepared.schedule.per_call)
+    return time.perf_counter() - start
+
+
+def _with_pack(task: PackTask, pack: Pack) -> PackTask:
+    return PackTask(pack, task.job_folder, task.select, task.num_threads)
+
+
+def _with_reason(examined: Examined, reason: str) -> Examined:
+    reasons = "; ".join(filter(None, [reason, examined.reason]))
+    return Examined(
+        examined.pack, examined.engine, reasons, examined.compile_s, examined.bytes_per_trial
+    )

@@ -1,0 +1,130 @@
+"""A pack made ready for a compiled engine: its program traced, its trials at their start."""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from trialrun.errors import CannotFuse, CannotShare, InputError
+from trialrun.training import PackTask
+from trialrun.training.devices import is_out_of_memory
+from trialrun.training.program import CompiledEngine, Program
+from trialrun.training.programs import ProgramCache, form_of
+from trialrun.training.slices import Schedule, Slice, cut_slices
+from trialrun.training.trained import PackData, build_compiled
+
+_MAX_PROGRAMS_KEPT = 4
+_NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse|CannotShare): ")
+_WITHIN_KERAS = re.compile(
+    r"Exception encountered when calling .*\s+(?:\x1b\[\d*m)*(.*?)(?:\x1b|\n)"
+)
+
+_PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # a worker process lives for one run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPack:
+    """What an engine needs to train a pack.
+
+    Attributes:
+        task: The pack.
+        data: Of its trials.
+        engine: How the program runs them.
+        program: Traced for the slices.
+        slices: All of one width.
+        schedule: When they stop for a moment.
+    """
+
+    task: PackTask
+    data: PackData
+    engine: CompiledEngine
+    program: Program
+    slices: list[Slice]
+    schedule: Schedule
+
+    def verify(self) -> None:
+        """Raises CannotFuse if the first steps are not those of plain Keras; looks only once."""
+        if self.task.pack.trials[0].variant.training.check_engine and not self.program.is_verified:
+            self.program.verify(self.slices, self.plain_model)
+
+    def plain_model(self, index: int) -> keras.Model:
+        """The model of a trial, ready for its first step in plain Keras."""
+        trial, splits = self.task.pack.trials[index], self.data.of_trial(index)
+        model = build_compiled(trial.variant, self.task.job_folder, splits, trial.seed)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        return model
+
+
+def prepare(
+    task: PackTask, data: PackData, engine: CompiledEngine, timings_s: dict[str, float]
+) -> PreparedPack:
+    """Builds the model of a pack, traces its program, and puts its trials at their start.
+
+    Args:
+        task: The pack, and perhaps where it stands.
+        data: Its data.
+        engine: How the program is to run its trials.
+        timings_s: Gets seconds of wall time under `build` and `trace`.
+
+    Raises:
+        CannotFuse: No such program can be built.
+        CannotShare: Its trials differ in a number that the program cannot be given.
+    """
+    trials = task.pack.trials
+    if trials[0].variant.training.terminate_on_nan:
+        raise CannotFuse("training.terminate_on_nan ends a trial in the middle of an epoch")
+    if len({form_of(splits) for splits in data.splits}) > 1:
+        raise CannotFuse("the trials' data differ in shape")
+    start = time.perf_counter()
+    built = _PROGRAMS.get(task, data, engine)
+    numbers = built.numbers_of([trial.variant for trial in trials])
+    slices = [Slice(built.compiled, task, data, indices, numbers) for indices in cut_slices(task)]
+    schedule = Schedule.of(task)
+    timings_s["build"] = time.perf_counter() - start
+    _trace(built.program, slices[0], schedule)
+    for of_trial in numbers:
+        built.program.check_numbers(of_trial)
+    timings_s["trace"] = time.perf_counter() - start - timings_s["build"]
+    return PreparedPack(task, data, engine, built.program, slices, schedule)
+
+
+def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
+    orders = tf.zeros([schedule.per_call, *first.order_shape], tf.int32)
+    try:
+        program.trace_epochs(first.state, first.train, orders, first.val)
+    except CannotShare as error:
+        raise CannotShare(_short_reason(error)) from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever Keras or TensorFlow says while it traces
+        if is_out_of_memory(error):
+            raise
+        raise CannotFuse(_short_reason(error)) from error
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """The first call compiles: an operation without an XLA kernel shows here."""
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+        raise CannotFuse(_short_reason(error)) from error
+
+
+def _short_reason(error: Exception) -> str:
+    """The telling line of TensorFlow's message: `No pfor vectorization defined for Qr`."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if operation := _NO_KERNEL.search(str(error)):
+        return f"XLA cannot compile the operation {operation[1]}"
+    if of_layer := _WITHIN_KERAS.search(str(error)):
+        return of_layer[1][:200]
+    reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
+    if lines[:1] == ["in user code:"]:  # the stack follows, and then the error itself
+        reason = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1])
+    return reason.removeprefix("CannotFuse: ").removeprefix("CannotShare: ")[:200]

@@ -1,0 +1,137 @@
+"""The programs that this process has compiled, kept for the next pack of a signature."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trialrun.datasets import Splits
+from trialrun.errors import ModelError
+from trialrun.identity import numbers_key
+from trialrun.plan import Variant
+from trialrun.training import PackTask
+from trialrun.training.functional import FunctionalModel
+from trialrun.training.hyperparameters import Numbers, Place, find_varying
+from trialrun.training.program import CompiledEngine, Program
+from trialrun.training.trained import CompiledModel, PackData, build_compiled, make_compiled_model
+from trialrun.training.verify import can_evaluate_at_once
+
+
+@dataclass(slots=True, eq=False)
+class BuiltProgram:
+    """A program, the model that it was traced from, and the numbers that it is given per trial.
+
+    Attributes:
+        compiled: The model of the first variant.
+        program: What is called.
+        first: The variant whose numbers the model holds.
+        places: Where the numbers are kept that may be another for each trial.
+        numbers: Of the variants that are known, at these places.
+    """
+
+    compiled: CompiledModel
+    program: Program
+    first: Variant
+    places: tuple[Place, ...]
+    numbers: Numbers
+
+    def numbers_of(self, variants: Sequence[Variant]) -> list[list[float]]:
+        """The numbers of each variant."""
+        return [self.numbers[numbers_key(variant)] for variant in variants]
+
+
+class ProgramCache:
+    """Programs by what they were compiled for, the latest ones."""
+
+    def __init__(self, max_programs: int) -> None:
+        self._max_programs = max_programs
+        self._built: dict[tuple[Any, ...], BuiltProgram] = {}
+
+    def get(self, task: PackTask, data: PackData, engine: CompiledEngine) -> BuiltProgram:
+        """The program for a pack; made if there is none that takes the numbers of its trials.
+
+        Raises:
+            CannotFuse: There can be none.
+        """
+        key = (
+            task.pack.signature,
+            str(task.job_folder),
+            data.is_shared,
+            form_of(data.splits[0]),
+            engine,
+        )
+        variants = list({id(t.variant): t.variant for t in task.pack.trials}.values())
+        built = self._built.get(key)
+        if built is not None and _takes(built, variants, task, data):
+            return built
+        first = () if built is None else (built.first,)
+        self._built.pop(key, None)
+        if len(self._built) >= self._max_programs:
+            del self._built[next(iter(self._built))]  # the oldest
+        self._built[key] = _build(task, data, engine, [*first, *variants])
+        return self._built[key]
+
+
+def form_of(splits: Splits) -> tuple[Any, ...]:
+    """Shapes and types of all arrays of a data set, and which parts have weights."""
+    parts = [splits.part(name) for name in ("train", "val", "test")]
+    arrays = keras.tree.flatten(parts)
+    shapes = tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
+    return (*map(len, parts), *shapes)
+
+
+def _takes(
+    built: BuiltProgram, variants: Sequence[Variant], task: PackTask, data: PackData
+) -> bool:
+    """Whether a program can be given the numbers of some variants; notes them if so."""
+    if all(numbers_key(variant) in built.numbers for variant in variants):
+        return True
+    places, numbers = _find_varying(
+        built.compiled.model, [built.first, *variants], task, data.splits[0]
+    )
+    known = [place.name for place in built.places]
+    found = [place.name for place in places]
+    if not set(found) <= set(known):
+        return False
+    for key, of_found in numbers.items():
+        given = dict(zip(found, of_found, strict=True))
+        built.numbers[key] = [given.get(p.name, p.value) for p in built.places]
+    return True
+
+
+def _build(
+    task: PackTask, data: PackData, engine: CompiledEngine, variants: Sequence[Variant]
+) -> BuiltProgram:
+    first, training, splits = variants[0], variants[0].training, data.splits[0]
+    seed = task.pack.trials[0].seed
+    compiled = make_compiled_model(first, task.job_folder, splits, seed)
+    places, numbers = _find_varying(compiled.model, variants, task, splits)
+    batch = keras.tree.map_structure(
+        lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
+    )
+    try:
+        functional = FunctionalModel(compiled.model, batch, places)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
+    at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
+    program = Program(
+        functional,
+        engine,
+        batch_size=training.batch_size,
+        shared_data=data.is_shared,
+        evaluation_batch_size=None if at_once else training.batch_size,
+    )
+    return BuiltProgram(compiled, program, first, places, numbers)
+
+
+def _find_varying(
+    model: keras.Model, variants: Sequence[Variant], task: PackTask, splits: Splits
+) -> tuple[tuple[Place, ...], Numbers]:
+    seed = task.pack.trials[0].seed
+    return find_varying(
+        model,
+        variants,
+        lambda variant: build_compiled(variant, task.job_folder, splits, seed),
+    )
