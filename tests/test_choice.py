@@ -12,6 +12,7 @@ from training_jobs import load_trials, make_task, train
 from trialrun.errors import OutOfMemory
 from trialrun.results import Checkpoint
 from trialrun.training import choice, prepared
+from trialrun.training.examine import examine
 from trialrun.training.memory import require_device_memory, required_bytes
 from trialrun.training.trained import load_pack_data
 
@@ -41,6 +42,13 @@ def test_each_engine_can_be_timed(task, always_measured):
     found = choose(task)
     assert found.engine in ("fused", "mapped", "keras")
     assert found.engine == "fused" or re.search(r"is faster: [\d,]+ us per step", found.reason)
+
+
+def test_what_xla_cannot_compile_is_examined_as_it_is_trained(tmp_path):
+    task = make_task(tmp_path, load_trials(tmp_path, builder="not_compilable", seeds=[1, 2]))
+    (found,) = examine(task)
+    assert (found.engine, found.compile_s) == ("keras", None)
+    assert found.reason == "not fused or mapped: XLA cannot compile the operation Dawsn"
 
 
 @pytest.mark.parametrize("fastest", ["fused", "mapped", "keras"])

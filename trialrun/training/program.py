@@ -131,12 +131,19 @@ class Program:
         self._traced[orders.shape[1]] = traced
 
     def compile_only(self, own: "Slice", num_epochs: int) -> None:
-        """Compiles `train_epochs`, traced before, and does not run it."""
+        """Compiles `train_epochs`, traced before, and does not run it.
+
+        Raises:
+            tf.errors.InvalidArgumentError: XLA cannot compile it; a call would raise the same.
+        """
         orders = tf.zeros([num_epochs, *own.order_shape], tf.int32)
         compiler = self._train_epochs.experimental_get_compiler_ir(
             own.state, own.train, orders, own.val
         )
-        compiler(stage="optimized_hlo")
+        try:
+            compiler(stage="optimized_hlo")
+        except (TypeError, ValueError) as error:  # how this way of compiling says it
+            raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
 
     def memory_bytes(self, width: int) -> tuple[int, int]:
         """About what `train_epochs` of so many trials needs at most, and its arguments alone."""
