@@ -1,7 +1,7 @@
 """What training a pack would be like: its program is built and compiled, and not run."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trialrun.errors import CannotFuse, CannotShare, InputError, OutOfMemory
 from trialrun.plan import Pack, split_exactly
@@ -18,7 +18,7 @@ class Examined:
 
     Attributes:
         pack: The pack.
-        engine: That will train it; empty where none can.
+        engine: That will train it.
         reason: Why not a better one; empty if it is the best.
         compile_s: Seconds of wall time to trace and compile its program; None for `keras`.
         bytes_per_trial: Memory on its device, estimated; None for `keras`.
@@ -40,14 +40,14 @@ def examine(task: PackTask) -> list[Examined]:
     try:
         return [_examine(task)]
     except CannotShare as error:
-        found = [_examine(_with_pack(task, pack)) for pack in split_exactly(task.pack)]
+        found = [_examine(replace(task, pack=pack)) for pack in split_exactly(task.pack)]
         reason = f"not one program for all variants: {error}"
         return [_with_reason(one, reason) for one in found]
     except OutOfMemory as error:
         fit = error.max_trials or (len(task.pack.trials) + 1) // 2
-        pack = Pack(task.pack.pack_id, task.pack.signature, task.pack.trials[:fit])
+        fitting = replace(task, pack=replace(task.pack, trials=task.pack.trials[:fit]))
         reason = f"only {fit} trials fit: {error}"
-        return [_with_reason(one, reason) for one in examine(_with_pack(task, pack))]
+        return [_with_reason(one, reason) for one in examine(fitting)]
 
 
 def _examine(task: PackTask) -> Examined:
@@ -76,12 +76,5 @@ def _seconds_to_compile(prepared: PreparedPack) -> float:
     return time.perf_counter() - start
 
 
-def _with_pack(task: PackTask, pack: Pack) -> PackTask:
-    return PackTask(pack, task.job_folder, task.select, task.num_threads)
-
-
 def _with_reason(examined: Examined, reason: str) -> Examined:
-    reasons = "; ".join(filter(None, [reason, examined.reason]))
-    return Examined(
-        examined.pack, examined.engine, reasons, examined.compile_s, examined.bytes_per_trial
-    )
+    return replace(examined, reason="; ".join(filter(None, [reason, examined.reason])))

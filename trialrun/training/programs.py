@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trialrun.datasets import Splits
+from trialrun.datasets import PARTS, Splits
 from trialrun.errors import ModelError
 from trialrun.identity import numbers_key
 from trialrun.plan import Variant
@@ -76,7 +76,7 @@ class ProgramCache:
 
 def form_of(splits: Splits) -> tuple[Any, ...]:
     """Shapes and types of all arrays of a data set, and which parts have weights."""
-    parts = [splits.part(name) for name in ("train", "val", "test")]
+    parts = [splits.part(name) for name in PARTS]
     arrays = keras.tree.flatten(parts)
     shapes = tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
     return (*map(len, parts), *shapes)
