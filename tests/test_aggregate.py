@@ -8,14 +8,15 @@ import pytest
 from made_up_runs import CLASS_NAMES, broken, completed, learning_rates, write_run
 
 from trialrun.aggregate import (
+    STATISTICS,
     confusion_matrices,
-    explain,
     pool_matrices,
     rank_summaries,
     summarize,
     variant_rows,
 )
 from trialrun.errors import InputError
+from trialrun.explanation import explain
 from trialrun.files import json_ready
 from trialrun.selection import ValidationScores, rank, select_best, validation_scores
 from trialrun.standing import Tally, run_summary, winner_curves
@@ -225,7 +226,7 @@ def test_no_test_number_can_change_what_is_selected(tmp_path):
 def test_by_type_what_selects_takes_validation_scores_alone():
     for function in (rank, select_best):
         hints = typing.get_type_hints(function)
-        del hints["return"], hints["goal"]
+        del hints["return"], hints["goal"], hints["statistic"]
         assert list(hints.values()) == [ValidationScores]
 
 
@@ -258,7 +259,8 @@ def test_rows_of_variants_csv_have_validation_before_test(tmp_path):
         "n",
         "diverged",
         "failed",
-        *(f"{name}_{of}" for name in metrics for of in ("mean", "sd", "min", "max")),
+        "p_value",
+        *(f"{name}_{of}" for name in metrics for of in STATISTICS),
     ]
     first = (rows[0]["rank"], rows[0]["variant_id"], rows[0]["param.training.learning_rate"])
     assert first == (1, "v01", 3e-4)
@@ -293,10 +295,14 @@ def test_the_summary_says_what_was_selected_and_counts(tmp_path):
 
 def test_the_explanation_says_which_why_and_how_sure(tmp_path):
     losses = [[0.3] * 4, [0.2, 0.1, 0.2, 0.3]]
+    test_loss = np.mean([completed(VARIANTS[1], seed).metrics["test_loss"] for seed in SEEDS])
     sentence = explain(board_of(trials_with(tmp_path / "all", losses)))
     assert sentence == (
         "v01 (training.learning_rate = 0.0003) has the lowest mean val_loss of 2 variants:"
-        " 0.2 (sd 0.082) over 4 seeds. The best model is its seed 1, with val_loss 0.1."
+        " 0.2 (95% interval 0.07009 to 0.3299, sd 0.082) over 4 seeds. 4 seeds can tell nothing"
+        " apart: with 2 variants it takes at least 6. The best model is its seed 1, with val_loss"
+        f" 0.1. On the test set, which had no say in this, its mean test_loss is {test_loss:.4g}"
+        f" (validation minus test: {0.2 - test_loss:+.2g})."
     )
     lost = explain(board_of(trials_with(tmp_path / "lost", losses, statuses={(0, 0): "failed"})))
     assert lost == f"{sentence} Variants with diverged or failed trials rank after those without."

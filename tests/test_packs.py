@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from sklearn import metrics
 from sklearn.metrics import confusion_matrix
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
 
@@ -13,6 +14,7 @@ from trialrun.errors import InputError
 from trialrun.results import PackResult, Progress
 from trialrun.training.pack import train_pack
 from trialrun.training.slices import slice_trials
+from trialrun.training.trained import load_pack_data
 
 # A trial and its pack -----------------------------------------------------------------------------
 
@@ -331,3 +333,55 @@ def assert_same_trial(trained, expected, *, atol=0.0, log_rtol=0.0):
         np.testing.assert_allclose(
             getattr(trained, name), getattr(expected, name), rtol=0, atol=atol
         )
+
+
+# Variants side by side ----------------------------------------------------------------------------
+
+
+def test_a_seed_gives_every_variant_the_same_data_start_and_batches(tmp_path):
+    """What makes a paired comparison of variants one of variants alone.
+
+    With a learning rate of next to nothing weights stay what they were: two variants that differ
+    in it log the same numbers, dropout and batches included.
+    """
+    trials = load_trials(
+        tmp_path, builder="dropout", seeds=2, learning_rates=(1e-30, 2e-30), select={}
+    )
+    data, errors = load_pack_data(trials, tmp_path)
+    assert not errors
+    by_seed = {}
+    for trial, splits in zip(trials, data.splits, strict=True):
+        by_seed.setdefault(trial.seed, []).append(splits)
+    for first, second in by_seed.values():
+        for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    trained = train_with_fused(make_task(tmp_path, trials))
+    logs = {
+        (t.seed, t.variant.variant_id): one.history for t, one in zip(trials, trained, strict=True)
+    }
+    for seed in range(2):
+        for name, values in logs[seed, "v00"].items():
+            np.testing.assert_array_equal(values, logs[seed, "v01"][name])
+    assert not np.array_equal(logs[0, "v00"]["loss"], logs[1, "v00"]["loss"])
+
+
+def test_a_classifier_is_judged_by_its_test_probabilities(tmp_path):
+    """The scores of scikit-learn, on the predictions that the pack gives of its best trial."""
+    (trial,) = load_trials(tmp_path, builder="dense", seeds=[3])
+    result = train(make_task(tmp_path, [trial]))
+    (state,) = result.best_states.values()
+    labels = load_splits(trial.variant.data, tmp_path, 3).y_test
+    found = result.trials[0].metrics
+    probabilities = state.test_predictions
+    assert found["test_roc_auc"] == pytest.approx(
+        metrics.roc_auc_score(labels, probabilities, multi_class="ovr"), rel=1e-6
+    )
+    assert found["test_average_precision"] == pytest.approx(
+        metrics.average_precision_score(np.eye(3)[labels], probabilities), rel=1e-6
+    )
+    assert found["test_brier_score"] == pytest.approx(
+        metrics.brier_score_loss(labels, probabilities), rel=1e-6
+    )
+    assert result.trials[0].test_reliability[:, 0].sum() == len(labels)
+    assert 0 <= found["test_calibration_error"] <= 1
+    assert {name for name in found if name.startswith("val_")} == {"val_loss", "val_accuracy"}

@@ -5,17 +5,19 @@ beside the test numbers, for people to read.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.certainty import Certainty, compare_with_winner
 from trialrun.grid import TrialGrid
-from trialrun.job import Goal
+from trialrun.job import Goal, Statistic
 from trialrun.records import CONFUSION_MATRIX_COLUMNS, metric_names
-from trialrun.selection import Selection, ValidationScores, rank, select_best
-from trialrun.statistics import Counts, describe, pool_confusion_matrices
+from trialrun.selection import Selection, ValidationScores, rank, seeds_interval, select_best
+from trialrun.statistics.matrices import matrix_scores, pool_confusion_matrices
+from trialrun.statistics.spread import Counts, describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """One metric of one variant over its completed seeds; NaN where `statistics.Spread` has it."""
+    """One metric of one variant over its completed seeds.
+
+    Attributes:
+        mean, sd, min, max, n, median, iqm: As of `statistics.spread.Spread`.
+        low, high: The 95% interval of the mean; infinite where the seeds bound nothing.
+    """
 
     mean: float
     sd: float
     min: float
     max: float
     n: int
+    median: float
+    iqm: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +54,7 @@ class VariantSummary:
         metrics: `train_loss`, ..., `val_loss`, ..., `test_loss`, ... over the completed seeds.
         val_confusion_matrix: (classes, classes) sum over completed seeds; None if there is none.
         test_confusion_matrix: The same on the test set.
+        rank: 1 for the best; 0 before variants are ranked.
     """
 
     variant_id: str
@@ -53,6 +65,7 @@ class VariantSummary:
     metrics: Mapping[str, MetricSummary]
     val_confusion_matrix: Counts | None
     test_confusion_matrix: Counts | None
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +76,21 @@ class Leaderboard:
         metric, goal: What ranks them.
         variants: The best first.
         selection: None if no trial completed.
+        certainty: Which of them can be told from the winner; None if no trial completed.
     """
 
     metric: str
     goal: Goal
     variants: tuple[VariantSummary, ...]
     selection: Selection | None
+    certainty: Certainty | None
 
 
 def rank_summaries(
-    summaries: Sequence[VariantSummary], scores: ValidationScores, goal: Goal
+    summaries: Sequence[VariantSummary],
+    scores: ValidationScores,
+    goal: Goal,
+    statistic: Statistic = "mean",
 ) -> Leaderboard:
     """The variants ranked by their scores, and what was selected.
 
@@ -80,13 +98,20 @@ def rank_summaries(
         summaries: From `summarize`.
         scores: From `validation_scores`, of the same variants.
         goal: Whether a small or a large metric is good.
+        statistic: Of the seeds of a variant.
     """
     by_id = {of.variant_id: of for of in summaries}
+    order = rank(scores, goal, statistic)
+    selection = select_best(scores, goal, statistic)
     return Leaderboard(
         metric=scores.metric,
         goal=goal,
-        variants=tuple(by_id[variant_id] for variant_id in rank(scores, goal)),
-        selection=select_best(scores, goal),
+        variants=tuple(
+            replace(by_id[scores.variant_ids[index]], rank=place)
+            for place, index in enumerate(order, start=1)
+        ),
+        selection=selection,
+        certainty=None if selection is None else compare_with_winner(scores, order),
     )
 
 
@@ -111,7 +136,7 @@ def summarize(
     values = np.full((len(grid.variant_ids), len(names), len(grid.seeds)), np.nan)
     measured = trials.loc[completed, names].to_numpy(np.float64)
     values[grid.rows[completed], :, grid.columns[completed]] = measured
-    columns = [spread.tolist() for spread in describe(values)]
+    columns = [of.tolist() for of in (*describe(values), *seeds_interval(values))]
     counts = [grid.count(status).tolist() for status in ("completed", "diverged", "failed")]
     return tuple(
         VariantSummary(
@@ -130,6 +155,9 @@ def summarize(
         for row, variant_id in enumerate(grid.variant_ids)
     )
 
+
+# The columns of variants.csv for each metric: its name, `_`, and one of these.
+STATISTICS = ("mean", "sd", "low", "high", "median", "iqm", "min", "max")
 
 # Column of confusion matrices -> variant_id -> (classes, classes) sum over its completed seeds.
 PooledMatrices = Mapping[str, Mapping[str, Counts]]
@@ -170,62 +198,33 @@ def _square(flat: npt.ArrayLike) -> Counts:
     return flat.reshape(num_classes, num_classes)
 
 
-def explain(leaderboard: Leaderboard) -> str:
-    """What was selected and why, in sentences that a reader who sees nothing else understands."""
-    chosen = leaderboard.selection
-    if chosen is None:
-        return "Nothing was selected: no trial completed."
-    winner = leaderboard.variants[0]
-    settings = ", ".join(f"{path} = {_text(value)}" for path, value in winner.parameters.items())
-    name = f"{chosen.variant_id} ({settings})" if settings else chosen.variant_id
-    extreme = "lowest" if chosen.goal == "minimize" else "highest"
-    claim = f"has the {extreme} mean {chosen.metric} of {chosen.num_variants} variants"
-    if chosen.num_variants == 1:
-        claim = f"is the only variant; its mean {chosen.metric}"
-    spread = f" (sd {chosen.sd:.2g})" if chosen.num_seeds > 1 else ""
-    seeds = f"{chosen.num_seeds} seed{'s'[: chosen.num_seeds != 1]}"
-    sentences = [
-        f"{name} {claim}: {chosen.mean:.4g}{spread} over {seeds}.",
-        f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
-    ]
-    if chosen.num_unfinished:
-        sentences.append(
-            f"No variant completed all its trials; {chosen.num_unfinished} of the winner's diverged"
-            " or failed, which its mean does not show."
-        )
-    elif any(variant.num_diverged + variant.num_failed for variant in leaderboard.variants):
-        sentences.append("Variants with diverged or failed trials rank after those without.")
-    return " ".join(sentences)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
     """The rows of variants.csv, the best first.
 
     Returns:
-        Dictionaries with the same keys: rank, variant_id, `param.<path>`, n, diverged, failed, then
-        `<metric>_mean`, `_sd`, `_min`, `_max`: the selection metric, the other validation metrics,
-        test, training.
+        Dictionaries with the same keys: rank, variant_id, `param.<path>`, n, diverged, failed,
+        p_value (of the difference from the winner, see `certainty.Certainty`), then `<metric>_mean`
+        and so on, see `STATISTICS`: the selection metric, the other validation metrics, test,
+        training. The winner has no p-value.
     """
     names = ordered_metrics(leaderboard)
+    p_values = leaderboard.certainty.p_values if leaderboard.certainty else {}
     return [
         {
-            "rank": place,
+            "rank": variant.rank,
             "variant_id": variant.variant_id,
             **{f"param.{path}": value for path, value in variant.parameters.items()},
             "n": variant.num_completed,
             "diverged": variant.num_diverged,
             "failed": variant.num_failed,
+            "p_value": p_values.get(variant.variant_id),
             **{
                 f"{name}_{statistic}": getattr(variant.metrics[name], statistic)
                 for name in names
-                for statistic in ("mean", "sd", "min", "max")
+                for statistic in STATISTICS
             },
         }
-        for place, variant in enumerate(leaderboard.variants, start=1)
+        for variant in leaderboard.variants
     ]
 
 
@@ -246,15 +245,20 @@ def confusion_matrices(trials: "pd.DataFrame") -> dict[str, Any]:
         trials: All trials of these variants, with their matrices.
 
     Returns:
-        `{variant_id: {"validation": {"pooled", "per_seed": {seed: matrix}}, "test": ...}}`,
-        completed trials only; nothing for trials of no classifier.
+        `{variant_id: {"validation": {"pooled", "scores", "per_seed": {seed: matrix}}, "test": {}}}`
+        of completed trials, with the `MatrixScores` of the pooled matrix; nothing for trials of no
+        classifier.
     """
     variants: dict[str, dict[str, Any]] = {}
     for name, part in zip(CONFUSION_MATRIX_COLUMNS, ("validation", "test"), strict=True):
         for variant_id, matrices in _completed_matrices(trials, name):
             per_seed = {str(seed): _square(flat) for seed, flat in matrices.items()}
             pooled = pool_confusion_matrices(list(per_seed.values()))
-            variants.setdefault(variant_id, {})[part] = {"pooled": pooled, "per_seed": per_seed}
+            variants.setdefault(variant_id, {})[part] = {
+                "pooled": pooled,
+                "scores": matrix_scores(pooled)._asdict(),
+                "per_seed": per_seed,
+            }
     return variants
 
 

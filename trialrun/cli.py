@@ -198,17 +198,61 @@ def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only variants like that, e.g. --where learning_rate=0.001 --where 'test_accuracy>0.9'."
+    " Also !=, <, <=, >=. May be given several times.",
+)
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    help="A parameter, a metric (by its mean, the best first) or a column of variants.csv"
+    " [default: rank].",
+)
+@click.option("--reverse", is_flag=True, help="Turn the order around.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def show(run_folder: Path, as_json: bool) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
+def show(
+    run_folder: Path,
+    where: tuple[str, ...],
+    sort: str | None,
+    reverse: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """Show the leaderboard of RUN (a run folder), also while it runs or after an interrupt."""
-    from trialrun.report import overview_content
+    from trialrun.report import overview_content, overview_csv, print_overview
     from trialrun.store import RunFolder
 
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv: give one of them")
     folder = RunFolder.open(run_folder)
     if as_json:
-        click.echo(json.dumps(overview_content(folder), indent=2))
+        content = overview_content(folder, where=where, sort=sort, reverse=reverse)
+        click.echo(json.dumps(content, indent=2))
+    elif as_csv:
+        click.echo(overview_csv(folder, where=where, sort=sort, reverse=reverse), nl=False)
     else:
-        _print_run(folder)
+        print_overview(Console(), folder, where=where, sort=sort, reverse=reverse)
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("first", metavar="VARIANT")
+@click.argument("second", metavar="VARIANT")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
+    """Compare two variants of RUN seed by seed: differences, intervals, a paired test."""
+    from trialrun.report.compare import compare_variants, comparison_json, print_comparison
+    from trialrun.store import RunFolder
+
+    compared = compare_variants(RunFolder.open(run_folder), first, second)
+    if as_json:
+        click.echo(json.dumps(comparison_json(compared), indent=2))
+    else:
+        print_comparison(Console(), compared)
 
 
 @cli.command()

@@ -33,6 +33,7 @@ from trialrun.vocabulary import (
 )
 
 Goal = Literal["minimize", "maximize"]
+Statistic = Literal["mean", "median", "iqm", "confidence_bound"]
 Term = str | dict[str, Any]  # a name of Keras's, or a mapping of `name` and arguments
 Terms = tuple[Term, ...]
 

@@ -250,7 +250,7 @@ def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
 
 def _tally(work: Work) -> Tally:
     select = work.loaded.spec.select
-    return Tally(work.run, metric=select.metric, goal=select.goal)
+    return Tally(work.run, metric=select.metric, goal=select.goal, statistic=select.statistic)
 
 
 def _standing(work: Work) -> Standing | None:

@@ -21,8 +21,9 @@ from trialrun.arrays import join_outputs
 from trialrun.datasets import Splits, load_splits, scalers_to_json, steps_per_epoch
 from trialrun.errors import ExportError
 from trialrun.files import replace_atomically, write_json, write_text
-from trialrun.job import load_job, settings_of
+from trialrun.job import Settings, load_job, settings_of
 from trialrun.results import TrialState
+from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.store import BestFiles, RunFolder
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def _export(
     )
     if forgets_loss_arguments(settings.training):
         metrics = {name: value for name, value in metrics.items() if not name.endswith("loss")}
+    metrics = {name: value for name, value in metrics.items() if not _is_ours(name, settings)}
     _check_formats(files, state, splits, metrics, settings.training.batch_size)
     write_text(files.readme, _how_to_load(files))
     lines: list[str] = []
@@ -271,6 +273,12 @@ def _check_optimizer(path: Path, model: "keras.Model", state: TrialState) -> Non
     )
     if not same:
         raise ExportError(f"{path}: the loaded optimizer's state is not the trained trial's")
+
+
+def _is_ours(metric: str, settings: Settings) -> bool:
+    """Whether a metric was computed from predictions, and not by Keras."""
+    name = metric.removeprefix("test_")
+    return name in ProbabilityScores._fields and name not in settings.training.logs
 
 
 def _check_metrics(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.statistics import Counts
+from trialrun.statistics.spread import Counts
 
 if TYPE_CHECKING:
     import pandas as pd

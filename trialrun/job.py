@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trialrun.compilation import Goal, ignores_learning_rate
+from trialrun.compilation import Goal, Statistic, ignores_learning_rate
 from trialrun.datafiles import check_header
 from trialrun.dataspec import DataSpec
 from trialrun.document import (
@@ -65,6 +65,7 @@ __all__ = [
     "SearchSpec",
     "SelectSpec",
     "Settings",
+    "Statistic",
     "TrainingSpec",
     "Values",
     "dump_job",
@@ -345,6 +346,9 @@ def _check_selection(job: JobSpec) -> Iterator[_Problem]:
     if metric not in known:
         hint = f"the metrics of training give {', '.join(known)}"
         yield _Problem(("select", "metric"), f"select.metric: nothing gives {metric!r}; {hint}")
+    if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
+        message = "select.statistic: one seed bounds nothing; confidence_bound needs seeds: 2"
+        yield _Problem(("select", "statistic"), f"{message} or more")
     searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
     if metric == "val_loss" and searched:
         message = f"select.metric: val_loss means something else in each variant's {searched[0]}"
@@ -379,7 +383,7 @@ def _check_search(search: SearchSpec) -> Iterator[_Problem]:
 
 def _check_size(job: JobSpec) -> Iterator[_Problem]:
     num_variants = job.search.num_variants or _num_combinations(job.search)
-    num_seeds = job.seeds if isinstance(job.seeds, int) else len(job.seeds)
+    num_seeds = job.num_seeds
     if math.inf > num_variants * num_seeds > _MAX_TRIALS:
         yield _Problem(
             ("search",) if num_variants > num_seeds else ("seeds",),

@@ -41,8 +41,14 @@ HISTORY_IDENTITY = ("trial_id", "variant_id", "seed", "epoch")
 PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
 CONFUSION_MATRIX_COLUMNS = ("val_confusion_matrix", "test_confusion_matrix")
+RELIABILITY_COLUMN = "test_reliability"
+# Flattened arrays, row-major; whatever else has a metric's prefix is a number.
+ARRAY_COLUMNS = {
+    **dict.fromkeys(CONFUSION_MATRIX_COLUMNS, "int64"),
+    RELIABILITY_COLUMN: "float64",
+}
 
-TrialColumns = Literal["all", "results", "numbers", "identity", "places", "curves"]
+TrialColumns = Literal["all", "results", "numbers", "identity", "reliability", "places", "curves"]
 
 # Says in the Parquet file itself which text columns hold JSON: "[1]" may also be a plain string.
 _KIND_KEY = b"trialrun.kind"
@@ -107,11 +113,11 @@ def trial_table(result: PackResult, kinds: Mapping[str, ParameterKind]) -> "pa.T
     for name in metric_names([name for trial in trials for name in trial.metrics]):
         columns[name] = pa.array([trial.metrics.get(name) for trial in trials], pa.float64())
         fields.append(pa.field(name, pa.float64()))
-    for name in CONFUSION_MATRIX_COLUMNS:
-        matrices = [getattr(trial, name) for trial in trials]
-        if any(matrix is not None for matrix in matrices):
-            flat = [None if matrix is None else matrix.ravel() for matrix in matrices]
-            columns[name] = pa.array(flat, pa.list_(pa.int64()))
+    for name, dtype in ARRAY_COLUMNS.items():
+        arrays = [getattr(trial, name) for trial in trials]
+        if any(array is not None for array in arrays):
+            flat = [None if array is None else array.ravel() for array in arrays]
+            columns[name] = pa.array(flat, pa.list_(getattr(pa, dtype)()))
             fields.append(pa.field(name, columns[name].type))
     return pa.table(columns, schema=pa.schema(fields))
 
@@ -146,7 +152,7 @@ def metric_names(columns: Sequence[str]) -> list[str]:
     Returns:
         Each metric once; within training, validation and test in the order given.
     """
-    names = [name for name in dict.fromkeys(columns) if name not in CONFUSION_MATRIX_COLUMNS]
+    names = [name for name in dict.fromkeys(columns) if name not in ARRAY_COLUMNS]
     return [name for prefix in METRIC_PREFIXES for name in names if name.startswith(prefix)]
 
 
@@ -155,9 +161,9 @@ def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
 
     Args:
         names: The part's columns.
-        wanted: `results` is all but the parameters, `numbers` all but these and the confusion
-            matrices, `identity` leaves out the metrics too. `places` says which parameters and
-            seeds there are, `curves` is of a part of `history/`.
+        wanted: `results` is identity, metrics and confusion matrices, `numbers` leaves out the
+            matrices, `identity` the metrics too. `reliability` is identity and its column, `places`
+            says which parameters and seeds there are, `curves` is of a part of `history/`.
     """
     identity = list(IDENTITY_COLUMNS)
     matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
@@ -169,6 +175,8 @@ def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
             return identity + metric_names(names)
         case "results":
             return identity + metric_names(names) + matrices
+        case "reliability":
+            return identity + [name for name in names if name == RELIABILITY_COLUMN]
         case "places":
             return ["variant_id", "seed", *parameters]
         case "curves":
@@ -245,9 +253,9 @@ def latest_trials(parts: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> "
     table = pa.concat_tables([empty.empty_table(), *parts], promote_options="default")
     names = table.column_names
     parameters = [name for name in names if name.startswith(PARAMETER_PREFIX)]
-    matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
+    arrays = [name for name in ARRAY_COLUMNS if name in names]
     best = [name for name in (BEST_EPOCH,) if name in names]
-    order = [*IDENTITY_COLUMNS, *best, *parameters, *metric_names(names), *matrices]
+    order = [*IDENTITY_COLUMNS, *best, *parameters, *metric_names(names), *arrays]
     trials: pd.DataFrame = table.select(order).to_pandas()
     if trials["trial_id"].duplicated().any():
         trials = (

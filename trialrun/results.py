@@ -36,6 +36,8 @@ class TrialResult:
         history: `loss`, `accuracy`, `val_loss`, ...: float32 arrays (epochs,).
         val_confusion_matrix: int64 (classes, classes), rows = true class; None for no classifier.
         test_confusion_matrix: The same on the test set.
+        test_reliability: float64 (bins, 3) of the test set, see `statistics.probabilities`; None
+            for a model that gives no probabilities.
     """
 
     trial: Trial
@@ -53,6 +55,7 @@ class TrialResult:
     history: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     val_confusion_matrix: npt.NDArray[np.int64] | None = None
     test_confusion_matrix: npt.NDArray[np.int64] | None = None
+    test_reliability: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from trialrun.errors import InputError
 from trialrun.grid import TrialGrid
-from trialrun.job import Goal
+from trialrun.job import Goal, Statistic
 from trialrun.records import metric_names
-from trialrun.statistics import Counts, Floats, describe
+from trialrun.statistics.intervals import Interval, mean_interval
+from trialrun.statistics.spread import Counts, Floats, describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,10 +59,12 @@ class Selection:
     """What won, and by which validation numbers.
 
     Attributes:
-        variant_id: The winner: the best mean of the metric.
+        variant_id: The winner: the best value of the statistic.
         trial_id, seed: The winner's best completed trial: the best model.
-        metric, goal: What was compared.
+        metric, goal, statistic: What was compared.
+        score: The winner's value of the statistic.
         mean, sd: Of the winner's metric over its completed seeds.
+        low, high: The 95% interval of the mean; infinite where the seeds bound nothing.
         value: The metric of the best trial.
         num_seeds: Completed seeds of the winner.
         num_unfinished: Diverged and failed trials of the winner; not 0 only if every variant has
@@ -74,8 +77,12 @@ class Selection:
     seed: int
     metric: str
     goal: Goal
+    statistic: Statistic
+    score: float
     mean: float
     sd: float
+    low: float
+    high: float
     value: float
     num_seeds: int
     num_unfinished: int
@@ -141,21 +148,36 @@ def _require_recorded(metric: str, trials: "pd.DataFrame") -> None:
         )
 
 
-def rank(scores: ValidationScores, goal: Goal) -> tuple[str, ...]:
-    """The variants, the best first.
+def rank(
+    scores: ValidationScores, goal: Goal, statistic: Statistic = "mean"
+) -> npt.NDArray[np.intp]:
+    """Indices (variants,) of the variants, the best first.
 
-    A variant with a diverged or failed trial comes after all without: the mean of the trials that
-    survived flatters it. A variant none of whose trials completed comes last. Equal variants keep
-    the order of the search.
+    A variant with a diverged or failed trial comes after all without: the trials that survived
+    flatter it. A variant none of whose trials completed comes last. Equal variants keep the order
+    of the search.
     """
-    return tuple(scores.variant_ids[index] for index in _order(scores, goal))
-
-
-def _order(scores: ValidationScores, goal: Goal) -> npt.NDArray[np.intp]:
-    means = _losses(describe(scores.values).mean, goal)
-    nothing = np.isnan(means)
+    losses = _losses(_scores_of_variants(scores, goal, statistic), goal)
+    nothing = np.isnan(losses)
     # lexsort is stable and takes its first criterion last.
-    return np.lexsort((np.where(nothing, 0.0, means), scores.num_unfinished > 0, nothing))
+    return np.lexsort((np.where(nothing, 0.0, losses), scores.num_unfinished > 0, nothing))
+
+
+def _scores_of_variants(scores: ValidationScores, goal: Goal, statistic: Statistic) -> Floats:
+    """(variants,) values of the statistic; NaN for a variant without a completed trial."""
+    spread = describe(scores.values)
+    if statistic != "confidence_bound":
+        found: Floats = getattr(spread, statistic)
+        return found
+    interval = seeds_interval(scores.values)
+    bound = interval.high if goal == "minimize" else interval.low
+    # Seeds that are all equal bound nothing; they count as their value.
+    return np.where(np.isinf(bound), spread.mean, bound)
+
+
+def seeds_interval(values: Floats) -> Interval:
+    """The 95% intervals of means over seeds (..., seeds), the same whenever they are asked for."""
+    return mean_interval(values, np.random.default_rng(0))
 
 
 def _losses(values: Floats, goal: Goal) -> Floats:
@@ -163,7 +185,9 @@ def _losses(values: Floats, goal: Goal) -> Floats:
     return values if goal == "minimize" else -values
 
 
-def select_best(scores: ValidationScores, goal: Goal) -> Selection | None:
+def select_best(
+    scores: ValidationScores, goal: Goal, statistic: Statistic = "mean"
+) -> Selection | None:
     """The first variant of `rank`, and of that variant the seed with the best value.
 
     Returns:
@@ -171,18 +195,22 @@ def select_best(scores: ValidationScores, goal: Goal) -> Selection | None:
     """
     if np.isnan(scores.values).all():
         return None
-    winner = int(_order(scores, goal)[0])
+    winner = int(rank(scores, goal, statistic)[0])
     values = scores.values[winner]
     best = int(np.nanargmin(_losses(values, goal)))
-    spread = describe(values)
+    spread, interval = describe(values), seeds_interval(values)
     return Selection(
         variant_id=scores.variant_ids[winner],
         trial_id=scores.trial_ids[winner, best].decode(),
         seed=scores.seeds[best],
         metric=scores.metric,
         goal=goal,
+        statistic=statistic,
+        score=float(_scores_of_variants(scores, goal, statistic)[winner]),
         mean=float(spread.mean),
         sd=float(spread.sd),
+        low=float(interval.low),
+        high=float(interval.high),
         value=float(values[best]),
         num_seeds=int(spread.n),
         num_unfinished=int(scores.num_unfinished[winner]),

@@ -23,6 +23,7 @@ from pydantic import (
 
 from trialrun.compilation import (
     Goal,
+    Statistic,
     Term,
     Terms,
     check_class_weight,
@@ -301,10 +302,15 @@ def _absolute_values(parameter: Values | Range, info: ValidationInfo) -> Values 
 
 
 class SelectSpec(Section):
-    """Which variant wins: by the mean over seeds of a validation metric."""
+    """Which variant wins: by a statistic over seeds of a validation metric.
+
+    `iqm` is the interquartile mean. `confidence_bound` is the end of the mean's 95% interval that
+    is the worse one: a variant whose seeds scatter must be better on average to win.
+    """
 
     metric: Annotated[str, AfterValidator(_check_selection_metric)] = "val_loss"
     goal: Goal = Field(default_factory=lambda fields: natural_goal(fields["metric"]) or "minimize")
+    statistic: Statistic = "mean"
 
     @field_validator("goal")
     @classmethod
@@ -362,6 +368,11 @@ class JobSpec(Section):
     def seed_list(self) -> tuple[int, ...]:
         """The seeds of every variant: a count n means 0, 1, ... n - 1."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def num_seeds(self) -> int:
+        """How many trials a variant has."""
+        return self.seeds if isinstance(self.seeds, int) else len(self.seeds)
 
 
 class Settings(NamedTuple):

@@ -12,14 +12,16 @@ from trialrun.aggregate import (
     VariantSummary,
     confusion_matrices,
     count_trials,
-    explain,
     pool_matrices,
     rank_summaries,
     summarize,
 )
-from trialrun.job import Goal
+from trialrun.certainty import Certainty
+from trialrun.explanation import explain
+from trialrun.job import Goal, Statistic
+from trialrun.records import RELIABILITY_COLUMN
 from trialrun.selection import ValidationScores, join_scores, validation_scores
-from trialrun.statistics import Floats
+from trialrun.statistics.spread import Floats
 from trialrun.store import RunFolder
 from trialrun.tables import TRIALS_AT_A_TIME, TrialIndex
 
@@ -56,6 +58,7 @@ class Standing:
         num_epochs: Epochs trained, of all trials together.
         problems: Trials that diverged or failed, by variant and seed; the first if there are many.
         best_trial: Metric -> value, of the selected trial; empty without a selection.
+        scores: The selection metric of every trial.
     """
 
     leaderboard: Leaderboard
@@ -63,6 +66,7 @@ class Standing:
     num_epochs: int
     problems: tuple[TrialProblem, ...]
     best_trial: Mapping[str, float]
+    scores: ValidationScores
 
 
 class Tally:
@@ -74,6 +78,7 @@ class Tally:
         run: The run folder.
         metric: The selection metric.
         goal: Whether a small or a large metric is good.
+        statistic: Of the seeds of a variant, by which variants are ranked.
         max_problems: How many of the trials that did not complete are named; None for all.
         max_trials: Of a chunk; only one variant alone may have more.
     """
@@ -84,11 +89,12 @@ class Tally:
         *,
         metric: str,
         goal: Goal,
+        statistic: Statistic = "mean",
         max_problems: int | None = NUM_PROBLEMS_KEPT,
         max_trials: int = TRIALS_AT_A_TIME,
     ) -> None:
         self._index: TrialIndex = run.tables.index()
-        self._metric, self._goal = metric, goal
+        self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
         self._scores: list[ValidationScores] = []
         self._summaries: list[VariantSummary] = []
@@ -139,13 +145,14 @@ class Tally:
             InputError: The metric is no validation metric, or was not recorded.
         """
         scores = join_scores(self._scores)
-        board = rank_summaries(self._summaries, scores, self._goal)
+        board = rank_summaries(self._summaries, scores, self._goal, self._statistic)
         best_trial: dict[str, float] = {}
         if chosen := board.selection:
             rows = self._index.read([chosen.variant_id], "numbers")
             best = rows[rows["trial_id"] == chosen.trial_id].iloc[0]
             best_trial = {name: float(best[name]) for name in self._index.metrics}
-        return Standing(board, self._counts, self._num_epochs, tuple(self._problems), best_trial)
+        problems = tuple(self._problems)
+        return Standing(board, self._counts, self._num_epochs, problems, best_trial, scores)
 
 
 def winner_curves(run: RunFolder, variant_id: str) -> dict[str, Floats]:
@@ -168,6 +175,20 @@ def winner_curves(run: RunFolder, variant_id: str) -> dict[str, Floats]:
     num_epochs = max(map(len, curves.values()), default=0)
     order = sorted(curves, key=lambda name: name.startswith("val_"))
     return {name: _with_epochs(curves[name], num_epochs).T for name in order}
+
+
+def winner_reliability(run: RunFolder, variant_id: str) -> Floats | None:
+    """How often the predicted class was right on the test set, by how probable it was.
+
+    Returns:
+        (bins, 3) of one variant's completed trials together, see `statistics.probabilities`; None
+        for a model that gives no probabilities.
+    """
+    rows = run.tables.index().read([variant_id], "reliability")
+    if RELIABILITY_COLUMN not in rows:
+        return None
+    bins = rows.loc[rows["status"] == "completed", RELIABILITY_COLUMN].dropna()
+    return np.sum([np.reshape(of, (-1, 3)) for of in bins], axis=0) if len(bins) else None
 
 
 def _with_epochs(curves: Any, num_epochs: int) -> Any:
@@ -196,6 +217,7 @@ def run_summary(
     return {
         "job": job_name,
         "selection": _selection_content(standing),
+        "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
         "counts": {**standing.counts, "variants": len(board.variants)},
         "timings_s": dict(timings_s),
@@ -216,10 +238,26 @@ def _selection_content(standing: Standing) -> dict[str, Any] | None:
         "seed": chosen.seed,
         "metric": chosen.metric,
         "goal": chosen.goal,
+        "statistic": chosen.statistic,
+        "score": chosen.score,
         "mean": chosen.mean,
         "sd": chosen.sd,
+        "low": chosen.low,
+        "high": chosen.high,
         "num_seeds": chosen.num_seeds,
         "best_trial": dict(standing.best_trial),
+    }
+
+
+def certainty_content(known: Certainty | None) -> dict[str, Any] | None:
+    """What cannot be told from the winner; the p-values of all are in variants.csv."""
+    if known is None:
+        return None
+    return {
+        "undecided": list(known.undecided),
+        "num_compared": len(known.p_values),
+        "num_seeds": known.num_seeds,
+        "num_seeds_needed": known.num_needed,
     }
 
 

@@ -413,11 +413,7 @@ class RunFolder:
         Args:
             rows: From `aggregate.variant_rows`, all with the same keys.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(rows[0] if rows else [])
-        writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
-        write_text(self.variants_file, text.getvalue())
+        write_text(self.variants_file, variants_csv(list(rows[0]) if rows else [], rows))
 
     def read_summary(self) -> dict[str, Any] | None:
         """summary.json, or None for a run that did not end."""
@@ -457,6 +453,15 @@ def _write_mapping(file: IO[str], content: Mapping[str, Any]) -> None:
         else:
             file.write(json.dumps(json_ready(value)))
     file.write("}" if content else "{}")
+
+
+def variants_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header; see `RunFolder.write_variants`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_csv_cell(row[name]) for name in columns] for row in rows)
+    return text.getvalue()
 
 
 def _csv_cell(value: Any) -> Any:

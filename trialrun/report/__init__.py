@@ -1,5 +1,6 @@
 """What people see of a run: terminal tables, figures, the page. All from the run folder alone."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trialrun.files import write_text
@@ -10,19 +11,63 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_overview(console: "Console", folder: RunFolder) -> None:
-    """Prints a run, finished or interrupted: leaderboard, selection, confusion matrix, problems."""
+def print_overview(
+    console: "Console",
+    folder: RunFolder,
+    *,
+    where: Sequence[str] = (),
+    sort: str | None = None,
+    reverse: bool = False,
+) -> None:
+    """Prints a run, finished or interrupted: leaderboard, selection, confusion matrix, problems.
+
+    Args:
+        console: Where to.
+        folder: The run.
+        where, sort, reverse: Which variants, in which order; see `view.select_variants`.
+    """
     from trialrun.report.overview import load_overview
     from trialrun.report.tables import print_run
+    from trialrun.report.view import select_variants
 
-    print_run(console, load_overview(folder))
+    overview = load_overview(folder)
+    shown = select_variants(overview.leaderboard, where=where, sort=sort, reverse=reverse)
+    print_run(console, overview, shown)
 
 
-def overview_content(folder: RunFolder) -> dict[str, Any]:
-    """A run, finished or interrupted, in values that JSON knows."""
+def overview_content(
+    folder: RunFolder,
+    *,
+    where: Sequence[str] = (),
+    sort: str | None = None,
+    reverse: bool = False,
+) -> dict[str, Any]:
+    """A run, finished or interrupted, in values that JSON knows; arguments as above."""
     from trialrun.report.overview import load_overview, overview_json
+    from trialrun.report.view import select_variants
 
-    return overview_json(load_overview(folder, max_problems=None))
+    overview = load_overview(folder, max_problems=None)
+    shown = select_variants(overview.leaderboard, where=where, sort=sort, reverse=reverse)
+    return overview_json(overview, shown)
+
+
+def overview_csv(
+    folder: RunFolder,
+    *,
+    where: Sequence[str] = (),
+    sort: str | None = None,
+    reverse: bool = False,
+) -> str:
+    """The rows of variants.csv, of a run that is finished or interrupted; arguments as above."""
+    from trialrun.aggregate import variant_rows
+    from trialrun.report.overview import load_overview
+    from trialrun.report.view import select_variants
+    from trialrun.store import variants_csv
+
+    board = load_overview(folder).leaderboard
+    rows = variant_rows(board)
+    shown = select_variants(board, where=where, sort=sort, reverse=reverse)
+    return variants_csv(list(rows[0]) if rows else [], [rows[one.rank - 1] for one in shown])
 
 
 def build_report(folder: RunFolder) -> None:

@@ -26,19 +26,24 @@ class Column:
     @property
     def width(self) -> int:
         """Character cells of a terminal that the header and the widest cell need."""
-        lines = [*self.header.splitlines(), *self.cells]
-        return max(cell_len(line) for line in lines)
+        lines = [line for text in (self.header, *self.cells) for line in text.splitlines()]
+        return max(map(cell_len, lines), default=0)
 
     def with_folded_header(self) -> "Column":
         """The header broken after underscores, so that it is no wider than it must be."""
         room = max([len(part) + 1 for part in self.header.split("_")] + [*map(len, self.cells)])
-        lines = [""]
-        *parts, last = self.header.split("_")
-        for part in [*(f"{part}_" for part in parts), last]:
-            if lines[-1] and len(lines[-1] + part) > room:
-                lines.append("")
-            lines[-1] += part
-        return Column("\n".join(lines), self.cells, self.is_number)
+        return Column(fold(self.header, room), self.cells, self.is_number)
+
+
+def fold(name: str, room: int) -> str:
+    """A name broken after underscores into lines of `room` characters, as far as that goes."""
+    lines = [""]
+    *parts, last = name.split("_")
+    for part in [*(f"{part}_" for part in parts), last]:
+        if lines[-1] and len(lines[-1] + part) > room:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
@@ -48,7 +53,7 @@ def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
         variants: At least one, the best first.
     """
     columns = [
-        Column("#", tuple(str(place) for place in range(1, len(variants) + 1))),
+        Column("#", tuple(str(variant.rank) for variant in variants)),
         Column("variant", tuple(variant.variant_id for variant in variants), is_number=False),
     ]
     for path, name in short_names(list(variants[0].parameters)).items():

@@ -16,7 +16,8 @@ import numpy as np
 from trialrun.aggregate import VariantSummary
 from trialrun.report.format import class_labels, pooled_text, seeds_text
 from trialrun.report.overview import Overview
-from trialrun.statistics import Counts, Floats, accuracy, describe, normalize_rows
+from trialrun.statistics.matrices import accuracy, normalize_rows
+from trialrun.statistics.spread import Counts, Floats, describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

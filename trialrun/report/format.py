@@ -61,21 +61,27 @@ def num_decimals(summaries: Sequence[MetricSummary]) -> int:
 
 def mean_text(summary: MetricSummary, decimals: int) -> str:
     """`0.184`, or `n/a` for a variant without a completed trial."""
-    return _number(summary.mean, decimals)
+    return number_text(summary.mean, decimals)
 
 
 def mean_sd_text(summary: MetricSummary, decimals: int) -> str:
     """`0.184 ± 0.012`; one seed has no spread: `0.184 ± n/a`; no seed: `n/a`."""
     if not summary.n:
         return "n/a"
-    return f"{_number(summary.mean, decimals)} ± {_number(summary.sd, decimals)}"
+    return f"{number_text(summary.mean, decimals)} ± {number_text(summary.sd, decimals)}"
 
 
-def _number(value: float, decimals: int) -> str:
+def number_text(value: float, decimals: int) -> str:
+    """`0.184`; `1.84e+07` for what is very large or very small; `n/a` for NaN."""
     if math.isnan(value):
         return "n/a"
     is_extreme = abs(value) >= 1e6 or 0 < abs(value) < 10.0**-_MOST_DECIMALS
     return f"{value:.2e}" if is_extreme else f"{value:.{decimals}f}"
+
+
+def p_value_text(p_value: float) -> str:
+    """`0.031`, or `<0.0001`."""
+    return "<0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

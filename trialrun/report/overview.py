@@ -1,13 +1,15 @@
 """What is known of a run from its folder alone, finished or interrupted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trialrun.aggregate import Leaderboard, explain
+from trialrun.aggregate import Leaderboard, VariantSummary
+from trialrun.explanation import explain
 from trialrun.files import json_ready
-from trialrun.standing import NUM_PROBLEMS_KEPT, Tally, TrialProblem
+from trialrun.selection import ValidationScores
+from trialrun.standing import NUM_PROBLEMS_KEPT, Tally, TrialProblem, certainty_content
 from trialrun.store import RunFolder
 
 
@@ -23,6 +25,7 @@ class Overview:
         counts: `trials`, `completed`, `diverged`, `failed`.
         problems: Trials that diverged or failed, by variant and seed; perhaps only the first.
         summary: summary.json; None for a run that has not ended.
+        scores: The selection metric of every trial.
     """
 
     folder: Path
@@ -32,6 +35,7 @@ class Overview:
     counts: Mapping[str, int]
     problems: tuple[TrialProblem, ...]
     summary: Mapping[str, Any] | None
+    scores: ValidationScores
 
     @property
     def num_problems(self) -> int:
@@ -55,6 +59,7 @@ def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEP
         folder,
         metric=select.get("metric", "val_loss"),
         goal=select.get("goal", "minimize"),
+        statistic=select.get("statistic", "mean"),
         max_problems=max_problems,
     )
     standing = tally.take_all().standing()
@@ -67,16 +72,22 @@ def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEP
         counts=standing.counts,
         problems=standing.problems,
         summary=folder.read_summary(),
+        scores=standing.scores,
     )
 
 
-def overview_json(overview: Overview) -> dict[str, Any]:
+def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[str, Any]:
     """The overview for machines: `trialrun show --json`.
+
+    Args:
+        overview: The run.
+        shown: The variants that are listed, in their order.
 
     Returns:
         Values that JSON knows; what is not known is None.
     """
     board = overview.leaderboard
+    p_values = board.certainty.p_values if board.certainty else {}
     content = {
         "job": overview.job_name,
         "folder": overview.folder,
@@ -84,12 +95,14 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "counts": overview.counts,
         "metric": board.metric,
         "goal": board.goal,
+        "statistic": board.selection and board.selection.statistic,
         "selection": board.selection and _fields(board.selection),
+        "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
         "class_names": overview.class_names,
         "variants": [
-            {"rank": place, **_fields(variant), "metrics": metrics}
-            for place, variant in enumerate(board.variants, start=1)
+            {**_fields(variant), "p_value": p_values.get(variant.variant_id), "metrics": metrics}
+            for variant in shown
             for metrics in [{name: _fields(of) for name, of in variant.metrics.items()}]
         ],
         "problems": [_fields(problem) for problem in overview.problems],

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trialrun.aggregate import Leaderboard, explain, ordered_metrics
+from trialrun.aggregate import Leaderboard, ordered_metrics
+from trialrun.explanation import explain
 from trialrun.report.columns import identity_columns, metric_column
 from trialrun.report.figures import RunFigure
 from trialrun.report.format import counts_text

@@ -7,35 +7,51 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trialrun.aggregate import Leaderboard, VariantSummary, explain, ordered_metrics
+from trialrun.aggregate import Leaderboard, VariantSummary, ordered_metrics
+from trialrun.explanation import explain
 from trialrun.report.columns import Column, identity_columns, metric_column
 from trialrun.report.format import class_labels, counts_text, pooled_text
 from trialrun.report.overview import Overview
-from trialrun.statistics import Counts, accuracy, normalize_rows
+from trialrun.statistics.matrices import accuracy, normalize_rows
+from trialrun.statistics.spread import Counts
 
 NUM_VARIANTS_SHOWN = 20
 _NUM_PROBLEMS_SHOWN = 5
 _GAP = 2
 
 
-def print_run(console: Console, overview: Overview) -> None:
-    """Prints the leaderboard, the selection, the winner's confusion matrix, and problems."""
-    for renderable in run_renderables(overview, width=console.width):
+def print_run(
+    console: Console, overview: Overview, shown: Sequence[VariantSummary] | None = None
+) -> None:
+    """Prints the leaderboard, the selection, the winner's confusion matrix, and problems.
+
+    Args:
+        console: Where to.
+        overview: The run.
+        shown: The variants of the leaderboard in their order; absent: all, the best first.
+    """
+    variants = overview.leaderboard.variants if shown is None else shown
+    for renderable in run_renderables(overview, variants, width=console.width):
         console.print(renderable)
 
 
-def run_renderables(overview: Overview, *, width: int) -> Iterator[RenderableType]:
+def run_renderables(
+    overview: Overview, shown: Sequence[VariantSummary], *, width: int
+) -> Iterator[RenderableType]:
     """All that is said about a run, from top to bottom, for a terminal of `width` columns."""
     board = overview.leaderboard
     yield Text.assemble((overview.job_name, "bold"), f"  {counts_text(overview.counts)}")
     if overview.summary is None:
         yield Text("This run has not ended: these are the trials so far.", style="yellow")
-    if board.variants:
+    if board.variants and not shown:
+        yield Text(f"\nNone of the {len(board.variants):,} variants is like that.")
+    if shown:
         yield Text()
-        yield leaderboard_table(board, width=width)
-        num_more = len(board.variants) - NUM_VARIANTS_SHOWN
+        yield leaderboard_table(board, shown, width=width)
+        num_more = len(shown) - NUM_VARIANTS_SHOWN
         if num_more > 0:
-            place = "variants.csv" if overview.summary is not None else "--json"
+            is_whole = overview.summary is not None and len(shown) == len(board.variants)
+            place = "variants.csv" if is_whole else "--csv"
             yield Text(f"... and {num_more:,} more ({place})", style="dim")
     yield Text(f"\n{explain(board)}\n")
     if board.selection is not None and board.variants[0].test_confusion_matrix is not None:
@@ -55,7 +71,9 @@ def _problem_lines(overview: Overview) -> Iterator[Text]:
         yield Text(f"... and {num_more:,} more (trials/)", style="dim")
 
 
-def leaderboard_table(leaderboard: Leaderboard, *, width: int) -> Table:
+def leaderboard_table(
+    leaderboard: Leaderboard, shown: Sequence[VariantSummary], *, width: int
+) -> Table:
     """The first 20 variants: parameters, n, validation with the selection metric first, test.
 
     A wide terminal gets mean ± sd of every metric, training included. A narrow one gives up, in
@@ -63,16 +81,18 @@ def leaderboard_table(leaderboard: Leaderboard, *, width: int) -> Table:
     but the selection metric.
 
     Args:
-        leaderboard: With at least one variant.
+        leaderboard: The metrics, and the winner, which is printed bold.
+        shown: At least one variant of it.
         width: Columns of the terminal.
     """
-    variants = leaderboard.variants[:NUM_VARIANTS_SHOWN]
+    variants = shown[:NUM_VARIANTS_SHOWN]
     for columns in _layouts(leaderboard, variants):
-        if _fits(columns, width):
+        if fits(columns, width):
             break
-    table = _table(columns)
-    if leaderboard.selection is not None:
-        table.rows[0].style = "bold"
+    table = plain_table(columns)
+    for variant, row in zip(variants, table.rows, strict=True):
+        if leaderboard.selection is not None and variant.rank == 1:
+            row.style = "bold"
     num_metrics = sum(not name.startswith("train_") for name in ordered_metrics(leaderboard))
     if len(columns) < len(identity_columns(variants)) + num_metrics:
         table.caption = Text("A wider terminal shows more metrics.", style="dim")
@@ -80,11 +100,13 @@ def leaderboard_table(leaderboard: Leaderboard, *, width: int) -> Table:
     return table
 
 
-def _fits(columns: Sequence[Column], width: int) -> bool:
+def fits(columns: Sequence[Column], width: int) -> bool:
+    """Whether the columns stand side by side in a terminal of `width` columns."""
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1) <= width
 
 
-def _table(columns: Sequence[Column], title: str | None = None) -> Table:
+def plain_table(columns: Sequence[Column], title: str | None = None) -> Table:
+    """Columns side by side under a line; nothing in them is taken for markup."""
     table = Table(
         title=title and Text(title, style="default"),
         title_justify="left",
@@ -153,8 +175,8 @@ def confusion_table(
     seeds = pooled_text(variant.num_completed)
     title = f"Test set, {variant.variant_id}, {seeds}: accuracy {accuracy(matrix):.2%}"
     for columns in _confusion_layouts(matrix, class_labels(class_names, len(matrix))):
-        if _fits(columns, width):
-            return _table(columns, title)
+        if fits(columns, width):
+            return plain_table(columns, title)
     return Text(f"{title}; {len(matrix)} classes: see figures/confusion_matrix.png")
 
 

@@ -5,12 +5,11 @@ import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trialrun.arrays import join_outputs
+from trialrun.datasets import Splits
 from trialrun.errors import CannotFuse, CannotShare, OutOfMemory
 from trialrun.plan import Trial
 from trialrun.results import Checkpoint, PackResult, Progress, Status, TrialResult, TrialState
@@ -18,6 +17,7 @@ from trialrun.training import PackTask
 from trialrun.training.choice import choose_engine
 from trialrun.training.compiled import train_prepared
 from trialrun.training.devices import is_out_of_memory
+from trialrun.training.judgment import Judgment, judge
 from trialrun.training.keras_fit import train_keras
 from trialrun.training.reports import Reports
 from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
@@ -69,6 +69,10 @@ def _train_pack(
         return
     evaluated = time.perf_counter()
     duration_s = (evaluated - start) / len(trials)
+    judged = [
+        _judge(trial, outcome, data.of_trial(i))
+        for i, (trial, outcome) in enumerate(zip(trials, trained, strict=True))
+    ]
     results = tuple(
         TrialResult(
             trial=trial,
@@ -81,14 +85,13 @@ def _train_pack(
             duration_s=duration_s,
             device=device,
             node=platform.node(),
-            metrics=_final_metrics(outcome),
+            metrics=_final_metrics(outcome, test),
             history=outcome.history,
-            val_confusion_matrix=_confusion(trial, data.of_trial(i).y_val, outcome.val_predictions),
-            test_confusion_matrix=_confusion(
-                trial, data.of_trial(i).y_test, outcome.test_predictions
-            ),
+            val_confusion_matrix=val.confusion_matrix,
+            test_confusion_matrix=test.confusion_matrix,
+            test_reliability=test.reliability,
         )
-        for i, (trial, outcome) in enumerate(zip(trials, trained, strict=True))
+        for trial, outcome, (val, test) in zip(trials, trained, judged, strict=True)
     )
     timings_s["results"] = time.perf_counter() - evaluated
     yield PackResult(
@@ -181,38 +184,30 @@ def _given_epoch(trained: TrainedTrial) -> int:
     return -1 if trained.best_epoch is None else trained.best_epoch - 1
 
 
-def _final_metrics(trained: TrainedTrial) -> dict[str, float]:
-    """Values after the epoch that the trial gives: train_*, then val_*, then test_*."""
+def _judge(trial: Trial, trained: TrainedTrial, data: Splits) -> tuple[Judgment, Judgment]:
+    """What the predictions of a trial say, on validation and on the test set."""
+    if trial.variant.training.is_regression:
+        return Judgment(), Judgment()
+    return (
+        judge(data.y_val, trained.val_predictions, with_probabilities=False),
+        judge(data.y_test, trained.test_predictions),
+    )
+
+
+def _final_metrics(trained: TrainedTrial, test: Judgment) -> dict[str, float]:
+    """Values after the epoch that the trial gives: train_*, then val_*, then test_*.
+
+    A metric of the job's own keeps its name from one of `Judgment`.
+    """
     given = _given_epoch(trained)
     final = {name: float(values[given]) for name, values in trained.history.items()}
+    test_logs = dict(trained.test_logs)
+    test_logs |= {name: value for name, value in test.scores.items() if name not in test_logs}
     return {
         **{f"train_{name}": v for name, v in final.items() if not name.startswith("val_")},
         **{name: v for name, v in final.items() if name.startswith("val_")},
-        **{f"test_{name}": value for name, value in trained.test_logs.items()},
+        **{f"test_{name}": value for name, value in test_logs.items()},
     }
-
-
-def _confusion(trial: Trial, y: Any, predictions: Any) -> npt.NDArray[np.int64] | None:
-    """The confusion matrix of a classifier, rows = true class; None for any other model.
-
-    A classifier has a loss that is no regression's, integer labels, and either one probability per
-    class or, for two classes, one probability in a single column.
-    """
-    from sklearn.metrics import confusion_matrix
-
-    if trial.variant.training.is_regression:
-        return None
-    is_array = isinstance(y, np.ndarray) and isinstance(predictions, np.ndarray)
-    if not is_array or predictions.ndim != 2 or y.size != len(y) or y.dtype.kind not in "iu":
-        return None
-    if not np.isfinite(predictions).all():
-        return None
-    num_outputs = predictions.shape[1]
-    classes = predictions.argmax(1) if num_outputs > 1 else (predictions[:, 0] > 0.5).astype(int)
-    matrix: npt.NDArray[np.int64] = confusion_matrix(
-        y.ravel(), classes, labels=np.arange(max(num_outputs, 2))
-    )
-    return matrix
 
 
 def _best_states(

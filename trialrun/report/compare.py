@@ -1,0 +1,244 @@
+"""Two variants of a run side by side, compared seed by seed."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trialrun.certainty import LEVEL
+from trialrun.compilation import Goal
+from trialrun.errors import InputError
+from trialrun.files import json_ready
+from trialrun.report.columns import Column, fold
+from trialrun.report.format import number_text, p_value_text, parameter_text, seeds_text
+from trialrun.statistics.paired import Comparison, compare, num_seeds_needed
+from trialrun.store import RunFolder
+from trialrun.vocabulary import suggest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class MetricComparison:
+    """One metric of two variants over the seeds that both completed.
+
+    Attributes:
+        name: `val_loss`, `test_accuracy`, ...
+        first, second: Their means over these seeds; NaN without any.
+        paired: First against second, seed by seed.
+    """
+
+    name: str
+    first: float
+    second: float
+    paired: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class VariantComparison:
+    """Two variants of a run.
+
+    Attributes:
+        job_name: The run's job.
+        first, second: Their ids.
+        parameters: Searched dotted path -> both values, of those that differ.
+        num_seeds: Seeds that both completed.
+        metric, goal: By which the job selects.
+        num_variants: Of the run.
+        metrics: The selection metric first, then validation, test, training.
+    """
+
+    job_name: str
+    first: str
+    second: str
+    parameters: Mapping[str, tuple[Any, Any]]
+    num_seeds: int
+    metric: str
+    goal: Goal
+    num_variants: int
+    metrics: tuple[MetricComparison, ...]
+
+
+def compare_variants(folder: RunFolder, first: str, second: str) -> VariantComparison:
+    """Two variants of a run, finished or not, compared over the seeds that both completed.
+
+    Raises:
+        InputError: There is no such variant, or it is twice the same.
+    """
+    index = folder.tables.index()
+    for variant_id in (first, second):
+        if variant_id not in index.variant_ids:
+            hint = suggest(variant_id, index.variant_ids[:20])
+            raise InputError(f"{folder.path}: there is no variant {variant_id!r}; {hint}")
+    if first == second:
+        raise InputError(f"{first} and {second}: give two variants")
+    job = folder.read_job()
+    select = job.get("select", {})
+    metric = select.get("metric", "val_loss")
+    of_first, of_second = index.parameters[first], index.parameters[second]
+    both = _both_completed(index.read([first, second], "numbers"), first, second)
+    names = sorted(index.metrics, key=lambda name: (name != metric, _PARTS.index(_part(name))))
+    return VariantComparison(
+        job_name=job["name"],
+        first=first,
+        second=second,
+        parameters={
+            path: (of_first[path], of_second[path])
+            for path in of_first
+            if of_first[path] != of_second[path]
+        },
+        num_seeds=len(both[0]),
+        metric=metric,
+        goal=select.get("goal", "minimize"),
+        num_variants=len(index.variant_ids),
+        metrics=tuple(_compare_metric(name, *both) for name in names),
+    )
+
+
+_PARTS = ("val", "test", "train")
+
+
+def _part(metric: str) -> str:
+    return metric.split("_", 1)[0]
+
+
+def _both_completed(
+    trials: "pd.DataFrame", first: str, second: str
+) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    """The rows of the seeds that both completed, by seed."""
+    completed = trials[trials["status"] == "completed"].set_index("seed")
+    ours, theirs = (completed[completed["variant_id"] == one] for one in (first, second))
+    seeds = ours.index.intersection(theirs.index).sort_values()
+    return ours.loc[seeds], theirs.loc[seeds]
+
+
+def _compare_metric(name: str, ours: "pd.DataFrame", theirs: "pd.DataFrame") -> MetricComparison:
+    first, second = (rows[name].to_numpy(np.float64) for rows in (ours, theirs))
+    known = ~np.isnan(first) & ~np.isnan(second)
+    if not known.any():
+        means = (math.nan, math.nan)
+    else:
+        means = (float(first[known].mean()), float(second[known].mean()))
+    return MetricComparison(name, *means, compare(first, second, np.random.default_rng(0)))
+
+
+def verdict(compared: VariantComparison) -> str:
+    """Whether the two can be told apart by the selection metric, in one sentence."""
+    first, second = compared.first, compared.second
+    needed = num_seeds_needed(1, level=LEVEL)
+    paired = compared.metrics[0].paired
+    if paired.n < needed:
+        return (
+            f"{seeds_text(paired.n)} that both completed can tell nothing apart: it takes at least"
+            f" {needed}."
+        )
+    p_value = f"p = {p_value_text(paired.p_value)}".replace("= <", "< ")
+    if paired.p_value > LEVEL:
+        return f"By {compared.metric} they cannot be told apart at 5% ({p_value})."
+    is_first = (paired.difference < 0) == (compared.goal == "minimize")
+    better, worse = (first, second) if is_first else (second, first)
+    is_higher = compared.goal == "maximize"
+    part = (
+        paired.probability_first_higher
+        if is_first == is_higher
+        else (1 - paired.probability_first_higher)
+    )
+    return (
+        f"By {compared.metric} {better} is better than {worse} ({p_value}), under {part:.0%} of the"
+        " seeds."
+    )
+
+
+def comparison_json(compared: VariantComparison) -> dict[str, Any]:
+    """The comparison for machines: `trialrun compare --json`; what is not known is None."""
+    content = {name: getattr(compared, name) for name in VariantComparison.__dataclass_fields__} | {
+        "verdict": verdict(compared),
+        "metrics": {
+            one.name: {"first": one.first, "second": one.second, **one.paired._asdict()}
+            for one in compared.metrics
+        },
+    }
+    ready: dict[str, Any] = json_ready(content)
+    return ready
+
+
+def print_comparison(console: "Console", compared: VariantComparison) -> None:
+    """Prints what differs, a table of the metrics, and what it says."""
+    from rich.text import Text
+
+    from trialrun.report.tables import fits, plain_table
+
+    about = f"  {compared.first} against {compared.second}, {seeds_text(compared.num_seeds)}"
+    console.print(Text.assemble((compared.job_name, "bold"), about))
+    for path, values in compared.parameters.items():
+        first, second = map(parameter_text, values)
+        console.print(Text(f"{path}: {first} against {second}"))
+    console.print()
+    for columns in _layouts(compared):
+        if fits(columns, console.width):
+            break
+    console.print(plain_table(columns))
+    console.print(Text(f"\n{verdict(compared)}"))
+    for line in _notes(compared):
+        console.print(Text(line, style="dim"))
+
+
+def _layouts(compared: VariantComparison) -> Iterator[list[Column]]:
+    """The columns, from the most room to the least: long names in lines, without the last one."""
+    names, *numbers = _columns(compared, compared.metrics)
+    for room, num_left_out in ((99, 0), (16, 0), (16, 1), (12, 1)):
+        folded = Column(names.header, tuple(fold(name, room) for name in names.cells), False)
+        yield [folded, *numbers[: len(numbers) - num_left_out]]
+
+
+def _columns(compared: VariantComparison, shown: Sequence[MetricComparison]) -> list[Column]:
+    decimals = [_decimals(one) for one in shown]
+
+    def numbers(name: str, values: Sequence[float]) -> Column:
+        return Column(name, tuple(map(number_text, values, decimals)))
+
+    return [
+        Column("metric", tuple(one.name for one in shown), is_number=False),
+        numbers(compared.first, [one.first for one in shown]),
+        numbers(compared.second, [one.second for one in shown]),
+        numbers("difference", [one.paired.difference for one in shown]),
+        Column("95% interval", tuple(map(_interval_text, shown, decimals))),
+        Column("p", tuple(p_value_text(one.paired.p_value) for one in shown)),
+        Column(
+            f"{compared.first}\nhigher in",
+            tuple(_percent_text(one.paired.probability_first_higher) for one in shown),
+        ),
+    ]
+
+
+def _decimals(one: MetricComparison) -> int:
+    """Two significant digits of the interval's width; four of the means without one."""
+    width = one.paired.high - one.paired.low
+    if math.isfinite(width):
+        return min(max(1 - math.floor(math.log10(width)), 0), 6)
+    scale = max(abs(one.first), abs(one.second))
+    return 3 - math.floor(math.log10(scale)) if scale and math.isfinite(scale) else 3
+
+
+def _interval_text(one: MetricComparison, decimals: int) -> str:
+    low, high = one.paired.low, one.paired.high
+    if not math.isfinite(low):
+        return "none"
+    return f"{number_text(low, decimals)} to {number_text(high, decimals)}"
+
+
+def _percent_text(part: float) -> str:
+    return "n/a" if math.isnan(part) else f"{part:.0%}"
+
+
+def _notes(compared: VariantComparison) -> Iterator[str]:
+    yield "p: sign-flip test of the differences seed by seed. Test numbers are only shown."
+    if compared.num_variants > 2:
+        yield (
+            "It is of this pair alone: if the pair was picked from many for its difference, see the"
+            " corrected p_value in variants.csv."
+        )

@@ -1,0 +1,109 @@
+"""What a confusion matrix says: rates over all classes and of each class."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.statistics.spread import Counts, Floats
+
+
+class MatrixScores(NamedTuple):
+    """Rates of a confusion matrix, as scikit-learn defines them.
+
+    Attributes:
+        accuracy: The part of the predictions that are right.
+        balanced_accuracy: The mean recall of the classes that have samples.
+        matthews_correlation: -1 to 1, 0 for chance; 0 where it is not defined.
+        precision: (classes,) of the predictions of a class, the part that is right; 0 without any.
+        recall: (classes,) of the samples of a class, the part that is found; 0 without any.
+        f1: (classes,) `2 * precision * recall / (precision + recall)`; 0 if both are 0.
+        support: (classes,) int64 samples of each class.
+
+    References:
+        Gorodkin, "Comparing two K-category assignments by a K-category correlation coefficient"
+        (2004), for the correlation.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    matthews_correlation: float
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    support: Counts
+
+
+def pool_confusion_matrices(matrices: npt.ArrayLike) -> Counts:
+    """The sum over seeds: every prediction of every seed counted once.
+
+    Args:
+        matrices: (seeds, classes, classes) counts, rows = true class.
+
+    Returns:
+        (classes, classes) int64.
+    """
+    pooled: Counts = np.asarray(matrices, np.int64).sum(axis=0)
+    return pooled
+
+
+def matrix_scores(matrix: npt.ArrayLike) -> MatrixScores:
+    """The rates of a confusion matrix; NaN over all classes where nothing was predicted.
+
+    Args:
+        matrix: (classes, classes) counts, rows = true class.
+    """
+    matrix = np.asarray(matrix, np.int64)
+    right, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    recall = _parts(right, support)
+    return MatrixScores(
+        accuracy=accuracy(matrix),
+        balanced_accuracy=float(recall[support > 0].mean()) if support.any() else np.nan,
+        matthews_correlation=_matthews_correlation(matrix),
+        precision=_parts(right, predicted),
+        recall=recall,
+        f1=_parts(2 * right, support + predicted),
+        support=support,
+    )
+
+
+def accuracy(matrix: npt.ArrayLike) -> float:
+    """The part of the predictions that are right, 0 to 1; NaN for a matrix without predictions.
+
+    Args:
+        matrix: (classes, classes) counts, rows = true class.
+    """
+    matrix = np.asarray(matrix, np.int64)
+    return float(np.trace(matrix) / matrix.sum()) if matrix.any() else np.nan
+
+
+def normalize_rows(matrix: npt.ArrayLike) -> Floats:
+    """Of each true class, the part that was predicted as each class; its diagonal is the recall.
+
+    Args:
+        matrix: (classes, classes) counts, rows = true class.
+
+    Returns:
+        (classes, classes), rows that sum to 1; a class without samples has a row of zeros.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    return _parts(matrix, matrix.sum(axis=1, keepdims=True))
+
+
+def _parts(counts: npt.ArrayLike, totals: npt.ArrayLike) -> Floats:
+    """Quotients; 0 where the total is 0."""
+    parts = np.zeros(np.shape(counts))
+    np.divide(counts, totals, out=parts, where=np.asarray(totals) > 0)
+    return parts
+
+
+def _matthews_correlation(matrix: Counts) -> float:
+    """The covariance of true and predicted classes over the root of both variances."""
+    # float64: products of sums of counts leave int64 at some billion predictions.
+    true, predicted = (matrix.sum(axis=axis).astype(np.float64) for axis in (1, 0))
+    total = float(matrix.sum())
+    covariance = np.trace(matrix) * total - true @ predicted
+    variances = (total**2 - true @ true) * (total**2 - predicted @ predicted)
+    if not total:
+        return np.nan
+    return float(covariance / np.sqrt(variances)) if variances > 0 else 0.0

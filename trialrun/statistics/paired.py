@@ -1,0 +1,159 @@
+"""Two variants compared seed by seed.
+
+A seed gives every variant the same data, split, initial random numbers and batch order, so that
+the difference of two variants under one seed is free of the luck that both share: a paired test
+tells apart what two separate means cannot (Bouthillier et al., MLSys 2021).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.statistics.intervals import mean_interval
+from trialrun.statistics.spread import Floats, groups_of_equal_count
+
+# 2^24 signs are counted exactly in half a millisecond; beyond, some of them are drawn.
+_MAX_EXACT = 24
+_NUM_DRAWS = 9999
+
+
+class Comparison(NamedTuple):
+    """Values of one variant against those of another, over the seeds that both have.
+
+    Attributes:
+        n: Seeds that both have.
+        difference: Mean of first minus second; NaN without such seeds.
+        low, high: Its 95% interval, as of `mean_interval`.
+        p_value: Of the sign-flip test; 1 without such seeds.
+        probability_first_higher: The part of the seeds in which the first value is the higher one;
+            equal ones count half. NaN without such seeds.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    probability_first_higher: float
+
+
+def compare(first: npt.ArrayLike, second: npt.ArrayLike, rng: np.random.Generator) -> Comparison:
+    """Two variants compared over the seeds that both have.
+
+    Args:
+        first, second: (seeds,), the same seeds in the same order; NaN where one has no value.
+        rng: For the interval, and for the test where there are many seeds.
+    """
+    differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return Comparison(0, np.nan, -np.inf, np.inf, 1.0, np.nan)
+    low, high = mean_interval(differences, rng)
+    return Comparison(
+        n=len(differences),
+        difference=float(differences.mean()),
+        low=float(low),
+        high=float(high),
+        p_value=float(sign_flip_p_values(differences, rng)),
+        probability_first_higher=float(np.mean((np.sign(differences) + 1) / 2)),
+    )
+
+
+def sign_flip_p_values(differences: npt.ArrayLike, rng: np.random.Generator) -> Floats:
+    """How often differences as far from zero come about when each sign is a coin's toss.
+
+    The two-sided permutation test of paired values: if neither variant is better, the difference
+    of a seed is as likely to be `d` as `-d`. The p-value is the part of all 2^n signs under which
+    `|sum|` is at least as large as it is. It is exact up to 24 seeds; beyond, 9,999 signs are
+    drawn, and the p-value is `(1 + hits) / (1 + draws)`, which is never 0.
+
+    Args:
+        differences: (..., seeds) of first minus second; NaN where a seed has no pair.
+        rng: Draws the signs of more than 24 seeds.
+
+    Returns:
+        (...,) between 0 and 1; 1 without any difference.
+
+    References:
+        Good, "Permutation, Parametric, and Bootstrap Tests of Hypotheses" (2005), section 3.2;
+        Phipson and Smyth, "Permutation P-values Should Never Be Zero" (2010).
+    """
+    differences = np.asarray(differences, np.float64)
+    p_values = np.ones(differences.shape[:-1])
+    key = int(rng.integers(1 << 62))
+    for places, rows in groups_of_equal_count(differences):
+        num_seeds = rows.shape[1]
+        if num_seeds <= _MAX_EXACT:
+            p_values.flat[places] = [_exact(row) for row in rows]
+        else:
+            p_values.flat[places] = _drawn(rows, np.random.default_rng([key, num_seeds]))
+    return p_values
+
+
+def _least_extreme(rows: Floats) -> Floats:
+    """The |sum| of each row, less what rounding may have added: equal sums count as equal."""
+    slack = 1e-12 * np.abs(rows).sum(axis=-1)
+    least: Floats = np.abs(rows.sum(axis=-1)) - slack
+    return least
+
+
+def _exact(differences: Floats) -> float:
+    """The p-value over all signs: the sums of one half of the seeds, looked up in the other's."""
+    least = _least_extreme(differences)
+    if not least > 0:
+        return 1.0
+    half = len(differences) // 2
+    here, there = _signed_sums(differences[:half]), np.sort(_signed_sums(differences[half:]))
+    above = len(there) - np.searchsorted(there, least - here, side="left")
+    below = np.searchsorted(there, -least - here, side="right")
+    return float((above.sum() + below.sum()) / 2 ** len(differences))
+
+
+def _signed_sums(values: Floats) -> Floats:
+    """The 2^n sums of the values with every choice of signs."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums - value, sums + value])
+    return sums
+
+
+def _drawn(rows: Floats, rng: np.random.Generator) -> Floats:
+    """The p-values of rows (groups, n) over drawn signs."""
+    signs = rng.choice((-1.0, 1.0), size=(rows.shape[1], _NUM_DRAWS))
+    least = _least_extreme(rows)
+    hits = [
+        np.count_nonzero(np.abs(row @ signs) >= bound)
+        for row, bound in zip(rows, least, strict=True)
+    ]
+    return (1 + np.asarray(hits, np.float64)) / (1 + _NUM_DRAWS)
+
+
+def holm(p_values: npt.ArrayLike) -> Floats:
+    """P-values corrected for their number, so that 5% is the chance of any false alarm at all.
+
+    Args:
+        p_values: (tests,).
+
+    Returns:
+        (tests,): the k-th smallest of m, times `m - k + 1`, at most 1, never below a smaller one's.
+
+    References:
+        Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (1979).
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = np.asarray(p_values, np.float64)
+    corrected: Floats = multipletests(p_values, method="holm")[1] if len(p_values) else p_values
+    return corrected
+
+
+def num_seeds_needed(num_tests: int, *, level: float = 0.05) -> int:
+    """With fewer seeds than this no difference, however large, is told apart by the test.
+
+    The smallest p-value of n seeds is `2 / 2^n`, and Holm multiplies it by the number of tests.
+
+    >>> num_seeds_needed(1), num_seeds_needed(999)
+    (6, 16)
+    """
+    return int(np.ceil(1 + np.log2(max(1, num_tests) / level)))
