@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "report": "errors host job plan datasets training store statistics aggregate",
     "doctor": "errors host plan store cluster",
     "driver": "errors job plan results datasets training cluster store aggregate export report",
-    "api": "errors job models store export driver",
+    "api": "errors job models store export driver report",
     "cli": "errors job store export report driver doctor",
 }
 # Only in these rooms, and outside training/ only inside functions, is TensorFlow or Keras imported.

@@ -162,7 +162,9 @@ def test_a_run_leaves_every_file_of_the_contract_and_no_other(small_run):
         "best/preprocessing.json",
         "best/README.md",
     }
-    figures = {name for name in found if name.startswith("figures/") and name.endswith(".png")}
+    figures = {
+        name for name in found if name.startswith("figures/") and name.endswith((".png", ".svg"))
+    }
     assert figures
     assert found - figures == expected
 

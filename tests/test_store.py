@@ -163,7 +163,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "figures").write_text("a file where a folder should be")
     with pytest.raises(TrialrunError, match=r"figures/curves\.png: cannot be written: .*exists"):
-        RunFolder(tmp_path).write_figure("curves", b"")
+        RunFolder(tmp_path).write_figure("curves", png=b"", svg=b"")
 
 
 def test_json_has_null_where_python_has_nan(tmp_path):

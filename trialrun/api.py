@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder with its tables.
+    """A run folder with its tables and figures; in a notebook it shows its summary.
 
     Attributes:
         folder: The run folder.
@@ -70,6 +71,49 @@ class Run:
         import pandas as pd
 
         return pd.read_csv(self.folder.variants_file)
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """One row per trial and epoch, as in `history/*.parquet`."""
+        return self.folder.read_history()
+
+    def compare(self, first: str, second: str) -> "pd.DataFrame":
+        """Two variants seed by seed: a row per metric, the selection metric first.
+
+        Returns:
+            Indexed by metric: `first` and `second`, their means; then the fields of
+            `trialrun.statistics.paired.Comparison`, of first minus second.
+
+        Raises:
+            InputError: There is no such variant.
+        """
+        import pandas as pd
+
+        from trialrun.report.compare import compare_variants
+
+        compared = compare_variants(self.folder, first, second)
+        rows = [
+            {"metric": of.name, "first": of.first, "second": of.second, **of.paired._asdict()}
+            for of in compared.metrics
+        ]
+        return pd.DataFrame(rows).set_index("metric")
+
+    @property
+    def figures(self) -> "dict[str, Figure]":
+        """The figures of the report by name, drawn anew, to be shown or changed.
+
+        Empty as long as no trial completed.
+        """
+        from trialrun.report import draw_run
+
+        return draw_run(self.folder)
+
+    def _repr_html_(self) -> str:
+        """What won and how sure that is, for Jupyter."""
+        from trialrun.report.notebook import summary_html
+        from trialrun.report.overview import load_overview
+
+        return summary_html(load_overview(self.folder))
 
     @property
     def best(self) -> Best:

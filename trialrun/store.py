@@ -220,7 +220,7 @@ class RunFolder:
 
     @property
     def figures_dir(self) -> Path:
-        """The figures as PNG files."""
+        """The figures as PNG and SVG files."""
         return self.path / "figures"
 
     @property
@@ -423,9 +423,10 @@ class RunFolder:
             summary: dict[str, Any] = json.loads(self.summary_file.read_text())
         return summary
 
-    def write_figure(self, name: str, png: bytes) -> None:
-        """Writes `figures/<name>.png`."""
+    def write_figure(self, name: str, *, png: bytes, svg: bytes) -> None:
+        """Writes `figures/<name>.png` and `figures/<name>.svg`."""
         write_bytes(self.figures_dir / f"{name}.png", png)
+        write_bytes(self.figures_dir / f"{name}.svg", svg)
 
 
 def _what_is_at(path: Path) -> str:

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trialrun.files import write_text
-from trialrun.standing import winner_curves
+from trialrun.standing import winner_curves, winner_reliability
+from trialrun.statistics.spread import Floats
 from trialrun.store import RunFolder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
+
+    from trialrun.report.overview import Overview
 
 
 def print_overview(
@@ -71,16 +75,33 @@ def overview_csv(
 
 
 def build_report(folder: RunFolder) -> None:
-    """Writes `figures/*.png` and `report.html` of a run from what its folder holds."""
+    """Writes `figures/` and `report.html` of a run from what its folder holds."""
     from trialrun.report.figures import draw_figures
     from trialrun.report.overview import load_overview
     from trialrun.report.page import render_page
 
     overview = load_overview(folder)
-    selection = overview.leaderboard.selection
-    curves = winner_curves(folder, selection.variant_id) if selection else {}
-    figures = draw_figures(overview, curves)
+    figures = draw_figures(overview, *_winner(folder, overview))
     for figure in figures:
-        folder.write_figure(figure.name, figure.png)
+        folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
     page = render_page(overview, figures, job_text=folder.job_file.read_text())
     write_text(folder.report_file, page)
+
+
+def draw_run(folder: RunFolder) -> "dict[str, Figure]":
+    """The figures of a run, finished or interrupted, by name, as matplotlib's."""
+    from trialrun.report.figures import run_drawings
+    from trialrun.report.overview import load_overview
+
+    overview = load_overview(folder)
+    drawings = run_drawings(overview, *_winner(folder, overview))
+    return {drawing.name: drawing.figure for drawing in drawings}
+
+
+def _winner(folder: RunFolder, overview: "Overview") -> tuple[dict[str, Floats], Floats | None]:
+    """The learning curves of the winner, and its reliability on the test set."""
+    selection = overview.leaderboard.selection
+    if selection is None:
+        return {}, None
+    variant_id = selection.variant_id
+    return winner_curves(folder, variant_id), winner_reliability(folder, variant_id)

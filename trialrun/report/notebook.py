@@ -1,0 +1,56 @@
+"""A run in a Jupyter notebook: its summary as HTML, everything that is not ours escaped."""
+
+from trialrun.explanation import sentences
+from trialrun.report.columns import identity_columns, metric_column
+from trialrun.report.format import counts_text
+from trialrun.report.overview import Overview
+
+NUM_VARIANTS_SHOWN = 10
+_TEMPLATE = """\
+<h4>{{ job_name }}</h4>
+<p>{{ counts }}{% if not ended %}. This run has not ended{% endif %}</p>
+<p>{% for sentence in sentences %}{{ sentence }}<br>{% endfor %}</p>
+{% if columns %}
+<table>
+<thead><tr>{% for column in columns %}<th>{{ column.header }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+{% if num_more %}<p>... and {{ num_more }} more: <code>run.variants</code></p>{% endif %}
+{% endif %}
+<p><code>{{ folder }}</code></p>
+"""
+
+
+def summary_html(overview: Overview) -> str:
+    """What won and how sure that is, and the first variants; validation and test means ± sd."""
+    from jinja2 import Environment, StrictUndefined
+
+    board = overview.leaderboard
+    shown = board.variants[:NUM_VARIANTS_SHOWN]
+    names = dict.fromkeys([board.metric, f"test_{board.metric.removeprefix('val_')}"])
+    columns = (
+        []
+        if not shown
+        else [
+            *identity_columns(shown),
+            *(
+                metric_column(name, shown, with_sd=True)
+                for name in names
+                if name in shown[0].metrics
+            ),
+        ]
+    )
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_TEMPLATE)
+    return template.render(
+        job_name=overview.job_name,
+        counts=counts_text(overview.counts),
+        ended=overview.summary is not None,
+        sentences=sentences(board),
+        columns=columns,
+        rows=list(zip(*(column.cells for column in columns), strict=True)),
+        num_more=len(board.variants) - len(shown),
+        folder=overview.folder,
+    )
