@@ -646,7 +646,7 @@ def test_a_written_job_is_yaml_to_other_readers_too_with_every_default(write):
     written = yaml.safe_load(dump_job(load_job(write("name: a")).spec))
     assert list(written) == list(JobSpec.model_fields)
     assert written["training"]["learning_rate"] == 1e-4
-    assert written["select"] == {"metric": "val_loss", "goal": "minimize"}
+    assert written["select"] == {"metric": "val_loss", "goal": "minimize", "statistic": "mean"}
 
 
 def test_outputs_metrics_and_weights_give_the_names_that_select(write):

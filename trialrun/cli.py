@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from trialrun.errors import ExportError, InputError, TrialrunError
+from trialrun.errors import ExportError, InputError, TrackerError, TrialrunError
 from trialrun.interrupts import EXIT_CTRL_C, Interrupted
 from trialrun.places import default_runs_dir, describe_place
 
@@ -258,13 +258,19 @@ def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_folder: Path) -> None:
-    """Build the figures and report.html of RUN again."""
+    """Build the figures and report.html of RUN again, and what its job's `output` asks for."""
+    from trialrun.job import read_output
     from trialrun.report import build_report
     from trialrun.store import RunFolder
+    from trialrun.trackers import require_packages, show_in_trackers
 
     folder = RunFolder.open(run_folder)
+    output = read_output(folder.read_job(), folder.job_file)
+    require_packages(output)
     build_report(folder)
     click.echo(folder.report_file)
+    if problems := show_in_trackers(folder, output):
+        raise TrackerError("\n".join(map(str, problems)))
 
 
 @cli.command()

@@ -25,9 +25,10 @@ from trialrun.places import describe_place
 from trialrun.plan import Trial, plan_trials, shard_trials
 from trialrun.progress import ProgressLine
 from trialrun.report import build_report
-from trialrun.resume import missing_trials
+from trialrun.resume import missing_trials, only_output_differs
 from trialrun.standing import Standing, Tally, run_summary
 from trialrun.store import RunFolder
+from trialrun.trackers import require_packages, show_in_trackers
 from trialrun.trainer import Work, connect_to_cluster, timed, train_missing
 
 if TYPE_CHECKING:
@@ -87,12 +88,13 @@ def run_job(
     """
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
+    _check_trackers(loaded)
     _check_first_data(own, loaded)
     with _at_work(loaded, trials, runs_dir, run_folder, progress) as work:
         own_ids = {trial.trial_id for trial in own}
         missing = [trial for trial in _begin(work) if trial.trial_id in own_ids]
         if not missing and work.run.summary_file.exists():
-            return _ended(work.run)
+            return _ended(work)
         return _complete(work, missing, address, command)
 
 
@@ -119,6 +121,7 @@ def merge_runs(
     if run_folder is not None and run_folder.resolve() in {s.path.resolve() for s in sources}:
         raise InputError(f"{run_folder}: is one of the runs to be merged; give another folder")
     trials = plan_trials(loaded.spec)
+    _check_trackers(loaded)
     check_shards(sources, loaded, trials)
     with _at_work(loaded, trials, runs_dir, run_folder, progress) as work:
         _begin(work)
@@ -195,7 +198,8 @@ def _begin(work: Work) -> list[Trial]:
         work.progress.warn(line)
     missing = missing_trials(work.run, work.loaded, work.trials, work.progress.warn)
     if work.run.job_file.read_text() != (text := dump_job(work.loaded.spec)):
-        _unfinish(work.run)
+        if not only_output_differs(work.run, work.loaded):
+            _unfinish(work.run)
         work.run.write_job(text)
     return missing
 
@@ -233,6 +237,13 @@ def _train_and_export(
             work.progress.say("saving the best model")
             export = background.submit(_export, exporter, work, standing)
         return export.result()
+
+
+def _check_trackers(loaded: LoadedJob) -> None:
+    try:
+        require_packages(loaded.spec.output)
+    except InputError as error:
+        raise InputError(loaded.locate(str(error))) from error
 
 
 def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
@@ -306,15 +317,29 @@ def _finish(
         run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
         build_report(run)
+        _show_in_trackers(work)
     counts = standing.counts
     has_winner = standing.leaderboard.selection is not None
     return Outcome(run, counts["completed"], counts["failed"], has_winner, interrupted)
 
 
-def _ended(run: RunFolder) -> Outcome:
-    """The outcome of a run that ended before, or was killed while its report was made."""
+def _show_in_trackers(work: Work) -> None:
+    """Writes the run to TensorBoard and MLflow if its job says so. What fails is told, no more."""
+    work.progress.say("writing to trackers")
+    for problem in show_in_trackers(work.run, work.loaded.spec.output):
+        again = f"the run is whole; to write it again: trialrun report {work.run.path}"
+        work.progress.warn(f"{problem}; {again}")
+
+
+def _ended(work: Work) -> Outcome:
+    """The outcome of a run that ended before, or was killed after its last trial.
+
+    It may have been killed while it was written to a tracker, or have been told only now of one.
+    """
+    run = work.run
     if not run.report_file.exists():
         build_report(run)
+    _show_in_trackers(work)
     summary = run.read_summary()
     assert summary is not None  # asked before
     counts = summary["counts"]

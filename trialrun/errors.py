@@ -10,6 +10,7 @@ TrialrunError
 ├── ClusterError      Ray cannot be started or reached
 │   └── ClusterLost   ... any more; what was finished is in the run folder
 ├── FileError         the file system refuses: no space, no permission
+├── TrackerError      MLflow or TensorBoard's files could not be written; the run is whole
 ├── RunLost           another driver has taken over the run folder
 └── ExportError       a saved model does not give the predictions of the trained one
 """
@@ -62,6 +63,10 @@ class ClusterLost(ClusterError):  # noqa: N818 - what happened
 
 class FileError(TrialrunError):
     """A file cannot be written or read. The message names it, and what the system says."""
+
+
+class TrackerError(TrialrunError):
+    """MLflow, or the files of TensorBoard, could not be written. The run itself is whole."""
 
 
 class RunLost(TrialrunError):  # noqa: N818 - what happened

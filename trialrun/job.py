@@ -36,6 +36,7 @@ from trialrun.specs import (
     EarlyStoppingSpec,
     JobSpec,
     ModelSpec,
+    OutputSpec,
     ParameterSpec,
     Range,
     ReduceLROnPlateauSpec,
@@ -58,6 +59,7 @@ __all__ = [
     "JobSpec",
     "LoadedJob",
     "ModelSpec",
+    "OutputSpec",
     "ParameterSpec",
     "Range",
     "ReduceLROnPlateauSpec",
@@ -71,6 +73,7 @@ __all__ = [
     "dump_job",
     "load_job",
     "monitors_of",
+    "read_output",
     "settings_of",
 ]
 
@@ -124,6 +127,24 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
 def dump_job(spec: JobSpec) -> str:
     """YAML text with every default filled in; loading it from any folder gives the job again."""
     return write_yaml(spec.model_dump())
+
+
+def read_output(job: Mapping[str, Any], path: Path) -> OutputSpec:
+    """The section `output` of a resolved job, whose other files and functions may be gone.
+
+    Args:
+        job: What the file holds; jobs of older versions have no such section.
+        path: The file.
+
+    Raises:
+        InputError: Somebody edited it, and it is wrong.
+    """
+    context = {"folder": path.absolute().parent}
+    try:
+        return OutputSpec.model_validate(job.get("output", {}), context=context)
+    except ValidationError as error:
+        problems = _to_problems(error, around=("output",))
+        raise InputError("\n".join(f"{path}: {one.message}" for one in problems)) from error
 
 
 # Overrides -------------------------------------------------------------------------------------
@@ -191,6 +212,7 @@ def _about_value(details: ErrorDetails) -> str:
 
 
 _RULES = {
+    "bool_type": "true or false",
     "int_type": "an integer",
     "float_type": "a number",
     "finite_number": "finite",

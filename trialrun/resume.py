@@ -20,8 +20,8 @@ from trialrun.store import RunFolder
 from trialrun.tables import TrialIndex
 
 _ABSENT = object()
-# What may change between two parts of a run: how it is computed, and how it is judged.
-_FREE_FIELDS = ("select", "resources", "training.engine", "training.checkpoint_every")
+# What may change between two parts of a run: how it is computed, judged and shown.
+_FREE_FIELDS = ("select", "resources", "output", "training.engine", "training.checkpoint_every")
 
 
 def referenced_functions(loaded: LoadedJob) -> list[str]:
@@ -157,6 +157,12 @@ def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
         for reference, digest in source_digests(loaded).items():
             if before.get(reference, digest) != digest:
                 yield f"the {'source' if ':' in reference else 'content'} of {reference} was edited"
+
+
+def only_output_differs(run: RunFolder, loaded: LoadedJob) -> bool:
+    """Whether the job in a run folder is a job but for where it is shown."""
+    before, now = run.read_job(), yaml.safe_load(dump_job(loaded.spec))
+    return {**before, "output": None} == {**now, "output": None}
 
 
 def _compare(before: Any, now: Any, path: str) -> Iterator[str]:

@@ -42,6 +42,7 @@ from trialrun.dataspec import DataSpec
 from trialrun.document import put, show
 from trialrun.references import absolute_reference
 from trialrun.section import SEED_LIMIT, Reference, Section, is_int, word_or_int
+from trialrun.tracking import check_tracking_uri
 
 REFERENCE_PATHS = ("data.generator", "model.builder")
 CALLBACKS_PATH = "training.callbacks"
@@ -342,6 +343,17 @@ class ResourcesSpec(Section):
     shard: Annotated[str, BeforeValidator(_check_shard)] | None = None
 
 
+class OutputSpec(Section):
+    """Where a run is shown beside its own folder.
+
+    `tensorboard` writes `tensorboard/` in the run folder. `mlflow` is where MLflow keeps runs:
+    `http://host:5000`, `sqlite:///file.db`, ...
+    """
+
+    tensorboard: bool = False
+    mlflow: Annotated[str, AfterValidator(check_tracking_uri)] | None = None
+
+
 class JobSpec(Section):
     """A whole job. Everything but the name has a default."""
 
@@ -353,6 +365,7 @@ class JobSpec(Section):
     search: SearchSpec = Field(default_factory=SearchSpec)
     select: SelectSpec = Field(default_factory=SelectSpec)
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    output: OutputSpec = Field(default_factory=OutputSpec)
 
     @field_validator("select", mode="before")
     @classmethod

@@ -229,6 +229,16 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def tensorboard_dir(self) -> Path:
+        """What TensorBoard shows, if the job asks for it."""
+        return self.path / "tensorboard"
+
+    @property
+    def tracking_file(self) -> Path:
+        """By what MLflow knows the run again."""
+        return self.path / "tracking.json"
+
+    @property
     def log_file(self) -> Path:
         """What the run said while it ran."""
         return self.path / "run.log"

@@ -65,6 +65,14 @@ class TrialTables:
             trials = self.read_trials("identity")
         else:
             trials = self.index().read([variant_id], "identity")
+        return self.history_of(trials)
+
+    def history_of(self, trials: "pd.DataFrame") -> "pd.DataFrame":
+        """One row per epoch of some trials, as `RunFolder.read_history` gives them.
+
+        Args:
+            trials: Rows of `read_trials`.
+        """
         wanted = by_part(trials).items()
         return unite_history(
             [
