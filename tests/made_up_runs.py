@@ -132,10 +132,15 @@ def write_run(
     return folder
 
 
-def end_run(folder: RunFolder) -> RunFolder:
+def finish(folder: RunFolder, model_summary: str = "Total params: 642") -> RunFolder:
     """Writes variants.csv and summary.json of a run, as the driver does after the last trial."""
     standing = Tally(folder, **folder.read_job()["select"]).take_numbers().standing()
     folder.write_variants(variant_rows(standing.leaderboard))
-    name = folder.read_job()["name"]
-    write_json(folder.summary_file, run_summary(name, standing, timings_s={"total": 14.25}))
+    summary = run_summary(
+        folder.read_job()["name"],
+        standing,
+        timings_s={"total": 14.25},
+        model_summary=model_summary,
+    )
+    write_json(folder.summary_file, summary)
     return folder

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from commands import call
 from durable_runs import DurableRun
-from made_up_runs import broken, completed, end_run, learning_rates, make_variants, write_run
+from made_up_runs import broken, completed, finish, learning_rates, make_variants, write_run
 
 from trialrun.compilation import natural_goal
 from trialrun.files import write_text
@@ -66,7 +66,7 @@ def uri(database):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, uri):
     runs_dir = tmp_path_factory.mktemp("runs")
-    folder = end_run(write_run(runs_dir, VARIANTS, SEEDS, result_of=trained))
+    folder = finish(write_run(runs_dir, VARIANTS, SEEDS, result_of=trained))
     build_report(folder)
     write_text(folder.best("medical_trial").readme, "how to load it")
     write_mlflow(folder, uri)
@@ -103,7 +103,7 @@ def select_by(run, metric):
     job = yaml.safe_load(run.job_file.read_text())
     job["select"] = {"metric": metric, "goal": natural_goal(metric)}
     run.job_file.write_text(yaml.safe_dump(job))
-    end_run(run)
+    finish(run)
 
 
 def test_a_run_is_a_parent_and_its_variants_are_its_children(run, client):
@@ -238,7 +238,7 @@ def test_a_run_folder_that_was_moved_is_the_same_run(run, client, uri, tmp_path)
 
 def test_two_runs_of_a_job_are_two_parents(tmp_path, client, uri):
     for _ in range(2):
-        write_mlflow(end_run(write_run(tmp_path, learning_rates(0.1), (0,), name="twice")), uri)
+        write_mlflow(finish(write_run(tmp_path, learning_rates(0.1), (0,), name="twice")), uri)
     parents, children = runs_of(client, "twice")
     assert (len(parents), len(children)) == (2, 2)
 
@@ -258,7 +258,7 @@ def test_many_metrics_and_parameters_go_in_calls_that_servers_take(
     monkeypatch.setattr(MlflowClient, "log_batch", watch)
     parameters = {f"model.args.x{index}": "y" * 700 for index in range(130)}
     variants = make_variants([parameters])
-    folder = end_run(
+    folder = finish(
         write_run(
             tmp_path, variants, (0,), result_of=lambda v, s: completed(v, s, epochs=700), name="big"
         )
@@ -280,7 +280,7 @@ def test_of_many_variants_the_best_are_children_and_that_is_said(tmp_path, clien
         return completed(variant, seed, val_loss=1 / int(f"1{variant.variant_id[1:]}"))
 
     rates = learning_rates(0.1, 0.2, 0.3, 0.4)
-    folder = end_run(write_run(tmp_path, rates, (0, 1), result_of=later_is_better, name="many"))
+    folder = finish(write_run(tmp_path, rates, (0, 1), result_of=later_is_better, name="many"))
     with caplog.at_level(logging.INFO, "trialrun"):
         write_mlflow(folder, uri, max_children=2)
     assert "MLflow gets the best 2 of 4 variants" in caplog.text
@@ -294,7 +294,7 @@ def test_of_many_variants_the_best_are_children_and_that_is_said(tmp_path, clien
 
 def test_a_run_of_which_no_trial_completed_is_a_parent_that_failed(tmp_path, client, uri):
     folder = write_run(tmp_path, learning_rates(0.1, 0.2), (0, 1), result_of=broken, name="broken")
-    write_mlflow(end_run(folder), uri)
+    write_mlflow(finish(folder), uri)
     [parent], children = runs_of(client, "broken")
     assert [one.info.status for one in (parent, *children)] == ["FAILED"] * 3
     assert parent.data.metrics["num_failed"] == 4
@@ -312,7 +312,7 @@ def test_the_settings_of_a_notebook_are_what_they_were(run, uri, monkeypatch):
 
 
 def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path):
-    folder = end_run(write_run(tmp_path, learning_rates(0.1), (0,)))
+    folder = finish(write_run(tmp_path, learning_rates(0.1), (0,)))
     set_output(folder, {"mlflow": "sqlite:///new.db"})
     code = "import json, sys; from trialrun.cli import cli\n"
     code += f"cli(['report', {str(folder.path)!r}], standalone_mode=False)\n"
@@ -337,7 +337,7 @@ def closed_port():
 
 def test_a_server_that_is_not_there_is_one_line_of_a_report(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    folder = end_run(write_run(tmp_path, learning_rates(0.1), (0,)))
+    folder = finish(write_run(tmp_path, learning_rates(0.1), (0,)))
     uri = f"http://127.0.0.1:{closed_port()}"
     set_output(folder, {"mlflow": uri, "tensorboard": True})
     finished = call("report", folder.path)
@@ -377,7 +377,7 @@ def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path):
 
 
 def test_a_shard_is_not_logged(tmp_path):
-    folder = end_run(write_run(tmp_path, learning_rates(0.1), (0,)))
+    folder = finish(write_run(tmp_path, learning_rates(0.1), (0,)))
     job = folder.job_file.read_text()
     folder.job_file.write_text(f"{job}resources: {{shard: 1/2}}\n")
     set_output(folder, {"mlflow": f"sqlite:///{tmp_path}/none.db", "tensorboard": True})
@@ -429,7 +429,7 @@ def test_a_wrong_output_is_refused(tmp_path, output, message):
     assert finished.code == 2
     assert message in finished.stderr
     assert "secret" not in finished.stderr
-    edited = end_run(write_run(tmp_path / "runs", learning_rates(0.1), (0,)))
+    edited = finish(write_run(tmp_path / "runs", learning_rates(0.1), (0,)))
     edited.job_file.write_text(f"{edited.job_file.read_text()}output: {output}\n")
     finished = call("report", edited.path)
     assert finished.code == 2

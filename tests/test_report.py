@@ -2,19 +2,16 @@ import dataclasses
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from made_up_runs import broken, completed, learning_rates, make_variants, write_run
+from made_up_runs import broken, completed, finish, learning_rates, make_variants, write_run
 from rich.cells import cell_len
 from rich.console import Console
 
 from trialrun.aggregate import MetricSummary
-from trialrun.files import write_json
 from trialrun.report import build_report, overview_content, print_overview
 from trialrun.report.format import (
     mean_sd_text,
@@ -22,7 +19,6 @@ from trialrun.report.format import (
     parameter_text,
     short_names,
 )
-from trialrun.standing import Tally, run_summary
 from trialrun.store import RunFolder
 
 VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
@@ -34,19 +30,6 @@ SWEEP = make_variants(
         for size in (10, 32, 64, 128)
     ]
 )
-
-
-def finish(folder, model_summary="Total params: 642"):
-    """Writes the summary of a run, which says that it ended."""
-    standing = Tally(folder, **folder.read_job()["select"]).take_numbers().standing()
-    summary = run_summary(
-        folder.read_job()["name"],
-        standing,
-        timings_s={"total": 14.3},
-        model_summary=model_summary,
-    )
-    write_json(folder.summary_file, summary)
-    return folder
 
 
 def printed(folder, width=100):
@@ -232,10 +215,6 @@ def test_a_run_whose_trials_all_failed_is_shown(tmp_path):
     assert "v00 seed 0 failed: ValueError: no units" in text
     assert "... and 4 more (trials/)" in text
     assert overview_content(folder)["selection"] is None
-    build_report(folder)
-    page = Page(folder.report_file.read_text())
-    assert page.text.count("ValueError: no units") == 9
-    assert not page.all("img")
 
 
 def test_the_content_for_machines_is_strict_json(tmp_path):
@@ -274,126 +253,7 @@ print("imported:", *heavy & set(sys.modules))
     assert told.stdout.splitlines()[-1] == "imported:"
 
 
-# The page -------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.elements, self.text = [], ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    folder = finish(write_run(tmp_path_factory.mktemp("runs"), VARIANTS, range(3)))
-    build_report(folder)
-    return Page(folder.report_file.read_text())
-
-
-def test_the_page_shows_the_run(page):
-    for text in (
-        "medical_trial",
-        "9 trials: 9 completed",
-        "14.3 s in all",
-        "has the lowest mean val_loss of 3 variants",
-        "Total params: 642",
-        'load_model("best/medical_trial_model.h5")',
-        'model.load_weights("best/medical_trial.weights.h5")',
-        "metric: val_loss",
-    ):
-        assert text in page.text
-    assert page.text.count("±") >= 3 * 6
-
-
-def test_the_page_loads_nothing_from_anywhere(page):
-    names = {"src", "href", "srcset", "action", "data", "poster"}
-    links = [
-        value
-        for _, attributes in page.elements
-        for name, value in attributes.items()
-        if name in names
-    ]
-    assert len(links) == len(page.all("img"))
-    assert all(link.startswith("data:image/png;base64,") for link in links)
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
-    assert "url(" not in page.text
-    assert "@import" not in page.text
-    policies = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
-    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-
-
-def test_the_images_of_the_page_are_told_in_words(page):
-    *_, curves, matrix = (image["alt"] for image in page.all("img"))
-    assert "True no_side_effects: " in matrix
-    assert "predicted had_side_effects" in matrix
-    assert "over 4 epochs; medians at the end: loss 0." in curves
-
-
-def test_figures_and_page_follow_from_the_folder_alone(tmp_path):
-    folder = finish(write_run(tmp_path / "here", VARIANTS, range(3)))
-    build_report(folder)
-    moved = RunFolder.open(shutil.copytree(folder.path, tmp_path / "there" / folder.path.name))
-    moved.report_file.unlink()
-    shutil.rmtree(moved.figures_dir)
-    build_report(moved)
-    assert moved.report_file.read_bytes() == folder.report_file.read_bytes()
-    names = {path.name for path in folder.figures_dir.iterdir()}
-    assert {"variants.png", "variants.svg", "confusion_matrix.png", "learning_curves.svg"} <= names
-    assert {path.name for path in moved.figures_dir.iterdir()} == names
-    for name in names:
-        image = moved.figures_dir / name
-        assert image.read_bytes() == (folder.figures_dir / name).read_bytes()
-
-
-def test_what_users_write_cannot_become_part_of_the_page(tmp_path):
-    script = "<script>alert(1)</script>"
-
-    def result_of(variant, seed):
-        if seed == 2:
-            return broken(variant, seed, error=f'{script} & "quoted"')
-        return completed(variant, seed)
-
-    folder = write_run(
-        tmp_path,
-        make_variants([{"model.args.activation": script}]),
-        range(3),
-        result_of=result_of,
-        class_names=(script, '"><script>alert(2)</script>'),
-    )
-    folder.write_job(f"name: '{script}'\nselect: {{metric: val_loss, goal: minimize}}\n")
-    finish(folder, model_summary=script)
-    build_report(folder)
-    html = folder.report_file.read_text()
-    page = Page(html)
-    assert "<script" not in html
-    assert not page.all("script")
-    assert page.text.count(script) >= 6  # name, parameter, error, model, job: all are shown
-    assert '"><script>alert(2)</script>' in page.all("img")[-1]["alt"]
-
-
-def test_the_trials_that_were_lost_are_listed_on_the_page(tmp_path):
-    def result_of(variant, seed):
-        return broken(variant, seed, error=f"reason {seed}") if seed else completed(variant, seed)
-
-    folder = write_run(tmp_path, VARIANTS[:1], range(60), result_of=result_of)
-    build_report(folder)
-    page = Page(folder.report_file.read_text())
-    assert "1 completed, 59 failed" in page.text
-    assert "reason 50" in page.text
-    assert "reason 51" not in page.text
-    assert "... and 9 more" in page.text
+# Figures --------------------------------------------------------------------------------------
 
 
 def test_the_curves_leave_out_seeds_that_diverged(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import call
-from made_up_runs import broken, completed, end_run, learning_rates, make_variants, write_run
+from made_up_runs import broken, completed, finish, learning_rates, make_variants, write_run
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -45,14 +45,14 @@ def trained(variant, seed):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = end_run(write_run(tmp_path_factory.mktemp("runs"), VARIANTS, SEEDS, result_of=trained))
+    folder = finish(write_run(tmp_path_factory.mktemp("runs"), VARIANTS, SEEDS, result_of=trained))
     write_tensorboard(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def large_run(tmp_path_factory):
-    return end_run(write_run(tmp_path_factory.mktemp("large"), MORE_VARIANTS, SEEDS))
+    return finish(write_run(tmp_path_factory.mktemp("large"), MORE_VARIANTS, SEEDS))
 
 
 def scalars(path):
@@ -177,7 +177,7 @@ def test_hparams_shows_the_finals_of_trials_and_their_means_of_variants(run):
 )
 def test_values_of_several_types_are_text(tmp_path, values, kind, shown):
     variants = make_variants([{"training.optimizer": value} for value in values])
-    folder = end_run(write_run(tmp_path, variants, (0,)))
+    folder = finish(write_run(tmp_path, variants, (0,)))
     write_tensorboard(folder)
     experiment, groups = hparams_of(folder.tensorboard_dir)
     [info] = experiment.hparam_infos
@@ -188,7 +188,7 @@ def test_values_of_several_types_are_text(tmp_path, values, kind, shown):
 @pytest.mark.parametrize(("num_values", "num_boxes"), [(50, 50), (51, 0)])
 def test_a_few_texts_have_a_box_to_tick_each(tmp_path, num_values, num_boxes):
     variants = make_variants([{"model.args.units": [index]} for index in range(num_values)])
-    folder = end_run(write_run(tmp_path, variants, (0,)))
+    folder = finish(write_run(tmp_path, variants, (0,)))
     write_tensorboard(folder)
     experiment, _ = hparams_of(folder.tensorboard_dir)
     [info] = experiment.hparam_infos
@@ -197,7 +197,7 @@ def test_a_few_texts_have_a_box_to_tick_each(tmp_path, num_values, num_boxes):
 
 
 def test_a_job_that_searches_nothing_is_shown(tmp_path):
-    folder = end_run(write_run(tmp_path, make_variants([{}]), SEEDS))
+    folder = finish(write_run(tmp_path, make_variants([{}]), SEEDS))
     write_tensorboard(folder)
     _, [group] = hparams_of(folder.tensorboard_dir)
     assert len(group.sessions) == len(SEEDS)
@@ -206,7 +206,7 @@ def test_a_job_that_searches_nothing_is_shown(tmp_path):
 
 @pytest.mark.parametrize("max_folders", [4, 3])
 def test_a_run_of_which_no_trial_completed_is_shown(tmp_path, max_folders):
-    folder = end_run(write_run(tmp_path, MORE_VARIANTS[:2], (0, 1), result_of=broken))
+    folder = finish(write_run(tmp_path, MORE_VARIANTS[:2], (0, 1), result_of=broken))
     write_tensorboard(folder, max_folders)
     experiment, groups = hparams_of(folder.tensorboard_dir)
     assert not experiment.metric_infos

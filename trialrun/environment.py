@@ -3,14 +3,13 @@
 Of the process's environment variables none is written: any of them may be a password.
 """
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from trialrun.files import reading, write_json
+from trialrun.files import write_json
 from trialrun.job import LoadedJob
 from trialrun.resume import source_digests
 from trialrun.store import RunFolder
@@ -51,8 +50,5 @@ def write_environment(
 
 
 def _earlier(run: RunFolder) -> list[Any]:
-    if not run.environment_file.exists():
-        return []
-    with reading(run.environment_file):
-        before = json.loads(run.environment_file.read_text())
-    return [*before.pop("earlier", []), before]
+    before = run.read_environment()
+    return [] if before is None else [*before.pop("earlier", []), before]

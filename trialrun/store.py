@@ -433,6 +433,18 @@ class RunFolder:
             summary: dict[str, Any] = json.loads(self.summary_file.read_text())
         return summary
 
+    def read_environment(self) -> dict[str, Any] | None:
+        """environment.json, or None where nobody wrote it.
+
+        Raises:
+            TrialrunError: It is damaged.
+        """
+        if not self.environment_file.exists():
+            return None
+        with reading(self.environment_file):
+            environment: dict[str, Any] = json.loads(self.environment_file.read_text())
+        return environment
+
     def write_figure(self, name: str, *, png: bytes, svg: bytes) -> None:
         """Writes `figures/<name>.png` and `figures/<name>.svg`."""
         write_bytes(self.figures_dir / f"{name}.png", png)

@@ -84,7 +84,13 @@ def build_report(folder: RunFolder) -> None:
     figures = draw_figures(overview, *_winner(folder, overview))
     for figure in figures:
         folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
-    page = render_page(overview, figures, job_text=folder.job_file.read_text())
+    page = render_page(
+        overview,
+        figures,
+        job=folder.read_job(),
+        job_text=folder.job_file.read_text(),
+        environment=folder.read_environment(),
+    )
     write_text(folder.report_file, page)
 
 

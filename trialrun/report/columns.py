@@ -1,7 +1,7 @@
 """The columns of a leaderboard as text, for the terminal and for the page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
@@ -17,11 +17,19 @@ from trialrun.report.format import (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that is written out: its header and one cell per variant."""
+    """A column that is written out.
+
+    Attributes:
+        header: Its name.
+        cells: One text per variant.
+        is_number: Whether the cells are numbers.
+        values: What sorts the cells of numbers, NaN where there is none; empty: what they say.
+    """
 
     header: str
     cells: tuple[str, ...]
     is_number: bool = True
+    values: tuple[float, ...] = ()
 
     @property
     def width(self) -> int:
@@ -32,7 +40,7 @@ class Column:
     def with_folded_header(self) -> "Column":
         """The header broken after underscores, so that it is no wider than it must be."""
         room = max([len(part) + 1 for part in self.header.split("_")] + [*map(len, self.cells)])
-        return Column(fold(self.header, room), self.cells, self.is_number)
+        return replace(self, header=fold(self.header, room))
 
 
 def fold(name: str, room: int) -> str:
@@ -59,7 +67,8 @@ def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
     for path, name in short_names(list(variants[0].parameters)).items():
         values = [variant.parameters[path] for variant in variants]
         is_number = all(isinstance(value, int | float) for value in values)
-        columns.append(Column(name, tuple(map(parameter_text, values)), is_number))
+        numbers = tuple(map(float, values)) if is_number else ()
+        columns.append(Column(name, tuple(map(parameter_text, values)), is_number, numbers))
     counts = {
         "n": [variant.num_completed for variant in variants],
         "diverged": [variant.num_diverged for variant in variants],
@@ -74,4 +83,5 @@ def metric_column(name: str, variants: Sequence[VariantSummary], *, with_sd: boo
     summaries = [variant.metrics[name] for variant in variants]
     decimals = num_decimals(summaries)
     text = mean_sd_text if with_sd else mean_text
-    return Column(name, tuple(text(summary, decimals) for summary in summaries))
+    cells = tuple(text(summary, decimals) for summary in summaries)
+    return Column(name, cells, values=tuple(summary.mean for summary in summaries))

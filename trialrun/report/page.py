@@ -1,104 +1,104 @@
-"""report.html: one self-contained page, everything that is not ours escaped."""
+"""report.html: one self-contained page, everything that is not ours escaped.
+
+Its parts: `page.html.j2` and `page_leaderboard.html.j2` (structure), `page.css`, `page.js`. What
+the page says in words is in `page_words`, its table in `page_table`.
+"""
 
 import base64
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trialrun.aggregate import Leaderboard, ordered_metrics
-from trialrun.explanation import explain
-from trialrun.report.columns import identity_columns, metric_column
+from trialrun.explanation import sentences
 from trialrun.report.figures import RunFigure
-from trialrun.report.format import counts_text
 from trialrun.report.overview import Overview
+from trialrun.report.page_table import page_table
+from trialrun.report.page_words import (
+    asked,
+    environment_facts,
+    group_problems,
+    highlights,
+    question,
+    run_facts,
+)
 
-NUM_VARIANTS_SHOWN = 200
 NUM_PROBLEMS_SHOWN = 50
-_GROUPS = {"val_": "Validation", "test_": "Test", "train_": "Training"}
+_HERE = Path(__file__).parent
 
 
-def render_page(overview: Overview, figures: Sequence[RunFigure], *, job_text: str) -> str:
-    """The whole page as HTML. It loads nothing: images are inside it.
+def render_page(
+    overview: Overview,
+    figures: Sequence[RunFigure],
+    *,
+    job: Mapping[str, Any],
+    job_text: str,
+    environment: Mapping[str, Any] | None = None,
+) -> str:
+    """The whole page as HTML. It loads nothing: styles, script and images are inside it.
 
     Args:
         overview: The run.
         figures: Shown in this order.
-        job_text: The resolved job.
+        job: The resolved job.
+        job_text: The same as it is written.
+        environment: Content of environment.json; None where there is none.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    templates = Environment(
+        loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     board = overview.leaderboard
-    return environment.get_template("page.html.j2").render(
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    table = page_table(board)
+    problems = overview.problems[:NUM_PROBLEMS_SHOWN]
+    return templates.get_template("page.html.j2").render(
+        policy=_content_policy(style, script),
+        # Ours, and free of "</": the only texts that are not escaped.
+        style=Markup(style),
+        script=Markup(script),
         job_name=overview.job_name,
+        folder_name=overview.folder.name,
         ended=overview.summary is not None,
-        facts=_facts(overview),
-        explanation=explain(board),
+        facts=run_facts(overview),
+        question=question(job, board),
+        asked=asked(job),
+        sentences=sentences(board),
+        highlights=highlights(board),
         metric=board.metric,
         goal=board.goal,
         has_winner=board.selection is not None,
-        leaderboard=_leaderboard(board),
-        num_more_variants=max(0, len(board.variants) - NUM_VARIANTS_SHOWN),
+        has_p_values=any(head.name == "p" for head in table.heads),
+        leaderboard=table,
+        num_more_variants=len(board.variants) - len(table.rows),
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
-        problems=overview.problems[:NUM_PROBLEMS_SHOWN],
-        num_problems=overview.num_problems,
+        problems=group_problems(problems),
+        num_more_problems=overview.num_problems - len(problems),
         model_summary=(overview.summary or {}).get("model_summary", ""),
         job_text=job_text,
-        folder_name=overview.folder.name,
+        environment=environment_facts(environment or {}),
+        environment_text=json.dumps(environment, indent=2, ensure_ascii=False),
     )
 
 
-def _facts(overview: Overview) -> list[str]:
-    """Short facts under the title."""
-    facts = [counts_text(overview.counts)]
-    summary = overview.summary or {}
-    total_s = summary.get("timings_s", {}).get("total")
-    if total_s:
-        facts += [
-            f"{_duration_text(total_s)} in all",
-            f"{summary['throughput']['trials_per_s']:.3g} trials/s",
-        ]
-    return facts
+def _content_policy(style: str, script: str) -> str:
+    """What a browser may do with the page: run this script, and nothing that anybody put in."""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_source_hash(style)};"
+        f" script-src {_source_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
 
 
-def _duration_text(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def _leaderboard(board: Leaderboard) -> Mapping[str, Any]:
-    """The leaderboard as text.
-
-    Returns:
-        `groups`: (title, number of columns) of the upper header; `columns`; `rows`: tuples of text.
-    """
-    variants = board.variants[:NUM_VARIANTS_SHOWN]
-    if not variants:
-        return {"groups": [], "columns": [], "rows": []}
-    identity = identity_columns(variants)
-    groups, columns = [("", len(identity))], [*identity]
-    for prefix, title in _GROUPS.items():
-        names = [name for name in ordered_metrics(board) if name.startswith(prefix)]
-        metrics = [metric_column(name, variants, with_sd=True) for name in names]
-        columns += [
-            replace(column, header=column.header.removeprefix(prefix)) for column in metrics
-        ]
-        groups += [(title, len(metrics))] if metrics else []
-    return {
-        "groups": groups,
-        "columns": columns,
-        "rows": list(zip(*(column.cells for column in columns), strict=True)),
-    }
+def _source_hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def _data_uri(png: bytes) -> str:

@@ -277,14 +277,11 @@ def _draw_medians(axes: "Axes", effect: Effect) -> Any:
 
 def _tick_values(axes: "Axes", groups: Sequence[Group]) -> None:
     """Ticks at the numbers that were tried, if there is room for each."""
-    from matplotlib.ticker import NullLocator
-
     places = axes.transData.transform([(group.low, 0.5) for group in groups])[:, 0]
     widths = np.array([width_in(group.label, TICK_SIZE) for group in groups])
     needed = (widths[1:] + widths[:-1]) / 2 + 0.08
     if (np.diff(places) / axes.figure.dpi > needed).all():
         axes.set_xticks([group.low for group in groups], [group.label for group in groups])
-        axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _share_axis(panels: Sequence["Axes"], means: Floats) -> None:

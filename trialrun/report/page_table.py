@@ -1,0 +1,165 @@
+"""The leaderboard of the page: cells with what sorts them, and choices that filter its rows."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trialrun.aggregate import Leaderboard, VariantSummary, ordered_metrics
+from trialrun.report.columns import Column, identity_columns, metric_column
+from trialrun.report.format import p_value_text, short_names
+
+MAX_ROWS = 200
+MAX_CELLS = 20_000  # about a megabyte of HTML: what phones still scroll
+_MIN_ROWS = 20
+_MAX_CHOICES = 6
+_MAX_TEXTS = 25
+_LONG = 90
+_NUM_PRINTED = 12
+_GROUPS = {"val_": "Validation", "test_": "Test", "train_": "Training"}
+# The number that a text begins with: "<0.001", "1,890", "0.184 ± 0.012", "1.5e-05 [1e-05, 2e-05]".
+_LEADING_NUMBER = re.compile(r"[<>≤≥]?\s*([-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Columns under one upper header, which may have no title."""
+
+    title: str
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The header of a column: its full name, and the text under the title of its group."""
+
+    name: str
+    text: str
+    is_number: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell: its text, and for numbers the value that sorts it, empty where there is none."""
+
+    text: str
+    is_number: bool
+    value: str = ""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether only its first lines are shown."""
+        return len(self.text) > _LONG
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A variant and its cells."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A parameter of which a value can be chosen: its column and its values as written there."""
+
+    name: str
+    column: int
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PageTable:
+    """The leaderboard as the page shows it; all is empty without variants."""
+
+    groups: tuple[Group, ...] = ()
+    heads: tuple[Head, ...] = ()
+    rows: tuple[Row, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    name_column: int = 1
+    num_printed: int = _NUM_PRINTED
+
+
+def page_table(board: Leaderboard) -> PageTable:
+    """The best variants, as many as a page can hold, and all their metrics."""
+    if not board.variants:
+        return PageTable()
+    variants = board.variants[: _num_rows(board)]
+    identity = [*identity_columns(variants), *_p_values(board, variants)]
+    groups, columns, texts = [Group("", len(identity))], [*identity], [c.header for c in identity]
+    for prefix, title in _GROUPS.items():
+        names = [name for name in ordered_metrics(board) if name.startswith(prefix)]
+        columns += [metric_column(name, variants, with_sd=True) for name in names]
+        texts += [name.removeprefix(prefix) for name in names]
+        groups += [Group(title, len(names))] if names else []
+    cells = [_cells(column) for column in columns]
+    return PageTable(
+        groups=tuple(groups),
+        heads=tuple(
+            Head(column.header, text, column.is_number)
+            for column, text in zip(columns, texts, strict=True)
+        ),
+        rows=tuple(
+            Row(variant.variant_id, row)
+            for variant, row in zip(variants, zip(*cells, strict=True), strict=True)
+        ),
+        choices=_choices(identity, variants),
+        name_column=[column.header for column in identity].index("variant"),
+    )
+
+
+def _p_values(board: Leaderboard, variants: Sequence[VariantSummary]) -> list[Column]:
+    """Of the difference from the winner, where there is more than one variant to compare."""
+    if board.certainty is None or not board.certainty.p_values:
+        return []
+    p_values = [board.certainty.p_values.get(variant.variant_id, math.nan) for variant in variants]
+    texts = tuple("" if math.isnan(one) else p_value_text(one) for one in p_values)
+    return [Column("p", texts, values=tuple(p_values))]
+
+
+def _num_rows(board: Leaderboard) -> int:
+    best = board.variants[0]
+    num_columns = len(best.parameters) + len(best.metrics) + 5
+    return max(_MIN_ROWS, min(MAX_ROWS, MAX_CELLS // num_columns))
+
+
+def _cells(column: Column) -> list[Cell]:
+    if not column.is_number:
+        return [Cell(text, is_number=False) for text in column.cells]
+    values = column.values or tuple(map(leading_number, column.cells))
+    return [
+        Cell(text, is_number=True, value="" if math.isnan(value) else f"{value:.9g}")
+        for text, value in zip(column.cells, values, strict=True)
+    ]
+
+
+def leading_number(text: str) -> float:
+    """The number that a text begins with, NaN if it begins with none.
+
+    >>> leading_number("1,890 of 2,100")
+    1890.0
+    """
+    found = _LEADING_NUMBER.match(text)
+    return float(found[1].replace(",", "")) if found else math.nan
+
+
+def _choices(identity: Sequence[Column], variants: Sequence[VariantSummary]) -> tuple[Choice, ...]:
+    """The parameters with few enough values to choose from; the first of them."""
+    names = set(short_names(list(variants[0].parameters)).values())
+    choices = []
+    for index, column in enumerate(identity):
+        texts = tuple(dict.fromkeys(column.cells))
+        if column.header in names and 1 < len(texts) <= _MAX_TEXTS:
+            choices.append(Choice(column.header, index, _ordered(texts)))
+    return tuple(choices[:_MAX_CHOICES])
+
+
+def _ordered(texts: Sequence[str]) -> tuple[str, ...]:
+    """Numbers by size, then other texts by the alphabet."""
+
+    def key(text: str) -> tuple[bool, float, str]:
+        number = leading_number(text)
+        return math.isnan(number), 0.0 if math.isnan(number) else number, text
+
+    return tuple(sorted(texts, key=key))
