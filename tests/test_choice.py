@@ -48,7 +48,9 @@ def test_what_xla_cannot_compile_is_examined_as_it_is_trained(tmp_path):
     task = make_task(tmp_path, load_trials(tmp_path, builder="not_compilable", seeds=[1, 2]))
     (found,) = examine(task)
     assert (found.engine, found.compile_s) == ("keras", None)
-    assert found.reason == "not fused or mapped: XLA cannot compile the operation Dawsn"
+    assert found.reason == (
+        'not fused or mapped: layer "not_in_xla": XLA cannot compile the operation Dawsn'
+    )
 
 
 @pytest.mark.parametrize("fastest", ["fused", "mapped", "keras"])

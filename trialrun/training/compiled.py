@@ -80,7 +80,7 @@ def _train_slices(
         # and compile the evaluation.
         try:
             prepared.verify()
-            with compiling():
+            with compiling(program):
                 program.evaluate(slices[0].state, (slices[0].val, slices[0].test))
         except BaseException:
             reports.stop()
@@ -117,7 +117,7 @@ def _train_slice(
 
     while epoch < schedule.epochs and not reports.stopping:
         orders = np.stack([own.orders.next_epoch() for _ in range(schedule.per_call)])
-        with compiling() if is_first_call else contextlib.nullcontext():
+        with compiling(program) if is_first_call else contextlib.nullcontext():
             state, logs = program.train_epochs(state, own.train, tf.constant(orders), own.val)
         is_first_call = False
         epoch += schedule.per_call
@@ -146,7 +146,7 @@ def _train_controlled_slice(
     controlled = ControlledSlice(program, own)
     is_first_call = True
     while controlled.control.active.any() and not reports.stopping:
-        with compiling() if is_first_call else contextlib.nullcontext():
+        with compiling(program) if is_first_call else contextlib.nullcontext():
             reports.put(controlled.train_epoch())
         is_first_call = False
         if schedule.checkpoint_every and controlled.epoch % schedule.checkpoint_every == 0:

@@ -71,7 +71,7 @@ def _examine(task: PackTask) -> Examined:
 
 def _seconds_to_compile(prepared: PreparedPack) -> float:
     start = time.perf_counter()
-    with compiling():
+    with compiling(prepared.program):
         prepared.program.compile_only(prepared.slices[0], prepared.schedule.per_call)
     return time.perf_counter() - start
 

@@ -30,6 +30,7 @@ from keras.src.losses import losses as losses_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random import seed_generator
+from keras.src.utils import naming
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
 from tensorflow.python.ops.parallel_for import control_flow_ops
@@ -151,6 +152,11 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The model and every layer in it, nested ones too."""
     return list(model._flatten_layers())
+
+
+def automatic_name(layer: keras.layers.Layer) -> str:
+    """What Keras names the first layer of this class that is given no name."""
+    return str(naming.to_snake_case(type(layer).__name__))
 
 
 def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:

@@ -1,7 +1,6 @@
 """A pack made ready for a compiled engine: its program traced, its trials at their start."""
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,15 +13,11 @@ from trialrun.training import PackTask
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.program import CompiledEngine, Program
 from trialrun.training.programs import ProgramCache, form_of
+from trialrun.training.reasons import short_reason
 from trialrun.training.slices import Schedule, Slice, cut_slices
 from trialrun.training.trained import PackData, build_compiled
 
 _MAX_PROGRAMS_KEPT = 4
-_NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
-_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse|CannotShare): ")
-_WITHIN_KERAS = re.compile(
-    r"Exception encountered when calling .*\s+(?:\x1b\[\d*m)*(.*?)(?:\x1b|\n)"
-)
 
 _PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # a worker process lives for one run
 
@@ -99,32 +94,19 @@ def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
     try:
         program.trace_epochs(first.state, first.train, orders, first.val)
     except CannotShare as error:
-        raise CannotShare(_short_reason(error)) from error
+        raise CannotShare(short_reason(error, program.keras_model)) from error
     except InputError:
         raise
     except Exception as error:  # whatever Keras or TensorFlow says while it traces
         if is_out_of_memory(error):
             raise
-        raise CannotFuse(_short_reason(error)) from error
+        raise CannotFuse(short_reason(error, program.keras_model)) from error
 
 
 @contextlib.contextmanager
-def compiling() -> Iterator[None]:
+def compiling(program: Program) -> Iterator[None]:
     """The first call compiles: an operation without an XLA kernel shows here."""
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-        raise CannotFuse(_short_reason(error)) from error
-
-
-def _short_reason(error: Exception) -> str:
-    """The telling line of TensorFlow's message: `No pfor vectorization defined for Qr`."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if operation := _NO_KERNEL.search(str(error)):
-        return f"XLA cannot compile the operation {operation[1]}"
-    if of_layer := _WITHIN_KERAS.search(str(error)):
-        return of_layer[1][:200]
-    reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
-    if lines[:1] == ["in user code:"]:  # the stack follows, and then the error itself
-        reason = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1])
-    return reason.removeprefix("CannotFuse: ").removeprefix("CannotShare: ")[:200]
+        raise CannotFuse(short_reason(error, program.keras_model)) from error

@@ -152,6 +152,11 @@ class Program:
         return self._memory_bytes[width]
 
     @property
+    def keras_model(self) -> keras.Model:
+        """The model that it was traced from."""
+        return self._model.model
+
+    @property
     def step_function(self) -> Any:
         """The traced step, of all trials (`fused`) or of one (`mapped`)."""
         return self._epochs.traced_step

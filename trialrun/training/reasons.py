@@ -1,0 +1,88 @@
+"""What Keras, TensorFlow or XLA said against a program, in one line that names the layer."""
+
+import re
+from collections.abc import Iterator
+
+import keras
+
+from trialrun.training import internals
+
+_MAX_LENGTH = 200
+_NO_VECTORIZED_FORM = re.compile(r"No pfor vectorization defined for (\w+)")
+_NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse|CannotShare): ")
+_WITHIN_KERAS = re.compile(
+    r"Exception encountered when calling (\w+)\.\w+\(\)\.?\s+(?:\x1b\[\d*m)*(.*?)(?:\x1b|\n)"
+)
+# How a graph's operation is named: by TensorFlow's vectorization, and by XLA.
+_OPERATION = re.compile(r'^\s*name: "([^"]+)"$|\{\{node ([^}]+)\}\}', re.MULTILINE)
+_NUMBER = re.compile(r"_\d+$")
+
+
+def short_reason(error: Exception, model: keras.Model) -> str:
+    """The telling line of an error: `layer "attend": Qr has no vectorized form`.
+
+    Args:
+        error: That was raised while a program of the model was traced or compiled.
+        model: Its layers give the names.
+    """
+    message = str(error)
+    layer = _layer_of_operation(message, model)
+    if operation := _NO_VECTORIZED_FORM.search(message):
+        reason = f"{operation[1]} has no vectorized form"
+    elif operation := _NO_KERNEL.search(message):
+        reason = f"XLA cannot compile the operation {operation[1]}"
+    elif of_layer := _WITHIN_KERAS.search(message):
+        layer, reason = layer or _layer_of_class(of_layer[1], model), of_layer[2]
+    else:
+        reason = _first_line(error)
+    where = f'layer "{layer}": ' if layer else ""
+    return f"{where}{reason}"[:_MAX_LENGTH]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
+    if lines[:1] == ["in user code:"]:  # the stack follows, and then the error itself
+        reason = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1])
+    return reason.removeprefix("CannotFuse: ").removeprefix("CannotShare: ")
+
+
+def _layer_of_operation(message: str, model: keras.Model) -> str:
+    """The innermost layer whose scope an operation in the message stands in; empty if none.
+
+    TensorFlow puts a number behind a scope that is entered again: `sequential_1/attend_1/Qr`.
+    """
+    names = {layer.name: layer for layer in internals.all_layers(model) if layer is not model}
+    for found in _OPERATION.finditer(message):
+        *scopes, _ = (found[1] or found[2]).split("/")
+        for scope in reversed(scopes):
+            for name in (scope, _NUMBER.sub("", scope)):
+                if name in names:
+                    return _name_in_a_new_process(names[name], model)
+    return ""
+
+
+def _layer_of_class(class_name: str, model: keras.Model) -> str:
+    """The only layer of a class; empty if there are more."""
+    found = [one for one in internals.all_layers(model) if type(one).__name__ == class_name]
+    return _name_in_a_new_process(found[0], model) if len(found) == 1 else ""
+
+
+def _name_in_a_new_process(layer: keras.layers.Layer, model: keras.Model) -> str:
+    """Its name; one that Keras numbered, counted from the first that this model has.
+
+    Keras goes on counting from model to model, so `dense_14` would tell the user nothing.
+    """
+    automatic = internals.automatic_name(layer)
+    if _NUMBER.sub("", layer.name) != automatic:
+        return layer.name
+    alike = {one.name for one in _named_alike(automatic, model)}
+    place = sorted(alike, key=lambda name: (len(name), name)).index(layer.name)
+    return f"{automatic}_{place}" if place else automatic
+
+
+def _named_alike(automatic: str, model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in internals.all_layers(model):
+        if _NUMBER.sub("", layer.name) == automatic == internals.automatic_name(layer):
+            yield layer
