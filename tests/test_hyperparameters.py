@@ -47,6 +47,16 @@ def rates(rate, noise, l1, l2, factor, momentum):
     )
 
 
+def drops(rate):
+    """By layers that compute more than a comparison of their rate."""
+    return _classifier(
+        layers.Dense(8, activation="selu"),
+        layers.GaussianDropout(rate),
+        layers.Dense(8, activation="selu"),
+        layers.AlphaDropout(rate),
+    )
+
+
 def width(share):
     return _classifier(layers.Dense(int(12 * share)))
 
@@ -113,6 +123,11 @@ def test_rates_penalties_and_momenta_of_a_model_differ_inside_one_program(tmp_pa
 
 def _trial_of(variant, like):
     return type(like)(f"{like.trial_id}-{exact_signature_of(variant)}", variant, like.seed)
+
+
+def test_rates_of_all_kinds_of_dropout_differ_inside_one_program(tmp_path):
+    trials = plan(tmp_path, "drops", {"model.args.rate": [0.1, 0.4]}, args={"rate": 0.1})
+    assert_same_as_plain_keras(tmp_path, trials)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ decides by it (`if rate > 0`) is noted, and must hold for every trial.
 
 import contextlib
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -237,7 +238,7 @@ class Trace:
             )
             for place, tensor in zip(self.places, tensors, strict=True)
         ]
-        with numbers_put(self.places, numbers):
+        with numbers_put(self.places, numbers), internals.square_root_of_dropout(_square_root):
             yield
 
     def require_all_read(self) -> None:
@@ -340,6 +341,13 @@ def _compute(function: Callable[..., Any], numbers: Sequence[Any]) -> TracedNumb
         of,
         traced[0].trace,
     )
+
+
+def _square_root(number: float) -> float:
+    """That of Python, of a traced number a traced one."""
+    if not isinstance(number, TracedNumber):
+        return math.sqrt(number)
+    return _compute(lambda n: tf.sqrt(n) if tf.is_tensor(n) else math.sqrt(n), [number])
 
 
 def _is_plain(value: Any) -> bool:

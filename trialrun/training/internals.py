@@ -14,6 +14,7 @@ import contextlib
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -26,6 +27,7 @@ from keras.src.backend.tensorflow import random as backend_random
 from keras.src.backend.tensorflow.core import Variable as BackendVariable
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.initializers.random_initializers import RandomInitializer
+from keras.src.layers.regularization import gaussian_dropout
 from keras.src.losses import losses as losses_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
@@ -215,6 +217,17 @@ def pure_optimizers() -> Iterator[None]:
         stack.enter_context(
             mock.patch.object(LossScaleOptimizer, "_tf_apply", LossScaleOptimizer._common_apply)
         )
+        yield
+
+
+@contextlib.contextmanager
+def square_root_of_dropout(square_root: Callable[[float], float]) -> Iterator[None]:
+    """While it lasts, GaussianDropout takes the square root of its rate by another function.
+
+    Python's reads the float that a number is, whatever its class says.
+    """
+    replaced = SimpleNamespace(sqrt=square_root)
+    with mock.patch.object(gaussian_dropout, "math", replaced):
         yield
 
 
