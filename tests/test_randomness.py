@@ -8,7 +8,7 @@ from keras import layers
 
 from trialrun.errors import CannotFuse
 from trialrun.training.in_turn import numbers_as_outside_xla
-from trialrun.training.randomness import BatchOrders, SeededBuild
+from trialrun.training.randomness import BatchOrders, SeededBuild, build_seeded
 from trialrun.training.vectorize import vectorize
 
 SEEDS = [0, 1, 2, 3, 12345, 2**32 - 1]
@@ -110,6 +110,24 @@ def test_a_builder_that_draws_from_numpy_is_built_for_every_trial():
     assert not seeded._replay_is_exact
     for place, seed in enumerate(SEEDS):
         assert_equal([stack[place] for stack in stacks], fresh(build, seed), tolerance=0)
+
+
+def test_names_are_those_of_a_new_process_whatever_was_built_before():
+    """A metric's name is a log's, which must be the same in every pack that a worker trains."""
+
+    def build():
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(3), layers.Dense(1)])
+        model.compile(loss="mse", metrics=[keras.metrics.AUC(), keras.metrics.AUC()])
+        return model
+
+    def names(model):
+        metrics = [metric.name for metric in model._compile_metrics._user_metrics]
+        return [model.name, *(layer.name for layer in model.layers), *metrics]
+
+    before = layers.Dense(1).name
+    expected = ["sequential", "dense", "dense_1", "auc", "auc_1"]
+    assert names(build_seeded(build, 1)) == names(SeededBuild(build, 2).model) == expected
+    assert layers.Dense(1).name not in (before, "dense")  # outside, the count goes on
 
 
 def test_initial_weights_do_not_depend_on_the_other_seeds():

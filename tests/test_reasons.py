@@ -43,22 +43,6 @@ def test_the_innermost_layer_around_an_operation_is_named(scopes, layer):
     assert compiled == f"{layer}XLA cannot compile the operation Dawsn"
 
 
-def test_layers_that_keras_numbered_are_named_as_in_a_process_of_their_own():
-    first, second = (nested() for _ in range(2))
-    for model in (first, second):
-        dense = [one for one in (*model.layers, *model.layers[1].layers) if "dense" in one.name]
-        dense.sort(key=lambda one: (len(one.name), one.name))
-        reasons = [
-            short_reason(ValueError(QR.format(scopes=f"sequential/{one.name}")), model)
-            for one in dense
-        ]
-        assert [one.partition(":")[0] for one in reasons] == [
-            'layer "dense"',
-            'layer "dense_1"',
-            'layer "dense_2"',
-        ]
-
-
 def test_an_error_inside_of_a_layer_is_told_with_the_layer():
     message = (
         "Exception encountered when calling Dropout.call().\n\n"

@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 from keras.src import backend as keras_backend
 from keras.src import ops as keras_ops
+from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.tensorflow import random as backend_random
 from keras.src.backend.tensorflow.core import Variable as BackendVariable
@@ -32,7 +33,6 @@ from keras.src.losses import losses as losses_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random import seed_generator
-from keras.src.utils import naming
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
 from tensorflow.python.ops.parallel_for import control_flow_ops
@@ -156,11 +156,6 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
-def automatic_name(layer: keras.layers.Layer) -> str:
-    """What Keras names the first layer of this class that is given no name."""
-    return str(naming.to_snake_case(type(layer).__name__))
-
-
 def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:
     """The variable that holds the learning rate; None when a schedule computes it."""
     rate = _innermost(optimizer)._learning_rate
@@ -203,6 +198,20 @@ def key_variables_by_identity(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 # --------------------------------------------------------------------------------------- tracing
+
+
+@contextlib.contextmanager
+def names_of_a_new_process() -> Iterator[None]:
+    """While it lasts, Keras names layers and metrics as if there had been none before.
+
+    It counts `dense`, `dense_1`, ... on from model to model, and a metric's name is a log's.
+    """
+    counts = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", counts)
 
 
 @contextlib.contextmanager

@@ -47,9 +47,10 @@ class BatchOrders:
 
 
 def build_seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
-    """The model that `keras.utils.set_random_seed(seed)` and `build()` give."""
+    """The model that `keras.utils.set_random_seed(seed)` and `build()` give in a new process."""
     keras.utils.set_random_seed(seed)
-    return build()
+    with internals.names_of_a_new_process():
+        return build()
 
 
 class SeededBuild:

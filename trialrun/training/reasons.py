@@ -1,7 +1,6 @@
 """What Keras, TensorFlow or XLA said against a program, in one line that names the layer."""
 
 import re
-from collections.abc import Iterator
 
 import keras
 
@@ -53,36 +52,17 @@ def _layer_of_operation(message: str, model: keras.Model) -> str:
 
     TensorFlow puts a number behind a scope that is entered again: `sequential_1/attend_1/Qr`.
     """
-    names = {layer.name: layer for layer in internals.all_layers(model) if layer is not model}
+    names = {layer.name for layer in internals.all_layers(model) if layer is not model}
     for found in _OPERATION.finditer(message):
         *scopes, _ = (found[1] or found[2]).split("/")
         for scope in reversed(scopes):
             for name in (scope, _NUMBER.sub("", scope)):
                 if name in names:
-                    return _name_in_a_new_process(names[name], model)
+                    return name
     return ""
 
 
 def _layer_of_class(class_name: str, model: keras.Model) -> str:
     """The only layer of a class; empty if there are more."""
     found = [one for one in internals.all_layers(model) if type(one).__name__ == class_name]
-    return _name_in_a_new_process(found[0], model) if len(found) == 1 else ""
-
-
-def _name_in_a_new_process(layer: keras.layers.Layer, model: keras.Model) -> str:
-    """Its name; one that Keras numbered, counted from the first that this model has.
-
-    Keras goes on counting from model to model, so `dense_14` would tell the user nothing.
-    """
-    automatic = internals.automatic_name(layer)
-    if _NUMBER.sub("", layer.name) != automatic:
-        return layer.name
-    alike = {one.name for one in _named_alike(automatic, model)}
-    place = sorted(alike, key=lambda name: (len(name), name)).index(layer.name)
-    return f"{automatic}_{place}" if place else automatic
-
-
-def _named_alike(automatic: str, model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in internals.all_layers(model):
-        if _NUMBER.sub("", layer.name) == automatic == internals.automatic_name(layer):
-            yield layer
+    return str(found[0].name) if len(found) == 1 else ""
