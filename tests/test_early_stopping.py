@@ -21,6 +21,7 @@ from trialrun.errors import ModelError
 from trialrun.results import Checkpoint, PackResult
 from trialrun.training import controlled
 from trialrun.training.pack import train_pack
+from trialrun.training.program import Program
 from trialrun.training.randomness import BatchOrders
 
 EPOCHS = 9
@@ -277,10 +278,16 @@ def test_a_function_that_returns_no_callback_is_named(tmp_path):
         train(task)
 
 
-def test_a_loss_that_is_not_finite_ends_a_trial_on_the_engine_that_can_end_it_there(tmp_path):
+def test_a_loss_that_is_not_finite_ends_a_trial(tmp_path):
     training = {"terminate_on_nan": True, "epochs": 3}
     trials = load_trials(tmp_path, builder="not_finite", seeds=1, training=training)
-    result = train(make_task(tmp_path, trials))
-    [row] = result.trials
-    assert (row.engine, row.status, row.epochs) == ("keras", "diverged", 1)
-    assert "training.terminate_on_nan" in result.reason
+    [row] = train(make_task(tmp_path, trials)).trials
+    assert (row.engine, row.status, row.epochs) == ("fused", "diverged", 1)
+
+
+def test_no_program_looks_after_each_batch_while_losses_are_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(Program, "train_until_not_finite", lambda *_: pytest.fail("trained again"))
+    training = {"terminate_on_nan": True, "epochs": 2}
+    trials = load_trials(tmp_path, builder="dense", seeds=1, training=training)
+    [row] = train(make_task(tmp_path, trials)).trials
+    assert (row.engine, row.status, row.epochs) == ("fused", "completed", 2)

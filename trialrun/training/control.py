@@ -62,6 +62,7 @@ class Control:
         active: bool (trials,) the trials that are still trained.
         epochs: int64 (trials,) epochs trained.
         best_epochs: int64 (trials,) the epoch, from 1, whose weights a trial gives; 0 for its last.
+        ends_on_nan: bool (trials,) which trials a loss that is not finite ends, after its batch.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Control:
         self.epochs: Ints = np.zeros(num_trials, np.int64)
         self.best_epochs: Ints = np.zeros(num_trials, np.int64)
         self._max_epochs = np.array([training.epochs for training in trainings])
-        self._ends_on_nan = np.array([training.terminate_on_nan for training in trainings])
+        self.ends_on_nan: Bools = np.array([training.terminate_on_nan for training in trainings])
         stopping = [one.early_stopping for one in trainings if one.early_stopping is not None]
         reducing = [one.reduce_lr_on_plateau for one in trainings if one.reduce_lr_on_plateau]
         keeping = [one.keep_best for one in trainings if one.keep_best is not None]
@@ -93,7 +94,7 @@ class Control:
         """
         active = self.active
         self.epochs[active] = epoch + 1
-        is_best, ends = np.zeros_like(active), self._ends_on_nan & ~np.isfinite(logs["loss"])
+        is_best, ends = np.zeros_like(active), self.ends_on_nan & ~np.isfinite(logs["loss"])
         if self._stopping is not None:
             is_best, stops = self._stopping.update(epoch, logs, active)
             ends = ends | stops

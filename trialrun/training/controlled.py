@@ -16,7 +16,9 @@ import tensorflow as tf
 
 from trialrun.training.checkpoints import TrialsState
 from trialrun.training.control import LEARNING_RATE, Bools, Control
+from trialrun.training.epochs import select_trials
 from trialrun.training.functional import ModelState
+from trialrun.training.prepared import compiling
 from trialrun.training.program import Program
 from trialrun.training.slices import Slice
 from trialrun.training.trained import Advance
@@ -53,12 +55,17 @@ class ControlledSlice:
         """Trains the trials that have not stopped for one epoch; decides who goes on."""
         start = time.perf_counter()
         active = self.control.active.copy()
-        orders = self._own.orders.next_epoch()[self._places][None]
-        state, logs = self._program.train_epochs(
-            self._state, self._train, tf.constant(orders), self._val
+        orders = self._own.orders.next_epoch()[self._places]
+        state, by_epoch = self._program.train_epochs(
+            self._state, self._train, tf.constant(orders[None]), self._val
         )
+        logs = {name: values.numpy()[0] for name, values in by_epoch.items()}
+        epoch_s = time.perf_counter() - start
+        ends = (active & self.control.ends_on_nan)[self._places] & ~np.isfinite(logs["loss"])
+        if ends.any():
+            state, logs = self._end_within(ends, orders, (state, logs))
         self._state = _select(active[self._places], state, self._state)
-        newest = {name: self._of_all(values.numpy()[0], active) for name, values in logs.items()}
+        newest = {name: self._of_all(values, active) for name, values in logs.items()}
         if (rates := self.control.learning_rates) is not None:
             newest[LEARNING_RATE] = np.where(active, rates, np.float32(np.nan))
         self._decide(newest)
@@ -66,13 +73,28 @@ class ControlledSlice:
             before = self.history.get(name, np.empty((len(values), 0), np.float32))
             self.history[name] = np.concatenate([before, values[:, None]], 1)
         self._epoch += 1
-        epoch_s = time.perf_counter() - start
         num_left = self._own.max_epochs - self._epoch
         if num_left:
             self._narrow(epoch_s, num_left)
         ended = active & ~self.control.active & self._counts
         num_epochs = int((active & self._counts).sum()) + int(ended.sum()) * num_left
         return Advance(num_epochs, {name: values[active] for name, values in newest.items()})
+
+    def _end_within(
+        self, ends: Bools, orders: npt.NDArray[np.int32], trained: tuple[ModelState, Any]
+    ) -> tuple[ModelState, dict[str, npt.NDArray[np.float32]]]:
+        """State and logs of an epoch; of some trials at the batch that made their loss not finite.
+
+        A mean over an epoch is not finite exactly if it was so after some batch. That is rare, so
+        the epoch is trained once more by a program that looks after each batch, and those of all
+        other epochs do not.
+        """
+        with compiling(self._program):
+            ended = self._program.train_until_not_finite(
+                self._state, self._train, tf.constant(orders), self._val
+            )
+        state, logs = _select(ends, ended, trained)
+        return state, {name: np.asarray(values) for name, values in logs.items()}
 
     def standing(self) -> TrialsState:
         """Where the trials stand."""
@@ -84,6 +106,7 @@ class ControlledSlice:
         """The state that each trial gives: of its last epoch, with the weights of its best one."""
         state, best = self._all_rows()
         state = ModelState(*([tf.convert_to_tensor(array) for array in group] for group in state))
+        state = self._program.finalize(state)  # `fit` does, and then its callbacks restore the best
         if not best:
             return state
         given = self.control.best_epochs > 0
@@ -183,8 +206,4 @@ def _select(mask: Bools, new: Any, old: Any) -> Any:
     """Rows of `new` where the mask says so, else of `old`."""
     if mask.all():
         return new
-
-    def select(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-        return tf.where(tf.reshape(mask, [-1, *[1] * (a.shape.rank - 1)]), a, b)
-
-    return tf.nest.map_structure(select, new, old)
+    return select_trials(mask, new, old)

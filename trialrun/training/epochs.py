@@ -155,6 +155,63 @@ class Epochs:
         flat, (losses, predictions) = _record(take_step, num_steps, flat_state, outputs)
         return tf.nest.pack_sequence_as(state, flat), losses, predictions
 
+    def train_until_not_finite(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        """Trains an epoch in which a trial takes no step once its loss is not finite.
+
+        As `keras.callbacks.TerminateOnNaN` does it: it looks at the logs after each batch, where
+        the loss is the mean over the epoch so far; the epoch's logs are those of the batches that
+        were taken, so metrics are updated batch by batch. Then the trial is evaluated.
+
+        Args:
+            state: Tensors (trials, ...).
+            train: As in `train`.
+            orders: int32 row numbers (trials, rows).
+            val: As in `train`.
+
+        Returns:
+            The new state, and the logs (trials,) of the epoch.
+        """
+        batch_size = min(self._batch_size, orders.shape[1])
+        num_steps, num_left = divmod(orders.shape[1], batch_size)
+        num_whole = num_steps * batch_size
+        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
+        metrics = self._over_trials(self._model.reset_metrics, [state])
+        start = (state, metrics, tf.ones(orders.shape[:1], tf.bool))
+
+        def body(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            batch = keras.tree.map_structure(lambda a: a[index], batches)
+            stands = self._step_if_finite(tf.nest.pack_sequence_as(start, flat), batch)
+            pairs = zip(tf.nest.flatten(stands), flat, strict=True)
+            return index + 1, [tf.ensure_shape(new, old.shape) for new, old in pairs]
+
+        _, flat = tf.while_loop(
+            lambda index, _: index < num_steps,
+            body,
+            (0, tf.nest.flatten(start)),
+            maximum_iterations=num_steps,
+        )
+        stands = tf.nest.pack_sequence_as(start, flat)
+        if num_left:
+            stands = self._step_if_finite(stands, self._in_order(train, orders[:, num_whole:]))
+        state, metrics, _ = stands
+        logs = self._over_trials(self._model.metric_logs, [state, metrics])
+        state, val_logs, _ = self._evaluate_one(state, val)
+        return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
+
+    def _step_if_finite(
+        self, stands: tuple[ModelState, Any, tf.Tensor], batch: tuple[Any, ...]
+    ) -> tuple[ModelState, Any, tf.Tensor]:
+        """State and metrics after a batch for the trials that go on, and which do then."""
+        state, metrics, goes_on = stands
+        new_state, loss, outputs = self._over_trials(self._model.train_step, [state, *batch])
+        new_metrics, epoch_loss = self._over_trials(
+            self._model.batch_metrics, [new_state, metrics, batch[1:], outputs, loss]
+        )
+        state, metrics = select_trials(goes_on, (new_state, new_metrics), (state, metrics))
+        return state, metrics, goes_on & tf.math.is_finite(epoch_loss)
+
     def evaluate(
         self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
     ) -> tuple[tuple[Logs, Any], ...]:
@@ -219,6 +276,15 @@ class Epochs:
         return keras.tree.map_structure(
             lambda array: array[rows] if self._shared_data else array[:, rows], data
         )
+
+
+def select_trials(mask: Any, new: Any, old: Any) -> Any:
+    """Tensors (trials, ...) of `new` for the trials where the mask says so, else of `old`."""
+
+    def select(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.reshape(mask, [-1, *[1] * (a.shape.rank - 1)]), a, b)
+
+    return tf.nest.map_structure(select, new, old)
 
 
 def _record(

@@ -156,34 +156,86 @@ class FunctionalModel:
         Returns:
             Scalar float32 tensors by Keras's names: `loss`, `accuracy`, ...
         """
+        with self._scope(state):
+            for metric in self.model.metrics:
+                metric.reset_state()
+            self._update_metrics(targets, outputs, losses, batch_sizes)
+            return self._logs()
+
+    def reset_metrics(self, state: ModelState) -> list[tf.Tensor]:
+        """The values of the model's metrics of one trial before the first batch of an epoch."""
+        with self._scope(state) as scope:
+            for metric in self.model.metrics:
+                metric.reset_state()
+            return self._metric_values(scope)
+
+    def batch_metrics(
+        self,
+        state: ModelState,
+        metrics: Sequence[tf.Tensor],
+        targets: tuple[Any, ...],
+        outputs: "Outputs",
+        loss: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """The metrics after a batch, updated as Keras does it, and the loss of the epoch so far.
+
+        Args:
+            state: The trial's tensors.
+            metrics: Values of the metrics before.
+            targets: Of the batch, as in `epoch_logs`.
+            outputs: Of the batch.
+            loss: Of the batch, a scalar or (1 + outputs,).
+        """
+        with self._scope(state, metrics) as scope:
+            num_rows = keras.tree.flatten(targets[0])[0].shape[0]
+            self._update_metrics(targets, outputs, loss[None], [num_rows])
+            return self._metric_values(scope), internals.loss_tracker(self.model).result()
+
+    def metric_logs(self, state: ModelState, metrics: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What Keras logs when the metrics have these values; see `epoch_logs`."""
+        with self._scope(state, metrics):
+            return self._logs()
+
+    def _update_metrics(
+        self,
+        targets: tuple[Any, ...],
+        outputs: "Outputs",
+        losses: tf.Tensor,
+        batch_sizes: Sequence[int],
+    ) -> None:
         model = self.model
         y, *weights = targets
         losses = losses[:, None] if losses.shape.rank == 1 else losses
-        with self._scope(state):
-            for metric in model.metrics:
-                metric.reset_state()
-            sizes = tf.constant(batch_sizes, tf.float32)
-            internals.loss_tracker(model).update_state(losses[:, 0], sample_weight=sizes)
-            for place, tracker in enumerate(internals.output_loss_trackers(model), 1):
-                # Keras counts a partial batch as a whole one here.
-                tracker.update_state(losses[:, place])
-            predictions = outputs.with_masks()
-            model.compute_metrics(
-                None, y, predictions, sample_weight=weights[0] if weights else None
-            )
-            return {
-                name: tf.cast(value, tf.float32)
-                for name, value in model.get_metrics_result().items()
-            }
+        sizes = tf.constant(batch_sizes, tf.float32)
+        internals.loss_tracker(model).update_state(losses[:, 0], sample_weight=sizes)
+        for place, tracker in enumerate(internals.output_loss_trackers(model), 1):
+            # Keras counts a partial batch as a whole one here.
+            tracker.update_state(losses[:, place])
+        predictions = outputs.with_masks()
+        model.compute_metrics(None, y, predictions, sample_weight=weights[0] if weights else None)
+
+    def _logs(self) -> dict[str, tf.Tensor]:
+        results = self.model.get_metrics_result()
+        return {name: tf.cast(value, tf.float32) for name, value in results.items()}
+
+    def _metric_values(self, scope: keras.StatelessScope) -> list[tf.Tensor]:
+        return [
+            tf.convert_to_tensor(scope.get_current_value(variable))
+            for variable in self.model.metrics_variables
+        ]
 
     @contextlib.contextmanager
-    def _scope(self, state: ModelState) -> Iterator["_Scope"]:
+    def _scope(
+        self, state: ModelState, metrics: Sequence[tf.Tensor] | None = None
+    ) -> Iterator["_Scope"]:
         pairs = [
             pair
             for variables, tensors in zip(self.variables[:3], state[:3], strict=True)
             for pair in zip(variables, tensors, strict=True)
         ]
-        pairs += [(v, tf.zeros(v.shape, v.dtype)) for v in self.model.metrics_variables]
+        of_metrics = self.model.metrics_variables
+        metrics = metrics or [tf.zeros(v.shape, v.dtype) for v in of_metrics]
+        pairs += zip(of_metrics, metrics, strict=True)
         known = {id(variable) for variable, _ in pairs}
         with (
             internals.pure_optimizers(),

@@ -72,8 +72,6 @@ def prepare(
         CannotShare: Its trials differ in a number that the program cannot be given.
     """
     trials = task.pack.trials
-    if trials[0].variant.training.terminate_on_nan:
-        raise CannotFuse("training.terminate_on_nan ends a trial in the middle of an epoch")
     if len({form_of(splits) for splits in data.splits}) > 1:
         raise CannotFuse("the trials' data differ in shape")
     start = time.perf_counter()

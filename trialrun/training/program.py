@@ -73,6 +73,11 @@ class Program:
             jit_compile=True,
             autograph=False,
         )
+        self._train_until_not_finite = tf.function(
+            self._epochs.train_until_not_finite if together else self._until_not_finite_in_turn,
+            jit_compile=True,
+            autograph=False,
+        )
         # Without XLA: nothing is computed but which array takes the place of which.
         self._finalize = tf.function(
             lambda state: vectorize(model.finalize, [state]), autograph=False
@@ -97,6 +102,15 @@ class Program:
             self._compiled_widths.add(width)
             self.compile_s = max(self.compile_s, time.perf_counter() - start)
         return results
+
+    def train_until_not_finite(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        """Trains an epoch up to the first loss that is not finite; see `Epochs`."""
+        arguments = (state, train, orders, val)
+        with self._tracing():
+            self._train_until_not_finite.get_concrete_function(*arguments)
+        return self._train_until_not_finite(*arguments)
 
     def is_compiled_for(self, num_trials: int) -> bool:
         """Whether epochs of so many trials at once were trained before."""
@@ -233,6 +247,16 @@ class Program:
         by_trial = tf.transpose(orders, [1, 0, 2])
         new_state, logs = run_in_turn(train_one, [state, by_trial, *own])
         return new_state, {name: tf.transpose(values) for name, values in logs.items()}
+
+    def _until_not_finite_in_turn(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        def train_one(state: ModelState, own_orders: tf.Tensor, *own: Any) -> Any:
+            train_own, val_own = own or (train, val)
+            return self._epochs.train_until_not_finite(state, train_own, own_orders, val_own)
+
+        own = [] if self._shared_data else [train, val]
+        return run_in_turn(train_one, [state, orders, *own])
 
     def _evaluate_in_turn(
         self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
