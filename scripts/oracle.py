@@ -1,18 +1,27 @@
 """Prints the oracle's table: each case trained by trialrun and by plain `model.fit`, compared.
 
-    scripts/oracle [--quick] [PATTERN...]
+    scripts/oracle [--quick] [--results FILE] [PATTERN...]
 
 For each case, 32 trials in one pack: the engine that `auto` took, the largest absolute difference
 of weights and of logs from `model.fit` for the first and the last of them, and how many times as
 many trials per second they make, of one thread, once compiled. `--quick` trains two trials and
-measures no time. Exits with 1 when a case is out of its tolerance or on another engine.
+measures no time. At the end, the same by kind of case, as a table for the README. Exits with 1 when
+a case is out of its tolerance or on another engine.
+
+All cases take about an hour. With `--results`, each is kept in that CSV file as it is done, and
+those that are there already are not trained again.
 """
 
 import argparse
+import csv
 import os
 import re
+import statistics
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -20,54 +29,115 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from oracle import Comparison, compare
-from oracle_cases import CASES, Case
+from oracle_table import TABLE, Line
 
 _NUM_TRIALS = 32
+# TensorFlow keeps what it compiled, about 100 MB per case, as long as the process lives.
+_CASES_PER_PROCESS = 10
 
 
 def main() -> None:
-    """Prints one line per case, and the counts."""
+    """Prints one line per case, one per kind, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("patterns", nargs="*", help="of the cases' kinds and names")
     parser.add_argument("--quick", action="store_true", help="two trials, no timing")
+    parser.add_argument("--results", type=Path, help="a CSV file that keeps what is done")
     options = parser.parse_args()
     names = [
         name
-        for name, case in CASES.items()
+        for name, line in TABLE.items()
         if not options.patterns
-        or any(re.search(pattern, f"{case.kind} {name}") for pattern in options.patterns)
+        or any(re.search(pattern, f"{line.kind} {name}") for pattern in options.patterns)
     ]
+    print(
+        f"{'kind':10}{'case':36}{'engine':8}{'weights':>9}{'logs':>9}{'speed-up':>10}", flush=True
+    )
     results = {}
-    print(
-        f"{'kind':10}{'case':34}{'engine':8}{'weights':>9}{'logs':>9}{'speed-up':>10}", flush=True
-    )
-    for name in names:
-        results[name] = _compare(name, is_quick=options.quick)
-        print(_line(name, CASES[name], results[name]), flush=True)
-    fused = sum(result.engine == "fused" for result in results.values())
-    wrong = [name for name, result in results.items() if not _is_right(CASES[name], result)]
-    print(
-        f"\n{len(results)} cases, {fused} fused, {len(wrong)} wrong: {', '.join(wrong) or 'none'}"
-    )
+    for name, result in _compare_all(names, options.results, is_quick=options.quick):
+        results[name] = result
+        print(_shown(name, result), flush=True)
+    wrong = [name for name, result in results.items() if not _is_right(TABLE[name], result)]
+    print(f"\n{_by_kind(results)}\n\n{len(wrong)} wrong: {', '.join(wrong) or 'none'}")
     sys.exit(bool(wrong))
 
 
-def _compare(name: str, *, is_quick: bool) -> Comparison:
+def _compare_all(
+    names: list[str], kept_in: Path | None, *, is_quick: bool
+) -> Iterator[tuple[str, Comparison]]:
+    """Each case and what came out, in processes that are thrown away before they grow."""
+    kept = {} if kept_in is None else _read(kept_in)
+    with ProcessPoolExecutor(
+        1, get_context("spawn"), max_tasks_per_child=_CASES_PER_PROCESS
+    ) as process:
+        for name in names:
+            if name not in kept:
+                kept[name] = process.submit(_compare, name, is_quick).result()
+                if kept_in is not None:
+                    _append(kept_in, name, kept[name])
+            yield name, kept[name]
+
+
+def _compare(name: str, is_quick: bool) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
-        return compare(
-            name, Path(folder), num_trials=2 if is_quick else _NUM_TRIALS, timed=not is_quick
-        )
+        try:
+            return compare(
+                TABLE[name],
+                Path(folder),
+                num_trials=2 if is_quick else _NUM_TRIALS,
+                timed=not is_quick,
+            )
+        except Exception as error:  # the others are still to be seen; this one is shown as wrong
+            reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+            return Comparison("none", reason, float("inf"), float("inf"), 1.0, 1.0)
 
 
-def _is_right(case: Case, result: Comparison) -> bool:
-    return result.engine == case.engine and max(result.weights, result.logs) <= case.tolerance
+def _read(path: Path) -> dict[str, Comparison]:
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {
+            name: Comparison(engine, reason, *map(float, numbers))
+            for name, engine, reason, *numbers in csv.reader(file)
+        }
 
 
-def _line(name: str, case: Case, result: Comparison) -> str:
-    speed_up = f"{result.plain_seconds / result.seconds:.0f}"
-    shown = f"{case.kind:10}{name:34}{result.engine:8}{result.weights:9.0e}{result.logs:9.0e}"
-    mark = "" if _is_right(case, result) else f"  WRONG {result.reason}"
-    return f"{shown}{speed_up:>10}{mark}"
+def _append(path: Path, name: str, result: Comparison) -> None:
+    with path.open("a", newline="") as file:
+        csv.writer(file).writerow([name, *result])
+
+
+def _is_right(line: Line, result: Comparison) -> bool:
+    return result.engine == line.engine and max(result.weights, result.logs) <= line.tolerance
+
+
+def _speed_up(result: Comparison) -> float:
+    """How many times as fast as `model.fit`; 1 where that is what trained the case."""
+    return 1.0 if result.engine == "keras" else result.plain_seconds / result.seconds
+
+
+def _shown(name: str, result: Comparison) -> str:
+    line = TABLE[name]
+    shown = f"{line.kind:10}{name:36}{result.engine:8}{result.weights:9.0e}{result.logs:9.0e}"
+    mark = "" if _is_right(line, result) else f"  WRONG {result.reason}"
+    return f"{shown}{_speed_up(result):10.1f}{mark}"
+
+
+def _by_kind(results: Mapping[str, Comparison]) -> str:
+    """A Markdown table: cases, how many were fused, differences, speed-up of the fused ones."""
+    kinds = dict.fromkeys(TABLE[name].kind for name in results)
+    rows = [
+        (kind, [r for name, r in results.items() if TABLE[name].kind == kind]) for kind in kinds
+    ]
+    lines = [
+        "| kind | cases | fused | largest difference | median speed-up |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, of_kind in [*rows, ("all", list(results.values()))]:
+        fused = [result for result in of_kind if result.engine == "fused"]
+        largest = max(max(result.weights, result.logs) for result in of_kind)
+        median = f"{statistics.median(map(_speed_up, fused)):.0f}" if fused else "-"
+        lines.append(f"| {kind} | {len(of_kind)} | {len(fused)} | {largest:.0e} | {median} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,41 @@
 """Cases of the oracle trained twice, by trialrun and by plain `model.fit`, and compared."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from oracle_cases import BATCH_SIZE, CASES, EPOCHS, Case
 from training_jobs import returned
 
 from trialrun.datasets import Splits, load_splits
-from trialrun.document import write_yaml
 from trialrun.identity import signature_of
 from trialrun.job import load_job
-from trialrun.plan import Pack, Trial, plan_trials
+from trialrun.plan import Pack, Trial
 from trialrun.training import PackTask
 from trialrun.training.pack import choose_and_train
 from trialrun.training.randomness import BatchOrders
 from trialrun.training.reports import Reports
 from trialrun.training.trained import TrainedTrial, load_pack_data
+
+
+class Line(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        kind: `layer`, `optimizer`, ...
+        engine: That `auto` must take.
+        tolerance: Of weights and logs.
+        plan: Folder of the job, number of trials, engine -> the trials.
+        train_plainly: A trial and the folder of its job -> the same in plain Keras.
+    """
+
+    kind: str
+    engine: str
+    tolerance: float
+    plan: Callable[[Path, int, str], tuple[Trial, ...]]
+    train_plainly: Callable[[Trial, Path], "Plain"]
 
 
 class Comparison(NamedTuple):
@@ -28,7 +44,7 @@ class Comparison(NamedTuple):
     Attributes:
         engine: That trained the case.
         reason: Why not a better one.
-        weights, logs: The largest absolute differences from `model.fit`.
+        weights, logs: The largest differences from `model.fit`.
         seconds, plain_seconds: Per trial and epoch in steady state; NaN where not measured.
     """
 
@@ -41,11 +57,10 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    name: str, folder: Path, *, num_trials: int = 2, engine: str = "auto", timed: bool = False
+    line: Line, folder: Path, *, num_trials: int = 2, engine: str = "auto", timed: bool = False
 ) -> Comparison:
     """One case: the first and the last of so many trials against plain Keras."""
-    case = CASES[name]
-    trials = _plan(name, folder, num_trials, engine)
+    trials = line.plan(folder, num_trials, engine)
     task = PackTask(
         Pack("p000", signature_of(trials[0].variant), trials),
         folder,
@@ -56,28 +71,16 @@ def compare(
         seconds = _train(task)[3]  # the program is compiled
     plain_seconds = np.inf
     weights = logs = 0.0
-    for index in {0, num_trials - 1}:
-        plain = Plain(case, trials[index], folder)
+    for index in sorted({0, num_trials - 1}):
+        own, plain = trained[index], line.train_plainly(trials[index], folder)
         plain_seconds = min(plain_seconds, plain.seconds_per_epoch)
-        weights = max(weights, _largest(_weights(trained[index]), plain.weights))
-        logs = max(logs, _largest_of_logs(trained[index].history, plain.history))
-        logs = max(logs, _largest_of_logs(trained[index].test_logs, plain.test_logs))
-    return Comparison(
-        used, reason, weights, logs, seconds / (num_trials * EPOCHS), float(plain_seconds)
-    )
-
-
-def _plan(name: str, folder: Path, num_trials: int, engine: str) -> tuple[Trial, ...]:
-    cases = Path(__file__).with_name("oracle_cases.py")
-    job = {
-        "name": "oracle",
-        "seeds": num_trials,
-        "data": {"generator": f"{cases}:data", "args": {"case": name}, "scaling": "none"},
-        "model": {"builder": f"{cases}:build", "args": {"case": name}},
-        "training": {"batch_size": BATCH_SIZE, "epochs": EPOCHS, "engine": engine},
-    }
-    (folder / "job.yaml").write_text(write_yaml(job))
-    return plan_trials(load_job(folder / "job.yaml").spec)
+        weights = max(
+            weights, largest_difference([*own.trainable, *own.non_trainable], plain.weights)
+        )
+        logs = max(logs, _largest_of_logs(own.history, plain.history))
+        logs = max(logs, _largest_of_logs(own.test_logs, plain.test_logs))
+    num_epochs = sum(len(one.history["loss"]) for one in trained)
+    return Comparison(used, reason, weights, logs, seconds / num_epochs, float(plain_seconds))
 
 
 def _train(task: PackTask) -> tuple[str, str, list[TrainedTrial], float]:
@@ -89,17 +92,86 @@ def _train(task: PackTask) -> tuple[str, str, list[TrainedTrial], float]:
     return engine, reason, trained, timings_s["train"]
 
 
-def _batches(seed: int, splits: Splits) -> Iterator[Any]:
+class Plain(NamedTuple):
+    """One trial, trained as anyone would write it.
+
+    Attributes:
+        weights: Trainable and non-trainable variables.
+        history, test_logs: As Keras gives them.
+        seconds_per_epoch: The fastest but the first, which compiles; infinite if there is no other.
+    """
+
+    weights: list[np.ndarray]
+    history: Mapping[str, Sequence[float]]
+    test_logs: Mapping[str, float]
+    seconds_per_epoch: float
+
+
+def fit_plainly(
+    build: Callable[[], keras.Model],
+    trial: Trial,
+    folder: Path,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Plain:
+    """A trial by `model.fit`, on its own data in its own order."""
+    splits = load_splits(trial.variant.data, folder, trial.seed)
+    training = trial.variant.training
+    keras.backend.clear_session()  # names of layers and metrics are those of a new process
+    keras.utils.set_random_seed(trial.seed)
+    model = build()
+    clock = _Clock()
+    history = model.fit(
+        _batches(trial, splits, class_weight),
+        steps_per_epoch=-(-_num_rows(splits) // training.batch_size),
+        epochs=training.epochs,
+        shuffle=False,
+        validation_data=_as_lists(splits.part("val")),
+        validation_batch_size=training.batch_size,
+        callbacks=[*callbacks, clock],
+        verbose=0,
+    ).history
+    x, y, *weights = _as_lists(splits.part("test"))
+    test_logs = model.evaluate(
+        x,
+        y,
+        sample_weight=weights[0] if weights else None,
+        batch_size=training.batch_size,
+        return_dict=True,
+        verbose=0,
+    )
+    variables = (*model.trainable_variables, *model.non_trainable_variables)
+    arrays = [variable.numpy() for variable in variables]
+    return Plain(arrays, history, test_logs, min(clock.epochs_s[1:], default=np.inf))
+
+
+def _batches(
+    trial: Trial, splits: Splits, class_weight: Mapping[int, float] | None
+) -> Iterator[tuple[Any, ...]]:
     """A trial's batches, each epoch in the order of that trial."""
-    num_rows = len(keras.tree.flatten(splits.y_train)[0])
-    orders = BatchOrders([seed], num_rows)
-    for _ in range(EPOCHS):
+    rows = splits.part("train")
+    if class_weight is not None:
+        rows += (np.array([class_weight.get(int(y), 1.0) for y in splits.y_train], "float32"),)
+    batch_size = trial.variant.training.batch_size
+    orders = BatchOrders([trial.seed], _num_rows(splits))
+    for _ in range(trial.variant.training.epochs):
         (order,) = orders.next_epoch()
-        for start in range(0, num_rows, BATCH_SIZE):
-            taken = order[start : start + BATCH_SIZE]
-            yield keras.tree.map_structure(
-                lambda rows, taken=taken: rows[taken], (splits.x_train, splits.y_train)
-            )
+        for start in range(0, len(order), batch_size):
+            taken = order[start : start + batch_size]
+            yield keras.tree.map_structure(lambda array, taken=taken: array[taken], rows)
+
+
+def _num_rows(splits: Splits) -> int:
+    return len(keras.tree.flatten(splits.y_train)[0])
+
+
+def _as_lists(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Data of two outputs without names: Keras 3.15 cannot evaluate weights otherwise."""
+    x, y, *weights = data
+    if not isinstance(y, dict) or not weights:
+        return data
+    return x, list(y.values()), weights * len(y)
 
 
 class _Clock(keras.callbacks.Callback):
@@ -114,49 +186,26 @@ class _Clock(keras.callbacks.Callback):
         self.epochs_s.append(time.perf_counter() - self._start)
 
 
-class Plain:
-    """One trial of a case, trained as anyone would write it."""
-
-    def __init__(self, case: Case, trial: Trial, folder: Path) -> None:
-        splits = load_splits(trial.variant.data, folder, trial.seed)
-        keras.utils.set_random_seed(trial.seed)
-        model = case.build()
-        clock = _Clock()
-        self.history: Mapping[str, Sequence[float]] = model.fit(
-            _batches(trial.seed, splits),
-            steps_per_epoch=-(-len(keras.tree.flatten(splits.y_train)[0]) // BATCH_SIZE),
-            epochs=EPOCHS,
-            shuffle=False,
-            validation_data=(splits.x_val, splits.y_val),
-            validation_batch_size=BATCH_SIZE,
-            callbacks=[clock],
-            verbose=0,
-        ).history
-        self.weights = [
-            variable.numpy()
-            for variable in (*model.trainable_variables, *model.non_trainable_variables)
-        ]
-        self.test_logs = model.evaluate(
-            splits.x_test, splits.y_test, batch_size=BATCH_SIZE, return_dict=True, verbose=0
-        )
-        self.seconds_per_epoch = min(clock.epochs_s[1:])
-
-
-def _weights(trained: TrainedTrial) -> list[np.ndarray]:
-    return [*trained.trainable, *trained.non_trainable]
-
-
-def _largest(arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    differences = (
-        np.abs(array.astype("float64") - other.astype("float64"))
-        for array, other in zip(arrays, expected, strict=True)
-    )
-    return max((float(of_one.max(initial=0.0)) for of_one in differences), default=0.0)
-
-
 def _largest_of_logs(logs: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
     assert logs.keys() == expected.keys(), (set(logs), set(expected))
-    return max(
-        float(np.abs(np.asarray(logs[name], float) - np.asarray(expected[name], float)).max())
-        for name in expected
-    )
+    return largest_difference([logs[name] for name in expected], list(expected.values()))
+
+
+def largest_difference(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
+    """The largest difference; of numbers above 1 the relative one, as float32 is no finer.
+
+    (At 100, where a mape may be, its numbers are 8e-6 apart.) What is not finite must be the same.
+    """
+    differences = [
+        _difference(np.asarray(a, "float64"), np.asarray(b, "float64"))
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    return max(differences, default=0.0)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    assert a.shape == b.shape, (a.shape, b.shape)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        difference = np.abs(a - b) / np.maximum(1, np.abs(b))
+    difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, difference)
+    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))

@@ -3,7 +3,7 @@
 Models and data are small and made here: the builders and generators of the cases' jobs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -23,12 +23,14 @@ class TrainingCase(NamedTuple):
     Attributes:
         training: What stands in the job's `training`.
         compile: The same as keywords of `model.compile`; a function, as state is made anew.
-        builder, generator: Functions of this module.
-        class_weight: Of `model.fit`.
+        builder, generator: Functions of this module, or whole references to others.
+        class_weight, callbacks: Of `model.fit`.
         is_built_first: Whether the optimizer is built before `fit`. ScheduleFreeAdamW starts its
             momentum at the weights only then; Keras 3.15's `fit` alone loses that assignment, and
             at a learning rate of 0 it wipes out the weights.
-        engine: That trains the case at best.
+        kind: `optimizer`, `control`, ...
+        engine: That `auto` must take.
+        tolerance: Of weights and logs.
     """
 
     training: dict[str, Any]
@@ -36,8 +38,11 @@ class TrainingCase(NamedTuple):
     builder: str = "classifier"
     generator: str = "blobs"
     class_weight: dict[int, float] | None = None
+    callbacks: Callable[[], Sequence[keras.callbacks.Callback]] = list
     is_built_first: bool = False
+    kind: str = "training"
     engine: str = "fused"
+    tolerance: float = 1e-5
 
 
 # Data and models --------------------------------------------------------------------------------
@@ -183,6 +188,7 @@ def _optimizer(make: Callable[..., Any], name: str, **arguments: Any) -> Trainin
     return TrainingCase(
         {"optimizer": {"name": name, **arguments}},
         lambda: {"optimizer": make(RATE, **arguments), "loss": _SPARSE, "metrics": ["accuracy"]},
+        kind="optimizer",
     )
 
 
@@ -194,6 +200,7 @@ def _schedule(make: Callable[..., Any], name: str, **arguments: Any) -> Training
             "loss": _SPARSE,
             "metrics": ["accuracy"],
         },
+        kind="schedule",
     )
 
 
@@ -209,6 +216,7 @@ def _loss(
         lambda: {"optimizer": optimizers.Adam(RATE), "loss": make(**arguments), "metrics": []},
         builder,
         generator,
+        kind="loss",
     )
 
 
@@ -224,6 +232,7 @@ def _metrics(
         lambda: {"optimizer": optimizers.Adam(RATE), "loss": loss, "metrics": make()},
         builder,
         generator,
+        kind="metric",
     )
 
 
@@ -291,8 +300,11 @@ TRAINING_CASES: dict[str, TrainingCase] = {
             "loss": _SPARSE,
             "metrics": ["accuracy"],
         },
+        kind="optimizer",
     ),
-    "half_precision": TrainingCase({}, _plainly(metrics=["accuracy"]), "half_precision"),
+    "half_precision": TrainingCase(
+        {}, _plainly(metrics=["accuracy"]), "half_precision", kind="precision"
+    ),
     "cosine": _schedule(
         schedules.CosineDecay, "cosine_decay", decay_steps=12, warmup_target=0.05, warmup_steps=4
     ),
@@ -323,6 +335,7 @@ TRAINING_CASES: dict[str, TrainingCase] = {
             "loss": _SPARSE,
             "metrics": ["accuracy"],
         },
+        kind="schedule",
     ),
     "regression_defaults": TrainingCase(
         {"loss": "mse"},

@@ -1,9 +1,13 @@
 """Lines of the oracle's table: models of all kinds, trained as plain Keras trains them."""
 
+import math
+
+import numpy as np
 import pytest
 import tensorflow as tf
-from oracle import compare
+from oracle import compare, largest_difference
 from oracle_cases import CASES
+from oracle_table import TABLE
 
 from trialrun.training.functional import ModelState
 from trialrun.training.internals import build_symbolically
@@ -12,15 +16,23 @@ from trialrun.training.verify import can_evaluate_at_once, why_different
 
 @pytest.mark.parametrize("name", ["Conv2D", "Embedding_masked_LSTM", "SpectralNormalization"])
 def test_a_model_is_trained_as_plain_keras_trains_it(tmp_path, name):
-    result = compare(name, tmp_path)
-    assert (result.engine, result.reason) == (CASES[name].engine, "")
-    assert max(result.weights, result.logs) <= CASES[name].tolerance
+    result = compare(TABLE[name], tmp_path)
+    assert (result.engine, result.reason) == (TABLE[name].engine, "")
+    assert max(result.weights, result.logs) <= TABLE[name].tolerance
 
 
 def test_the_mapped_engine_draws_the_random_numbers_of_plain_keras(tmp_path):
-    result = compare("Dropout", tmp_path, engine="mapped")
+    result = compare(TABLE["Dropout"], tmp_path, engine="mapped")
     assert result.engine == "mapped"
-    assert max(result.weights, result.logs) <= CASES["Dropout"].tolerance
+    assert max(result.weights, result.logs) <= TABLE["Dropout"].tolerance
+
+
+def test_numbers_that_are_not_finite_on_one_side_only_are_as_far_apart_as_can_be():
+    numbers = np.array([1.0, np.nan, np.inf])
+    assert largest_difference([numbers], [numbers]) == 0
+    for other in ([1.0, 2.0, np.inf], [1.0, np.nan, -np.inf], [np.nan, np.nan, np.inf]):
+        assert largest_difference([numbers], [np.array(other)]) == math.inf
+    assert largest_difference([np.array([100.0])], [np.array([101.0])]) == 1 / 101
 
 
 def test_a_step_that_is_not_plain_keras_is_found():

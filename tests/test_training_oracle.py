@@ -1,39 +1,53 @@
 """What stands in `training` means in the engines what it means in plain Keras.
 
-The whole table is in `oracle_cases_training`; here are the lines that differ in kind.
+The cases are in `oracle_cases_training`; here are the lines that differ in kind.
 """
 
 import pytest
+from oracle import compare
+from oracle_cases_control import CONTROL_CASES
 from oracle_cases_training import TRAINING_CASES
+from oracle_table import TABLE
 from training_jobs import load_trials, make_task, train, train_with_keras
-from training_oracle import compare_training, plan_case
 
 from trialrun.errors import CannotFuse, InputError
 from trialrun.job import load_job
 
 FUSED = [
     *("muon", "moving_average", "accumulation", "loss_scaling"),
+    "early_stopping_averaged",
     *("curves", "class_weight", "two_outputs_weighted", "masked_outputs"),
 ]
 
 
 @pytest.mark.parametrize("name", FUSED)
 def test_the_fused_engine_trains_as_keras_does(tmp_path, name):
-    weights, logs = compare_training(name, tmp_path)
-    assert weights < 1e-5
-    assert logs < 1e-5
+    line = TABLE[f"job_{name}"]
+    result = compare(line, tmp_path)
+    assert (result.engine, result.reason) == ("fused", "")
+    assert max(result.weights, result.logs) <= line.tolerance
 
 
 @pytest.mark.parametrize("name", ["two_outputs_weighted", "schedule_free"])
 def test_the_plain_engine_trains_as_keras_does(tmp_path, name):
-    weights, logs = compare_training(name, tmp_path, "keras")
-    assert weights < 1e-5
-    assert logs < 1e-5
+    line = TABLE[f"job_{name}"]
+    result = compare(line, tmp_path, engine="keras")
+    assert result.engine == "keras"
+    assert max(result.weights, result.logs) <= line.tolerance
 
 
-@pytest.mark.parametrize("name", TRAINING_CASES)
+@pytest.mark.parametrize("engine", ["fused", "mapped", "keras"])
+def test_a_loss_that_is_not_finite_ends_a_trial_at_its_batch(tmp_path, engine):
+    """One trial of two; what was trained and logged until then stays."""
+    line = TABLE["job_terminate_on_nan"]
+    result = compare(line, tmp_path, engine=engine)
+    assert result.engine == engine
+    assert max(result.weights, result.logs) <= line.tolerance
+
+
+@pytest.mark.parametrize("name", [*TRAINING_CASES, *CONTROL_CASES])
 def test_every_case_is_a_right_job(tmp_path, name):
-    assert len(plan_case(TRAINING_CASES[name], tmp_path)) == 2
+    assert len(TABLE[f"job_{name}"].plan(tmp_path, 2, "auto")) == 2
 
 
 def test_a_metric_that_compares_the_rows_of_a_batch_is_not_fused(tmp_path):
