@@ -37,7 +37,7 @@ ROOMS = {
         *("datasets", "generated", "arrays", "weights", "streamed", "sizes"),
         *("tabledata", "encoding", "archives", "holdout"),
     ],
-    "models": ["models", "untrusted"],
+    "models": ["models", "batches", "untrusted"],
     "training": ["training"],
     "cluster": ["cluster"],
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],

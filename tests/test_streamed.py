@@ -16,7 +16,8 @@ ROWS = tf.data.Dataset.from_tensor_slices((X, Y))
 
 
 def read(stream, limit_bytes=1 << 20):
-    return read_streams({"train": stream, "test": (X, Y)}, source="a", limit_bytes=limit_bytes)
+    output, _ = read_streams({"train": stream, "test": (X, Y)}, source="a", limit_bytes=limit_bytes)
+    return output
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,27 @@ def test_a_stream_that_cannot_be_made_into_arrays_is_refused(stream, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("stream", [ROWS, ROWS.batch(2), ROWS.filter(lambda x, y: True)])
-def test_a_stream_that_does_not_fit_is_refused_before_it_is_read_to_its_end(stream):
+def test_parts_share_the_room_and_those_that_do_not_fit_are_streams():
+    size = X.nbytes + Y.nbytes
+    output, streams = read_streams(
+        {"train": ROWS, "test": ROWS, "validation": (X, Y)}, source="a", limit_bytes=size + 10
+    )
+    assert streams.keys() == {"test"}
+    np.testing.assert_array_equal(output["train"][0], X)
+    assert output["validation"] == (X, Y)
+    assert streams["test"].reason == "takes 0 MiB as arrays, and 0 MiB are free for it"
+
+
+LONG = tf.data.Dataset.range(2000).map(lambda i: (tf.fill([3], i), i % 2))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [LONG, LONG.batch(2), LONG.filter(lambda x, y: True), LONG.batch(7).prefetch(2)],
+)
+def test_a_stream_that_does_not_fit_is_known_by_its_first_rows_and_not_read_to_its_end(
+    stream,
+):
     taken = []
 
     def count(x, y):
@@ -76,9 +96,17 @@ def test_a_stream_that_does_not_fit_is_refused_before_it_is_read_to_its_end(stre
             tf.ensure_shape(y, stream.element_spec[1].shape),
         )
     )
-    with pytest.raises(InputError, match="MiB are free for it; give fewer rows"):
-        read(shaped, limit_bytes=80)
-    assert len(taken) < 10
+    output, streams = read_streams({"train": shaped}, source="a", limit_bytes=80)
+    assert len(taken) < 100
+    x, y = output["train"]
+    np.testing.assert_array_equal(x, np.repeat(np.arange(64), 3).reshape(64, 3))
+    np.testing.assert_array_equal(y, np.arange(64) % 2)
+    assert streams["train"].num_rows == 2000
+
+
+def test_an_empty_part_is_refused_as_a_stream_too():
+    with pytest.raises(InputError, match=r"train: the tf.data.Dataset is empty"):
+        read(ROWS.take(0), limit_bytes=-1)
 
 
 def test_an_error_of_the_users_own_steps_is_named():

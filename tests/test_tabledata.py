@@ -358,7 +358,7 @@ def npz(folder, **arrays):
 
 def test_arrays_of_all_parts_are_taken_as_they_are(tmp_path):
     data = npz(tmp_path, x_train=X, y_train=Y, x_val=X[:9], y_val=Y[:9], x_test=X[:7], y_test=Y[:7])
-    output = check_data(data, tmp_path, 0)
+    output = check_data(data, tmp_path, 0).output
     np.testing.assert_array_equal(output["train"][0], X)
     assert [len(output[part][1]) for part in ("validation", "test")] == [9, 7]
 

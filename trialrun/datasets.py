@@ -9,7 +9,7 @@ model that is tested.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,7 +23,7 @@ from trialrun.errors import InputError
 from trialrun.generated import check_generated
 from trialrun.job import DataSpec
 from trialrun.references import load_function, portable_reference
-from trialrun.streamed import read_streams
+from trialrun.streamed import Stream, check_streams, read_streams
 from trialrun.tabledata import load_table
 
 Scaling = Literal["minmax", "standard", "none"]
@@ -85,6 +85,7 @@ class Splits:
         w_train, w_val, w_test: float32 weights of the rows, of one array or of one per output; None
             where the generator gives none.
         encoder: What makes the raw input of a table's columns; None for other sources.
+        streams: The parts that do not fit into memory: of these, the arrays are the first rows.
     """
 
     x_train: Arrays
@@ -100,6 +101,7 @@ class Splits:
     w_val: Arrays | None = None
     w_test: Arrays | None = None
     encoder: TableEncoder | None = None
+    streams: Mapping[Part, Stream] = field(default_factory=dict)
 
     def part(self, name: Part) -> tuple[Any, ...]:
         """Inputs and labels of a part, and its weights if it has some."""
@@ -107,9 +109,27 @@ class Splits:
         return tuple(getattr(self, f"{kind}_{name}") for kind in kinds)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RawData:
+    """The data of a trial before it is split and scaled, known to be right.
+
+    Attributes:
+        output: What a generator returns, or the same made of a file.
+        encoder: How a table was encoded; None for other sources.
+        streams: The parts that do not fit into memory, by their names in the output, which holds
+            their first rows.
+    """
+
+    output: Mapping[str, Any]
+    encoder: TableEncoder | None
+    streams: Mapping[str, Stream]
+
+
 def steps_per_epoch(splits: Splits, batch_size: int) -> int:
     """Batches of an epoch, the partial one too."""
-    return math.ceil(len(next(leaves(splits.y_train))[1]) / batch_size)
+    stream = splits.streams.get("train")
+    num_rows = len(next(leaves(splits.y_train))[1]) if stream is None else stream.num_rows
+    return math.ceil(num_rows / batch_size)
 
 
 def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
@@ -123,30 +143,31 @@ def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
     Raises:
         InputError: The data cannot be had, or is what no model can be given.
     """
-    output, encoder = _load(data, job_folder, seed)
+    raw = check_data(data, job_folder, seed)
+    encoder = raw.encoder
     splits = make_splits(
-        output,
+        raw.output,
         scaling=data.scaling,
         validation_split=data.validation_split,
         seed=_data_seed(data, seed),
         codes=() if encoder is None else encoder.codes,
     )
-    return replace(splits, encoder=encoder)
+    streams = {_PART_OF[name]: stream for name, stream in raw.streams.items()}
+    return replace(splits, encoder=encoder, streams=streams)
 
 
-def check_data(data: DataSpec, job_folder: Path, seed: int) -> Any:
-    """The data of a trial before it is scaled, known to be right; see `load_splits`."""
-    return _load(data, job_folder, seed)[0]
+_PART_OF: Mapping[str, Part] = {"train": "train", "validation": "val", "test": "test"}
 
 
-def _load(data: DataSpec, job_folder: Path, seed: int) -> tuple[Any, TableEncoder | None]:
-    """What a generator returns, or the same made of a file; and how a table was encoded."""
+def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
+    """The data of a trial before it is split and scaled, known to be right; see `load_splits`."""
     data_seed, encoder = _data_seed(data, seed), None
+    streams: Mapping[str, Stream] = {}
     if data.generator is not None:
         source = f"data.generator {portable_reference(data.generator)} (seed {data_seed})"
         generator = load_function(data.generator, job_folder)
         output = _generate(generator, data_seed, data.args, source=source)
-        output = read_streams(output, source=source)
+        output, streams = read_streams(output, source=source)
     elif data.npz is not None:
         source = f"data.npz {Path(data.npz).name}"
         output = load_archive(data, data_seed, source)
@@ -156,7 +177,8 @@ def _load(data: DataSpec, job_folder: Path, seed: int) -> tuple[Any, TableEncode
         output, encoder = table.output, table.encoder
     check_generated(output, source=source)
     check_scaling(output["train"][0], data.scaling)
-    return output, encoder
+    check_streams(streams, output, data.scaling)
+    return RawData(output, encoder, streams)
 
 
 def _data_seed(data: DataSpec, seed: int) -> int:

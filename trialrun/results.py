@@ -68,8 +68,8 @@ class TrialState:
         trainable: `model.trainable_variables`.
         non_trainable: `model.non_trainable_variables`.
         optimizer: `model.optimizer.variables`.
-        test_predictions: (rows, ...) of the trained trial on the test set; those of several outputs
-            side by side.
+        test_predictions: (rows, ...) of the trained trial on the test set, or on its first rows
+            where it is streamed; those of several outputs side by side.
     """
 
     trial_id: str

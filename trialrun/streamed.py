@@ -1,12 +1,17 @@
-"""A part that a generator gives as a `tf.data.Dataset`: made into arrays, where it fits.
+"""A part that a generator gives as a `tf.data.Dataset`: made into arrays where it fits.
 
-TensorFlow is not imported here: a generator that returns such a part has done so.
+What does not fit is a `Stream`: read anew in every epoch, by `model.fit`. TensorFlow is not
+imported here: a generator that returns such a part has done so.
 """
 
+import functools
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
@@ -15,32 +20,106 @@ _PARTS = ("train", "validation", "test")
 _INFINITE, _UNKNOWN = -1, -2  # tf.data's words for how many elements there are
 # The rest is for the scaled copy, its copy on the device, and everything else.
 _SHARE_OF_MEMORY = 0.25
+_NUM_FIRST_ROWS = 64
+_ROWS_COUNTED_TOGETHER = 256
 
 
-def read_streams(output: Any, *, source: str, limit_bytes: int | None = None) -> Any:
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A part that does not fit into memory.
+
+    Attributes:
+        where: The generator and the part, for messages.
+        rows: A `tf.data.Dataset` of single rows, `(x, y)` or `(x, y, sample_weight)`.
+        first_rows: Arrays of its first rows, in the structure of a row.
+        reason: What it takes and what is free.
+        class_weights: float32 (classes,) weight of a row by its class; None without.
+    """
+
+    where: str
+    rows: Any
+    first_rows: tuple[Any, ...]
+    reason: str
+    class_weights: npt.NDArray[np.float32] | None = None
+
+    @functools.cached_property
+    def num_rows(self) -> int:
+        """How many rows there are; a dataset that does not know is read to its end, once.
+
+        `fit` of Keras 3.15 must know it: where a dataset ends before it is said to, the optimizer
+        counts a step that was never taken.
+        """
+        known = int(self.rows.cardinality())
+        if known != _UNKNOWN:
+            return known
+        batches = _elements(self.rows.batch(_ROWS_COUNTED_TOGETHER), self.where)
+        return sum(len(next(_leaves(batch))) for batch in batches)
+
+
+class _DoesNotFit(Exception):  # noqa: N818 - a reason to stream
+    """A part is too large; says what it takes."""
+
+
+def read_streams(
+    output: Any, *, source: str, limit_bytes: int | None = None
+) -> tuple[Any, dict[str, Stream]]:
     """What a generator returned, with arrays in the place of each `tf.data.Dataset`.
 
     A dataset's elements are `(x, y)`, or `(x, y, sample_weight)`: rows, or batches whose number of
-    rows is open in its `element_spec`, as `batch(n)` makes them.
+    rows is open in its `element_spec`, as `batch(n)` makes them. One of unknown length is read
+    until it ends or does not fit.
 
     Args:
         output: Whatever the generator returned.
         source: The generator, for messages.
-        limit_bytes: Most bytes that one part may take; absent, a quarter of the memory that is
-            free.
+        limit_bytes: Most bytes that the parts may take together; absent, a quarter of the memory
+            that is free.
+
+    Returns:
+        The output, and the parts that do not fit by their names: of these, the output holds the
+        first rows.
 
     Raises:
-        InputError: A part has no end, does not fit, or may be batched or not.
+        InputError: A part has no end, is empty, or may be batched or not.
     """
     if not isinstance(output, Mapping):
-        return output
-    limit = int(available_memory_bytes() * _SHARE_OF_MEMORY) if limit_bytes is None else limit_bytes
-    return {
-        key: _read(value, f"{source}: {key}", limit)
-        if key in _PARTS and is_stream(value)
-        else value
-        for key, value in output.items()
-    }
+        return output, {}
+    left = int(available_memory_bytes() * _SHARE_OF_MEMORY) if limit_bytes is None else limit_bytes
+    read, streams = dict(output), {}
+    for name in (name for name in _PARTS if is_stream(output.get(name))):
+        where = f"{source}: {name}"
+        part = output[name]
+        is_batched = _check(part, where)
+        try:
+            read[name] = _to_arrays(part, where, left, is_batched=is_batched)
+            left -= sum(array.nbytes for array in _leaves(read[name]))
+        except _DoesNotFit as reason:
+            streams[name] = _to_stream(part, where, str(reason), is_batched=is_batched)
+            read[name] = streams[name].first_rows
+    return read, streams
+
+
+def check_streams(streams: Mapping[str, Stream], output: Mapping[str, Any], scaling: Any) -> None:
+    """Raises InputError where a job asks for what cannot be done with a part that is streamed.
+
+    Args:
+        streams: By the names of their parts.
+        output: What the generator returned.
+        scaling: `data.scaling` of the job.
+    """
+    for name, stream in streams.items():
+        where = f"{stream.where} {stream.reason}, so it is streamed"
+        kinds = set(scaling.values()) if isinstance(scaling, Mapping) else {scaling}
+        if kinds != {"none"}:
+            raise InputError(
+                f"{where}; data.scaling is fitted on rows in memory: set data.scaling: none, and"
+                " scale in the tf.data.Dataset"
+            )
+        if name == "train" and "validation" not in output:
+            raise InputError(
+                f"{where}; data.validation_split takes rows in memory: let the generator return"
+                " 'validation' too"
+            )
 
 
 def is_stream(value: Any) -> bool:
@@ -49,17 +128,20 @@ def is_stream(value: Any) -> bool:
     return "tensorflow.DatasetV2" in kinds
 
 
-def _read(stream: Any, where: str, limit_bytes: int) -> tuple[Any, ...]:
+def _check(stream: Any, where: str) -> bool:
+    """Whether a dataset's elements are batches; raises InputError if it cannot be read at all."""
     spec = stream.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise InputError(f"{where}: the elements of a tf.data.Dataset must be (x, y), got {spec}")
-    is_batched = _is_batched(spec, where)
-    num_elements = int(stream.cardinality())
-    if num_elements == _INFINITE:
+    if int(stream.cardinality()) == _INFINITE:
         raise InputError(f"{where}: the tf.data.Dataset has no end; leave out repeat()")
-    known = _known_bytes(spec)
+    return _is_batched(spec, where)
+
+
+def _to_arrays(stream: Any, where: str, limit_bytes: float, *, is_batched: bool) -> tuple[Any, ...]:
+    num_elements, known = int(stream.cardinality()), _known_bytes(stream.element_spec)
     if not is_batched and num_elements != _UNKNOWN and known is not None:
-        _require_room(known * num_elements, limit_bytes, where, "takes")
+        _require_room(known * num_elements, limit_bytes, "takes")
     columns: list[list[Any]] = []
     num_bytes = 0
     for element in _elements(stream, where):
@@ -68,7 +150,7 @@ def _read(stream: Any, where: str, limit_bytes: int) -> tuple[Any, ...]:
         for column, array in zip(columns, arrays, strict=True):
             column.append(array)
         num_bytes += sum(array.nbytes for array in arrays)
-        _require_room(num_bytes, limit_bytes, where, "takes more than")
+        _require_room(num_bytes, limit_bytes, "takes more than")
     if not columns:
         raise InputError(f"{where}: the tf.data.Dataset is empty")
     try:
@@ -76,7 +158,13 @@ def _read(stream: Any, where: str, limit_bytes: int) -> tuple[Any, ...]:
         joined = iter([join(column) for column in columns])
     except ValueError as error:
         raise InputError(f"{where}: rows of different shapes; pad them: {error}") from error
-    return tuple(_pack(one, joined) for one in spec)
+    return tuple(_pack(one, joined) for one in stream.element_spec)
+
+
+def _to_stream(stream: Any, where: str, reason: str, *, is_batched: bool) -> Stream:
+    rows = stream.unbatch() if is_batched else stream
+    first_rows = _to_arrays(rows.take(_NUM_FIRST_ROWS), where, math.inf, is_batched=False)
+    return Stream(where, rows, first_rows, reason)
 
 
 def _elements(stream: Any, where: str) -> Iterator[Any]:
@@ -116,12 +204,15 @@ def _known_bytes(spec: Any) -> int | None:
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def _require_room(num_bytes: int, limit_bytes: int, where: str, verb: str) -> None:
+def _require_room(num_bytes: int, limit_bytes: float, verb: str) -> None:
     if num_bytes > limit_bytes:
-        raise InputError(
-            f"{where}: the tf.data.Dataset {verb} {num_bytes / 2**20:,.0f} MiB as arrays, and"
-            f" {limit_bytes / 2**20:,.0f} MiB are free for it; give fewer rows, or smaller ones"
+        raise _DoesNotFit(
+            f"{verb} {_mib(num_bytes)} MiB as arrays, and {_mib(limit_bytes)} MiB are free for it"
         )
+
+
+def _mib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**20:,.0f}"
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -34,6 +34,10 @@ def weigh_classes(splits: Splits, class_weight: ClassWeight | None) -> Splits:
     if not isinstance(splits.y_train, np.ndarray):
         raise InputError("training.class_weight is for models with a single output")
     classes = _classes(splits.y_train)
+    if (stream := splits.streams.get("train")) is not None:
+        weights = _weights_of_stream(classes, class_weight, splits.class_names)
+        weighed = replace(stream, class_weights=weights)
+        return replace(splits, streams={**splits.streams, "train": weighed})
     weights = _weights(classes, class_weight, splits.class_names)
     return replace(splits, w_train=weights[classes])
 
@@ -46,6 +50,19 @@ def _classes(y: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
     if classes.ndim != 1 or classes.min() < 0 or not np.array_equal(classes, y):
         raise InputError("training.class_weight: the data's labels are not one class per row")
     return classes
+
+
+def _weights_of_stream(
+    first_classes: npt.NDArray[np.int64], class_weight: ClassWeight, class_names: tuple[str, ...]
+) -> npt.NDArray[np.float32]:
+    """The same where only the first rows are known: a number is a class if the job says so."""
+    if class_weight == "balanced":
+        raise InputError(
+            "training.class_weight: balanced counts the classes of all training rows, and these are"
+            " streamed; give each class its weight"
+        )
+    numbers = [] if class_names else [int(name) for name in class_weight if name.isdecimal()]
+    return _weights(np.append(first_classes, numbers).astype(np.int64), class_weight, class_names)
 
 
 def _weights(

@@ -129,7 +129,9 @@ def _epochs(trials: tuple[Trial, ...]) -> str:
     return at_most + (str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}")
 
 
-def _print_packs(console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, int]) -> None:
+def _print_packs(
+    console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, int | None]
+) -> None:
     table = Table(title="Packs", title_justify="left", box=None, pad_edge=False)
     for name in ("pack", "signature", "variants"):
         table.add_column(name, overflow="fold")
@@ -138,7 +140,8 @@ def _print_packs(console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, 
     for pack in packs[:_MAX_ROWS]:
         is_shared = pack.trials[0].variant.data.seed != "per_trial"
         num_copies = 1 if is_shared else len(pack.trials)
-        size = _human_bytes(sizes[pack.signature] * num_copies)
+        own = sizes[pack.signature]
+        size = "streamed" if own is None else _human_bytes(own * num_copies)
         trials = str(len(pack.trials))
         table.add_row(pack.pack_id, pack.signature, _variants_of(pack), trials, size)
     console.print(table)
@@ -199,9 +202,9 @@ def _print_rest(console: Console, num_rows: int, kind: str) -> None:
         console.print(f"... and {num_rows - _MAX_ROWS} more {kind}")
 
 
-def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int]:
-    """Signature -> bytes of one trial's data, of the packs that are shown."""
-    sizes: dict[str, int] = {}
+def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int | None]:
+    """Signature -> bytes of one trial's data, of the packs that are shown; None if streamed."""
+    sizes: dict[str, int | None] = {}
     for pack in packs[:_MAX_ROWS]:
         if pack.signature not in sizes:
             try:
@@ -211,10 +214,12 @@ def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int]:
     return sizes
 
 
-def _data_bytes(loaded: LoadedJob, trial: Trial) -> int:
-    """Bytes of one trial's data as the device holds it: at most 4 per number."""
-    output = check_data(trial.variant.data, loaded.folder, trial.seed)
-    parts = [output[part] for part in ("train", "test", "validation") if part in output]
+def _data_bytes(loaded: LoadedJob, trial: Trial) -> int | None:
+    """Bytes of one trial's data as the device holds it: at most 4 per number; None if streamed."""
+    raw = check_data(trial.variant.data, loaded.folder, trial.seed)
+    if raw.streams:
+        return None
+    parts = [raw.output[part] for part in ("train", "test", "validation") if part in raw.output]
     return sum(
         _device_bytes(array) for part in parts for arrays in part for _, array in leaves(arrays)
     )

@@ -80,9 +80,7 @@ def choose_engine(
     training, reasons = _training(task), dict(reasons or {})
     before = task.checkpoint.engine if task.checkpoint is not None else ""
     wanted = training.engine if training.engine != "auto" else before or "auto"
-    if training.callbacks:
-        names = ", ".join(portable_reference(reference) for reference in training.callbacks)
-        reason = f"only model.fit calls training.callbacks ({names})"
+    if reason := _why_only_keras(training, data):
         if training.engine in _COMPILED_ENGINES:
             raise ModelError(f"training.engine: {training.engine} is not possible: {reason}")
         reasons = {reason: list(_COMPILED_ENGINES)}
@@ -106,6 +104,16 @@ def choose_engine(
         return choice
     reason = _join(reasons) or f"training.engine is {training.engine}"
     return Choice("keras", reason, None, reasons)
+
+
+def _why_only_keras(training: TrainingSpec, data: PackData) -> str:
+    """What no compiled program can do, known before one is built; empty if nothing is."""
+    if training.callbacks:
+        names = ", ".join(portable_reference(reference) for reference in training.callbacks)
+        return f"only model.fit calls training.callbacks ({names})"
+    if data.why_streamed:
+        return f"{data.why_streamed}, so model.fit reads it as a stream"
+    return ""
 
 
 def _fastest_choice(fused: Choice, timings_s: dict[str, float]) -> Choice:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from trialrun.datasets import Splits, steps_per_epoch
+from trialrun.datasets import Part, Splits, steps_per_epoch
 from trialrun.errors import InputError
 from trialrun.identity import numbers_key
 from trialrun.job import TrainingSpec
@@ -26,6 +26,12 @@ from trialrun.training.control import wants_best_weights
 from trialrun.training.functional import ModelState
 from trialrun.training.randomness import BatchOrders
 from trialrun.training.reports import Reports
+from trialrun.training.streaming import (
+    evaluation_batches,
+    reading,
+    streamed_confusion,
+    training_batches,
+)
 from trialrun.training.trained import (
     Advance,
     CompiledModel,
@@ -190,19 +196,33 @@ class _TrialRun(keras.callbacks.Callback):
         # XLA draws other random numbers for dropout than TensorFlow does; one meaning everywhere.
         model.jit_compile = False
         try:
-            model.fit(
-                _batches(self._trial, splits, first_epoch=self._epoch),
-                initial_epoch=self._epoch,
-                epochs=training.epochs,
-                steps_per_epoch=steps_per_epoch(splits, training.batch_size),
-                validation_data=in_order_of_outputs(model, splits.part("val")),
-                validation_batch_size=training.batch_size,
-                shuffle=False,
-                verbose=0,
-                callbacks=[*self._callbacks, self._controls, self],
-            )
+            with reading(splits):
+                model.fit(
+                    **self._data_to_fit(splits),
+                    initial_epoch=self._epoch,
+                    epochs=training.epochs,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[*self._callbacks, self._controls, self],
+                )
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise InputError(f"Keras cannot train the model on this data: {error}") from error
+
+    def _data_to_fit(self, splits: Splits) -> dict[str, Any]:
+        """The arguments of `fit` that are data: rows in memory, or batches that are streamed."""
+        model, batch_size = self._compiled.model, self._trial.variant.training.batch_size
+        if "train" in splits.streams:
+            of_epoch = training_batches(splits, batch_size, self._trial.seed, lambda: self._epoch)
+            given: dict[str, Any] = {"x": of_epoch}
+        else:
+            given = {
+                "x": _batches(self._trial, splits, first_epoch=self._epoch),
+                "steps_per_epoch": steps_per_epoch(splits, batch_size),
+            }
+        if "val" in splits.streams:
+            return given | {"validation_data": evaluation_batches(model, splits, "val", batch_size)}
+        val = in_order_of_outputs(model, splits.part("val"))
+        return given | {"validation_data": val, "validation_batch_size": batch_size}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Called by Keras."""
@@ -251,16 +271,16 @@ class _TrialRun(keras.callbacks.Callback):
         return {name: np.asarray(values, np.float32) for name, values in self._history.items()}
 
     def _evaluate(self, splits: Splits) -> TrainedTrial:
-        model = self._compiled.model
-        x, y, *weights = in_order_of_outputs(model, splits.part("test"))
-        test_logs = model.evaluate(
-            x,
-            y,
-            sample_weight=weights[0] if weights else None,
-            batch_size=self._trial.variant.training.batch_size,
-            verbose=0,
-            return_dict=True,
-        )
+        model, training = self._compiled.model, self._trial.variant.training
+        with reading(splits):
+            test_logs = model.evaluate(
+                **self._data_to_evaluate(splits), verbose=0, return_dict=True
+            )
+            matrices: dict[Part, npt.NDArray[np.int64] | None] = {
+                part: streamed_confusion(model, splits, part, training)
+                for part in splits.streams
+                if part != "train"
+            }
         trainable, non_trainable, optimizer = (
             tuple(variable.numpy() for variable in group) for group in self._variables
         )
@@ -273,7 +293,16 @@ class _TrialRun(keras.callbacks.Callback):
             non_trainable=non_trainable,
             optimizer=optimizer,
             best_epoch=self._controls.best_epoch,
+            streamed_matrices=matrices,
         )
+
+    def _data_to_evaluate(self, splits: Splits) -> dict[str, Any]:
+        model, batch_size = self._compiled.model, self._trial.variant.training.batch_size
+        if "test" in splits.streams:
+            return {"x": evaluation_batches(model, splits, "test", batch_size)}
+        x, y, *weights = in_order_of_outputs(model, splits.part("test"))
+        sample_weight = weights[0] if weights else None
+        return {"x": x, "y": y, "sample_weight": sample_weight, "batch_size": batch_size}
 
 
 def _batches(trial: Trial, splits: Splits, *, first_epoch: int) -> tf.data.Dataset:

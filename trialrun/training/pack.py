@@ -188,9 +188,10 @@ def _judge(trial: Trial, trained: TrainedTrial, data: Splits) -> tuple[Judgment,
     """What the predictions of a trial say, on validation and on the test set."""
     if trial.variant.training.is_regression:
         return Judgment(), Judgment()
+    streamed = {part: Judgment(matrix) for part, matrix in trained.streamed_matrices.items()}
     return (
-        judge(data.y_val, trained.val_predictions, with_probabilities=False),
-        judge(data.y_test, trained.test_predictions),
+        streamed.get("val") or judge(data.y_val, trained.val_predictions, with_probabilities=False),
+        streamed.get("test") or judge(data.y_test, trained.test_predictions),
     )
 
 

@@ -1,7 +1,7 @@
 """What an engine is given and what it gives, whichever it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.datasets import Splits, load_splits, steps_per_epoch
+from trialrun.datasets import Part, Splits, load_splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
 from trialrun.models import build_model, compile_model
 from trialrun.plan import Trial, Variant
@@ -37,6 +37,12 @@ class PackData:
         """The data of the trial with this place in the pack."""
         return self.splits[0 if self.is_shared else index]
 
+    @property
+    def why_streamed(self) -> str:
+        """The part that does not fit into memory, and why; empty if all parts of all trials do."""
+        of_all = (item for splits in self.splits for item in splits.streams.items())
+        return next((f"{part} {stream.reason}" for part, stream in of_all), "")
+
 
 @dataclass(frozen=True, slots=True)
 class Advance:
@@ -59,10 +65,13 @@ class TrainedTrial:
     Attributes:
         history: Keras's log names -> float32 (epochs,).
         test_logs: Keras's log names -> value on the test set.
-        val_predictions, test_predictions: (rows, ...).
+        val_predictions, test_predictions: (rows, ...); of a part that is streamed, of its first
+            rows.
         trainable, non_trainable, optimizer: Variables in Keras's order.
         best_epoch: The epoch, from 1, whose weights these are; None for those of the last one, in a
             trial that does not keep its best.
+        streamed_matrices: The confusion matrices of parts that are streamed; None for no
+            classifier.
     """
 
     history: Mapping[str, npt.NDArray[np.float32]]
@@ -73,6 +82,7 @@ class TrainedTrial:
     non_trainable: tuple[npt.NDArray[np.generic], ...]
     optimizer: tuple[npt.NDArray[np.generic], ...]
     best_epoch: int | None = None
+    streamed_matrices: Mapping[Part, npt.NDArray[np.int64] | None] = field(default_factory=dict)
 
 
 def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData, dict[str, str]]:

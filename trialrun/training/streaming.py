@@ -1,0 +1,105 @@
+"""How the plain engine reads parts that do not fit into memory: batch by batch, in each epoch."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from trialrun.batches import (
+    batches_like,
+    in_order,
+    shuffle_buffer_rows,
+    shuffled_rows,
+    weighed_by_class,
+)
+from trialrun.datasets import Part, Splits
+from trialrun.errors import InputError
+from trialrun.job import TrainingSpec
+from trialrun.training.devices import is_out_of_memory
+from trialrun.training.judgment import judge
+
+# Where TensorFlow's message says which step of a dataset raised; what it raised follows.
+_OF_ITERATOR = re.compile(r"Iterator::\S+: ")
+# Keys the orders of rows that are streamed, apart from the trial's other streams.
+_STREAM_ORDER = 2
+
+
+def training_batches(
+    splits: Splits, batch_size: int, seed: int, epoch: Callable[[], int]
+) -> tf.data.Dataset:
+    """The batches of one epoch of a training part that is streamed; each pass reads them anew.
+
+    Args:
+        splits: The trial's data.
+        batch_size: Rows of a batch.
+        seed: The trial's.
+        epoch: Gives the epoch that begins, from 0: with the seed, it decides the order.
+    """
+    stream, first_rows = splits.streams["train"], splits.part("train")
+
+    def seed_of_pass() -> int:
+        return int(np.random.SeedSequence([seed, _STREAM_ORDER, epoch()]).generate_state(1)[0])
+
+    rows = shuffled_rows(stream.rows, shuffle_buffer_rows(first_rows), seed_of_pass)
+    batches = _batches(splits, "train", rows, batch_size)
+    weights = stream.class_weights
+    return batches if weights is None else weighed_by_class(batches, weights)
+
+
+def evaluation_batches(
+    model: keras.Model, splits: Splits, part: Part, batch_size: int
+) -> tf.data.Dataset:
+    """The batches of a part that is streamed, in its order."""
+    return in_order(model, _batches(splits, part, splits.streams[part].rows, batch_size))
+
+
+def _batches(splits: Splits, part: Part, rows: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    return batches_like(
+        rows,
+        splits.part(part),
+        batch_size,
+        num_rows=splits.streams[part].num_rows,
+        num_classes=len(splits.class_names),
+    )
+
+
+def streamed_confusion(
+    model: keras.Model, splits: Splits, part: Part, training: TrainingSpec
+) -> npt.NDArray[np.int64] | None:
+    """The confusion matrix of a part that is streamed, summed over its batches; see `judge`.
+
+    What is no classifier is known by the first rows, and the part is not read.
+    """
+
+    def matrix_of(y: Any, predictions: Any) -> npt.NDArray[np.int64] | None:
+        return judge(y, predictions, with_probabilities=False).confusion_matrix
+
+    first_x, first_y, *_ = splits.part(part)
+    if training.is_regression or matrix_of(first_y, model.predict_on_batch(first_x)) is None:
+        return None
+    total: npt.NDArray[np.int64] | None = None
+    for x, y, *_ in evaluation_batches(model, splits, part, training.batch_size):
+        matrix = matrix_of(y.numpy(), model.predict_on_batch(x))
+        if matrix is None:
+            return None
+        total = matrix if total is None else total + matrix
+    return total
+
+
+@contextlib.contextmanager
+def reading(splits: Splits) -> Iterator[None]:
+    """Raises InputError for what reading a stream raises: the user's own steps, or a wrong row."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not splits.streams or is_out_of_memory(error):
+            raise
+        said = _OF_ITERATOR.split(str(error.message))[-1].partition("\n\t [[")[0]
+        raise InputError(
+            f"reading {', '.join(splits.streams)} as a stream raised {type(error).__name__}:"
+            f" {' '.join(said.split())[:300]}"
+        ) from error
