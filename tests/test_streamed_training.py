@@ -105,7 +105,7 @@ def fit_plainly(folder, trial, splits, **arguments):
 @pytest.mark.parametrize(
     ("builder", "seeds", "data"),
     [
-        ("dropout", (1, 2), {}),
+        ("dropout", (0, 2), {}),
         ("dense", (1,), {"args": {"unknown": True}}),
         ("dense", (1,), {"generator": "streams.py:batches"}),
     ],
@@ -174,6 +174,7 @@ def test_the_order_of_rows_is_decided_by_the_seed_and_the_epoch(tmp_path, monkey
         assert sorted(order) == sorted(rows)
         assert (order != rows).sum() > 30
     assert (first != second).sum() > 30
+    keras.utils.set_random_seed(0)  # nothing but the trial's seed matters
     np.testing.assert_array_equal(orders(splits, 1, 2), [first, second])
     assert (orders(splits, 2, 1)[0] != first).sum() > 30
 
