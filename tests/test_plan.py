@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from trialrun.identity import signature_of
 from trialrun.job import JobSpec, load_job
 from trialrun.plan import pack_trials, plan_trials, plan_variants
+from trialrun.report.plan import print_plan
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -252,3 +254,26 @@ def test_loading_and_planning_a_job_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"tensorflow", "keras", "ray", "sklearn", "pandas", "matplotlib", "scipy", "pyarrow"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+COUNTED = """
+from pathlib import Path
+
+from trialrun.datasets import medical_trial
+
+
+def data(seed):
+    with (Path(__file__).parent / "generated.txt").open("a") as file:
+        file.write(f"{seed}\\n")
+    return medical_trial(seed)
+"""
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_the_plan_generates_the_data_of_a_trial_once(tmp_path, trace):
+    (tmp_path / "counted.py").write_text(COUNTED)
+    (tmp_path / "job.yaml").write_text(
+        "{name: a, seeds: [7], data: {generator: 'counted.py:data'}, training: {engine: keras}}"
+    )
+    print_plan(Console(quiet=True), load_job(tmp_path / "job.yaml"), trace=trace)
+    assert (tmp_path / "generated.txt").read_text() == "7\n"

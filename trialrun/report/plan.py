@@ -57,7 +57,7 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
     num_devices = max(1, num_local_cpus() // num_threads)
     packs = make_packs(job, own, num_devices, num_threads=num_threads)
-    sizes = _data_sizes(loaded, packs)
+    sizes = {} if trace else _data_sizes(loaded, packs)
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     table = Table(title=f"{job.name}: variants", title_justify="left", box=None, pad_edge=False)
     table.add_column("variant")
