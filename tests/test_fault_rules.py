@@ -85,6 +85,78 @@ def test_packs_whose_trials_share_no_program_are_split_once_and_the_next_ones_be
     assert rules.answer(apart[0], "share") == ()
 
 
+L2, DROPOUT = ("model", "args", "l2"), ("model", "args", "dropout")
+
+
+def variants_of(l2s, dropouts):
+    return [
+        replace(
+            VARIANT,
+            variant_id=f"v{l2}-{dropout}",
+            model=ModelSpec(args={"l2": l2, "dropout": dropout}),
+        )
+        for l2 in l2s
+        for dropout in dropouts
+    ]
+
+
+def pack_of(variants, pack_id):
+    trials = tuple(trial_of(one, seed) for one in variants for seed in (1, 2))
+    return PackTask(Pack(pack_id, signature_of(variants[0]), trials), None, SelectSpec())
+
+
+def shapes(tasks):
+    return [(task.pack.pack_id, len(task.pack.trials)) for task in tasks]
+
+
+def test_packs_are_split_by_the_number_that_stands_in_the_way_alone():
+    variants = variants_of([0.1, 0.2], [0.3, 0.4, 0.5])
+    rules = FaultRules(2)
+    apart = rules.answer(pack_of(variants, "p1"), "share", paths=[L2])
+    assert shapes(apart) == [("p1a", 6), ("p1b", 6)]
+    assert shapes(rules.fit(pack_of(variants, "p2"))) == [("p2a", 6), ("p2b", 6)]
+    alike = pack_of(variants_of([0.2], [0.3, 0.4]), "p3")
+    assert shapes(rules.fit(alike)) == [("p3", 4)]
+    # Another number stands in the way of one of the two, and of the next pack like it.
+    again = rules.answer(apart[1], "share", paths=[DROPOUT])
+    assert shapes(again) == [("p1baa", 2), ("p1bab", 2), ("p1bb", 2)]
+    assert shapes(rules.fit(pack_of(variants, "p4"))) == [
+        ("p4a", 6),
+        ("p4baa", 2),
+        ("p4bab", 2),
+        ("p4bb", 2),
+    ]
+    assert rules.answer(again[0], "share", paths=[DROPOUT]) == ()
+
+
+@pytest.mark.parametrize("paths", [[], [("training", "learning_rate")]])
+def test_packs_are_split_by_all_numbers_where_the_guilty_one_is_not_known(paths):
+    variants = variants_of([0.1, 0.2], [0.3, 0.4])
+    rules = FaultRules(2)
+    apart = rules.answer(pack_of(variants, "p1"), "share", paths=paths)
+    assert [len(task.pack.trials) for task in apart] == [2] * 4
+    assert [len(task.pack.trials) for task in rules.fit(pack_of(variants, "p2"))] == [2] * 4
+
+
+def test_whatever_numbers_are_named_splitting_ends_with_each_trial_once():
+    variants = variants_of([0.1, 0.2], [0.3, 0.4])
+
+    def is_mixed(task):
+        return len({trial.variant.variant_id for trial in task.pack.trials}) > 1
+
+    for paths in ([], [L2], [DROPOUT], [L2, DROPOUT]):
+        rules, waiting, done = FaultRules(2), [pack_of(variants, "p1"), pack_of(variants, "p2")], []
+        while waiting:
+            task, *rest = [piece for one in waiting for piece in rules.fit(one)]
+            if is_mixed(task):
+                waiting = [*rules.answer(task, "share", paths=paths), *rest]
+            else:
+                done.append(task.pack)
+                waiting = rest
+        assert [len(pack.trials) for pack in done] == [2] * 8
+        assert len({pack.pack_id for pack in done}) == 8
+
+
 def test_a_pack_that_says_how_many_trials_fit_is_split_to_that_size():
     rules = FaultRules(2)
     halves = rules.answer(task_of(64), "memory", max_trials=10)

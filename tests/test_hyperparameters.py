@@ -9,7 +9,8 @@ from trialrun.document import write_yaml
 from trialrun.errors import CannotShare
 from trialrun.identity import exact_signature_of, numbers_inside, signature_of, with_number
 from trialrun.job import load_job
-from trialrun.plan import Pack, plan_trials, split_exactly
+from trialrun.plan import Pack, plan_trials, split_by, take_apart
+from trialrun.training.examine import examine
 from trialrun.training.hyperparameters import Place, Trace, TracedNumber
 
 BUILDERS = '''
@@ -63,6 +64,10 @@ def width(share):
 
 def slope(slope):
     return _classifier(layers.Dense(8), layers.LeakyReLU(slope))
+
+
+def slope_and_rate(slope, rate):
+    return _classifier(layers.Dense(8), layers.LeakyReLU(slope), layers.Dropout(rate))
 
 
 def start(spread):
@@ -187,8 +192,25 @@ def test_a_schedule_and_class_weights_differ_inside_one_program(tmp_path):
 )
 def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, message):
     trials = plan(tmp_path, builder, {f"model.args.{name}": values}, args={name: values[0]})
-    with pytest.raises(CannotShare, match=message):
+    with pytest.raises(CannotShare, match=message) as caught:
         train_with_fused(make_task(tmp_path, trials))
+    assert caught.value.paths == (("model", "args", name),)
+
+
+def test_a_pack_is_split_by_the_number_that_is_built_in_and_by_no_other(tmp_path):
+    """Eight variants, of which no two have the same rate: two programs for the two slopes."""
+    rates = [0.1, 0.15, 0.2, 0.25]
+    search = {"model.args.slope": [0.1, 0.4], "model.args.rate": rates}
+    trials = plan(tmp_path, "slope_and_rate", search, args={"slope": 0.1, "rate": 0.1})
+    found = examine(make_task(tmp_path, trials))
+    assert [one.engine for one in found] == ["fused", "fused"]
+    assert [len(one.pack.trials) for one in found] == [8, 8]
+    assert [{t.variant.model.args["slope"] for t in one.pack.trials} for one in found] == [
+        {0.1},
+        {0.4},
+    ]
+    assert found[0].reason.startswith("a program for each value of model.args.slope: ")
+    assert "is read as a constant" in found[0].reason
 
 
 def test_zero_and_other_numbers_make_programs_of_their_own(tmp_path):
@@ -200,10 +222,26 @@ def test_zero_and_other_numbers_make_programs_of_their_own(tmp_path):
 def test_a_pack_is_split_by_its_exact_signatures_under_names_of_halves(tmp_path):
     values = [0.1, 0.2, 0.3]
     trials = plan(tmp_path, "slope", {"model.args.slope": values}, args={"slope": 0.1})
-    packs = split_exactly(Pack("p003", signature_of(trials[0].variant), trials))
+    packs = split_by(Pack("p003", signature_of(trials[0].variant), trials), frozenset())
     assert [pack.pack_id for pack in packs] == ["p003aa", "p003ab", "p003b"]
     assert [trial for pack in packs for trial in pack.trials] == list(trials)
     assert len({pack.signature for pack in packs}) == 3
+
+
+def test_a_pack_is_taken_apart_by_all_numbers_where_the_named_one_is_not_the_reason(tmp_path):
+    search = {"model.args.slope": [0.1, 0.4], "model.args.rate": [0.1, 0.2]}
+    trials = plan(tmp_path, "slope_and_rate", search, args={"slope": 0.1, "rate": 0.1})
+    pack = Pack("p003", signature_of(trials[0].variant), trials)
+    rate = ("model", "args", "rate")
+    packs, by = take_apart(pack, [rate])
+    assert by == {rate}
+    assert [len(one.trials) for one in packs] == [4, 4]
+    assert not {one.signature for one in packs} & {pack.signature}
+    for wrong in ([], [("training", "learning_rate")]):
+        packs, by = take_apart(pack, wrong)
+        assert by == frozenset()
+        assert [len(one.trials) for one in packs] == [2] * 4
+    assert take_apart(packs[0], [rate]) == ((packs[0],), frozenset())
 
 
 def number(value, trace):
@@ -220,13 +258,14 @@ def test_a_traced_number_computes_as_python_does_until_it_meets_a_tensor():
 
 
 def test_what_python_decided_by_a_number_must_hold_for_the_others():
-    trace = Trace([Place("rate", None, "rate", 0.3)])
+    trace = Trace([Place("rate", None, "rate", 0.3, ("model", "args", "r"))])
     rate = number(0.3, trace)
     assert rate > 0
     assert not 1 - rate < 0.5
     trace.check([0.4])
-    with pytest.raises(CannotShare, match=r"rate < 0.5 is not the same for all trials"):
+    with pytest.raises(CannotShare, match=r"rate < 0.5 is not the same for all trials") as caught:
         trace.check([0.6])
+    assert caught.value.paths == (("model", "args", "r"),)
     with pytest.raises(CannotShare, match="rate > 0 is not the same"):
         trace.check([-0.1])
 

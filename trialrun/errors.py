@@ -46,7 +46,23 @@ class CannotFuse(TrialrunError):  # noqa: N818 - a reason to choose another engi
 
 
 class CannotShare(CannotFuse):
-    """Trials of a pack differ in a number that no program can be given. It says which."""
+    """Trials of a pack differ in a number that no program can be given. It says which.
+
+    Made with a message alone, as Keras and TensorFlow make it again when they add a layer's name.
+
+    Attributes:
+        paths: Where the number stands in the settings, `("model", "args", "slope")`; several if it
+            is one of them; empty if that is not known.
+    """
+
+    paths: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of(cls, message: str, paths: tuple[tuple[str, ...], ...]) -> "CannotShare":
+        """The error about numbers at these paths."""
+        error = cls(message)
+        error.paths = paths
+        return error
 
 
 class DeviceError(TrialrunError):

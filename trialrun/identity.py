@@ -1,7 +1,7 @@
 """What makes a trial itself, its id, and what trials of one program share, a signature."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,14 +44,20 @@ def exact_signature_of(variant: "Variant") -> str:
     return _hash(_settings_of_program(variant))
 
 
-def signature_of(variant: "Variant") -> str:
+def signature_of(variant: "Variant", built_in: Collection[NumberPath] = ()) -> str:
     """16 hex digits: equal for trials that are given to one program, if they can share one.
 
     Beyond `exact_signature_of`, numbers that a program can take as an input (`numbers_inside`) are
     left out. Whether there is a number, and whether it is 0, stays: it decides what is built.
+
+    Args:
+        variant: Its settings count.
+        built_in: Of these numbers it is known that the program cannot be given them.
     """
     settings = _settings_of_program(variant)
     for path, value in numbers_inside(variant).items():
+        if path in built_in:
+            continue
         *sections, name = path
         holder: Any = settings
         for key in sections:

@@ -1,12 +1,19 @@
 """From a job to the packs that are trained: variants, trials, packs. Starts nothing."""
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trialrun.identity import exact_signature_of, hash_settings, signature_of, with_seed
+from trialrun.identity import (
+    NumberPath,
+    exact_signature_of,
+    hash_settings,
+    signature_of,
+    with_seed,
+)
 from trialrun.job import DataSpec, JobSpec, ModelSpec, TrainingSpec, settings_of
 from trialrun.search import expand
 
@@ -145,9 +152,37 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
 _MIN_TRIALS_WORTH_A_PACK = 8
 
 
-def split_exactly(pack: Pack) -> tuple[Pack, ...]:
-    """A pack in packs whose trials differ in no number that a program would have to be given."""
-    groups = _group_by(exact_signature_of, pack.trials)
+def split_by(pack: Pack, paths: frozenset[NumberPath]) -> tuple[Pack, ...]:
+    """A pack in packs whose trials have the same numbers at some paths of the settings.
+
+    Args:
+        pack: Trials that cannot share a program.
+        paths: Of the numbers that stand in the way; with none, no packs' trials differ in any
+            number that a program would have to be given.
+    """
+    if not paths:
+        return _split(pack, exact_signature_of)
+    return _split(pack, functools.partial(signature_of, built_in=paths))
+
+
+def take_apart(
+    pack: Pack, paths: Collection[NumberPath]
+) -> tuple[tuple[Pack, ...], frozenset[NumberPath]]:
+    """A pack split by the numbers that are said to stand in the way, else by all numbers.
+
+    Returns:
+        The packs, and by what they were split: empty for all numbers. The pack alone if its trials
+        differ in none.
+    """
+    for by in (frozenset(paths), frozenset[NumberPath]()):
+        packs = split_by(pack, by)
+        if len(packs) > 1:
+            return packs, by
+    return (pack,), frozenset()
+
+
+def _split(pack: Pack, signature_of: Callable[[Variant], str]) -> tuple[Pack, ...]:
+    groups = _group_by(signature_of, pack.trials)
     letters = _names(pack.pack_id, len(groups))
     return tuple(
         Pack(name, signature, tuple(trials))

@@ -6,10 +6,12 @@ in halves, and a trial that always fails ends up alone in a pack, where it is re
 """
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from trialrun.plan import Trial, split_exactly
+from trialrun.identity import NumberPath
+from trialrun.plan import Pack, Trial, split_by, take_apart
 from trialrun.training import PackTask
 
 Fault = Literal["worker", "node", "memory", "share", "error", "model"]
@@ -39,11 +41,16 @@ class FaultRules:
     def __init__(self, max_retries: int) -> None:
         self._max_retries = max_retries
         self._max_trials: dict[str, int] = {}  # by signature
-        self._not_shared: set[str] = set()  # signatures whose trials share no program
+        # Of signatures whose trials share no program: the numbers that stand in the way.
+        self._not_shared: dict[str, frozenset[NumberPath]] = {}
         self._num_faults: Counter[str] = Counter()  # by pack_id
 
     def answer(
-        self, task: PackTask, fault: Fault, max_trials: int | None = None
+        self,
+        task: PackTask,
+        fault: Fault,
+        max_trials: int | None = None,
+        paths: Collection[NumberPath] = (),
     ) -> tuple[PackTask, ...]:
         """The tasks that take the place of one that failed; none to give it up.
 
@@ -51,6 +58,7 @@ class FaultRules:
             task: The pack.
             fault: What happened to it.
             max_trials: How many trials would have fitted into memory, if that is known.
+            paths: The numbers that no program can be given, if they are known.
         """
         num_trials = len(task.pack.trials)
         can_retry = self._num_faults[task.pack.pack_id] < self._max_retries
@@ -61,8 +69,11 @@ class FaultRules:
             self._max_trials[task.pack.signature] = min(fits, max_trials or -(-num_trials // 2))
             return halves(task)
         if fault == "share":
-            self._not_shared.add(task.pack.signature)
-            return pieces if len(pieces := _apart(task)) > 1 else ()
+            packs, by = take_apart(task.pack, paths)
+            if len(packs) == 1:
+                return ()
+            self._not_shared[task.pack.signature] = by
+            return _with_packs(task, packs)
         if fault == "error":
             return halves(task) if num_trials > 1 else ()
         if fault == "worker" and num_trials > 1:
@@ -72,17 +83,18 @@ class FaultRules:
 
     def fit(self, task: PackTask) -> tuple[PackTask, ...]:
         """The task in pieces that are known to do; itself if it may do."""
-        if task.pack.signature in self._not_shared:
-            return tuple(piece for part in _apart(task) for piece in self.fit(part))
+        if (paths := self._not_shared.get(task.pack.signature)) is not None:
+            parts = _with_packs(task, split_by(task.pack, paths))
+            return tuple(piece for part in parts for piece in self.fit(part))
         limit = self._max_trials.get(task.pack.signature)
         if limit is None or len(task.pack.trials) <= limit:
             return (task,)
         return tuple(piece for half in halves(task, tried=False) for piece in self.fit(half))
 
 
-def _apart(task: PackTask) -> tuple[PackTask, ...]:
-    """Tasks for the trials of each exact signature."""
-    return tuple(replace(task, pack=p, checkpoint=None) for p in split_exactly(task.pack))
+def _with_packs(task: PackTask, packs: Sequence[Pack]) -> tuple[PackTask, ...]:
+    """A task for each part of a task's pack."""
+    return tuple(replace(task, pack=pack, checkpoint=None) for pack in packs)
 
 
 def halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:

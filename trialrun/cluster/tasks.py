@@ -303,8 +303,9 @@ class _Run:
         running = self._running.pop(stream)
         if running.is_splitting:
             internal_kv._internal_kv_del(stop_key(running.task.pack.pack_id))
-        max_trials = getattr(error, "max_trials", None)
-        tasks = self._rules.answer(running.task, fault, max_trials)
+        max_trials = error.max_trials if isinstance(error, OutOfMemory) else None
+        paths = error.paths if isinstance(error, CannotShare) else ()
+        tasks = self._rules.answer(running.task, fault, max_trials, paths)
         if not tasks:
             yield _failed(running.task, fault, error)
             return

@@ -3,8 +3,8 @@
 import time
 from dataclasses import dataclass, replace
 
-from trialrun.errors import CannotFuse, CannotShare, InputError, OutOfMemory
-from trialrun.plan import Pack, split_exactly
+from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError, OutOfMemory
+from trialrun.plan import Pack, take_apart
 from trialrun.training import PackTask
 from trialrun.training.choice import choose_engine
 from trialrun.training.memory import required_bytes
@@ -40,9 +40,13 @@ def examine(task: PackTask) -> list[Examined]:
     try:
         return [_examine(task)]
     except CannotShare as error:
-        found = [_examine(replace(task, pack=pack)) for pack in split_exactly(task.pack)]
-        reason = f"not one program for all variants: {error}"
-        return [_with_reason(one, reason) for one in found]
+        packs, by = take_apart(task.pack, error.paths)
+        if len(packs) == 1:
+            raise ModelError(str(error)) from error
+        names = ", ".join(".".join(path) for path in sorted(by))
+        how = f"a program for each value of {names}" if by else "not one program for all variants"
+        found = [one for pack in packs for one in examine(replace(task, pack=pack))]
+        return [_with_reason(one, f"{how}: {error}") for one in found]
     except OutOfMemory as error:
         fit = error.max_trials or (len(task.pack.trials) + 1) // 2
         fitting = replace(task, pack=replace(task.pack, trials=task.pack.trials[:fit]))

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -169,21 +169,35 @@ def _changed_places(
     own: Mapping[str, Place], changed: Mapping[str, Place], path: NumberPath
 ) -> list[str]:
     what = ".".join(path)
-    _require_same(own, changed, what)
+    _require_same(own, changed, what, (path,))
     found = [name for name, place in own.items() if place.value != changed[name].value]
     if not found:
-        raise CannotShare(f"where {what} ends up in the model is not known")
+        raise CannotShare.of(f"where {what} ends up in the model is not known", (path,))
     for name in found:
         if isinstance(own[name].owner, keras.initializers.Initializer):
-            raise CannotShare(f"{what} changes the initial weights ({name})")
+            raise CannotShare.of(f"{what} changes the initial weights ({name})", (path,))
         if isinstance(own[name].value, int) and isinstance(changed[name].value, int):
-            raise CannotShare(f"{what} changes an integer ({name})")
+            raise CannotShare.of(f"{what} changes an integer ({name})", (path,))
     return found
 
 
-def _require_same(own: Mapping[str, Place], other: Mapping[str, Place], what: str) -> None:
+def _require_same(
+    own: Mapping[str, Place],
+    other: Mapping[str, Place],
+    what: str,
+    paths: tuple[NumberPath, ...] = (),
+) -> None:
     if different := sorted(own.keys() ^ other.keys()):
-        raise CannotShare(f"{what} changes what the model is made of ({different[0]})")
+        raise CannotShare.of(f"{what} changes what the model is made of ({different[0]})", paths)
+
+
+def guilty_paths(error: BaseException | None) -> tuple[NumberPath, ...]:
+    """The paths of a CannotShare, or of the one that Keras made a new exception of."""
+    while error is not None:
+        if isinstance(error, CannotShare) and error.paths:
+            return error.paths
+        error = error.__cause__ or error.__context__
+    return ()
 
 
 # ------------------------------------------------------------------------------------- tracing
@@ -198,17 +212,19 @@ class Decision:
         comparison: With what it was compared, and how.
         outcome: What came out.
         shown: For messages.
+        paths: The numbers of the settings that are compared.
     """
 
     of: Callable[[Values], float]
     comparison: Callable[[float], bool]
     outcome: bool
     shown: str
+    paths: tuple[NumberPath, ...] = ()
 
     def check(self, values: Values) -> None:
         """Raises CannotShare if another trial's numbers would have been decided otherwise."""
         if self.comparison(self.of(values)) != self.outcome:
-            raise CannotShare(f"{self.shown} is not the same for all trials")
+            raise CannotShare.of(f"{self.shown} is not the same for all trials", self.paths)
 
 
 class Trace:
@@ -250,7 +266,14 @@ class Trace:
         for place in self.places:
             if place.path not in read:
                 what = ".".join(place.path)
-                raise CannotShare(f"{what} is built into an operation of the model ({place.name})")
+                raise CannotShare.of(
+                    f"{what} is built into an operation of the model ({place.name})", (place.path,)
+                )
+
+    def paths_of(self, names: Collection[str]) -> tuple[NumberPath, ...]:
+        """The numbers of the settings that are kept in places of these names."""
+        paths = (place.path for place in self.places if place.name in names)
+        return tuple(dict.fromkeys(filter(None, paths)))
 
     def check(self, numbers: Sequence[float]) -> None:
         """Raises CannotShare if something was decided that does not hold for other numbers."""
@@ -296,10 +319,10 @@ class TracedNumber(float):
         return tf.cast(self.tensor, dtype or tf.float32)
 
     def __float__(self) -> float:
-        raise CannotShare(f"{self._shown} is read as a constant")
+        raise CannotShare.of(f"{self._shown} is read as a constant", self._paths)
 
     def __int__(self) -> int:
-        raise CannotShare(f"{self._shown} is made an integer")
+        raise CannotShare.of(f"{self._shown} is made an integer", self._paths)
 
     __trunc__ = __index__ = __int__
 
@@ -307,9 +330,15 @@ class TracedNumber(float):
     def _shown(self) -> str:
         return " and ".join(sorted(self.names))
 
+    @property
+    def _paths(self) -> tuple[NumberPath, ...]:
+        return self.trace.paths_of(self.names)
+
     def _decide(self, comparison: Callable[[float], bool], shown: str) -> bool:
         outcome = comparison(_plain(self))
-        self.trace.decisions.append(Decision(self.of, comparison, outcome, f"{self._shown}{shown}"))
+        self.trace.decisions.append(
+            Decision(self.of, comparison, outcome, f"{self._shown}{shown}", self._paths)
+        )
         return outcome
 
     def __bool__(self) -> bool:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse, CannotShare, InputError
 from trialrun.training import PackTask
 from trialrun.training.devices import is_out_of_memory
+from trialrun.training.hyperparameters import guilty_paths
 from trialrun.training.program import CompiledEngine, Program
 from trialrun.training.programs import ProgramCache, form_of
 from trialrun.training.reasons import short_reason
@@ -92,7 +93,9 @@ def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
     try:
         program.trace_epochs(first.state, first.train, orders, first.val)
     except CannotShare as error:
-        raise CannotShare(short_reason(error, program.keras_model)) from error
+        raise CannotShare.of(
+            short_reason(error, program.keras_model), guilty_paths(error)
+        ) from error
     except InputError:
         raise
     except Exception as error:  # whatever Keras or TensorFlow says while it traces

@@ -234,8 +234,10 @@ class Program:
             model = model_of(own.indices[place]) if is_other else self._model.model
             reason = why_different(model, self._epochs.step, state, batches, index)
         if reason:
-            kind = CannotShare if is_other else CannotFuse
-            raise kind(f"it would not be trained as by plain Keras: {reason}")
+            said = f"it would not be trained as by plain Keras: {reason}"
+            places = zip(self._model.trace.places, own.numbers[place], strict=True)
+            paths = dict.fromkeys(one.path for one, number in places if number != one.value)
+            raise CannotShare.of(said, tuple(paths)) if is_other else CannotFuse(said)
         self.is_verified = True
 
     @contextlib.contextmanager
