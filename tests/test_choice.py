@@ -84,6 +84,28 @@ def test_a_pack_that_does_not_fit_says_how_many_trials_would(tmp_path):
     assert caught.value.max_trials == 3  # 0.7 of a half
 
 
+def test_shared_data_is_held_and_counted_once(tmp_path):
+    sections = {"data": {"seed": 1, "args": {"num_train": 4000}}}
+    trials = load_trials(tmp_path, builder="dense", seeds=10, **sections)
+    task = make_task(tmp_path, trials, num_threads=2)
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    ready = prepared.prepare(task, data, "fused", {})
+    first, second = ready.slices
+    for part in ("train", "val", "test"):
+        for one, other in zip(getattr(first, part), getattr(second, part), strict=True):
+            assert one is other
+    (splits,) = data.splits
+    shared = sum(array.nbytes for part in ("train", "val") for array in splits.part(part))
+    peak, inputs = ready.program.memory_bytes(5)
+    needed, per_trial = required_bytes(ready)
+    assert needed == shared + 2 * (peak - shared)
+    assert per_trial == (peak - shared) // 5
+    assert inputs > shared > 4000 * 6 * 4
+    with pytest.raises(OutOfMemory) as caught:
+        require_device_memory(ready, int((shared + 4.5 * per_trial) / 0.7))
+    assert caught.value.max_trials == 4
+
+
 WIDE = """
 import numpy as np
 import keras

@@ -176,13 +176,15 @@ def _tensor_bytes(tensor: tf.Tensor) -> int:
 def required_bytes(prepared: "PreparedPack") -> tuple[int, int]:
     """Bytes that a pack needs on its device, and how many more each further trial takes.
 
-    All slices hold their trials' state and data; those that are trained need the rest too.
+    All slices hold their trials' state and data; those that are trained need the rest too. Data
+    that all trials share is there once.
     """
-    width, num_slices = len(prepared.slices[0].indices), len(prepared.slices)
-    peak, inputs = prepared.program.memory_bytes(width)
+    own, num_slices = prepared.slices[0], len(prepared.slices)
+    peak, inputs = prepared.program.memory_bytes(len(own.indices))
+    shared = sum(map(_tensor_bytes, tf.nest.flatten((own.train, own.val)))) if own.is_shared else 0
     num_active = min(prepared.task.num_threads, num_slices)
-    needed = inputs * num_slices + (peak - inputs) * num_active
-    return needed, needed // (width * num_slices)
+    of_trials = (inputs - shared) * num_slices + (peak - inputs) * num_active
+    return shared + of_trials, of_trials // (len(own.indices) * num_slices)
 
 
 def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:
@@ -195,7 +197,9 @@ def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:
     needed, per_trial = required_bytes(prepared)
     if needed <= _SHARE_OF_FREE * free_bytes or num_trials == 1:
         return
-    fit = max(1, int(_SHARE_OF_FREE * free_bytes / per_trial))
+    places = sum(len(one.indices) for one in prepared.slices)
+    shared = needed - per_trial * places
+    fit = max(1, int((_SHARE_OF_FREE * free_bytes - shared) / per_trial))
     raise OutOfMemory(
         f"{num_trials} trials need about {needed / 2**20:,.0f} MiB,"
         f" {per_trial / 2**20:,.1f} MiB each, and {free_bytes / 2**20:,.0f} MiB are free",

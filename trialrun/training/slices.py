@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from trialrun.datasets import Splits
+from trialrun.datasets import PARTS, Part
 from trialrun.job import TrainingSpec
 from trialrun.results import STATE_GROUPS
 from trialrun.training import PackTask
@@ -112,7 +112,8 @@ def _epochs_per_call(epochs: int) -> int:
 class Slice:
     """Trials of a pack that one thread trains: where they stand, their data and batch orders.
 
-    Everything is stacked over the slice's trials on axis 0, but for shared data.
+    Everything is stacked over the slice's trials on axis 0, but for shared data, which all slices
+    hold together.
 
     Args:
         compiled: The model.
@@ -136,11 +137,8 @@ class Slice:
         hyperparameters = [tf.constant(of_all, tf.float64) for of_all in of_places]
         own = [task.pack.trials[index] for index in indices]
         seeds = [trial.seed for trial in own]
-        splits = data.splits if data.is_shared else [data.splits[index] for index in indices]
-        self.train = _stack(splits, "train", data.is_shared)
-        self.val = _stack(splits, "val", data.is_shared)
-        self.test = _stack(splits, "test", data.is_shared)
-        num_rows = len(keras.tree.flatten(splits[0].y_train)[0])
+        self.train, self.val, self.test = (_on_device(data, part, indices) for part in PARTS)
+        num_rows = len(keras.tree.flatten(data.of_trial(indices[0]).y_train)[0])
         self.orders = BatchOrders(seeds, num_rows)
         self.order_shape = (len(own), num_rows)
         trainings = [trial.variant.training for trial in own]
@@ -212,11 +210,9 @@ def _initial_state(
     )
 
 
-def _stack(
-    splits: Sequence[Splits], part: Literal["train", "val", "test"], is_shared: bool
-) -> tuple[Any, ...]:
-    """Inputs, targets and perhaps weights of a part."""
-    parts = [one.part(part) for one in splits]
-    if is_shared:
-        return keras.tree.map_structure(tf.constant, parts[0])
+def _on_device(data: PackData, part: Part, indices: Sequence[int]) -> tuple[Any, ...]:
+    """Inputs, targets and perhaps weights of a part: of each trial, or the ones that all share."""
+    if data.is_shared:
+        return data.on_device[part]
+    parts = [data.splits[index].part(part) for index in indices]
     return keras.tree.map_structure(lambda *arrays: tf.constant(np.stack(arrays)), *parts)

@@ -1,5 +1,6 @@
 """What an engine is given and what it gives, whichever it is."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any, cast
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from trialrun.datasets import Part, Splits, load_splits, steps_per_epoch
+from trialrun.datasets import PARTS, Part, Splits, load_splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
 from trialrun.models import build_model, compile_model
 from trialrun.plan import Trial, Variant
@@ -20,7 +22,7 @@ from trialrun.training.randomness import SeededBuild, build_seeded
 from trialrun.weights import weigh_classes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class PackData:
     """The data of a pack's trials.
 
@@ -36,6 +38,12 @@ class PackData:
     def of_trial(self, index: int) -> Splits:
         """The data of the trial with this place in the pack."""
         return self.splits[0 if self.is_shared else index]
+
+    @functools.cached_property
+    def on_device(self) -> Mapping[Part, tuple[Any, ...]]:
+        """The parts of shared data as tensors: made once, for every slice and engine."""
+        (shared,) = self.splits
+        return {part: keras.tree.map_structure(tf.constant, shared.part(part)) for part in PARTS}
 
     @property
     def why_streamed(self) -> str:
