@@ -26,7 +26,7 @@ ROOMS = {
     "errors": ["errors"],
     "host": ["host", "quiet"],
     "job": [
-        *("job", "specs", "section", "dataspec", "datafiles"),
+        *("job", "jobchecks", "specs", "section", "dataspec", "datafiles"),
         *("document", "references", "sources"),
         *("compilation", "arguments", "vocabulary", "tracking"),
     ],

@@ -2,26 +2,22 @@
 
 `load_job` finds everything that can be known without importing TensorFlow or running the user's
 code, and names file, line and field of all that is wrong. Behind it nothing is checked again and
-nothing is changed. The fields themselves are in `trialrun.specs`.
+nothing is changed. The fields themselves are in `trialrun.specs`, their checks as a whole in
+`trialrun.jobchecks`.
 """
 
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from trialrun.compilation import Goal, Statistic, ignores_learning_rate
-from trialrun.datafiles import check_header
+from trialrun.compilation import Goal, Statistic
 from trialrun.dataspec import DataSpec
 from trialrun.document import (
     Document,
     KeyPath,
-    canonical_json,
     parse_value,
     plain,
     read_document,
@@ -29,9 +25,8 @@ from trialrun.document import (
     write_yaml,
 )
 from trialrun.errors import InputError
-from trialrun.references import check_reference, portable_reference
+from trialrun.jobchecks import check_whole, to_problems
 from trialrun.specs import (
-    CALLBACKS_PATH,
     REFERENCE_PATHS,
     EarlyStoppingSpec,
     JobSpec,
@@ -49,7 +44,6 @@ from trialrun.specs import (
     monitors_of,
     settings_of,
 )
-from trialrun.vocabulary import suggest
 
 __all__ = [
     "REFERENCE_PATHS",
@@ -115,9 +109,9 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
     document = _override(read_document(path), overrides)
     try:
         spec = JobSpec.model_validate(document.value, context={"folder": folder})
-        problems = list(_check_whole(spec, folder))
+        problems = list(check_whole(spec, folder))
     except ValidationError as error:
-        problems = list(_to_problems(error))
+        problems = list(to_problems(error))
     if problems:
         lines = [f"{document.place(problem.path)}: {problem.message}" for problem in problems]
         raise InputError("\n".join(dict.fromkeys(lines)))
@@ -143,7 +137,7 @@ def read_output(job: Mapping[str, Any], path: Path) -> OutputSpec:
     try:
         return OutputSpec.model_validate(job.get("output", {}), context=context)
     except ValidationError as error:
-        problems = _to_problems(error, around=("output",))
+        problems = to_problems(error, around=("output",))
         raise InputError("\n".join(f"{path}: {one.message}" for one in problems)) from error
 
 
@@ -175,343 +169,3 @@ def _split_key(key: str) -> KeyPath:
     parameter, _, last = rest.rpartition(".")
     is_field = last in {**Values.model_fields, **Range.model_fields}
     return ("search", "parameters", *((parameter, last) if parameter and is_field else (rest,)))
-
-
-# One field -------------------------------------------------------------------------------------
-
-
-class _Problem(NamedTuple):
-    """Something wrong: the path of the value in the file, and what to tell its author."""
-
-    path: KeyPath
-    message: str
-
-
-def _to_problems(error: ValidationError, around: KeyPath = ()) -> Iterator[_Problem]:
-    for details in error.errors():
-        # Tags tell pydantic which model to use; they begin with what is in no file.
-        inner = tuple(part for part in details["loc"] if not str(part).startswith("\0"))
-        path = (*around, *inner)
-        if details["type"] == "extra_forbidden":
-            yield _Problem(path, _about_unknown_key(path))
-        elif details["type"] != "default_factory_not_called":  # follows from another problem
-            yield _Problem(path, f"{_dotted(path)}{_about_value(details)}")
-
-
-def _about_value(details: ErrorDetails) -> str:
-    """What is wrong with a value, to be read after the name of its field."""
-    limits = details.get("ctx", {})
-    if details["type"] == "missing":
-        return " is missing"
-    if details["type"] == "value_error":
-        message = str(limits["error"])
-        return f" {message}" if message.startswith(("must", "holds")) else f": {message}"
-    rule = _RULES.get(details["type"])
-    expected = rule.format(**limits) if rule else details["msg"]
-    return f" must be {expected}, got {show(details['input'])}"
-
-
-_RULES = {
-    "bool_type": "true or false",
-    "int_type": "an integer",
-    "float_type": "a number",
-    "finite_number": "finite",
-    "string_type": "text",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "tuple_type": "a list",
-    "too_short": "a list of at least {min_length}",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "literal_error": "{expected}",
-    "union_tag_not_found": "{{values: [...]}} or {{min: ..., max: ..., distribution: ...}}",
-}
-_RULES["union_tag_invalid"] = _RULES["union_tag_not_found"]
-
-
-def _about_unknown_key(path: KeyPath) -> str:
-    *around, key = path
-    known = _known_keys(tuple(around))
-    homes = [name for name in JobSpec.model_fields if key in _known_keys((name,))]
-    hint = f"did you mean '{homes[0]}.{key}'?" if homes and not around else ""
-    where = f" in {_dotted(tuple(around))}" if around else ""
-    return f"unknown key {key!r}{where}; {hint or suggest(str(key), known)}"
-
-
-def _known_keys(path: KeyPath) -> list[str]:
-    """The keys of a section, or of a section in it; none where anything may stand."""
-    if path[:2] == ("search", "parameters"):
-        return [*Values.model_fields, *Range.model_fields]
-    fields = JobSpec.model_fields
-    for key in path:
-        section = _section_in(fields[str(key)].annotation) if key in fields else None
-        if section is None:
-            return []
-        fields = section.model_fields
-    return list(fields)
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, or may hold."""
-    kinds = [annotation, *get_args(annotation)]
-    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return sections[0] if len(sections) == 1 else None
-
-
-def _dotted(path: KeyPath) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".") or "the job"
-
-
-_MAX_TRIALS = 10_000_000
-_CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
-
-# Fields that must agree ------------------------------------------------------------------------
-
-
-def _check_whole(job: JobSpec, folder: Path) -> Iterator[_Problem]:
-    yield from _check_arguments(job, folder)
-    yield from _check_callbacks(job, folder)
-    yield from _check_header(job.data)
-    yield from _check_selection(job)
-    yield from _check_schedule(job)
-    yield from (_Problem(*wrong) for wrong in _wrong_monitors(job.training))
-    yield from _check_search(job.search)
-    yield from _check_size(job)
-    for path, parameter in job.search.parameters.items():
-        reason = _why_not_searched(path, job)
-        if reason:
-            yield _Problem(("search", "parameters", path), reason)
-        else:
-            yield from _check_parameter(job, path, parameter, folder)
-
-
-def _check_arguments(job: JobSpec, folder: Path) -> Iterator[_Problem]:
-    """Arguments that generator and builder lack or do not take, as far as their source tells."""
-    for reference_path in REFERENCE_PATHS:
-        section, field = reference_path.split(".")
-        if {reference_path, f"{section}.args"} & job.search.parameters.keys():
-            continue  # differs between variants
-        reference = getattr(getattr(job, section), field)
-        if reference is None:
-            continue  # the data is in a file
-        parameters = check_reference(reference, folder)
-        if parameters is None:
-            continue
-        shown = portable_reference(reference)
-        given = _given_arguments(job, section)
-        for name in parameters.required:
-            if name not in given:
-                message = f"{shown} needs an argument {name!r}; give it in {section}.args"
-                yield _Problem((section, field), message)
-        for name, path in given.items():
-            if name not in parameters.names and not parameters.takes_any:
-                hint = suggest(name, parameters.names)
-                yield _Problem(path, f"{shown} takes no argument {name!r}; {hint}")
-
-
-def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[_Problem]:
-    """Callbacks of the user: only `model.fit` calls them, and nothing gives them arguments."""
-    training = job.training
-    if training.callbacks and training.engine not in ("auto", "keras"):
-        yield _Problem(
-            ("training", "engine"),
-            "training.engine must be 'auto' or 'keras', because only model.fit calls"
-            f" {CALLBACKS_PATH}, got {show(training.engine)}",
-        )
-    for position, reference in enumerate(training.callbacks):
-        parameters = check_reference(reference, folder)
-        if parameters is not None and parameters.required:
-            message = f"needs an argument {parameters.required[0]!r}; it is called without any"
-            path: KeyPath = (*CALLBACKS_PATH.split("."), position)
-            yield _Problem(path, f"{portable_reference(reference)} {message}")
-
-
-def _wrong_monitors(training: TrainingSpec) -> Iterator[tuple[KeyPath, str]]:
-    """Fields that watch a log which nothing gives, each with what is wrong."""
-    if training.callbacks:
-        return  # they may add logs of their own
-    known = [f"{part}{name}" for part in ("val_", "") for name in training.logs]
-    for path, monitor in monitors_of(training):
-        if monitor not in known:
-            hint = f"{suggest(monitor, known)}; epochs give {', '.join(known)}"
-            yield path, f"{_dotted(path)}: nothing gives {monitor!r}; {hint}"
-
-
-def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
-    """The names that a function is called with, and where each is given."""
-    prefix = f"{section}.args."
-    given: dict[str, KeyPath] = {"seed": (section, "generator")} if section == "data" else {}
-    for name in getattr(job, section).args:
-        given[name] = (section, "args", name)
-    for path in job.search.parameters:
-        name = path.removeprefix(prefix).split(".")[0]
-        if path.startswith(prefix) and name:
-            given[name] = ("search", "parameters", path)
-    return given
-
-
-def _check_header(data: DataSpec) -> Iterator[_Problem]:
-    """Columns and arrays that a data file lacks, as far as its header tells."""
-    for field, message in check_header(data):
-        yield _Problem(("data", field), message)
-
-
-def _check_selection(job: JobSpec) -> Iterator[_Problem]:
-    metric = job.select.metric
-    goals = {f"val_{name}": goal for name, goal in job.training.logs.items()}
-    known = list(goals)
-    if metric in goals and job.select.goal != goals[metric]:
-        message = f"must be {goals[metric]!r} for {metric}, got {job.select.goal!r}"
-        yield _Problem(("select", "goal"), f"select.goal {message}")
-    if metric not in known:
-        hint = f"the metrics of training give {', '.join(known)}"
-        yield _Problem(("select", "metric"), f"select.metric: nothing gives {metric!r}; {hint}")
-    if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
-        message = "select.statistic: one seed bounds nothing; confidence_bound needs seeds: 2"
-        yield _Problem(("select", "statistic"), f"{message} or more")
-    searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
-    if metric == "val_loss" and searched:
-        message = f"select.metric: val_loss means something else in each variant's {searched[0]}"
-        yield _Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
-
-
-def _check_schedule(job: JobSpec) -> Iterator[_Problem]:
-    path = "training.learning_rate"
-    schedule = job.training.learning_rate_schedule
-    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.parameters)
-    if path in job.search.parameters and ignores_learning_rate(schedule) and not is_searched:
-        message = f"{path!r} means nothing: {path}_schedule has values of its own"
-        yield _Problem(("search", "parameters", path), message)
-
-
-def _check_search(search: SearchSpec) -> Iterator[_Problem]:
-    at: KeyPath = ("search", "num_variants")
-    if search.method == "grid":
-        if search.num_variants is not None:
-            yield _Problem(at, "search.num_variants is for method: random; a grid takes them all")
-        for path, parameter in search.parameters.items():
-            if isinstance(parameter, Range):
-                message = f"{path}: a grid cannot take a range; list `values` or use method: random"
-                yield _Problem(("search", "parameters", path), message)
-        return
-    if search.num_variants is None:
-        yield _Problem(at, "search.num_variants is missing: how many variants to draw")
-    elif (num_combinations := _num_combinations(search)) < search.num_variants:
-        message = f"must be at most {num_combinations}, the variants there are"
-        yield _Problem(at, f"search.num_variants {message}, got {search.num_variants}")
-
-
-def _check_size(job: JobSpec) -> Iterator[_Problem]:
-    num_variants = job.search.num_variants or _num_combinations(job.search)
-    num_seeds = job.num_seeds
-    if math.inf > num_variants * num_seeds > _MAX_TRIALS:
-        yield _Problem(
-            ("search",) if num_variants > num_seeds else ("seeds",),
-            f"the job has {num_variants:,} variants x {num_seeds:,} seeds; at most"
-            f" {_MAX_TRIALS:,} trials make a run",
-        )
-
-
-def _num_combinations(search: SearchSpec) -> float:
-    """How many variants the searched space holds; infinite for a continuous one."""
-    return math.prod(
-        len(parameter.values)
-        if isinstance(parameter, Values)
-        else parameter.max - parameter.min + 1
-        if parameter.distribution == "int_uniform"
-        else math.inf
-        for parameter in search.parameters.values()
-    )
-
-
-def _why_not_searched(path: str, job: JobSpec) -> str:
-    """Why a dotted path cannot be searched; empty if it can."""
-    section, _, rest = path.partition(".")
-    field, *inner = rest.split(".")
-    sections = Settings._fields
-    if section not in sections or not rest:
-        return (
-            f"{path!r} cannot be searched; allowed: {', '.join(f'{name}.*' for name in sections)}"
-        )
-    fields = _known_keys((section,))
-    if field not in fields:
-        hint = suggest(field, fields)
-        return f"{path!r} cannot be searched: {section} has no field {field!r}; {hint}"
-    if path in _SAME_IN_EVERY_VARIANT:
-        return f"{path!r} cannot be searched: it must be the same in every variant"
-    if inner and (known := _known_keys((section, field))):
-        if inner[0] not in known:
-            hint = suggest(inner[0], known)
-            return f"{path!r} cannot be searched: {field} has no field {inner[0]!r}; {hint}"
-    elif inner and field not in _MAPPINGS:
-        return f"{path!r} cannot be searched: {section}.{field} holds no keys"
-    if not all(inner):
-        return f"{path!r} cannot be searched: a name is missing between its dots"
-    around = [other for other in job.search.parameters if path.startswith(f"{other}.")]
-    return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
-
-
-# Columns of the tables, and choices that no result may depend on.
-_SAME_IN_EVERY_VARIANT = (
-    *(
-        f"training.{name}"
-        for name in (
-            "metrics",
-            "weighted_metrics",
-            "engine",
-            "check_engine",
-            "checkpoint_every",
-            "callbacks",
-        )
-    ),
-    # Files, and what is predicted: numbers of two data sets say nothing about a variant.
-    *(f"data.{name}" for name in ("csv", "npz", "parquet", "test", "target", "task")),
-)
-_MAPPINGS = (
-    "args",
-    "optimizer",
-    "learning_rate_schedule",
-    "loss",
-    "loss_weights",
-    "class_weight",
-)
-
-
-def _check_parameter(
-    job: JobSpec, path: str, parameter: Values | Range, folder: Path
-) -> Iterator[_Problem]:
-    """Values that make no right variant, or the same variant twice."""
-    context = {"folder": folder} if path in REFERENCE_PATHS else None
-    first: dict[str, Any] = {}
-    for value, at in _candidates(path, parameter):
-        try:
-            settings = settings_of(job, {path: value}, context)
-        except ValidationError as error:
-            problems = _to_problems(error, around=(path.split(".")[0],))
-            yield from (_Problem(at, problem.message) for problem in problems)
-            continue
-        except InputError as error:
-            yield _Problem(at, f"{path}: {error}")
-            continue
-        for field, message in _wrong_monitors(settings.training):
-            if _dotted(field).startswith(path):
-                yield _Problem(at, message)
-        if path.startswith("data."):
-            yield from (_Problem(at, problem.message) for problem in _check_header(settings.data))
-        key = canonical_json([section.model_dump() for section in settings])
-        if key in first:
-            yield _Problem(at, f"{path}: {show(first[key])} and {show(value)} are the same")
-        first.setdefault(key, value)
-
-
-def _candidates(path: str, parameter: Values | Range) -> Iterator[tuple[Any, KeyPath]]:
-    """The values to try: all that are listed, or both ends of a range."""
-    at = ("search", "parameters", path)
-    if isinstance(parameter, Values):
-        for position, value in enumerate(parameter.values):
-            yield value, (*at, "values", position)
-    else:
-        for name, value in (("min", parameter.min), ("max", parameter.max)):
-            yield (value if parameter.distribution == "int_uniform" else float(value)), (*at, name)

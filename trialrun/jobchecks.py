@@ -1,0 +1,385 @@
+"""What is wrong with a job: in one field, in fields that must agree, in what is searched.
+
+Each thing is a `Problem`, found without importing TensorFlow or running the user's code; where it
+stands in the file, `trialrun.job` knows.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trialrun.compilation import ignores_learning_rate
+from trialrun.datafiles import check_header
+from trialrun.dataspec import DataSpec
+from trialrun.document import KeyPath, canonical_json, show
+from trialrun.errors import InputError
+from trialrun.references import check_reference, portable_reference
+from trialrun.specs import (
+    CALLBACKS_PATH,
+    REFERENCE_PATHS,
+    JobSpec,
+    Range,
+    SearchSpec,
+    Settings,
+    TrainingSpec,
+    Values,
+    monitors_of,
+    settings_of,
+)
+from trialrun.vocabulary import suggest
+
+# One field -------------------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """Something wrong: the path of the value in the file, and what to tell its author."""
+
+    path: KeyPath
+    message: str
+
+
+def to_problems(error: ValidationError, around: KeyPath = ()) -> Iterator[Problem]:
+    """What pydantic found, in words that a job's author reads.
+
+    Args:
+        error: Of the job, or of a section of it.
+        around: Where that section stands.
+    """
+    for details in error.errors():
+        # Tags tell pydantic which model to use; they begin with what is in no file.
+        inner = tuple(part for part in details["loc"] if not str(part).startswith("\0"))
+        path = (*around, *inner)
+        if details["type"] == "extra_forbidden":
+            yield Problem(path, _about_unknown_key(path))
+        elif details["type"] != "default_factory_not_called":  # follows from another problem
+            yield Problem(path, f"{_dotted(path)}{_about_value(details)}")
+
+
+def _about_value(details: ErrorDetails) -> str:
+    """What is wrong with a value, to be read after the name of its field."""
+    limits = details.get("ctx", {})
+    if details["type"] == "missing":
+        return " is missing"
+    if details["type"] == "value_error":
+        message = str(limits["error"])
+        return f" {message}" if message.startswith(("must", "holds")) else f": {message}"
+    rule = _RULES.get(details["type"])
+    expected = rule.format(**limits) if rule else details["msg"]
+    return f" must be {expected}, got {show(details['input'])}"
+
+
+_RULES = {
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "finite",
+    "string_type": "text",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "literal_error": "{expected}",
+    "union_tag_not_found": "{{values: [...]}} or {{min: ..., max: ..., distribution: ...}}",
+}
+_RULES["union_tag_invalid"] = _RULES["union_tag_not_found"]
+
+
+def _about_unknown_key(path: KeyPath) -> str:
+    *around, key = path
+    known = _known_keys(tuple(around))
+    homes = [name for name in JobSpec.model_fields if key in _known_keys((name,))]
+    hint = f"did you mean '{homes[0]}.{key}'?" if homes and not around else ""
+    where = f" in {_dotted(tuple(around))}" if around else ""
+    return f"unknown key {key!r}{where}; {hint or suggest(str(key), known)}"
+
+
+def _known_keys(path: KeyPath) -> list[str]:
+    """The keys of a section, or of a section in it; none where anything may stand."""
+    if path[:2] == ("search", "parameters"):
+        return [*Values.model_fields, *Range.model_fields]
+    fields = JobSpec.model_fields
+    for key in path:
+        section = _section_in(fields[str(key)].annotation) if key in fields else None
+        if section is None:
+            return []
+        fields = section.model_fields
+    return list(fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, or may hold."""
+    kinds = [annotation, *get_args(annotation)]
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sections[0] if len(sections) == 1 else None
+
+
+def _dotted(path: KeyPath) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "the job"
+
+
+_MAX_TRIALS = 10_000_000
+_CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
+
+# Fields that must agree ------------------------------------------------------------------------
+
+
+def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
+    """What is wrong with a job whose fields are right by themselves.
+
+    Args:
+        job: The job.
+        folder: Where the paths of the user's files start.
+    """
+    yield from _check_arguments(job, folder)
+    yield from _check_callbacks(job, folder)
+    yield from _check_header(job.data)
+    yield from _check_selection(job)
+    yield from _check_schedule(job)
+    yield from (Problem(*wrong) for wrong in _wrong_monitors(job.training))
+    yield from _check_search(job.search)
+    yield from _check_size(job)
+    for path, parameter in job.search.parameters.items():
+        reason = _why_not_searched(path, job)
+        if reason:
+            yield Problem(("search", "parameters", path), reason)
+        else:
+            yield from _check_parameter(job, path, parameter, folder)
+
+
+def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
+    """Arguments that generator and builder lack or do not take, as far as their source tells."""
+    for reference_path in REFERENCE_PATHS:
+        section, field = reference_path.split(".")
+        if {reference_path, f"{section}.args"} & job.search.parameters.keys():
+            continue  # differs between variants
+        reference = getattr(getattr(job, section), field)
+        if reference is None:
+            continue  # the data is in a file
+        parameters = check_reference(reference, folder)
+        if parameters is None:
+            continue
+        shown = portable_reference(reference)
+        given = _given_arguments(job, section)
+        for name in parameters.required:
+            if name not in given:
+                message = f"{shown} needs an argument {name!r}; give it in {section}.args"
+                yield Problem((section, field), message)
+        for name, path in given.items():
+            if name not in parameters.names and not parameters.takes_any:
+                hint = suggest(name, parameters.names)
+                yield Problem(path, f"{shown} takes no argument {name!r}; {hint}")
+
+
+def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[Problem]:
+    """Callbacks of the user: only `model.fit` calls them, and nothing gives them arguments."""
+    training = job.training
+    if training.callbacks and training.engine not in ("auto", "keras"):
+        yield Problem(
+            ("training", "engine"),
+            "training.engine must be 'auto' or 'keras', because only model.fit calls"
+            f" {CALLBACKS_PATH}, got {show(training.engine)}",
+        )
+    for position, reference in enumerate(training.callbacks):
+        parameters = check_reference(reference, folder)
+        if parameters is not None and parameters.required:
+            message = f"needs an argument {parameters.required[0]!r}; it is called without any"
+            path: KeyPath = (*CALLBACKS_PATH.split("."), position)
+            yield Problem(path, f"{portable_reference(reference)} {message}")
+
+
+def _wrong_monitors(training: TrainingSpec) -> Iterator[tuple[KeyPath, str]]:
+    """Fields that watch a log which nothing gives, each with what is wrong."""
+    if training.callbacks:
+        return  # they may add logs of their own
+    known = [f"{part}{name}" for part in ("val_", "") for name in training.logs]
+    for path, monitor in monitors_of(training):
+        if monitor not in known:
+            hint = f"{suggest(monitor, known)}; epochs give {', '.join(known)}"
+            yield path, f"{_dotted(path)}: nothing gives {monitor!r}; {hint}"
+
+
+def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
+    """The names that a function is called with, and where each is given."""
+    prefix = f"{section}.args."
+    given: dict[str, KeyPath] = {"seed": (section, "generator")} if section == "data" else {}
+    for name in getattr(job, section).args:
+        given[name] = (section, "args", name)
+    for path in job.search.parameters:
+        name = path.removeprefix(prefix).split(".")[0]
+        if path.startswith(prefix) and name:
+            given[name] = ("search", "parameters", path)
+    return given
+
+
+def _check_header(data: DataSpec) -> Iterator[Problem]:
+    """Columns and arrays that a data file lacks, as far as its header tells."""
+    for field, message in check_header(data):
+        yield Problem(("data", field), message)
+
+
+def _check_selection(job: JobSpec) -> Iterator[Problem]:
+    metric = job.select.metric
+    goals = {f"val_{name}": goal for name, goal in job.training.logs.items()}
+    known = list(goals)
+    if metric in goals and job.select.goal != goals[metric]:
+        message = f"must be {goals[metric]!r} for {metric}, got {job.select.goal!r}"
+        yield Problem(("select", "goal"), f"select.goal {message}")
+    if metric not in known:
+        hint = f"the metrics of training give {', '.join(known)}"
+        yield Problem(("select", "metric"), f"select.metric: nothing gives {metric!r}; {hint}")
+    if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
+        message = "select.statistic: one seed bounds nothing; confidence_bound needs seeds: 2"
+        yield Problem(("select", "statistic"), f"{message} or more")
+    searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
+    if metric == "val_loss" and searched:
+        message = f"select.metric: val_loss means something else in each variant's {searched[0]}"
+        yield Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
+
+
+def _check_schedule(job: JobSpec) -> Iterator[Problem]:
+    path = "training.learning_rate"
+    schedule = job.training.learning_rate_schedule
+    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.parameters)
+    if path in job.search.parameters and ignores_learning_rate(schedule) and not is_searched:
+        message = f"{path!r} means nothing: {path}_schedule has values of its own"
+        yield Problem(("search", "parameters", path), message)
+
+
+def _check_search(search: SearchSpec) -> Iterator[Problem]:
+    at: KeyPath = ("search", "num_variants")
+    if search.method == "grid":
+        if search.num_variants is not None:
+            yield Problem(at, "search.num_variants is for method: random; a grid takes them all")
+        for path, parameter in search.parameters.items():
+            if isinstance(parameter, Range):
+                message = f"{path}: a grid cannot take a range; list `values` or use method: random"
+                yield Problem(("search", "parameters", path), message)
+        return
+    if search.num_variants is None:
+        yield Problem(at, "search.num_variants is missing: how many variants to draw")
+    elif (num_combinations := _num_combinations(search)) < search.num_variants:
+        message = f"must be at most {num_combinations}, the variants there are"
+        yield Problem(at, f"search.num_variants {message}, got {search.num_variants}")
+
+
+def _check_size(job: JobSpec) -> Iterator[Problem]:
+    num_variants = job.search.num_variants or _num_combinations(job.search)
+    num_seeds = job.num_seeds
+    if math.inf > num_variants * num_seeds > _MAX_TRIALS:
+        yield Problem(
+            ("search",) if num_variants > num_seeds else ("seeds",),
+            f"the job has {num_variants:,} variants x {num_seeds:,} seeds; at most"
+            f" {_MAX_TRIALS:,} trials make a run",
+        )
+
+
+def _num_combinations(search: SearchSpec) -> float:
+    """How many variants the searched space holds; infinite for a continuous one."""
+    return math.prod(
+        len(parameter.values)
+        if isinstance(parameter, Values)
+        else parameter.max - parameter.min + 1
+        if parameter.distribution == "int_uniform"
+        else math.inf
+        for parameter in search.parameters.values()
+    )
+
+
+def _why_not_searched(path: str, job: JobSpec) -> str:
+    """Why a dotted path cannot be searched; empty if it can."""
+    section, _, rest = path.partition(".")
+    field, *inner = rest.split(".")
+    sections = Settings._fields
+    if section not in sections or not rest:
+        return (
+            f"{path!r} cannot be searched; allowed: {', '.join(f'{name}.*' for name in sections)}"
+        )
+    fields = _known_keys((section,))
+    if field not in fields:
+        hint = suggest(field, fields)
+        return f"{path!r} cannot be searched: {section} has no field {field!r}; {hint}"
+    if path in _SAME_IN_EVERY_VARIANT:
+        return f"{path!r} cannot be searched: it must be the same in every variant"
+    if inner and (known := _known_keys((section, field))):
+        if inner[0] not in known:
+            hint = suggest(inner[0], known)
+            return f"{path!r} cannot be searched: {field} has no field {inner[0]!r}; {hint}"
+    elif inner and field not in _MAPPINGS:
+        return f"{path!r} cannot be searched: {section}.{field} holds no keys"
+    if not all(inner):
+        return f"{path!r} cannot be searched: a name is missing between its dots"
+    around = [other for other in job.search.parameters if path.startswith(f"{other}.")]
+    return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
+
+
+# Columns of the tables, and choices that no result may depend on.
+_SAME_IN_EVERY_VARIANT = (
+    *(
+        f"training.{name}"
+        for name in (
+            "metrics",
+            "weighted_metrics",
+            "engine",
+            "check_engine",
+            "checkpoint_every",
+            "callbacks",
+        )
+    ),
+    # Files, and what is predicted: numbers of two data sets say nothing about a variant.
+    *(f"data.{name}" for name in ("csv", "npz", "parquet", "test", "target", "task")),
+)
+_MAPPINGS = (
+    "args",
+    "optimizer",
+    "learning_rate_schedule",
+    "loss",
+    "loss_weights",
+    "class_weight",
+)
+
+
+def _check_parameter(
+    job: JobSpec, path: str, parameter: Values | Range, folder: Path
+) -> Iterator[Problem]:
+    """Values that make no right variant, or the same variant twice."""
+    context = {"folder": folder} if path in REFERENCE_PATHS else None
+    first: dict[str, Any] = {}
+    for value, at in _candidates(path, parameter):
+        try:
+            settings = settings_of(job, {path: value}, context)
+        except ValidationError as error:
+            problems = to_problems(error, around=(path.split(".")[0],))
+            yield from (Problem(at, problem.message) for problem in problems)
+            continue
+        except InputError as error:
+            yield Problem(at, f"{path}: {error}")
+            continue
+        for field, message in _wrong_monitors(settings.training):
+            if _dotted(field).startswith(path):
+                yield Problem(at, message)
+        if path.startswith("data."):
+            yield from (Problem(at, problem.message) for problem in _check_header(settings.data))
+        key = canonical_json([section.model_dump() for section in settings])
+        if key in first:
+            yield Problem(at, f"{path}: {show(first[key])} and {show(value)} are the same")
+        first.setdefault(key, value)
+
+
+def _candidates(path: str, parameter: Values | Range) -> Iterator[tuple[Any, KeyPath]]:
+    """The values to try: all that are listed, or both ends of a range."""
+    at = ("search", "parameters", path)
+    if isinstance(parameter, Values):
+        for position, value in enumerate(parameter.values):
+            yield value, (*at, "values", position)
+    else:
+        for name, value in (("min", parameter.min), ("max", parameter.max)):
+            yield (value if parameter.distribution == "int_uniform" else float(value)), (*at, name)
