@@ -66,6 +66,27 @@ def test_the_fastest_engine_trains_the_pack_and_the_reason_says_so(
     assert result.reason == ("" if fastest == "fused" else expected)
 
 
+def test_where_nothing_can_be_fused_the_mapped_program_is_measured_too(
+    tmp_path, always_measured, monkeypatch
+):
+    monkeypatch.setattr(choice, "seconds_per_step", lambda prepared: 5e-3)
+    monkeypatch.setattr(choice, "seconds_per_step_of_keras", lambda prepared: 1e-3)
+    task = make_task(tmp_path, load_trials(tmp_path, builder="not_vectorizable", seeds=[1, 2]))
+    found = choose(task)
+    assert found.engine == "keras"
+    assert found.reason.startswith("not fused: ")
+    assert found.reason.endswith("; keras is faster: 1,000 us per step and trial, mapped 5,000 us")
+
+
+def test_what_xla_cannot_compile_leads_to_the_next_engine_while_it_is_measured(
+    tmp_path, always_measured
+):
+    task = make_task(tmp_path, load_trials(tmp_path, builder="not_compilable", seeds=[1, 2]))
+    found = choose(task)
+    assert found.engine == "keras"
+    assert found.reason == "not fused or mapped: XLA cannot compile the operation Dawsn"
+
+
 def test_a_pack_that_goes_on_stays_with_its_engine(task, always_measured):
     begun = Checkpoint("p000", ("a", "b"), np.zeros(2, int), {}, (), (), (), engine="mapped")
     task = type(task)(task.pack, task.job_folder, task.select, checkpoint=begun)

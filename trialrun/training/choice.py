@@ -30,7 +30,9 @@ Reasons = dict[str, list[str]]  # what was said -> the engines it was said of
 _MIN_BYTES_PER_STEP = 200_000
 # Longer than it takes to compile a step once more.
 _MIN_SECONDS = 20.0
-_BYTES_PER_SECOND = 1e9  # what one core writes, of such steps
+# What one core writes, of such steps, at least: 4e9 to 8e9 were measured for convolutions and LSTM.
+# Guessing low pays: the whole fused program of such a step takes longer to compile than to measure.
+_BYTES_PER_SECOND = 1e9
 _NUM_REPEATS = 3
 _LONG_ENOUGH_S = 2.0  # to be measured well by one step
 _CLEARLY = 0.9
@@ -181,7 +183,7 @@ def seconds_per_step(prepared: PreparedPack) -> float:
         CannotFuse: XLA cannot compile it.
     """
     own = prepared.slices[0]
-    with compiling():
+    with compiling(prepared.program):
         seconds = _fastest(prepared.program.compile_step(own))
     width = len(own.indices) if prepared.engine == "fused" else 1
     return seconds / width / min(prepared.task.num_threads, len(prepared.slices))
