@@ -74,7 +74,8 @@ function makeFilters(filters, heads, status) {
     const numShown = rows.filter((row) => !row.hidden).length;
     status.textContent = `${numShown} of ${rows.length} rows.`;
   };
-  [words, ...choices].forEach((input) => input.addEventListener("input", show));
+  words.addEventListener("input", show);
+  choices.forEach((choice) => choice.addEventListener("change", show));
   filters.querySelector("button").addEventListener("click", () => {
     [words, ...choices].forEach((input) => (input.value = ""));
     show();

@@ -19,6 +19,7 @@ _NUM_PRINTED = 12
 _GROUPS = {"val_": "Validation", "test_": "Test", "train_": "Training"}
 # The number that a text begins with: "<0.001", "1,890", "0.184 ± 0.012", "1.5e-05 [1e-05, 2e-05]".
 _LEADING_NUMBER = re.compile(r"[<>≤≥]?\s*([-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?)", re.IGNORECASE)
+_PLAIN_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +157,12 @@ def _choices(identity: Sequence[Column], variants: Sequence[VariantSummary]) -> 
 
 
 def _ordered(texts: Sequence[str]) -> tuple[str, ...]:
-    """Numbers by size, then other texts by the alphabet."""
+    """Numbers by size, then lists by the numbers in them, other texts by the alphabet."""
 
-    def key(text: str) -> tuple[bool, float, str]:
+    def key(text: str) -> tuple[bool, tuple[float, ...], str]:
+        numbers = tuple(float(number) for number in _PLAIN_NUMBER.findall(text))
         number = leading_number(text)
-        return math.isnan(number), 0.0 if math.isnan(number) else number, text
+        is_text = math.isnan(number)
+        return is_text, numbers if is_text else (number,), text
 
     return tuple(sorted(texts, key=key))
