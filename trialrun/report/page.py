@@ -7,6 +7,7 @@ the page says in words is in `page_words`, its table in `page_table`.
 import base64
 import hashlib
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from trialrun.report.page_words import (
 )
 
 NUM_PROBLEMS_SHOWN = 50
+_PIXELS_PER_CSS_PIXEL = 1.5
 _HERE = Path(__file__).parent
 
 
@@ -78,7 +80,7 @@ def render_page(
         has_p_values=any(head.name == "p" for head in table.heads),
         leaderboard=table,
         num_more_variants=len(board.variants) - len(table.rows),
-        figures=[(figure, _data_uri(figure.png)) for figure in figures],
+        figures=[(figure, _data_uri(figure.png), _shown_size(figure.png)) for figure in figures],
         problems=group_problems(problems),
         num_more_problems=overview.num_problems - len(problems),
         model_summary=(overview.summary or {}).get("model_summary", ""),
@@ -99,6 +101,12 @@ def _content_policy(style: str, script: str) -> str:
 def _source_hash(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
+
+
+def _shown_size(png: bytes) -> tuple[int, int]:
+    """Width and height in CSS pixels: text in figures as large as text around them, and sharp."""
+    width, height = struct.unpack(">II", png[16:24])  # of the header that begins every PNG
+    return round(width / _PIXELS_PER_CSS_PIXEL), round(height / _PIXELS_PER_CSS_PIXEL)
 
 
 def _data_uri(png: bytes) -> str:
