@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.errors import FileError
-from trialrun.parts import by_part, column_names, list_parts, part_columns, read_part
+from trialrun.parts import by_part, column_names, list_parts, read_part
 from trialrun.records import (
     TrialColumns,
-    columns_of,
     latest_trials,
     metric_names,
     parameters_by_variant,
@@ -54,7 +53,7 @@ class TrialTables:
         with naming_the_cure(self.path):
             return latest_trials(
                 [
-                    read_part(part, part_columns(part, columns), trial_ids=trial_ids)
+                    read_part(part, columns, trial_ids=trial_ids)
                     for part in list_parts(self.trials_dir)
                 ]
             )
@@ -89,7 +88,7 @@ class TrialTables:
         """
         for name, trial_ids in by_part(trials).items():
             part = self.history_dir / f"{name}.parquet"
-            yield read_part(part, part_columns(part, "curves"), trial_ids=trial_ids).to_pandas()
+            yield read_part(part, "curves", trial_ids=trial_ids).to_pandas()
 
     def index(self) -> "TrialIndex":
         """What the parts hold; no more than one of them is in memory."""
@@ -146,10 +145,7 @@ class TrialIndex:
         """All trials of some variants, as `read_trials` gives them, with the metrics of all."""
         parts = dict.fromkeys(part for one in variant_ids for part in self._parts_of.get(one, ()))
         with naming_the_cure(self._tables.path):
-            rows = [
-                read_part(part, part_columns(part, columns), variant_ids=variant_ids)
-                for part in parts
-            ]
+            rows = [read_part(part, columns, variant_ids=variant_ids) for part in parts]
         return latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
 
 
@@ -162,9 +158,8 @@ def _index(tables: TrialTables) -> TrialIndex:
     parameters: dict[str, Mapping[str, Any]] = {}
     seeds = np.zeros(0, np.int64)
     for part in list_parts(tables.trials_dir):
-        of_part = column_names(part)
-        names |= dict.fromkeys(of_part)
-        rows = read_part(part, columns_of(of_part, "places"))
+        names |= dict.fromkeys(column_names(part))
+        rows = read_part(part, "places")
         found = parameters_by_variant([rows])
         parameters |= {one: found[one] for one in found if one not in parameters}
         for variant_id in found:
