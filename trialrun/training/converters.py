@@ -1,7 +1,7 @@
 """Teaches TensorFlow's `pfor` the operations that training needs: registered on import.
 
-`Bitcast` (in the accuracy metric), the random generators (dropout, noise: every trial has its own
-key), and a fast product of tiny matrices.
+`Bitcast` (in the accuracy metric), `Squeeze` of a single trial, the random generators (dropout,
+noise: every trial has its own key), and a fast product of tiny matrices.
 """
 
 import math
@@ -78,6 +78,21 @@ for _name in ("StatelessTruncatedNormalV2", "StatelessRandomUniformFullIntV2"):
 @register_converter("Bitcast")
 def _convert_bitcast(pfor: PForInput) -> Any:
     return stacked(tf.bitcast(pfor.stacked_input(0), pfor.get_attr("type")), True)
+
+
+internals.take_converter("Squeeze")
+
+
+@register_converter("Squeeze")
+def _convert_squeeze(pfor: PForInput) -> Any:
+    # Without axes, TensorFlow's own converter squeezes the axis of a single trial as well.
+    value = pfor.stacked_input(0)
+    axes = pfor.get_attr("squeeze_dims") or [
+        axis for axis, length in enumerate(value.shape[1:]) if length == 1
+    ]
+    if not axes:
+        return stacked(value, True)
+    return stacked(tf.squeeze(value, [axis + 1 if axis >= 0 else axis for axis in axes]), True)
 
 
 for _name, _batch_inputs in {
