@@ -119,6 +119,7 @@ def fit_plainly(
     splits = load_splits(trial.variant.data, folder, trial.seed)
     training = trial.variant.training
     keras.backend.clear_session()  # names of layers and metrics are those of a new process
+    keras.config.disable_interactive_logging()  # `TerminateOnNaN` prints a line
     keras.utils.set_random_seed(trial.seed)
     model = build()
     clock = _Clock()

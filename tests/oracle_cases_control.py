@@ -3,7 +3,7 @@
 The same in the job's words and as Keras's callbacks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -85,14 +85,9 @@ def _ended_by_nan(training: dict[str, Any], *make: Callable[[], callbacks.Callba
         lambda: {"optimizer": optimizers.Adam(RATE), "loss": "mse", "metrics": ["mae"]},
         __file__ + ":normalized_regressor",
         __file__ + ":unlucky",
-        callbacks=lambda: _quiet([callbacks.TerminateOnNaN(), *(one() for one in make)]),
+        callbacks=lambda: [callbacks.TerminateOnNaN(), *(one() for one in make)],
         kind="control",
     )
-
-
-def _quiet(made: Sequence[callbacks.Callback]) -> Sequence[callbacks.Callback]:
-    keras.config.disable_interactive_logging()  # TerminateOnNaN prints a line
-    return made
 
 
 _STOPPING = {"monitor": "val_loss", "patience": 1, "min_delta": 0.01}
