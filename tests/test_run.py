@@ -183,8 +183,9 @@ def test_the_trials_have_the_columns_of_the_contract_in_its_order(small_run):
         *("epochs", "duration_s", "device", "node", "error"),
         "param.training.learning_rate",
         *("train_loss", "train_accuracy", "val_loss", "val_accuracy"),
-        *("test_loss", "test_accuracy"),
-        *("val_confusion_matrix", "test_confusion_matrix"),
+        *("test_loss", "test_accuracy", "test_roc_auc", "test_average_precision"),
+        *("test_calibration_error", "test_brier_score"),
+        *("val_confusion_matrix", "test_confusion_matrix", "test_reliability"),
     ]
     assert len(table) == 12
     assert set(table["status"]) == {"completed"}

@@ -218,6 +218,16 @@ def test_more_seeds_are_drawn_and_their_p_value_is_never_zero():
     np.testing.assert_array_equal(found, sign_flip_p_values(differences, np.random.default_rng(3)))
 
 
+def test_the_p_value_of_thousands_of_seeds_is_the_limit_of_the_drawn_one():
+    differences = np.random.default_rng(1).normal(0.03, 1.0, size=(3, 1001))
+    many = sign_flip_p_values(differences, np.random.default_rng(0))
+    drawn = sign_flip_p_values(differences[:, :1000], np.random.default_rng(0))
+    expected = [stats.ttest_1samp(row, 0).pvalue for row in differences]
+    np.testing.assert_allclose(many, expected, atol=0.002)
+    np.testing.assert_allclose(many, drawn, atol=0.03)  # one seed less, and the draws' own error
+    assert sign_flip_p_values(np.zeros(2000), np.random.default_rng(0)) == 1.0
+
+
 def test_seeds_that_one_variant_lacks_are_left_out_of_the_comparison():
     first = np.array([0.5, 0.7, np.nan, 0.9, 0.4, 0.8, 0.6])
     second = np.array([0.4, np.nan, 0.2, 0.7, 0.4, 0.5, 0.7])
