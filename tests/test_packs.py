@@ -12,6 +12,7 @@ from training_jobs import load_trials, make_task, train, train_with_fused, train
 from trialrun.datasets import load_splits
 from trialrun.errors import InputError
 from trialrun.results import PackResult, Progress
+from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.training.pack import train_pack
 from trialrun.training.slices import slice_trials
 from trialrun.training.trained import load_pack_data
@@ -223,7 +224,7 @@ def test_metrics_are_those_after_the_last_epoch_and_the_matrices_are_scikit_lear
             assert (values.shape, values.dtype) == ((3,), np.float32)
             final = name if name.startswith("val_") else f"train_{name}"
             assert row.metrics[final] == float(values[-1])
-        assert len(row.metrics) == 6
+        assert len(row.metrics) == 6 + len(ProbabilityScores._fields)
         val, test = row.val_confusion_matrix, row.test_confusion_matrix
         assert (val.sum(), test.sum()) == (19, 23)
         assert np.trace(val) / 19 == pytest.approx(row.metrics["val_accuracy"], abs=1e-6)
