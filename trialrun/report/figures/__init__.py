@@ -19,7 +19,7 @@ from trialrun.report.figures.images import Drawing, RunFigure, own_settings, ren
 from trialrun.report.figures.reliability import reliability_drawing
 from trialrun.report.figures.variants import variants_drawing
 from trialrun.report.overview import Overview
-from trialrun.selection import ValidationScores, seeds_interval
+from trialrun.selection import ValidationScores
 from trialrun.statistics.spread import Floats, describe
 
 __all__ = ["Drawing", "RunFigure", "draw_figures", "run_drawings"]
@@ -62,7 +62,8 @@ def run_drawings(
     names = [variant.variant_id for variant in board.variants]
     values = scores.values[[rows[name] for name in names]]
     metric, goal = board.metric, board.goal
-    intervals = np.stack(seeds_interval(values), axis=1)
+    of_metric = [variant.metrics[metric] for variant in board.variants]
+    intervals = np.array([(of.low, of.high) for of in of_metric])
     yield variants_drawing(names, values, intervals, metric=metric, goal=goal)
     if distribution := distribution_drawing(names, values, metric=metric, goal=goal):
         yield distribution
