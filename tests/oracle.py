@@ -133,6 +133,9 @@ def fit_plainly(
         callbacks=[*callbacks, clock],
         verbose=0,
     ).history
+    # Before evaluating: recurrent layers draw their dropout masks then too, and throw them away.
+    variables = (*model.trainable_variables, *model.non_trainable_variables)
+    arrays = [variable.numpy() for variable in variables]
     x, y, *weights = _as_lists(splits.part("test"))
     test_logs = model.evaluate(
         x,
@@ -142,8 +145,6 @@ def fit_plainly(
         return_dict=True,
         verbose=0,
     )
-    variables = (*model.trainable_variables, *model.non_trainable_variables)
-    arrays = [variable.numpy() for variable in variables]
     return Plain(arrays, history, test_logs, min(clock.epochs_s[1:], default=np.inf))
 
 
