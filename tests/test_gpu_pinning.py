@@ -52,7 +52,7 @@ def test_processes_are_used_again_until_the_last_packs(tmp_path, gpu_node):
 def test_a_process_leaves_when_no_pack_is_left_for_it(tmp_path, gpu_node):
     """While the last of three packs is trained, one of two processes has nothing to do."""
     run = DurableRun(tmp_path / "home", JOB.replace("pack: 2", "pack: 4"))
-    command = run.begin(gpu_node, MADE_UP_SECONDS_PER_EPOCH="1.5")
+    command = run.begin(gpu_node, MADE_UP_SECONDS_PER_EPOCH="3")
     command.wait_for(lambda: len(list((run.home / "runs").glob("*/*/trials/part-*"))) == 2)
     ended = pq.read_table(run.folder / "trials" / "part-p001.parquet")
     idle = Path("/proc", ended["node"][0].as_py())
