@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from trialrun.selection import ValidationScores
 from trialrun.statistics.paired import holm, num_seeds_needed, sign_flip_p_values
@@ -42,7 +43,7 @@ class Certainty:
         return bool(self.p_values) and self.num_seeds < self.num_needed
 
 
-def compare_with_winner(scores: ValidationScores, order: "np.typing.NDArray[np.intp]") -> Certainty:
+def compare_with_winner(scores: ValidationScores, order: npt.NDArray[np.intp]) -> Certainty:
     """Compares the winner with every other variant that has a completed trial.
 
     Args:

@@ -45,8 +45,12 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
     claim = f"has the {extreme} {statistic} {chosen.metric} of {chosen.num_variants} variants"
     if chosen.num_variants == 1:
         claim = f"is the only variant; its {statistic} {chosen.metric}"
-    seeds = f"{chosen.num_seeds} seed{'s'[: chosen.num_seeds != 1]}"
-    return f"{name} {claim}: {chosen.score:.4g}{_spread(chosen)} over {seeds}."
+    value = f"{chosen.score:.4g}{_spread(chosen)}"
+    return f"{name} {claim}: {value} over {_seeds_text(chosen.num_seeds)}."
+
+
+def _seeds_text(num_seeds: int) -> str:
+    return f"{num_seeds} seed{'s'[: num_seeds != 1]}"
 
 
 def _spread(chosen: Selection) -> str:
@@ -64,10 +68,9 @@ def _certainty(leaderboard: Leaderboard) -> Iterator[str]:
         return
     num_compared = len(known.p_values)
     if known.has_too_few_seeds:
-        seeds = f"{known.num_seeds} seed{'s'[: known.num_seeds != 1]}"
         yield (
-            f"{seeds.capitalize()} can tell nothing apart: with {num_compared + 1} variants it"
-            f" takes at least {known.num_needed}."
+            f"{_seeds_text(known.num_seeds)} can tell nothing apart: with {num_compared + 1}"
+            f" variants it takes at least {known.num_needed}."
         )
     elif undecided := known.undecided:
         all_of_them = len(undecided) == num_compared > _MAX_NAMED

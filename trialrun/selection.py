@@ -157,7 +157,11 @@ def rank(
     flatter it. A variant none of whose trials completed comes last. Equal variants keep the order
     of the search.
     """
-    losses = _losses(_scores_of_variants(scores, goal, statistic), goal)
+    return _order(scores, goal, _scores_of_variants(scores, goal, statistic))
+
+
+def _order(scores: ValidationScores, goal: Goal, of_variants: Floats) -> npt.NDArray[np.intp]:
+    losses = _losses(of_variants, goal)
     nothing = np.isnan(losses)
     # lexsort is stable and takes its first criterion last.
     return np.lexsort((np.where(nothing, 0.0, losses), scores.num_unfinished > 0, nothing))
@@ -195,7 +199,8 @@ def select_best(
     """
     if np.isnan(scores.values).all():
         return None
-    winner = int(rank(scores, goal, statistic)[0])
+    of_variants = _scores_of_variants(scores, goal, statistic)
+    winner = int(_order(scores, goal, of_variants)[0])
     values = scores.values[winner]
     best = int(np.nanargmin(_losses(values, goal)))
     spread, interval = describe(values), seeds_interval(values)
@@ -206,7 +211,7 @@ def select_best(
         metric=scores.metric,
         goal=goal,
         statistic=statistic,
-        score=float(_scores_of_variants(scores, goal, statistic)[winner]),
+        score=float(of_variants[winner]),
         mean=float(spread.mean),
         sd=float(spread.sd),
         low=float(interval.low),
