@@ -156,9 +156,11 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
 
 def _tell(outcome: Any) -> None:
     """Prints what a run gave, and exits with the contract's code unless all is well."""
+    from trialrun.report import print_overview
+
     errors = Console(stderr=True)
     if outcome.num_completed:
-        _print_run(outcome.run)
+        print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
         errors.print(
             f"{outcome.interrupted.reason}. Go on with: trialrun resume {outcome.run.path}",
@@ -224,18 +226,18 @@ def show(
 ) -> None:
     """Show the leaderboard of RUN (a run folder), also while it runs or after an interrupt."""
     from trialrun.report import overview_content, overview_csv, print_overview
+    from trialrun.report.view import View
     from trialrun.store import RunFolder
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: give one of them")
-    folder = RunFolder.open(run_folder)
+    folder, view = RunFolder.open(run_folder), View(where, sort, reverse)
     if as_json:
-        content = overview_content(folder, where=where, sort=sort, reverse=reverse)
-        click.echo(json.dumps(content, indent=2))
+        click.echo(json.dumps(overview_content(folder, view), indent=2))
     elif as_csv:
-        click.echo(overview_csv(folder, where=where, sort=sort, reverse=reverse), nl=False)
+        click.echo(overview_csv(folder, view), nl=False)
     else:
-        print_overview(Console(), folder, where=where, sort=sort, reverse=reverse)
+        print_overview(Console(), folder, view)
 
 
 @cli.command()
@@ -310,12 +312,6 @@ def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> i
     if slurm and address:
         raise click.UsageError("--slurm and --address: give one of them")
     return examine(address, slurm=slurm, as_json=as_json, runs_dir=runs_dir)
-
-
-def _print_run(folder: Any) -> None:
-    from trialrun.report import print_overview
-
-    print_overview(Console(), folder)
 
 
 def main() -> None:

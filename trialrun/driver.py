@@ -51,6 +51,7 @@ class Outcome:
         num_failed: Trials that failed (diverged ones are a result, not a failure).
         has_winner: Whether a variant was selected and its best model saved.
         interrupted: None, or what ended the run early; `resume` will finish it.
+        standing: What the trials say; None where they were not taken in.
     """
 
     run: RunFolder
@@ -58,6 +59,7 @@ class Outcome:
     num_failed: int
     has_winner: bool
     interrupted: Interrupted | None = None
+    standing: Standing | None = None
 
 
 def run_job(
@@ -316,11 +318,11 @@ def _finish(
         write_json(run.summary_file, summary)
         run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
-        build_report(run)
+        build_report(run, standing)
         _show_in_trackers(work)
     counts = standing.counts
     has_winner = standing.leaderboard.selection is not None
-    return Outcome(run, counts["completed"], counts["failed"], has_winner, interrupted)
+    return Outcome(run, counts["completed"], counts["failed"], has_winner, interrupted, standing)
 
 
 def _show_in_trackers(work: Work) -> None:

@@ -155,14 +155,21 @@ class Tally:
         return Standing(board, self._counts, self._num_epochs, problems, best_trial, scores)
 
 
-def winner_curves(run: RunFolder, variant_id: str) -> dict[str, Floats]:
+def winner_curves(
+    run: RunFolder, variant_id: str, index: TrialIndex | None = None
+) -> dict[str, Floats]:
     """The learning curves of one variant's completed trials, one row per seed.
+
+    Args:
+        run: The run folder.
+        variant_id: The variant.
+        index: Of the run; absent, it is read.
 
     Returns:
         `loss`, `accuracy`, `val_loss`, ... -> (seeds, epochs) float32 as they were recorded, seeds
         ascending; NaN after a trial's last epoch. Nothing without epochs.
     """
-    rows = run.tables.index().read([variant_id], "identity")
+    rows = (index or run.tables.index()).read([variant_id], "identity")
     rows = rows[rows["status"] == "completed"]
     seeds = rows["seed"].to_numpy(np.int64)
     curves: dict[str, Any] = {}
@@ -177,14 +184,19 @@ def winner_curves(run: RunFolder, variant_id: str) -> dict[str, Floats]:
     return {name: _with_epochs(curves[name], num_epochs).T for name in order}
 
 
-def winner_reliability(run: RunFolder, variant_id: str) -> Floats | None:
+def winner_reliability(
+    run: RunFolder, variant_id: str, index: TrialIndex | None = None
+) -> Floats | None:
     """How often the predicted class was right on the test set, by how probable it was.
+
+    Args:
+        run, variant_id, index: As of `winner_curves`.
 
     Returns:
         (bins, 3) of one variant's completed trials together, see `statistics.probabilities`; None
         for a model that gives no probabilities.
     """
-    rows = run.tables.index().read([variant_id], "reliability")
+    rows = (index or run.tables.index()).read([variant_id], "reliability")
     if RELIABILITY_COLUMN not in rows:
         return None
     bins = rows.loc[rows["status"] == "completed", RELIABILITY_COLUMN].dropna()

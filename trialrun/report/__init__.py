@@ -1,10 +1,10 @@
 """What people see of a run: terminal tables, figures, the page. All from the run folder alone."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trialrun.files import write_text
-from trialrun.standing import winner_curves, winner_reliability
+from trialrun.report.view import WHOLE, View
+from trialrun.standing import Standing, winner_curves, winner_reliability
 from trialrun.statistics.spread import Floats
 from trialrun.store import RunFolder
 
@@ -18,69 +18,57 @@ if TYPE_CHECKING:
 def print_overview(
     console: "Console",
     folder: RunFolder,
+    view: View = WHOLE,
     *,
-    where: Sequence[str] = (),
-    sort: str | None = None,
-    reverse: bool = False,
+    standing: Standing | None = None,
 ) -> None:
     """Prints a run, finished or interrupted: leaderboard, selection, confusion matrix, problems.
 
     Args:
         console: Where to.
         folder: The run.
-        where, sort, reverse: Which variants, in which order; see `view.select_variants`.
+        view: Which variants, in which order.
+        standing: What its trials say, if that is known already.
     """
-    from trialrun.report.overview import load_overview
+    from trialrun.report.overview import load_overview, overview_of
     from trialrun.report.tables import print_run
-    from trialrun.report.view import select_variants
 
-    overview = load_overview(folder)
-    shown = select_variants(overview.leaderboard, where=where, sort=sort, reverse=reverse)
-    print_run(console, overview, shown)
+    overview = load_overview(folder) if standing is None else overview_of(folder, standing)
+    print_run(console, overview, view.variants_of(overview.leaderboard))
 
 
-def overview_content(
-    folder: RunFolder,
-    *,
-    where: Sequence[str] = (),
-    sort: str | None = None,
-    reverse: bool = False,
-) -> dict[str, Any]:
-    """A run, finished or interrupted, in values that JSON knows; arguments as above."""
+def overview_content(folder: RunFolder, view: View = WHOLE) -> dict[str, Any]:
+    """A run, finished or interrupted, in values that JSON knows."""
     from trialrun.report.overview import load_overview, overview_json
-    from trialrun.report.view import select_variants
 
     overview = load_overview(folder, max_problems=None)
-    shown = select_variants(overview.leaderboard, where=where, sort=sort, reverse=reverse)
-    return overview_json(overview, shown)
+    return overview_json(overview, view.variants_of(overview.leaderboard))
 
 
-def overview_csv(
-    folder: RunFolder,
-    *,
-    where: Sequence[str] = (),
-    sort: str | None = None,
-    reverse: bool = False,
-) -> str:
-    """The rows of variants.csv, of a run that is finished or interrupted; arguments as above."""
+def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
+    """The rows of variants.csv, of a run that is finished or interrupted."""
     from trialrun.aggregate import variant_rows
     from trialrun.report.overview import load_overview
-    from trialrun.report.view import select_variants
     from trialrun.store import variants_csv
 
     board = load_overview(folder).leaderboard
     rows = variant_rows(board)
-    shown = select_variants(board, where=where, sort=sort, reverse=reverse)
-    return variants_csv(list(rows[0]) if rows else [], [rows[one.rank - 1] for one in shown])
+    shown = [rows[variant.rank - 1] for variant in view.variants_of(board)]
+    return variants_csv(list(rows[0]) if rows else [], shown)
 
 
-def build_report(folder: RunFolder) -> None:
-    """Writes `figures/` and `report.html` of a run from what its folder holds."""
+def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
+    """Writes `figures/` and `report.html` of a run from what its folder holds.
+
+    Args:
+        folder: The run.
+        standing: What its trials say, if that is known already.
+    """
     from trialrun.report.figures import draw_figures
-    from trialrun.report.overview import load_overview
+    from trialrun.report.overview import load_overview, overview_of
     from trialrun.report.page import render_page
 
-    overview = load_overview(folder)
+    overview = load_overview(folder) if standing is None else overview_of(folder, standing)
     figures = draw_figures(overview, *_winner(folder, overview))
     for figure in figures:
         folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
@@ -109,5 +97,5 @@ def _winner(folder: RunFolder, overview: "Overview") -> tuple[dict[str, Floats],
     selection = overview.leaderboard.selection
     if selection is None:
         return {}, None
-    variant_id = selection.variant_id
-    return winner_curves(folder, variant_id), winner_reliability(folder, variant_id)
+    index, winner = folder.tables.index(), selection.variant_id
+    return winner_curves(folder, winner, index), winner_reliability(folder, winner, index)

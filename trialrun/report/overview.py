@@ -9,7 +9,13 @@ from trialrun.aggregate import Leaderboard, VariantSummary
 from trialrun.explanation import explain
 from trialrun.files import json_ready
 from trialrun.selection import ValidationScores
-from trialrun.standing import NUM_PROBLEMS_KEPT, Tally, TrialProblem, certainty_content
+from trialrun.standing import (
+    NUM_PROBLEMS_KEPT,
+    Standing,
+    Tally,
+    TrialProblem,
+    certainty_content,
+)
 from trialrun.store import RunFolder
 
 
@@ -53,8 +59,7 @@ def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEP
         InputError: job.yaml is damaged.
         TrialrunError: A part of `trials/` is damaged.
     """
-    job = folder.read_job()
-    select = job.get("select", {})
+    select = folder.read_job().get("select", {})
     tally = Tally(
         folder,
         metric=select.get("metric", "val_loss"),
@@ -62,11 +67,15 @@ def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEP
         statistic=select.get("statistic", "mean"),
         max_problems=max_problems,
     )
-    standing = tally.take_all().standing()
+    return overview_of(folder, tally.take_all().standing())
+
+
+def overview_of(folder: RunFolder, standing: Standing) -> Overview:
+    """The overview of a run folder whose trials were taken in already, confusion matrices too."""
     class_names = [pack.class_names for pack in folder.read_packs() if pack.class_names]
     return Overview(
         folder=folder.path,
-        job_name=job["name"],
+        job_name=folder.read_job()["name"],
         leaderboard=standing.leaderboard,
         class_names=class_names[0] if class_names else (),
         counts=standing.counts,

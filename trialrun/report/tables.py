@@ -20,18 +20,15 @@ _NUM_PROBLEMS_SHOWN = 5
 _GAP = 2
 
 
-def print_run(
-    console: Console, overview: Overview, shown: Sequence[VariantSummary] | None = None
-) -> None:
+def print_run(console: Console, overview: Overview, shown: Sequence[VariantSummary]) -> None:
     """Prints the leaderboard, the selection, the winner's confusion matrix, and problems.
 
     Args:
         console: Where to.
         overview: The run.
-        shown: The variants of the leaderboard in their order; absent: all, the best first.
+        shown: The variants of the leaderboard, in their order.
     """
-    variants = overview.leaderboard.variants if shown is None else shown
-    for renderable in run_renderables(overview, variants, width=console.width):
+    for renderable in run_renderables(overview, shown, width=console.width):
         console.print(renderable)
 
 

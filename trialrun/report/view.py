@@ -5,6 +5,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trialrun.aggregate import Leaderboard, VariantSummary, variant_rows
@@ -30,30 +31,41 @@ _CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)\s*(.*)")
 Row = Mapping[str, Any]
 
 
-def select_variants(
-    leaderboard: Leaderboard,
-    *,
-    where: Sequence[str] = (),
-    sort: str | None = None,
-    reverse: bool = False,
-) -> tuple[VariantSummary, ...]:
-    """The variants that meet all conditions, sorted; their ranks stay those among all.
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which variants of a leaderboard are shown, in which order.
 
     A column is one of variants.csv, a searched parameter by its path or the end of it, or a metric,
     which stands for its mean.
 
-    Args:
-        leaderboard: All variants.
+    Attributes:
         where: Conditions such as `learning_rate=0.001` or `test_accuracy>0.9`; values as in YAML.
-        sort: A column; absent: by rank. Parameters ascend, metrics begin with the best.
+        sort: A column; None: by rank. Parameters ascend, metrics begin with the best.
         reverse: Whether the order is turned around.
-
-    Raises:
-        InputError: There is no such column, or a condition is none.
     """
+
+    where: Sequence[str] = ()
+    sort: str | None = None
+    reverse: bool = False
+
+    def variants_of(self, leaderboard: Leaderboard) -> tuple[VariantSummary, ...]:
+        """The variants that meet all conditions, sorted; their ranks stay those among all.
+
+        Raises:
+            InputError: There is no such column, or a condition is none.
+        """
+        if self == WHOLE or not leaderboard.variants:
+            return leaderboard.variants
+        return _select(leaderboard, self.where, self.sort, self.reverse)
+
+
+WHOLE = View()
+
+
+def _select(
+    leaderboard: Leaderboard, where: Sequence[str], sort: str | None, reverse: bool
+) -> tuple[VariantSummary, ...]:
     rows = variant_rows(leaderboard)
-    if not rows:
-        return ()
     tests = [_condition(text, rows[0]) for text in where]
     kept = [index for index, row in enumerate(rows) if all(test(row) for test in tests)]
     if sort is not None:
