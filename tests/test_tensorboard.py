@@ -288,17 +288,6 @@ def test_a_report_writes_it_without_tensorflow(run):
     assert (run.tensorboard_dir / "v00" / "seed_0").exists()
 
 
-def test_a_missing_package_is_named_before_anything_is_trained(tmp_path, monkeypatch):
-    job = tmp_path / "job.yaml"
-    job.write_text("name: a\noutput:\n  tensorboard: true\n")
-    monkeypatch.setattr("trialrun.trackers.find_spec", lambda name: None)
-    finished = call("run", job, "--runs-dir", tmp_path / "runs")
-    assert finished.code == 2
-    expected = f"Error: {job}:3: output.tensorboard needs tensorboard, not installed here: "
-    assert finished.stderr == f"{expected}pip install 'trialrun[tensorboard]'\n"
-    assert not (tmp_path / "runs").exists()
-
-
 def test_a_disk_that_refuses_does_not_take_what_was_there(run, monkeypatch):
     def refuse(*arguments):
         raise OSError(28, "No space left on device")
