@@ -76,9 +76,10 @@ def report(path: Path) -> None:
     run = RunFolder.open(path)
     tally = Tally(run, metric="val_loss", goal="minimize")
     run.write_confusion_matrices(("no", "yes"), tally.matrices())
-    run.write_variants(variant_rows(tally.standing().leaderboard))
+    standing = tally.standing()
+    run.write_variants(variant_rows(standing.leaderboard))
     aggregated = time.perf_counter()
-    build_report(run)
+    build_report(run, standing)
     measured = {
         "tables_s": aggregated - started,
         "report_s": time.perf_counter() - aggregated,
