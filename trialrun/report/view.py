@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trialrun.aggregate import Leaderboard, VariantSummary, variant_rows
+from trialrun.arguments import is_real
 from trialrun.compilation import natural_goal
 from trialrun.document import parse_value, show
 from trialrun.errors import InputError
@@ -88,9 +89,9 @@ def _condition(text: str, row: Row) -> Callable[[Row], bool]:
     holds = _OPERATORS[symbol]
     if symbol in ("=", "!="):
         return lambda row: holds(row[column], value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_real(value):
         raise InputError(f"{place}: {symbol} compares numbers, got {show(value)}")
-    return lambda row: _is_number(row[column]) and holds(row[column], value)
+    return lambda row: is_real(row[column]) and holds(row[column], value)
 
 
 def _column(name: str, row: Row, place: str) -> str:
@@ -126,10 +127,6 @@ def _sort_key(value: Any, direction: int) -> tuple[int, float, str]:
     """Numbers by size, then texts and lists, then what is not known."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return 2, 0.0, ""
-    if _is_number(value):
+    if is_real(value):
         return 0, direction * value, ""
     return 1, 0.0, value if isinstance(value, str) else json.dumps(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trialrun.arguments import is_real
 from trialrun.store import RunFolder
 from trialrun.trackers.series import (
     Series,
@@ -177,7 +178,7 @@ def _experiment(session: _Session, metrics: Sequence[str]) -> Any:
         distinct = dict.fromkeys(values)
         # A box to tick for each; TensorBoard takes numbers from an interval, and many texts by a
         # pattern.
-        if not _is_number(values[0]) and len(distinct) <= _MAX_BOXES:
+        if not is_real(values[0]) and len(distinct) <= _MAX_BOXES:
             for value in distinct:
                 _set_value(info.domain_discrete.values.add(), value)
         experiment.hparam_infos.append(info)
@@ -193,11 +194,7 @@ def _type_of(value: Any) -> Any:
 
     if isinstance(value, bool):
         return DataType.Value("DATA_TYPE_BOOL")
-    return DataType.Value("DATA_TYPE_FLOAT64" if _is_number(value) else "DATA_TYPE_STRING")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return DataType.Value("DATA_TYPE_FLOAT64" if is_real(value) else "DATA_TYPE_STRING")
 
 
 def _set_value(target: Any, value: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.arguments import is_real
 from trialrun.job import Goal
 from trialrun.report.figures.images import Drawing
 from trialrun.report.figures.layout import add_panels, arrange, new_figure, set_sizes
@@ -130,7 +131,7 @@ def parameter_effects(
 
 
 def _effect(name: str, values: Sequence[Any], means: Floats, goal: Goal) -> Effect:
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if all(map(is_real, values)):
         numbers = np.where(np.isnan(means), np.nan, finite(values))
         return _number_effect(name, numbers, means)
     return _category_effect(name, [parameter_text(value) for value in values], means, goal)
