@@ -43,7 +43,10 @@ ROOMS = {
     "cluster": ["cluster"],
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],
     "statistics": ["statistics"],
-    "aggregate": ["aggregate", "certainty", "explanation", "grid", "selection", "standing"],
+    "aggregate": [
+        *("aggregate", "bounds", "certainty", "edges", "explanation", "grid", "selection"),
+        "standing",
+    ],
     "export": ["export", "predict"],
     "report": ["report"],
     "trackers": ["trackers"],
