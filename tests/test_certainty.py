@@ -258,7 +258,7 @@ def test_the_set_that_holds_the_best_is_named():
     text = explain(board_of(luck + column(*[0.3] * 9, 0.9)))
     assert re.search(r"that of (v0\d, ){4}v0\d or 4 more; the other has a higher one\.", text)
     text = said(20, [0.3] * 10, noise=0.05)
-    assert "do not tell all 10 variants apart: each may have the lowest mean." in text
+    assert "tell none of the 10 variants apart: each may have the lowest mean." in text
 
 
 def test_of_a_metric_that_is_good_when_high_the_others_are_lower():

@@ -117,8 +117,10 @@ def _by_means(chosen: Selection, known: Certainty) -> str:
     best, num_worse = known.best_set, others + 1 - len(known.best_set)
     corrected = f"(corrected p {_p_text(max(known.p_values.values()))})"
     if not num_worse:
-        every = f"all {others + 1} variants" if others > _MAX_NAMED else _listed(best)
-        return f"The seeds do not tell {every} apart: each may have the {extreme} mean."
+        told = f"do not tell {_listed(best)} apart"
+        if others > _MAX_NAMED:
+            told = f"tell none of the {others + 1} variants apart"
+        return f"The seeds {told}: each may have the {extreme} mean."
     if best == (chosen.variant_id,):
         rest = "the other has" if others == 1 else f"each of the {others} others has"
         return f"With 95% confidence it is the best: {rest} a {worse} mean {corrected}."
