@@ -162,6 +162,20 @@ def test_what_is_not_finite_is_not_called_worse_nor_an_error(wild):
     assert known.p_values.get("v08", 1.0) > 0.05
 
 
+@pytest.mark.parametrize("part_missing", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_whatever_is_missing_or_equal_the_p_values_are_such(part_missing, decimals):
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        values = rng.normal(size=rng.integers(1, 14, size=2)).round(decimals)
+        values[rng.random(values.shape) < part_missing] = np.nan
+        values[0, 0] = 0.0
+        known = certainty_of(values)
+        has_value = ~np.isnan(values).all(axis=1)
+        assert len(known.p_values) == has_value.sum() - 1
+        assert all(0 <= p_value <= 1 for p_value in known.p_values.values())
+
+
 def test_ranked_by_another_statistic_the_claim_is_still_about_means():
     rng = np.random.default_rng(0)
     steady, wild = rng.normal(0.3, 0.01, 20), rng.normal(0.2, 0.005, 20)

@@ -84,7 +84,8 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
     own = np.square(spread.sd)
     variances, df = own, np.maximum(spread.n - 1, 1).astype(np.float64)
     known = np.flatnonzero(~np.isnan(losses).all(axis=1))
-    if len(known) >= _FEWEST_VARIANTS and spread.n[leader] >= _FEWEST_SEEDS:
+    num_measured = np.count_nonzero(describe(losses).n > 1)
+    if num_measured >= _FEWEST_VARIANTS and spread.n[leader] >= _FEWEST_SEEDS:
         variances, df = moderated_variances(losses, leader)
     p_values = np.full(len(losses), np.nan)
     p_values[known] = _one_sided(spread.mean, variances, spread.n, df)[known]
