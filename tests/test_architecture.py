@@ -28,7 +28,7 @@ ROOMS = {
     "job": [
         *("job", "jobchecks", "specs", "section", "dataspec", "datafiles"),
         *("document", "references", "sources"),
-        *("compilation", "arguments", "vocabulary", "tracking"),
+        *("compilation", "arguments", "vocabulary", "tracking", "ownterms", "builders"),
     ],
     "search": ["search"],
     "plan": ["plan", "identity", "packing"],
@@ -37,7 +37,7 @@ ROOMS = {
         *("datasets", "generated", "arrays", "weights", "streamed", "sizes"),
         *("tabledata", "encoding", "archives", "holdout"),
     ],
-    "models": ["models", "batches", "untrusted"],
+    "models": ["models", "ownobjects", "batches", "untrusted"],
     "training": ["training"],
     "cluster": ["cluster"],
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],

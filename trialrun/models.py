@@ -19,6 +19,8 @@ from trialrun.compilation import (
 )
 from trialrun.errors import InputError
 from trialrun.job import ModelSpec, TrainingSpec
+from trialrun.ownobjects import own_loss, own_metric, own_optimizer, own_schedule
+from trialrun.ownterms import is_own
 from trialrun.references import load_function, portable_reference
 from trialrun.untrusted import check_model_file
 from trialrun.vocabulary import CHOSEN_BY_SHAPES
@@ -122,8 +124,8 @@ def compile_model(model: "keras.Model", training: TrainingSpec, steps_per_epoch:
             optimizer=_optimizer(training, steps_per_epoch),
             loss=_per_output(_loss, training.loss),
             loss_weights=training.loss_weights,
-            metrics=_metrics(training.metrics),
-            weighted_metrics=_metrics(training.weighted_metrics) or None,
+            metrics=_metrics("metrics", training.metrics),
+            weighted_metrics=_metrics("weighted_metrics", training.weighted_metrics) or None,
             jit_compile=False,
         )
     except (ValueError, TypeError) as error:
@@ -154,7 +156,7 @@ def forgets_loss_arguments(training: TrainingSpec) -> bool:
     return any(
         class_name(name) == "Huber" and arguments.get("delta", 1) != 1
         for name, arguments in map(split_term, loss_per_output(training.loss).values())
-        if name not in CHOSEN_BY_SHAPES
+        if name not in CHOSEN_BY_SHAPES and not is_own(name)
     )
 
 
@@ -208,8 +210,11 @@ def _optimizer(training: TrainingSpec, steps_per_epoch: int) -> "keras.optimizer
         rate: Any = training.learning_rate
     else:
         rate = _schedule(training.learning_rate_schedule, training.learning_rate, steps_per_epoch)
-    optimizer_class = getattr(keras.optimizers, class_name(name))
-    optimizer: keras.optimizers.Optimizer = optimizer_class(learning_rate=rate, **arguments)
+    optimizer: keras.optimizers.Optimizer
+    if is_own(name):
+        optimizer = own_optimizer(name, arguments, rate)
+    else:
+        optimizer = getattr(keras.optimizers, class_name(name))(learning_rate=rate, **arguments)
     if scaling is None:
         return optimizer
     scaling = {} if scaling is True else scaling
@@ -222,6 +227,8 @@ def _schedule(
     import keras
 
     name, arguments = split_term(schedule)
+    if is_own(name):
+        return own_schedule(name, arguments, learning_rate)
     for step_name in ("decay_steps", "first_decay_steps", "warmup_steps"):
         epochs = arguments.pop(in_epochs_name(step_name), None)
         if epochs is not None:
@@ -241,20 +248,24 @@ def _loss(loss: Term) -> Any:
     import keras
 
     name, arguments = split_term(loss)
+    if is_own(name):
+        return own_loss("training.loss", name, arguments)
     if arguments:
         return getattr(keras.losses, class_name(name))(**arguments)
     return name if name in CHOSEN_BY_SHAPES else keras.losses.get(name)
 
 
-def _metrics(metrics: Terms | dict[str, Terms]) -> Any:
-    return _per_output(lambda of_one: [_metric(metric) for metric in of_one], metrics)
+def _metrics(field: str, metrics: Terms | dict[str, Terms]) -> Any:
+    return _per_output(lambda of_one: [_metric(field, metric) for metric in of_one], metrics)
 
 
-def _metric(metric: Term) -> Any:
+def _metric(field: str, metric: Term) -> Any:
     import keras
 
     name, arguments = split_term(metric)
     arguments.pop("as", None)
+    if is_own(name):
+        return own_metric(f"training.{field}", name, arguments, metric_log_name(metric))
     if isinstance(metric, str) or name in CHOSEN_BY_SHAPES:
         return name
     return getattr(keras.metrics, class_name(name))(name=metric_log_name(metric), **arguments)

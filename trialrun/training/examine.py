@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError, OutOfMemory
 from trialrun.plan import Pack, take_apart
 from trialrun.training import PackTask
+from trialrun.training.built import check_pack
 from trialrun.training.choice import choose_engine
 from trialrun.training.memory import required_bytes
 from trialrun.training.prepared import PreparedPack, compiling
@@ -70,6 +71,7 @@ def _examine(task: PackTask) -> Examined:
             raise
         except CannotFuse as error:
             choice = choose_engine(task, data, timings_s, choice.without(error))
+    check_pack(task, data)
     return Examined(task.pack, choice.engine, choice.reason)
 
 
