@@ -1,7 +1,10 @@
 """Models that their builder compiled, or that take steps of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from commands import call
 from own_terms import TERMS
 from training_jobs import load_trials, make_task, train
 
@@ -248,10 +251,14 @@ def test_several_fields_without_effect_are_named_together(load, tmp_path):
 
 
 def test_a_run_of_an_older_version_goes_on_with_fields_that_have_no_effect(load, tmp_path):
-    from dataclasses import replace
-
     task = make_task(tmp_path, load("compiled", training={"learning_rate": 0.3}))
     assert train(replace(task, is_continued=True)).trials[0].status == "completed"
+
+
+def test_the_plan_says_that_a_searched_field_may_be_refused(load, tmp_path):
+    load("net", searched={"training.learning_rate": {"values": [0.1, 0.2]}})
+    shown = " ".join(call("plan", tmp_path / "job.yaml").stdout.split())
+    assert "yes; refused if the builder compiles the model" in shown
 
 
 def test_the_place_of_a_searched_field_is_said(load, tmp_path):

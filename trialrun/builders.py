@@ -8,6 +8,16 @@ from trialrun.errors import InputError
 from trialrun.references import find_source, parse_reference, parse_source
 from trialrun.sources import is_part_of_trialrun, with_neighbors
 
+# The fields of `training` that say how a model is compiled: they mean nothing to one that is.
+COMPILED_FIELDS = (
+    "optimizer",
+    "learning_rate",
+    "learning_rate_schedule",
+    "loss",
+    "loss_weights",
+    "metrics",
+    "weighted_metrics",
+)
 # Libraries that return no compiled model unless one of `_COMPILES` is named.
 _KNOWN_LIBRARIES = frozenset(
     {"keras", "tensorflow", "numpy", "pandas", "scipy", "sklearn", *sys.stdlib_module_names}

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from trialrun.builders import COMPILED_FIELDS
 from trialrun.compilation import (
     class_name,
     default_metrics,
@@ -147,17 +148,6 @@ def _said(error: Exception) -> str:
 
 # Fields without effect --------------------------------------------------------------------------
 
-# What `models.compile_model` takes.
-_COMPILED_FIELDS = (
-    "optimizer",
-    "learning_rate",
-    "learning_rate_schedule",
-    "loss",
-    "loss_weights",
-    "metrics",
-    "weighted_metrics",
-)
-
 
 def _refuse_without_effect(model: keras.Model, variant: Variant, logs: Collection[str]) -> None:
     paths = list(_without_effect(model, variant, logs))
@@ -181,10 +171,10 @@ def _without_effect(model: keras.Model, variant: Variant, logs: Collection[str])
     training = variant.training
     for path in variant.parameters:
         section, field = path.split(".")[:2]
-        if section == "training" and field in _COMPILED_FIELDS:
+        if section == "training" and field in COMPILED_FIELDS:
             yield f"search.parameters.{path}"
     searched = {path.split(".")[1] for path in variant.parameters if "." in path}
-    for name in _COMPILED_FIELDS:
+    for name in COMPILED_FIELDS:
         value = getattr(training, name)
         is_set = value != _default(training, name)
         if is_set and name not in searched and not _agrees(name, training, model, logs):
