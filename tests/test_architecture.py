@@ -28,7 +28,7 @@ ROOMS = {
     "job": [
         *("job", "jobchecks", "specs", "section", "dataspec", "datafiles"),
         *("document", "references", "sources"),
-        *("compilation", "arguments", "vocabulary", "tracking"),
+        *("compilation", "arguments", "vocabulary", "tracking", "ownterms", "builders"),
     ],
     "search": ["search"],
     "plan": ["plan", "identity", "packing"],
@@ -38,7 +38,7 @@ ROOMS = {
         *("tabledata", "encoding", "archives", "holdout"),
     ],
     "task": ["modeltask", "labels"],
-    "models": ["models", "batches", "untrusted", "builttask", "logitmetrics"],
+    "models": ["models", "ownobjects", "batches", "untrusted", "builttask", "logitmetrics"],
     "training": ["training"],
     "cluster": ["cluster"],
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],

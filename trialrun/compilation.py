@@ -5,6 +5,8 @@ with a message that reads on from the field's name. TensorFlow is imported for n
 knows how Keras will call what it logs, and which way each is better.
 """
 
+import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from trialrun.arguments import (
     check_arguments,
 )
 from trialrun.document import show
+from trialrun.ownterms import check_own, is_own
 from trialrun.vocabulary import (
     CHOSEN_BY_SHAPES,
     LARGER_IS_BETTER,
@@ -87,6 +90,9 @@ def known_arguments(field: str) -> list[str]:
 def check_optimizer(value: object) -> Term:
     """A name, or a mapping of `name`, the optimizer's arguments and perhaps `loss_scaling`."""
     if isinstance(value, str):
+        if is_own(value):
+            check_own(value)
+            return value
         return _known("optimizer", OPTIMIZERS, value.lower())
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(
@@ -95,6 +101,11 @@ def check_optimizer(value: object) -> Term:
         )
     if "learning_rate" in value:
         raise ValueError("holds a learning_rate; it belongs in training.learning_rate")
+    if is_own(value["name"]):
+        check_own(value["name"])
+        if "loss_scaling" in value:
+            _check_loss_scaling(value["loss_scaling"])
+        return dict(value)
     name = _known("optimizer", OPTIMIZERS, value["name"].lower())
     given = {key: item for key, item in value.items() if key not in ("name", "loss_scaling")}
     known = dict(OPTIMIZER_ARGUMENTS[class_name(name)])
@@ -123,15 +134,21 @@ def check_schedule(value: object) -> Term | None:
     """A mapping of a schedule's `name` and arguments; null for a rate that stays."""
     if value is None:
         return None
+    if isinstance(value, str) and is_own(value):
+        check_own(value)
+        return value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(
             "must be a mapping with a name such as {name: cosine_decay, decay_steps: 1000},"
             f" got {show(value)}"
         )
     given = {key: item for key, item in value.items() if key != "name"}
-    name = _known("schedule", SCHEDULES, value["name"])
     if "initial_learning_rate" in given:
         raise ValueError("holds an initial_learning_rate; it belongs in training.learning_rate")
+    if is_own(value["name"]):
+        check_own(value["name"])
+        return dict(value)
+    name = _known("schedule", SCHEDULES, value["name"])
     known = SCHEDULE_ARGUMENTS[class_name(name)]
     check_arguments(name, given, _with_epochs(known, given))
     if "values" in known and len(given["values"]) != 1 + len(_boundaries(given)):
@@ -249,18 +266,25 @@ def _check_metric(value: object, where: str) -> Term:
 
 
 def metric_log_name(metric: Term) -> str:
-    """What Keras's logs call it: its name as it is written in the job, or what `as` says."""
+    """What Keras's logs call it: its name as it is written in the job, or what `as` says.
+
+    >>> metric_log_name("mae"), metric_log_name("mine.py:macro_recall")
+    ('mae', 'macro_recall')
+    """
     name, arguments = split_term(metric)
-    return str(arguments.get("as", name))
+    return str(arguments.get("as", check_own(name) if is_own(name) else name))
 
 
 def default_metrics(loss: Term | dict[str, Term]) -> Terms | dict[str, Terms]:
-    """The metrics of a job that names none."""
-    per_output = {
-        output: _REGRESSION_METRICS if is_regression(one) else _DEFAULT_METRICS
-        for output, one in loss_per_output(loss).items()
-    }
+    """The metrics of a job that names none; none beside a loss of the user's own."""
+    per_output = {output: _default_metrics(one) for output, one in loss_per_output(loss).items()}
     return per_output.get("", per_output)
+
+
+def _default_metrics(loss: Term) -> Terms:
+    if is_own(split_term(loss)[0]):
+        return ()
+    return _REGRESSION_METRICS if is_regression(loss) else _DEFAULT_METRICS
 
 
 def _check_term(
@@ -273,6 +297,11 @@ def _check_term(
     name = value if isinstance(value, str) else value.get("name")
     if not isinstance(name, str):
         raise ValueError(f"{where}must have a name, got {show(value)}")
+    if is_own(name):
+        if kind == "metric" and check_own(name) == "loss" and "as" not in value:
+            raise ValueError(f"{where}{name} would be logged as 'loss'; give it a name with `as`")
+        check_own(name)
+        return value if isinstance(value, str) else dict(value)
     _known(kind, names, name, where)
     given = {} if isinstance(value, str) else {k: v for k, v in value.items() if k != "name"}
     try:
@@ -356,13 +385,14 @@ def logs_of(
     loss: Term | dict[str, Term],
     metrics: Terms | dict[str, Terms],
     weighted_metrics: Terms | dict[str, Terms],
-) -> dict[str, Goal]:
+) -> dict[str, Goal | None]:
     """What Keras logs for an epoch of training -> the direction in which it is better.
 
-    With more than one output it is `<output>_loss` and `<output>_<metric>`. A weighted metric that
-    is among the others too is called `weighted_<metric>`.
+    None of a metric of the user's own: `probable_goal` may tell. With more than one output it is
+    `<output>_loss` and `<output>_<metric>`. A weighted metric that is among the others too is
+    called `weighted_<metric>`.
     """
-    logs: dict[str, Goal] = {"loss": "minimize"}
+    logs: dict[str, Goal | None] = {"loss": "minimize"}
     outputs = list(loss_per_output(loss))
     if len(outputs) > 1:
         logs |= {f"{output}_loss": "minimize" for output in outputs}
@@ -385,17 +415,42 @@ def _named(metrics: Terms | dict[str, Terms], only_output: str) -> Iterator[tupl
         yield from ((prefix, metric) for metric in of)
 
 
-def _metric_goal(metric: Term) -> Goal:
-    return "minimize" if split_term(metric)[0] in SMALLER_IS_BETTER else "maximize"
+def _metric_goal(metric: Term) -> Goal | None:
+    name, _ = split_term(metric)
+    if is_own(name):
+        return None
+    return "minimize" if name in SMALLER_IS_BETTER else "maximize"
 
 
 def natural_goal(metric: str) -> Goal | None:
     """The direction in which a validation metric is better, where its name alone tells.
 
-    >>> natural_goal("val_loss"), natural_goal("val_accuracy"), natural_goal("val_mine")
+    Keras calls the second metric of a kind `auc_1`.
+
+    >>> natural_goal("val_loss"), natural_goal("val_auc_1"), natural_goal("val_mine")
     ('minimize', 'maximize', None)
     """
-    bare = metric.removeprefix("val_").removeprefix("weighted_")
-    if bare in SMALLER_IS_BETTER or bare == "loss":
-        return "minimize"
-    return "maximize" if bare in (*LARGER_IS_BETTER, *METRICS_WITH_ARGUMENTS) else None
+    return _goals_by_name().get(_bare(metric))
+
+
+def probable_goal(metric: str) -> Goal | None:
+    """The direction that the end of a name suggests: `cls_accuracy`, `g_loss`, `macro_recall`.
+
+    >>> probable_goal("val_macro_recall"), probable_goal("val_g_loss"), probable_goal("val_mine")
+    ('maximize', 'minimize', None)
+    """
+    bare, goals = _bare(metric), _goals_by_name()
+    ends = [name for name in goals if bare == name or bare.endswith(f"_{name}")]
+    return goals[max(ends, key=len)] if ends else None
+
+
+def _bare(metric: str) -> str:
+    return re.sub(r"_\d+$", "", metric.removeprefix("val_").removeprefix("weighted_"))
+
+
+@functools.cache
+def _goals_by_name() -> dict[str, Goal]:
+    larger: dict[str, Goal] = dict.fromkeys(
+        (*LARGER_IS_BETTER, *METRICS_WITH_ARGUMENTS), "maximize"
+    )
+    return larger | dict.fromkeys((*SMALLER_IS_BETTER, "loss"), "minimize")

@@ -10,6 +10,7 @@ from trialrun.arguments import LOSS_ARGUMENTS, OPTIMIZER_ARGUMENTS, SCHEDULE_ARG
 from trialrun.compilation import class_name, ignores_learning_rate, loss_per_output, split_term
 from trialrun.document import canonical_json
 from trialrun.job import REFERENCE_PATHS, Settings, TrainingSpec
+from trialrun.ownterms import OWN_FIELDS, is_own, map_references, own_terms
 from trialrun.references import portable_reference
 from trialrun.sources import file_digest, source_digest
 
@@ -79,7 +80,7 @@ def numbers_inside(variant: "Variant") -> dict[NumberPath, float]:
     numbers: dict[NumberPath, float] = {}
     numbers |= _arguments(("training", "optimizer"), training.optimizer, OPTIMIZER_ARGUMENTS)
     schedule = training.learning_rate_schedule
-    if schedule is not None:
+    if schedule is not None and not any(own_terms(schedule)):
         place = ("training", "learning_rate_schedule")
         numbers |= _arguments(place, schedule, SCHEDULE_ARGUMENTS)
         if not ignores_learning_rate(schedule):
@@ -125,7 +126,7 @@ _BUILT_IN = ("initial_accumulator_value", "loss_scale_factor")
 
 def _arguments(at: NumberPath, term: Any, tables: Mapping[str, Any]) -> dict[NumberPath, float]:
     name, given = split_term(term)
-    if not given:
+    if not given or is_own(name):  # what a function of the user's makes of a number is not known
         return {}
     known = tables[class_name(name)]
     return {
@@ -182,6 +183,12 @@ def _portable_settings(variant: "Variant") -> dict[str, dict[str, Any]]:
     for name in _LATER_FIELDS:
         if training[name] == TrainingSpec.model_fields[name].default:
             del training[name]
+    for name in OWN_FIELDS:
+        if name in training:
+            training[name] = map_references(
+                training[name],
+                lambda reference: [portable_reference(reference), source_digest(reference)],
+            )
     if callbacks := variant.training.callbacks:
         training["callbacks"] = [
             [portable_reference(reference), source_digest(reference)] for reference in callbacks

@@ -90,8 +90,8 @@ class LoadedJob:
 
     def locate(self, message: str) -> str:
         """A message that begins with a field's dotted path, with the field's place before it."""
-        field = message.split(" ", 1)[0].rstrip(":")
-        return f"{self.document.place(tuple(field.split('.')))}: {message}"
+        field = message.split(" ", 1)[0].rstrip(":,")
+        return f"{self.document.place(_split_key(field))}: {message}"
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from trialrun.builders import may_compile
 from trialrun.compilation import ignores_learning_rate
 from trialrun.datafiles import check_header
 from trialrun.dataspec import DataSpec
@@ -28,6 +29,7 @@ from trialrun.specs import (
     Settings,
     TrainingSpec,
     Values,
+    may_hold_references,
     monitors_of,
     settings_of,
 )
@@ -142,9 +144,10 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
     yield from _check_arguments(job, folder)
     yield from _check_callbacks(job, folder)
     yield from _check_header(job.data)
-    yield from _check_selection(job)
+    others_logs = _may_have_other_logs(job, folder)
+    yield from _check_selection(job, others_logs)
     yield from _check_schedule(job)
-    yield from (Problem(*wrong) for wrong in _wrong_monitors(job.training))
+    yield from (Problem(*wrong) for wrong in _wrong_monitors(job.training, others_logs))
     yield from _check_search(job.search)
     yield from _check_size(job)
     for path, parameter in job.search.parameters.items():
@@ -152,7 +155,17 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
         if reason:
             yield Problem(("search", "parameters", path), reason)
         else:
-            yield from _check_parameter(job, path, parameter, folder)
+            yield from _check_parameter(job, path, parameter, folder, others_logs)
+
+
+def _may_have_other_logs(job: JobSpec, folder: Path) -> bool:
+    """Whether the model may log something else than the job's loss and metrics.
+
+    What it logs is then checked on the model, before it is trained: `training.built`.
+    """
+    searched = job.search.parameters.get("model.builder")
+    builders = searched.values if isinstance(searched, Values) else (job.model.builder,)
+    return bool(job.training.callbacks) or any(may_compile(one, folder) for one in builders)
 
 
 def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
@@ -196,15 +209,24 @@ def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[Problem]:
             yield Problem(path, f"{portable_reference(reference)} {message}")
 
 
-def _wrong_monitors(training: TrainingSpec) -> Iterator[tuple[KeyPath, str]]:
-    """Fields that watch a log which nothing gives, each with what is wrong."""
-    if training.callbacks:
-        return  # they may add logs of their own
+def _wrong_monitors(training: TrainingSpec, others_logs: bool) -> Iterator[tuple[KeyPath, str]]:
+    """Fields that watch a log which nothing gives, or which may be better either way.
+
+    Args:
+        training: The fields.
+        others_logs: Whether there may be logs that they do not name.
+    """
     known = [f"{part}{name}" for part in ("val_", "") for name in training.logs]
     for path, monitor in monitors_of(training):
-        if monitor not in known:
+        if monitor not in known and not others_logs:
             hint = f"{suggest(monitor, known)}; epochs give {', '.join(known)}"
             yield path, f"{_dotted(path)}: nothing gives {monitor!r}; {hint}"
+        elif training.known_goal_of(monitor) is None:
+            yield (
+                path,
+                f"{_dotted(path)}: nothing says whether more or less of {monitor!r} is better; let"
+                " its name end as that of a Keras metric or in _loss, such as my_accuracy",
+            )
 
 
 def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
@@ -226,16 +248,19 @@ def _check_header(data: DataSpec) -> Iterator[Problem]:
         yield Problem(("data", field), message)
 
 
-def _check_selection(job: JobSpec) -> Iterator[Problem]:
+def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
     metric = job.select.metric
     goals = {f"val_{name}": goal for name, goal in job.training.logs.items()}
     known = list(goals)
-    if metric in goals and job.select.goal != goals[metric]:
-        message = f"must be {goals[metric]!r} for {metric}, got {job.select.goal!r}"
+    if (natural := goals.get(metric)) not in (None, job.select.goal):
+        message = f"must be {natural!r} for {metric}, got {job.select.goal!r}"
         yield Problem(("select", "goal"), f"select.goal {message}")
-    if metric not in known:
+    if metric not in known and not others_logs:
         hint = f"the metrics of training give {', '.join(known)}"
         yield Problem(("select", "metric"), f"select.metric: nothing gives {metric!r}; {hint}")
+    elif "goal" not in job.select.model_fields_set and metric != "val_loss":
+        message = f"nothing says whether more or less of {metric} is better"
+        yield Problem(("select", "metric"), f"select.goal: {message}; give minimize or maximize")
     if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
         message = "select.statistic: one seed bounds nothing; confidence_bound needs seeds: 2"
         yield Problem(("select", "statistic"), f"{message} or more")
@@ -348,10 +373,10 @@ _MAPPINGS = (
 
 
 def _check_parameter(
-    job: JobSpec, path: str, parameter: Values | Range, folder: Path
+    job: JobSpec, path: str, parameter: Values | Range, folder: Path, others_logs: bool
 ) -> Iterator[Problem]:
     """Values that make no right variant, or the same variant twice."""
-    context = {"folder": folder} if path in REFERENCE_PATHS else None
+    context = {"folder": folder} if may_hold_references(path) else None
     first: dict[str, Any] = {}
     for value, at in _candidates(path, parameter):
         try:
@@ -363,7 +388,7 @@ def _check_parameter(
         except InputError as error:
             yield Problem(at, f"{path}: {error}")
             continue
-        for field, message in _wrong_monitors(settings.training):
+        for field, message in _wrong_monitors(settings.training, others_logs):
             if _dotted(field).startswith(path):
                 yield Problem(at, message)
         if path.startswith("data."):

@@ -22,6 +22,8 @@ from trialrun.errors import InputError
 from trialrun.job import ModelSpec, TrainingSpec
 from trialrun.logitmetrics import fit_metric
 from trialrun.modeltask import OutputLoss
+from trialrun.ownobjects import own_loss, own_metric, own_optimizer, own_schedule
+from trialrun.ownterms import is_own
 from trialrun.references import load_function, portable_reference
 from trialrun.untrusted import check_model_file
 from trialrun.vocabulary import CHOSEN_BY_SHAPES
@@ -133,8 +135,9 @@ def compile_model(
             optimizer=_optimizer(training, steps_per_epoch),
             loss=loss,
             loss_weights=training.loss_weights,
-            metrics=_metrics(training.metrics, losses),
-            weighted_metrics=_metrics(training.weighted_metrics, losses) or None,
+            metrics=_metrics("metrics", training.metrics, losses),
+            weighted_metrics=_metrics("weighted_metrics", training.weighted_metrics, losses)
+            or None,
             jit_compile=False,
         )
     except (ValueError, TypeError) as error:
@@ -165,7 +168,7 @@ def forgets_loss_arguments(training: TrainingSpec) -> bool:
     return any(
         class_name(name) == "Huber" and arguments.get("delta", 1) != 1
         for name, arguments in map(split_term, loss_per_output(training.loss).values())
-        if name not in CHOSEN_BY_SHAPES
+        if name not in CHOSEN_BY_SHAPES and not is_own(name)
     )
 
 
@@ -219,8 +222,11 @@ def _optimizer(training: TrainingSpec, steps_per_epoch: int) -> "keras.optimizer
         rate: Any = training.learning_rate
     else:
         rate = _schedule(training.learning_rate_schedule, training.learning_rate, steps_per_epoch)
-    optimizer_class = getattr(keras.optimizers, class_name(name))
-    optimizer: keras.optimizers.Optimizer = optimizer_class(learning_rate=rate, **arguments)
+    optimizer: keras.optimizers.Optimizer
+    if is_own(name):
+        optimizer = own_optimizer(name, arguments, rate)
+    else:
+        optimizer = getattr(keras.optimizers, class_name(name))(learning_rate=rate, **arguments)
     if scaling is None:
         return optimizer
     scaling = {} if scaling is True else scaling
@@ -233,6 +239,8 @@ def _schedule(
     import keras
 
     name, arguments = split_term(schedule)
+    if is_own(name):
+        return own_schedule(name, arguments, learning_rate)
     for step_name in ("decay_steps", "first_decay_steps", "warmup_steps"):
         epochs = arguments.pop(in_epochs_name(step_name), None)
         if epochs is not None:
@@ -252,6 +260,8 @@ def _loss(loss: Term) -> Any:
     import keras
 
     name, arguments = split_term(loss)
+    if is_own(name):
+        return own_loss("training.loss", name, arguments)
     if arguments:
         return getattr(keras.losses, class_name(name))(**arguments)
     return name if name in CHOSEN_BY_SHAPES else keras.losses.get(name)
@@ -260,26 +270,38 @@ def _loss(loss: Term) -> Any:
 def _needs_fitting(training: TrainingSpec) -> bool:
     """Whether 0.5 may not be the border between classes."""
     terms = map(split_term, loss_per_output(training.loss).values())
-    return any(arguments.get("from_logits") or "hinge" in name.lower() for name, arguments in terms)
+    return any(
+        is_own(name) or arguments.get("from_logits") or "hinge" in name.lower()
+        for name, arguments in terms
+    )
 
 
-def _metrics(metrics: Terms | dict[str, Terms], losses: Sequence[OutputLoss]) -> Any:
+def _metrics(field: str, metrics: Terms | dict[str, Terms], losses: Sequence[OutputLoss]) -> Any:
     of_outputs = {loss.output: loss for loss in losses}
 
     def made(of_one: Terms, output: str = "") -> list[Any]:
         loss = losses[0] if len(losses) == 1 else of_outputs.get(output)
-        return [_metric(one if loss is None else fit_metric(one, loss)) for one in of_one]
+        return [_fitted_metric(field, one, loss) for one in of_one]
 
     if isinstance(metrics, dict):
         return {output: made(of_one, output) for output, of_one in metrics.items()}
     return made(metrics)
 
 
-def _metric(metric: Term) -> Any:
+def _fitted_metric(field: str, metric: Term, loss: OutputLoss | None) -> Any:
+    """A metric that knows what the output of this loss means; one of the user's own must."""
+    if loss is None or is_own(split_term(metric)[0]):
+        return _metric(field, metric)
+    return _metric(field, fit_metric(metric, loss))
+
+
+def _metric(field: str, metric: Term) -> Any:
     import keras
 
     name, arguments = split_term(metric)
     arguments.pop("as", None)
+    if is_own(name):
+        return own_metric(f"training.{field}", name, arguments, metric_log_name(metric))
     if isinstance(metric, str) or name in CHOSEN_BY_SHAPES:
         return name
     return getattr(keras.metrics, class_name(name))(name=metric_log_name(metric), **arguments)

@@ -21,7 +21,8 @@ class TrialResult:
 
     Attributes:
         trial: The trial.
-        status: `completed`; `diverged` (a loss is not finite); `failed` (`error` says why).
+        status: `completed`; `diverged` (a loss is not finite, or what is
+            selected by, of a model that logs no loss); `failed` (`error` says why).
         engine: `fused`, `mapped` or `keras`; empty for a failed trial that was never trained.
         pack_id: The pack it was trained in.
         attempt: 0 for the first try of its pack, then 1, 2, ...

@@ -25,6 +25,11 @@ _DIGEST_MARK = "#sha256"
 _OWN_FOLDER = Path(__file__).parent
 
 
+def is_part_of_trialrun(path: Path) -> bool:
+    """Whether a source file is trialrun's own."""
+    return path.is_relative_to(_OWN_FOLDER)
+
+
 def source_digest(text: str) -> str:
     """16 hex digits over the source of a reference whose path is absolute.
 
@@ -35,10 +40,10 @@ def source_digest(text: str) -> str:
         InputError: A source does not exist or is not Python.
     """
     path = find_source(parse_reference(text), Path())
-    if path is None or path.is_relative_to(_OWN_FOLDER):
+    if path is None or is_part_of_trialrun(path):
         return ""
     digest = hashlib.sha256()
-    for file in _with_neighbors(path):
+    for file in with_neighbors(path):
         content = file.read_bytes().replace(b"\r\n", b"\n")
         digest.update(f"{file.name}\0{len(content)}\0".encode())
         digest.update(content)
@@ -78,7 +83,7 @@ def collect_files(references: Iterable[str], data_files: Iterable[str] = ()) -> 
         reference = parse_reference(text)
         path = find_source(reference, Path()) if reference.is_file else None
         if path is not None:
-            files |= {str(file): file.read_bytes() for file in _with_neighbors(path)}
+            files |= {str(file): file.read_bytes() for file in with_neighbors(path)}
     for name in data_files:
         if Path(name).stat().st_size <= MAX_TRAVEL_BYTES:
             files[name] = Path(name).read_bytes()
@@ -139,7 +144,7 @@ def _write_copies(folder: Path, contents: tuple[tuple[str, bytes], ...]) -> Path
     return copies
 
 
-def _with_neighbors(path: Path) -> list[Path]:
+def with_neighbors(path: Path) -> list[Path]:
     """The file, and the Python files in its folder that it imports; the file first."""
     found, waiting = {path}, [path]
     while waiting:

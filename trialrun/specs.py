@@ -5,7 +5,7 @@ What two fields must say about each other (a searched path, a selected metric) i
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -36,11 +36,14 @@ from trialrun.compilation import (
     default_metrics,
     logs_of,
     natural_goal,
+    probable_goal,
 )
 from trialrun.dataspec import DataSpec
 from trialrun.document import put, show
+from trialrun.errors import InputError
+from trialrun.ownterms import OWN_FIELDS, map_references, own_terms, resolve_own
 from trialrun.references import absolute_reference
-from trialrun.section import SEED_LIMIT, Reference, Section, is_int, word_or_int
+from trialrun.section import SEED_LIMIT, Reference, Section, folder_of, is_int, word_or_int
 from trialrun.tracking import check_tracking_uri
 
 REFERENCE_PATHS = ("data.generator", "model.builder")
@@ -160,12 +163,24 @@ class ReduceLROnPlateauSpec(Section):
     min_lr: Amount = 0.0
 
 
+def _term(check: Callable[[object], Any]) -> PlainValidator:
+    """Accepts what `check` does; references in it are made absolute, where the folder is known."""
+
+    def validate(value: object, info: ValidationInfo) -> Any:
+        checked, folder = check(value), folder_of(info)
+        return checked if folder is None else resolve_own(str(info.field_name), checked, folder)
+
+    return PlainValidator(validate)
+
+
 class TrainingSpec(Section):
     """How it is trained.
 
     Optimizer, loss and metrics are names, or mappings of `name` and arguments; a metric's `as` is
-    its name in the logs. `learning_rate_schedule` begins at `learning_rate`. A model with several
-    outputs has a loss, a list of metrics and perhaps a loss weight for each, by the output's name.
+    its name in the logs. A name may be `file.py:function` or `module:function`, as may that of a
+    schedule: see `trialrun.ownterms`. `learning_rate_schedule` begins at `learning_rate`. A model
+    with several outputs has a loss, a list of metrics and perhaps a loss weight for each, by the
+    output's name.
     `class_weight` weighs training rows by their class. `check_engine` compares the first steps of a
     compiled engine with plain Keras. Every `checkpoint_every` epochs the state of the trials in
     training is kept in the run folder. `keep_best` names a log, such as `val_loss`: a trial gives
@@ -176,17 +191,15 @@ class TrainingSpec(Section):
 
     engine: Literal["auto", "fused", "mapped", "keras"] = "auto"
     check_engine: bool = True
-    optimizer: Annotated[Term, PlainValidator(check_optimizer)] = "adam"
+    optimizer: Annotated[Term, _term(check_optimizer)] = "adam"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
-    learning_rate_schedule: Annotated[Term | None, PlainValidator(check_schedule)] = None
-    loss: Annotated[Term | dict[str, Term], PlainValidator(check_loss)] = (
-        "sparse_categorical_crossentropy"
-    )
+    learning_rate_schedule: Annotated[Term | None, _term(check_schedule)] = None
+    loss: Annotated[Term | dict[str, Term], _term(check_loss)] = "sparse_categorical_crossentropy"
     loss_weights: Annotated[dict[str, float] | None, PlainValidator(check_loss_weights)] = None
-    metrics: Annotated[Terms | dict[str, Terms], PlainValidator(check_metrics)] = Field(
+    metrics: Annotated[Terms | dict[str, Terms], _term(check_metrics)] = Field(
         default_factory=lambda fields: default_metrics(fields["loss"])
     )
-    weighted_metrics: Annotated[Terms | dict[str, Terms], PlainValidator(check_metrics)] = ()
+    weighted_metrics: Annotated[Terms | dict[str, Terms], _term(check_metrics)] = ()
     class_weight: Annotated[
         Literal["balanced"] | dict[str, float] | None, PlainValidator(check_class_weight)
     ] = None
@@ -210,14 +223,26 @@ class TrainingSpec(Section):
         return value
 
     @property
-    def logs(self) -> dict[str, Goal]:
-        """What is logged for an epoch, and the direction in which each is better."""
+    def logs(self) -> dict[str, Goal | None]:
+        """What is logged for an epoch, and the direction in which each is better, if known.
+
+        Of a model that its builder compiled these are not the logs: see `training.built`.
+        """
         return logs_of(self.loss, self.metrics, self.weighted_metrics)
 
     def goal_of(self, log: str) -> Goal:
         """The direction in which a log of training or validation is better."""
-        name = log.removeprefix("val_")
-        return self.logs.get(name) or natural_goal(name) or "minimize"
+        return self.known_goal_of(log) or "minimize"
+
+    def known_goal_of(self, log: str) -> Goal | None:
+        """The same; None where nothing tells it."""
+        return self.logs.get(log.removeprefix("val_")) or probable_goal(log)
+
+    @property
+    def own_references(self) -> tuple[str, ...]:
+        """The user's losses, metrics, optimizers and schedules."""
+        fields = (getattr(self, name) for name in OWN_FIELDS)
+        return tuple(reference for value in fields for reference, _ in own_terms(value))
 
 
 def monitors_of(training: TrainingSpec) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -280,7 +305,7 @@ class SearchSpec(Section):
         cls, parameters: dict[str, Values | Range], info: ValidationInfo
     ) -> dict[str, Values | Range]:
         return {
-            path: _absolute_values(parameter, info) if path in REFERENCE_PATHS else parameter
+            path: _absolute_values(parameter, info) if may_hold_references(path) else parameter
             for path, parameter in parameters.items()
         }
 
@@ -289,11 +314,20 @@ def _absolute_values(parameter: Values | Range, info: ValidationInfo) -> Values 
     if isinstance(parameter, Range) or info.context is None:
         return parameter
     folder: Path = info.context["folder"]
-    values = (
-        absolute_reference(value, folder) if isinstance(value, str) and ":" in value else value
-        for value in parameter.values
-    )
-    return Values(values=tuple(values))
+
+    def absolute(reference: str) -> str:
+        try:
+            return absolute_reference(reference, folder)
+        except InputError:
+            return reference  # what is wrong with it is said where the value is checked
+
+    return Values(values=map_references(parameter.values, absolute))
+
+
+def may_hold_references(path: str) -> bool:
+    """Whether a searched path may name functions of the user's."""
+    section, field = f"{path}.".split(".")[:2]
+    return path in REFERENCE_PATHS or (section == "training" and field in OWN_FIELDS)
 
 
 class SelectSpec(Section):
@@ -368,7 +402,7 @@ class JobSpec(Section):
         training = info.data.get("training")
         if training is None or not isinstance(select, Mapping) or "goal" in select:
             return select
-        goal = training.logs.get(str(select.get("metric", "val_loss")).removeprefix("val_"))
+        goal = training.known_goal_of(str(select.get("metric", "val_loss")))
         return select if goal is None else {**select, "goal": goal}
 
     @property
@@ -391,9 +425,10 @@ class Settings(NamedTuple):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The user's functions: generator, builder, callbacks."""
+        """The user's functions: generator, builder, callbacks, and what `training` names."""
         generator = () if self.data.generator is None else (self.data.generator,)
-        return (*generator, self.model.builder, *self.training.callbacks)
+        training = self.training
+        return (*generator, self.model.builder, *training.callbacks, *training.own_references)
 
 
 def settings_of(

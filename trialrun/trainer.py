@@ -153,6 +153,8 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
 
     job, folder = work.loaded.spec, work.loaded.folder
     files = collect_files(referenced_functions(work.loaded), job.data.files)
+    statuses = work.run.tables.index().by_variants("identity")
+    is_continued = any((rows["status"] != "failed").any() for rows in statuses)
     interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
     tasks = [
         PackTask(
@@ -161,6 +163,7 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
             job.select,
             cluster.num_threads,
             files=files,
+            is_continued=is_continued,
             progress_interval_s=interval_s,
         )
         for pack in packs

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trialrun.arrays import Array, leaves
+from trialrun.builders import COMPILED_FIELDS, may_compile
 from trialrun.datasets import check_data
 from trialrun.errors import InputError
 from trialrun.host import num_local_cpus
@@ -109,12 +111,21 @@ def _sharing(job: JobSpec, path: str, parameter: ParameterSpec) -> str:
     variants = [Variant("", {}, *settings_of(job, {path: value})) for value in values]
     num_programs = len({signature_of(variant) for variant in variants})
     if num_programs == len(variants) > 1:
-        return "no: a program for each value"
+        return "no: a program for each value" + _unless_compiled(job, path)
     how = "yes" if num_programs == 1 else f"yes, but for 0: {num_programs} programs"
     is_users = job.model.builder != ModelSpec().builder
     if path.startswith("model.args.") and is_users:
         how += "; if the builder gives the number to Keras as it is, else no"
-    return how
+    return how + _unless_compiled(job, path)
+
+
+def _unless_compiled(job: JobSpec, path: str) -> str:
+    """What to say of a field that means nothing to a model that its builder compiled."""
+    section, field = path.split(".")[:2]
+    is_compiled = section == "training" and field in COMPILED_FIELDS
+    if not (is_compiled and may_compile(job.model.builder, Path())):
+        return ""
+    return "; refused if the builder compiles the model"
 
 
 def _engine(training: TrainingSpec) -> str:

@@ -25,6 +25,7 @@ class PackTask:
         num_threads: CPU threads that train slices of the pack side by side; 1 on a GPU.
         attempt: 0 for the first try.
         files: Path -> content of the user's Python files, for machines that have not got them.
+        is_continued: Whether trials of the run were trained before.
         checkpoint: Where the pack's trials stand, in the pack's order; None to begin.
         progress_interval_s: Seconds between two signs of life, at least.
     """
@@ -35,5 +36,6 @@ class PackTask:
     num_threads: int = 1
     attempt: int = 0
     files: Mapping[str, bytes] = field(default_factory=dict)
+    is_continued: bool = False
     checkpoint: Checkpoint | None = None
     progress_interval_s: float = 0.2

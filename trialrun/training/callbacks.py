@@ -12,7 +12,7 @@ from trialrun.errors import ModelError
 from trialrun.job import TrainingSpec
 from trialrun.references import load_function, portable_reference
 from trialrun.training import internals
-from trialrun.training.control import wants_best_weights
+from trialrun.training.control import loss_logs, wants_best_weights
 
 
 class Controls(keras.callbacks.Callback):
@@ -80,7 +80,8 @@ class Controls(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Called by Keras: what `TerminateOnNaN` does, without printing a line."""
-        if self._ends_on_nan and not np.isfinite((logs or {}).get("loss", 0.0)):
+        logs = logs or {}
+        if self._ends_on_nan and not all(np.isfinite(logs[name]) for name in loss_logs(logs)):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -5,7 +5,7 @@ and `TerminateOnNaN`, for all trials of a slice at once, as NumPy arrays (trials
 follows from the logs alone, so a checkpoint needs none of it: `replay` gets there again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,16 @@ def wants_best_weights(training: TrainingSpec) -> bool:
     return training.keep_best is not None or (
         stopping is not None and stopping.restore_best_weights
     )
+
+
+def loss_logs(logs: Iterable[str]) -> list[str]:
+    """The logs of training that are losses: `loss`, or, where there is none, `<name>_loss`.
+
+    >>> loss_logs(["g_loss", "kl", "val_g_loss"]), loss_logs(["loss", "out_loss"])
+    (['g_loss'], ['loss'])
+    """
+    names = [name for name in logs if not name.startswith("val_")]
+    return ["loss"] if "loss" in names else [name for name in names if name.endswith("_loss")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,9 @@ class Control:
         """
         active = self.active
         self.epochs[active] = epoch + 1
-        is_best, ends = np.zeros_like(active), self.ends_on_nan & ~np.isfinite(logs["loss"])
+        is_best = np.zeros_like(active)
+        is_finite = [np.isfinite(logs[name]) for name in loss_logs(logs)]
+        ends = self.ends_on_nan & ~np.logical_and.reduce(is_finite)
         if self._stopping is not None:
             is_best, stops = self._stopping.update(epoch, logs, active)
             ends = ends | stops

@@ -7,6 +7,7 @@ from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError, Out
 from trialrun.modeltask import ModelTask
 from trialrun.plan import Pack, take_apart
 from trialrun.training import PackTask
+from trialrun.training.built import check_built, check_logs
 from trialrun.training.choice import choose_engine
 from trialrun.training.judgment import classes_of, describe
 from trialrun.training.memory import required_bytes
@@ -77,6 +78,7 @@ def _examine(task: PackTask) -> Examined:
             choice = choose_engine(task, data, timings_s, choice.without(error))
     first = task.pack.trials[0]
     compiled = make_compiled_model(first.variant, task.job_folder, data.of_trial(0), first.seed)
+    check_logs(check_built(compiled, task, data), task)
     return Examined(task.pack, choice.engine, choice.reason, _describe(compiled.task, data))
 
 

@@ -321,9 +321,8 @@ class Outputs(NamedTuple):
 
 
 def _refuse_own_steps(model: keras.Model) -> None:
-    for name in ("train_step", "test_step", "compute_metrics"):
-        if getattr(type(model), name) is not getattr(keras.Model, name):
-            raise CannotFuse(f"{type(model).__name__} has its own `{name}`")
+    for name in internals.own_steps(model):
+        raise CannotFuse(f"{type(model).__name__} has its own `{name}`")
 
 
 def _refuse_unknown_metrics(model: keras.Model) -> None:

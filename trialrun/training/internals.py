@@ -67,6 +67,12 @@ def build_symbolically(model: keras.Model, batch: Any) -> None:
         model.optimizer.build(model.trainable_variables)
 
 
+def own_steps(model: keras.Model) -> list[str]:
+    """The names of the steps, and of what else decides a model's logs, that are not Keras's own."""
+    names = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
+    return [name for name in names if getattr(type(model), name) is not getattr(keras.Model, name)]
+
+
 def call_model(model: keras.Model, x: Any, *, training: bool) -> Any:
     """The model's outputs, calling it as Keras's own train and test steps do."""
     return model(x, training=training) if model._call_has_training_arg else model(x)

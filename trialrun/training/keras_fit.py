@@ -20,6 +20,7 @@ from trialrun.models import in_order_of_outputs
 from trialrun.plan import Trial
 from trialrun.results import STATE_GROUPS, Checkpoint
 from trialrun.training import PackTask
+from trialrun.training.built import check_built, check_logs
 from trialrun.training.callbacks import Controls, refuse_schedule, users_callbacks
 from trialrun.training.checkpoints import CheckpointMaker, TrialsState
 from trialrun.training.control import wants_best_weights
@@ -93,6 +94,8 @@ def _train_trials(
             compiled = make_compiled_model(
                 trial.variant, task.job_folder, data.of_trial(index), trial.seed
             )
+            if built_for is None:
+                check_logs(check_built(compiled, task, data), task)
             built_for = numbers
             timings_s["build"] += time.perf_counter() - begin
         compiled.check_labels(data.of_trial(index))

@@ -76,11 +76,11 @@ def _train_pack(
     results = tuple(
         TrialResult(
             trial=trial,
-            status=_status(outcome),
+            status=_status(outcome, task.select.metric),
             engine=engine,
             pack_id=task.pack.pack_id,
             attempt=task.attempt,
-            epochs=len(outcome.history["loss"]),
+            epochs=max(map(len, outcome.history.values())),
             best_epoch=outcome.best_epoch,
             duration_s=duration_s,
             device=device,
@@ -174,10 +174,14 @@ def _reporting(
             yield Progress(task.pack.pack_id, epochs_done, best)
 
 
-def _status(trained: TrainedTrial) -> Status:
+def _status(trained: TrainedTrial, selected: str) -> Status:
+    """Diverged where a loss is not finite; of a model that logs none, what is selected by."""
     given = _given_epoch(trained)
-    losses = (trained.history["loss"][given], trained.history["val_loss"][given])
-    return "completed" if np.isfinite([*losses, trained.test_logs["loss"]]).all() else "diverged"
+    final = {name: values[given] for name, values in trained.history.items()}
+    final |= {f"test_{name}": value for name, value in trained.test_logs.items()}
+    losses = [value for name, value in final.items() if f"_{name}".endswith("_loss")]
+    decisive = losses or [value for name, value in final.items() if name == selected]
+    return "completed" if np.isfinite(decisive).all() else "diverged"
 
 
 def _given_epoch(trained: TrainedTrial) -> int:

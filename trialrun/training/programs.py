@@ -12,6 +12,7 @@ from trialrun.errors import ModelError
 from trialrun.identity import numbers_key
 from trialrun.plan import Variant
 from trialrun.training import PackTask
+from trialrun.training.built import check_built, check_logs
 from trialrun.training.functional import FunctionalModel
 from trialrun.training.hyperparameters import Numbers, Place, find_varying
 from trialrun.training.program import CompiledEngine, Program
@@ -29,6 +30,7 @@ class BuiltProgram:
         first: The variant whose numbers the model holds.
         places: Where the numbers are kept that may be another for each trial.
         numbers: Of the variants that are known, at these places.
+        logs: The names of what the model logs.
     """
 
     compiled: CompiledModel
@@ -36,6 +38,7 @@ class BuiltProgram:
     first: Variant
     places: tuple[Place, ...]
     numbers: Numbers
+    logs: tuple[str, ...]
 
     def numbers_of(self, variants: Sequence[Variant]) -> list[list[float]]:
         """The numbers of each variant."""
@@ -65,6 +68,7 @@ class ProgramCache:
         variants = list({id(t.variant): t.variant for t in task.pack.trials}.values())
         built = self._built.get(key)
         if built is not None and _takes(built, variants, task, data):
+            check_logs(built.logs, task)
             return built
         first = () if built is None else (built.first,)
         self._built.pop(key, None)
@@ -107,6 +111,8 @@ def _build(
     first, training, splits = variants[0], variants[0].training, data.splits[0]
     seed = task.pack.trials[0].seed
     compiled = make_compiled_model(first, task.job_folder, splits, seed)
+    logs = check_built(compiled, task, data)
+    check_logs(logs, task)
     places, numbers = _find_varying(compiled.model, variants, task, splits)
     batch = keras.tree.map_structure(
         lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
@@ -123,7 +129,7 @@ def _build(
         shared_data=data.is_shared,
         evaluation_batch_size=None if at_once else training.batch_size,
     )
-    return BuiltProgram(compiled, program, first, places, numbers)
+    return BuiltProgram(compiled, program, first, places, numbers, logs)
 
 
 def _find_varying(

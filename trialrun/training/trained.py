@@ -141,6 +141,7 @@ class CompiledModel:
         model: Built, compiled, its optimizer built; in the state of its first seed.
         initial: Initial variables under other seeds.
         optimizer_start: The optimizer's variables before the first step.
+        is_compiled_by_builder: Whether nothing of it comes from the job's `training`.
         learning_rate_index: Place of the learning rate among the optimizer's variables; None where
             the builder's own `compile` or a schedule decides it.
         copied_weights: Place of an optimizer's variable -> place of the trainable variable that it
@@ -151,6 +152,7 @@ class CompiledModel:
     model: keras.Model
     initial: SeededBuild
     optimizer_start: tuple[npt.NDArray[np.generic], ...]
+    is_compiled_by_builder: bool
     learning_rate_index: int | None
     copied_weights: Mapping[int, int]
     losses: tuple[OutputLoss, ...]
@@ -212,6 +214,7 @@ def _make_compiled_model(
         model=model,
         initial=initial,
         optimizer_start=tuple(variable.numpy() for variable in model.optimizer.variables),
+        is_compiled_by_builder=is_compiled_by_builder,
         learning_rate_index=None if is_compiled_by_builder else index,
         copied_weights=internals.copied_weights(model.optimizer),
         losses=losses,

@@ -1,0 +1,72 @@
+"""What the source of a builder tells of the model that it returns, without running it."""
+
+import ast
+import sys
+from pathlib import Path
+
+from trialrun.errors import InputError
+from trialrun.references import find_source, parse_reference, parse_source
+from trialrun.sources import is_part_of_trialrun, with_neighbors
+
+# The fields of `training` that say how a model is compiled: they mean nothing to one that is.
+COMPILED_FIELDS = (
+    "optimizer",
+    "learning_rate",
+    "learning_rate_schedule",
+    "loss",
+    "loss_weights",
+    "metrics",
+    "weighted_metrics",
+)
+# Libraries that return no compiled model unless one of `_COMPILES` is named.
+_KNOWN_LIBRARIES = frozenset(
+    {"keras", "tensorflow", "numpy", "pandas", "scipy", "sklearn", *sys.stdlib_module_names}
+)
+# What compiles a model, gives a compiled one, or could do either unseen.
+_COMPILES = frozenset(
+    {"compile", "compile_from_config", "load_model", "from_pretrained", "getattr", "eval", "exec"}
+)
+
+
+def may_compile(reference: str, folder: Path) -> bool:
+    """Whether a builder may return a compiled model, for all that its source says.
+
+    False for trialrun's own, and for a file that, with its neighbors, names nothing that compiles a
+    model and imports nothing that could do it.
+
+    Args:
+        reference: The builder.
+        folder: Where the path of a file starts.
+    """
+    parsed = parse_reference(reference)
+    try:
+        path = find_source(parsed, folder)
+        if path is None or is_part_of_trialrun(path):
+            return path is None
+        files = with_neighbors(path)
+        beside = {file.stem for file in files}
+        return any(
+            _names_unknown(node, beside)
+            for file in files
+            for statement in parse_source(file, file.name)
+            for node in ast.walk(statement)
+        )
+    except InputError:
+        return True  # what is wrong with it is said where the field is checked
+
+
+def _names_unknown(node: ast.AST, beside: set[str]) -> bool:
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name in _COMPILES
+        case ast.Import(names=names):
+            modules = [alias.name for alias in names]
+        case ast.ImportFrom(level=0, module=str(module), names=names):
+            if any(alias.name in _COMPILES for alias in names):
+                return True
+            modules = [module]
+        case ast.ImportFrom():
+            return True  # from a package around the file
+        case _:
+            return False
+    return any(name.split(".")[0] not in _KNOWN_LIBRARIES | beside for name in modules)

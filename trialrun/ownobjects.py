@@ -1,0 +1,158 @@
+"""Keras's objects of the user's losses, metrics, optimizers and schedules.
+
+What a job names is a function of (y_true, y_pred), which is the loss or metric itself; or a class,
+or a function that makes one, which is called with the job's arguments. What comes of it is checked
+here: an optimizer that does not take the job's learning rate would train another trial than the
+job says.
+"""
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trialrun.errors import InputError
+from trialrun.ownterms import is_itself
+from trialrun.references import load_function, portable_reference
+
+if TYPE_CHECKING:
+    import keras
+
+
+def own_loss(field: str, reference: str, arguments: Mapping[str, Any]) -> Any:
+    """What `compile` takes for a loss.
+
+    A function with arguments is named after them (`focal_gamma_3.0`): who loads a saved model has
+    to say what that is, and does not get the function's defaults.
+
+    Args:
+        field: Dotted path of the job's field, for messages.
+        reference: The user's function or class, with an absolute path.
+        arguments: What the job gives it.
+
+    Raises:
+        InputError: It cannot be loaded, raises, or gives no loss.
+    """
+    function = load_function(reference, Path())
+    if not _is_itself(field, reference, function, arguments):
+        made = _call(field, reference, function, arguments)
+        return _callable(field, reference, made, "a keras.losses.Loss")
+    if not arguments:
+        return function
+    given = "_".join(f"{name}_{value}" for name, value in arguments.items())
+
+    @functools.wraps(function)
+    def loss(y_true: Any, y_pred: Any) -> Any:
+        return function(y_true, y_pred, **arguments)
+
+    loss.__name__ = re.sub(r"[^A-Za-z0-9_.]", "_", f"{function.__name__}_{given}")
+    return loss
+
+
+def own_metric(
+    field: str, reference: str, arguments: Mapping[str, Any], log_name: str
+) -> "keras.metrics.Metric":
+    """A metric that is logged under a name.
+
+    Raises:
+        InputError: It cannot be loaded, raises, or gives no metric.
+    """
+    import keras
+
+    function, rest = load_function(reference, Path()), dict(arguments)
+    if not _is_itself(field, reference, function, arguments):
+        function, rest = _call(field, reference, function, arguments), {}
+    if isinstance(function, keras.metrics.Metric):
+        function.name = log_name
+        return function
+    function = _callable(field, reference, function, "a keras.metrics.Metric")
+    return keras.metrics.MeanMetricWrapper(function, name=log_name, **rest)
+
+
+def own_schedule(
+    reference: str, arguments: Mapping[str, Any], learning_rate: float
+) -> "keras.optimizers.schedules.LearningRateSchedule":
+    """A schedule that was given the learning rate to begin at.
+
+    Raises:
+        InputError: It cannot be loaded, raises, or gives no schedule.
+    """
+    import keras
+
+    field, kind = "training.learning_rate_schedule", keras.optimizers.schedules.LearningRateSchedule
+    given = {"initial_learning_rate": learning_rate, **arguments}
+    made = _call(field, reference, load_function(reference, Path()), given)
+    if not isinstance(made, kind):
+        raise _wrong_kind(field, reference, "a LearningRateSchedule of Keras's", made)
+    return made
+
+
+def own_optimizer(
+    reference: str, arguments: Mapping[str, Any], learning_rate: Any
+) -> "keras.optimizers.Optimizer":
+    """An optimizer with a learning rate, or with a schedule of it.
+
+    Raises:
+        InputError: It cannot be loaded, raises, gives no optimizer, or one with another rate.
+    """
+    import keras
+
+    field = "training.optimizer"
+    given = {"learning_rate": learning_rate, **arguments}
+    made = _call(field, reference, load_function(reference, Path()), given)
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise _wrong_kind(field, reference, "a keras.optimizers.Optimizer", made)
+    is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+    expected = float(learning_rate(0)) if is_schedule else learning_rate
+    found = float(made.learning_rate.numpy())
+    if not math.isclose(found, expected, rel_tol=1e-6):
+        raise InputError(
+            f"{field} {portable_reference(reference)}: was given the learning rate {expected:g},"
+            f" and its optimizer has {found:g}; hand it to Keras as it is"
+        )
+    return made
+
+
+def _is_itself(
+    field: str, reference: str, function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> bool:
+    if inspect.isclass(function):
+        return False
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind not in any_number and parameter.default is inspect.Parameter.empty
+    ]
+    try:
+        return is_itself(required, arguments)
+    except ValueError as error:
+        raise InputError(f"{field} {portable_reference(reference)}: {error}") from error
+
+
+def _call(
+    field: str, reference: str, function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> Any:
+    try:
+        return function(**arguments)
+    except Exception as error:
+        raise InputError(
+            f"{field} {portable_reference(reference)}: it raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _callable(field: str, reference: str, made: Any, expected: str) -> Any:
+    if not callable(made) or inspect.isclass(made):
+        expected = f"{expected} or a function of (y_true, y_pred)"
+        raise _wrong_kind(field, reference, expected, made)
+    return made
+
+
+def _wrong_kind(field: str, reference: str, expected: str, made: Any) -> InputError:
+    kind = type(made).__name__
+    return InputError(
+        f"{field} {portable_reference(reference)}: must give {expected}, got a {kind}"
+    )

@@ -1,0 +1,224 @@
+"""What a built model says of its job before it is trained: what it logs, what it does not heed.
+
+A model that its builder compiled has a loss, metrics and an optimizer of its own, and one with a
+`train_step` of its own may log anything. So the logs that a job selects by and watches are looked
+for here, and a field of `training` that such a model does not heed is refused: a search over it
+would compare a trial with itself.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import keras
+
+from trialrun.builders import COMPILED_FIELDS
+from trialrun.compilation import (
+    class_name,
+    default_metrics,
+    logs_of,
+    loss_per_output,
+    split_term,
+)
+from trialrun.errors import ModelError
+from trialrun.job import TrainingSpec, monitors_of
+from trialrun.models import in_order_of_outputs
+from trialrun.ownterms import is_own
+from trialrun.plan import Trial, Variant
+from trialrun.references import portable_reference
+from trialrun.training import PackTask, internals
+from trialrun.training.control import loss_logs
+from trialrun.training.devices import is_out_of_memory
+from trialrun.training.trained import CompiledModel, PackData, build_compiled, make_compiled_model
+from trialrun.vocabulary import CHOSEN_BY_SHAPES, suggest
+
+
+def check_built(built: CompiledModel, task: PackTask, data: PackData) -> tuple[str, ...]:
+    """The names of all that `fit` will log for the model of a pack's first trial.
+
+    Args:
+        built: That model.
+        task: The pack.
+        data: Its data.
+
+    Raises:
+        ModelError: It cannot be trained or evaluated at all; or it does not heed a field of
+            `training` that was set or is searched.
+    """
+    trial = task.pack.trials[0]
+    logs = _names_of_logs(built.model, task, trial, data)
+    if built.is_compiled_by_builder and not task.is_continued:
+        _refuse_without_effect(built.model, trial.variant, logs)
+    return logs
+
+
+def check_logs(logs: Collection[str], task: PackTask) -> None:
+    """Nothing, if a pack's model logs what the job selects by and what its trials watch.
+
+    Raises:
+        ModelError: It does not; names what it logs, and the nearest name.
+    """
+    trainings = list({id(t.variant): t.variant.training for t in task.pack.trials}.values())
+    if trainings[0].callbacks:
+        return  # they may add logs of their own
+    _require(("select", "metric"), task.select.metric, [n for n in logs if n.startswith("val_")])
+    for path, monitor in dict.fromkeys(one for each in trainings for one in monitors_of(each)):
+        _require(path, monitor, logs)
+    if any(each.terminate_on_nan for each in trainings) and not loss_logs(logs):
+        raise ModelError(
+            "training.terminate_on_nan: the model logs no loss that could be NaN; it logs"
+            f" {', '.join(logs)}"
+        )
+
+
+def _require(path: tuple[str, ...], name: str, logs: Collection[str]) -> None:
+    if name not in logs:
+        hint = suggest(name, logs)
+        listed = f"; the model logs {', '.join(logs)}" if hint.startswith("did") else ""
+        raise ModelError(f"{'.'.join(path)}: the model logs no {name!r}; {hint}{listed}")
+
+
+# Logs -------------------------------------------------------------------------------------------
+
+
+def _names_of_logs(
+    model: keras.Model, task: PackTask, trial: Trial, data: PackData
+) -> tuple[str, ...]:
+    """What `fit` logs for an epoch, without training the model."""
+    splits = data.of_trial(0)
+    batch_size = trial.variant.training.batch_size
+    train, val = (
+        keras.tree.map_structure(lambda rows: rows[:batch_size], splits.part(part))
+        for part in ("train", "val")
+    )
+    if internals.own_steps(model):
+        other = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
+        return _names_of_a_step(other, trial.variant, train, val)
+    try:
+        internals.build_symbolically(model, train)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
+    names = list(model.get_metrics_result())
+    return (*names, *(f"val_{name}" for name in names))
+
+
+def _names_of_a_step(
+    model: keras.Model, variant: Variant, train: tuple[Any, ...], val: tuple[Any, ...]
+) -> tuple[str, ...]:
+    """The logs of one step of training, and of an evaluation, of a model that is thrown away.
+
+    Only the steps themselves say what they log.
+    """
+    source = f"model.builder {portable_reference(variant.model.builder)}"
+    kind = type(model).__name__
+    model.jit_compile = False
+    given = {"batch_size": variant.training.batch_size, "verbose": 0}
+    try:
+        history = model.fit(**_named(model, train), **given, shuffle=False).history
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{source}: a training step of {kind} raised {_said(error)}") from error
+    try:
+        logs = model.evaluate(**_named(model, val), **given, return_dict=True)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{source}: {kind} cannot be evaluated on the validation data: {_said(error)}; give it"
+            " a `test_step` that returns what an evaluation logs"
+        ) from error
+    return (*history, *(f"val_{name}" for name in logs))
+
+
+def _named(model: keras.Model, part: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(("x", "y", "sample_weight"), in_order_of_outputs(model, part), strict=False))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+# Fields without effect --------------------------------------------------------------------------
+
+
+def _refuse_without_effect(model: keras.Model, variant: Variant, logs: Collection[str]) -> None:
+    paths = list(_without_effect(model, variant, logs))
+    if not paths:
+        return
+    fields = ", ".join(path.rpartition(".")[2] for path in paths)
+    them, have = ("it", "has") if len(paths) == 1 else ("them", "have")
+    raise ModelError(
+        f"{', '.join(paths)} {have} no effect: model.builder"
+        f" {portable_reference(variant.model.builder)} compiled the model itself"
+        f" ({_described(model)}). Remove {them}, or let the builder return the model uncompiled, or"
+        f" let it take what it compiles with as arguments (model.args) in the place of {fields}"
+    )
+
+
+def _without_effect(model: keras.Model, variant: Variant, logs: Collection[str]) -> Iterator[str]:
+    """Paths of the fields that are searched, or set to something else than the model has.
+
+    A field at its default counts as not set: a resolved job says all of them.
+    """
+    training = variant.training
+    for path in variant.parameters:
+        section, field = path.split(".")[:2]
+        if section == "training" and field in COMPILED_FIELDS:
+            yield f"search.parameters.{path}"
+    searched = {path.split(".")[1] for path in variant.parameters if "." in path}
+    for name in COMPILED_FIELDS:
+        value = getattr(training, name)
+        is_set = value != _default(training, name)
+        if is_set and name not in searched and not _agrees(name, training, model, logs):
+            yield f"training.{name}"
+
+
+def _default(training: TrainingSpec, name: str) -> Any:
+    return default_metrics(training.loss) if name == "metrics" else getattr(TrainingSpec(), name)
+
+
+def _agrees(name: str, training: TrainingSpec, model: keras.Model, logs: Collection[str]) -> bool:
+    """Whether a field says what the model was compiled with, as far as that can be told."""
+    match name:
+        case "learning_rate":
+            rate = _rate(model)
+            return rate is not None and math.isclose(rate, training.learning_rate, rel_tol=1e-6)
+        case "optimizer":
+            return _is_of(training.optimizer, model.optimizer)
+        case "loss":
+            expected, compiled = loss_per_output(training.loss), model.loss
+            losses = compiled if isinstance(compiled, Mapping) else {"": compiled}
+            return expected.keys() == losses.keys() and all(
+                _is_of(term, losses[output]) for output, term in expected.items()
+            )
+        case "metrics" | "weighted_metrics":
+            of_field = logs_of(training.loss, getattr(training, name), ())
+            return of_field.keys() - logs_of(training.loss, (), ()).keys() <= set(logs)
+    return False
+
+
+def _is_of(term: Any, compiled: Any) -> bool:
+    """Whether an object of Keras's, or its name, is what a term means."""
+    name, arguments = split_term(term)
+    if is_own(name) or name in CHOSEN_BY_SHAPES:
+        return bool(compiled == term)
+    if isinstance(compiled, str):
+        return compiled == term
+    if not hasattr(compiled, "get_config"):
+        return not arguments and getattr(compiled, "__name__", None) == name
+    config = compiled.get_config()
+    return type(compiled).__name__ == class_name(name) and all(
+        config.get(key) == value for key, value in arguments.items()
+    )
+
+
+def _rate(model: keras.Model) -> float | None:
+    rate = internals.learning_rate_variable(model.optimizer)
+    return None if rate is None else float(rate.numpy())
+
+
+def _described(model: keras.Model) -> str:
+    rate = _rate(model)
+    of_rate = "a schedule" if rate is None else f"learning_rate {rate:g}"
+    return f"{type(model.optimizer).__name__}, {of_rate}"
