@@ -29,7 +29,7 @@ from trialrun.references import portable_reference
 from trialrun.training import PackTask, internals
 from trialrun.training.control import loss_logs
 from trialrun.training.devices import is_out_of_memory
-from trialrun.training.trained import CompiledModel, PackData, build_compiled, make_compiled_model
+from trialrun.training.trained import CompiledModel, PackData, build_compiled
 from trialrun.vocabulary import CHOSEN_BY_SHAPES, suggest
 
 
