@@ -26,7 +26,7 @@ ROOMS = {
     "errors": ["errors"],
     "host": ["host", "quiet"],
     "job": [
-        *("job", "jobchecks", "specs", "section", "dataspec", "datafiles"),
+        *("job", "jobchecks", "specs", "section", "dataspec", "datafiles", "dialect"),
         *("document", "references", "sources"),
         *("compilation", "arguments", "vocabulary", "tracking", "ownterms", "builders"),
     ],
@@ -35,7 +35,8 @@ ROOMS = {
     "results": ["results"],
     "datasets": [
         *("datasets", "generated", "arrays", "weights", "streamed", "sizes"),
-        *("tabledata", "encoding", "archives", "holdout"),
+        *("tabledata", "tablerows", "target", "rawtable", "cells", "spelling", "doubtful"),
+        *("encoding", "archives", "holdout"),
     ],
     "task": ["modeltask", "labels"],
     "models": ["models", "ownobjects", "batches", "untrusted", "builttask", "logitmetrics"],

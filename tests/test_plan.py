@@ -281,3 +281,21 @@ def test_the_plan_generates_the_data_of_a_trial_once(tmp_path, trace):
     assert (tmp_path / "generated.txt").read_text() == "7\n"
     said = "v00: classifier of 2 classes (loss sparse_categorical_crossentropy)."
     assert (said in console.file.getvalue()) == trace  # what the model is, it must be built to know
+
+
+def test_a_plan_lists_columns_the_target_and_the_rows_of_each_part(tmp_path):
+    rows = [f"{n},c{n % 8},{n / 2 if n % 12 else ''},{'ny'[n % 2]}" for n in range(60)]
+    (tmp_path / "d.csv").write_text("\n".join(["age,clinic,dose,y", *rows]))
+    (tmp_path / "job.yaml").write_text(
+        "{name: a, seeds: 2, data: {csv: d.csv, target: y, missing: drop}}"
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_plan(console, load_job(tmp_path / "job.yaml"))
+    printed = console.export_text()
+    assert max(map(len, printed.splitlines())) <= 80
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "clinic one-hot 8 0 c0, c1, c2, c3, c4, ... (8 in all)" in lines
+    assert "dose number 1 5 numbers" in lines
+    assert "Target 'y': classification, 2 classes, because it holds no numbers." in lines
+    assert "in all 39 5 11" in lines
+    assert any("5 of 60 rows lack a value and are left out" in line for line in lines)

@@ -65,8 +65,8 @@ def test_predictions_name_the_classes_and_say_what_is_unknown(run, tmp_path):
     finished = call("predict", run.folder.path, "--input", path)
     assert finished.code == 0, finished
     assert finished.stderr.splitlines() == [
-        f"{path}: column 'sex' holds 'x', which the model was not trained on: taken as unknown",
-        f"{path}: column 'zip' holds '999', which the model was not trained on: taken as unknown",
+        f"{path}: column {column} (1 row), which the model was not trained on: taken as unknown"
+        for column in ("'sex' holds 'x'", "'zip' holds '999'")
     ]
     path.write_text(finished.stdout)
     table = pd.read_csv(path, dtype={"zip": str})
@@ -79,7 +79,7 @@ def test_predictions_name_the_classes_and_say_what_is_unknown(run, tmp_path):
     ("text", "message"),
     [
         ("zip,age\n003,79\n", "column 'sex' is missing; found zip, age"),
-        ("zip,sex,age\n003,male,old\n", "column 'age' must hold numbers, found text"),
+        ("zip,sex,age\n003,male,old\n", "new.csv:2: column 'age' must hold numbers, found 'old'"),
     ],
 )
 def test_rows_that_are_not_of_the_table_are_refused(run, tmp_path, text, message):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from trialrun.dialect import Dialect, read_header
 from trialrun.errors import InputError
 from trialrun.references import moved_path
 from trialrun.vocabulary import suggest
@@ -64,7 +65,7 @@ def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
         used = data.used_columns
         if not used:  # all columns of the training file
             try:
-                used = tuple(column_names(Path(data.table)))
+                used = tuple(column_names(Path(data.table), data.dialect))
             except InputError:
                 return  # said above
         yield from _check_columns(data, "test", data.test, used)
@@ -77,13 +78,13 @@ def _check_columns(
     path = Path(file)
     where = f"data.{field}: {path.name}"
     try:
-        names = column_names(path)
+        names = column_names(path, data.dialect)
     except InputError as error:
         yield HeaderProblem(field, f"data.{field}: {error}")
         return
     if len(names) < 2:
-        is_other = any(mark in names[0] for mark in ";\t|")
-        hint = "; are its columns separated by commas?" if is_other else ""
+        marks = [mark for mark in ";\t|," if mark in names[0]]
+        hint = f"; say what separates its columns, data.separator: {marks[0]!r}" if marks else ""
         yield HeaderProblem(field, f"{where} has one column, {names[0]!r}{hint}")
         return
     target = () if data.target is None else (data.target,)
@@ -96,10 +97,13 @@ def _check_columns(
                 field if field == "test" else named_in, f"data.{named_in}: {message}"
             )
             return
-    if not data.columns and "" in names:
-        text = "has no name (an index that pandas wrote?); name it, or give data.columns"
+    unnamed = next((place for place, name in enumerate(names) if is_unnamed(name)), None)
+    if not data.columns and unnamed is not None:
+        text = "has no name (an index that pandas wrote, or a separator at the end of the lines?)"
         yield HeaderProblem(
-            field, f"data.{field}: column {names.index('') + 1} of {path.name} {text}"
+            field,
+            f"data.{field}: column {unnamed + 1} of {path.name} {text}; name it, or give"
+            " data.columns",
         )
         return
     doubled = sorted({name for name in names if names.count(name) > 1})
@@ -107,30 +111,27 @@ def _check_columns(
         yield HeaderProblem(field, f"{where} has several columns {doubled[0]!r}")
 
 
-def column_names(path: Path) -> list[str]:
-    """The names in the header of a table, a Parquet file by its ending or else CSV.
+def is_unnamed(name: str) -> bool:
+    """Whether a column has no name of its own: pandas gives one to an index in Parquet files."""
+    return not name or name.startswith("__index_level_")
+
+
+def column_names(path: Path, dialect: Dialect) -> list[str]:
+    """The names in the header of a table, a Parquet file by its first bytes or else CSV.
 
     Raises:
         InputError: It is no such file.
     """
     path = moved_path(path)
-    return _parquet_names(path) if is_parquet(path) else _csv_names(path)
+    if is_parquet(path):
+        return _parquet_names(path)
+    return read_header(path, dialect, str(path))
 
 
 def is_parquet(path: Path) -> bool:
     """Whether a file is Parquet, by its first bytes."""
     with path.open("rb") as file:
         return file.read(4) == b"PAR1"
-
-
-def _csv_names(path: Path) -> list[str]:
-    import pandas as pd
-
-    try:
-        header = pd.read_csv(path, nrows=1, header=None, dtype=str, keep_default_na=False)
-    except (OSError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} cannot be read as CSV: {error}") from error
-    return [str(name) for name in header.iloc[0]]
 
 
 def _parquet_names(path: Path) -> list[str]:

@@ -25,6 +25,7 @@ from trialrun.job import DataSpec
 from trialrun.references import load_function, portable_reference
 from trialrun.streamed import Stream, check_streams, read_streams
 from trialrun.tabledata import load_table
+from trialrun.tablerows import TableSummary
 
 Scaling = Literal["minmax", "standard", "none"]
 Part = Literal["train", "val", "test"]
@@ -118,11 +119,13 @@ class RawData:
         encoder: How a table was encoded; None for other sources.
         streams: The parts that do not fit into memory, by their names in the output, which holds
             their first rows.
+        summary: What became of a table; None for other sources.
     """
 
     output: Mapping[str, Any]
     encoder: TableEncoder | None
     streams: Mapping[str, Stream]
+    summary: TableSummary | None = None
 
 
 def steps_per_epoch(splits: Splits, batch_size: int) -> int:
@@ -161,7 +164,7 @@ _PART_OF: Mapping[str, Part] = {"train": "train", "validation": "val", "test": "
 
 def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     """The data of a trial before it is split and scaled, known to be right; see `load_splits`."""
-    data_seed, encoder = _data_seed(data, seed), None
+    data_seed, encoder, summary = _data_seed(data, seed), None, None
     streams: Mapping[str, Stream] = {}
     if data.generator is not None:
         source = f"data.generator {portable_reference(data.generator)} (seed {data_seed})"
@@ -174,11 +177,11 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     else:
         source = f"data.{data.source} {Path(str(data.table)).name}"
         table = load_table(data, data_seed)
-        output, encoder = table.output, table.encoder
+        output, encoder, summary = table.output, table.encoder, table.summary
     check_generated(output, source=source)
     check_scaling(output["train"][0], data.scaling)
     check_streams(streams, output, data.scaling)
-    return RawData(output, encoder, streams)
+    return RawData(output, encoder, streams, summary)
 
 
 def _data_seed(data: DataSpec, seed: int) -> int:

@@ -1,5 +1,6 @@
 """The section `data` of a job: where the data comes from, and how it is prepared."""
 
+import codecs
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from pydantic import (
 )
 
 from trialrun.datafiles import find_data_file
+from trialrun.dialect import Dialect
 from trialrun.document import show
 from trialrun.errors import InputError
 from trialrun.section import SEED_LIMIT, Reference, Section, folder_of, word_or_int
@@ -23,12 +25,17 @@ DEFAULT_TEST_SPLIT = 0.2
 SOURCES = ("generator", "csv", "npz", "parquet")
 _TABLES = ("csv", "parquet")
 Kind = Literal["minmax", "standard", "none"]
+Level = str | int | float
+Order = Annotated[tuple[Level, ...], Field(strict=False)]
 Encoding = Literal["onehot", "ordinal"]
 _KINDS, _ENCODINGS = ("minmax", "standard", "none"), ("onehot", "ordinal")
 # Which sources a field is for; those that are not listed are for all.
 _FIELDS_OF = {
     "args": ("generator",),
-    **dict.fromkeys(("target", "task", "columns", "categorical", "missing", "test"), _TABLES),
+    **dict.fromkeys(
+        ("target", "task", "columns", "categorical", "missing", "missing_values", "test"), _TABLES
+    ),
+    **dict.fromkeys(("separator", "decimal", "thousands", "encoding"), ("csv",)),
     **dict.fromkeys(("test_split", "stratify"), ("csv", "npz", "parquet")),
 }
 
@@ -47,6 +54,63 @@ def _word_or_words(words: tuple[str, ...], of: str) -> BeforeValidator:
         raise ValueError(f"must be {listed}{mapping}, got {show(value)}")
 
     return BeforeValidator(check)
+
+
+def _check_categorical(value: object) -> object:
+    """Accepts a word, or a mapping of columns to words or to their categories in order."""
+    words = f"{_ENCODINGS[0]!r} or {_ENCODINGS[1]!r}"
+    if isinstance(value, str) and value in _ENCODINGS:
+        return value
+    if not isinstance(value, Mapping) or not value:
+        mapping = "" if isinstance(value, str) else ", or a mapping of column names to these"
+        raise ValueError(f"must be {words}{mapping}, got {show(value)}")
+    for name, encoding in value.items():
+        if isinstance(encoding, list | tuple):
+            texts = [str(level).strip() for level in encoding]
+            if len(set(texts)) < max(2, len(texts)):
+                raise ValueError(
+                    f"of {name} must be two or more different categories, the lowest first, got"
+                    f" {show(encoding)}"
+                )
+        elif encoding not in _ENCODINGS:
+            raise ValueError(
+                f"must be {words}, or a mapping of column names to these or to a list of their"
+                f" categories, the lowest first, got {show(value)}"
+            )
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_missing_values(value: object) -> object:
+    is_list = isinstance(value, list | tuple) and value
+    if is_list and all(isinstance(v, str) or _is_number(v) for v in value):  # type: ignore[attr-defined]
+        return value
+    raise ValueError(
+        "must be a list of texts and numbers, such as [NA, '?', -999], with quotes around words"
+        f" that YAML reads as something else, such as 'null'; got {show(value)}"
+    )
+
+
+_MARKS = {"tab": "\t", "\\t": "\t"}  # as people write it
+
+
+def _check_separator(value: object) -> object:
+    value = _MARKS.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str) and len(value) == 1 and value not in '"\r\n':
+        return value
+    raise ValueError(f"must be one character between the fields, such as ';', got {show(value)}")
+
+
+def _check_encoding(value: str) -> str:
+    try:
+        codecs.lookup(value)
+        "".encode(value)
+    except (LookupError, ValueError):
+        raise ValueError(f"must be one that Python knows, such as latin-1, got {value!r}") from None
+    return value
 
 
 def _check_stratify(value: object) -> object:
@@ -105,9 +169,17 @@ class DataSpec(Section):
         | None
     ) = None
     categorical: Annotated[
-        Encoding | dict[str, Encoding], _word_or_words(_ENCODINGS, "column names")
+        Encoding | dict[str, Encoding | Order], BeforeValidator(_check_categorical)
     ] = "onehot"
     missing: Literal["refuse", "drop", "mean"] = "refuse"
+    missing_values: (
+        Annotated[tuple[Level, ...], BeforeValidator(_check_missing_values), Field(strict=False)]
+        | None
+    ) = None
+    separator: Annotated[str, BeforeValidator(_check_separator)] | None = None
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    encoding: Annotated[str, AfterValidator(_check_encoding)] | None = None
     test: DataFile | None = None
     test_split: Share | None = None
     stratify: Annotated[Literal["auto"] | bool, BeforeValidator(_check_stratify)] = "auto"
@@ -151,6 +223,8 @@ class DataSpec(Section):
         for name, columns in (("columns", self.columns or ()), ("categorical", self.encodings)):
             if self.target in columns:
                 raise ValueError(f"{name} holds the target {self.target!r}")
+        if self.thousands is not None and self.thousands == self.dialect.decimal:
+            raise ValueError(f"thousands and decimal are both {self.thousands!r}")
         if self.test is not None and self.test_split is not None:
             raise ValueError("test and test_split say the same thing; give one")
         for column in self.encodings:
@@ -186,8 +260,15 @@ class DataSpec(Section):
         return tuple(file for file in (self.table, self.npz, self.test) if file is not None)
 
     @property
-    def encodings(self) -> Mapping[str, Encoding]:
-        """The columns that are categories by the job's word, and how each is encoded."""
+    def dialect(self) -> Dialect:
+        """How the tables are written."""
+        names = ("separator", "decimal", "thousands", "encoding", "missing_values")
+        given = {name: getattr(self, name) for name in names}
+        return Dialect(**{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def encodings(self) -> Mapping[str, Encoding | tuple[Level, ...]]:
+        """The columns that are categories by the job's word: how each is encoded, or its order."""
         return self.categorical if isinstance(self.categorical, dict) else {}
 
     @property

@@ -91,7 +91,7 @@ def run_job(
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_trackers(loaded)
-    _check_first_data(own, loaded)
+    _check_first_data(own, loaded, progress)
     with _at_work(loaded, trials, runs_dir, run_folder, progress) as work:
         own_ids = {trial.trial_id for trial in own}
         missing = [trial for trial in _begin(work) if trial.trial_id in own_ids]
@@ -248,17 +248,21 @@ def _check_trackers(loaded: LoadedJob) -> None:
         raise InputError(loaded.locate(str(error))) from error
 
 
-def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob) -> None:
+def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob, progress: ProgressLine) -> None:
     """Generates the data of one trial per data setting, so that wrong data is known at once."""
     checked: list[DataSpec] = []
+    notes: dict[str, None] = {}
     for trial in trials:
         data = trial.variant.data
         if data not in checked and len(checked) < _MAX_DATA_CHECKS:
             checked.append(data)
             try:
-                check_data(data, loaded.folder, trial.seed)
+                raw = check_data(data, loaded.folder, trial.seed)
             except InputError as error:
                 raise InputError(loaded.locate(str(error))) from error
+            notes |= dict.fromkeys(() if raw.summary is None else raw.summary.notes)
+    for note in notes:
+        progress.warn(note)
 
 
 def _tally(work: Work) -> Tally:

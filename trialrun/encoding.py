@@ -4,6 +4,7 @@ The categories of a column are those of the whole file, so that every seed's mod
 inputs; but what the training rows do not hold is encoded as unknown, whatever else is in the file.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.errors import InputError
+from trialrun.spelling import canonical_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ColumnKind = Literal["number", "onehot", "ordinal"]
-_NO_TEXT = "\0"  # stands for a missing text; no category
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +60,23 @@ class Column:
             if self.fill is not None:
                 numbers = np.where(np.isnan(numbers), self.fill, numbers)
             return numbers[:, np.newaxis]
-        texts = as_texts(values)[:, np.newaxis]
-        return self._one_hot(texts) if self.kind == "onehot" else self._ordinal(texts)
+        places = self._places(as_texts(values))
+        if self.kind == "ordinal":
+            return np.asarray(places[:, np.newaxis] + 1, np.float64)
+        return np.asarray(places[:, np.newaxis] == np.arange(len(self.categories)), np.float64)
 
-    def _one_hot(self, texts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        from sklearn.preprocessing import OneHotEncoder
+    def _places(self, texts: Sequence[str | None]) -> npt.NDArray[np.int64]:
+        """Of each text (rows,) its place in the categories; -1 for one that is unknown."""
+        known = {text: place for place, text in enumerate(self.categories) if self.is_known[place]}
+        return np.array([-1 if text is None else known.get(text, -1) for text in texts], np.int64)
 
-        known = np.array(self.known, object)
-        encoder = OneHotEncoder(categories=[known], handle_unknown="ignore", sparse_output=False)
-        features = np.zeros((len(texts), len(self.categories)))
-        features[:, np.array(self.is_known)] = encoder.fit(known[:, np.newaxis]).transform(texts)
-        return features
-
-    def _ordinal(self, texts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        from sklearn.preprocessing import OrdinalEncoder
-
-        categories = np.array(self.categories, object)
-        encoder = OrdinalEncoder(
-            categories=[categories], handle_unknown="use_encoded_value", unknown_value=-1
-        )
-        places: npt.NDArray[np.float64] = (
-            encoder.fit(categories[:, np.newaxis]).transform(texts) + 1
-        )
-        return np.where(np.isin(texts, np.array(self.known, object)), places, 0.0)
-
-    def unknown(self, values: "pd.Series[Any]") -> list[str]:
-        """The texts among the values that are encoded as unknown, each once."""
+    def unknown(self, values: "pd.Series[Any]") -> Counter[str]:
+        """How often each text occurs that is encoded as unknown; a missing one is none."""
         if self.kind == "number":
-            return []
-        return sorted(set(as_texts(values)) - {*self.known, _NO_TEXT})
+            return Counter()
+        return Counter(
+            text for text in as_texts(values) if text is not None and text not in self.known
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +98,6 @@ class TableEncoder:
     def codes(self) -> tuple[bool, ...]:
         """Of each feature, whether it stands for a category: such are not scaled."""
         return tuple(c.kind != "number" for c in self.columns for _ in c.feature_names)
-
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """Columns whose values are read as they are written."""
-        return tuple(column.name for column in self.columns if column.kind != "number")
 
     def transform(self, table: "pd.DataFrame") -> npt.NDArray[np.float64]:
         """The features (rows, features) of the rows of a table."""
@@ -151,30 +134,12 @@ class TableEncoder:
         )
 
 
-def as_texts(values: "pd.Series[Any]") -> npt.NDArray[Any]:
-    """Categories as texts, object (rows,): 3 and "3" look alike in a CSV file, and are the same."""
-    missing = values.isna().to_numpy()
-    texts = np.array([str(value) for value in values], object)
-    texts[missing] = _NO_TEXT
+def as_texts(values: "pd.Series[Any]") -> list[str | None]:
+    """Categories as canonical texts, None for what is missing: 3, 3.0 and "3 " are the same."""
+    known: dict[Any, str] = {}
+    texts: list[str | None] = []
+    for value, missing in zip(values, values.isna(), strict=True):
+        if not missing and value not in known:
+            known[value] = canonical_text(value)
+        texts.append(None if missing else known[value])
     return texts
-
-
-def is_number(values: "pd.Series[Any]") -> bool:
-    """Whether a column holds numbers or booleans."""
-    import pandas as pd
-
-    return bool(pd.api.types.is_numeric_dtype(values) and not is_complex(values))
-
-
-def is_complex(values: "pd.Series[Any]") -> bool:
-    """Whether a column holds complex numbers, which no model takes."""
-    import pandas as pd
-
-    return bool(pd.api.types.is_complex_dtype(values))
-
-
-def check_numbers(values: "pd.Series[Any]", where: str) -> None:
-    """Raises InputError where a column of numbers holds an infinity."""
-    num_infinite = int(np.isinf(values.to_numpy(np.float64, na_value=np.nan)).sum())
-    if num_infinite:
-        raise InputError(f"{where} holds infinity in {num_infinite} rows")

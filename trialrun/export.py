@@ -160,6 +160,7 @@ def _export(
             "class_names": list(splits.class_names),
             "feature_names": list(splits.feature_names),
             **({} if splits.encoder is None else {"columns": splits.encoder.to_json()}),
+            "dialect": settings.data.dialect.to_json(),
         },
     )
     if forgets_loss_arguments(settings.training):
@@ -329,8 +330,9 @@ Each file was loaded again when it was written, and gave the predictions of the 
 `preprocessing.json` turns raw input into the model's input: `x * scale + offset` per feature. Where
 it has `columns`, these make the features of a table's columns: a number is one feature, and `fill`
 where it is missing; `onehot` is a 0 or 1 for each of `categories`, `ordinal` the place in them from
-1. What the training rows did not hold (`is_known`) is 0 in both. Its `task` says what the outputs
-are: `logits` become probabilities by a softmax (`multiclass`) or a sigmoid.
+1. What the training rows did not hold (`is_known`) is 0 in both. `dialect` says how the training
+file was written, where that is not the default. Its `task` says what the outputs are: `logits`
+become probabilities by a softmax (`multiclass`) or a sigmoid.
 
 ```python
 import keras

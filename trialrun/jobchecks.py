@@ -361,6 +361,8 @@ _SAME_IN_EVERY_VARIANT = (
     ),
     # Files, and what is predicted: numbers of two data sets say nothing about a variant.
     *(f"data.{name}" for name in ("csv", "npz", "parquet", "test", "target", "task")),
+    *(f"data.{name}" for name in ("separator", "decimal", "thousands", "encoding")),
+    "data.missing_values",
 )
 _MAPPINGS = (
     "args",

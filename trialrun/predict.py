@@ -10,13 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.arrays import join_outputs
+from trialrun.cells import cells_of
 from trialrun.datasets import Scaler
-from trialrun.encoding import TableEncoder, is_number
+from trialrun.dialect import Dialect
+from trialrun.encoding import Column, TableEncoder
 from trialrun.errors import InputError
 from trialrun.files import reading
 from trialrun.modeltask import Kind, ModelTask
 from trialrun.quiet import quiet_tensorflow
+from trialrun.rawtable import RawTable, from_frame, read_raw
 from trialrun.store import BestFiles, RunFolder
+from trialrun.target import show_counts
 
 if TYPE_CHECKING:
     import keras
@@ -32,16 +36,18 @@ def predict_csv(
 
     Args:
         run: A run with a best model.
-        input_file: CSV with a header. The columns of the model's features are found by name when
-            the generator named its features or the data was a table, whose columns are given as
-            they were there; otherwise every column is a feature, in order.
+        input_file: CSV with a header, written as the training file was. The columns of the model's
+            features are found by name when the generator named its features or the data was a
+            table, whose columns are given as they were there; otherwise every column is a feature,
+            in order.
         warn: Told of categories that the model has not seen.
 
     Returns:
         A classifier with named classes adds a column `probability_<class>` per class (`score...`
         where its outputs are no probabilities) and `class`, the most probable; a model of named
         labels that are each there or not, the probabilities alone; any other model `prediction`
-        (or `prediction_0`, ...).
+        (or `prediction_0`, ...). Where the file has a column of such a name, it is
+        `predicted_<name>`.
 
     Raises:
         InputError: The run has no best model, or the file does not hold what the model needs.
@@ -54,18 +60,14 @@ def predict_csv(
             f"{files.folder}: the model takes several inputs; a CSV file cannot hold them."
             " Use trialrun.open_run(...).best.predict in Python instead"
         )
-    encoder = _encoder(preprocessing)
-    table = _read_table(input_file, () if encoder is None else encoder.text_columns)
-    if encoder is None:
-        raw = _features(table, input_file, preprocessing["feature_names"])
-    else:
-        raw = _encoded(table, encoder, str(input_file), warn)
+    table = read_raw(input_file, _dialect(preprocessing), str(input_file))
+    raw = _features(table, preprocessing, warn)
     try:
         predictions = _predict(files, preprocessing, raw)
     except InputError as error:
-        found = ", ".join(map(str, table.columns))
+        found = ", ".join(table.names)
         raise InputError(f"{input_file}: {error}; found the columns {found}") from error
-    return with_predictions(table, predictions, preprocessing["class_names"], task)
+    return with_predictions(table.as_written(), predictions, preprocessing["class_names"], task)
 
 
 def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
@@ -84,7 +86,8 @@ def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
     preprocessing = _read_preprocessing(files)
     encoder = _encoder(preprocessing)
     if encoder is not None:
-        raw = _encoded(_as_table(raw, encoder), encoder, "the input", _log.warning)
+        table = from_frame(_as_frame(raw, encoder), "the input")
+        raw = _encoded(table, encoder, _dialect(preprocessing), _log.warning)
     return _predict(files, preprocessing, raw)
 
 
@@ -153,84 +156,66 @@ def _encoder(preprocessing: Mapping[str, Any]) -> TableEncoder | None:
     return None if columns is None else TableEncoder.from_json(columns)
 
 
-def _read_table(input_file: Path, text_columns: Sequence[str] = ()) -> "pd.DataFrame":
+def _dialect(preprocessing: Mapping[str, Any]) -> Dialect:
+    """How the training file was written, and another file like it is."""
+    return Dialect.from_json(preprocessing.get("dialect", {}))
+
+
+def _as_frame(raw: Any, encoder: TableEncoder) -> "pd.DataFrame":
     import pandas as pd
 
-    try:
-        table = pd.read_csv(input_file, dtype=dict.fromkeys(text_columns, str))
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{input_file}: cannot be read as CSV: {error}") from error
-    if table.empty:
-        raise InputError(f"{input_file}: holds no rows below its header")
-    return table
-
-
-def _as_table(raw: Any, encoder: TableEncoder) -> "pd.DataFrame":
-    import pandas as pd
-
-    if isinstance(raw, pd.DataFrame | Mapping):
-        return pd.DataFrame(raw)
     names = [column.name for column in encoder.columns]
     try:
-        table = pd.DataFrame(raw, columns=names)
+        if isinstance(raw, pd.DataFrame | Mapping):
+            return pd.DataFrame(raw)
+        return pd.DataFrame(raw, columns=names).infer_objects()
     except ValueError as error:
-        raise InputError(f"the model takes the columns {', '.join(names)}; {error}") from error
-    return table.infer_objects()
-
-
-def _encoded(
-    table: "pd.DataFrame", encoder: TableEncoder, where: str, warn: Callable[[str], None]
-) -> npt.NDArray[np.float64]:
-    """The features of a table's raw columns."""
-    _require_columns(table, [column.name for column in encoder.columns], where)
-    for column in encoder.columns:
-        values = table[column.name]
-        if column.kind == "number":
-            _check_numbers(column.name, values, where, may_miss=column.may_miss)
-        elif not column.may_miss and values.isna().any():
-            row = int(np.flatnonzero(values.isna())[0]) + 2
-            raise InputError(f"{where}:{row}: column {column.name!r} lacks a value")
-        if unknown := column.unknown(values):
-            shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-            warn(
-                f"{where}: column {column.name!r} holds {shown}, which the model was not trained"
-                " on: taken as unknown"
-            )
-    return encoder.transform(table)
+        raise InputError(
+            f"the model takes rows of the columns {', '.join(names)}; {error}"
+        ) from error
 
 
 def _features(
-    table: "pd.DataFrame", input_file: Path, feature_names: list[str]
+    table: RawTable, preprocessing: Mapping[str, Any], warn: Callable[[str], None]
 ) -> npt.NDArray[np.float64]:
-    _require_columns(table, feature_names, str(input_file))
-    columns = table[feature_names] if feature_names else table
-    for name, column in columns.items():
-        _check_numbers(str(name), column, str(input_file))
-    return columns.to_numpy(np.float64)
+    """The features of a table: of the columns that the model knows, or of all in their order."""
+    dialect, encoder = _dialect(preprocessing), _encoder(preprocessing)
+    if encoder is not None:
+        return _encoded(table, encoder, dialect, warn)
+    names = preprocessing["feature_names"] or table.names
+    columns = (Column(name, "number") for name in names)
+    return _encoded(table, TableEncoder(tuple(columns)), dialect, warn)
 
 
-def _require_columns(table: "pd.DataFrame", names: Sequence[str], where: str) -> None:
-    missing = [name for name in names if name not in table.columns]
+def _encoded(
+    table: RawTable, encoder: TableEncoder, dialect: Dialect, warn: Callable[[str], None]
+) -> npt.NDArray[np.float64]:
+    """The features of a table's raw columns."""
+    import pandas as pd
+
+    missing = [column.name for column in encoder.columns if column.name not in table.names]
     if missing:
         raise InputError(
-            f"{where}: column {missing[0]!r} is missing; found"
-            f" {', '.join(map(str, table.columns))}; the first line must name the columns"
+            f"{table.shown}: column {missing[0]!r} is missing; found {', '.join(table.names)}; the"
+            " first line must name the columns"
         )
-
-
-def _check_numbers(
-    name: str, column: "pd.Series[Any]", where: str, *, may_miss: bool = False
-) -> None:
-    if not is_number(column):
-        raise InputError(f"{where}: column {name!r} must hold numbers, found text")
-    values = column.to_numpy(np.float64, na_value=np.nan)
-    is_wrong = np.isinf(values) if may_miss else ~np.isfinite(values)
-    if is_wrong.any():
-        row = int(np.flatnonzero(is_wrong)[0])
-        raise InputError(
-            f"{where}:{row + 2}: column {name!r} must hold a finite number, found"
-            f" {'nothing' if np.isnan(values[row]) else values[row]}"
-        )
+    columns = {}
+    for column in encoder.columns:
+        cells = cells_of(table, column.name, dialect)
+        if not column.may_miss and cells.is_missing.any():
+            row = int(np.flatnonzero(cells.is_missing)[0])
+            what = "must hold a number, found nothing"
+            raise InputError(
+                f"{cells.at(row)} {what if column.kind == 'number' else 'lacks a value'}"
+            )
+        values = cells.numbers() if column.kind == "number" else cells.texts()
+        columns[column.name] = values
+        if unknown := column.unknown(values):
+            warn(
+                f"{table.shown}: column {column.name!r} holds {show_counts(unknown)}, which the"
+                " model was not trained on: taken as unknown"
+            )
+    return encoder.transform(pd.DataFrame(columns))
 
 
 def with_predictions(
@@ -252,15 +237,15 @@ def with_predictions(
     num_names = num_outputs if task.kind == "multilabel" else task.num_classes
     if not names or len(names) != num_names or task.num_outputs != num_outputs:
         if num_outputs == 1:
-            return table.assign(prediction=predictions[:, 0])
-        return table.assign(**{f"prediction_{i}": of for i, of in enumerate(predictions.T)})
+            return _beside(table, {"prediction": predictions[:, 0]})
+        return _beside(table, {f"prediction_{i}": of for i, of in enumerate(predictions.T)})
     columns = _class_columns(predictions, names, task)
     if task.kind == "multilabel":
-        return table.assign(**columns)
+        return _beside(table, columns)
     threshold = task.threshold if task.outputs == "scores" else 0.5
     binary = (predictions[:, 0] > threshold).astype(int)
     numbers = binary if task.kind == "binary" else predictions.argmax(1)
-    return table.assign(**columns, **{"class": [names[number] for number in numbers]})
+    return _beside(table, {**columns, "class": [names[number] for number in numbers]})
 
 
 def _class_columns(
@@ -280,3 +265,14 @@ def _task_by_names(num_outputs: int, num_names: int) -> ModelTask:
     is_single = num_outputs == 1 and num_names == 2
     kind: Kind = "binary" if is_single else "multiclass" if num_names == num_outputs else "other"
     return ModelTask(kind, "probabilities", num_outputs, 0.5, "")
+
+
+def _beside(table: "pd.DataFrame", columns: Mapping[str, Any]) -> "pd.DataFrame":
+    """The table with columns added; one whose name the table has already is `predicted_...`."""
+    names = {name: name for name in columns}
+    while any(name in table.columns for name in names.values()):
+        names = {
+            name: f"predicted_{free}" if free in table.columns else free
+            for name, free in names.items()
+        }
+    return table.assign(**{names[name]: values for name, values in columns.items()})

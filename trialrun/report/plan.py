@@ -11,7 +11,7 @@ from rich.table import Table
 
 from trialrun.arrays import Array, leaves
 from trialrun.builders import COMPILED_FIELDS, may_compile
-from trialrun.datasets import check_data
+from trialrun.datasets import RawData, check_data
 from trialrun.errors import InputError
 from trialrun.host import num_local_cpus
 from trialrun.identity import signature_of
@@ -27,6 +27,7 @@ from trialrun.job import (
 from trialrun.packing import choose_cpus_per_pack, make_packs
 from trialrun.plan import Pack, Trial, Variant, plan_trials, shard_trials
 from trialrun.quiet import quiet_tensorflow
+from trialrun.report.plan_data import print_table_data
 from trialrun.training import PackTask
 
 _MAX_ROWS = 20
@@ -71,6 +72,7 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     _print_rest(console, len(variants), "variants")
     _print_parameters(console, job)
     of_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
+    _print_data(console, loaded, own or trials)
     console.print(
         f"\n{len(variants)} variants x {len(job.seed_list)} seeds = {len(trials)} trials of"
         f" {_epochs(trials)} epochs{of_shard}; packs: {len(packs)}, signatures:"
@@ -87,6 +89,21 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
         _print_traced(console, loaded, tasks)
     else:
         _print_packs(console, packs, sizes)
+
+
+def _print_data(console: Console, loaded: LoadedJob, trials: Sequence[Trial]) -> None:
+    """What became of a table, for the first trial; other sources have no columns."""
+    first = trials[0]
+    if first.variant.data.table is not None:
+        raw = _check_data(loaded, first)
+        print_table_data(console, raw, shown=f"{first.variant.variant_id} with seed {first.seed}")
+
+
+def _check_data(loaded: LoadedJob, trial: Trial) -> RawData:
+    try:
+        return check_data(trial.variant.data, loaded.folder, trial.seed)
+    except InputError as error:
+        raise InputError(loaded.locate(str(error))) from error
 
 
 def _print_parameters(console: Console, job: JobSpec) -> None:
@@ -224,16 +241,12 @@ def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int | N
     sizes: dict[str, int | None] = {}
     for pack in packs[:_MAX_ROWS]:
         if pack.signature not in sizes:
-            try:
-                sizes[pack.signature] = _data_bytes(loaded, pack.trials[0])
-            except InputError as error:
-                raise InputError(loaded.locate(str(error))) from error
+            sizes[pack.signature] = _data_bytes(_check_data(loaded, pack.trials[0]))
     return sizes
 
 
-def _data_bytes(loaded: LoadedJob, trial: Trial) -> int | None:
+def _data_bytes(raw: RawData) -> int | None:
     """Bytes of one trial's data as the device holds it: at most 4 per number; None if streamed."""
-    raw = check_data(trial.variant.data, loaded.folder, trial.seed)
     if raw.streams:
         return None
     parts = [raw.output[part] for part in ("train", "test", "validation") if part in raw.output]

@@ -1,0 +1,176 @@
+"""Columns of text that are probably no categories: numbers with a slip, amounts, dates, ids.
+
+One-hot encoding would make a feature of every one of their texts, and nobody would know. They are
+refused with what to say of them; a column that the job names in `data.categorical` is never here.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.cells import Cells
+from trialrun.errors import InputError
+from trialrun.spelling import (
+    AMOUNT_WITH_UNIT,
+    DATE,
+    INFINITIES,
+    MISSING_WORDS,
+    SIGNED_AMOUNT,
+    number_of,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MIN_IDS = 10  # fewer different texts may be so by chance
+_MAX_AMOUNTS_AS_CATEGORIES = 10
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,.' ])\d{3})+(?:[.,]\d+)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+
+
+def check_categories(cells: Cells, *, is_target: bool = False) -> None:
+    """Nothing, if the texts of a column may be categories without the job's word.
+
+    Args:
+        cells: Of kind `text`, `categories` or `date`, or numbers that a Parquet file holds as text.
+        is_target: Whether they are classes; one that has a single row is refused elsewhere.
+
+    Raises:
+        InputError: They are probably something else; with a line, a value and the remedies.
+    """
+    if cells.kind == "categories":
+        return
+    remedy = "data.task: classification" if is_target else _categorical(cells)
+    if cells.kind == "number":
+        raise InputError(
+            f"{cells.shown} holds numbers that are stored as text; store them as numbers, or say"
+            f" {remedy} if they are names of categories"
+        )
+    _check_dates(cells, remedy)
+    _check_mostly_numbers(cells, remedy)
+    _check_amounts(cells, remedy)
+    if not is_target:
+        _check_ids(cells)
+
+
+def _check_mostly_numbers(cells: Cells, remedy: str) -> None:
+    counts = _counts(cells)
+    numbers = set(_distinct(cells, cells.is_number))
+    num_numbers = int(cells.is_number.sum())
+    infinities = {text for text in counts if text.casefold() in INFINITIES}
+    words = {text for text in counts if text.casefold() in MISSING_WORDS}
+    texts = counts.keys() - numbers - infinities - words
+    is_most = num_numbers and num_numbers >= sum(counts[text] for text in texts)
+    if is_most or len(numbers) > max(2, len(texts)) or (infinities and not texts):
+        row = int(np.flatnonzero(~cells.is_number & ~cells.is_missing)[0])
+        found = cells.written(row)
+        not_finite = ", no finite number" if found.casefold() in INFINITIES else ""
+        raise InputError(
+            f"{cells.at(row)} holds {found!r}{not_finite}, and numbers in {num_numbers} of"
+            f" {int((~cells.is_missing).sum())} rows; mend it, or say {_how_written(found)}"
+            f"data.missing_values: [{found!r}] if it stands for a missing value, or"
+            f" {remedy} if the numbers are names of categories"
+        )
+
+
+def _check_dates(cells: Cells, remedy: str) -> None:
+    is_date = _matches(cells, DATE)
+    if cells.kind == "date":
+        is_date = ~cells.is_missing
+    if 2 * is_date.sum() > (~cells.is_missing).sum():
+        row = int(np.flatnonzero(is_date)[0])
+        raise InputError(
+            f"{cells.at(row)} holds {cells.written(row)!r}: dates and times are no features; make a"
+            " number of them (days since a day), leave them out with data.columns, or say"
+            f" {remedy} if each is a category"
+        )
+
+
+def _check_amounts(cells: Cells, remedy: str) -> None:
+    """Numbers that are written with groups of digits, a decimal comma, a currency or a unit."""
+    is_signed, has_unit = _matches(cells, SIGNED_AMOUNT), _matches(cells, AMOUNT_WITH_UNIT)
+    is_amount = is_signed | (has_unit & _is_measured(cells, has_unit))
+    if 2 * is_amount.sum() > (~cells.is_missing).sum():
+        row = int(np.flatnonzero(is_amount)[0])
+        raise InputError(
+            f"{cells.at(row)} holds {cells.written(row)!r}, which looks like a number but is not"
+            f" written as one; write numbers alone, or say {_how_written(cells.written(row))}"
+            f"{remedy} if its values are categories"
+        )
+
+
+def _is_measured(cells: Cells, has_unit: npt.NDArray[np.bool_]) -> bool:
+    """Whether numbers with a unit are measured, not names such as 2WD and 4WD, 1st and 2nd."""
+    texts = _distinct(cells, has_unit)
+    parts = [match for text in texts if (match := re.match(AMOUNT_WITH_UNIT, text))]
+    units = {match["unit"].casefold() for match in parts}
+    numbers = {match["number"] for match in parts}
+    return (len(units) == 1 and len(numbers) > 2) or len(texts) > _MAX_AMOUNTS_AS_CATEGORIES
+
+
+def _check_ids(cells: Cells) -> None:
+    counts = _counts(cells)
+    if len(counts) >= _MIN_IDS and max(counts.values()) == 1:
+        raise InputError(
+            f"{cells.shown} holds another text in each of its {len(counts):,} rows, such as"
+            f" {min(counts)!r}: names or ids, of which nothing can be learned; leave it out with"
+            f" data.columns, or say {_categorical(cells)}"
+        )
+
+
+def similar_texts(texts: Iterable[str]) -> tuple[str, str] | None:
+    """Two categories that differ only in case, or in how one number is written; None without."""
+    first: dict[str | float, str] = {}
+    for text in sorted(texts):
+        key = _key(text)
+        if key in first:
+            return first[key], text
+        first[key] = text
+    return None
+
+
+def _key(text: str) -> str | float:
+    number = number_of(text)
+    return text.casefold() if number is None else number
+
+
+def _how_written(text: str) -> str:
+    """The fields that say how a number is written, to be read after `say`."""
+    grouped, comma = _GROUPED.fullmatch(text), _DECIMAL_COMMA.fullmatch(text)
+    ways = []
+    if grouped is not None:
+        ways.append(f"data.thousands: {grouped[1]!r} if it groups digits, ")
+    if comma is not None or (grouped is not None and grouped[1] != "," and "," in text):
+        ways.append("data.decimal: ',' if the comma is a decimal point, ")
+    return "".join(ways)
+
+
+def _categorical(cells: Cells) -> str:
+    return f"data.categorical: {{{cells.name}: onehot}}"
+
+
+def _counts(cells: Cells) -> Counter[str]:
+    """How often each text occurs, of those that are not missing."""
+    return Counter(_texts(cells, ~cells.is_missing).to_pylist())
+
+
+def _distinct(cells: Cells, where: npt.NDArray[np.bool_]) -> list[str]:
+    texts: list[str] = _texts(cells, where).unique().to_pylist()
+    return texts
+
+
+def _texts(cells: Cells, where: npt.NDArray[np.bool_]) -> "pa.Array":
+    import pyarrow as pa
+
+    return cells.arrow.filter(pa.array(where))
+
+
+def _matches(cells: Cells, pattern: str) -> npt.NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    found = pc.match_substring_regex(cells.arrow, pattern).to_numpy(zero_copy_only=False)
+    return np.asarray(found, np.bool_) & ~cells.is_missing

@@ -1,0 +1,97 @@
+"""How numbers, dates, amounts and categories are written: one value is one text."""
+
+import functools
+import re
+from typing import Any
+
+from trialrun.dialect import Dialect
+
+# Spaces that stand between groups of digits, besides the one on every keyboard.
+SPACES = " \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
+_PLAIN = Dialect()
+_WHOLE_FRACTION = re.compile(r"([+-]?(?:0|[1-9][0-9]*))\.0*")
+
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:[ap]m)?\s*(?:z|[+-]\d{2}:?\d{2})?"
+_DAY = (
+    r"(?:\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
+    rf"|\d{{1,2}}[-/. ]+{_MONTH}[-/., ]*(?:\d{{4}}|\d{{2}})|{_MONTH} *\d{{1,2}},? +\d{{4}})"
+)
+# ISO, day/month/year in any order, months by name, and times, alone or together.
+DATE = rf"(?i)^(?:{_DAY}(?:[t ,]+{_CLOCK})?|{_CLOCK})$"
+# A number with groups of digits, a decimal comma, a currency, a percent sign: no category.
+_DIGITS = rf"\d+(?:[.,'{SPACES}]\d+)*(?:e[+-]?\d+)?"
+_SIGN = "[+\N{MINUS SIGN}-]?"
+SIGNED_AMOUNT = rf"(?i)^[<>~≤≥(]?\s*{_SIGN}\s*(?:[$€£¥]\s*{_DIGITS}|{_DIGITS}\s*[%‰$€£¥°]?)\)?$"
+# A number and a unit, which may be a category too: 4WD, 12 kg.
+AMOUNT_WITH_UNIT = rf"(?i)^(?P<number>[+-]?{_DIGITS})\s*(?P<unit>[a-zµμ°/²³]+)$"
+
+# What files write for a missing value; none of them is taken as missing without being named.
+MISSING_WORDS = frozenset(
+    {"?", "-", "--", ".", "*", "na", "n/a", "nan", "-nan", "null", "none", "nil", "nd", "missing"}
+    | {"#n/a", "#na", "unknown"}
+)
+# No finite numbers, but what stands for numbers.
+INFINITIES = frozenset(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity"))
+
+
+@functools.cache
+def number_pattern(dialect: Dialect) -> str:
+    """A regular expression (RE2 and Python) of a whole cell that is a number in a dialect."""
+    point = re.escape(dialect.decimal)
+    whole = r"[0-9]+"
+    if dialect.thousands is not None:
+        marks = SPACES if dialect.thousands == " " else dialect.thousands
+        whole += rf"|[0-9]{{1,3}}(?:[{re.escape(marks)}][0-9]{{3}})+"
+    return rf"^[+-]?(?:(?:{whole})(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+
+
+def plain_number(text: str, dialect: Dialect) -> str | None:
+    """A number as a program writes it: `1.234,5` is `1234.5`; None for what is no number."""
+    if not re.match(number_pattern(dialect), text):
+        return None
+    if dialect.thousands is not None:
+        for mark in SPACES if dialect.thousands == " " else dialect.thousands:
+            text = text.replace(mark, "")
+    return text.replace(dialect.decimal, ".")
+
+
+def number_of(text: str) -> float | None:
+    """The value of a plain number; None for a text, also for `nan` and `inf`.
+
+    >>> number_of("10"), number_of("nan")
+    (10.0, None)
+    """
+    plain = plain_number(text, _PLAIN)
+    return None if plain is None else float(plain)
+
+
+def by_number(text: str) -> tuple[float, str]:
+    """The order of classes and levels: as numbers where they are some, then by the alphabet."""
+    number = number_of(text)
+    return (float("inf") if number is None else number), text
+
+
+def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
+    """A category as one text, however it is written: 1.0 is "1", "a " is "a", "TRUE" is "True".
+
+    A text such as `007` or `1.10` stays: it may be a code or a version.
+
+    Args:
+        value: A text of a file, or a value of a typed column.
+        dialect: How a text writes numbers.
+
+    >>> [canonical_text(value) for value in (1.0, "1.0", " a ", "TRUE", "007")]
+    ['1', '1', 'a', 'True', '007']
+    """
+    text = str(value).strip()
+    if text.casefold() in ("true", "false"):
+        return text.casefold().capitalize()
+    if dialect.decimal != "." or dialect.thousands is not None:
+        text = plain_number(text, dialect) or text
+    whole = _WHOLE_FRACTION.fullmatch(text)
+    if whole is not None:
+        text = whole[1]
+    elif isinstance(value, float) and value.is_integer():
+        text = str(int(value))  # 1e+16
+    return "0" if text == "-0" else text

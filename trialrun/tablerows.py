@@ -1,0 +1,313 @@
+"""The rows of a job's table, and of its file of test rows, as numbers and categories.
+
+Everything that holds for all seeds: what a column is, which rows are left out, what the target is.
+"""
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trialrun.cells import Cells, cells_of
+from trialrun.dataspec import DataSpec
+from trialrun.doubtful import check_categories, similar_texts
+from trialrun.errors import InputError
+from trialrun.rawtable import RawTable, read_raw
+from trialrun.references import moved_path
+from trialrun.spelling import MISSING_WORDS, by_number, canonical_text, number_of
+from trialrun.target import Target, are_texts, check_alike, number_text, read_target, show_counts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MAX_KEPT = 4
+_MANY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TableSummary:
+    """What became of a table, for people.
+
+    Attributes:
+        kinds: Column -> what its cells are: `number`, `boolean` or `text`.
+        num_missing: Column -> cells that are missing, those of rows that are left out too.
+        target: The column that is predicted.
+        why: Why it is classes or amounts.
+        notes: What its owner should know: rows that are left out, categories that only test rows
+            have or that look like one, words that may stand for a missing value.
+    """
+
+    kinds: Mapping[str, str]
+    num_missing: Mapping[str, int]
+    target: str
+    why: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableRows:
+    """The rows of a table, then those of the file of test rows; the same for every seed.
+
+    Attributes:
+        features: Numbers (float64) and canonical texts (object) by column.
+        num_own: How many rows are not of the file of test rows.
+        target: Of all rows.
+        categories: Column of texts -> its categories, the lowest first where they have an order;
+            those of the file of test rows are no categories.
+        orders: The columns whose categories have an order, and are one number.
+        summary: What became of the table.
+    """
+
+    features: "pd.DataFrame"
+    num_own: int
+    target: Target
+    categories: Mapping[str, tuple[str, ...]]
+    orders: frozenset[str]
+    summary: TableSummary
+
+
+_FIELDS = {
+    *("csv", "parquet", "target", "task", "columns", "categorical", "missing", "missing_values"),
+    *("separator", "decimal", "thousands", "encoding", "test"),
+}
+
+
+def read_rows(data: DataSpec) -> TableRows:
+    """The rows of a job's tables; kept while they do not change, as every trial asks for them.
+
+    Raises:
+        InputError: What is wrong with a table, with the column and the line or number of the row.
+    """
+    stamps = []
+    for file in (data.table, data.test):
+        if file is not None:
+            try:
+                stat = moved_path(Path(file)).stat()
+            except OSError as error:
+                raise InputError(f"data.{data.source}: {file} cannot be read: {error}") from error
+            stamps.append((stat.st_mtime_ns, stat.st_size))
+    return _read_once(data.model_dump_json(include=_FIELDS), tuple(stamps))
+
+
+@functools.lru_cache(maxsize=_MAX_KEPT)
+def _read_once(settings: str, stamps: tuple[tuple[int, int], ...]) -> TableRows:
+    """Read again when a file has changed."""
+    import pandas as pd
+
+    data = DataSpec.model_validate(json.loads(settings))
+    table, cells = _read_file(data, str(data.table), data.source, ())
+    texts = frozenset(name for name, column in cells.items() if _holds_texts(column, data))
+    whole = _typed(cells, texts)
+    files = [(table, _complete_rows(table, whole, data))]
+    if data.test is not None:
+        test, test_cells = _read_file(data, data.test, "test", tuple(cells))
+        files.append((test, _complete_rows(test, _typed(test_cells, texts), data)))
+    own = files[0][1]
+    target = _read_target([rows for _, rows in files], whole, data)
+    names = [name for name in own.columns if name != data.target]
+    orders = {name: order for name in names if (order := _order(cells[name], data, texts))}
+    for file, rows in files:
+        _check_orders(file, rows, orders)
+    categories = {
+        name: orders.get(name) or tuple(sorted(set(own[name].dropna())))
+        for name in names
+        if name in texts
+    }
+    summary = TableSummary(
+        kinds={name: "text" if name in texts else cells[name].kind for name in cells},
+        num_missing={str(name): int(column.isna().sum()) for name, column in whole.items()},
+        target=str(data.target),
+        why=target.why,
+        notes=tuple(_notes(files, whole, categories, data)),
+    )
+    features = pd.concat([rows[names] for _, rows in files])
+    return TableRows(features, len(own), target, categories, frozenset(orders), summary)
+
+
+def _read_file(
+    data: DataSpec, file: str, field: str, wanted: tuple[str, ...]
+) -> tuple[RawTable, dict[str, Cells]]:
+    """A table and the cells of the columns that are used: those wanted, or what the job says."""
+    table = read_raw(Path(file), data.dialect, f"data.{field} {Path(file).name}")
+    cells = {
+        name: cells_of(table, name, data.dialect)
+        for name in wanted or data.used_columns or table.names
+    }
+    for column in cells.values():
+        if column.is_missing.all():
+            raise InputError(
+                f"{column.shown} holds no value at all; leave it out with data.columns"
+            )
+    return table, cells
+
+
+def _holds_texts(cells: Cells, data: DataSpec) -> bool:
+    """Whether a column is read as categories; numbers are, where the job says so."""
+    if cells.name == data.target:
+        return are_texts(cells, data)
+    if cells.name in data.encodings:
+        return True
+    if cells.is_amount and not cells.is_stored_as_text:
+        return False
+    check_categories(cells)
+    return True
+
+
+def _typed(cells: Mapping[str, Cells], texts: frozenset[str]) -> "pd.DataFrame":
+    """Texts and numbers by column; the index holds the lines."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            name: column.texts() if name in texts else column.numbers()
+            for name, column in cells.items()
+        }
+    )
+
+
+def _complete_rows(table: RawTable, rows: "pd.DataFrame", data: DataSpec) -> "pd.DataFrame":
+    """The rows without those that are left out because a value is missing."""
+    if data.missing == "drop":
+        kept = rows.dropna()
+        if kept.empty:
+            raise InputError(
+                f"{table.shown}: every row lacks a value; nothing is left (data.missing)"
+            )
+        return kept
+    for name, column in rows.items():
+        missing = column.isna()
+        if missing.any() and (data.missing == "refuse" or name == data.target):
+            hint = "data.missing: drop leaves such rows out"
+            if name != data.target:
+                hint += ", mean fills them in"
+            line = int(missing.index[int(missing.argmax())])
+            raise InputError(
+                f"{table.at(line)}: column {name!r} lacks a value in"
+                f" {int(missing.sum())} of {len(rows)} rows, here first; {hint}"
+            )
+    return rows
+
+
+# The target ---------------------------------------------------------------------------------------
+
+
+def _read_target(files: list["pd.DataFrame"], whole: "pd.DataFrame", data: DataSpec) -> Target:
+    own = files[0][data.target]
+    test = files[1][data.target] if len(files) > 1 else own.iloc[:0]
+    before = whole[data.target].dropna()
+    if own.dtype == object:
+        check_alike(before, data)
+        _check_no_class_is_lost(before, own, data)
+    target = read_target(own, test, data)
+    if own.dtype != object and target.classes is not None:
+        _check_no_class_is_lost(before.map(number_text), own.map(number_text), data)
+    return target
+
+
+def _check_no_class_is_lost(
+    before: "pd.Series[Any]", after: "pd.Series[Any]", data: DataSpec
+) -> None:
+    lost = set(before) - set(after)
+    if lost:
+        counts = Counter(text for text in before if text in lost)
+        raise InputError(
+            f"data.missing: drop would leave no row of these classes of column {data.target!r}:"
+            f" {show_counts(counts)}; fill values in with data.missing: mean, or leave columns out"
+            " with data.columns"
+        )
+
+
+# Orders -------------------------------------------------------------------------------------------
+
+
+def _order(cells: Cells, data: DataSpec, texts: frozenset[str]) -> tuple[str, ...] | None:
+    """The categories of a column from the lowest on; None where they are one-hot, or numbers."""
+    default = data.categorical if isinstance(data.categorical, str) else "onehot"
+    encoding = data.encodings.get(cells.name, default)
+    if cells.name not in texts or encoding == "onehot":
+        return None
+    if isinstance(encoding, tuple):
+        return tuple(canonical_text(level) for level in encoding)
+    if cells.order is not None:
+        return cells.order
+    found = sorted(set(cells.texts().dropna()), key=by_number)
+    if all(number_of(text) is not None for text in found):
+        return tuple(found)
+    listed = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
+    raise InputError(
+        f"{cells.shown} holds texts, which have no order of their own: {listed}; give it, the"
+        f" lowest first, as data.categorical: {{{cells.name}: [...]}}, or say onehot"
+    )
+
+
+def _check_orders(
+    table: RawTable, rows: "pd.DataFrame", orders: Mapping[str, tuple[str, ...]]
+) -> None:
+    for name, order in orders.items():
+        column = rows[name].dropna()
+        foreign = column[~column.isin(order)]
+        if len(foreign) and not all(number_of(text) is not None for text in order):
+            raise InputError(
+                f"{table.at(int(foreign.index[0]))}: column {name!r} holds {foreign.iloc[0]!r},"
+                f" which is not in its order {', '.join(order)} (data.categorical)"
+            )
+
+
+# Notes --------------------------------------------------------------------------------------------
+
+
+def _notes(
+    files: list[tuple[RawTable, "pd.DataFrame"]],
+    whole: "pd.DataFrame",
+    categories: Mapping[str, tuple[str, ...]],
+    data: DataSpec,
+) -> Iterator[str]:
+    for table, rows in files:
+        num_dropped = len(table.lines) - len(rows)
+        if num_dropped:
+            yield (
+                f"{table.shown}: {num_dropped:,} of {len(table.lines):,} rows lack a value and are"
+                " left out (data.missing: drop)"
+            )
+    own = files[0][0]
+    for name, column in whole.items():
+        if column.dtype != object:
+            continue
+        counts = Counter(column.dropna())
+        words = Counter({text: counts[text] for text in counts if text.casefold() in MISSING_WORDS})
+        if words:
+            yield (
+                f"{own.shown}: column {name!r} holds {show_counts(words)}, taken as they are; name"
+                " them in data.missing_values if they stand for missing values"
+            )
+        if name != data.target and _MANY < len(counts) > len(column) / 2:
+            yield (
+                f"{own.shown}: column {name!r} holds {len(counts):,} different texts in"
+                f" {len(column):,} rows; leave it out with data.columns if they are names or ids"
+            )
+        alike = similar_texts(counts) if name != data.target else None
+        if alike is not None:
+            yield f"{own.shown}: column {name!r} holds {alike[0]!r} and {alike[1]!r}, taken as two"
+    for table, rows in files[1:]:
+        for name, known in categories.items():
+            unseen = _unseen(table, rows[name].dropna(), known)
+            if unseen:
+                yield (
+                    f"{table.shown}: column {name!r} holds what the training file lacks, taken as"
+                    f" unknown: {show_counts(unseen)}"
+                )
+
+
+def _unseen(table: RawTable, texts: "pd.Series[Any]", known: tuple[str, ...]) -> Counter[str]:
+    """What is no category of the training file, unless nothing is one."""
+    unseen = Counter(texts[~texts.isin(known)])
+    if len(texts) and unseen.total() == len(texts):
+        raise InputError(
+            f"{table.shown}: column {texts.name!r} holds nothing that the training file has, but"
+            f" {show_counts(unseen)}; there it is {', '.join(map(repr, known[:5]))}"
+            f"{', ...' if len(known) > 5 else ''}"
+        )
+    return unseen
