@@ -154,7 +154,9 @@ def _batches(
     """A trial's batches, each epoch in the order of that trial."""
     rows = splits.part("train")
     if class_weight is not None:
-        rows += (np.array([class_weight.get(int(y), 1.0) for y in splits.y_train], "float32"),)
+        x, y, *own = rows
+        of_classes = np.array([class_weight.get(int(label), 1.0) for label in y], "float32")
+        rows = (x, y, of_classes * own[0] if own else of_classes)
     batch_size = trial.variant.training.batch_size
     orders = BatchOrders([trial.seed], _num_rows(splits))
     for _ in range(trial.variant.training.epochs):
