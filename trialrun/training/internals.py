@@ -156,6 +156,17 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
+def num_recurrent_steps(model: keras.Model) -> int:
+    """Steps in time of all recurrent layers of a built model; 0 where they are not known."""
+    total = 0
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.RNN):
+            config = layer.get_build_config() or {}
+            shape = config.get("input_shape") or config.get("sequences_shape") or (None, None)
+            total += (shape[1] or 0) * len(getattr(layer.cell, "cells", [layer.cell]))
+    return total
+
+
 def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:
     """The variable that holds the learning rate; None when a schedule computes it."""
     rate = _innermost(optimizer)._learning_rate
