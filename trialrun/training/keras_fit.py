@@ -196,6 +196,8 @@ class _TrialRun(keras.callbacks.Callback):
         model, training = self._compiled.model, self._trial.variant.training
         # XLA draws other random numbers for dropout than TensorFlow does; one meaning everywhere.
         model.jit_compile = False
+        # With more, the last steps of an epoch would take batches of the next one.
+        model.steps_per_execution = 1
         try:
             with reading(splits):
                 model.fit(
