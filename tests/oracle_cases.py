@@ -230,15 +230,11 @@ _DENSE = _layers(
     frozen=lambda: [layers.Dense(8, "relu", trainable=False), layers.Dense(5)],
     Normalization=lambda: [layers.Normalization(mean=0.5, variance=2.0), layers.Dense(4)],
     Rescaling=lambda: [layers.Rescaling(0.5, 0.1), layers.Dense(4)],
-    own_layer=lambda: [_Scale(), layers.Dense(4)],
-    loss_added_in_a_layer=lambda: [layers.Dense(8), _AddsLoss()],
-)
-_COUNTED = _layers(  # DenseBincount has no vectorized form, and XLA wants its input to be constant
-    "table",
-    engine="keras",
     Discretization_CategoryEncoding=lambda: [
         layers.Discretization(bin_boundaries=[-0.5, 0.5], output_mode="multi_hot")
     ],
+    own_layer=lambda: [_Scale(), layers.Dense(4)],
+    loss_added_in_a_layer=lambda: [layers.Dense(8), _AddsLoss()],
 )
 _CONVOLUTIONS = {
     **_layers(
@@ -715,7 +711,6 @@ _METRICS = {
 }
 CASES: dict[str, Case] = {
     **_DENSE,
-    **_COUNTED,
     **_CONVOLUTIONS,
     **_SEQUENCES,
     **_MODELS,

@@ -439,11 +439,22 @@ TRAINING_CASES: dict[str, TrainingCase] = {
     ),
     "sample_weight": TrainingCase(
         {"weighted_metrics": ["accuracy", {"name": _SPARSE, "as": "weighted_loss"}]},
-        _plainly(
-            metrics=["accuracy"],
-            weighted_metrics=["accuracy", metrics.SparseCategoricalCrossentropy("weighted_loss")],
-        ),
+        lambda: {  # a metric keeps state: it is made anew for each model
+            "optimizer": optimizers.Adam(RATE),
+            "loss": _SPARSE,
+            "metrics": ["accuracy"],
+            "weighted_metrics": [
+                "accuracy",
+                metrics.SparseCategoricalCrossentropy("weighted_loss"),
+            ],
+        },
         generator="weighted",
+    ),
+    "class_and_sample_weight": TrainingCase(
+        {"class_weight": {"0": 0.5, "2": 3.0}, "weighted_metrics": ["accuracy"]},
+        _plainly(metrics=["accuracy"], weighted_metrics=["accuracy"]),
+        generator="weighted",
+        class_weight={0: 0.5, 2: 3.0},
     ),
     "two_outputs": _two_outputs("both"),
     "two_outputs_weighted": _two_outputs("both_weighted"),

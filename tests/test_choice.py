@@ -44,6 +44,44 @@ def test_each_engine_can_be_timed(task, always_measured):
     assert found.engine == "fused" or re.search(r"is faster: [\d,]+ us per step", found.reason)
 
 
+RECURRENT = """
+import keras
+
+
+def lstm():
+    hidden = [keras.layers.Reshape((6, 1)), keras.layers.LSTM(4, return_sequences=True)]
+    hidden += [keras.layers.Bidirectional(keras.layers.GRU(4))]
+    return keras.Sequential([keras.Input((6,)), *hidden, keras.layers.Dense(3, "softmax")])
+"""
+
+
+def test_a_recurrent_model_is_not_compiled_for_a_few_steps(tmp_path, monkeypatch):
+    (tmp_path / "recurrent.py").write_text(RECURRENT)
+    trials = load_trials(tmp_path, builder="recurrent.py:lstm", seeds=[1, 2])
+    monkeypatch.setattr(choice, "prepare", lambda *_: pytest.fail("it was built to be compiled"))
+    found = choose(make_task(tmp_path, trials))
+    assert found.engine == "keras"
+    assert found.reason == (
+        "not fused or mapped: the recurrent layers' 18 steps take longer to compile (about 11 s)"
+        " than model.fit takes for the training's 36, a loop over them too"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_unrolled", "num_steps", "passed_over"),
+    [
+        (0, 10, []),
+        (5, 10, []),
+        (20, 500, ["fused", "mapped"]),
+        (20, 2000, ["fused"]),
+        (20, 10_000, []),
+    ],
+)
+def test_engines_are_passed_over_by_counts_of_steps_alone(num_unrolled, num_steps, passed_over):
+    reasons = choice.engines_not_worth_compiling(num_unrolled, num_steps)
+    assert [engine for of_one in reasons.values() for engine in of_one] == passed_over
+
+
 def test_what_xla_cannot_compile_is_examined_as_it_is_trained(tmp_path):
     task = make_task(tmp_path, load_trials(tmp_path, builder="not_compilable", seeds=[1, 2]))
     (found,) = examine(task)

@@ -180,6 +180,16 @@ def test_a_schedule_and_class_weights_differ_inside_one_program(tmp_path):
     assert_same_as_plain_keras(tmp_path, [grid[0], grid[7], grid[-1]])
 
 
+def test_a_program_takes_numbers_from_a_pack_that_begins_with_another_seed(tmp_path):
+    """What differs between variants is looked for under the seed that it was built under."""
+    values = {"training.optimizer.momentum": [0.0, 0.5, 0.9]}
+    optimizer = {"optimizer": {"name": "sgd", "momentum": 0.0}}
+    trials = plan(tmp_path, "dense", values, training=optimizer)
+    assert [trial.seed for trial in trials] == [3, 11] * 3
+    train_with_fused(make_task(tmp_path, trials[:2]))
+    assert_same_as_plain_keras(tmp_path, [trials[3], trials[4]])
+
+
 @pytest.mark.parametrize(
     ("builder", "name", "values", "message"),
     [

@@ -3,6 +3,7 @@
 The cases are in `oracle_cases_training`; here are the lines that differ in kind.
 """
 
+import numpy as np
 import pytest
 from oracle import compare
 from oracle_cases_control import CONTROL_CASES
@@ -114,3 +115,27 @@ def test_a_schedule_in_epochs_needs_epochs_of_one_length(tmp_path):
     )
     with pytest.raises(InputError, match="the trials' epochs have 6 to 7 batches; count steps"):
         train(make_task(tmp_path, trials))
+
+
+PER_EXECUTION = """
+import keras
+
+
+def build(steps):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", steps_per_execution=steps)
+    return model
+"""
+
+
+def test_batches_per_execution_change_no_number(tmp_path):
+    """Six batches an epoch: the second four may not take two of the next epoch's."""
+    (tmp_path / "compiled.py").write_text(PER_EXECUTION)
+    trained = []
+    for steps in (1, 4):
+        args = {"args": {"steps": steps}}
+        trials = load_trials(tmp_path, builder="compiled.py:build", seeds=[1], model=args)
+        trained += train_with_keras(make_task(tmp_path, trials))
+    one, four = trained
+    np.testing.assert_array_equal(four.history["loss"], one.history["loss"])
+    np.testing.assert_array_equal(four.trainable[0], one.trainable[0])

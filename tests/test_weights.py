@@ -37,6 +37,17 @@ def test_rows_are_weighed_as_keras_weighs_them(one_hot):
     assert weighed.w_test is None
 
 
+def test_weights_of_rows_and_of_classes_are_multiplied():
+    """As Keras 2 did it; Keras 3 refuses both together and leaves the product to its users."""
+    own = RNG.uniform(0.5, 2, len(LABELS))
+    made = splits(weights=own)
+    of_classes = weigh_classes(replace(made, w_train=None), {"0": 0.5, "2": 3.0}).w_train
+    weighed = weigh_classes(made, {"0": 0.5, "2": 3.0})
+    np.testing.assert_allclose(weighed.w_train, of_classes * made.w_train, rtol=1e-6)
+    assert weighed.w_train.dtype == np.float32
+    np.testing.assert_array_equal(weighed.w_val, made.w_val)
+
+
 def test_balanced_weights_are_scikit_learns_of_the_training_rows():
     made = splits()
     expected = compute_sample_weight("balanced", made.y_train)
@@ -55,7 +66,6 @@ def test_a_class_may_be_called_by_its_name():
     [
         (splits(names=NAMES), {"sone": 1}, "has no class 'sone'; did you mean 'some'"),
         (splits(), {"3": 1}, "has no class '3'"),
-        (splits(weights=np.ones(30)), "balanced", "has sample weights; give one of the two"),
         (splits(RNG.normal(size=30)), "balanced", "labels are not one class per row"),
         (splits({"a": LABELS, "b": LABELS}), "balanced", "models with a single output"),
     ],

@@ -135,19 +135,21 @@ def _check_labels(labels: "tf.Tensor", num_classes: int) -> "tf.Tensor":
 def weighed_by_class(
     batches: "tf.data.Dataset", weights: npt.NDArray[np.float32]
 ) -> "tf.data.Dataset":
-    """Batches `(x, y)` with the weight of its class for each row; the arithmetic is Keras's.
+    """Batches with the weight of its class for each row; the arithmetic is Keras's.
 
     Args:
-        batches: With one array of labels: class numbers, or one column per class.
+        batches: `(x, y)`, or `(x, y, weights)` whose weights are multiplied, with one array of
+            labels: class numbers, or one column per class.
         weights: float32 (classes,); a class beyond them weighs 1.
     """
     import tensorflow as tf
 
-    def weigh(x: Any, labels: Any) -> Any:
+    def weigh(x: Any, labels: Any, *own: Any) -> Any:
         y = labels
         if y.shape.rank > 1:
             y = tf.argmax(y, -1) if y.shape[-1] != 1 else y[..., 0]
         places = tf.minimum(tf.cast(tf.round(tf.cast(y, tf.float64)), tf.int32), len(weights))
-        return x, labels, tf.gather(tf.constant([*weights, 1.0], tf.float32), places)
+        of_rows = tf.gather(tf.constant([*weights, 1.0], tf.float32), places)
+        return x, labels, of_rows * own[0] if own else of_rows
 
     return batches.map(tf.autograph.experimental.do_not_convert(weigh))

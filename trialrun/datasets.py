@@ -7,8 +7,11 @@ would mean something else at test time than it did in training: it would no long
 model that is tested.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -192,12 +195,31 @@ def _generate(
     generator: Callable[..., Any], seed: int, args: Mapping[str, Any], *, source: str
 ) -> Any:
     try:
-        return generator(seed=seed, **args)
+        with _streams_seeded(seed):
+            return generator(seed=seed, **args)
     except Exception as error:
         given = ", ".join(["seed", *args])
         raise InputError(
             f"{source}: called with {given} it raised {type(error).__name__}: {error}"
         ) from error
+
+
+@contextlib.contextmanager
+def _streams_seeded(seed: int) -> Iterator[None]:
+    """While it lasts, the random streams of the whole process are those of a seed.
+
+    A generator that draws from them gives the same data whatever the process did before.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.random.set_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def medical_trial(

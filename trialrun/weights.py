@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ ClassWeight = Literal["balanced"] | Mapping[str, float]
 
 
 def weigh_classes(splits: Splits, class_weight: ClassWeight | None) -> Splits:
-    """The splits with the weight of its class for each training row.
+    """The splits with the weight of its class for each training row, times what it weighs already.
 
     Args:
         splits: With one array of labels: class numbers, or one column per class.
@@ -24,13 +24,11 @@ def weigh_classes(splits: Splits, class_weight: ClassWeight | None) -> Splits:
             among the training rows; None leaves the splits as they are.
 
     Raises:
-        InputError: The rows have weights already, have several labels or none that are classes, or
-            there is no such class.
+        InputError: The rows have several labels or none that are classes, or there is no such
+            class.
     """
     if class_weight is None:
         return splits
-    if splits.w_train is not None:
-        raise InputError("training.class_weight: the data has sample weights; give one of the two")
     if not isinstance(splits.y_train, np.ndarray):
         raise InputError("training.class_weight is for models with a single output")
     classes = _classes(splits.y_train)
@@ -38,8 +36,9 @@ def weigh_classes(splits: Splits, class_weight: ClassWeight | None) -> Splits:
         weights = _weights_of_stream(classes, class_weight, splits.class_names)
         weighed = replace(stream, class_weights=weights)
         return replace(splits, streams={**splits.streams, "train": weighed})
-    weights = _weights(classes, class_weight, splits.class_names)
-    return replace(splits, w_train=weights[classes])
+    weights = _weights(classes, class_weight, splits.class_names)[classes]
+    own = cast(Any, splits.w_train)  # of one array of labels: one array
+    return replace(splits, w_train=weights if own is None else weights * own)
 
 
 def _classes(y: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 Small dense models are always fastest fused: thousands of operations that cost less than starting
 them. Where one step of one trial is much work by itself, as of a recurrent net or a large
-convolution, another engine may win, and the time to find out is small against the training. On a
+convolution, another engine may win, and the time to find out is small against the training. Where
+the training is short and compiling is long, as of unrolled recurrent nets, compiling counts. On a
 CPU, mapped wins for large recurrent nets and `model.fit` for large convolutions.
 """
 
@@ -12,7 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from trialrun.errors import CannotFuse, CannotShare, ModelError
+from trialrun.datasets import steps_per_epoch
+from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError
 from trialrun.job import TrainingSpec
 from trialrun.references import portable_reference
 from trialrun.training import PackTask, internals
@@ -20,7 +22,7 @@ from trialrun.training.devices import free_memory_bytes
 from trialrun.training.memory import require_device_memory, traffic_bytes
 from trialrun.training.prepared import PreparedPack, compiling, prepare
 from trialrun.training.program import CompiledEngine
-from trialrun.training.trained import PackData
+from trialrun.training.trained import PackData, build_compiled
 from trialrun.training.verify import first_batches
 
 _COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")  # in the order of trying
@@ -33,6 +35,13 @@ _MIN_SECONDS = 20.0
 # What one core writes, of such steps, at least: 4e9 to 8e9 were measured for convolutions and LSTM.
 # Guessing low pays: the whole fused program of such a step takes longer to compile than to measure.
 _BYTES_PER_SECOND = 1e9
+# What compilation costs, in seconds of one core: `fused` unrolls recurrent layers, and XLA takes
+# 0.4 (GRU), 0.6 (LSTM) to 0.9 (masked LSTM) per step in time; `mapped` takes about 3 whatever their
+# length. A step of `model.fit` takes 2 to 4 ms where the model is small: that is Keras's overhead.
+_SECONDS_PER_UNROLLED_STEP = 0.6
+_SECONDS_TO_COMPILE_A_LOOP = 3.0
+_SECONDS_PER_STEP_OF_FIT = 0.003
+_MOST_UNROLLED_STEPS = 1_000  # beyond, what they take is no longer looked at before it is tried
 _NUM_REPEATS = 3
 _LONG_ENOUGH_S = 2.0  # to be measured well by one step
 _CLEARLY = 0.9
@@ -88,6 +97,8 @@ def choose_engine(
         if training.engine in _COMPILED_ENGINES:
             raise ModelError(f"training.engine: {training.engine} is not possible: {reason}")
         reasons = {reason: list(_COMPILED_ENGINES)}
+    elif wanted == "auto" and not reasons:
+        reasons = _not_worth_compiling(task, data)
     tried = {engine for of in reasons.values() for engine in of}
     for engine in _COMPILED_ENGINES:
         if engine in tried or wanted not in ("auto", engine):
@@ -117,6 +128,47 @@ def _why_only_keras(training: TrainingSpec, data: PackData) -> str:
     if data.why_streamed:
         return f"{data.why_streamed}, so model.fit reads it as a stream"
     return ""
+
+
+def _not_worth_compiling(task: PackTask, data: PackData) -> Reasons:
+    """Engines that take longer to compile a recurrent model than `model.fit` takes to train it."""
+    trials = task.pack.trials
+    training, splits = trials[0].variant.training, data.of_trial(0)
+    num_steps = steps_per_epoch(splits, training.batch_size) * training.epochs * len(trials)
+    fit_s = num_steps * _SECONDS_PER_STEP_OF_FIT
+    if fit_s > _MOST_UNROLLED_STEPS * _SECONDS_PER_UNROLLED_STEP:
+        return {}
+    try:
+        model = build_compiled(trials[0].variant, task.job_folder, splits, trials[0].seed)
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    return engines_not_worth_compiling(internals.num_recurrent_steps(model), num_steps)
+
+
+def engines_not_worth_compiling(num_unrolled: int, num_steps: int) -> Reasons:
+    """Why engines are passed over where compiling is most of the work; empty where it is not.
+
+    It is decided by counts, so that a job is trained by the same engine wherever it runs.
+
+    Args:
+        num_unrolled: Steps in time of the model's recurrent layers.
+        num_steps: Training steps of all trials of the pack.
+
+    >>> engines_not_worth_compiling(num_unrolled=7, num_steps=10_000)
+    {}
+    """
+    unrolled_s = num_unrolled * _SECONDS_PER_UNROLLED_STEP
+    fit_s = num_steps * _SECONDS_PER_STEP_OF_FIT
+    if unrolled_s <= max(fit_s, _SECONDS_TO_COMPILE_A_LOOP):
+        return {}
+    reason = (
+        f"the recurrent layers' {num_unrolled} steps take longer to compile (about"
+        f" {unrolled_s:.0f} s) than model.fit takes for the training's {num_steps}"
+    )
+    reasons = {reason: ["fused"]}
+    if fit_s < _SECONDS_TO_COMPILE_A_LOOP:
+        reasons = {f"{reason}, a loop over them too": ["fused", "mapped"]}
+    return reasons
 
 
 def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:

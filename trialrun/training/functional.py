@@ -15,6 +15,7 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse
 from trialrun.training import internals
 from trialrun.training.hyperparameters import Place, Trace
+from trialrun.training.settings import settings_to_trace
 
 
 class ModelState(NamedTuple):
@@ -49,7 +50,8 @@ class FunctionalModel:
     def __init__(
         self, model: keras.Model, batch: tuple[Any, ...], places: Sequence[Place] = ()
     ) -> None:
-        internals.build_symbolically(model, batch)
+        with settings_to_trace(model):
+            internals.build_symbolically(model, batch)
         internals.key_variables_by_identity(model.optimizer)
         self.model = model
         self.trace = Trace(places)

@@ -74,8 +74,9 @@ def places_of(model: keras.Model) -> dict[str, Place]:
             elif not (key in _NOT_FOLLOWED or str(key).startswith("_self_")):
                 walk(item, where)
 
-    walk(model.optimizer, "optimizer")
-    walk(model.loss, "loss")
+    if model.compiled:
+        walk(model.optimizer, "optimizer")
+        walk(model.loss, "loss")
     model_and_layers = internals.all_layers(model)
     for number, layer in enumerate(sorted(model_and_layers, key=lambda one: one is model)):
         walk(layer, f"layers[{number}]")

@@ -33,6 +33,7 @@ from keras.src.losses import losses as losses_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random import seed_generator
+from keras.src.utils import tf_utils
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
 from tensorflow.python.ops.parallel_for import control_flow_ops
@@ -162,6 +163,17 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
+def num_recurrent_steps(model: keras.Model) -> int:
+    """Steps in time of all recurrent layers of a built model; 0 where they are not known."""
+    total = 0
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.RNN):
+            config = layer.get_build_config() or {}
+            shape = config.get("input_shape") or config.get("sequences_shape") or (None, None)
+            total += (shape[1] or 0) * len(getattr(layer.cell, "cells", [layer.cell]))
+    return total
+
+
 def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:
     """The variable that holds the learning rate; None when a schedule computes it."""
     rate = _innermost(optimizer)._learning_rate
@@ -201,6 +213,27 @@ def key_variables_by_identity(optimizer: keras.optimizers.Optimizer) -> None:
             id(variable): index for index, variable in enumerate(optimizer._trainable_variables)
         }
         optimizer = getattr(optimizer, "inner_optimizer", None)
+
+
+def all_variables(model: keras.Model) -> list[keras.Variable]:
+    """Every variable of a model, of its optimizer, and of the metrics given to `compile`."""
+    owners: list[Any] = [model]
+    if model.compiled:
+        given = model._compile_metrics
+        metrics = [] if given is None else [given._user_metrics, given._user_weighted_metrics]
+        owners += [model.optimizer, *keras.tree.flatten(metrics)]
+    of_all = [getattr(owner, "variables", []) for owner in owners]
+    return [variable for variables in of_all for variable in variables]
+
+
+def global_dtype_policy() -> Any:
+    """The dtype policy that was set for new layers; None where `floatx` decides."""
+    return global_state.get_global_attribute("dtype_policy")
+
+
+def set_global_dtype_policy(policy: Any) -> None:
+    """Sets it, as `global_dtype_policy` gave it."""
+    global_state.set_global_attribute("dtype_policy", policy)
 
 
 # --------------------------------------------------------------------------------------- tracing
@@ -253,6 +286,20 @@ def selecting_cond() -> Iterator[None]:
     An assignment inside a traced branch would otherwise leak the branch's tensor out of it.
     """
     with mock.patch.object(keras_ops, "cond", _select_between_branches):
+        yield
+
+
+@contextlib.contextmanager
+def encoding_without_bincount() -> Iterator[None]:
+    """While it lasts, Keras counts categories by its portable code: one column per category.
+
+    Its TensorFlow shortcut, `bincount`, has no vectorized form, and XLA cannot know its size.
+    """
+
+    def not_possible(*_: Any, **__: Any) -> Any:
+        raise ValueError  # upon which Keras takes its portable code
+
+    with mock.patch.object(tf_utils, "tf_encode_categorical_inputs", not_possible):
         yield
 
 

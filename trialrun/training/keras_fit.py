@@ -25,8 +25,10 @@ from trialrun.training.callbacks import Controls, refuse_schedule, users_callbac
 from trialrun.training.checkpoints import CheckpointMaker, TrialsState
 from trialrun.training.control import wants_best_weights
 from trialrun.training.functional import ModelState
+from trialrun.training.ownership import has_other_state, why_unknown
 from trialrun.training.randomness import BatchOrders
 from trialrun.training.reports import Reports
+from trialrun.training.settings import settings_of
 from trialrun.training.streaming import (
     evaluation_batches,
     reading,
@@ -50,9 +52,10 @@ def train_keras(
 ) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
     """Trains a pack's trials in turn; yields a sign of life after each epoch, and checkpoints.
 
-    One model serves all trials with the same hyperparameters: its variables are set to each trial's
-    start, so that Keras traces its train step once. `fit` runs in a thread, so that it is not cut
-    into pieces to be heard.
+    A model of nothing but Keras's own parts serves all trials with the same hyperparameters: its
+    variables are set to each trial's start, so that Keras traces its train step once. Any other is
+    built anew for each trial. `fit` runs in a thread, so that it is not cut into pieces to be
+    heard.
 
     Args:
         task: The pack, and perhaps where it stands.
@@ -85,33 +88,70 @@ def _train_trials(
     trials = task.pack.trials
     _check_steps(trials[0].variant.training, data)
     start = time.perf_counter()
-    timings_s["build"] = 0.0
-    built_for: tuple[float, ...] | None = None
+    models = _Models(task, data)
     trained = []
     for index, trial in enumerate(trials):
-        if (numbers := numbers_key(trial.variant)) != built_for:
-            begin = time.perf_counter()
-            compiled = make_compiled_model(
-                trial.variant, task.job_folder, data.of_trial(index), trial.seed
-            )
-            if built_for is None:
-                check_logs(check_built(compiled, task, data), task)
-            built_for = numbers
-            timings_s["build"] += time.perf_counter() - begin
+        compiled = models.of_trial(index)
         compiled.check_labels(data.of_trial(index))
-        run = _TrialRun(compiled, trial, index, reports, task.job_folder)
-        kept = task.checkpoint
-        # What a user's callbacks remember is in no checkpoint: such a trial begins again.
-        if kept is not None and (
-            is_ended(kept, index) or (kept.epochs[index] and not trial.variant.training.callbacks)
-        ):
-            run.go_on_from(kept)
-        outcome = run.train(data.of_trial(index))
+        with settings_of(compiled.model):
+            if index == 0:
+                check_logs(check_built(compiled, task, data), task)
+            run = _TrialRun(compiled, trial, index, reports, task.job_folder)
+            if models.can_be_set_back:
+                run.set_back()
+            kept = task.checkpoint
+            # What a user's callbacks remember is in no checkpoint: such a trial begins again.
+            if kept is not None and (
+                is_ended(kept, index)
+                or (kept.epochs[index] and not trial.variant.training.callbacks)
+            ):
+                run.go_on_from(kept)
+            outcome = run.train(data.of_trial(index))
         if outcome is None:
             return None
         trained.append(outcome)
+    timings_s["build"] = models.seconds
     timings_s["train"] = time.perf_counter() - start - timings_s["build"]
     return trained
+
+
+class _Models:
+    """The compiled model of each trial of a pack: the one before where that can be set back.
+
+    Attributes:
+        can_be_set_back: Whether the newest one can be put at the start of any trial.
+        seconds: Of wall time, spent on building.
+    """
+
+    def __init__(self, task: PackTask, data: PackData) -> None:
+        self._task, self._data = task, data
+        self._newest: CompiledModel | None = None
+        self._built_for: tuple[float, ...] | None = None
+        self.can_be_set_back = False
+        self.seconds = 0.0
+
+    def of_trial(self, index: int) -> CompiledModel:
+        """The model of the trial with this place in the pack: at its start, or to be set back."""
+        begin, trial = time.perf_counter(), self._task.pack.trials[index]
+        numbers = numbers_key(trial.variant)
+        is_of_others = numbers != self._built_for
+        if self._newest is None or is_of_others or not self.can_be_set_back:
+            self._newest = make_compiled_model(
+                trial.variant, self._task.job_folder, self._data.of_trial(index), trial.seed
+            )
+        if is_of_others:
+            self._built_for = numbers
+            self.can_be_set_back = self._is_all_known(self._newest)
+        self.seconds += time.perf_counter() - begin
+        return self._newest
+
+    def _is_all_known(self, compiled: CompiledModel) -> bool:
+        """Whether a model's state, and all in which seeds differ, is in the variables set back."""
+        trials = self._task.pack.trials
+        difference = compiled.initial.difference_under(trials[-1].seed)
+        # A user's callbacks may change anything.
+        has_callbacks = bool(trials[0].variant.training.callbacks)
+        return not (difference or has_callbacks or why_unknown(compiled.model))
 
 
 def _check_steps(training: TrainingSpec, data: PackData) -> None:
@@ -152,14 +192,20 @@ class _TrialRun(keras.callbacks.Callback):
             model.optimizer.variables,
         )
         self._kept = kept_variables(model)
+        self._has_other_state = bool(why_unknown(model)) and has_other_state(model)
         keras.utils.set_random_seed(trial.seed)
-        start = compiled.initial.initial_variables([trial.seed])
-        start += initial_optimizer(compiled, [training.learning_rate], start)
-        self._assign([array[0] for array in start])
         if training.reduce_lr_on_plateau:
             refuse_schedule(model.optimizer)
         self._controls = Controls(training)
         self._callbacks = users_callbacks(training, job_folder)
+
+    def set_back(self) -> None:
+        """Puts the model at the trial's start, whatever it was trained on before."""
+        compiled, trial = self._compiled, self._trial
+        start = compiled.initial.initial_variables([trial.seed])
+        start += initial_optimizer(compiled, [trial.variant.training.learning_rate], start)
+        self._assign([array[0] for array in start])
+        keras.utils.set_random_seed(trial.seed)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Puts the model where the trial stood."""
@@ -199,6 +245,8 @@ class _TrialRun(keras.callbacks.Callback):
         model, training = self._compiled.model, self._trial.variant.training
         # XLA draws other random numbers for dropout than TensorFlow does; one meaning everywhere.
         model.jit_compile = False
+        # With more, the last steps of an epoch would take batches of the next one.
+        model.steps_per_execution = 1
         try:
             with reading(splits):
                 model.fit(
@@ -249,6 +297,8 @@ class _TrialRun(keras.callbacks.Callback):
             self._compiled.model.stop_training = True
 
     def _report_state(self) -> None:
+        if self._has_other_state:  # which is in no checkpoint: such a trial begins again
+            return
         arrays = ([variable.numpy()[None] for variable in group] for group in self._variables)
         history = {name: values[None] for name, values in self._history_arrays().items()}
         self._reports.put(

@@ -32,6 +32,7 @@ class PreparedPack:
         data: Of its trials.
         engine: How the program runs them.
         program: Traced for the slices.
+        traced_seed: The seed of the model that it was traced from.
         slices: All of one width.
         schedule: When they stop for a moment.
     """
@@ -40,21 +41,21 @@ class PreparedPack:
     data: PackData
     engine: CompiledEngine
     program: Program
+    traced_seed: int
     slices: list[Slice]
     schedule: Schedule
 
     def verify(self) -> None:
-        """Raises CannotFuse if the first steps are not those of plain Keras; looks only once."""
-        if self.task.pack.trials[0].variant.training.check_engine and not self.program.is_verified:
-            self.program.verify(self.slices, self.plain_model)
+        """Raises CannotFuse if the first steps are not those of plain Keras; looks once."""
+        trials = self.task.pack.trials
+        if trials[0].variant.training.check_engine and not self.program.is_verified:
+            other_seeds = {p for p, trial in enumerate(trials) if trial.seed != self.traced_seed}
+            self.program.verify(self.slices, self.plain_model, other_seeds)
 
     def plain_model(self, index: int) -> keras.Model:
         """The model of a trial, ready for its first step in plain Keras."""
         trial, splits = self.task.pack.trials[index], self.data.of_trial(index)
-        model = build_compiled(trial.variant, self.task.job_folder, splits, trial.seed)
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        return model
+        return build_compiled(trial.variant, self.task.job_folder, splits, trial.seed)
 
 
 def prepare(
@@ -87,7 +88,7 @@ def prepare(
     for of_trial in numbers:
         built.program.check_numbers(of_trial)
     timings_s["trace"] = time.perf_counter() - start - timings_s["build"]
-    return PreparedPack(task, data, engine, built.program, slices, schedule)
+    return PreparedPack(task, data, engine, built.program, built.seed, slices, schedule)
 
 
 def _trace(program: Program, first: Slice, schedule: Schedule) -> None:

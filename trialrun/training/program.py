@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -15,6 +15,7 @@ from trialrun.training.epochs import Epochs, Logs
 from trialrun.training.functional import FunctionalModel, ModelState
 from trialrun.training.in_turn import apply_to_the_only, numbers_as_outside_xla, run_in_turn
 from trialrun.training.memory import peak_bytes
+from trialrun.training.settings import settings_to_trace
 from trialrun.training.vectorize import vectorize
 from trialrun.training.verify import first_batches, why_different
 
@@ -39,7 +40,8 @@ class Program:
         evaluation_batch_size: Rows that are evaluated together; None for all at once.
 
     Attributes:
-        is_verified: Whether its first steps were found to be those of plain Keras.
+        is_verified: Whether its first steps were found to be those of plain Keras, also under
+            another seed than that of the model that was traced.
     """
 
     def __init__(
@@ -142,6 +144,9 @@ class Program:
         """
         with self._tracing():
             traced = self._train_epochs.get_concrete_function(state, train, orders, val)
+        if others := traced.graph.variables:
+            # It would be one for all trials, and for all packs of this process.
+            raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
         self._traced[orders.shape[1]] = traced
 
     def compile_only(self, own: "Slice", num_epochs: int) -> None:
@@ -209,44 +214,72 @@ class Program:
         """Raises CannotShare unless the traced program is right for a trial's hyperparameters."""
         self._model.trace.check(numbers)
 
-    def verify(self, slices: Sequence["Slice"], model_of: Callable[[int], keras.Model]) -> None:
+    def verify(
+        self,
+        slices: Sequence["Slice"],
+        model_of: Callable[[int], keras.Model],
+        other_seeds: Collection[int],
+    ) -> None:
         """Compares the first steps with plain Keras, once `train_epochs` is traced.
 
-        One trial is compared: the first whose hyperparameters are not those of the traced model.
+        A trial is compared whose hyperparameters are not those of the traced model, and one whose
+        seed is another: the same one if there is one. Its model is built anew, under its own seed:
+        so a builder is found whose models differ from seed to seed in more than their variables.
 
         Args:
             slices: Before the first step.
             model_of: A trial's place in the pack -> its own compiled model.
+            other_seeds: Places of the trials with another seed than the traced model's.
 
         Raises:
             CannotFuse: They differ.
         """
         numbers = [place.value for place in self._model.trace.places]
-        own, place = _first_other(slices, numbers)
+        places = [(own, place) for own in slices for place in range(len(own.indices))]
+
+        def is_other(own: "Slice", place: int) -> tuple[bool, bool]:
+            return list(own.numbers[place]) != numbers, own.indices[place] in other_seeds
+
+        chosen = max(places, key=lambda one: is_other(*one))
+        by_seed = max(places, key=lambda one: is_other(*one)[::-1])
+        compared = [chosen] if is_other(*chosen)[1] or not other_seeds else [chosen, by_seed]
+        for own, place in compared:
+            self._compare(own, place, model_of, numbers)
+        self.is_verified = bool(other_seeds)  # else the next pack may have some
+
+    def _compare(
+        self,
+        own: "Slice",
+        place: int,
+        model_of: Callable[[int], keras.Model],
+        numbers: Sequence[float],
+    ) -> None:
+        """Raises CannotFuse if the first steps of a trial of a slice are not plain Keras's."""
         rows = slice(None) if self._engine == "fused" else slice(place, place + 1)
         state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
         batches = first_batches(
             own.train, self._batch_size, rows, own.order_shape[0], own.is_shared
         )
         index = place if self._engine == "fused" else 0
-        is_other = list(own.numbers[place]) != numbers
         with _TRACING:  # Keras as it is
-            model = model_of(own.indices[place]) if is_other else self._model.model
-            reason = why_different(model, self._epochs.step, state, batches, index)
+            model = model_of(own.indices[place])
+            with settings_to_trace(model):
+                reason = why_different(model, self._epochs.step, state, batches, index)
         if reason:
             said = f"it would not be trained as by plain Keras: {reason}"
-            places = zip(self._model.trace.places, own.numbers[place], strict=True)
-            paths = dict.fromkeys(one.path for one, number in places if number != one.value)
-            raise CannotShare.of(said, tuple(paths)) if is_other else CannotFuse(said)
-        self.is_verified = True
+            of_places = zip(self._model.trace.places, own.numbers[place], strict=True)
+            paths = dict.fromkeys(one.path for one, number in of_places if number != one.value)
+            raise CannotShare.of(said, tuple(paths)) if paths else CannotFuse(said)
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:
         with _TRACING, contextlib.ExitStack() as stack:
+            stack.enter_context(settings_to_trace(self._model.model))
             if self._engine == "fused":
                 stack.enter_context(internals.unrolled_recurrence(self._model.model))
             else:
                 stack.enter_context(numbers_as_outside_xla())
+            stack.enter_context(internals.encoding_without_bincount())
             yield
 
     def _train_in_turn(
@@ -282,12 +315,3 @@ class Program:
         if self._shared_data:
             return run_in_turn(lambda own: self._epochs.evaluate(own, data_sets), [state])
         return run_in_turn(self._epochs.evaluate, [state, data_sets])
-
-
-def _first_other(slices: Sequence["Slice"], numbers: Sequence[float]) -> tuple["Slice", int]:
-    """The first trial with other numbers than these; the very first if there is none."""
-    for own in slices:
-        for place, of_trial in enumerate(own.numbers):
-            if list(of_trial) != list(numbers):
-                return own, place
-    return slices[0], 0

@@ -28,6 +28,7 @@ class BuiltProgram:
         compiled: The model of the first variant.
         program: What is called.
         first: The variant whose numbers the model holds.
+        seed: The seed that the model was built under.
         places: Where the numbers are kept that may be another for each trial.
         numbers: Of the variants that are known, at these places.
         logs: The names of what the model logs.
@@ -36,6 +37,7 @@ class BuiltProgram:
     compiled: CompiledModel
     program: Program
     first: Variant
+    seed: int
     places: tuple[Place, ...]
     numbers: Numbers
     logs: tuple[str, ...]
@@ -67,7 +69,7 @@ class ProgramCache:
         )
         variants = list({id(t.variant): t.variant for t in task.pack.trials}.values())
         built = self._built.get(key)
-        if built is not None and _takes(built, variants, task, data):
+        if built is not None and _learns_numbers(built, variants, task, data):
             check_logs(built.logs, task)
             return built
         first = () if built is None else (built.first,)
@@ -86,14 +88,14 @@ def form_of(splits: Splits) -> tuple[Any, ...]:
     return (*map(len, parts), *shapes)
 
 
-def _takes(
+def _learns_numbers(
     built: BuiltProgram, variants: Sequence[Variant], task: PackTask, data: PackData
 ) -> bool:
-    """Whether a program can be given the numbers of some variants; notes them if so."""
+    """Whether a program can be given the numbers of some variants, and if so, notes them."""
     if all(numbers_key(variant) in built.numbers for variant in variants):
         return True
     places, numbers = _find_varying(
-        built.compiled.model, [built.first, *variants], task, data.splits[0]
+        built.compiled.model, [built.first, *variants], task, data.splits[0], built.seed
     )
     known = [place.name for place in built.places]
     found = [place.name for place in places]
@@ -113,7 +115,7 @@ def _build(
     compiled = make_compiled_model(first, task.job_folder, splits, seed)
     logs = check_built(compiled, task, data)
     check_logs(logs, task)
-    places, numbers = _find_varying(compiled.model, variants, task, splits)
+    places, numbers = _find_varying(compiled.model, variants, task, splits, seed)
     batch = keras.tree.map_structure(
         lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
     )
@@ -129,13 +131,12 @@ def _build(
         shared_data=data.is_shared,
         evaluation_batch_size=None if at_once else training.batch_size,
     )
-    return BuiltProgram(compiled, program, first, places, numbers, logs)
+    return BuiltProgram(compiled, program, first, seed, places, numbers, logs)
 
 
 def _find_varying(
-    model: keras.Model, variants: Sequence[Variant], task: PackTask, splits: Splits
+    model: keras.Model, variants: Sequence[Variant], task: PackTask, splits: Splits, seed: int
 ) -> tuple[tuple[Place, ...], Numbers]:
-    seed = task.pack.trials[0].seed
     return find_varying(
         model,
         variants,

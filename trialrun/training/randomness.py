@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from trialrun.errors import CannotFuse, InputError
+
 # `vectorize` teaches TensorFlow to run random initializers for all trials, bit-equal to one by one.
 from trialrun.training import internals, vectorize  # noqa: F401
+from trialrun.training.hyperparameters import places_of
 
 _BATCH_ORDER_STREAM = 1
 
@@ -69,7 +72,7 @@ class SeededBuild:
     """
 
     def __init__(self, build: Callable[[], keras.Model], seed: int) -> None:
-        self._build = build
+        self._build, self._seed = build, seed
         with internals.recording_build() as self._record:
             self.model = build_seeded(build, seed)
         self._built_values = {id(variable): variable.numpy() for variable in self.variables}
@@ -82,35 +85,58 @@ class SeededBuild:
             self._initialize_together, autograph=False, input_signature=[draws]
         )
         self._replay_is_exact: bool | None = None
+        self._difference: str | None = None
 
     @property
     def variables(self) -> list[keras.Variable]:
         """Trainable, then non-trainable variables of the model."""
-        return [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        return _variables_of(self.model)
 
     def initial_variables(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
         """Arrays (trials, ...) for each of `variables`: what a build under each seed gives.
 
         The replay is checked against a real build for the last of the seeds; a builder that draws
         from other streams (NumPy's, say) is then built once per trial.
+
+        Raises:
+            CannotFuse: Under another seed it is another model.
+            InputError: It is another model each time.
         """
-        if self._replay_is_exact is False:
-            return self._rebuild(seeds)
-        replayed = self._replay(seeds)
-        if self._replay_is_exact is None:
-            built = self._rebuild(seeds[-1:])
-            self._replay_is_exact = all(
-                np.allclose(of_all[-1], of_last[0], rtol=1e-5, atol=1e-6)
-                for of_all, of_last in zip(replayed, built, strict=True)
-            )
-        return replayed if self._replay_is_exact else self._rebuild(seeds)
+        if difference := self.difference_under(seeds[-1]):
+            raise CannotFuse(difference)
+        return self._replay(seeds) if self._replay_is_exact else self._rebuild(seeds)
+
+    def difference_under(self, seed: int) -> str:
+        """In what the model differs under another seed, beside its variables' values; found once.
+
+        Returns:
+            Empty if in nothing.
+
+        Raises:
+            InputError: The builder gives another model each time that it is called.
+        """
+        if self._difference is None:
+            other = build_seeded(self._build, seed)
+            self._difference = _difference(self.model, other)
+            if self._difference and _difference(self.model, build_seeded(self._build, self._seed)):
+                raise InputError(
+                    "model.builder gives another model when it is called again with the same"
+                    f" arguments: {self._difference}; what it makes may depend on nothing else"
+                )
+            if not self._difference:
+                self._replay_is_exact = all(
+                    np.allclose(replayed[0], variable.numpy(), rtol=1e-5, atol=1e-6)
+                    for replayed, variable in zip(
+                        self._replay([seed]), _variables_of(other), strict=True
+                    )
+                )
+        return self._difference
 
     def _rebuild(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
         per_trial = []
         for seed in seeds:
             model = build_seeded(self._build, seed)
-            variables = [*model.trainable_variables, *model.non_trainable_variables]
-            per_trial.append([variable.numpy() for variable in variables])
+            per_trial.append([variable.numpy() for variable in _variables_of(model)])
         return [np.stack(arrays) for arrays in zip(*per_trial, strict=True)]
 
     def _replay(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
@@ -149,3 +175,26 @@ class SeededBuild:
             return np.stack([draws[:, draw], np.zeros(len(draws), np.int64)], axis=1)
         value = self._built_values[id(variable)]
         return np.broadcast_to(value, (len(draws), *value.shape))
+
+
+def _variables_of(model: keras.Model) -> list[keras.Variable]:
+    return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+def _difference(model: keras.Model, other: keras.Model) -> str:
+    """In what one build of a model differs from another, beside the values of their variables."""
+    shapes, of_other = ([tuple(v.shape) for v in _variables_of(one)] for one in (model, other))
+    if shapes != of_other:
+        return f"its variables are of shapes {shapes} and {of_other}"
+    numbers, others = places_of(model), places_of(other)
+    for name in sorted(numbers.keys() & others.keys()):
+        one, also = numbers[name].value, others[name].value
+        is_initial = isinstance(numbers[name].owner, keras.initializers.Initializer)
+        if one != also and not (is_initial or isinstance(one, internals.SeedDraw)):
+            return f"{name} is {one} and {also}"
+    if other.compiled:  # by the builder
+        both = [internals.learning_rate_variable(one.optimizer) for one in (model, other)]
+        rates = [None if rate is None else float(rate) for rate in both]
+        if rates[0] != rates[1]:
+            return f"the learning rate is {rates[0]} and {rates[1]}"
+    return ""

@@ -1,7 +1,7 @@
 """What an engine is given and what it gives, whichever it is."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,18 @@ from trialrun.logitmetrics import check_metrics, check_signed_labels
 from trialrun.models import build_model, compile_model
 from trialrun.modeltask import ModelTask, OutputLoss, task_of
 from trialrun.plan import Trial, Variant
+from trialrun.references import portable_reference
 from trialrun.results import Checkpoint
 from trialrun.sizes import require_memory
 from trialrun.training import internals
+from trialrun.training.ownership import refuse_shared
 from trialrun.training.randomness import SeededBuild, build_seeded
+from trialrun.training.settings import (
+    import_with_settings,
+    note_settings,
+    settings_kept,
+    settings_of,
+)
 from trialrun.weights import weigh_classes
 
 
@@ -112,7 +120,9 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
     class_weights = [trial.variant.training.class_weight for trial in trials]
 
     def load(trial: Trial) -> Splits:
-        splits = load_splits(data, job_folder, trial.seed)
+        with settings_kept():
+            import_with_settings(filter(None, [data.generator]), job_folder)
+            splits = load_splits(data, job_folder, trial.seed)
         return weigh_classes(splits, trial.variant.training.class_weight)
 
     if data.seed != "per_trial" and all(one == class_weights[0] for one in class_weights):
@@ -192,23 +202,46 @@ def build_compiled(variant: Variant, job_folder: Path, splits: Splits, seed: int
     Raises:
         InputError: The builder or the compilation does not fit.
     """
-    model = build_seeded(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
+    model = build_seeded(_builder_of(variant, job_folder, splits), seed)
     _compile(model, variant, splits)
     return model
+
+
+def _builder_of(variant: Variant, job_folder: Path, splits: Splits) -> Callable[[], keras.Model]:
+    """What builds a variant's model as if it were the first one in this process."""
+    references = [r for r in (variant.data.generator, variant.model.builder) if r is not None]
+    with settings_kept():  # imported before a seed is set: what stands in the files may draw too
+        import_with_settings(references, job_folder)
+
+    def build() -> keras.Model:
+        with settings_kept():
+            import_with_settings(references, job_folder)
+            model = build_model(variant.model, job_folder, splits.x_train)
+            note_settings(model)
+        refuse_shared(model, f"model.builder {portable_reference(variant.model.builder)}")
+        return model
+
+    return build
+
+
+def _compile(model: keras.Model, variant: Variant, splits: Splits) -> None:
+    num_steps = steps_per_epoch(splits, variant.training.batch_size)
+    with settings_of(model):
+        compile_model(model, variant.training, num_steps, splits.x_train)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
 
 
 def _make_compiled_model(
     variant: Variant, job_folder: Path, splits: Splits, seed: int
 ) -> CompiledModel:
-    initial = SeededBuild(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
+    initial = SeededBuild(_builder_of(variant, job_folder, splits), seed)
     model = initial.model
     is_compiled_by_builder = model.compiled
     _compile(model, variant, splits)
     losses = output_losses(model, model.loss, splits.x_train, splits.y_train)
     if is_compiled_by_builder:
         check_metrics(model, losses)
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     index = learning_rate_place(model)
     compiled = CompiledModel(
         model=model,
@@ -221,11 +254,6 @@ def _make_compiled_model(
     )
     compiled.check_labels(splits)
     return compiled
-
-
-def _compile(model: keras.Model, variant: Variant, splits: Splits) -> None:
-    steps = steps_per_epoch(splits, variant.training.batch_size)
-    compile_model(model, variant.training, steps, splits.x_train)
 
 
 def learning_rate_place(model: keras.Model) -> int | None:
