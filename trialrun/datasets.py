@@ -17,10 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.archives import load_archive
-from trialrun.arrays import Array, Arrays, leaves, map_leaves
+from trialrun.arrays import Array, Arrays, is_text, leaves, map_leaves
+from trialrun.census import check_classes, class_numbers
 from trialrun.encoding import TableEncoder
 from trialrun.errors import InputError
 from trialrun.generated import check_generated
+from trialrun.given import as_arrays
+from trialrun.holdout import with_every_class
 from trialrun.job import DataSpec
 from trialrun.references import load_function, portable_reference
 from trialrun.streamed import Stream, check_streams, read_streams
@@ -52,11 +55,22 @@ class Scaler:
         """The model's input, of the shape of `x`.
 
         Returns:
-            float32; for kind `none` integers stay integers, int64 as int32 where the values fit.
+            float32; for kind `none` integers stay integers, int64 as int32 where the values fit,
+            and texts stay texts.
+
+        Raises:
+            InputError: A scaled value is beyond float32.
         """
         if self.kind == "none":
             return _narrow(x)
-        return (np.asarray(x, np.float64) * self.scale + self.offset).astype(np.float32)
+        try:
+            with np.errstate(over="raise"):
+                return (np.asarray(x, np.float64) * self.scale + self.offset).astype(np.float32)
+        except FloatingPointError as error:
+            raise InputError(
+                f"data.scaling {self.kind}: a value is so far from those of the training part that"
+                " it is beyond float32 when it is scaled"
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` reads back without losing a bit."""
@@ -77,7 +91,8 @@ class Splits:
     """The data of a trial, ready for its model.
 
     Attributes:
-        x_train, x_val, x_test: Scaled inputs (rows, ...): an array, or a dict or tuple of arrays.
+        x_train, x_val, x_test: Scaled inputs (rows, ...): an array, or a dict or tuple of arrays;
+            of texts, object arrays of `str`.
         y_train, y_val, y_test: Labels (rows, ...): int32 for integers and booleans, else float32.
         class_names: Empty when the generator names no classes.
         feature_names: Empty when the generator names no features.
@@ -114,7 +129,7 @@ class RawData:
     """The data of a trial before it is split and scaled, known to be right.
 
     Attributes:
-        output: What a generator returns, or the same made of a file.
+        output: What a generator returns, or the same made of a file; always in three parts.
         encoder: How a table was encoded; None for other sources.
         streams: The parts that do not fit into memory, by their names in the output, which holds
             their first rows.
@@ -168,6 +183,7 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
         generator = load_function(data.generator, job_folder)
         output = _generate(generator, data_seed, data.args, source=source)
         output, streams = read_streams(output, source=source)
+        output = as_arrays(output, source=source)
     elif data.npz is not None:
         source = f"data.npz {Path(data.npz).name}"
         output = load_archive(data, data_seed, source)
@@ -178,6 +194,11 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     check_generated(output, source=source)
     check_scaling(output["train"][0], data.scaling)
     check_streams(streams, output, data.scaling)
+    output = with_validation(output, data.validation_split, data_seed)
+    try:
+        check_classes(output)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     return RawData(output, encoder, streams)
 
 
@@ -289,11 +310,8 @@ def make_splits(
 ) -> Splits:
     """Training, validation and test data, scaled by what the training part alone tells.
 
-    Without a `validation` of the generator's own, the training rows are shuffled and the last of
-    them become validation data, as many as in Keras's `fit(validation_split=...)`.
-
     Args:
-        output: What a generator returned, checked.
+        output: What a generator returned, checked; see `with_validation`.
         scaling: `minmax` (0 to 1), `standard` (mean 0, standard deviation 1) or `none`; or one of
             these for each name of x.
         validation_split: Share of the training rows, above 0 and below 1.
@@ -303,16 +321,10 @@ def make_splits(
     Raises:
         InputError: There are too few rows for both parts.
     """
+    output = with_validation(output, validation_split, seed)
     x_train, y_train, w_train = _with_weights(*output["train"])
+    x_val, y_val, w_val = _with_weights(*output["validation"])
     x_test, y_test, w_test = _with_weights(*output["test"])
-    if "validation" in output:
-        x_val, y_val, w_val = _with_weights(*output["validation"])
-    else:
-        num_rows = len(next(leaves(x_train))[1])
-        train_rows, val_rows = _split_rows(num_rows, validation_split, seed)
-        x_val, y_val = _take(x_train, val_rows), _take(y_train, val_rows)
-        x_train, y_train = _take(x_train, train_rows), _take(y_train, train_rows)
-        w_val, w_train = _take(w_train, val_rows), _take(w_train, train_rows)
     if isinstance(scaling, Mapping):
         check_scaling(x_train, scaling)
         scalers = {name: _fit_scaler(x, scaling[name], codes) for name, x in x_train.items()}
@@ -334,6 +346,40 @@ def make_splits(
     )
 
 
+def with_validation(
+    output: Mapping[str, Any], validation_split: float, seed: int
+) -> Mapping[str, Any]:
+    """A generator's output with a `validation` part, if it has none of its own.
+
+    The training rows are shuffled and the last of them become validation data, as many as in
+    Keras's `fit(validation_split=...)`. Where both parts have room for a row of every class and
+    chance left one out, it is exchanged, see `with_every_class`.
+
+    Args:
+        output: What a generator returned, checked.
+        validation_split: Share of the training rows, above 0 and below 1.
+        seed: Keys the shuffle.
+
+    Raises:
+        InputError: There are too few rows for both parts.
+    """
+    if "validation" in output:
+        return output
+    train = output["train"]
+    num_rows = len(next(leaves(train[0]))[1])
+    rows, val_rows = _split_rows(num_rows, validation_split, seed)
+    labels = class_numbers(train[1])
+    if labels is not None and labels.min() >= 0 and labels.max() < num_rows:
+        num_classes = np.count_nonzero(np.bincount(labels))
+        if num_classes <= min(len(rows), len(val_rows)):
+            rows, val_rows = with_every_class(labels, rows, val_rows)
+    taken = {
+        part: tuple(_take(value, own) for value in train)
+        for part, own in (("train", rows), ("validation", val_rows))
+    }
+    return {**output, **taken}
+
+
 def _split_rows(
     num_rows: int, validation_split: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -352,7 +398,7 @@ def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scale
     """The scaler of one array, fitted by scikit-learn and freed from it."""
     rows = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
     num_features = rows.shape[1]
-    if scaling == "none":
+    if scaling == "none" or is_text(x):
         return Scaler("none", np.ones(num_features), np.zeros(num_features))
     import sklearn
     from sklearn.preprocessing import MinMaxScaler, StandardScaler

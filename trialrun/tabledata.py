@@ -52,7 +52,9 @@ def load_table(data: DataSpec, seed: int) -> TableData:
     rows, test_rows = np.arange(num_own), np.arange(num_own, len(table))
     if data.test is None:
         assert data.test_split is not None
-        rows, test_rows = hold_out(rows, data.test_split, seed, "data.test_split", classes)
+        rows, test_rows = hold_out(
+            rows, data.test_split, seed, "data.test_split", classes, num_kept_parts=2
+        )
     rows, val_rows = hold_out(rows, data.validation_split, seed, "data.validation_split", classes)
     encoder = _fit_encoder(table, num_own, rows, data)
     parts = {"train": rows, "validation": val_rows, "test": test_rows}
