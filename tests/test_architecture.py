@@ -35,9 +35,9 @@ ROOMS = {
     "results": ["results"],
     "datasets": [
         *("datasets", "generated", "arrays", "weights", "streamed", "sizes"),
-        *("tabledata", "encoding", "archives", "holdout"),
+        *("tabledata", "encoding", "archives", "holdout", "given", "census"),
     ],
-    "models": ["models", "batches", "untrusted"],
+    "models": ["models", "lookups", "batches", "untrusted"],
     "training": ["training"],
     "cluster": ["cluster"],
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],

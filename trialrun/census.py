@@ -6,11 +6,13 @@ a copy, and is warned of, where chance cannot explain it:
 
 - The part holds more of the training rows than these repeat among themselves. Were all rows drawn
   alike, a validation row would be found among the training rows as often as a training row is found
-  again among the others; more than that by the Chernoff bound at one in ten thousand is no chance.
+  again among the others; more than that by the Chernoff bound at one in a thousand is no chance.
 - Or rows repeat although what they are made of is too rich for it, as when a file was appended to
   itself or a rare class was repeated before the split. Were features independent, two rows would
-  agree in several of them with the product of the chances to agree in each. A hundred times as many
-  equal pairs as that, by the four features that tell rows apart best, are copies.
+  agree in several of them with the product of the chances to agree in each. Many times as many
+  equal pairs as that, by the four features that tell rows apart best, are copies, if at least three
+  rows and a twentieth of the part are shared. (Features that all follow from one, such as a zip
+  code, its city and its state alone, are taken for copies wrongly.)
 """
 
 import math
@@ -29,8 +31,10 @@ PARTS = ("train", "validation", "test")
 _PAIRS = (("validation", "train"), ("test", "train"), ("test", "validation"))
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
-_CHERNOFF = math.log(1e4)
-_MANY_TIMES = 100.0
+_CHERNOFF = math.log(1e3)
+_NUM_DEVIATIONS = 3.0
+_MANY_TIMES = 50.0
+_MIN_COPIES, _MIN_SHARE_OF_COPIES = 3, 0.05
 _NUM_TELLING_FEATURES = 4
 _ROWS_AT_A_TIME = 1 << 14
 # More than these tell no more: of an image every so many pixels are looked at.
@@ -80,7 +84,7 @@ class Census:
     def warnings(self) -> list[str]:
         """What a reader of the results has to know: copied rows, classes that a part lacks."""
         copied = [
-            f"{shared}: copies, by which the model looks better than it is"
+            f"{shared}, more than chance explains: with copies, a model looks better than it is"
             for shared in self.shared
             if shared.are_copies
         ]
@@ -215,7 +219,11 @@ def shared_rows(x: Mapping[str, Any]) -> tuple[SharedRows, ...]:
             other,
             num_shared,
             len(hashes[part]),
-            are_rich or _is_more_than_repeats(num_shared, hashes[part], hashes[other]),
+            _is_more_than_repeats(num_shared, hashes[part], hashes[other])
+            or (
+                are_rich
+                and num_shared >= max(_MIN_COPIES, _MIN_SHARE_OF_COPIES * len(hashes[part]))
+            ),
         )
         for part, other, num_shared in counted
     )
@@ -262,6 +270,7 @@ def _is_more_than_repeats(
     _, counts = np.unique(others, return_counts=True)
     num_repeated = int(counts[counts > 1].sum())
     expected = (num_repeated + 1) / (len(others) + 2)  # Laplace's rule: never 0 or 1
+    expected += _NUM_DEVIATIONS * math.sqrt(expected * (1 - expected) / len(counts))
     found = num_shared / len(rows)
     if found <= expected:
         return False

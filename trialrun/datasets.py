@@ -147,13 +147,21 @@ def steps_per_epoch(splits: Splits, batch_size: int) -> int:
     return math.ceil(num_rows / batch_size)
 
 
-def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
+# Given inputs (rows, ...) as they are, says of each feature whether the model looks it up.
+LookedUp = Callable[[Arrays], Sequence[npt.NDArray[np.bool_]]]
+
+
+def load_splits(
+    data: DataSpec, job_folder: Path, seed: int, looked_up: LookedUp | None = None
+) -> Splits:
     """The data of one trial: generated or read, checked, split and scaled.
 
     Args:
         data: The job's section.
         job_folder: Where the path of a generator's file starts.
         seed: The trial's seed; it keys the generator and the split unless `data.seed` is fixed.
+        looked_up: Which features of x the model takes as whole numbers, see `trialrun.lookups`:
+            these are not scaled. Absent, none.
 
     Raises:
         InputError: The data cannot be had, or is what no model can be given.
@@ -166,6 +174,7 @@ def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
         validation_split=data.validation_split,
         seed=_data_seed(data, seed),
         codes=() if encoder is None else encoder.codes,
+        looked_up=looked_up,
     )
     streams = {_PART_OF[name]: stream for name, stream in raw.streams.items()}
     return replace(splits, encoder=encoder, streams=streams)
@@ -307,6 +316,7 @@ def make_splits(
     validation_split: float,
     seed: int,
     codes: Sequence[bool] = (),
+    looked_up: LookedUp | None = None,
 ) -> Splits:
     """Training, validation and test data, scaled by what the training part alone tells.
 
@@ -317,9 +327,10 @@ def make_splits(
         validation_split: Share of the training rows, above 0 and below 1.
         seed: Keys the shuffle.
         codes: Of each feature, whether it stands for a category: such are left as they are.
+        looked_up: As of `load_splits`.
 
     Raises:
-        InputError: There are too few rows for both parts.
+        InputError: There are too few rows for both parts, or what is looked up is no whole number.
     """
     output = with_validation(output, validation_split, seed)
     x_train, y_train, w_train = _with_weights(*output["train"])
@@ -327,9 +338,11 @@ def make_splits(
     x_test, y_test, w_test = _with_weights(*output["test"])
     if isinstance(scaling, Mapping):
         check_scaling(x_train, scaling)
-        scalers = {name: _fit_scaler(x, scaling[name], codes) for name, x in x_train.items()}
+        scalers: Any = {name: _fit_scaler(x, scaling[name], codes) for name, x in x_train.items()}
     else:
         scalers = map_leaves(lambda x: _fit_scaler(x, scaling, codes), x_train)
+    if looked_up is not None and any(scaler.kind != "none" for _, scaler in leaves(scalers)):
+        scalers = _without_looked_up(scalers, (x_train, x_val, x_test), looked_up)
     return Splits(
         x_train=_transform(scalers, x_train),
         y_train=map_leaves(_to_labels, y_train),
@@ -415,6 +428,59 @@ def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scale
     if any(codes):
         scale, offset = np.where(codes, 1.0, scale), np.where(codes, 0.0, offset)
     return Scaler(scaling, scale, offset)
+
+
+def _without_looked_up(scalers: Any, parts: Sequence[Arrays], looked_up: LookedUp) -> Any:
+    """The scalers, but that features which are looked up stay the whole numbers that they are.
+
+    Args:
+        scalers: One per array of x.
+        parts: x of the training part, and of the others.
+        looked_up: As of `load_splits`.
+    """
+    arrays = [array for _, array in leaves(parts[0])]
+    if not any(map(_has_whole_feature, arrays)):
+        return scalers
+    ready = []
+    for (where, scaler), features in zip(leaves(scalers), looked_up(parts[0]), strict=True):
+        of_parts = [array for x in parts for at, array in leaves(x) if at == where]
+        for array in of_parts:
+            _require_whole(f"x{where}", array, features)
+        ready.append(_leave_out(scaler, features) if features.any() else scaler)
+    of_leaves = iter(ready)
+    return map_leaves(lambda _: next(of_leaves), scalers)
+
+
+_MAX_AXES_OF_WHOLE_NUMBERS = 3  # rows, steps, features: pictures of floats are not looked up
+
+
+def _has_whole_feature(array: Array) -> bool:
+    """Whether a model could look up some of it: whole numbers alone are."""
+    if array.dtype.kind != "f":
+        return not is_text(array)
+    if array.ndim > _MAX_AXES_OF_WHOLE_NUMBERS:
+        return False
+    rows = array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
+    return bool((rows == np.floor(rows)).all(0).any())
+
+
+def _require_whole(shown: str, array: Array, features: npt.NDArray[np.bool_]) -> None:
+    if array.dtype.kind != "f" or not features.any():
+        return
+    own = array.reshape(-1, len(features))[:, features]
+    is_whole = own == np.floor(own)
+    if not is_whole.all():
+        raise InputError(
+            f"{shown} holds {own[~is_whole][0]:g}, and the model takes it as a whole number (an"
+            " integer Input, or an Embedding); give whole numbers, or another input"
+        )
+
+
+def _leave_out(scaler: Scaler, features: npt.NDArray[np.bool_]) -> Scaler:
+    if features.all():
+        return Scaler("none", np.ones(len(features)), np.zeros(len(features)))
+    scale, offset = np.where(features, 1.0, scaler.scale), np.where(features, 0.0, scaler.offset)
+    return Scaler(scaler.kind, scale, offset)
 
 
 def _narrow(array: Array) -> Array:

@@ -139,7 +139,11 @@ def _export(
     job = load_job(folder.job_file)
     settings = settings_of(job.spec, parameters)
     state = folder.kept.read_state(trial_id)
-    splits = load_splits(settings.data, job.folder, state.seed)
+    from trialrun.lookups import looked_up_features
+
+    looked_up = looked_up_features(settings.model, job.folder)
+    splits = load_splits(settings.data, job.folder, state.seed, looked_up)
+    _forget_names()
     from trialrun.models import build_model, compile_model, forgets_loss_arguments
 
     model = build_model(settings.model, job.folder, splits.x_train)
@@ -165,6 +169,13 @@ def _export(
     lines: list[str] = []
     model.summary(print_fn=lambda line, **_: lines.append(line), line_length=80)
     return "\n".join(lines)
+
+
+def _forget_names() -> None:
+    """Lets Keras name layers from the first again: a model may have been built to look at it."""
+    import keras
+
+    keras.utils.clear_session()
 
 
 def _restore(model: "keras.Model", state: TrialState) -> None:

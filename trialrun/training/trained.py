@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from trialrun.datasets import PARTS, Part, Splits, load_splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
+from trialrun.lookups import looked_up_features
 from trialrun.models import build_model, compile_model
 from trialrun.plan import Trial, Variant
 from trialrun.results import Checkpoint
@@ -105,8 +106,10 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
     data = trials[0].variant.data
     class_weights = [trial.variant.training.class_weight for trial in trials]
 
+    looked_up = looked_up_features(trials[0].variant.model, job_folder)
+
     def load(trial: Trial) -> Splits:
-        splits = load_splits(data, job_folder, trial.seed)
+        splits = load_splits(data, job_folder, trial.seed, looked_up)
         return weigh_classes(splits, trial.variant.training.class_weight)
 
     if data.seed != "per_trial" and all(one == class_weights[0] for one in class_weights):
