@@ -223,7 +223,7 @@ def _check_formats(
     """Loads every format and compares it with the trained trial."""
     import keras
 
-    from trialrun.models import load_model
+    from trialrun.models import load_model, with_text_tensors
 
     whole = load_model(files.model_h5)
     rebuilt = keras.models.model_from_json(files.architecture.read_text())
@@ -245,7 +245,8 @@ def _check_formats(
         _check_metrics(files.model_h5, whole, splits, kept, batch_size)
     rows = slice(0, 10)
     x, y = keras.tree.map_structure(lambda array: array[rows], (splits.x_train, splits.y_train))
-    if not np.isfinite(whole.train_on_batch(x, y, return_dict=True)["loss"]):
+    logs = whole.train_on_batch(with_text_tensors(x), y, return_dict=True)
+    if not np.isfinite(logs["loss"]):
         raise ExportError(f"{files.model_h5}: the loaded model cannot go on training")
 
 
@@ -253,7 +254,10 @@ def predict_in_batches(model: "keras.Model", x: Any) -> npt.NDArray[np.generic]:
     """The model's outputs for all rows, a thousand at a time."""
     import keras
 
+    from trialrun.models import with_text_tensors
+
     num_rows = len(keras.tree.flatten(x)[0])
+    x = with_text_tensors(x)
     parts = [
         join_outputs(
             model(
@@ -314,7 +318,7 @@ def _check_metrics(
 def _evaluate(model: "keras.Model", splits: Splits, batch_size: int) -> dict[str, float]:
     """Keras's logs on the test part."""
     from trialrun.batches import batches_like, in_order
-    from trialrun.models import in_order_of_outputs
+    from trialrun.models import in_order_of_outputs, with_text_tensors
 
     stream, part = splits.streams.get("test"), splits.part("test")
     if stream is not None:
@@ -322,7 +326,7 @@ def _evaluate(model: "keras.Model", splits: Splits, batch_size: int) -> dict[str
         given = {"x": in_order(model, batches)}
     else:
         x, y, *weights = in_order_of_outputs(model, part)
-        given = {"x": x, "y": y, "batch_size": batch_size}
+        given = {"x": with_text_tensors(x), "y": y, "batch_size": batch_size}
         given["sample_weight"] = weights[0] if weights else None
     logs: dict[str, float] = model.evaluate(**given, verbose=0, return_dict=True)
     return logs

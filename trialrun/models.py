@@ -160,6 +160,17 @@ def in_order_of_outputs(model: "keras.Model", data: tuple[Any, ...]) -> tuple[An
     return x, keras.tree.pack_sequence_as(model.output, [y[name] for name in names]), of_each
 
 
+def with_text_tensors(x: Any) -> Any:
+    """The inputs with a tensor in the place of each array of texts: Keras 3.15 takes no others."""
+    import keras
+    import tensorflow as tf
+
+    def convert(array: Any) -> Any:
+        return tf.constant(array) if array.dtype == object else array
+
+    return keras.tree.map_structure(convert, x)
+
+
 def forgets_loss_arguments(training: TrainingSpec) -> bool:
     """Whether a saved model has another loss than it was trained with.
 

@@ -20,6 +20,7 @@ from trialrun.batches import (
 from trialrun.datasets import Part, Splits
 from trialrun.errors import InputError
 from trialrun.job import TrainingSpec
+from trialrun.models import with_text_tensors
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.judgment import judge
 
@@ -80,6 +81,7 @@ def streamed_confusion(
         return judge(y, predictions, with_probabilities=False).confusion_matrix
 
     first_x, first_y, *_ = splits.part(part)
+    first_x = with_text_tensors(first_x)
     if training.is_regression or matrix_of(first_y, model.predict_on_batch(first_x)) is None:
         return None
     total: npt.NDArray[np.int64] | None = None
