@@ -43,7 +43,7 @@ ROOMS = {
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],
     "statistics": ["statistics"],
     "aggregate": ["aggregate", "certainty", "explanation", "grid", "selection", "standing"],
-    "export": ["export", "predict"],
+    "export": ["export", "predict", "rawinput", "predictions"],
     "report": ["report"],
     "trackers": ["trackers"],
     "doctor": ["doctor"],

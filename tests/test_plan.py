@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -277,3 +278,13 @@ def test_the_plan_generates_the_data_of_a_trial_once(tmp_path, trace):
     )
     print_plan(Console(quiet=True), load_job(tmp_path / "job.yaml"), trace=trace)
     assert (tmp_path / "generated.txt").read_text() == "7\n"
+
+
+def test_the_plan_says_which_rows_of_a_file_are_in_two_parts(tmp_path, capsys):
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    np.savez(tmp_path / "d.npz", x_train=x[:50], y_train=y[:50], x_test=x[40:], y_test=y[40:])
+    (tmp_path / "job.yaml").write_text("{name: a, data: {npz: d.npz}}")
+    print_plan(Console(width=200), load_job(tmp_path / "job.yaml"))
+    shown = capsys.readouterr().out
+    assert "Data of seed 0: Warning: " in shown
+    assert "of 20 test rows are among the training rows too, more than chance explains" in shown

@@ -53,8 +53,9 @@ def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
         whole = dict.fromkeys(("train", "test"), (arrays["x"], arrays["y"]))
         whole = as_arrays(output | whole, source=source)
         check_generated(whole, source=source)
-        names = whole.get("class_names", ())
-        return whole | _split(data, *whole["train"], seed, names)
+        x, y = whole["train"]
+        parts = _split(data, x, y, seed, whole.get("class_names", ()))
+        return {**whole, **parts}
     for part, suffix in _PARTS.items():
         if f"x_{suffix}" in arrays:
             output[part] = (arrays[f"x_{suffix}"], arrays[f"y_{suffix}"])

@@ -81,6 +81,11 @@ class Census:
     shared: tuple[SharedRows, ...]
 
     @property
+    def notes(self) -> list[str]:
+        """What is no reason to worry: rows that repeat by chance."""
+        return [f"{one}, which chance explains" for one in self.shared if not one.are_copies]
+
+    @property
     def warnings(self) -> list[str]:
         """What a reader of the results has to know: copied rows, classes that a part lacks."""
         copied = [
@@ -147,7 +152,8 @@ def class_numbers(y: Any) -> npt.NDArray[np.int64] | None:
         return y.ravel().astype(np.int64)
     is_table = y.ndim == 2 and y.shape[1] > 1
     if is_table and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
-        return y.argmax(1).astype(np.int64)
+        numbers: npt.NDArray[np.int64] = y.argmax(1).astype(np.int64)
+        return numbers
     return None
 
 

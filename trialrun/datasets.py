@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from trialrun.archives import load_archive
 from trialrun.arrays import Array, Arrays, is_text, leaves, map_leaves
-from trialrun.census import check_classes, class_numbers
+from trialrun.census import Census, check_classes, class_numbers, take_census
 from trialrun.encoding import TableEncoder
 from trialrun.errors import InputError
 from trialrun.generated import check_generated
@@ -209,6 +209,11 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     return RawData(output, encoder, streams)
+
+
+def census_of(raw: RawData) -> Census:
+    """What the parts of a trial's data hold; parts that are streamed are left out."""
+    return take_census({k: of for k, of in raw.output.items() if k not in raw.streams})
 
 
 def _data_seed(data: DataSpec, seed: int) -> int:

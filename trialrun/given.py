@@ -89,11 +89,11 @@ def _column_names(output: Mapping[str, Any]) -> list[str]:
 
 def _to_arrays(shown: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _to_array(f"{shown}[{key!r}]", leaf) for key, leaf in value.items()}
+        return {key: to_array(f"{shown}[{key!r}]", leaf) for key, leaf in value.items()}
     is_list = isinstance(value, list) and value and all(_is_array(one) for one in value)
     if is_list or isinstance(value, tuple):
-        return tuple(_to_array(f"{shown}[{place}]", leaf) for place, leaf in enumerate(value))
-    return _to_array(shown, value)
+        return tuple(to_array(f"{shown}[{place}]", leaf) for place, leaf in enumerate(value))
+    return to_array(shown, value)
 
 
 def _is_array(value: Any) -> bool:
@@ -109,8 +109,16 @@ def _is_from(value: Any, package: str, *names: str) -> bool:
     )
 
 
-def _to_array(shown: str, value: Any) -> Any:
-    """One array; what is none is left as it is, for `check_generated` to refuse."""
+def to_array(shown: str, value: Any) -> Any:
+    """One array of numbers or texts; what cannot be one is left as it is, to be refused.
+
+    Args:
+        shown: What it is, for messages.
+        value: What Keras takes for an array.
+
+    Raises:
+        ValueError: It has no one meaning as an array.
+    """
     if _is_from(value, "pandas", "DataFrame"):
         return _of_frame(shown, value)
     if _is_from(value, "pandas"):

@@ -173,7 +173,7 @@ def _matched(array: npt.NDArray[Any], given: Sequence[npt.NDArray[Any]]) -> npt.
     is_seen = np.array([column.tobytes() in seen for column in columns]) & does_vary
     if is_seen.any() and np.array_equal(is_seen, does_vary):
         return np.ones(num_features, np.bool_)  # those that never vary tell nothing
-    return is_seen.reshape(-1, num_features).any(0)
+    return np.asarray(is_seen.reshape(-1, num_features).any(0))
 
 
 def _changes(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Raw rows of a CSV file through the saved preprocessing and the best model of a run."""
+"""Raw rows of a table through the saved preprocessing and the best model of a run."""
 
 import json
 import logging
@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.arrays import join_outputs
-from trialrun.datasets import Scaler
+from trialrun.datafiles import is_parquet
 from trialrun.encoding import TableEncoder, is_number
 from trialrun.errors import InputError
 from trialrun.files import reading
 from trialrun.quiet import quiet_tensorflow
+from trialrun.rawinput import scaled_input
 from trialrun.store import BestFiles, RunFolder
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def predict_csv(
 
     Args:
         run: A run with a best model.
-        input_file: CSV with a header. The columns of the model's features are found by name when
-            the generator named its features or the data was a table, whose columns are given as
-            they were there; otherwise every column is a feature, in order.
+        input_file: Parquet by its first bytes, else CSV with a header. The columns of the model's
+            features are found by name when the generator named its features or the data was a
+            table, whose columns are given as they were there; otherwise every column is a feature,
+            in order.
         warn: Told of categories that the model has not seen.
 
     Returns:
@@ -87,27 +89,14 @@ def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
 def _predict(
     files: BestFiles, preprocessing: Mapping[str, Any], raw: Any
 ) -> npt.NDArray[np.floating[Any]]:
-    x = _scaled(preprocessing["scalers"], raw)
+    x = scaled_input(preprocessing["scalers"], raw, preprocessing["feature_names"])
+    from trialrun.models import with_text_tensors
+
     model = load_best_model(files)
-    predictions: npt.NDArray[np.floating[Any]] = join_outputs(model.predict(x, verbose=0))
+    predictions: npt.NDArray[np.floating[Any]] = join_outputs(
+        model.predict(with_text_tensors(x), verbose=0)
+    )
     return predictions.reshape(len(predictions), -1)
-
-
-def _scaled(scalers: Any, raw: Any) -> Any:
-    """The model's input: each array through its own scaler."""
-    if isinstance(scalers, list):
-        if not isinstance(raw, tuple | list) or len(raw) != len(scalers):
-            raise InputError(f"the model takes a tuple of {len(scalers)} inputs")
-        return tuple(_scaled(scaler, one) for scaler, one in zip(scalers, raw, strict=True))
-    if "scale" not in scalers:
-        if not isinstance(raw, Mapping) or raw.keys() != scalers.keys():
-            raise InputError(f"the model takes a dict of the inputs {', '.join(scalers)}")
-        return {name: _scaled(scaler, raw[name]) for name, scaler in scalers.items()}
-    scaler, raw = Scaler.from_json(scalers), np.asarray(raw)
-    num_features = raw.shape[-1] if raw.ndim > 1 else 1
-    if num_features != len(scaler.scale):
-        raise InputError(f"the model takes {len(scaler.scale)} feature(s), got {num_features}")
-    return scaler.transform(raw)
 
 
 def _best_files(run: RunFolder) -> BestFiles:
@@ -141,9 +130,12 @@ def _read_table(input_file: Path, text_columns: Sequence[str] = ()) -> "pd.DataF
     import pandas as pd
 
     try:
-        table = pd.read_csv(input_file, dtype=dict.fromkeys(text_columns, str))
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{input_file}: cannot be read as CSV: {error}") from error
+        if is_parquet(input_file):
+            table = pd.read_parquet(input_file)
+        else:
+            table = pd.read_csv(input_file, dtype=dict.fromkeys(text_columns, str))
+    except (OSError, ValueError) as error:  # pandas's and Arrow's are ValueErrors
+        raise InputError(f"{input_file}: cannot be read as CSV or Parquet: {error}") from error
     if table.empty:
         raise InputError(f"{input_file}: holds no rows below its header")
     return table
@@ -152,14 +144,17 @@ def _read_table(input_file: Path, text_columns: Sequence[str] = ()) -> "pd.DataF
 def _as_table(raw: Any, encoder: TableEncoder) -> "pd.DataFrame":
     import pandas as pd
 
-    if isinstance(raw, pd.DataFrame | Mapping):
-        return pd.DataFrame(raw)
     names = [column.name for column in encoder.columns]
     try:
-        table = pd.DataFrame(raw, columns=names)
+        if isinstance(raw, pd.DataFrame | Mapping):
+            table = pd.DataFrame(raw)
+        else:
+            table = pd.DataFrame(raw, columns=names).infer_objects()
     except ValueError as error:
         raise InputError(f"the model takes the columns {', '.join(names)}; {error}") from error
-    return table.infer_objects()
+    if table.empty:
+        raise InputError("the input holds no rows")
+    return table
 
 
 def _encoded(

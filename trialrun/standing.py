@@ -1,6 +1,6 @@
 """What the trials of a run say so far, from its folder, some variants at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -216,6 +216,7 @@ def run_summary(
     *,
     timings_s: Mapping[str, float],
     model_summary: str = "",
+    data: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The content of summary.json: what was selected and why, counts, timings, throughput.
 
@@ -224,6 +225,7 @@ def run_summary(
         standing: Of all its trials.
         timings_s: Seconds of wall time by stage; `total` is the whole run.
         model_summary: Keras's text about the best model, shown in the report.
+        data: Of one trial per data setting, its seed and the census of its parts.
     """
     board = standing.leaderboard
     return {
@@ -235,7 +237,16 @@ def run_summary(
         "timings_s": dict(timings_s),
         "throughput": _throughput(standing, timings_s.get("total")),
         "model_summary": model_summary,
+        "data": list(data),
     }
+
+
+def data_warnings(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader has to know of the data, of which `run_summary` was told; each text once."""
+    texts = (
+        f"{text} (data of seed {one['seed']})" for one in data for text in one.get("warnings", ())
+    )
+    return list(dict.fromkeys(texts))
 
 
 def _selection_content(standing: Standing) -> dict[str, Any] | None:

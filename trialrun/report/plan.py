@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trialrun.arrays import Array, leaves
-from trialrun.datasets import check_data
+from trialrun.datasets import census_of, check_data
 from trialrun.errors import InputError
 from trialrun.host import num_local_cpus
 from trialrun.identity import signature_of
@@ -69,6 +69,7 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     _print_rest(console, len(variants), "variants")
     _print_parameters(console, job)
     of_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
+    _print_census(console, loaded, trials[0])
     console.print(
         f"\n{len(variants)} variants x {len(job.seed_list)} seeds = {len(trials)} trials of"
         f" {_epochs(trials)} epochs{of_shard}; packs: {len(packs)}, signatures:"
@@ -85,6 +86,19 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
         _print_traced(console, loaded, tasks)
     else:
         _print_packs(console, packs, sizes)
+
+
+def _print_census(console: Console, loaded: LoadedJob, trial: Trial) -> None:
+    """What the parts of a file share or lack; a generator is not called for it."""
+    if trial.variant.data.generator is not None:
+        return
+    try:
+        census = census_of(check_data(trial.variant.data, loaded.folder, trial.seed))
+    except InputError as error:
+        raise InputError(loaded.locate(str(error))) from error
+    warnings = [f"Warning: {warning}" for warning in census.warnings]
+    for text in filter(None, [*warnings, "; ".join(census.notes)]):
+        console.print(f"\nData of seed {trial.seed}: {text}.", highlight=False, markup=False)
 
 
 def _print_parameters(console: Console, job: JobSpec) -> None:

@@ -51,6 +51,8 @@ def run_renderables(
             place = "variants.csv" if is_whole else "--csv"
             yield Text(f"... and {num_more:,} more ({place})", style="dim")
     yield Text(f"\n{explain(board)}\n")
+    for warning in overview.data_warnings:
+        yield Text(f"Warning: {warning}", style="yellow")
     if board.selection is not None and board.variants[0].test_confusion_matrix is not None:
         yield confusion_table(board.variants[0], overview.class_names, width=width)
     yield from _problem_lines(overview)
