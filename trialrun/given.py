@@ -102,7 +102,7 @@ def _is_array(value: Any) -> bool:
 
 def _is_from(value: Any, package: str, *names: str) -> bool:
     """Whether the class of a value, or one that it comes of, is one of a package's."""
-    kinds = type(value).__mro__
+    kinds = () if type(value) is np.ndarray else type(value).__mro__
     return any(
         kind.__module__.partition(".")[0] == package and (not names or kind.__name__ in names)
         for kind in kinds
@@ -119,6 +119,8 @@ def to_array(shown: str, value: Any) -> Any:
     Raises:
         ValueError: It has no one meaning as an array.
     """
+    if type(value) is np.ndarray:
+        return _plain(shown, value)
     if _is_from(value, "pandas", "DataFrame"):
         return _of_frame(shown, value)
     if _is_from(value, "pandas"):

@@ -119,15 +119,29 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
             return PackData((shared,), True), {}
         except InputError as error:
             return PackData((), True), dict.fromkeys((t.trial_id for t in trials), str(error))
-    splits, errors = [], {}
+    splits: list[Splits] = []
+    errors: dict[str, str] = {}
     for trial in trials:
         try:
-            splits.append(load(trial))
+            loaded = load(trial)
+            if splits:
+                _require_same_classes(loaded, trial.seed, splits[0])
+            splits.append(loaded)
             if len(splits) == 1:
                 require_memory(splits[0], num_trials=len(trials))
         except InputError as error:
             errors[trial.trial_id] = str(error)
     return PackData(tuple(splits), False), errors
+
+
+def _require_same_classes(splits: Splits, seed: int, first: Splits) -> None:
+    """Refuses labels that would mean other classes than in the first trial of a pack."""
+    if splits.class_names != first.class_names:
+        named = [", ".join(one.class_names) or "none" for one in (splits, first)]
+        raise InputError(
+            f"the data of seed {seed} has the classes {named[0]}, that of other seeds {named[1]};"
+            " let the generator return class_names, the same for every seed"
+        )
 
 
 @dataclass(frozen=True, slots=True)
