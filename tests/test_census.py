@@ -159,7 +159,9 @@ def test_rows_of_each_class_are_counted_in_each_part():
     ]
     assert census.to_json()["class_counts"]["train"] == [1, 2, 1]
     unnamed = take_census(output)
-    assert unnamed.class_names == ("0", "1", "2")
+    assert (unnamed.class_names, unnamed.warnings) == (("0", "1", "2"), [])
+    (warning,) = take_census({"train": (x[:3], y[:3]), "test": (x[3:], y[3:])}).warnings
+    assert warning == "the training part has no row of class '2' (1 of '0', 2 of '1', 0 of '2')"
 
 
 def test_amounts_have_no_classes():

@@ -92,6 +92,7 @@ def test_weights_stay_with_the_rows_that_are_exchanged():
         (np.array([2, 0, 1]), [2, 0, 1]),
         (np.array([[1], [0]]), [1, 0]),
         (np.array([True, False]), [1, 0]),
+        (np.array([1.0, 0.0]), [1, 0]),
         (np.eye(3, dtype="f4")[[2, 0]], [2, 0]),
         (np.array([0.5, 1.0]), None),
         (np.array([[1, 1], [0, 1]]), None),

@@ -93,10 +93,12 @@ class Census:
             for shared in self.shared
             if shared.are_copies
         ]
-        lacking = [
+        has_numbers = self.class_names == tuple(map(str, range(len(self.class_names))))
+        lacking = [  # a number may count something: that a part lacks it need not mean much
             f"the {_WORDS[part]} part has no row of class {name!r}"
             f" ({show_counts(self.class_names, counts)})"
             for part, counts in self.class_counts.items()
+            if part == "train" or not has_numbers
             for name, count in zip(self.class_names, counts, strict=True)
             if not count
         ]
@@ -145,10 +147,10 @@ def take_census(output: Mapping[str, Any]) -> Census:
 
 
 def class_numbers(y: Any) -> npt.NDArray[np.int64] | None:
-    """The class of each row: of integers or booleans, or of one column per class; else None."""
+    """The class of each row: of integers, zeros and ones, or one column per class; else None."""
     if not isinstance(y, np.ndarray):
         return None
-    if y.size == len(y) and y.dtype.kind in "iub":
+    if y.size == len(y) and (y.dtype.kind in "iub" or ((y == 0) | (y == 1)).all()):
         return y.ravel().astype(np.int64)
     is_table = y.ndim == 2 and y.shape[1] > 1
     if is_table and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
