@@ -194,11 +194,11 @@ def _plain(shown: str, array: Array) -> Array:
     found = {type(one) for one in array.flat}
     if found and all(issubclass(kind, bytes) for kind in found):
         try:
-            return map_objects(lambda text: text.decode(), array)
+            return _map_objects(lambda text: text.decode(), array)
         except UnicodeDecodeError as error:
             raise ValueError(f"{shown} holds bytes that are no UTF-8 text: {error}") from error
     if all(issubclass(kind, str) for kind in found):
-        return map_objects(str, array)
+        return _map_objects(str, array)
     if all(issubclass(kind, Number) and not issubclass(kind, complex) for kind in found):
         numbers: Array = np.array(array.tolist())
         return numbers if numbers.dtype.kind in "biuf" else array.astype(float)
@@ -214,7 +214,7 @@ def _plain(shown: str, array: Array) -> Array:
     )
 
 
-def map_objects(function: Any, array: Array) -> Array:
+def _map_objects(function: Any, array: Array) -> Array:
     """An object array of the same shape, of what a function makes of each element."""
     made = np.empty(array.size, object)
     made[:] = [function(one) for one in array.flat]
