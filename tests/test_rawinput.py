@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from trialrun.cli import cli
 from trialrun.errors import InputError
 from trialrun.predictions import check_output, write_predictions
 from trialrun.rawinput import scaled_input
@@ -100,3 +102,18 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_predicted(tmp_pa
     with pytest.raises(InputError) as caught:
         check_output(tmp_path / name, tmp_path / "in.csv")
     assert message in str(caught.value)
+
+
+def test_the_command_writes_its_table_and_prints_nothing(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("trialrun.predict.predict_csv", lambda *args: asked.append(args) or TABLE)
+    monkeypatch.setattr("trialrun.store.RunFolder.open", lambda path: path)
+    (tmp_path / "in.csv").write_text("age\n1\n2\n")
+    options = ["predict", "run", "--input", str(tmp_path / "in.csv"), "--output"]
+    done = CliRunner().invoke(cli, [*options, str(tmp_path / "out.parquet")])
+    assert (done.exit_code, done.output) == (0, "")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet"), TABLE)
+    refused = CliRunner().invoke(cli, [*options, str(tmp_path / "in.csv")])
+    assert isinstance(refused.exception, InputError)
+    assert len(asked) == 1  # nothing is predicted for a file that cannot be written
+    assert (tmp_path / "in.csv").read_text() == "age\n1\n2\n"
