@@ -11,11 +11,11 @@ from made_up_runs import broken, completed, finish, learning_rates, make_variant
 from rich.cells import cell_len
 from rich.console import Console
 
-from trialrun.aggregate import MetricSummary
+from trialrun.aggregate import MetricSummary, VariantSummary
 from trialrun.report import build_report, overview_content, print_overview
+from trialrun.report.columns import metric_column
 from trialrun.report.format import (
     mean_sd_text,
-    num_decimals,
     parameter_text,
     short_names,
 )
@@ -72,27 +72,29 @@ def metric(mean, sd, n=20):
     return MetricSummary(mean, sd, mean - sd, mean + sd, n, mean, mean, -np.inf, np.inf)
 
 
-def test_a_mean_is_written_to_two_digits_of_its_spread():
-    column = [metric(0.18432, 0.01234), metric(0.2, 0.009)]
-    assert [mean_sd_text(one, num_decimals(column)) for one in column] == [
-        "0.184 ± 0.012",
-        "0.200 ± 0.009",
-    ]
-    assert mean_sd_text(metric(1234.5678, 56.0), num_decimals([metric(1234.5678, 56.0)])) == (
-        "1235 ± 56"
-    )
+def test_a_mean_is_written_to_two_digits_of_its_own_spread():
+    winner, wild = metric(0.72034, 0.0497), metric(48231.7, 56000.0)
+    assert mean_sd_text(winner) == "0.720 ± 0.050"
+    assert mean_sd_text(metric(0.2, 0.0091)) == "0.2000 ± 0.0091"
+    assert mean_sd_text(metric(1234.5678, 56.0)) == "1235 ± 56"
+    column = metric_column("m", [variant_with(winner), variant_with(wild)], with_sd=True)
+    assert column.cells == ("0.720 ± 0.050", "48232 ± 56000")
+    alone = metric_column("m", [variant_with(winner), variant_with(wild)], with_sd=False)
+    assert alone.cells == ("0.720", "48232")
+
+
+def variant_with(summary):
+    """A variant with this metric alone."""
+    return VariantSummary("v00", {}, summary.n, 0, 0, {"m": summary}, None, None)
 
 
 def test_what_is_not_known_is_not_written_as_a_number():
-    nothing, one_seed = metric(np.nan, np.nan, n=0), metric(0.18432, np.nan, n=1)
-    assert mean_sd_text(nothing, num_decimals([nothing])) == "n/a"
-    assert mean_sd_text(one_seed, num_decimals([one_seed, nothing])) == "0.1843 ± n/a"
+    assert mean_sd_text(metric(np.nan, np.nan, n=0)) == "n/a"
+    assert mean_sd_text(metric(0.18432, np.nan, n=1)) == "0.1843 ± n/a"
 
 
 def test_a_huge_mean_takes_no_huge_column():
-    assert mean_sd_text(metric(1.5e12, 3e11), num_decimals([metric(1.5e12, 3e11)])) == (
-        "1.50e+12 ± 3.00e+11"
-    )
+    assert mean_sd_text(metric(1.5e12, 3e11)) == "1.50e+12 ± 3.00e+11"
 
 
 # Terminal -------------------------------------------------------------------------------------
@@ -167,6 +169,16 @@ def test_the_winners_matrix_is_shown_with_the_names_of_its_classes(tmp_path):
     counts = [[int(count.replace(",", "")) for count in row[1:]] for row in rows]
     assert counts == matrix.tolist()
     assert f"accuracy {np.trace(matrix) / matrix.sum():.2%}" in printed(folder)
+
+
+def test_the_recall_of_a_class_without_test_rows_is_not_available(tmp_path):
+    def result_of(variant, seed):
+        return dataclasses.replace(
+            completed(variant, seed), test_confusion_matrix=np.array([[0, 0], [1, 3]])
+        )
+
+    text = printed(write_run(tmp_path, VARIANTS[:1], (0,), result_of=result_of))
+    assert re.findall(r"^\w+_side_effects .* (\S+)$", text, re.MULTILINE) == ["n/a", "75.0%"]
 
 
 def test_a_matrix_too_wide_for_the_terminal_is_pointed_to(tmp_path):

@@ -164,7 +164,7 @@ def test_the_better_one_is_named_whichever_comes_first(run):
     for pair in (("v01", "v00"), ("v00", "v01")):
         text = " ".join(call("compare", run.path, *pair).stdout.split())
         assert "By val_loss v01 is better than v00 (p = 0.002), under 100% of the seeds." in text
-        assert "see the corrected p_value in variants.csv" in text
+        assert "see the p_value in variants.csv, corrected for all pairs" in text
 
 
 def test_what_cannot_be_told_apart_is_said_to_be_so(run):
@@ -175,7 +175,10 @@ def test_what_cannot_be_told_apart_is_said_to_be_so(run):
 def test_few_seeds_compare_nothing(tmp_path):
     folder = write_run(tmp_path, VARIANTS, range(5), result_of=result_of)
     text = " ".join(call("compare", folder.path, "v00", "v01").stdout.split())
-    assert "5 seeds that both completed can tell nothing apart: it takes at least 6." in text
+    assert (
+        "5 seeds that both completed can tell nothing apart: a sign-flip test takes at least 6."
+        in text
+    )
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

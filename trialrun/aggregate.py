@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.certainty import Certainty, compare_with_winner
+from trialrun.bounds import UNBOUNDED, Bounds
+from trialrun.certainty import Certainty, compare_with_best
 from trialrun.grid import TrialGrid
 from trialrun.job import Goal, Statistic
 from trialrun.records import CONFUSION_MATRIX_COLUMNS, metric_names
 from trialrun.selection import Selection, ValidationScores, rank, seeds_interval, select_best
+from trialrun.statistics.intervals import within_bounds
 from trialrun.statistics.matrices import matrix_scores, pool_confusion_matrices
 from trialrun.statistics.spread import Counts, describe
 
@@ -75,8 +77,8 @@ class Leaderboard:
     Attributes:
         metric, goal: What ranks them.
         variants: The best first.
-        selection: None if no trial completed.
-        certainty: Which of them can be told from the winner; None if no trial completed.
+        selection: None if no completed trial has a value of the metric.
+        certainty: Which of them may have the best mean; None without a selection.
     """
 
     metric: str
@@ -91,6 +93,7 @@ def rank_summaries(
     scores: ValidationScores,
     goal: Goal,
     statistic: Statistic = "mean",
+    bounds: Bounds = UNBOUNDED,
 ) -> Leaderboard:
     """The variants ranked by their scores, and what was selected.
 
@@ -99,10 +102,11 @@ def rank_summaries(
         scores: From `validation_scores`, of the same variants.
         goal: Whether a small or a large metric is good.
         statistic: Of the seeds of a variant.
+        bounds: Between which the metric can lie.
     """
     by_id = {of.variant_id: of for of in summaries}
     order = rank(scores, goal, statistic)
-    selection = select_best(scores, goal, statistic)
+    selection = select_best(scores, goal, statistic, bounds)
     return Leaderboard(
         metric=scores.metric,
         goal=goal,
@@ -111,7 +115,7 @@ def rank_summaries(
             for place, index in enumerate(order, start=1)
         ),
         selection=selection,
-        certainty=None if selection is None else compare_with_winner(scores, order),
+        certainty=None if selection is None else compare_with_best(scores, order, goal),
     )
 
 
@@ -120,6 +124,7 @@ def summarize(
     parameters: Mapping[str, Mapping[str, Any]],
     pooled: "PooledMatrices | None" = None,
     seeds: npt.NDArray[np.int64] | None = None,
+    bounds: Mapping[str, Bounds] | None = None,
 ) -> tuple[VariantSummary, ...]:
     """One summary per variant, in the order of the search.
 
@@ -128,6 +133,7 @@ def summarize(
         parameters: variant_id -> searched dotted path -> value.
         pooled: From `pool_matrices`.
         seeds: Ascending, all of the trials' and perhaps more; absent: the trials'.
+        bounds: Between which metrics can lie; absent: anywhere.
     """
     val_pooled, test_pooled = ((pooled or {}).get(name, {}) for name in CONFUSION_MATRIX_COLUMNS)
     grid = TrialGrid.of(trials, seeds)
@@ -136,7 +142,10 @@ def summarize(
     values = np.full((len(grid.variant_ids), len(names), len(grid.seeds)), np.nan)
     measured = trials.loc[completed, names].to_numpy(np.float64)
     values[grid.rows[completed], :, grid.columns[completed]] = measured
-    columns = [of.tolist() for of in (*describe(values), *seeds_interval(values))]
+    ends = [(bounds or {}).get(name, UNBOUNDED) for name in names]
+    low, high = np.reshape(ends, (-1, 2)).T
+    intervals = within_bounds(seeds_interval(values), values, low, high)
+    columns = [of.tolist() for of in (*describe(values), *intervals)]
     counts = [grid.count(status).tolist() for status in ("completed", "diverged", "failed")]
     return tuple(
         VariantSummary(
@@ -203,9 +212,9 @@ def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
 
     Returns:
         Dictionaries with the same keys: rank, variant_id, `param.<path>`, n, diverged, failed,
-        p_value (of the difference from the winner, see `certainty.Certainty`), then `<metric>_mean`
-        and so on, see `STATISTICS`: the selection metric, the other validation metrics, test,
-        training. The winner has no p-value.
+        p_value (the smallest level at which the variant leaves the set that holds the best mean,
+        see `certainty.Certainty`), then `<metric>_mean` and so on, see `STATISTICS`: the selection
+        metric, the other validation metrics, test, training. The best mean has no p-value.
     """
     names = ordered_metrics(leaderboard)
     p_values = leaderboard.certainty.p_values if leaderboard.certainty else {}

@@ -1,8 +1,4 @@
-"""How sure a ranking is: every variant compared with the winner, seed by seed, on validation.
-
-The winner was chosen by the same seeds, which favors it; the correction for all variants and the
-two-sided test make up for some of that. Fresh seeds would tell for sure.
-"""
+"""How sure a ranking is: which variants may be the best, compared seed by seed, on validation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,56 +6,97 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.selection import ValidationScores
-from trialrun.statistics.paired import holm, num_seeds_needed, sign_flip_p_values
+from trialrun.job import Goal
+from trialrun.selection import ValidationScores, rank
+from trialrun.statistics.best import LEVEL, luck_of_the_first, same_values, worse_than_leader
 
-LEVEL = 0.05
+# A pairing that is worth less is not worth a sentence; of fewer seeds its worth is not known.
+_LEAST_PAIRING, _FEWEST_PAIRED = 1.5, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """What the seeds tell apart.
+    """What the seeds say of the means of all variants, whatever statistic ranks them.
 
     Attributes:
-        p_values: variant_id -> p-value of its difference from the winner, by the sign-flip test
-            over the seeds that both completed, corrected by Holm for all variants compared; the
-            best ranked first. Variants without a completed trial are not compared.
-        num_seeds: The most seeds that any of them shares with the winner.
-        num_needed: With fewer seeds no difference could reach 5%.
+        winner: The variant that was selected.
+        leader: The variant with the best mean, with which the others are compared; the winner
+            where the mean ranks them.
+        p_values: variant_id -> the smallest level at which the variant leaves the set that holds
+            the best mean, see `statistics.best.worse_than_leader`; the best ranked first, without
+            the leader and variants without a completed trial.
+        same: The variants that gave what the winner gave, in every seed.
+        num_seeds: The most seeds that any of them shares with the leader.
+        pairing: As if there were as many times the seeds: the median over variants of what
+            comparing seed by seed was worth; None where it is little or not known.
+        flattery: By how much choosing the best of the undecided flatters its mean if they are
+            all equal, in units of the metric; 0 if there is one.
     """
 
+    winner: str
+    leader: str
     p_values: Mapping[str, float]
+    same: tuple[str, ...]
     num_seeds: int
-    num_needed: int
+    pairing: float | None
+    flattery: float
+
+    @property
+    def best_set(self) -> tuple[str, ...]:
+        """The variants that hold the best mean with 95% confidence, the leader first."""
+        return (self.leader, *(one for one, p in self.p_values.items() if p > LEVEL))
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """The variants that cannot be told from the winner at 5%."""
-        return tuple(one for one, p_value in self.p_values.items() if p_value > LEVEL)
+        """The variants other than the winner that may have the best mean."""
+        return tuple(one for one in self.best_set if one != self.winner)
 
     @property
     def has_too_few_seeds(self) -> bool:
         """Whether nothing could have been told apart, however large the differences."""
-        return bool(self.p_values) and self.num_seeds < self.num_needed
+        return bool(self.p_values) and self.num_seeds < 2
 
 
-def compare_with_winner(scores: ValidationScores, order: npt.NDArray[np.intp]) -> Certainty:
-    """Compares the winner with every other variant that has a completed trial.
+def compare_with_best(
+    scores: ValidationScores, order: npt.NDArray[np.intp], goal: Goal
+) -> Certainty:
+    """Compares the variant with the best mean with every other that has a completed trial.
 
     Args:
         scores: Of all variants.
         order: Indices of the variants, the best first, as of `rank`.
+        goal: Whether a small or a large metric is good.
     """
-    winner, others = order[:1], order[1:]
-    others = others[~np.isnan(scores.values[others]).all(axis=1)]
-    differences = scores.values[others] - scores.values[winner]
-    p_values = holm(sign_flip_p_values(differences, np.random.default_rng(0)))
-    num_pairs = np.count_nonzero(~np.isnan(differences), axis=1)
+    losses = scores.values if goal == "minimize" else -scores.values
+    winner, leader = int(order[0]), int(rank(scores, goal)[0])
+    found = worse_than_leader(losses, leader)
+    compared = [index for index in order if not np.isnan(found.p_values[index])]
+    p_values = {scores.variant_ids[index]: float(found.p_values[index]) for index in compared}
+    undecided = [index for index in compared if found.p_values[index] > LEVEL]
     return Certainty(
-        p_values={
-            scores.variant_ids[index]: float(p_value)
-            for index, p_value in zip(others, p_values, strict=True)
-        },
-        num_seeds=int(num_pairs.max(initial=0)),
-        num_needed=num_seeds_needed(len(others), level=LEVEL),
+        winner=scores.variant_ids[winner],
+        leader=scores.variant_ids[leader],
+        p_values=p_values,
+        same=tuple(
+            scores.variant_ids[index] for index in np.flatnonzero(same_values(losses, winner))
+        ),
+        num_seeds=int(found.num_pairs[compared].max(initial=0)),
+        pairing=_pairing(found.pairing[compared], found.num_pairs[compared]),
+        flattery=_flattery(found.variances[undecided], found.num_pairs[undecided]),
     )
+
+
+def _pairing(gains: npt.NDArray[np.float64], num_pairs: npt.NDArray[np.int64]) -> float | None:
+    """The median of what is known well enough; None if that is little."""
+    known = gains[np.isfinite(gains) & (num_pairs >= _FEWEST_PAIRED)]
+    median = float(np.median(known)) if len(known) else 0.0
+    return median if median >= _LEAST_PAIRING else None
+
+
+def _flattery(variances: npt.NDArray[np.float64], num_pairs: npt.NDArray[np.int64]) -> float:
+    """Half of the typical variance of a difference is that of one variant's own luck."""
+    known = np.isfinite(variances) & (num_pairs > 1)
+    if not known.any():
+        return 0.0
+    error = np.sqrt(np.median(variances[known] / num_pairs[known]) / 2)
+    return float(error) * luck_of_the_first(1 + int(known.sum()))

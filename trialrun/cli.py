@@ -172,7 +172,10 @@ def _tell(outcome: Any) -> None:
         f"\nRun folder: {describe_place(outcome.run.path)}", soft_wrap=True, highlight=False
     )
     if outcome.num_failed or not outcome.has_winner:
-        text = f"{outcome.num_failed} trials failed; see {outcome.run.log_file}"
+        what = (
+            f"{outcome.num_failed} trials failed" if outcome.num_failed else "nothing was selected"
+        )
+        text = f"{what}; see {outcome.run.log_file}"
         errors.print(text, soft_wrap=True, highlight=False)
         sys.exit(EXIT_TRIALS_FAILED)
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trialrun.aggregate import Leaderboard
+from trialrun.certainty import Certainty
+from trialrun.edges import edges
 from trialrun.selection import Selection
 
 _MAX_NAMED = 5
@@ -22,17 +24,26 @@ def explain(leaderboard: Leaderboard) -> str:
 
 
 def sentences(leaderboard: Leaderboard) -> list[str]:
-    """What won; whether others can be told from it; the best model; test against validation."""
+    """What won; which others may be the best; the best model; test against validation; edges."""
     chosen = leaderboard.selection
     if chosen is None:
-        return ["Nothing was selected: no trial completed."]
+        return [_nothing(leaderboard)]
     return [
         _claim(leaderboard, chosen),
-        *_certainty(leaderboard),
+        *_certainty(leaderboard, chosen),
         f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
         *_on_test(leaderboard, chosen),
+        *_edges(leaderboard),
         *_losses(leaderboard, chosen),
     ]
+
+
+def _nothing(leaderboard: Leaderboard) -> str:
+    num_completed = sum(variant.num_completed for variant in leaderboard.variants)
+    if not num_completed:
+        return "Nothing was selected: no trial completed."
+    trials = "the only trial" if num_completed == 1 else f"each of the {num_completed} trials"
+    return f"Nothing was selected: {leaderboard.metric} is NaN in {trials} that completed."
 
 
 def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
@@ -40,13 +51,33 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
         f"{path} = {_text(value)}" for path, value in leaderboard.variants[0].parameters.items()
     )
     name = f"{chosen.variant_id} ({settings})" if settings else chosen.variant_id
-    extreme = "lowest" if chosen.goal == "minimize" else "highest"
-    statistic = _STATISTICS[chosen.statistic]
-    claim = f"has the {extreme} {statistic} {chosen.metric} of {chosen.num_variants} variants"
+    extreme, statistic = _extreme(chosen), _STATISTICS[chosen.statistic]
+    value = f"{chosen.score:.4g}{_spread(chosen)} over {_seeds_text(chosen.num_seeds)}."
+    of_all = f"the {extreme} {statistic} {chosen.metric} of {chosen.num_variants} variants"
+    same = leaderboard.certainty.same if leaderboard.certainty else ()
     if chosen.num_variants == 1:
-        claim = f"is the only variant; its {statistic} {chosen.metric}"
-    value = f"{chosen.score:.4g}{_spread(chosen)}"
-    return f"{name} {claim}: {value} over {_seeds_text(chosen.num_seeds)}."
+        return f"{name} is the only variant; its {statistic} {chosen.metric}: {value}"
+    if len(same) + 1 == chosen.num_variants:
+        return (
+            f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed:"
+            f" nothing tells the {chosen.num_variants} variants apart. {statistic.capitalize()}"
+            f" {value} {name} is taken because it comes first."
+        )
+    if same:
+        return (
+            f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed and"
+            f" have {of_all}: {value} {name} is taken because it comes first."
+        )
+    if chosen.tied:
+        return (
+            f"{_listed([chosen.variant_id, *chosen.tied])} tie for {of_all}: {value}"
+            f" {name} is taken because it comes first."
+        )
+    return f"{name} has {of_all}: {value}"
+
+
+def _extreme(chosen: Selection) -> str:
+    return "lowest" if chosen.goal == "minimize" else "highest"
 
 
 def _seeds_text(num_seeds: int) -> str:
@@ -62,36 +93,58 @@ def _spread(chosen: Selection) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _certainty(leaderboard: Leaderboard) -> Iterator[str]:
+def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     known = leaderboard.certainty
-    if known is None or not known.p_values:
+    if known is None or not known.p_values or len(known.same) + 1 == chosen.num_variants:
         return
-    num_compared = len(known.p_values)
     if known.has_too_few_seeds:
+        yield f"{_seeds_text(known.num_seeds)} can tell nothing apart: it takes at least 2."
+        return
+    yield _by_means(chosen, known)
+    if known.flattery:
         yield (
-            f"{_seeds_text(known.num_seeds)} can tell nothing apart: with {num_compared + 1}"
-            f" variants it takes at least {known.num_needed}."
+            "The same seeds chose it and measured it, which flatters its mean and interval: by"
+            f" about {known.flattery:.2g} if the {len(known.best_set)} are equal."
         )
-    elif undecided := known.undecided:
-        all_of_them = len(undecided) == num_compared > _MAX_NAMED
-        names = f"any of the {num_compared} others" if all_of_them else _listed(undecided)
-        yield f"At 5% it cannot be told from {names}."
-    else:
-        others = "the other" if num_compared == 1 else f"each of the {num_compared} others"
-        largest = max(known.p_values.values())
-        yield f"It can be told from {others} at 5% (corrected p {_p_text(largest)})."
+    if known.pairing is not None:
+        yield f"Comparing seed by seed was worth about {_times(known.pairing)} times the seeds."
+
+
+def _by_means(chosen: Selection, known: Certainty) -> str:
+    """Which variants hold the best mean with 95% confidence."""
+    extreme, others = _extreme(chosen), len(known.p_values)
+    worse = "higher" if chosen.goal == "minimize" else "lower"
+    best, num_worse = known.best_set, others + 1 - len(known.best_set)
+    corrected = f"(corrected p {_p_text(max(known.p_values.values()))})"
+    if not num_worse:
+        told = f"do not tell {_listed(best)} apart"
+        if others > _MAX_NAMED:
+            told = f"tell none of the {others + 1} variants apart"
+        return f"The seeds {told}: each may have the {extreme} mean."
+    if best == (chosen.variant_id,):
+        rest = "the other has" if others == 1 else f"each of the {others} others has"
+        return f"With 95% confidence it is the best: {rest} a {worse} mean {corrected}."
+    text = f"With 95% confidence the {extreme} mean is that of {_listed(best, 'or')}"
+    if chosen.variant_id not in best:
+        return f"{text}, and not of {chosen.variant_id}."
+    rest = "the other has a" if num_worse == 1 else f"the {num_worse} others have a"
+    return f"{text}; {rest} {worse} one."
+
+
+def _times(factor: float) -> str:
+    return f"{float(f'{factor:.2g}'):,.10g}"
 
 
 def _p_text(largest: float) -> str:
     return "below 0.0001" if largest < 1e-4 else f"at most {largest:.2g}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], word: str = "and") -> str:
     num_more = len(names) - _MAX_NAMED
     if num_more > 1:
-        return f"{', '.join(names[:_MAX_NAMED])} and {num_more} more"
+        return f"{', '.join(names[:_MAX_NAMED])} {word} {num_more} more"
     *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def _on_test(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
@@ -104,13 +157,28 @@ def _on_test(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
         )
 
 
+def _edges(leaderboard: Leaderboard) -> Iterator[str]:
+    for edge in edges(leaderboard):
+        beyond = "larger" if edge.end == "largest" else "smaller"
+        place = f"the {edge.end}" if edge.is_outermost else f"among the {edge.end}"
+        yield (
+            f"The best {edge.path} is {place} tried ({_text(edge.value)}): {beyond} ones may be"
+            " better still."
+        )
+
+
 def _losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    variants = leaderboard.variants
+    num_nan = sum(one.num_completed - one.metrics[chosen.metric].n for one in variants)
+    if num_nan:
+        trials = "a trial" if num_nan == 1 else f"{num_nan} trials"
+        yield f"{chosen.metric} is NaN in {trials} that completed; they count as lost."
     if chosen.num_unfinished:
         yield (
             f"No variant completed all its trials; {chosen.num_unfinished} of the winner's diverged"
             " or failed, which its mean does not show."
         )
-    elif any(variant.num_diverged + variant.num_failed for variant in leaderboard.variants):
+    elif num_nan or any(one.num_diverged + one.num_failed for one in variants):
         yield "Variants with diverged or failed trials rank after those without."
 
 

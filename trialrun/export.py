@@ -22,6 +22,7 @@ from trialrun.datasets import Splits, load_splits, scalers_to_json, steps_per_ep
 from trialrun.errors import ExportError
 from trialrun.files import replace_atomically, write_json, write_text
 from trialrun.job import Settings, load_job, settings_of
+from trialrun.modeltask import task_of
 from trialrun.results import TrialState
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.store import BestFiles, RunFolder
@@ -144,11 +145,14 @@ def _export(
     looked_up = looked_up_features(settings.model, job.folder)
     splits = load_splits(settings.data, job.folder, state.seed, looked_up)
     _forget_names()
+    from trialrun.builttask import output_losses
     from trialrun.models import build_model, compile_model, forgets_loss_arguments
 
     model = build_model(settings.model, job.folder, splits.x_train)
-    compile_model(model, settings.training, steps_per_epoch(splits, settings.training.batch_size))
+    steps = steps_per_epoch(splits, settings.training.batch_size)
+    compile_model(model, settings.training, steps, splits.x_train)
     _restore(model, state)
+    task = task_of(output_losses(model, model.loss, splits.x_train, splits.y_train))
     files = folder.best(job.spec.name)
     files.folder.mkdir(exist_ok=True)
     _save(model, files)
@@ -156,6 +160,7 @@ def _export(
         files.preprocessing,
         {
             "scalers": scalers_to_json(splits.scalers),
+            "task": task.to_json(),
             "class_names": list(splits.class_names),
             "feature_names": list(splits.feature_names),
             **({} if splits.encoder is None else {"columns": splits.encoder.to_json()}),
@@ -339,7 +344,8 @@ Each file was loaded again when it was written, and gave the predictions of the 
 `preprocessing.json` turns raw input into the model's input: `x * scale + offset` per feature. Where
 it has `columns`, these make the features of a table's columns: a number is one feature, and `fill`
 where it is missing; `onehot` is a 0 or 1 for each of `categories`, `ordinal` the place in them from
-1. What the training rows did not hold (`is_known`) is 0 in both.
+1. What the training rows did not hold (`is_known`) is 0 in both. Its `task` says what the outputs
+are: `logits` become probabilities by a softmax (`multiclass`) or a sigmoid.
 
 ```python
 import keras

@@ -15,11 +15,14 @@ from trialrun.errors import InputError
 from trialrun.grid import TrialGrid
 from trialrun.job import Goal, Statistic
 from trialrun.records import metric_names
-from trialrun.statistics.intervals import Interval, mean_interval
+from trialrun.statistics.intervals import Interval, mean_interval, within_bounds
 from trialrun.statistics.spread import Counts, Floats, describe
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_TIE = 1e-9  # of a mean, which sums its seeds in float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +36,7 @@ class ValidationScores:
         trial_ids: (variants, seeds) ASCII, which takes a quarter of the memory of text; empty
             where there is no trial.
         values: (variants, seeds) float64; NaN where no trial completed.
-        num_unfinished: (variants,) trials that diverged or failed.
+        num_unfinished: (variants,) trials that diverged or failed, or whose metric is NaN.
 
     Raises:
         InputError: The metric is not a validation metric.
@@ -67,9 +70,10 @@ class Selection:
         low, high: The 95% interval of the mean; infinite where the seeds bound nothing.
         value: The metric of the best trial.
         num_seeds: Completed seeds of the winner.
-        num_unfinished: Diverged and failed trials of the winner; not 0 only if every variant has
-            some.
+        num_unfinished: Diverged and failed trials of the winner, and those whose metric is NaN; not
+            0 only if every variant has some.
         num_variants: How many variants were compared.
+        tied: Other variants with the same value of the statistic: the winner is only the first.
     """
 
     variant_id: str
@@ -87,6 +91,7 @@ class Selection:
     num_seeds: int
     num_unfinished: int
     num_variants: int
+    tied: tuple[str, ...]
 
 
 def validation_scores(
@@ -120,8 +125,14 @@ def validation_scores(
         seeds=grid.seeds,
         trial_ids=trial_ids,
         values=values,
-        num_unfinished=grid.count("diverged") + grid.count("failed"),
+        num_unfinished=grid.count("diverged") + grid.count("failed") + _count_nan(grid, values),
     )
+
+
+def _count_nan(grid: TrialGrid, values: Floats) -> Counts:
+    """(variants,) completed trials without a value."""
+    is_nan = (grid.statuses == "completed") & np.isnan(values[grid.rows, grid.columns])
+    return np.bincount(grid.rows[is_nan], minlength=len(values)).astype(np.int64)
 
 
 def join_scores(chunks: Sequence[ValidationScores]) -> ValidationScores:
@@ -153,9 +164,9 @@ def rank(
 ) -> npt.NDArray[np.intp]:
     """Indices (variants,) of the variants, the best first.
 
-    A variant with a diverged or failed trial comes after all without: the trials that survived
-    flatter it. A variant none of whose trials completed comes last. Equal variants keep the order
-    of the search.
+    A variant with a trial that diverged, failed or has a metric of NaN comes after all without: the
+    trials that survived flatter it. A variant none of whose trials completed comes last. Equal
+    variants keep the order of the search.
     """
     return _order(scores, goal, _scores_of_variants(scores, goal, statistic))
 
@@ -190,12 +201,21 @@ def _losses(values: Floats, goal: Goal) -> Floats:
 
 
 def select_best(
-    scores: ValidationScores, goal: Goal, statistic: Statistic = "mean"
+    scores: ValidationScores,
+    goal: Goal,
+    statistic: Statistic = "mean",
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Selection | None:
     """The first variant of `rank`, and of that variant the seed with the best value.
 
+    Args:
+        scores: Of all variants.
+        goal: Whether a small or a large metric is good.
+        statistic: By which variants are ranked.
+        bounds: Between which the metric can lie.
+
     Returns:
-        None if no trial completed.
+        None if no completed trial has a value.
     """
     if np.isnan(scores.values).all():
         return None
@@ -203,7 +223,9 @@ def select_best(
     winner = int(_order(scores, goal, of_variants)[0])
     values = scores.values[winner]
     best = int(np.nanargmin(_losses(values, goal)))
-    spread, interval = describe(values), seeds_interval(values)
+    spread = describe(values)
+    interval = within_bounds(seeds_interval(values), values, *map(np.asarray, bounds))
+    score = float(of_variants[winner])
     return Selection(
         variant_id=scores.variant_ids[winner],
         trial_id=scores.trial_ids[winner, best].decode(),
@@ -211,7 +233,7 @@ def select_best(
         metric=scores.metric,
         goal=goal,
         statistic=statistic,
-        score=float(of_variants[winner]),
+        score=min(max(score, bounds[0]), bounds[1]) if statistic == "confidence_bound" else score,
         mean=float(spread.mean),
         sd=float(spread.sd),
         low=float(interval.low),
@@ -220,4 +242,13 @@ def select_best(
         num_seeds=int(spread.n),
         num_unfinished=int(scores.num_unfinished[winner]),
         num_variants=len(scores.variant_ids),
+        tied=_tied(scores, of_variants, winner),
     )
+
+
+def _tied(scores: ValidationScores, of_variants: Floats, winner: int) -> tuple[str, ...]:
+    """The other variants that chance could as well have put first."""
+    is_tied = np.isclose(of_variants, of_variants[winner], rtol=_TIE, atol=0.0)
+    is_tied &= (scores.num_unfinished > 0) == (scores.num_unfinished[winner] > 0)
+    is_tied[winner] = False
+    return tuple(scores.variant_ids[index] for index in np.flatnonzero(is_tied))

@@ -16,7 +16,9 @@ from trialrun.aggregate import (
     rank_summaries,
     summarize,
 )
+from trialrun.bounds import UNBOUNDED, metric_bounds
 from trialrun.certainty import Certainty
+from trialrun.edges import edges
 from trialrun.explanation import explain
 from trialrun.job import Goal, Statistic
 from trialrun.records import RELIABILITY_COLUMN
@@ -94,6 +96,8 @@ class Tally:
         max_trials: int = TRIALS_AT_A_TIME,
     ) -> None:
         self._index: TrialIndex = run.tables.index()
+        # Without trials there may be no job either.
+        self._bounds = {} if self.is_empty else metric_bounds(self._index.metrics, run.read_job())
         self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
         self._scores: list[ValidationScores] = []
@@ -128,7 +132,9 @@ class Tally:
     def _take(self, chunk: "pd.DataFrame") -> None:
         seeds = self._index.seeds
         self._scores.append(validation_scores(chunk, self._metric, seeds))
-        self._summaries += summarize(chunk, self._index.parameters, pool_matrices([chunk]), seeds)
+        self._summaries += summarize(
+            chunk, self._index.parameters, pool_matrices([chunk]), seeds, self._bounds
+        )
         for name, count in count_trials(chunk).items():
             self._counts[name] = self._counts.get(name, 0) + count
         self._num_epochs += int(chunk["epochs"].sum())
@@ -145,7 +151,8 @@ class Tally:
             InputError: The metric is no validation metric, or was not recorded.
         """
         scores = join_scores(self._scores)
-        board = rank_summaries(self._summaries, scores, self._goal, self._statistic)
+        bounds = self._bounds.get(self._metric, UNBOUNDED)
+        board = rank_summaries(self._summaries, scores, self._goal, self._statistic, bounds)
         best_trial: dict[str, float] = {}
         if chosen := board.selection:
             rows = self._index.read([chosen.variant_id], "numbers")
@@ -217,6 +224,7 @@ def run_summary(
     timings_s: Mapping[str, float],
     model_summary: str = "",
     data: Sequence[Mapping[str, Any]] = (),
+    model_tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of summary.json: what was selected and why, counts, timings, throughput.
 
@@ -226,6 +234,7 @@ def run_summary(
         timings_s: Seconds of wall time by stage; `total` is the whole run.
         model_summary: Keras's text about the best model, shown in the report.
         data: Of one trial per data setting, its seed and the census of its parts.
+        model_tasks: What the models are, and why.
     """
     board = standing.leaderboard
     return {
@@ -238,6 +247,7 @@ def run_summary(
         "throughput": _throughput(standing, timings_s.get("total")),
         "model_summary": model_summary,
         "data": list(data),
+        "model_tasks": list(model_tasks),
     }
 
 
@@ -268,19 +278,27 @@ def _selection_content(standing: Standing) -> dict[str, Any] | None:
         "low": chosen.low,
         "high": chosen.high,
         "num_seeds": chosen.num_seeds,
+        "tied": list(chosen.tied),
+        "edges": [
+            {"parameter": edge.path, "value": edge.value, "end": edge.end}
+            for edge in edges(standing.leaderboard)
+        ],
         "best_trial": dict(standing.best_trial),
     }
 
 
 def certainty_content(known: Certainty | None) -> dict[str, Any] | None:
-    """What cannot be told from the winner; the p-values of all are in variants.csv."""
+    """Which variants may have the best mean; the p-values of all are in variants.csv."""
     if known is None:
         return None
     return {
+        "best_set": list(known.best_set),
         "undecided": list(known.undecided),
+        "same": list(known.same),
         "num_compared": len(known.p_values),
         "num_seeds": known.num_seeds,
-        "num_seeds_needed": known.num_needed,
+        "pairing": known.pairing,
+        "flattery": known.flattery,
     }
 
 

@@ -9,7 +9,6 @@ from trialrun.aggregate import VariantSummary
 from trialrun.report.format import (
     mean_sd_text,
     mean_text,
-    num_decimals,
     parameter_text,
     short_names,
 )
@@ -81,7 +80,5 @@ def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
 def metric_column(name: str, variants: Sequence[VariantSummary], *, with_sd: bool) -> Column:
     """The mean of a metric over seeds, with or without its standard deviation."""
     summaries = [variant.metrics[name] for variant in variants]
-    decimals = num_decimals(summaries)
-    text = mean_sd_text if with_sd else mean_text
-    cells = tuple(text(summary, decimals) for summary in summaries)
+    cells = tuple(map(mean_sd_text if with_sd else mean_text, summaries))
     return Column(name, cells, values=tuple(summary.mean for summary in summaries))

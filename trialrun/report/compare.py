@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trialrun.certainty import LEVEL
+from trialrun.bounds import Bounds, metric_bounds
 from trialrun.compilation import Goal
 from trialrun.errors import InputError
 from trialrun.files import json_ready
 from trialrun.report.columns import Column, fold
 from trialrun.report.format import number_text, p_value_text, parameter_text, seeds_text
+from trialrun.statistics.best import LEVEL
 from trialrun.statistics.paired import Comparison, compare, num_seeds_needed
 from trialrun.store import RunFolder
 from trialrun.vocabulary import suggest
@@ -82,6 +83,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
     of_first, of_second = index.parameters[first], index.parameters[second]
     both = _both_completed(index.read([first, second], "numbers"), first, second)
     names = sorted(index.metrics, key=lambda name: (name != metric, _PARTS.index(_part(name))))
+    bounds = metric_bounds(names, job)
     return VariantComparison(
         job_name=job["name"],
         first=first,
@@ -95,7 +97,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
         metric=metric,
         goal=select.get("goal", "minimize"),
         num_variants=len(index.variant_ids),
-        metrics=tuple(_compare_metric(name, *both) for name in names),
+        metrics=tuple(_compare_metric(name, *both, bounds[name]) for name in names),
     )
 
 
@@ -116,14 +118,21 @@ def _both_completed(
     return ours.loc[seeds], theirs.loc[seeds]
 
 
-def _compare_metric(name: str, ours: "pd.DataFrame", theirs: "pd.DataFrame") -> MetricComparison:
+def _compare_metric(
+    name: str, ours: "pd.DataFrame", theirs: "pd.DataFrame", bounds: Bounds
+) -> MetricComparison:
     first, second = (rows[name].to_numpy(np.float64) for rows in (ours, theirs))
     known = ~np.isnan(first) & ~np.isnan(second)
     if not known.any():
         means = (math.nan, math.nan)
     else:
         means = (float(first[known].mean()), float(second[known].mean()))
-    return MetricComparison(name, *means, compare(first, second, np.random.default_rng(0)))
+    paired = compare(first, second, np.random.default_rng(0))
+    # No difference is larger than the room that a metric has.
+    room = bounds[1] - bounds[0]
+    if (np.abs(first[known] - second[known]) <= room).all() and math.isfinite(paired.low):
+        paired = paired._replace(low=max(paired.low, -room), high=min(paired.high, room))
+    return MetricComparison(name, *means, paired)
 
 
 def verdict(compared: VariantComparison) -> str:
@@ -133,8 +142,8 @@ def verdict(compared: VariantComparison) -> str:
     paired = compared.metrics[0].paired
     if paired.n < needed:
         return (
-            f"{seeds_text(paired.n)} that both completed can tell nothing apart: it takes at least"
-            f" {needed}."
+            f"{seeds_text(paired.n)} that both completed can tell nothing apart: a sign-flip test"
+            f" takes at least {needed}."
         )
     p_value = f"p = {p_value_text(paired.p_value)}".replace("= <", "< ")
     if paired.p_value > LEVEL:
@@ -203,8 +212,8 @@ def _columns(compared: VariantComparison, shown: Sequence[MetricComparison]) -> 
 
     return [
         Column("metric", tuple(one.name for one in shown), is_number=False),
-        numbers(compared.first, [one.first for one in shown]),
-        numbers(compared.second, [one.second for one in shown]),
+        Column(compared.first, tuple(map(_mean_text, [one.first for one in shown], decimals))),
+        Column(compared.second, tuple(map(_mean_text, [one.second for one in shown], decimals))),
         numbers("difference", [one.paired.difference for one in shown]),
         Column("95% interval", tuple(map(_interval_text, shown, decimals))),
         Column("p", tuple(p_value_text(one.paired.p_value) for one in shown)),
@@ -218,10 +227,19 @@ def _columns(compared: VariantComparison, shown: Sequence[MetricComparison]) -> 
 def _decimals(one: MetricComparison) -> int:
     """Two significant digits of the interval's width; four of the means without one."""
     width = one.paired.high - one.paired.low
-    if math.isfinite(width):
+    if width and math.isfinite(width):
         return min(max(1 - math.floor(math.log10(width)), 0), 6)
-    scale = max(abs(one.first), abs(one.second))
-    return 3 - math.floor(math.log10(scale)) if scale and math.isfinite(scale) else 3
+    return _four_digits(max(abs(one.first), abs(one.second)))
+
+
+def _four_digits(number: float) -> int:
+    size = abs(number)
+    return min(max(3 - math.floor(math.log10(size)), 0), 6) if size and math.isfinite(size) else 3
+
+
+def _mean_text(mean: float, decimals: int) -> str:
+    """Four digits at least: a wild variant beside it takes none of them."""
+    return number_text(mean, max(decimals, _four_digits(mean)))
 
 
 def _interval_text(one: MetricComparison, decimals: int) -> str:
@@ -240,5 +258,5 @@ def _notes(compared: VariantComparison) -> Iterator[str]:
     if compared.num_variants > 2:
         yield (
             "It is of this pair alone: if the pair was picked from many for its difference, see the"
-            " corrected p_value in variants.csv."
+            " p_value in variants.csv, corrected for all pairs."
         )

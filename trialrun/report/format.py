@@ -45,29 +45,30 @@ def parameter_text(value: Any) -> str:
     return json.dumps(value)
 
 
-def num_decimals(summaries: Sequence[MetricSummary]) -> int:
-    """Decimals for a column of means: two significant digits of the typical spread.
-
-    Without any spread (one seed) four significant digits of the largest mean.
-    """
-    spreads = sorted(one.sd for one in summaries if one.sd > 0 and math.isfinite(one.sd))
-    if spreads:
-        digits = 1 - math.floor(math.log10(spreads[len(spreads) // 2]))
+def num_decimals(summary: MetricSummary) -> int:
+    """Decimals for a mean: two significant digits of its spread, four of the mean without one."""
+    if summary.sd > 0 and math.isfinite(summary.sd):
+        digits = 1 - math.floor(math.log10(summary.sd))
+    elif summary.mean and math.isfinite(summary.mean):
+        digits = 3 - math.floor(math.log10(abs(summary.mean)))
     else:
-        means = [abs(one.mean) for one in summaries if one.mean and math.isfinite(one.mean)]
-        digits = 3 - math.floor(math.log10(max(means))) if means else 3
+        digits = 3
     return min(max(digits, 0), _MOST_DECIMALS)
 
 
-def mean_text(summary: MetricSummary, decimals: int) -> str:
+def mean_text(summary: MetricSummary) -> str:
     """`0.184`, or `n/a` for a variant without a completed trial."""
-    return number_text(summary.mean, decimals)
+    return number_text(summary.mean, num_decimals(summary))
 
 
-def mean_sd_text(summary: MetricSummary, decimals: int) -> str:
-    """`0.184 ± 0.012`; one seed has no spread: `0.184 ± n/a`; no seed: `n/a`."""
+def mean_sd_text(summary: MetricSummary) -> str:
+    """`0.184 ± 0.012`; one seed has no spread: `0.184 ± n/a`; no seed: `n/a`.
+
+    Each has the digits of its own spread: a wild variant takes none from another.
+    """
     if not summary.n:
         return "n/a"
+    decimals = num_decimals(summary)
     return f"{number_text(summary.mean, decimals)} ± {number_text(summary.sd, decimals)}"
 
 

@@ -74,6 +74,7 @@ def render_page(
         asked=asked(job),
         sentences=sentences(board),
         data_warnings=overview.data_warnings,
+        model_tasks=overview.model_tasks,
         highlights=highlights(board),
         metric=board.metric,
         goal=board.goal,

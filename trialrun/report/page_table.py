@@ -111,7 +111,7 @@ def page_table(board: Leaderboard) -> PageTable:
 
 
 def _p_values(board: Leaderboard, variants: Sequence[VariantSummary]) -> list[Column]:
-    """Of the difference from the winner, where there is more than one variant to compare."""
+    """At which a variant may not be the best, where there is more than one to compare."""
     if board.certainty is None or not board.certainty.p_values:
         return []
     p_values = [board.certainty.p_values.get(variant.variant_id, math.nan) for variant in variants]

@@ -9,7 +9,6 @@ from trialrun.aggregate import Leaderboard, ordered_metrics
 from trialrun.report.format import (
     counts_text,
     mean_sd_text,
-    num_decimals,
     parameter_text,
     seeds_text,
     short_names,
@@ -208,10 +207,7 @@ def highlights(board: Leaderboard) -> list[Fact]:
         return []
     names = [board.metric, *(name for name in ordered_metrics(board) if name.startswith("test_"))]
     measured = board.variants[0].metrics
-    return [
-        Fact(name, mean_sd_text(measured[name], num_decimals([measured[name]])))
-        for name in names[:_MAX_HIGHLIGHTS]
-    ]
+    return [Fact(name, mean_sd_text(measured[name])) for name in names[:_MAX_HIGHLIGHTS]]
 
 
 # Lost trials ------------------------------------------------------------------------------------

@@ -74,6 +74,33 @@ def mean_interval(
     return Interval(low, high)
 
 
+def within_bounds(interval: Interval, values: npt.ArrayLike, low: Floats, high: Floats) -> Interval:
+    """Intervals cut off where a metric ends; the true mean is held as often as before.
+
+    What has a value beyond a bound does not have that bound. Infinite ends stay infinite: seeds
+    that bound nothing have no interval.
+
+    Args:
+        interval: (...,) of means.
+        values: (..., seeds) of which they are; NaN where a seed has no value.
+        low, high: (...,), or of a shape that is broadcast to it; infinite where there is no bound.
+    """
+    values = np.asarray(values, np.float64)
+    present = ~np.isnan(values)
+    lowest = values.min(axis=-1, where=present, initial=np.inf)
+    highest = values.max(axis=-1, where=present, initial=-np.inf)
+    return Interval(
+        np.where(
+            np.isfinite(interval.low) & (lowest >= low), np.maximum(interval.low, low), interval.low
+        ),
+        np.where(
+            np.isfinite(interval.high) & (highest <= high),
+            np.minimum(interval.high, high),
+            interval.high,
+        ),
+    )
+
+
 def _bootstrap(rows: Floats, rng: np.random.Generator, confidence: float) -> Interval:
     """The BCa interval of each row (groups, n): the same resamples for all of them."""
     from scipy import stats
