@@ -36,10 +36,12 @@ ROOMS = {
     "datasets": [
         *("datasets", "generated", "arrays", "weights", "streamed", "sizes"),
         *("tabledata", "tablerows", "target", "rawtable", "cells", "spelling", "doubtful"),
-        *("encoding", "archives", "holdout"),
+        *("encoding", "archives", "holdout", "given", "census"),
     ],
     "task": ["modeltask", "labels"],
-    "models": ["models", "ownobjects", "batches", "untrusted", "builttask", "logitmetrics"],
+    "models": [
+        *("models", "ownobjects", "lookups", "batches", "untrusted", "builttask", "logitmetrics"),
+    ],
     "training": ["training"],
     "cluster": ["cluster"],
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],
@@ -48,7 +50,7 @@ ROOMS = {
         *("aggregate", "bounds", "certainty", "edges", "explanation", "grid", "selection"),
         "standing",
     ],
-    "export": ["export", "predict"],
+    "export": ["export", "predict", "rawinput", "predictions"],
     "report": ["report"],
     "trackers": ["trackers"],
     "doctor": ["doctor"],

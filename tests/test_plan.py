@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -299,3 +300,13 @@ def test_a_plan_lists_columns_the_target_and_the_rows_of_each_part(tmp_path):
     assert "Target 'y': classification, 2 classes, because it holds no numbers." in lines
     assert "in all 39 5 11" in lines
     assert any("5 of 60 rows lack a value and are left out" in line for line in lines)
+
+
+def test_the_plan_says_which_rows_of_a_file_are_in_two_parts(tmp_path, capsys):
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    np.savez(tmp_path / "d.npz", x_train=x[:50], y_train=y[:50], x_test=x[40:], y_test=y[40:])
+    (tmp_path / "job.yaml").write_text("{name: a, data: {npz: d.npz}}")
+    print_plan(Console(width=200), load_job(tmp_path / "job.yaml"))
+    shown = capsys.readouterr().out
+    assert "Data of seed 0: Warning: " in shown
+    assert "of 20 test rows are among the training rows too, more than chance explains" in shown

@@ -149,3 +149,26 @@ def test_available_memory_is_what_the_kernel_says_within_the_control_group(tmp_p
     (tmp_path / "sys/fs/cgroup/job").mkdir(parents=True)
     (tmp_path / "sys/fs/cgroup/job/memory.max").write_text("20480\n")
     assert available_memory_bytes(tmp_path) == 20480
+
+
+def test_a_dataset_that_does_not_say_its_shapes_is_refused_with_the_remedy():
+    rows = tf.data.Dataset.from_generator(lambda: iter([([1.0], 0)]), (tf.float32, tf.int32))
+    with pytest.raises(InputError, match=r"does not say the shapes of its elements.*output_sig"):
+        read_streams({"train": rows, "test": rows}, source="here")
+
+
+def test_a_dataset_of_ragged_rows_is_refused():
+    rows = tf.data.Dataset.from_tensor_slices((tf.ragged.constant([[1], [2, 3]]), [0, 1]))
+    with pytest.raises(InputError, match=r"train: a tf.data.Dataset of RaggedTensorSpec.*; pad"):
+        read_streams({"train": rows, "test": rows}, source="here")
+
+
+@pytest.mark.parametrize("num_batched", [None, 2])
+def test_a_dataset_of_texts_becomes_texts(num_batched):
+    from trialrun.given import as_arrays
+
+    rows = tf.data.Dataset.from_tensor_slices((["a", "b", "ü"], ["no", "yes", "no"]))
+    rows = rows if num_batched is None else rows.batch(num_batched)
+    output, _ = read_streams({"train": rows, "test": rows}, source="here")
+    x, y = as_arrays(output, source="here")["train"]
+    assert (x.tolist(), y.tolist()) == (["a", "b", "ü"], [0, 1, 0])

@@ -240,16 +240,16 @@ def test_a_target_is_classes_or_amounts_by_its_kind_or_the_jobs_word(
     [
         ({"outcome": range(30, 230)}, {}, "200 different integers from 30 to 229, which may be"),
         ({"outcome": "ill"}, {}, "column 'outcome' holds one class only, 'ill'"),
-        ({"outcome": ["rare"] + ["a", "b"] * 99 + ["a"]}, {}, "class 'rare' has one row left"),
+        ({"outcome": ["rare"] + ["a", "b"] * 99 + ["a"]}, {}, "class 'rare' has 1 row for 3 parts"),
         ({"outcome": 0.5}, {"stratify": True}, "data.stratify: true needs classes"),
         ({}, {"task": "regression"}, "column 'outcome' holds text, which no regression can"),
         ({"age": np.inf}, {}, "patients.csv:2: column 'age' holds 'inf', no finite number"),
         ({"sex": [f"n{n}" for n in range(NUM_ROWS)]}, {}, "another text in each of its 200 rows"),
         ({}, {"test_split": 0.999}, "leaves 0 and 200"),
         (
-            {"outcome": [f"n{n}" for n in range(100)] * 2},
+            {"outcome": [f"n{n}" for n in range(50)] * 4},
             {},
-            "the smaller part has 40 rows for 100",
+            "the smallest part has 40 rows for 50",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from trialrun.datafiles import array_names
 from trialrun.dataspec import DEFAULT_TEST_SPLIT
 from trialrun.errors import InputError
 from trialrun.generated import check_generated
+from trialrun.given import as_arrays
 from trialrun.holdout import Classes, hold_out
 from trialrun.job import DataSpec
 from trialrun.labels import class_numbers
@@ -50,14 +51,16 @@ def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
     }
     if "x" in arrays:
         # Known to be right before it is cut: a message then names rows of the file.
-        check_generated(
-            output | dict.fromkeys(("train", "test"), (arrays["x"], arrays["y"])), source=source
-        )
-        parts = _split(data, arrays["x"], arrays["y"], seed, output.get("class_names", ()))
-        return output | parts
+        whole = dict.fromkeys(("train", "test"), (arrays["x"], arrays["y"]))
+        whole = as_arrays(output | whole, source=source)
+        check_generated(whole, source=source)
+        x, y = whole["train"]
+        parts = _split(data, x, y, seed, whole.get("class_names", ()))
+        return {**whole, **parts}
     for part, suffix in _PARTS.items():
         if f"x_{suffix}" in arrays:
             output[part] = (arrays[f"x_{suffix}"], arrays[f"y_{suffix}"])
+    output = as_arrays(output, source=source)
     if data.test_split is not None:
         raise InputError(f"data.test_split: {path.name} holds x_test already")
     if "validation" not in output and data.stratify is True:
@@ -95,7 +98,9 @@ def _split(
     if data.stratify is not False:
         classes = _classes(y, class_names, must_be=data.stratify is True)
     share = DEFAULT_TEST_SPLIT if data.test_split is None else data.test_split
-    rows, test = hold_out(np.arange(_num_rows(x)), share, seed, "data.test_split", classes)
+    rows, test = hold_out(
+        np.arange(_num_rows(x)), share, seed, "data.test_split", classes, num_kept_parts=2
+    )
     rows, val = hold_out(rows, data.validation_split, seed, "data.validation_split", classes)
     return {"train": _take(x, y, rows), "validation": _take(x, y, val), "test": _take(x, y, test)}
 

@@ -22,6 +22,11 @@ def leaves(value: Any) -> Iterator[tuple[str, Any]]:
         yield "", value
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is an array of texts, as `trialrun.given` makes them."""
+    return isinstance(value, np.ndarray) and value.dtype == object
+
+
 def map_leaves(function: Callable[[Array], Any], value: Arrays) -> Any:
     """The same structure with a function's result in the place of each array."""
     if isinstance(value, Mapping):

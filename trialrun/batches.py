@@ -107,6 +107,8 @@ def in_order(model: "keras.Model", batches: "tf.data.Dataset") -> "tf.data.Datas
 def _cast(tensor: "tf.Tensor", like: Any) -> "tf.Tensor":
     import tensorflow as tf
 
+    if tensor.dtype == tf.string:
+        return tensor
     cast = tf.cast(tensor, like.dtype)
     if tensor.dtype.is_floating:
         cast = tf.debugging.assert_all_finite(cast, "the data holds NaN or infinity")

@@ -285,17 +285,30 @@ def report(run_folder: Path) -> None:
     "input_file",
     required=True,
     type=click.Path(path_type=Path),
-    help="CSV with a header and raw values, as the generator gives them.",
+    help="CSV with a header, or Parquet: raw values, as the generator gives them.",
 )
-def predict(run_folder: Path, input_file: Path) -> None:
-    """Print predictions of RUN's best model for the rows of a CSV file, as CSV."""
+@click.option(
+    "--output",
+    "output_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write to FILE, .csv or .parquet, with every digit [default: print CSV].",
+)
+def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
+    """Predict the rows of a CSV or Parquet file with RUN's best model."""
     from trialrun.predict import predict_csv
+    from trialrun.predictions import check_output, write_predictions
     from trialrun.store import RunFolder
 
     def warn(text: str) -> None:
         click.echo(text, err=True)
 
+    if output_file is not None:
+        check_output(output_file, input_file)
     table = predict_csv(RunFolder.open(run_folder), input_file, warn)
+    if output_file is not None:
+        write_predictions(table, output_file)
+        return
     click.echo(table.to_csv(index=False, float_format="%.6g"), nl=False)
 
 

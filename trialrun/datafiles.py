@@ -4,6 +4,7 @@ Reading the rows is for `trialrun.tabledata` and `trialrun.archives`; hashing an
 `trialrun.sources`.
 """
 
+import filecmp
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,12 @@ def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
             except InputError:
                 return  # said above
         yield from _check_columns(data, "test", data.test, used)
+        if is_same_file(Path(data.table), Path(data.test)):
+            yield HeaderProblem(
+                "test",
+                f"data.test: {Path(data.test).name} holds the training rows, byte for byte those of"
+                f" data.{data.source}; give rows that no model is trained on, or data.test_split",
+            )
 
 
 def _check_columns(
@@ -109,6 +116,15 @@ def _check_columns(
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         yield HeaderProblem(field, f"{where} has several columns {doubled[0]!r}")
+
+
+def is_same_file(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, or to files of the same bytes."""
+    path, other = moved_path(path), moved_path(other)
+    try:
+        return path.samefile(other) or filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False  # one is not there, which is said elsewhere
 
 
 def is_unnamed(name: str) -> bool:

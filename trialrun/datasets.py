@@ -20,10 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.archives import load_archive
-from trialrun.arrays import Array, Arrays, leaves, map_leaves
+from trialrun.arrays import Array, Arrays, is_text, leaves, map_leaves
+from trialrun.census import Census, check_classes, class_numbers, take_census
 from trialrun.encoding import TableEncoder
 from trialrun.errors import InputError
 from trialrun.generated import check_generated
+from trialrun.given import as_arrays
+from trialrun.holdout import with_every_class
 from trialrun.job import DataSpec
 from trialrun.references import load_function, portable_reference
 from trialrun.streamed import Stream, check_streams, read_streams
@@ -56,11 +59,22 @@ class Scaler:
         """The model's input, of the shape of `x`.
 
         Returns:
-            float32; for kind `none` integers stay integers, int64 as int32 where the values fit.
+            float32; for kind `none` integers stay integers, int64 as int32 where the values fit,
+            and texts stay texts.
+
+        Raises:
+            InputError: A scaled value is beyond float32.
         """
         if self.kind == "none":
             return _narrow(x)
-        return (np.asarray(x, np.float64) * self.scale + self.offset).astype(np.float32)
+        try:
+            with np.errstate(over="raise"):
+                return (np.asarray(x, np.float64) * self.scale + self.offset).astype(np.float32)
+        except FloatingPointError as error:
+            raise InputError(
+                f"data.scaling {self.kind}: a value is so far from those of the training part that"
+                " it is beyond float32 when it is scaled"
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` reads back without losing a bit."""
@@ -81,7 +95,8 @@ class Splits:
     """The data of a trial, ready for its model.
 
     Attributes:
-        x_train, x_val, x_test: Scaled inputs (rows, ...): an array, or a dict or tuple of arrays.
+        x_train, x_val, x_test: Scaled inputs (rows, ...): an array, or a dict or tuple of arrays;
+            of texts, object arrays of `str`.
         y_train, y_val, y_test: Labels (rows, ...): int32 for integers and booleans, else float32.
         class_names: Empty when the generator names no classes.
         feature_names: Empty when the generator names no features.
@@ -118,7 +133,7 @@ class RawData:
     """The data of a trial before it is split and scaled, known to be right.
 
     Attributes:
-        output: What a generator returns, or the same made of a file.
+        output: What a generator returns, or the same made of a file; always in three parts.
         encoder: How a table was encoded; None for other sources.
         streams: The parts that do not fit into memory, by their names in the output, which holds
             their first rows.
@@ -138,13 +153,21 @@ def steps_per_epoch(splits: Splits, batch_size: int) -> int:
     return math.ceil(num_rows / batch_size)
 
 
-def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
+# Given inputs (rows, ...) as they are, says of each feature whether the model looks it up.
+LookedUp = Callable[[Arrays], Sequence[npt.NDArray[np.bool_]]]
+
+
+def load_splits(
+    data: DataSpec, job_folder: Path, seed: int, looked_up: LookedUp | None = None
+) -> Splits:
     """The data of one trial: generated or read, checked, split and scaled.
 
     Args:
         data: The job's section.
         job_folder: Where the path of a generator's file starts.
         seed: The trial's seed; it keys the generator and the split unless `data.seed` is fixed.
+        looked_up: Which features of x the model takes as whole numbers, see `trialrun.lookups`:
+            these are not scaled. Absent, none.
 
     Raises:
         InputError: The data cannot be had, or is what no model can be given.
@@ -157,6 +180,7 @@ def load_splits(data: DataSpec, job_folder: Path, seed: int) -> Splits:
         validation_split=data.validation_split,
         seed=_data_seed(data, seed),
         codes=() if encoder is None else encoder.codes,
+        looked_up=looked_up,
     )
     streams = {_PART_OF[name]: stream for name, stream in raw.streams.items()}
     return replace(splits, encoder=encoder, streams=streams)
@@ -174,6 +198,7 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
         generator = load_function(data.generator, job_folder)
         output = _generate(generator, data_seed, data.args, source=source)
         output, streams = read_streams(output, source=source)
+        output = as_arrays(output, source=source)
     elif data.npz is not None:
         source = f"data.npz {Path(data.npz).name}"
         output = load_archive(data, data_seed, source)
@@ -184,7 +209,17 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     check_generated(output, source=source)
     check_scaling(output["train"][0], data.scaling)
     check_streams(streams, output, data.scaling)
+    output = with_validation(output, data.validation_split, data_seed)
+    try:
+        check_classes(output)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     return RawData(output, encoder, streams, summary)
+
+
+def census_of(raw: RawData) -> Census:
+    """What the parts of a trial's data hold; parts that are streamed are left out."""
+    return take_census({k: of for k, of in raw.output.items() if k not in raw.streams})
 
 
 def _data_seed(data: DataSpec, seed: int) -> int:
@@ -311,38 +346,33 @@ def make_splits(
     validation_split: float,
     seed: int,
     codes: Sequence[bool] = (),
+    looked_up: LookedUp | None = None,
 ) -> Splits:
     """Training, validation and test data, scaled by what the training part alone tells.
 
-    Without a `validation` of the generator's own, the training rows are shuffled and the last of
-    them become validation data, as many as in Keras's `fit(validation_split=...)`.
-
     Args:
-        output: What a generator returned, checked.
+        output: What a generator returned, checked; see `with_validation`.
         scaling: `minmax` (0 to 1), `standard` (mean 0, standard deviation 1) or `none`; or one of
             these for each name of x.
         validation_split: Share of the training rows, above 0 and below 1.
         seed: Keys the shuffle.
         codes: Of each feature, whether it stands for a category: such are left as they are.
+        looked_up: As of `load_splits`.
 
     Raises:
-        InputError: There are too few rows for both parts.
+        InputError: There are too few rows for both parts, or what is looked up is no whole number.
     """
+    output = with_validation(output, validation_split, seed)
     x_train, y_train, w_train = _with_weights(*output["train"])
+    x_val, y_val, w_val = _with_weights(*output["validation"])
     x_test, y_test, w_test = _with_weights(*output["test"])
-    if "validation" in output:
-        x_val, y_val, w_val = _with_weights(*output["validation"])
-    else:
-        num_rows = len(next(leaves(x_train))[1])
-        train_rows, val_rows = _split_rows(num_rows, validation_split, seed)
-        x_val, y_val = _take(x_train, val_rows), _take(y_train, val_rows)
-        x_train, y_train = _take(x_train, train_rows), _take(y_train, train_rows)
-        w_val, w_train = _take(w_train, val_rows), _take(w_train, train_rows)
     if isinstance(scaling, Mapping):
         check_scaling(x_train, scaling)
-        scalers = {name: _fit_scaler(x, scaling[name], codes) for name, x in x_train.items()}
+        scalers: Any = {name: _fit_scaler(x, scaling[name], codes) for name, x in x_train.items()}
     else:
         scalers = map_leaves(lambda x: _fit_scaler(x, scaling, codes), x_train)
+    if looked_up is not None and any(scaler.kind != "none" for _, scaler in leaves(scalers)):
+        scalers = _without_looked_up(scalers, (x_train, x_val, x_test), looked_up)
     return Splits(
         x_train=_transform(scalers, x_train),
         y_train=map_leaves(_to_labels, y_train),
@@ -357,6 +387,40 @@ def make_splits(
         w_val=w_val,
         w_test=w_test,
     )
+
+
+def with_validation(
+    output: Mapping[str, Any], validation_split: float, seed: int
+) -> Mapping[str, Any]:
+    """A generator's output with a `validation` part, if it has none of its own.
+
+    The training rows are shuffled and the last of them become validation data, as many as in
+    Keras's `fit(validation_split=...)`. Where both parts have room for a row of every class and
+    chance left one out, it is exchanged, see `with_every_class`.
+
+    Args:
+        output: What a generator returned, checked.
+        validation_split: Share of the training rows, above 0 and below 1.
+        seed: Keys the shuffle.
+
+    Raises:
+        InputError: There are too few rows for both parts.
+    """
+    if "validation" in output:
+        return output
+    train = output["train"]
+    num_rows = len(next(leaves(train[0]))[1])
+    rows, val_rows = _split_rows(num_rows, validation_split, seed)
+    labels = class_numbers(train[1])
+    if labels is not None and labels.min() >= 0 and labels.max() < num_rows:
+        num_classes = np.count_nonzero(np.bincount(labels))
+        if num_classes <= min(len(rows), len(val_rows)):
+            rows, val_rows = with_every_class(labels, rows, val_rows)
+    taken = {
+        part: tuple(_take(value, own) for value in train)
+        for part, own in (("train", rows), ("validation", val_rows))
+    }
+    return {**output, **taken}
 
 
 def _split_rows(
@@ -377,7 +441,7 @@ def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scale
     """The scaler of one array, fitted by scikit-learn and freed from it."""
     rows = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
     num_features = rows.shape[1]
-    if scaling == "none":
+    if scaling == "none" or is_text(x):
         return Scaler("none", np.ones(num_features), np.zeros(num_features))
     import sklearn
     from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -394,6 +458,59 @@ def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scale
     if any(codes):
         scale, offset = np.where(codes, 1.0, scale), np.where(codes, 0.0, offset)
     return Scaler(scaling, scale, offset)
+
+
+def _without_looked_up(scalers: Any, parts: Sequence[Arrays], looked_up: LookedUp) -> Any:
+    """The scalers, but that features which are looked up stay the whole numbers that they are.
+
+    Args:
+        scalers: One per array of x.
+        parts: x of the training part, and of the others.
+        looked_up: As of `load_splits`.
+    """
+    arrays = [array for _, array in leaves(parts[0])]
+    if not any(map(_has_whole_feature, arrays)):
+        return scalers
+    ready = []
+    for (where, scaler), features in zip(leaves(scalers), looked_up(parts[0]), strict=True):
+        of_parts = [array for x in parts for at, array in leaves(x) if at == where]
+        for array in of_parts:
+            _require_whole(f"x{where}", array, features)
+        ready.append(_leave_out(scaler, features) if features.any() else scaler)
+    of_leaves = iter(ready)
+    return map_leaves(lambda _: next(of_leaves), scalers)
+
+
+_MAX_AXES_OF_WHOLE_NUMBERS = 3  # rows, steps, features: pictures of floats are not looked up
+
+
+def _has_whole_feature(array: Array) -> bool:
+    """Whether a model could look up some of it: whole numbers alone are."""
+    if array.dtype.kind != "f":
+        return not is_text(array)
+    if array.ndim > _MAX_AXES_OF_WHOLE_NUMBERS:
+        return False
+    rows = array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
+    return bool((rows == np.floor(rows)).all(0).any())
+
+
+def _require_whole(shown: str, array: Array, features: npt.NDArray[np.bool_]) -> None:
+    if array.dtype.kind != "f" or not features.any():
+        return
+    own = array.reshape(-1, len(features))[:, features]
+    is_whole = own == np.floor(own)
+    if not is_whole.all():
+        raise InputError(
+            f"{shown} holds {own[~is_whole][0]:g}, and the model takes it as a whole number (an"
+            " integer Input, or an Embedding); give whole numbers, or another input"
+        )
+
+
+def _leave_out(scaler: Scaler, features: npt.NDArray[np.bool_]) -> Scaler:
+    if features.all():
+        return Scaler("none", np.ones(len(features)), np.zeros(len(features)))
+    scale, offset = np.where(features, 1.0, scaler.scale), np.where(features, 0.0, scaler.offset)
+    return Scaler(scaler.kind, scale, offset)
 
 
 def _narrow(array: Array) -> Array:

@@ -4,15 +4,15 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trialrun.aggregate import variant_rows
-from trialrun.datasets import check_data
+from trialrun.datasets import census_of, check_data
 from trialrun.environment import write_environment
 from trialrun.errors import ClusterLost, ExportError, FileError, InputError
 from trialrun.export import ExportProcess
@@ -26,7 +26,7 @@ from trialrun.plan import Trial, plan_trials, shard_trials
 from trialrun.progress import ProgressLine
 from trialrun.report import build_report
 from trialrun.resume import missing_trials, only_output_differs
-from trialrun.standing import Standing, Tally, run_summary
+from trialrun.standing import Standing, Tally, data_warnings, run_summary
 from trialrun.store import RunFolder, distinct_tasks
 from trialrun.trackers import require_packages, show_in_trackers
 from trialrun.trainer import Work, connect_to_cluster, timed, train_missing
@@ -91,8 +91,8 @@ def run_job(
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_trackers(loaded)
-    _check_first_data(own, loaded, progress)
-    with _at_work(loaded, trials, runs_dir, run_folder, progress) as work:
+    census = _check_first_data(own, loaded, progress)
+    with _at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
         own_ids = {trial.trial_id for trial in own}
         missing = [trial for trial in _begin(work) if trial.trial_id in own_ids]
         if not missing and work.run.summary_file.exists():
@@ -125,7 +125,8 @@ def merge_runs(
     trials = plan_trials(loaded.spec)
     _check_trackers(loaded)
     check_shards(sources, loaded, trials)
-    with _at_work(loaded, trials, runs_dir, run_folder, progress) as work:
+    census = next((of["data"] for s in sources if (of := s.read_summary()) and "data" in of), ())
+    with _at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
         _begin(work)
         try:
             for source in sources:
@@ -153,6 +154,7 @@ def _at_work(
     runs_dir: Path,
     run_folder: Path | None,
     progress: ProgressLine,
+    census: Sequence[Mapping[str, Any]],
 ) -> Iterator[Work]:
     """The run folder, held against other drivers, with its log, its progress and its signals."""
     job = loaded.spec
@@ -169,7 +171,10 @@ def _at_work(
         hold(run.lease_dir, progress.say) as lease,
     ):
         progress.tell(f"Run folder: {describe_place(run.path)}")
-        yield Work(loaded, tuple(trials), run, lease, progress, interrupts, time.perf_counter(), {})
+        for warning in data_warnings(census):
+            progress.warn(warning)
+        started_s = time.perf_counter()
+        yield Work(loaded, tuple(trials), run, lease, progress, interrupts, started_s, {}, census)
 
 
 def _complete(
@@ -248,9 +253,16 @@ def _check_trackers(loaded: LoadedJob) -> None:
         raise InputError(loaded.locate(str(error))) from error
 
 
-def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob, progress: ProgressLine) -> None:
-    """Generates the data of one trial per data setting, so that wrong data is known at once."""
+def _check_first_data(
+    trials: Sequence[Trial], loaded: LoadedJob, progress: ProgressLine
+) -> list[dict[str, Any]]:
+    """Generates the data of one trial per data setting, so that wrong data is known at once.
+
+    Returns:
+        What summary.json says of each: the trial's seed, and the census of its parts.
+    """
     checked: list[DataSpec] = []
+    census = []
     notes: dict[str, None] = {}
     for trial in trials:
         data = trial.variant.data
@@ -260,9 +272,11 @@ def _check_first_data(trials: Sequence[Trial], loaded: LoadedJob, progress: Prog
                 raw = check_data(data, loaded.folder, trial.seed)
             except InputError as error:
                 raise InputError(loaded.locate(str(error))) from error
+            census.append({"seed": trial.seed, **census_of(raw).to_json()})
             notes |= dict.fromkeys(() if raw.summary is None else raw.summary.notes)
     for note in notes:
         progress.warn(note)
+    return census
 
 
 def _tally(work: Work) -> Tally:
@@ -319,6 +333,7 @@ def _finish(
             standing,
             timings_s=work.timings_s,
             model_summary=model_summary,
+            data=work.census,
             model_tasks=distinct_tasks(packs),
         )
         write_json(run.summary_file, summary)

@@ -140,7 +140,11 @@ def _export(
     job = load_job(folder.job_file)
     settings = settings_of(job.spec, parameters)
     state = folder.kept.read_state(trial_id)
-    splits = load_splits(settings.data, job.folder, state.seed)
+    from trialrun.lookups import looked_up_features
+
+    looked_up = looked_up_features(settings.model, job.folder)
+    splits = load_splits(settings.data, job.folder, state.seed, looked_up)
+    _forget_names()
     from trialrun.builttask import output_losses
     from trialrun.models import build_model, compile_model, forgets_loss_arguments
 
@@ -171,6 +175,13 @@ def _export(
     lines: list[str] = []
     model.summary(print_fn=lambda line, **_: lines.append(line), line_length=80)
     return "\n".join(lines)
+
+
+def _forget_names() -> None:
+    """Lets Keras name layers from the first again: a model may have been built to look at it."""
+    import keras
+
+    keras.utils.clear_session()
 
 
 def _restore(model: "keras.Model", state: TrialState) -> None:
@@ -218,7 +229,7 @@ def _check_formats(
     """Loads every format and compares it with the trained trial."""
     import keras
 
-    from trialrun.models import load_model
+    from trialrun.models import load_model, with_text_tensors
 
     whole = load_model(files.model_h5)
     rebuilt = keras.models.model_from_json(files.architecture.read_text())
@@ -240,7 +251,8 @@ def _check_formats(
         _check_metrics(files.model_h5, whole, splits, kept, batch_size)
     rows = slice(0, 10)
     x, y = keras.tree.map_structure(lambda array: array[rows], (splits.x_train, splits.y_train))
-    if not np.isfinite(whole.train_on_batch(x, y, return_dict=True)["loss"]):
+    logs = whole.train_on_batch(with_text_tensors(x), y, return_dict=True)
+    if not np.isfinite(logs["loss"]):
         raise ExportError(f"{files.model_h5}: the loaded model cannot go on training")
 
 
@@ -248,7 +260,10 @@ def predict_in_batches(model: "keras.Model", x: Any) -> npt.NDArray[np.generic]:
     """The model's outputs for all rows, a thousand at a time."""
     import keras
 
+    from trialrun.models import with_text_tensors
+
     num_rows = len(keras.tree.flatten(x)[0])
+    x = with_text_tensors(x)
     parts = [
         join_outputs(
             model(
@@ -309,7 +324,7 @@ def _check_metrics(
 def _evaluate(model: "keras.Model", splits: Splits, batch_size: int) -> dict[str, float]:
     """Keras's logs on the test part."""
     from trialrun.batches import batches_like, in_order
-    from trialrun.models import in_order_of_outputs
+    from trialrun.models import in_order_of_outputs, with_text_tensors
 
     stream, part = splits.streams.get("test"), splits.part("test")
     if stream is not None:
@@ -317,7 +332,7 @@ def _evaluate(model: "keras.Model", splits: Splits, batch_size: int) -> dict[str
         given = {"x": in_order(model, batches)}
     else:
         x, y, *weights = in_order_of_outputs(model, part)
-        given = {"x": x, "y": y, "batch_size": batch_size}
+        given = {"x": with_text_tensors(x), "y": y, "batch_size": batch_size}
         given["sample_weight"] = weights[0] if weights else None
     logs: dict[str, float] = model.evaluate(**given, verbose=0, return_dict=True)
     return logs

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trialrun.arrays import Array, leaves
+from trialrun.arrays import Array, is_text, leaves
 from trialrun.errors import InputError
 from trialrun.vocabulary import suggest
 
@@ -63,8 +63,15 @@ def _check_names(key: str, names: Any) -> None:
 
 def _check_part(part: str, value: Any, *, num_classes: int) -> None:
     if not isinstance(value, tuple | list) or len(value) not in (2, 3):
+        hint = ""
+        if not isinstance(value, tuple | list) or len(value) == 1:
+            hint = (
+                "; an autoencoder takes (x, x), and a model that needs no y takes any, such as"
+                " (x, np.zeros(len(x)))"
+            )
         raise ValueError(
             f"{part} must be a pair (x, y), or (x, y, sample_weight), got a {type(value).__name__}"
+            + hint
         )
     num_rows: dict[int, str] = {}
     for name, arrays in zip(_FIELDS, value, strict=False):
@@ -72,7 +79,7 @@ def _check_part(part: str, value: Any, *, num_classes: int) -> None:
             raise ValueError(f"{part} {name} holds no arrays")
         for where, array in leaves(arrays):
             shown = f"{part} {name}{where}"
-            _check_array(shown, array)
+            _check_array(shown, array, may_be_text=name == "x")
             num_rows.setdefault(len(array), shown)
     if len(num_rows) > 1:
         lengths = ", ".join(f"{shown} has {rows}" for rows, shown in num_rows.items())
@@ -85,19 +92,42 @@ def _check_part(part: str, value: Any, *, num_classes: int) -> None:
         _check_labels(f"{part} y{where}", labels, num_classes)
 
 
-def _check_array(shown: str, array: Any) -> None:
+def _check_array(shown: str, array: Any, *, may_be_text: bool) -> None:
     if not isinstance(array, np.ndarray):
         kind = type(array).__name__
+        hint = "; make it one with np.array(...)" if isinstance(array, list) else ""
         raise ValueError(
-            f"{shown} must be a NumPy array (or a dict or tuple of them), got a {kind}"
+            f"{shown} must be a NumPy array (or a dict or tuple of them), got a {kind}{hint}"
         )
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{shown} must hold numbers, got dtype {array.dtype}")
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{shown} is empty, its shape is {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad_row = int(np.argwhere(~np.isfinite(array))[0, 0])
-        raise ValueError(f"{shown} holds NaN or infinity, first in row {bad_row}")
+    if may_be_text and is_text(array) and isinstance(array.flat[0], str):
+        return
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{shown} must hold numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "f":
+        check_float32(shown, array)
+
+
+def check_float32(shown: str, array: Array) -> None:
+    """Raises ValueError unless all numbers are finite as float32, which is what models compute in.
+
+    Args:
+        shown: What the array is, for the message.
+        array: Of floats.
+    """
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(array.astype(np.float32, copy=False))
+    if is_finite.all():
+        return
+    row, *rest = (int(place) for place in np.argwhere(~is_finite)[0])
+    value = array[(row, *rest)]
+    if not np.isfinite(value):
+        raise ValueError(f"{shown} holds NaN or infinity, first in row {row}")
+    raise ValueError(
+        f"{shown} holds {value:.6g} in row {row}, beyond the largest number of float32,"
+        f" {np.finfo(np.float32).max:.2g}; give it in another unit, or its logarithm"
+    )
 
 
 def _check_labels(shown: str, labels: Array, num_classes: int) -> None:

@@ -11,6 +11,7 @@ from trialrun.errors import InputError
 
 Rows = npt.NDArray[np.int64]
 
+_MAX_CLASSES_SHOWN = 10
 # Keys the two splits apart, and apart from a generator's own stream of the same seed.
 _STREAMS = {"data.test_split": 0x7E57, "data.validation_split": 0x5B117}
 
@@ -29,7 +30,13 @@ class Classes:
 
 
 def hold_out(
-    rows: Rows, share: float, seed: int, field: str, classes: Classes | None
+    rows: Rows,
+    share: float,
+    seed: int,
+    field: str,
+    classes: Classes | None,
+    *,
+    num_kept_parts: int = 1,
 ) -> tuple[Rows, Rows]:
     """The rows that stay, and as many as Keras's `validation_split` takes away; both shuffled.
 
@@ -38,7 +45,8 @@ def hold_out(
         share: Above 0 and below 1.
         seed: Keys the choice.
         field: The job's field that gives the share.
-        classes: Given, both parts get the same share of each class.
+        classes: Given, both parts get the same share of each class, and at least one row of each.
+        num_kept_parts: Parts that the rows that stay are for; they have so many of each class.
 
     Raises:
         InputError: There are too few rows, or too few of a class.
@@ -53,27 +61,89 @@ def hold_out(
             " need one"
         )
     if classes is not None:
-        _check_counts(classes, rows, min(num_kept, num_held_out), f"{field} {share}")
+        sizes = (num_kept // num_kept_parts, num_held_out)
+        _check_counts(classes, rows, min(sizes), num_kept_parts + 1, f"{field} {share}")
     kept, held_out = train_test_split(
         rows,
         test_size=num_held_out,
         random_state=int(np.random.default_rng([seed, _STREAMS[field]]).integers(2**32)),
         stratify=None if classes is None else classes.labels[rows],
     )
+    if classes is None:
+        return kept, held_out
+    return with_every_class(classes.labels, kept, held_out, num_kept_parts=num_kept_parts)
+
+
+def with_every_class(
+    labels: npt.NDArray[np.int64], kept: Rows, held_out: Rows, *, num_kept_parts: int = 1
+) -> tuple[Rows, Rows]:
+    """The same parts where each has rows of every class, else with as few of them exchanged.
+
+    scikit-learn rounds the share of a class, so that a rare one may get no row at all in a part.
+    A class that has too few rows for all parts stays with those that are kept.
+
+    Args:
+        labels: int64 (rows of the whole data set,).
+        kept, held_out: Row numbers; each part has at least as many rows as there are classes.
+        num_kept_parts: Rows of each class that are to be kept.
+    """
+    kept, held_out = kept.copy(), held_out.copy()
+    counts = {
+        id(part): np.bincount(labels[part], minlength=int(labels.max()) + 1)
+        for part in (kept, held_out)
+    }
+    in_kept, in_held_out = counts[id(kept)], counts[id(held_out)]
+    for label in np.flatnonzero(in_kept + in_held_out):
+        while in_kept[label] < num_kept_parts and in_held_out[label]:
+            _exchange(labels, label, (held_out, in_held_out), (kept, in_kept))
+        if not in_held_out[label] and in_kept[label] > num_kept_parts:
+            _exchange(labels, label, (kept, in_kept), (held_out, in_held_out))
     return kept, held_out
 
 
-def _check_counts(classes: Classes, rows: Rows, num_smaller: int, where: str) -> None:
+def _exchange(
+    labels: npt.NDArray[np.int64],
+    label: np.intp,
+    source: tuple[Rows, npt.NDArray[np.int64]],
+    target: tuple[Rows, npt.NDArray[np.int64]],
+) -> None:
+    """Moves the last row of a class, for the last one of the largest class of the other part."""
+    (rows, counts), (others, other_counts) = source, target
+    largest = other_counts.argmax()
+    here = np.flatnonzero(labels[rows] == label)[-1]
+    there = np.flatnonzero(labels[others] == largest)[-1]
+    rows[here], others[there] = others[there], rows[here]
+    for moved, change in ((label, -1), (largest, 1)):
+        counts[moved] += change
+        other_counts[moved] -= change
+
+
+def _check_counts(
+    classes: Classes, rows: Rows, num_smallest: int, num_parts: int, where: str
+) -> None:
     counts = np.bincount(classes.labels[rows], minlength=len(classes.names))
     present = np.flatnonzero(counts)
     rarest = present[counts[present].argmin()]
-    if counts[rarest] < 2:
+    if counts[rarest] < num_parts:
+        num_rare = f"{counts[rarest]} row" + ("s" if counts[rarest] > 1 else "")
         raise InputError(
-            f"{where}: class {classes.names[rarest]!r} has one row left, and each part needs one of"
-            " every class; give more rows, or data.stratify: false"
+            f"{where}: class {classes.names[rarest]!r} has {num_rare} for {num_parts} parts, and"
+            f" each part needs one of every class ({show_counts(classes.names, counts)}); give more"
+            " rows, leave the class out, or say data.stratify: false"
         )
-    if num_smaller < len(present):
+    if num_smallest < len(present):
         raise InputError(
-            f"{where}: the smaller part has {num_smaller} rows for {len(present)} classes; give"
+            f"{where}: the smallest part has {num_smallest} rows for {len(present)} classes; give"
             " more rows, another share, or data.stratify: false"
         )
+
+
+def show_counts(names: Sequence[str], counts: Sequence[int] | npt.NDArray[np.int64]) -> str:
+    """How many rows each class has, the first classes if there are many.
+
+    >>> show_counts(["no", "yes"], [3, 1])
+    "3 of 'no', 1 of 'yes'"
+    """
+    shown = [f"{n} of {name!r}" for name, n in zip(names, counts, strict=True)]
+    more = ", ..." if len(shown) > _MAX_CLASSES_SHOWN else ""
+    return ", ".join(shown[:_MAX_CLASSES_SHOWN]) + more

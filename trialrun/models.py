@@ -90,23 +90,37 @@ def build_model(model: ModelSpec, job_folder: Path, x: Any) -> "keras.Model":
         InputError: The builder cannot be loaded, raises, or returns no model; or the model cannot
             take such inputs.
     """
-    import keras
-
-    source = f"model.builder {portable_reference(model.builder)}"
-    builder = load_function(model.builder, job_folder)
-    try:
-        built = builder(**model.args)
-    except Exception as error:
-        raise InputError(f"{source}: it raised {type(error).__name__}: {error}") from error
-    if not isinstance(built, keras.Model):
-        raise InputError(f"{source}: must return a keras.Model, got a {type(built).__name__}")
+    built = call_builder(model, job_folder)
     try:
         built(_symbolic(x))  # builds what waits for its first input
     except Exception as error:
         raise InputError(
-            f"{source}: the model cannot take the data's inputs: {_first_line(error)}"
+            f"{_source(model)}: the model cannot take the data's inputs: {_first_line(error)}"
         ) from error
     return built
+
+
+def call_builder(model: ModelSpec, job_folder: Path) -> "keras.Model":
+    """What the user's builder returns, which may wait for its first input.
+
+    Raises:
+        InputError: The builder cannot be loaded, raises, or returns no model.
+    """
+    import keras
+
+    builder = load_function(model.builder, job_folder)
+    try:
+        built = builder(**model.args)
+    except Exception as error:
+        raise InputError(f"{_source(model)}: it raised {type(error).__name__}: {error}") from error
+    if not isinstance(built, keras.Model):
+        kind = type(built).__name__
+        raise InputError(f"{_source(model)}: must return a keras.Model, got a {kind}")
+    return built
+
+
+def _source(model: ModelSpec) -> str:
+    return f"model.builder {portable_reference(model.builder)}"
 
 
 def compile_model(
@@ -158,6 +172,17 @@ def in_order_of_outputs(model: "keras.Model", data: tuple[Any, ...]) -> tuple[An
     names = model.output_names
     of_each = [weight[name] if isinstance(weight, dict) else weight for name in names]
     return x, keras.tree.pack_sequence_as(model.output, [y[name] for name in names]), of_each
+
+
+def with_text_tensors(x: Any) -> Any:
+    """The inputs with a tensor in the place of each array of texts: Keras 3.15 takes no others."""
+    import keras
+    import tensorflow as tf
+
+    def convert(array: Any) -> Any:
+        return tf.constant(array) if array.dtype == object else array
+
+    return keras.tree.map_structure(convert, x)
 
 
 def forgets_loss_arguments(training: TrainingSpec) -> bool:
@@ -318,9 +343,11 @@ def _symbolic(x: Any) -> Any:
     """Inputs with the shape and type of `x` and any number of rows."""
     import keras
 
-    return keras.tree.map_structure(
-        lambda array: keras.KerasTensor((None, *array.shape[1:]), str(array.dtype)), x
-    )
+    def symbolic(array: Any) -> "keras.KerasTensor":
+        dtype = "string" if array.dtype == object else str(array.dtype)
+        return keras.KerasTensor((None, *array.shape[1:]), dtype)
+
+    return keras.tree.map_structure(symbolic, x)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Raw rows of a CSV file through the saved preprocessing and the best model of a run."""
+"""Raw rows of a table through the saved preprocessing and the best model of a run."""
 
 import json
 import logging
@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from trialrun.arrays import join_outputs
 from trialrun.cells import cells_of
-from trialrun.datasets import Scaler
 from trialrun.dialect import Dialect
 from trialrun.encoding import Column, TableEncoder
 from trialrun.errors import InputError
 from trialrun.files import reading
 from trialrun.modeltask import Kind, ModelTask
 from trialrun.quiet import quiet_tensorflow
+from trialrun.rawinput import scaled_input
 from trialrun.rawtable import RawTable, from_frame, read_raw
 from trialrun.store import BestFiles, RunFolder
 from trialrun.target import show_counts
@@ -36,7 +36,8 @@ def predict_csv(
 
     Args:
         run: A run with a best model.
-        input_file: CSV with a header, written as the training file was. The columns of the model's
+        input_file: Parquet by its first bytes, else CSV with a header, written as the training file
+            was. The columns of the model's
             features are found by name when the generator named its features or the data was a
             table, whose columns are given as they were there; otherwise every column is a feature,
             in order.
@@ -94,29 +95,16 @@ def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
 def _predict(
     files: BestFiles, preprocessing: Mapping[str, Any], raw: Any
 ) -> npt.NDArray[np.floating[Any]]:
-    x = _scaled(preprocessing["scalers"], raw)
+    x = scaled_input(preprocessing["scalers"], raw, preprocessing["feature_names"])
+    from trialrun.models import with_text_tensors
+
     model = load_best_model(files)
-    predictions: npt.NDArray[np.floating[Any]] = join_outputs(model.predict(x, verbose=0))
+    predictions: npt.NDArray[np.floating[Any]] = join_outputs(
+        model.predict(with_text_tensors(x), verbose=0)
+    )
     predictions = predictions.reshape(len(predictions), -1)
     task = _task(files, preprocessing)
     return predictions if task is None else task.probabilities(predictions)
-
-
-def _scaled(scalers: Any, raw: Any) -> Any:
-    """The model's input: each array through its own scaler."""
-    if isinstance(scalers, list):
-        if not isinstance(raw, tuple | list) or len(raw) != len(scalers):
-            raise InputError(f"the model takes a tuple of {len(scalers)} inputs")
-        return tuple(_scaled(scaler, one) for scaler, one in zip(scalers, raw, strict=True))
-    if "scale" not in scalers:
-        if not isinstance(raw, Mapping) or raw.keys() != scalers.keys():
-            raise InputError(f"the model takes a dict of the inputs {', '.join(scalers)}")
-        return {name: _scaled(scaler, raw[name]) for name, scaler in scalers.items()}
-    scaler, raw = Scaler.from_json(scalers), np.asarray(raw)
-    num_features = raw.shape[-1] if raw.ndim > 1 else 1
-    if num_features != len(scaler.scale):
-        raise InputError(f"the model takes {len(scaler.scale)} feature(s), got {num_features}")
-    return scaler.transform(raw)
 
 
 def _best_files(run: RunFolder) -> BestFiles:

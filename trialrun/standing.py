@@ -223,6 +223,7 @@ def run_summary(
     *,
     timings_s: Mapping[str, float],
     model_summary: str = "",
+    data: Sequence[Mapping[str, Any]] = (),
     model_tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of summary.json: what was selected and why, counts, timings, throughput.
@@ -232,6 +233,7 @@ def run_summary(
         standing: Of all its trials.
         timings_s: Seconds of wall time by stage; `total` is the whole run.
         model_summary: Keras's text about the best model, shown in the report.
+        data: Of one trial per data setting, its seed and the census of its parts.
         model_tasks: What the models are, and why.
     """
     board = standing.leaderboard
@@ -244,8 +246,17 @@ def run_summary(
         "timings_s": dict(timings_s),
         "throughput": _throughput(standing, timings_s.get("total")),
         "model_summary": model_summary,
+        "data": list(data),
         "model_tasks": list(model_tasks),
     }
+
+
+def data_warnings(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader has to know of the data, of which `run_summary` was told; each text once."""
+    texts = (
+        f"{text} (data of seed {one['seed']})" for one in data for text in one.get("warnings", ())
+    )
+    return list(dict.fromkeys(texts))
 
 
 def _selection_content(standing: Standing) -> dict[str, Any] | None:

@@ -183,6 +183,14 @@ def _elements(stream: Any, where: str) -> Iterator[Any]:
 
 def _is_batched(spec: Any, where: str) -> bool:
     """Whether elements are batches: their number of rows is open."""
+    for leaf in _leaves(spec):
+        if not hasattr(leaf, "shape") or type(leaf).__name__ != "TensorSpec":
+            raise InputError(f"{where}: a tf.data.Dataset of {leaf}; pad its rows, or give arrays")
+        if leaf.shape.rank is None:
+            raise InputError(
+                f"{where}: the tf.data.Dataset does not say the shapes of its elements, {leaf};"
+                " give Dataset.from_generator an output_signature of tf.TensorSpec(shape, dtype)"
+            )
     shapes = [tuple(leaf.shape) for leaf in _leaves(spec)]
     firsts = {shape[0] if shape else "row" for shape in shapes}
     if firsts == {None}:
@@ -198,7 +206,9 @@ def _is_batched(spec: Any, where: str) -> bool:
 def _known_bytes(spec: Any) -> int | None:
     """Bytes of one element; None if its shape is open."""
     sizes = [
-        leaf.shape.num_elements() * leaf.dtype.size if leaf.shape.is_fully_defined() else None
+        leaf.shape.num_elements() * leaf.dtype.size
+        if leaf.shape.is_fully_defined() and leaf.dtype.size  # a text has none
+        else None
         for leaf in _leaves(spec)
     ]
     return None if None in sizes else sum(size for size in sizes if size is not None)

@@ -51,7 +51,9 @@ def load_table(data: DataSpec, seed: int) -> TableData:
     rows, test_rows = np.arange(table.num_own), np.arange(table.num_own, num_rows)
     if data.test is None:
         assert data.test_split is not None
-        rows, test_rows = hold_out(rows, data.test_split, seed, "data.test_split", classes)
+        rows, test_rows = hold_out(
+            rows, data.test_split, seed, "data.test_split", classes, num_kept_parts=2
+        )
     rows, val_rows = hold_out(rows, data.validation_split, seed, "data.validation_split", classes)
     encoder = _fit_encoder(table, rows, data)
     parts = {"train": rows, "validation": val_rows, "test": test_rows}

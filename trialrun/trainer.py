@@ -3,10 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trialrun.environment import write_environment
 from trialrun.errors import InputError, TrialrunError
@@ -44,6 +44,7 @@ class Work:
         interrupts: Whether somebody wants it to end.
         started_s: When it began, by `time.perf_counter`.
         timings_s: Seconds of wall time by stage.
+        census: What summary.json says of the data, see `standing.run_summary`.
     """
 
     loaded: LoadedJob
@@ -54,6 +55,7 @@ class Work:
     interrupts: Interrupts
     started_s: float
     timings_s: dict[str, float]
+    census: Sequence[Mapping[str, Any]]
 
 
 def connect_to_cluster(

@@ -15,6 +15,7 @@ from trialrun.standing import (
     Tally,
     TrialProblem,
     certainty_content,
+    data_warnings,
 )
 from trialrun.store import RunFolder, distinct_tasks
 
@@ -49,6 +50,11 @@ class Overview:
     def num_problems(self) -> int:
         """How many trials diverged or failed."""
         return self.counts["diverged"] + self.counts["failed"]
+
+    @property
+    def data_warnings(self) -> list[str]:
+        """What a reader has to know of the data, such as rows that two parts share."""
+        return data_warnings((self.summary or {}).get("data", ()))
 
 
 def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEPT) -> Overview:

@@ -73,6 +73,7 @@ def render_page(
         question=question(job, board),
         asked=asked(job),
         sentences=sentences(board),
+        data_warnings=overview.data_warnings,
         model_tasks=overview.model_tasks,
         highlights=highlights(board),
         metric=board.metric,

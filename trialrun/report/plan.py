@@ -11,7 +11,7 @@ from rich.table import Table
 
 from trialrun.arrays import Array, leaves
 from trialrun.builders import COMPILED_FIELDS, may_compile
-from trialrun.datasets import RawData, check_data
+from trialrun.datasets import RawData, census_of, check_data
 from trialrun.errors import InputError
 from trialrun.host import num_local_cpus
 from trialrun.identity import signature_of
@@ -92,11 +92,16 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
 
 
 def _print_data(console: Console, loaded: LoadedJob, trials: Sequence[Trial]) -> None:
-    """What became of a table, for the first trial; other sources have no columns."""
+    """What became of a file, for the first trial; a generator is not called for it."""
     first = trials[0]
-    if first.variant.data.table is not None:
-        raw = _check_data(loaded, first)
-        print_table_data(console, raw, shown=f"{first.variant.variant_id} with seed {first.seed}")
+    if first.variant.data.generator is not None:
+        return
+    raw = _check_data(loaded, first)
+    print_table_data(console, raw, shown=f"{first.variant.variant_id} with seed {first.seed}")
+    census = census_of(raw)
+    warnings = [f"Warning: {warning}" for warning in census.warnings]
+    for text in filter(None, [*warnings, "; ".join(census.notes)]):
+        console.print(f"\nData of seed {first.seed}: {text}.", highlight=False, markup=False)
 
 
 def _check_data(loaded: LoadedJob, trial: Trial) -> RawData:

@@ -52,6 +52,8 @@ def run_renderables(
             place = "variants.csv" if is_whole else "--csv"
             yield Text(f"... and {num_more:,} more ({place})", style="dim")
     yield Text(f"\n{explain(board)}\n")
+    for warning in overview.data_warnings:
+        yield Text(f"Warning: {warning}", style="yellow")
     for task in overview.model_tasks:
         yield Text(f"Model: {task}.\n")
     if board.selection is not None and board.variants[0].test_confusion_matrix is not None:

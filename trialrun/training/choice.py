@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from trialrun.arrays import is_text, leaves
 from trialrun.datasets import steps_per_epoch
 from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError
 from trialrun.job import TrainingSpec
@@ -127,6 +128,8 @@ def _why_only_keras(training: TrainingSpec, data: PackData) -> str:
         return f"only model.fit calls training.callbacks ({names})"
     if data.why_streamed:
         return f"{data.why_streamed}, so model.fit reads it as a stream"
+    if any(is_text(array) for _, array in leaves(data.splits[0].x_train)):
+        return "an input is text, which no compiled program takes"
     return ""
 
 

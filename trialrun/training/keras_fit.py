@@ -16,7 +16,7 @@ from trialrun.datasets import Part, Splits, steps_per_epoch
 from trialrun.errors import InputError
 from trialrun.identity import numbers_key
 from trialrun.job import TrainingSpec
-from trialrun.models import in_order_of_outputs
+from trialrun.models import in_order_of_outputs, with_text_tensors
 from trialrun.plan import Trial
 from trialrun.results import STATE_GROUPS, Checkpoint
 from trialrun.training import PackTask
@@ -273,7 +273,8 @@ class _TrialRun(keras.callbacks.Callback):
             }
         if "val" in splits.streams:
             return given | {"validation_data": evaluation_batches(model, splits, "val", batch_size)}
-        val = in_order_of_outputs(model, splits.part("val"))
+        x, *rest = in_order_of_outputs(model, splits.part("val"))
+        val = (with_text_tensors(x), *rest)
         return given | {"validation_data": val, "validation_batch_size": batch_size}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -343,8 +344,8 @@ class _TrialRun(keras.callbacks.Callback):
         return TrainedTrial(
             history=self._history_arrays(),
             test_logs={name: float(value) for name, value in test_logs.items()},
-            val_predictions=model.predict(splits.x_val, verbose=0),
-            test_predictions=model.predict(splits.x_test, verbose=0),
+            val_predictions=model.predict(with_text_tensors(splits.x_val), verbose=0),
+            test_predictions=model.predict(with_text_tensors(splits.x_test), verbose=0),
             trainable=trainable,
             non_trainable=non_trainable,
             optimizer=optimizer,
@@ -359,6 +360,7 @@ class _TrialRun(keras.callbacks.Callback):
             return {"x": evaluation_batches(model, splits, "test", batch_size)}
         x, y, *weights = in_order_of_outputs(model, splits.part("test"))
         sample_weight = weights[0] if weights else None
+        x = with_text_tensors(x)
         return {"x": x, "y": y, "sample_weight": sample_weight, "batch_size": batch_size}
 
 

@@ -16,6 +16,7 @@ from trialrun.datasets import PARTS, Part, Splits, load_splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
 from trialrun.labels import check_labels
 from trialrun.logitmetrics import check_metrics, check_signed_labels
+from trialrun.lookups import looked_up_features
 from trialrun.models import build_model, compile_model
 from trialrun.modeltask import ModelTask, OutputLoss, task_of
 from trialrun.plan import Trial, Variant
@@ -119,10 +120,12 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
     data = trials[0].variant.data
     class_weights = [trial.variant.training.class_weight for trial in trials]
 
+    looked_up = looked_up_features(trials[0].variant.model, job_folder)
+
     def load(trial: Trial) -> Splits:
         with settings_kept():
             import_with_settings(filter(None, [data.generator]), job_folder)
-            splits = load_splits(data, job_folder, trial.seed)
+            splits = load_splits(data, job_folder, trial.seed, looked_up)
         return weigh_classes(splits, trial.variant.training.class_weight)
 
     if data.seed != "per_trial" and all(one == class_weights[0] for one in class_weights):
@@ -132,15 +135,29 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
             return PackData((shared,), True), {}
         except InputError as error:
             return PackData((), True), dict.fromkeys((t.trial_id for t in trials), str(error))
-    splits, errors = [], {}
+    splits: list[Splits] = []
+    errors: dict[str, str] = {}
     for trial in trials:
         try:
-            splits.append(load(trial))
+            loaded = load(trial)
+            if splits:
+                _require_same_classes(loaded, trial.seed, splits[0])
+            splits.append(loaded)
             if len(splits) == 1:
                 require_memory(splits[0], num_trials=len(trials))
         except InputError as error:
             errors[trial.trial_id] = str(error)
     return PackData(tuple(splits), False), errors
+
+
+def _require_same_classes(splits: Splits, seed: int, first: Splits) -> None:
+    """Refuses labels that would mean other classes than in the first trial of a pack."""
+    if splits.class_names != first.class_names:
+        named = [", ".join(one.class_names) or "none" for one in (splits, first)]
+        raise InputError(
+            f"the data of seed {seed} has the classes {named[0]}, that of other seeds {named[1]};"
+            " let the generator return class_names, the same for every seed"
+        )
 
 
 @dataclass(frozen=True, slots=True)

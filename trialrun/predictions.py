@@ -1,0 +1,37 @@
+"""The file that predictions are written to: CSV or Parquet by its ending, whole or not at all."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trialrun.errors import InputError
+from trialrun.files import replace_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ENDINGS = (".csv", ".parquet")
+
+
+def check_output(output_file: Path, input_file: Path) -> None:
+    """Raises InputError where predictions cannot be written, before they are made."""
+    if output_file.suffix not in _ENDINGS:
+        raise InputError(f"--output {output_file}: must end in {' or '.join(_ENDINGS)}")
+    if output_file.is_dir() or not output_file.parent.is_dir():
+        what = "is a folder" if output_file.is_dir() else "is in no folder that exists"
+        raise InputError(f"--output {output_file}: {what}")
+    if output_file.exists() and input_file.exists() and output_file.samefile(input_file):
+        raise InputError(f"--output {output_file}: is the input file; give another")
+
+
+def write_predictions(table: "pd.DataFrame", output_file: Path) -> None:
+    """Writes a table, with every digit of its numbers.
+
+    Args:
+        table: What `predict_csv` gives.
+        output_file: Checked by `check_output`; a file that is there is replaced.
+    """
+    with replace_atomically(output_file) as temporary:
+        if output_file.suffix == ".parquet":
+            table.rename(columns=str).to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
