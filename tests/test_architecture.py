@@ -43,7 +43,7 @@ ROOMS = {
     "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],
     "statistics": ["statistics"],
     "aggregate": ["aggregate", "certainty", "explanation", "grid", "selection", "standing"],
-    "export": ["export", "predict"],
+    "export": ["export", "saving", "proof", "rebuild", "loading_code", "predict"],
     "report": ["report"],
     "trackers": ["trackers"],
     "doctor": ["doctor"],
@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "statistics": "",
     "aggregate": "errors job store statistics",
     "export": "errors host job results datasets models store statistics",
-    "report": "errors host job plan datasets training store statistics aggregate",
+    "report": "errors host job plan datasets training store statistics aggregate export",
     "trackers": "errors job store",
     "doctor": "errors host plan store cluster",
     "driver": "errors job plan results datasets training cluster store aggregate export report"

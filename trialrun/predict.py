@@ -14,11 +14,10 @@ from trialrun.datasets import Scaler
 from trialrun.encoding import TableEncoder, is_number
 from trialrun.errors import InputError
 from trialrun.files import reading
-from trialrun.quiet import quiet_tensorflow
+from trialrun.rebuild import load_best_model
 from trialrun.store import BestFiles, RunFolder
 
 if TYPE_CHECKING:
-    import keras
     import pandas as pd
 
 _log = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ def _predict(
     files: BestFiles, preprocessing: Mapping[str, Any], raw: Any
 ) -> npt.NDArray[np.floating[Any]]:
     x = _scaled(preprocessing["scalers"], raw)
-    model = load_best_model(files)
+    model = load_best_model(files, compiled=False)
     predictions: npt.NDArray[np.floating[Any]] = join_outputs(model.predict(x, verbose=0))
     return predictions.reshape(len(predictions), -1)
 
@@ -115,15 +114,6 @@ def _best_files(run: RunFolder) -> BestFiles:
     if not files.preprocessing.is_file():
         raise InputError(f"{run.path}: has no best model: the run did not end with a winner")
     return files
-
-
-def load_best_model(files: BestFiles) -> "keras.Model":
-    """The whole model in Keras's native format, compiled, ready to go on training."""
-    with quiet_tensorflow():
-        import keras  # noqa: F401
-    from trialrun.models import load_model
-
-    return load_model(files.model_keras)
 
 
 def _read_preprocessing(files: BestFiles) -> dict[str, Any]:

@@ -216,6 +216,7 @@ def run_summary(
     *,
     timings_s: Mapping[str, float],
     model_summary: str = "",
+    best_model: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json: what was selected and why, counts, timings, throughput.
 
@@ -224,6 +225,7 @@ def run_summary(
         standing: Of all its trials.
         timings_s: Seconds of wall time by stage; `total` is the whole run.
         model_summary: Keras's text about the best model, shown in the report.
+        best_model: In which formats it was saved and proved, and why not in others.
     """
     board = standing.leaderboard
     return {
@@ -234,6 +236,7 @@ def run_summary(
         "counts": {**standing.counts, "variants": len(board.variants)},
         "timings_s": dict(timings_s),
         "throughput": _throughput(standing, timings_s.get("total")),
+        "best_model": best_model,
         "model_summary": model_summary,
     }
 

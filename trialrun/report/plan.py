@@ -18,6 +18,7 @@ from trialrun.job import (
     LoadedJob,
     ModelSpec,
     ParameterSpec,
+    Settings,
     TrainingSpec,
     Values,
     settings_of,
@@ -28,6 +29,7 @@ from trialrun.quiet import quiet_tensorflow
 from trialrun.training import PackTask
 
 _MAX_ROWS = 20
+_MAX_MODELS_TRIED = 3
 _ENGINES = {
     "auto": "fused: all trials of a pack as one program; a model that cannot be vectorized is"
     " trained in one program trial after trial (mapped), and one that cannot be compiled by plain"
@@ -45,7 +47,8 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     Args:
         console: Where.
         loaded: The job.
-        trace: Whether to build and compile the programs, to know their engines and memory.
+        trace: Whether to build and compile the programs, to know their engines and memory, and to
+            try the save of the models.
 
     Raises:
         InputError: The job's data is wrong.
@@ -190,11 +193,24 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
             )
     console.print(table)
     _print_rest(console, len(tasks), "packs")
-    for reason in reasons:
-        console.print(f"\n{reason}.", soft_wrap=True, highlight=False)
+    for reason in [*reasons, *_what_will_not_be_saved(tasks)]:
+        console.print(f"\n{reason}.", soft_wrap=True, highlight=False, markup=False)
     console.print(
         "\nMemory is estimated: data, weights, the optimizer's variables, and what a step needs."
     )
+
+
+def _what_will_not_be_saved(tasks: Sequence[PackTask]) -> list[str]:
+    """Tries the save of the untrained models, one of each of the first signatures."""
+    from trialrun.export import try_formats, what_will_be_missing
+
+    lines: dict[str, None] = {}
+    for task in list({task.pack.signature: task for task in tasks}.values())[:_MAX_MODELS_TRIED]:
+        trial = task.pack.trials[0]
+        settings = Settings(trial.variant.data, trial.variant.model, trial.variant.training)
+        found = try_formats(settings, task.job_folder, trial.seed)
+        lines |= dict.fromkeys(what_will_be_missing(found))
+    return list(lines)
 
 
 def _print_rest(console: Console, num_rows: int, kind: str) -> None:
