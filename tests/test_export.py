@@ -17,15 +17,17 @@ from training_jobs import load_trials, make_task, train
 
 import trialrun
 import trialrun.api
+import trialrun.export
 import trialrun.proof
 import trialrun.sources
 from trialrun.datasets import load_splits
 from trialrun.errors import InputError
-from trialrun.export import SavedModel, _save_best, try_formats, what_will_be_missing
+from trialrun.export import SavedModel
 from trialrun.job import load_job, settings_of
-from trialrun.proof import SavedFormat
+from trialrun.proof import SavedFormat, what_will_be_missing
 from trialrun.rebuild import load_best_model
 from trialrun.records import parameter_kinds
+from trialrun.save_trial import save_best, try_formats
 from trialrun.store import BestFiles, RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras's own, about HDF5 and custom compile()
@@ -78,6 +80,10 @@ class Subclass(keras.Model):
 
     def call(self, x):
         return self.second(self.first(x))
+
+    def train_step(self, data):
+        x, y = data  # as `fit` gives them where rows have no weights
+        return super().train_step((x, y))
 
 
 @register
@@ -241,7 +247,7 @@ def save(folder: Path, builder: str, **sections: Any) -> Saved:
     run.write_pack(result, parameter_kinds([trial.variant]))
     state = result.best_states["v00"]
     metrics = {k: v for k, v in result.trials[0].metrics.items() if k.startswith("test_")}
-    answers = list(_save_best(str(run.path), trial.variant.parameters, trial.trial_id, metrics))
+    answers = list(save_best(str(run.path), trial.variant.parameters, trial.trial_id, metrics))
     formats = [SavedFormat(**one["format"]) for one in answers if "format" in one]
     splits = load_splits(trial.variant.data, folder, trial.seed)
     return Saved(
@@ -469,3 +475,58 @@ def test_a_model_counts_as_saved_if_it_can_be_had_again():
     lost = SavedModel.lost("the disk is full", [architecture])
     assert not lost.is_proved
     assert [one.note for one in lost.formats] == ["", *["the disk is full"] * 3]
+
+
+# The process -------------------------------------------------------------------------------------
+
+FORMAT = json.dumps({"format": SavedFormat(".keras", "m.keras", True).to_json()})
+END = json.dumps({"summary": "a model", "notes": []})
+
+
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, patience_s: float = 60):
+    """What a process that runs `code` in the place of the real one makes of a save."""
+    header = "import os, sys, time\nrequests = iter(sys.stdin)\n"
+    program = header + f"FORMAT, END = {FORMAT!r}, {END!r}\n" + code
+    monkeypatch.setattr(trialrun.export, "_COMMAND", (sys.executable, "-c", program))
+    with trialrun.export.ExportProcess(tmp_path / "log", patience_s) as exporter:
+        return exporter.export(RunFolder(tmp_path), {}, "t", {})
+
+
+def test_the_answers_of_the_export_process_become_a_saved_model(tmp_path, monkeypatch):
+    saved = ask(tmp_path, monkeypatch, "next(requests); print(FORMAT); print(END, flush=True)")
+    assert (saved.is_proved, saved.problem, saved.summary) == (True, "", "a model")
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("os.kill(os.getpid(), 9)", "ended early (killed, perhaps for its memory)"),
+        ("os._exit(3)", "ended early (exit code 3)"),
+        ("print('nonsense', flush=True); next(requests)", "answered 'nonsense"),
+        ('print(\'{"error": "no such file"}\', flush=True); next(requests)', "no such file"),
+        ("next(requests)", "gave no sign of life for 1 s and was ended"),
+    ],
+)
+def test_whatever_ends_the_export_process_what_was_proved_before_counts(
+    tmp_path, monkeypatch, code, problem
+):
+    patience_s = 1 if "sign of life" in problem else 60
+    saved = ask(
+        tmp_path, monkeypatch, f"next(requests); print(FORMAT, flush=True)\n{code}", patience_s
+    )
+    assert problem in saved.problem
+    assert saved.is_proved
+    lost = [one for one in saved.formats if not one.is_proved]
+    assert [one.name for one in lost] == [".weights.h5", ".json", ".h5"]
+    assert all(problem in one.note for one in lost)
+
+
+def test_predictions_are_compared_where_they_are_finite_and_where_they_are_not():
+    expected = np.array([[1.0, np.nan], [np.inf, 1e3]])
+    difference = trialrun.proof._difference
+    for more, said in ((1e-3, ""), (0.1, "by up to 0.1, allowed is 0.01")):
+        values = expected.copy()
+        values[1, 1] += more
+        assert difference(values, expected) == said
+    assert "not finite in other places" in difference(np.ones((2, 2)), expected)
+    assert "in shape" in difference(np.ones((2, 1)), expected)

@@ -1,7 +1,6 @@
 """The story of a run, from a job to the best model. Needs no TensorFlow in this process."""
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trialrun.aggregate import variant_rows
+from trialrun.best import export_best, try_saving
 from trialrun.datasets import check_data
 from trialrun.environment import write_environment
 from trialrun.errors import (
@@ -24,7 +24,7 @@ from trialrun.errors import (
 from trialrun.export import ExportProcess, SavedModel
 from trialrun.files import write_json
 from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
-from trialrun.job import DataSpec, LoadedJob, ModelSpec, dump_job
+from trialrun.job import DataSpec, LoadedJob, dump_job
 from trialrun.lease import hold
 from trialrun.merge import adopt_packs, check_shards
 from trialrun.places import describe_place
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_DATA_CHECKS = 10
-_MAX_MODELS_TRIED = 3
 # The best trials' arrays stay for runs that grow later: seeds are added, another variant wins.
 _MAX_STATES_BYTES = 256 << 20
 
@@ -238,7 +237,7 @@ def _train_and_export(
             cluster: Cluster | None = None
             if missing:
                 cluster = connect_to_cluster(work, connection, address, command)
-                background.submit(_try_saving, exporter, work, missing)
+                background.submit(try_saving, exporter, work, missing)
                 with timed(work.timings_s, "train"):
                     train_missing(work, missing, cluster)
             standing = _standing(work)
@@ -254,7 +253,7 @@ def _train_and_export(
             if standing is None or standing.leaderboard.selection is None:
                 return None
             work.progress.say("saving the best model")
-            export = background.submit(_export, exporter, work, standing)
+            export = background.submit(export_best, exporter, work, standing)
         return export.result()
 
 
@@ -264,26 +263,6 @@ def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | No
     if not work.run.kept.has_state(trial_id):
         raise ExportError(f"trial {trial_id} failed; see the run's log")
     return _standing(work)
-
-
-def _try_saving(exporter: ExportProcess, work: Work, trials: Sequence[Trial]) -> None:
-    """Tells while packs are trained what of the best model will not be saved, and why."""
-    models: list[ModelSpec] = []
-    for trial in trials:
-        variant = trial.variant
-        if variant.model in models or len(models) == _MAX_MODELS_TRIED:
-            continue
-        models.append(variant.model)
-        try:
-            lines = exporter.try_untrained(work.run, variant.parameters, trial.seed)
-        except ExportError as error:
-            _log.info("the save of an untrained model could not be tried: %s", error)
-            return
-        for line in lines:
-            _log.warning("%s: %s", variant.variant_id, line)
-        if lines:
-            work.progress.warn("\n".join(lines))
-            return
 
 
 def _check_trackers(loaded: LoadedJob) -> None:
@@ -323,19 +302,6 @@ def _best_without_state(work: Work, standing: Standing | None) -> str | None:
         return None
     best = standing.leaderboard.selection.trial_id
     return None if work.run.kept.has_state(best) else best
-
-
-def _export(exporter: ExportProcess, work: Work, standing: Standing) -> SavedModel:
-    board = standing.leaderboard
-    assert board.selection is not None  # asked before
-    metrics = {
-        name: value
-        for name, value in standing.best_trial.items()
-        if name.startswith("test_") and not math.isnan(value)
-    }
-    parameters = board.variants[0].parameters
-    with timed(work.timings_s, "export"):
-        return exporter.export(work.run, parameters, board.selection.trial_id, metrics)
 
 
 def _finish(

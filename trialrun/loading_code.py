@@ -104,16 +104,18 @@ def code_with_builder(model: ModelSpec, x: Arrays, weights: Path) -> str:
         weights: The file; it is found beside the code.
     """
     reference = parse_reference(model.builder)
-    module, lines = reference.source, []
-    if reference.is_file:
-        path = Path(reference.source)
-        module = path.stem
-        lines = ["import sys", f"sys.path.insert(0, {str(path.parent)!r})"]
+    arguments = f"(**{dict(model.args)!r})"
+    if reference.is_file:  # its name may be no module's, or another module's
+        folder = str(Path(reference.source).parent)
+        lines = ["import runpy, sys", f"sys.path.insert(0, {folder!r})"]
+        lines += [f"names = runpy.run_path({reference.source!r})"]
+        lines += [f'model = names["{reference.function}"]{arguments}']
+    else:
+        lines = [f"from {reference.source} import {reference.function}"]
+        lines += [f"model = {reference.function}{arguments}"]
     return "\n".join(
         [
             *lines,
-            f"from {module} import {reference.function}",
-            f"model = {reference.function}(**{dict(model.args)!r})",
             f"model({_tensors(x)})  # builds what waits for its first input",
             f'model.load_weights("{weights.name}")',
         ]

@@ -83,6 +83,25 @@ class Expected:
     batch_size: int = 32
 
 
+def what_will_be_missing(formats: Sequence[SavedFormat]) -> list[str]:
+    """Lines about the formats that are not whole: what is saved in their place, and why."""
+    by_reason: dict[str, list[str]] = {}
+    for one in formats:
+        if one.note and one.name != ".weights.h5":
+            by_reason.setdefault(one.note, []).append(one.name)
+    lost = [one for one in formats if one.name == ".weights.h5" and not one.is_proved]
+    proved = {one.name for one in formats if one.is_proved}
+    lines = []
+    for reason, names in by_reason.items():
+        listed = ", ".join(names)
+        if names[0] in proved:
+            lines.append(f"the model will be saved as {listed} {reason}")
+        else:
+            instead = "" if lost else "; its weights and builder will be saved"
+            lines.append(f"the model cannot be saved as {listed}: {reason}{instead}")
+    return lines + [f"the model's weights cannot be saved: {one.note}" for one in lost]
+
+
 def save_and_prove(
     model: "keras.Model",
     files: BestFiles,
@@ -303,13 +322,10 @@ def _check_that_it_goes_on(path: Path, serialized: Serialized, expected: Expecte
         return
     model = keras.models.load_model(path)
     rows = slice(0, _NUM_TRAINED_ON)
-    x, y = (keras.tree.map_structure(lambda array: array[rows], of) for of in _xy(splits))
-    if not np.isfinite(model.train_on_batch(_as_inputs(x), y, return_dict=True).get("loss", 0.0)):
+    x, y = keras.tree.map_structure(lambda array: array[rows], (splits.x_train, splits.y_train))
+    history = model.fit(_as_inputs(x), y, batch_size=_NUM_TRAINED_ON, verbose=0).history
+    if not np.isfinite(history.get("loss", [0.0])[-1]):
         raise ExportError(f"{path.name}: the model that Keras loads cannot go on training")
-
-
-def _xy(splits: Splits) -> tuple[Any, Any]:
-    return splits.x_train, splits.y_train
 
 
 def predict_in_batches(model: "keras.Model", x: Arrays) -> Array:

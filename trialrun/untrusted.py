@@ -8,6 +8,7 @@ what a registered class does with its arguments.
 """
 
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from trialrun.errors import InputError
 _VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__slice__"}
 _VALUES |= {"__ellipsis__", "__typespec__"}
 _CONFIG_KEYS = ("model_config", "training_config")
+# The module of a file that a job names, see `references`.
+_OF_FILE = re.compile(r"^trialrun_(.+)_[0-9a-f]{12}$")
 # The name of `keras.layers.deserialize` in an HDF5 file, see `wrap_for_hdf5`.
 _WRAPPER = "deserialize"
 
@@ -158,4 +161,5 @@ def _describe(named: dict[str, Any]) -> str:
     if name == "function":
         name = f"function {named.get('config')!r}"
         module = None if module == "builtins" else module
+    module = module and _OF_FILE.sub(r"\1", str(module))
     return f"{module}.{name}" if module else f"{name}"

@@ -202,7 +202,8 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
 
 def _what_will_not_be_saved(tasks: Sequence[PackTask]) -> list[str]:
     """Tries the save of the untrained models, one of each of the first signatures."""
-    from trialrun.export import try_formats, what_will_be_missing
+    from trialrun.proof import what_will_be_missing
+    from trialrun.save_trial import try_formats
 
     lines: dict[str, None] = {}
     for task in list({task.pack.signature: task for task in tasks}.values())[:_MAX_MODELS_TRIED]:
