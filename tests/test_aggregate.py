@@ -108,6 +108,17 @@ def test_confusion_matrices_json_has_every_completed_seed_and_their_sum(tmp_path
     assert content["variants"]["v01"]["test"]["per_seed"]["2"] == one.tolist()
 
 
+def test_the_recall_of_a_class_without_rows_is_null(tmp_path):
+    def result_of(variant, seed):
+        return replace(completed(variant, seed), test_confusion_matrix=np.array([[0, 0], [1, 3]]))
+
+    folder = write_run(tmp_path, VARIANTS[:1], (0,), result_of=result_of)
+    chunks = folder.tables.index().by_variants("results", 1)
+    folder.write_confusion_matrices(CLASS_NAMES, map(confusion_matrices, chunks))
+    content = json.loads(folder.confusion_matrices_file.read_text())
+    assert content["variants"]["v00"]["test"]["scores"]["recall"] == [None, 0.75]
+
+
 def test_without_classes_there_are_no_matrices(tmp_path):
     def result_of(variant, seed):
         trial = completed(variant, seed)

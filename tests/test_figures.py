@@ -160,6 +160,11 @@ def test_the_matrix_is_drawn_with_names_on_both_axes_and_counts_in_the_cells():
     np.testing.assert_allclose(parts.collections[0].get_array().sum(axis=1), 1)
 
 
+def test_the_part_of_a_class_without_rows_is_not_available():
+    _, parts = draw_confusion_matrix(np.array([[0, 0], [1, 3]]), ["no", "yes"], title="").axes
+    assert [text.get_text() for text in parts.texts] == ["n/a", "n/a", "25.0%", "75.0%"]
+
+
 def luminance(color):
     """Relative luminance of an RGB color as WCAG 2 defines it."""
     rgb = np.array(to_rgb(color))

@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn import metrics
 from sklearn.metrics import confusion_matrix
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
@@ -267,6 +268,42 @@ def test_a_single_probability_means_two_classes(tmp_path):
     assert np.trace(row.test_confusion_matrix) / 23 == pytest.approx(row.metrics["test_accuracy"])
 
 
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_a_logit_is_judged_as_the_probability_that_it_stands_for(tmp_path, engine):
+    (trial,) = load_trials(
+        tmp_path,
+        builder="regression",  # a single linear output
+        seeds=[1],
+        data={"args": {"num_classes": 2}},
+        training={
+            "engine": engine,
+            "loss": {"name": "binary_crossentropy", "from_logits": True},
+            "metrics": ["accuracy"],
+        },
+    )
+    result = train(make_task(tmp_path, [trial]))
+    (row,) = result.trials
+    labels = load_splits(trial.variant.data, tmp_path, 1).y_test
+    probabilities = expit(result.best_states["v00"].test_predictions[:, 0])
+    expected = confusion_matrix(labels, probabilities > 0.5)
+    np.testing.assert_array_equal(row.test_confusion_matrix, expected)
+    assert row.metrics["test_accuracy"] == pytest.approx(np.trace(expected) / 23)
+    roc_auc = metrics.roc_auc_score(labels, probabilities)
+    assert row.metrics["test_roc_auc"] == pytest.approx(roc_auc)
+    brier = metrics.brier_score_loss(labels, probabilities)
+    assert row.metrics["test_brier_score"] == pytest.approx(brier)
+    said = "classifier of 2 classes (loss binary_crossentropy, from_logits)"
+    assert result.model_task == said
+
+
+def test_a_model_that_its_builder_compiled_for_counts_is_no_classifier(tmp_path):
+    result = train(make_task(tmp_path, load_trials(tmp_path, builder="counting", seeds=[1])))
+    (row,) = result.trials
+    assert (row.val_confusion_matrix, row.test_confusion_matrix) == (None, None)
+    assert "test_roc_auc" not in row.metrics
+    assert result.model_task == "regression (loss poisson)"
+
+
 def test_signs_of_life_come_first_and_the_selection_metric_says_which_seed_is_best(tmp_path):
     trials = load_trials(tmp_path, builder="dense", seeds=5, select={"metric": "val_accuracy"})
     *signs, result = train_pack(make_task(tmp_path, trials), "CPU")
@@ -308,6 +345,19 @@ def test_labels_outside_the_models_outputs_are_an_input_error(tmp_path, engine):
         training={"engine": engine},
     )
     with pytest.raises(InputError, match=r"class label 4, but the model has 3 outputs"):
+        train(make_task(tmp_path, trials))
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_labels_are_looked_at_under_every_seed_and_in_every_part(tmp_path, engine):
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1, 2],
+        data={"generator": "data.py:odd_label"},
+        training={"engine": engine},
+    )
+    with pytest.raises(InputError, match=r"class label 3, .* in test labels"):
         train(make_task(tmp_path, trials))
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -275,5 +276,8 @@ def test_the_plan_generates_the_data_of_a_trial_once(tmp_path, trace):
     (tmp_path / "job.yaml").write_text(
         "{name: a, seeds: [7], data: {generator: 'counted.py:data'}, training: {engine: keras}}"
     )
-    print_plan(Console(quiet=True), load_job(tmp_path / "job.yaml"), trace=trace)
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(console, load_job(tmp_path / "job.yaml"), trace=trace)
     assert (tmp_path / "generated.txt").read_text() == "7\n"
+    said = "v00: classifier of 2 classes (loss sparse_categorical_crossentropy)."
+    assert (said in console.file.getvalue()) == trace  # what the model is, it must be built to know

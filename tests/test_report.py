@@ -169,6 +169,16 @@ def test_the_winners_matrix_is_shown_with_the_names_of_its_classes(tmp_path):
     assert f"accuracy {np.trace(matrix) / matrix.sum():.2%}" in printed(folder)
 
 
+def test_the_recall_of_a_class_without_test_rows_is_not_available(tmp_path):
+    def result_of(variant, seed):
+        return dataclasses.replace(
+            completed(variant, seed), test_confusion_matrix=np.array([[0, 0], [1, 3]])
+        )
+
+    text = printed(write_run(tmp_path, VARIANTS[:1], (0,), result_of=result_of))
+    assert re.findall(r"^\w+_side_effects .* (\S+)$", text, re.MULTILINE) == ["n/a", "75.0%"]
+
+
 def test_a_matrix_too_wide_for_the_terminal_is_pointed_to(tmp_path):
     def result_of(variant, seed):
         return completed(variant, seed, num_classes=40)

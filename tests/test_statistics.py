@@ -283,7 +283,7 @@ def test_the_scores_of_a_matrix_are_scikit_learns(matrix):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, of classes without samples
         expected = metrics.precision_recall_fscore_support(
-            labels, guesses, labels=names, zero_division=0.0
+            labels, guesses, labels=names, zero_division=np.nan
         )
         balanced = metrics.balanced_accuracy_score(labels, guesses)
         correlation = metrics.matthews_corrcoef(labels, guesses)

@@ -88,7 +88,7 @@ def fit_plainly(folder, trial, splits, **arguments):
     """The model of a trial after plain `model.fit` on arrays in their order, and its history."""
     keras.utils.set_random_seed(trial.seed)
     model = build_model(trial.variant.model, folder, splits.x_train)
-    compile_model(model, trial.variant.training, 6)
+    compile_model(model, trial.variant.training, 6, splits.x_train)
     history = model.fit(
         splits.x_train,
         splits.y_train,

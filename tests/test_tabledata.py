@@ -398,6 +398,17 @@ def test_an_archive_that_is_no_data_set_is_refused(tmp_path, arrays, message):
     assert message in finished.stderr
 
 
+@pytest.mark.parametrize("form", ["integers", "floats", "one-hot"])
+def test_an_archive_is_stratified_by_classes_in_any_form(tmp_path, form):
+    classes = np.repeat([0, 1, 2], [30, 20, 10])
+    y = {"integers": classes, "floats": classes.astype(float), "one-hot": np.eye(3)[classes]}[form]
+    data = npz(tmp_path, x=X, y=y).model_copy(update={"stratify": True})
+    test = load_splits(data, tmp_path, 0).y_test
+    found = test.argmax(1) if form == "one-hot" else test
+    counts = np.bincount(found.astype(int))
+    np.testing.assert_array_equal(counts * 10, np.array([30, 20, 10]) * counts.sum() / 6)
+
+
 # Scaling by name ---------------------------------------------------------------------------------
 
 

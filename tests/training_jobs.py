@@ -31,6 +31,14 @@ def blobs(seed, *, num_train=44, num_val=19, num_test=23, num_classes=3):
     return {"train": part(num_train), "validation": part(num_val), "test": part(num_test)}
 
 
+def odd_label(seed):
+    """Data with a fourth class under seed 2 alone, in the test part."""
+    output = blobs(seed)
+    if seed == 2:
+        output["test"][1][0] = 3
+    return output
+
+
 def growing(seed):
     """Data whose size depends on the seed."""
     return blobs(seed, num_train=40 + seed)
@@ -84,6 +92,13 @@ def everything():
 
 def binary():
     return keras.Sequential([keras.Input((6,)), layers.Dense(1, activation="sigmoid")])
+
+
+def counting():
+    """Compiled for counts."""
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(1, activation="softplus")])
+    model.compile("sgd", "poisson")
+    return model
 
 
 def spectral():

@@ -15,6 +15,7 @@ from trialrun.errors import InputError
 from trialrun.generated import check_generated
 from trialrun.holdout import Classes, hold_out
 from trialrun.job import DataSpec
+from trialrun.labels import class_numbers
 from trialrun.references import moved_path
 
 _MAX_FILES_KEPT = 2
@@ -100,14 +101,25 @@ def _split(
 
 
 def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> Classes | None:
-    """The classes of integer labels 0, 1, ... without a gap; None for other targets."""
-    if isinstance(y, np.ndarray) and y.dtype.kind in "iub" and y.size == len(y):
-        labels = y.ravel().astype(np.int64)
-        if len(np.unique(labels)) == labels.max() + 1:
-            return Classes(labels, class_names or [str(n) for n in range(labels.max() + 1)])
+    """The classes of labels 0, 1, ... without a gap; None for other targets.
+
+    Integers are classes unasked; floats and one-hot columns if they must be.
+    """
+    labels = None
+    if must_be or (isinstance(y, np.ndarray) and y.dtype.kind in "iub" and y.size == len(y)):
+        labels = class_numbers(y, _num_classes(y))
+    if labels is not None and len(np.unique(labels)) == labels.max() + 1:
+        return Classes(labels, class_names or [str(n) for n in range(labels.max() + 1)])
     if must_be:
-        raise InputError("data.stratify: true needs one array y of integer labels 0, 1, 2, ...")
+        raise InputError("data.stratify: true needs one array y of labels 0, 1, 2, ..., or one-hot")
     return None
+
+
+def _num_classes(y: Any) -> int:
+    """How many classes there are if each row is of one."""
+    if not isinstance(y, np.ndarray):
+        return 0
+    return y.shape[1] if y.ndim == 2 and y.shape[1] > 1 else len(np.unique(y))
 
 
 def _num_rows(x: Any) -> int:

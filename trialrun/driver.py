@@ -33,7 +33,7 @@ from trialrun.progress import ProgressLine
 from trialrun.report import build_report
 from trialrun.resume import missing_trials, only_output_differs
 from trialrun.standing import Standing, Tally, run_summary
-from trialrun.store import RunFolder
+from trialrun.store import RunFolder, distinct_tasks
 from trialrun.trackers import require_packages, show_in_trackers
 from trialrun.trainer import Work, connect_to_cluster, timed, train_missing
 
@@ -314,7 +314,8 @@ def _finish(
     tally = _tally(work)
     if tally.is_empty:
         return Outcome(run, 0, 0, False, False, interrupted)
-    class_names = next((p.class_names for p in run.read_packs() if p.class_names), ())
+    packs = run.read_packs()
+    class_names = next((pack.class_names for pack in packs if pack.class_names), ())
     work.lease.check()
     run.write_confusion_matrices(class_names, tally.matrices())
     standing = tally.standing()
@@ -326,6 +327,7 @@ def _finish(
             timings_s=work.timings_s,
             model_summary="" if saved is None else saved.summary,
             best_model=None if saved is None else saved.to_json(),
+            model_tasks=distinct_tasks(packs),
         )
         write_json(run.summary_file, summary)
         run.kept.remove_checkpoints()

@@ -18,7 +18,8 @@ the predictions of the trained trial.
 `preprocessing.json` turns raw input into the model's input: `x * scale + offset` per feature. Where
 it has `columns`, these make the features of a table's columns: a number is one feature, and `fill`
 where it is missing; `onehot` is a 0 or 1 for each of `categories`, `ordinal` the place in them from
-1. What the training rows did not hold (`is_known`) is 0 in both.
+1. What the training rows did not hold (`is_known`) is 0 in both. Its `task` says what the outputs
+are: `logits` become probabilities by a softmax (`multiclass`) or a sigmoid.
 """
 _END = """
 From raw input, through the saved preprocessing: `trialrun predict RUN --input FILE.csv`.

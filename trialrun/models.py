@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trialrun.builttask import output_losses
 from trialrun.compilation import (
     Term,
     Terms,
@@ -19,6 +20,8 @@ from trialrun.compilation import (
 )
 from trialrun.errors import InputError
 from trialrun.job import ModelSpec, TrainingSpec
+from trialrun.logitmetrics import fit_metric
+from trialrun.modeltask import OutputLoss
 from trialrun.references import load_function, portable_reference
 from trialrun.untrusted import check_model_file
 from trialrun.vocabulary import CHOSEN_BY_SHAPES
@@ -107,26 +110,34 @@ def build_model(model: ModelSpec, job_folder: Path, x: Any) -> "keras.Model":
     return built
 
 
-def compile_model(model: "keras.Model", training: TrainingSpec, steps_per_epoch: int) -> None:
+def compile_model(
+    model: "keras.Model", training: TrainingSpec, steps_per_epoch: int, x: Any
+) -> None:
     """Compiles the model as the job says; a model that the builder compiled is left as it is.
+
+    Metrics are those of the job, with the arguments that make them right on logits.
 
     Args:
         model: Built.
         training: The job's section.
         steps_per_epoch: Batches of an epoch; what epochs mean to a learning rate schedule.
+        x: Some rows of the model's inputs.
 
     Raises:
-        InputError: Keras refuses the optimizer's arguments, the loss or a metric.
+        InputError: Keras refuses the optimizer's arguments, the loss or a metric; or a metric is
+            wrong on logits.
     """
     if model.compiled:
         return
     try:
+        loss = _per_output(_loss, training.loss)
+        losses = output_losses(model, loss, x) if _needs_fitting(training) else ()
         model.compile(
             optimizer=_optimizer(training, steps_per_epoch),
-            loss=_per_output(_loss, training.loss),
+            loss=loss,
             loss_weights=training.loss_weights,
-            metrics=_metrics(training.metrics),
-            weighted_metrics=_metrics(training.weighted_metrics) or None,
+            metrics=_metrics(training.metrics, losses),
+            weighted_metrics=_metrics(training.weighted_metrics, losses) or None,
             jit_compile=False,
         )
     except (ValueError, TypeError) as error:
@@ -252,8 +263,22 @@ def _loss(loss: Term) -> Any:
     return name if name in CHOSEN_BY_SHAPES else keras.losses.get(name)
 
 
-def _metrics(metrics: Terms | dict[str, Terms]) -> Any:
-    return _per_output(lambda of_one: [_metric(metric) for metric in of_one], metrics)
+def _needs_fitting(training: TrainingSpec) -> bool:
+    """Whether 0.5 may not be the border between classes."""
+    terms = map(split_term, loss_per_output(training.loss).values())
+    return any(arguments.get("from_logits") or "hinge" in name.lower() for name, arguments in terms)
+
+
+def _metrics(metrics: Terms | dict[str, Terms], losses: Sequence[OutputLoss]) -> Any:
+    of_outputs = {loss.output: loss for loss in losses}
+
+    def made(of_one: Terms, output: str = "") -> list[Any]:
+        loss = losses[0] if len(losses) == 1 else of_outputs.get(output)
+        return [_metric(one if loss is None else fit_metric(one, loss)) for one in of_one]
+
+    if isinstance(metrics, dict):
+        return {output: made(of_one, output) for output, of_one in metrics.items()}
+    return made(metrics)
 
 
 def _metric(metric: Term) -> Any:

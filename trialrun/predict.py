@@ -14,6 +14,7 @@ from trialrun.datasets import Scaler
 from trialrun.encoding import TableEncoder, is_number
 from trialrun.errors import InputError
 from trialrun.files import reading
+from trialrun.modeltask import Kind, ModelTask
 from trialrun.rebuild import load_best_model
 from trialrun.store import BestFiles, RunFolder
 
@@ -36,14 +37,17 @@ def predict_csv(
         warn: Told of categories that the model has not seen.
 
     Returns:
-        A classifier adds a column `probability_<class>` per class and `class`, the most probable;
-        any other model `prediction` (or `prediction_0`, ...).
+        A classifier with named classes adds a column `probability_<class>` per class (`score...`
+        where its outputs are no probabilities) and `class`, the most probable; a model of named
+        labels that are each there or not, the probabilities alone; any other model `prediction`
+        (or `prediction_0`, ...).
 
     Raises:
         InputError: The run has no best model, or the file does not hold what the model needs.
     """
     files = _best_files(run)
     preprocessing = _read_preprocessing(files)
+    task = _task(files, preprocessing)
     if "scale" not in preprocessing["scalers"]:
         raise InputError(
             f"{files.folder}: the model takes several inputs; a CSV file cannot hold them."
@@ -60,11 +64,11 @@ def predict_csv(
     except InputError as error:
         found = ", ".join(map(str, table.columns))
         raise InputError(f"{input_file}: {error}; found the columns {found}") from error
-    return _with_predictions(table, predictions, preprocessing["class_names"])
+    return with_predictions(table, predictions, preprocessing["class_names"], task)
 
 
 def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
-    """Predictions (rows, outputs) of a run's best model for raw inputs.
+    """Predictions (rows, outputs) of a run's best model for raw inputs; of logits, probabilities.
 
     Args:
         run: A run with a best model.
@@ -89,7 +93,9 @@ def _predict(
     x = _scaled(preprocessing["scalers"], raw)
     model = load_best_model(files, compiled=False)
     predictions: npt.NDArray[np.floating[Any]] = join_outputs(model.predict(x, verbose=0))
-    return predictions.reshape(len(predictions), -1)
+    predictions = predictions.reshape(len(predictions), -1)
+    task = _task(files, preprocessing)
+    return predictions if task is None else task.probabilities(predictions)
 
 
 def _scaled(scalers: Any, raw: Any) -> Any:
@@ -120,6 +126,16 @@ def _read_preprocessing(files: BestFiles) -> dict[str, Any]:
     with reading(files.preprocessing):
         preprocessing: dict[str, Any] = json.loads(files.preprocessing.read_text())
     return preprocessing
+
+
+def _task(files: BestFiles, preprocessing: Mapping[str, Any]) -> ModelTask | None:
+    """What the model is; None where an older run does not say."""
+    if "task" not in preprocessing:
+        return None
+    try:
+        return ModelTask.from_json(preprocessing["task"])
+    except ValueError as error:
+        raise InputError(f"{files.preprocessing}: task {error}") from error
 
 
 def _encoder(preprocessing: Mapping[str, Any]) -> TableEncoder | None:
@@ -207,18 +223,50 @@ def _check_numbers(
         )
 
 
-def _with_predictions(
-    table: "pd.DataFrame", predictions: npt.NDArray[np.floating[Any]], class_names: list[str]
+def with_predictions(
+    table: "pd.DataFrame",
+    predictions: npt.NDArray[np.floating[Any]],
+    names: Sequence[str],
+    task: ModelTask | None,
 ) -> "pd.DataFrame":
-    if class_names and predictions.shape[1] == 1 and len(class_names) == 2:
+    """The table with columns for the model's predictions, as `predict_csv` describes them.
+
+    Args:
+        table: Of so many rows.
+        predictions: (rows, outputs), probabilities in the place of logits.
+        names: Of the classes, or of the labels; empty if they have none.
+        task: What the model is; None where an older run does not say.
+    """
+    num_outputs = predictions.shape[1]
+    task = task or _task_by_names(num_outputs, len(names))
+    num_names = num_outputs if task.kind == "multilabel" else task.num_classes
+    if not names or len(names) != num_names or task.num_outputs != num_outputs:
+        if num_outputs == 1:
+            return table.assign(prediction=predictions[:, 0])
+        return table.assign(**{f"prediction_{i}": of for i, of in enumerate(predictions.T)})
+    columns = _class_columns(predictions, names, task)
+    if task.kind == "multilabel":
+        return table.assign(**columns)
+    threshold = task.threshold if task.outputs == "scores" else 0.5
+    binary = (predictions[:, 0] > threshold).astype(int)
+    numbers = binary if task.kind == "binary" else predictions.argmax(1)
+    return table.assign(**columns, **{"class": [names[number] for number in numbers]})
+
+
+def _class_columns(
+    predictions: npt.NDArray[np.floating[Any]], names: Sequence[str], task: ModelTask
+) -> dict[str, Any]:
+    """Name -> column, of probabilities or, where there are none, of scores."""
+    kind = "score" if task.outputs == "scores" else "probability"
+    if task.kind == "binary" and kind == "score":
+        return {f"score_{names[1]}": predictions[:, 0]}
+    if task.kind == "binary":
         predictions = np.hstack([1 - predictions, predictions])
-    if class_names and predictions.shape[1] == len(class_names):
-        probabilities = {
-            f"probability_{name}": predictions[:, index] for index, name in enumerate(class_names)
-        }
-        classes = [class_names[index] for index in predictions.argmax(1)]
-        return table.assign(**probabilities, **{"class": classes})
-    if predictions.shape[1] == 1:
-        return table.assign(prediction=predictions[:, 0])
-    columns = {f"prediction_{index}": column for index, column in enumerate(predictions.T)}
-    return table.assign(**columns)
+    return {f"{kind}_{name}": predictions[:, i] for i, name in enumerate(names)}
+
+
+def _task_by_names(num_outputs: int, num_names: int) -> ModelTask:
+    """What the model of an older run is taken for."""
+    is_single = num_outputs == 1 and num_names == 2
+    kind: Kind = "binary" if is_single else "multiclass" if num_names == num_outputs else "other"
+    return ModelTask(kind, "probabilities", num_outputs, 0.5, "")

@@ -98,9 +98,8 @@ def rebuild(files: BestFiles) -> "keras.Model":
     if not files.weights.is_file():
         raise InputError(f"{files.folder}: holds no file of the best model; see summary.json")
     _own_functions(files, content, files.weights.name)
-    model = build_model(
-        ModelSpec.model_validate(content["model"]), Path(), _inputs_from_json(content["inputs"])
-    )
+    x = _inputs_from_json(content["inputs"])
+    model = build_model(ModelSpec.model_validate(content["model"]), Path(), x)
     try:
         model.load_weights(files.weights)
     except (ValueError, OSError, KeyError) as error:
@@ -109,7 +108,7 @@ def rebuild(files: BestFiles) -> "keras.Model":
             f" {portable_reference(content['model']['builder'])} makes: {error}"
         ) from error
     training = TrainingSpec.model_validate(content["training"])
-    compile_model(model, training, content["steps_per_epoch"])
+    compile_model(model, training, content["steps_per_epoch"], x)
     _restore_optimizer(model, files, content["trial_id"])
     return model
 
@@ -199,10 +198,10 @@ def _inputs_to_json(x: Arrays) -> Any:
 
 
 def _inputs_from_json(content: Any) -> Any:
-    """Arrays without rows."""
+    """Arrays of one row of zeros."""
     if "dict" in content:
         return {name: _inputs_from_json(one) for name, one in content["dict"].items()}
     if "tuple" in content:
         return tuple(_inputs_from_json(one) for one in content["tuple"])
     shape, dtype = content["array"]
-    return np.empty((0, *shape), np.dtype(dtype))
+    return np.zeros((1, *shape), np.dtype(dtype))

@@ -138,6 +138,7 @@ class PackResult:
         best_states: variant_id -> state of the variant's best trial of this pack on validation.
         class_names: Names of the classes; empty when the data has none.
         feature_names: Names of the input columns; empty when the data gives none.
+        model_task: What the built model is and why, as text; empty if none was built.
         reason: Why this engine: empty for `fused`, else what stood in the way of the others.
         timings_s: Seconds of wall time by stage, e.g. `data`, `build`, `compile`, `train`.
         is_input_error: Whether all trials failed because the user's input is wrong.
@@ -149,6 +150,7 @@ class PackResult:
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     reason: str = ""
+    model_task: str = ""
     timings_s: Mapping[str, float] = field(default_factory=dict)
     is_input_error: bool = False
 

@@ -15,6 +15,7 @@ from trialrun.errors import ExportError, InputError
 from trialrun.files import write_json, write_text
 from trialrun.job import Settings, load_job, settings_of
 from trialrun.loading_code import code_with_builder, how_to_load, run_code
+from trialrun.modeltask import task_of
 from trialrun.proof import (
     SavedFormat,
     differs,
@@ -81,7 +82,7 @@ def save_best(
     _restore(model, state)
     batch_size = settings.training.batch_size
     steps = steps_per_epoch(splits, batch_size)
-    write_json(files.preprocessing, _preprocessing(splits))
+    write_json(files.preprocessing, _preprocessing(model, splits))
     write_builder(files, settings, trial_id=trial_id, x=splits.x_test, steps_per_epoch=steps)
     logs, notes = _logs(model, splits, settings, metrics)
     expected = expect(model, splits, state.test_predictions, logs=logs, batch_size=batch_size)
@@ -108,7 +109,8 @@ def _build(settings: Settings, job_folder: Path, splits: Splits) -> "keras.Model
     from trialrun.models import build_model, compile_model
 
     model = build_model(settings.model, job_folder, splits.x_train)
-    compile_model(model, settings.training, steps_per_epoch(splits, settings.training.batch_size))
+    steps = steps_per_epoch(splits, settings.training.batch_size)
+    compile_model(model, settings.training, steps, splits.x_train)
     return model
 
 
@@ -130,9 +132,13 @@ def _restore(model: "keras.Model", state: TrialState) -> None:
             variable.assign(array)
 
 
-def _preprocessing(splits: Splits) -> dict[str, Any]:
+def _preprocessing(model: "keras.Model", splits: Splits) -> dict[str, Any]:
+    from trialrun.builttask import output_losses
+
+    task = task_of(output_losses(model, model.loss, splits.x_train, splits.y_train))
     return {
         "scalers": scalers_to_json(splits.scalers),
+        "task": task.to_json(),
         "class_names": list(splits.class_names),
         "feature_names": list(splits.feature_names),
         **({} if splits.encoder is None else {"columns": splits.encoder.to_json()}),

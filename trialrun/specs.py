@@ -34,7 +34,6 @@ from trialrun.compilation import (
     check_outputs,
     check_schedule,
     default_metrics,
-    is_regression,
     logs_of,
     natural_goal,
 )
@@ -219,11 +218,6 @@ class TrainingSpec(Section):
         """The direction in which a log of training or validation is better."""
         name = log.removeprefix("val_")
         return self.logs.get(name) or natural_goal(name) or "minimize"
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether the targets are quantities, not classes."""
-        return is_regression(self.loss)
 
 
 def monitors_of(training: TrainingSpec) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -1,6 +1,6 @@
 """What the trials of a run say so far, from its folder, some variants at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -217,6 +217,7 @@ def run_summary(
     timings_s: Mapping[str, float],
     model_summary: str = "",
     best_model: Mapping[str, Any] | None = None,
+    model_tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of summary.json: what was selected and why, counts, timings, throughput.
 
@@ -226,6 +227,7 @@ def run_summary(
         timings_s: Seconds of wall time by stage; `total` is the whole run.
         model_summary: Keras's text about the best model, shown in the report.
         best_model: In which formats it was saved and proved, and why not in others.
+        model_tasks: What the models are, and why.
     """
     board = standing.leaderboard
     return {
@@ -238,6 +240,7 @@ def run_summary(
         "throughput": _throughput(standing, timings_s.get("total")),
         "best_model": best_model,
         "model_summary": model_summary,
+        "model_tasks": list(model_tasks),
     }
 
 

@@ -107,14 +107,20 @@ class PackRecord:
 
     Attributes:
         pack_id: The pack.
-        class_names, feature_names, reason, timings_s: As in `results.PackResult`.
+        class_names, feature_names, reason, model_task, timings_s: As in `results.PackResult`.
     """
 
     pack_id: str
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...]
     reason: str
+    model_task: str
     timings_s: Mapping[str, float]
+
+
+def distinct_tasks(packs: Iterable[PackRecord]) -> tuple[str, ...]:
+    """What the models of the packs are, each said once."""
+    return tuple(dict.fromkeys(pack.model_task for pack in packs if pack.model_task))
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +306,7 @@ class RunFolder:
             "class_names": result.class_names,
             "feature_names": result.feature_names,
             "reason": result.reason,
+            "model_task": result.model_task,
             "timings_s": result.timings_s,
         }
         name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
@@ -342,6 +349,7 @@ class RunFolder:
                 class_names=tuple(about["class_names"]),
                 feature_names=tuple(about["feature_names"]),
                 reason=about["reason"],
+                model_task=about.get("model_task", ""),  # older runs do not say
                 timings_s=about["timings_s"],
             )
         return tuple(records.values())

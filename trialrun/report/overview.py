@@ -16,7 +16,7 @@ from trialrun.standing import (
     TrialProblem,
     certainty_content,
 )
-from trialrun.store import RunFolder
+from trialrun.store import RunFolder, distinct_tasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,7 @@ class Overview:
         job_name: Name of the job.
         leaderboard: The ranked variants and the selection.
         class_names: Empty when the data has none.
+        model_tasks: What the models are, and why; empty for an older run.
         counts: `trials`, `completed`, `diverged`, `failed`.
         problems: Trials that diverged or failed, by variant and seed; perhaps only the first.
         summary: summary.json; None for a run that has not ended.
@@ -38,6 +39,7 @@ class Overview:
     job_name: str
     leaderboard: Leaderboard
     class_names: tuple[str, ...]
+    model_tasks: tuple[str, ...]
     counts: Mapping[str, int]
     problems: tuple[TrialProblem, ...]
     summary: Mapping[str, Any] | None
@@ -72,12 +74,14 @@ def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEP
 
 def overview_of(folder: RunFolder, standing: Standing) -> Overview:
     """The overview of a run folder whose trials were taken in already, confusion matrices too."""
-    class_names = [pack.class_names for pack in folder.read_packs() if pack.class_names]
+    packs = folder.read_packs()
+    class_names = [pack.class_names for pack in packs if pack.class_names]
     return Overview(
         folder=folder.path,
         job_name=folder.read_job()["name"],
         leaderboard=standing.leaderboard,
         class_names=class_names[0] if class_names else (),
+        model_tasks=distinct_tasks(packs),
         counts=standing.counts,
         problems=standing.problems,
         summary=folder.read_summary(),
@@ -109,6 +113,7 @@ def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[s
         "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
         "class_names": overview.class_names,
+        "model_tasks": overview.model_tasks,
         "variants": [
             {**_fields(variant), "p_value": p_values.get(variant.variant_id), "metrics": metrics}
             for variant in shown

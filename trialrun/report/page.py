@@ -76,6 +76,7 @@ def render_page(
         question=question(job, board),
         asked=asked(job),
         sentences=sentences(board),
+        model_tasks=overview.model_tasks,
         highlights=highlights(board),
         metric=board.metric,
         goal=board.goal,

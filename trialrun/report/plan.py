@@ -171,6 +171,7 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
     for name in ("trials", "compiled in", "memory per trial"):
         table.add_column(name, justify="right")
     reasons: dict[str, None] = {}
+    model_tasks: dict[str, list[str]] = {}
     known: dict[str, list[Any]] = {}
     for task in tasks[:_MAX_ROWS]:
         signature = task.pack.signature
@@ -181,11 +182,13 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
         is_whole = len(found) == 1
         for one in found:
             pack = task.pack if is_whole else one.pack
+            variants = _variants_of(pack)
+            model_tasks.setdefault(one.model_task, []).append(variants)
             if one.reason:
                 reasons[one.reason] = None
             table.add_row(
                 pack.pack_id,
-                _variants_of(pack),
+                variants,
                 one.engine,
                 str(len(pack.trials)),
                 "" if one.compile_s is None else f"{one.compile_s:.1f} s",
@@ -193,6 +196,9 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
             )
     console.print(table)
     _print_rest(console, len(tasks), "packs")
+    for model_task, of_packs in model_tasks.items():
+        shown = ", ".join(dict.fromkeys(of_packs))
+        console.print(f"\n{shown}: {model_task}.", soft_wrap=True, highlight=False, markup=False)
     for reason in [*reasons, *_what_will_not_be_saved(tasks)]:
         console.print(f"\n{reason}.", soft_wrap=True, highlight=False, markup=False)
     console.print(

@@ -1,6 +1,7 @@
 """The leaderboard and the winner's confusion matrix in a terminal of any width."""
 
 from collections.abc import Iterator, Sequence
+from math import isnan
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -13,7 +14,7 @@ from trialrun.report.columns import Column, identity_columns, metric_column
 from trialrun.report.format import class_labels, counts_text, pooled_text
 from trialrun.report.overview import Overview
 from trialrun.report.saved import saved_sentences
-from trialrun.statistics.matrices import accuracy, normalize_rows
+from trialrun.statistics.matrices import accuracy, matrix_scores
 from trialrun.statistics.spread import Counts
 
 NUM_VARIANTS_SHOWN = 20
@@ -52,6 +53,8 @@ def run_renderables(
             place = "variants.csv" if is_whole else "--csv"
             yield Text(f"... and {num_more:,} more ({place})", style="dim")
     yield Text(f"\n{explain(board)}\n")
+    for task in overview.model_tasks:
+        yield Text(f"Model: {task}.\n")
     if board.selection is not None and board.variants[0].test_confusion_matrix is not None:
         yield confusion_table(board.variants[0], overview.class_names, width=width)
     if lines := saved_sentences(overview.summary):
@@ -184,7 +187,7 @@ def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[Co
     """The columns of a confusion matrix: headed by the names of the classes, then by numbers."""
     numbered = [f"{number} {name}" for number, name in enumerate(names)]
     numbers = [str(number) for number in range(len(names))]
-    recalls = [f"{recall:.1%}" for recall in normalize_rows(matrix).diagonal()]
+    recalls = ["n/a" if isnan(one) else f"{one:.1%}" for one in matrix_scores(matrix).recall]
     for rows, headers in ((names, names), (numbered, numbers)):
         predicted = zip(headers, matrix.T.tolist(), strict=True)
         yield [

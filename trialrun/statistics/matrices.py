@@ -15,9 +15,10 @@ class MatrixScores(NamedTuple):
         accuracy: The part of the predictions that are right.
         balanced_accuracy: The mean recall of the classes that have samples.
         matthews_correlation: -1 to 1, 0 for chance; 0 where it is not defined.
-        precision: (classes,) of the predictions of a class, the part that is right; 0 without any.
-        recall: (classes,) of the samples of a class, the part that is found; 0 without any.
-        f1: (classes,) `2 * precision * recall / (precision + recall)`; 0 if both are 0.
+        precision: (classes,) of the predictions of a class, the part that is right; NaN without
+            any.
+        recall: (classes,) of the samples of a class, the part that is found; NaN without any.
+        f1: (classes,) `2 * right / (samples + predictions)` of a class; NaN without any of both.
         support: (classes,) int64 samples of each class.
 
     References:
@@ -55,14 +56,14 @@ def matrix_scores(matrix: npt.ArrayLike) -> MatrixScores:
     """
     matrix = np.asarray(matrix, np.int64)
     right, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    recall = _parts(right, support)
+    recall = _parts(right, support, without=np.nan)
     return MatrixScores(
         accuracy=accuracy(matrix),
         balanced_accuracy=float(recall[support > 0].mean()) if support.any() else np.nan,
         matthews_correlation=_matthews_correlation(matrix),
-        precision=_parts(right, predicted),
+        precision=_parts(right, predicted, without=np.nan),
         recall=recall,
-        f1=_parts(2 * right, support + predicted),
+        f1=_parts(2 * right, support + predicted, without=np.nan),
         support=support,
     )
 
@@ -90,9 +91,9 @@ def normalize_rows(matrix: npt.ArrayLike) -> Floats:
     return _parts(matrix, matrix.sum(axis=1, keepdims=True))
 
 
-def _parts(counts: npt.ArrayLike, totals: npt.ArrayLike) -> Floats:
-    """Quotients; 0 where the total is 0."""
-    parts = np.zeros(np.shape(counts))
+def _parts(counts: npt.ArrayLike, totals: npt.ArrayLike, without: float = 0.0) -> Floats:
+    """Quotients; `without` where the total is 0."""
+    parts = np.full(np.shape(counts), without)
     np.divide(counts, totals, out=parts, where=np.asarray(totals) > 0)
     return parts
 

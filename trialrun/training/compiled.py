@@ -189,6 +189,7 @@ def _evaluate(
         trainable=tuple(tensor.numpy() for tensor in state.trainable),
         non_trainable=tuple(tensor.numpy() for tensor in state.non_trainable),
         optimizer=tuple(tensor.numpy() for tensor in state.optimizer),
+        model_task=own.model_task,
     )
     return [_take_trial(stacked, place) for place in range(len(own.indices))]
 
@@ -207,4 +208,5 @@ def _take_trial(stacked: TrainedTrial, place: int) -> TrainedTrial:
         trainable=take(stacked.trainable),
         non_trainable=take(stacked.non_trainable),
         optimizer=take(stacked.optimizer),
+        model_task=stacked.model_task,
     )

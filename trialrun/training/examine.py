@@ -4,12 +4,14 @@ import time
 from dataclasses import dataclass, replace
 
 from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError, OutOfMemory
+from trialrun.modeltask import ModelTask
 from trialrun.plan import Pack, take_apart
 from trialrun.training import PackTask
 from trialrun.training.choice import choose_engine
+from trialrun.training.judgment import classes_of, describe
 from trialrun.training.memory import required_bytes
 from trialrun.training.prepared import PreparedPack, compiling
-from trialrun.training.trained import load_pack_data
+from trialrun.training.trained import PackData, load_pack_data, make_compiled_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Examined:
         pack: The pack.
         engine: That will train it.
         reason: Why not a better one; empty if it is the best.
+        model_task: What the model is, and why.
         compile_s: Seconds of wall time to trace and compile its program; None for `keras`.
         bytes_per_trial: Memory on its device, estimated; None for `keras`.
     """
@@ -27,6 +30,7 @@ class Examined:
     pack: Pack
     engine: str
     reason: str
+    model_task: str
     compile_s: float | None = None
     bytes_per_trial: int | None = None
 
@@ -65,12 +69,19 @@ def _examine(task: PackTask) -> Examined:
             choice.prepared.verify()
             compile_s = timings_s["trace"] + _seconds_to_compile(choice.prepared)
             _, per_trial = required_bytes(choice.prepared)
-            return Examined(task.pack, choice.engine, choice.reason, compile_s, per_trial)
+            said = _describe(choice.prepared.slices[0].model_task, data)
+            return Examined(task.pack, choice.engine, choice.reason, said, compile_s, per_trial)
         except CannotShare:
             raise
         except CannotFuse as error:
             choice = choose_engine(task, data, timings_s, choice.without(error))
-    return Examined(task.pack, choice.engine, choice.reason)
+    first = task.pack.trials[0]
+    compiled = make_compiled_model(first.variant, task.job_folder, data.of_trial(0), first.seed)
+    return Examined(task.pack, choice.engine, choice.reason, _describe(compiled.task, data))
+
+
+def _describe(model_task: ModelTask, data: PackData) -> str:
+    return describe(model_task, [classes_of(model_task, splits) for splits in data.splits])
 
 
 def _seconds_to_compile(prepared: PreparedPack) -> float:

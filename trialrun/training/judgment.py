@@ -1,17 +1,23 @@
 """What a trial's predictions say of it, computed where they are: they never leave the worker."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.datasets import PARTS, Splits
+from trialrun.errors import TrialrunError
+from trialrun.labels import classes_of_parts
+from trialrun.modeltask import ModelTask
 from trialrun.statistics.probabilities import (
     as_probabilities,
     probability_scores,
     reliability_bins,
 )
+
+Classes = Mapping[str, npt.NDArray[np.int64]] | None  # part -> (rows,); None where rows have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +36,51 @@ class Judgment:
     reliability: npt.NDArray[np.float64] | None = None
 
 
-def judge(y: Any, predictions: Any, *, with_probabilities: bool = True) -> Judgment:
-    """What a classifier's predictions say.
+def classes_of(task: ModelTask, splits: Splits) -> Classes:
+    """The class of each row of each part; None for no classifier, or no class in each row."""
+    return classes_of_parts(task, {part: splits.part(part)[1] for part in PARTS})
 
-    A classifier has integer labels, and either one probability per class or, for two classes, one
-    probability in a single column.
+
+def describe(task: ModelTask, classes: Sequence[Classes]) -> str:
+    """What a model is, why, and what is not said of it.
 
     Args:
-        y: Labels (rows,) or (rows, 1).
-        predictions: (rows, outputs).
-        with_probabilities: Whether more than the confusion matrix is wanted.
+        task: Of the model.
+        classes: Of the data of its trials.
     """
-    if not _classifies(y, predictions):
+    notes = [task.describe(), task.warning]
+    if task.num_classes and any(one is None for one in classes):
+        notes.append("the labels are not one class per row, so there is no confusion matrix")
+    return "; ".join(filter(None, notes))
+
+
+def judge(
+    task: ModelTask,
+    labels: npt.NDArray[np.int64] | None,
+    predictions: Any,
+    *,
+    with_probabilities: bool = True,
+) -> Judgment:
+    """What a classifier's predictions say.
+
+    Args:
+        task: What the model is.
+        labels: (rows,) class numbers; None where the labels are not one class per row.
+        predictions: (rows, outputs), or (rows,) of a single output.
+        with_probabilities: Whether more than the confusion matrix is wanted.
+
+    Raises:
+        TrialrunError: A row is missing in the confusion matrix: an error of ours.
+    """
+    if labels is None or not task.num_classes or not isinstance(predictions, np.ndarray):
         return Judgment()
-    labels = y.ravel()
-    matrix = _confusion_matrix(labels, predictions)
-    probabilities = as_probabilities(predictions) if with_probabilities else None
+    outputs = predictions.reshape(len(predictions), -1)
+    if outputs.shape[1] != task.num_outputs or not np.isfinite(outputs).all():
+        return Judgment()
+    matrix = _confusion_matrix(labels, task.classes(outputs), task.num_classes)
+    probabilities = None
+    if with_probabilities and task.outputs != "scores":
+        probabilities = as_probabilities(task.probabilities(outputs))
     if probabilities is None:
         return Judgment(matrix)
     scores = probability_scores(labels, probabilities)._asdict()
@@ -53,21 +88,17 @@ def judge(y: Any, predictions: Any, *, with_probabilities: bool = True) -> Judgm
     return Judgment(matrix, known, reliability_bins(labels, probabilities))
 
 
-def _classifies(y: Any, predictions: Any) -> bool:
-    is_array = isinstance(y, np.ndarray) and isinstance(predictions, np.ndarray)
-    if not is_array or predictions.ndim != 2 or y.size != len(y) or y.dtype.kind not in "iu":
-        return False
-    return bool(np.isfinite(predictions).all())
-
-
 def _confusion_matrix(
-    labels: npt.NDArray[np.integer[Any]], predictions: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], num_classes: int
 ) -> npt.NDArray[np.int64]:
     from sklearn.metrics import confusion_matrix
 
-    num_outputs = predictions.shape[1]
-    classes = predictions.argmax(1) if num_outputs > 1 else (predictions[:, 0] > 0.5).astype(int)
     matrix: npt.NDArray[np.int64] = confusion_matrix(
-        labels, classes, labels=np.arange(max(num_outputs, 2))
+        labels, predicted, labels=np.arange(num_classes)
     )
+    if matrix.sum() != len(labels):  # scikit-learn leaves out labels that it was not told of
+        raise TrialrunError(
+            f"a confusion matrix of {len(labels)} rows counts {matrix.sum()}: labels from"
+            f" {labels.min()} to {labels.max()}, {num_classes} classes"
+        )
     return matrix

@@ -95,6 +95,7 @@ def _train_trials(
             )
             built_for = numbers
             timings_s["build"] += time.perf_counter() - begin
+        compiled.check_labels(data.of_trial(index))
         run = _TrialRun(compiled, trial, index, reports, task.job_folder)
         kept = task.checkpoint
         # What a user's callbacks remember is in no checkpoint: such a trial begins again.
@@ -277,7 +278,9 @@ class _TrialRun(keras.callbacks.Callback):
                 **self._data_to_evaluate(splits), verbose=0, return_dict=True
             )
             matrices: dict[Part, npt.NDArray[np.int64] | None] = {
-                part: streamed_confusion(model, splits, part, training)
+                part: streamed_confusion(
+                    model, splits, part, self._compiled.task, training.batch_size
+                )
                 for part in splits.streams
                 if part != "train"
             }
@@ -292,6 +295,7 @@ class _TrialRun(keras.callbacks.Callback):
             trainable=trainable,
             non_trainable=non_trainable,
             optimizer=optimizer,
+            model_task=self._compiled.task,
             best_epoch=self._controls.best_epoch,
             streamed_matrices=matrices,
         )

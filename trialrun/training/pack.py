@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from trialrun.arrays import join_outputs
-from trialrun.datasets import Splits
 from trialrun.errors import CannotFuse, CannotShare, OutOfMemory
 from trialrun.plan import Trial
 from trialrun.results import Checkpoint, PackResult, Progress, Status, TrialResult, TrialState
@@ -17,7 +16,7 @@ from trialrun.training import PackTask
 from trialrun.training.choice import choose_engine
 from trialrun.training.compiled import train_prepared
 from trialrun.training.devices import is_out_of_memory
-from trialrun.training.judgment import Judgment, judge
+from trialrun.training.judgment import Classes, Judgment, classes_of, describe, judge
 from trialrun.training.keras_fit import train_keras
 from trialrun.training.reports import Reports
 from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
@@ -69,9 +68,10 @@ def _train_pack(
         return
     evaluated = time.perf_counter()
     duration_s = (evaluated - start) / len(trials)
+    model_task = trained[0].model_task
+    classes = [classes_of(model_task, splits) for splits in data.splits]
     judged = [
-        _judge(trial, outcome, data.of_trial(i))
-        for i, (trial, outcome) in enumerate(zip(trials, trained, strict=True))
+        _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
     ]
     results = tuple(
         TrialResult(
@@ -101,6 +101,7 @@ def _train_pack(
         class_names=data.splits[0].class_names,
         feature_names=data.splits[0].feature_names,
         reason=reason,
+        model_task=describe(model_task, classes),
         timings_s=timings_s,
     )
 
@@ -184,14 +185,14 @@ def _given_epoch(trained: TrainedTrial) -> int:
     return -1 if trained.best_epoch is None else trained.best_epoch - 1
 
 
-def _judge(trial: Trial, trained: TrainedTrial, data: Splits) -> tuple[Judgment, Judgment]:
+def _judge(trained: TrainedTrial, classes: Classes) -> tuple[Judgment, Judgment]:
     """What the predictions of a trial say, on validation and on the test set."""
-    if trial.variant.training.is_regression:
-        return Judgment(), Judgment()
+    task, labels = trained.model_task, classes or {}
     streamed = {part: Judgment(matrix) for part, matrix in trained.streamed_matrices.items()}
+    val, test = trained.val_predictions, trained.test_predictions
     return (
-        streamed.get("val") or judge(data.y_val, trained.val_predictions, with_probabilities=False),
-        streamed.get("test") or judge(data.y_test, trained.test_predictions),
+        streamed.get("val") or judge(task, labels.get("val"), val, with_probabilities=False),
+        streamed.get("test") or judge(task, labels.get("test"), test),
     )
 
 

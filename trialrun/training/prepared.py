@@ -77,6 +77,8 @@ def prepare(
         raise CannotFuse("the trials' data differ in shape")
     start = time.perf_counter()
     built = _PROGRAMS.get(task, data, engine)
+    for splits in data.splits:
+        built.compiled.check_labels(splits)
     numbers = built.numbers_of([trial.variant for trial in trials])
     slices = [Slice(built.compiled, task, data, indices, numbers) for indices in cut_slices(task)]
     schedule = Schedule.of(task)

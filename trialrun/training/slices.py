@@ -132,6 +132,7 @@ class Slice:
         numbers: Sequence[Sequence[float]],
     ) -> None:
         self.indices = indices
+        self.model_task = compiled.task
         self.numbers = [numbers[index] for index in indices]
         of_places = zip(*self.numbers, strict=True)
         hyperparameters = [tf.constant(of_all, tf.float64) for of_all in of_places]

@@ -3,7 +3,6 @@
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,9 +18,10 @@ from trialrun.batches import (
 )
 from trialrun.datasets import Part, Splits
 from trialrun.errors import InputError
-from trialrun.job import TrainingSpec
+from trialrun.labels import class_numbers
+from trialrun.modeltask import ModelTask
 from trialrun.training.devices import is_out_of_memory
-from trialrun.training.judgment import judge
+from trialrun.training.judgment import classes_of, judge
 
 # Where TensorFlow's message says which step of a dataset raised; what it raised follows.
 _OF_ITERATOR = re.compile(r"Iterator::\S+: ")
@@ -69,22 +69,26 @@ def _batches(splits: Splits, part: Part, rows: tf.data.Dataset, batch_size: int)
 
 
 def streamed_confusion(
-    model: keras.Model, splits: Splits, part: Part, training: TrainingSpec
+    model: keras.Model, splits: Splits, part: Part, task: ModelTask, batch_size: int
 ) -> npt.NDArray[np.int64] | None:
     """The confusion matrix of a part that is streamed, summed over its batches; see `judge`.
 
     What is no classifier is known by the first rows, and the part is not read.
+
+    Raises:
+        InputError: A later row has a label that is no class of the model's.
     """
-
-    def matrix_of(y: Any, predictions: Any) -> npt.NDArray[np.int64] | None:
-        return judge(y, predictions, with_probabilities=False).confusion_matrix
-
-    first_x, first_y, *_ = splits.part(part)
-    if training.is_regression or matrix_of(first_y, model.predict_on_batch(first_x)) is None:
+    if classes_of(task, splits) is None:
         return None
     total: npt.NDArray[np.int64] | None = None
-    for x, y, *_ in evaluation_batches(model, splits, part, training.batch_size):
-        matrix = matrix_of(y.numpy(), model.predict_on_batch(x))
+    for x, y, *_ in evaluation_batches(model, splits, part, batch_size):
+        if (labels := class_numbers(y.numpy(), task.num_classes)) is None:
+            raise InputError(
+                f"{splits.streams[part].where}: a later row has a label that is none of the"
+                f" {task.num_classes} classes of the model; the first rows have classes alone"
+            )
+        predictions = model.predict_on_batch(x)
+        matrix = judge(task, labels, predictions, with_probabilities=False).confusion_matrix
         if matrix is None:
             return None
         total = matrix if total is None else total + matrix

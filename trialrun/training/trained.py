@@ -4,16 +4,20 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from trialrun.builttask import output_losses
 from trialrun.datasets import PARTS, Part, Splits, load_splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
+from trialrun.labels import check_labels
+from trialrun.logitmetrics import check_metrics, check_signed_labels
 from trialrun.models import build_model, compile_model
+from trialrun.modeltask import ModelTask, OutputLoss, task_of
 from trialrun.plan import Trial, Variant
 from trialrun.results import Checkpoint
 from trialrun.sizes import require_memory
@@ -76,6 +80,7 @@ class TrainedTrial:
         val_predictions, test_predictions: (rows, ...); of a part that is streamed, of its first
             rows.
         trainable, non_trainable, optimizer: Variables in Keras's order.
+        model_task: What the model is.
         best_epoch: The epoch, from 1, whose weights these are; None for those of the last one, in a
             trial that does not keep its best.
         streamed_matrices: The confusion matrices of parts that are streamed; None for no
@@ -89,6 +94,7 @@ class TrainedTrial:
     trainable: tuple[npt.NDArray[np.generic], ...]
     non_trainable: tuple[npt.NDArray[np.generic], ...]
     optimizer: tuple[npt.NDArray[np.generic], ...]
+    model_task: ModelTask
     best_epoch: int | None = None
     streamed_matrices: Mapping[Part, npt.NDArray[np.int64] | None] = field(default_factory=dict)
 
@@ -139,6 +145,7 @@ class CompiledModel:
             the builder's own `compile` or a schedule decides it.
         copied_weights: Place of an optimizer's variable -> place of the trainable variable that it
             starts as a copy of.
+        losses: The model's outputs and their losses.
     """
 
     model: keras.Model
@@ -146,6 +153,21 @@ class CompiledModel:
     optimizer_start: tuple[npt.NDArray[np.generic], ...]
     learning_rate_index: int | None
     copied_weights: Mapping[int, int]
+    losses: tuple[OutputLoss, ...]
+
+    @property
+    def task(self) -> ModelTask:
+        """What the model is."""
+        return task_of(self.losses)
+
+    def check_labels(self, splits: Splits) -> None:
+        """Raises ModelError for labels that a loss cannot mean; of a stream, the first rows."""
+        labels: dict[str, Any] = {part: splits.part(part)[1] for part in PARTS}
+        try:
+            check_labels(self.losses, labels)
+            check_signed_labels(self.model, self.losses, labels)
+        except InputError as error:
+            raise ModelError(str(error)) from error
 
 
 def make_compiled_model(
@@ -169,7 +191,7 @@ def build_compiled(variant: Variant, job_folder: Path, splits: Splits, seed: int
         InputError: The builder or the compilation does not fit.
     """
     model = build_seeded(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
-    compile_model(model, variant.training, steps_per_epoch(splits, variant.training.batch_size))
+    _compile(model, variant, splits)
     return model
 
 
@@ -179,18 +201,28 @@ def _make_compiled_model(
     initial = SeededBuild(lambda: build_model(variant.model, job_folder, splits.x_train), seed)
     model = initial.model
     is_compiled_by_builder = model.compiled
-    compile_model(model, variant.training, steps_per_epoch(splits, variant.training.batch_size))
+    _compile(model, variant, splits)
+    losses = output_losses(model, model.loss, splits.x_train, splits.y_train)
+    if is_compiled_by_builder:
+        check_metrics(model, losses)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    _check_labels(model, splits)
     index = learning_rate_place(model)
-    return CompiledModel(
+    compiled = CompiledModel(
         model=model,
         initial=initial,
         optimizer_start=tuple(variable.numpy() for variable in model.optimizer.variables),
         learning_rate_index=None if is_compiled_by_builder else index,
         copied_weights=internals.copied_weights(model.optimizer),
+        losses=losses,
     )
+    compiled.check_labels(splits)
+    return compiled
+
+
+def _compile(model: keras.Model, variant: Variant, splits: Splits) -> None:
+    steps = steps_per_epoch(splits, variant.training.batch_size)
+    compile_model(model, variant.training, steps, splits.x_train)
 
 
 def learning_rate_place(model: keras.Model) -> int | None:
@@ -232,37 +264,3 @@ def kept_variables(model: keras.Model) -> list[keras.Variable]:
     kept = {id(variable) for variable in model.weights}
     everything = [*model.trainable_variables, *model.non_trainable_variables]
     return [variable for variable in everything if id(variable) in kept]
-
-
-def _check_labels(model: keras.Model, splits: Splits) -> None:
-    """Refuses class labels that the model has no output for: Keras would train on NaN or zeros."""
-    for output, loss in _losses_of_outputs(model).items():
-        if "sparse_categorical" not in str(getattr(loss, "name", loss)):
-            continue
-        labels = [
-            y[output] if isinstance(y, Mapping) and output else y
-            for y in (splits.y_train, splits.y_val, splits.y_test)
-        ]
-        if not all(isinstance(one, np.ndarray) for one in labels):
-            continue
-        shape = getattr(model, "output_shape", None)
-        if shape is None:  # a subclassed model does not know
-            continue
-        if output:
-            shape = keras.tree.flatten(model.outputs)[model.output_names.index(output)].shape
-        num_outputs = cast(int, shape[-1])
-        highest = max(int(np.max(cast(Any, one))) for one in labels)
-        if highest >= num_outputs:
-            raise InputError(
-                f"the data has class label {highest}, but the model has {num_outputs} outputs"
-                f" (classes 0 to {num_outputs - 1}); give the model more outputs, e.g."
-                f" model.args.num_classes: {highest + 1}"
-            )
-
-
-def _losses_of_outputs(model: keras.Model) -> dict[str, Any]:
-    """Output -> its loss; a single output has no name."""
-    if not isinstance(model.loss, Mapping):
-        return {"": model.loss}
-    names = getattr(model, "output_names", [])  # a subclassed model does not know its outputs
-    return {name: loss for name, loss in model.loss.items() if name in names}

@@ -94,7 +94,8 @@ def draw_confusion_matrix(matrix: Counts, class_names: Sequence[str], *, title: 
     _draw_matrix(counts, matrix, class_names, top=max(1, int(matrix.max())), cell="{:,.0f}")
     counts.set_title("Counts", fontsize=PANEL_TITLE_SIZE)
     cell = "{:.1%}" if len(matrix) <= _MAX_CLASSES_IN_WORDS else "{:.0%}"
-    _draw_matrix(parts, normalize_rows(matrix), class_names, top=1, cell=cell)
+    of_classes = np.where(matrix.sum(axis=1, keepdims=True), normalize_rows(matrix), np.nan)
+    _draw_matrix(parts, of_classes, class_names, top=1, cell=cell)
     parts.set_title("Part of the true class", fontsize=PANEL_TITLE_SIZE)
     if is_beside:
         parts.tick_params(labelleft=False)
@@ -134,7 +135,8 @@ def _draw_matrix(
     if is_large:
         _draw_scale(axes, mesh, cell)
     else:
-        _write_cells(axes, values, [cell.format(value) for value in values.flat], top)
+        texts = ["n/a" if np.isnan(value) else cell.format(value) for value in values.flat]
+        _write_cells(axes, values, texts, top)
 
 
 def _write_cells(axes: "Axes", values: Counts | Floats, texts: Sequence[str], top: float) -> None:
