@@ -22,7 +22,9 @@ import trialrun.cluster
 import trialrun.driver
 from trialrun.cli import main
 from trialrun.errors import OutOfMemory
+from trialrun.export import SavedModel
 from trialrun.files import write_text
+from trialrun.proof import SavedFormat
 from trialrun.results import Checkpoint, PackResult, Progress, TrialResult, TrialState
 
 # Values of data.args.num_test_older_with, and what they bring about.
@@ -141,7 +143,10 @@ class MadeUpExport:
         write_text(run.path / "best" / "begun", trial_id)
         time.sleep(0.5)
         write_text(run.path / "best" / "model.txt", json.dumps([trial_id, dict(metrics)]))
-        return "a model"
+        return SavedModel((SavedFormat(".keras", "model.txt", True),), summary="a model")
+
+    def try_untrained(self, run, parameters, seed):
+        return []
 
 
 if __name__ == "__main__":

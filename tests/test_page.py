@@ -428,3 +428,30 @@ def test_the_style_names_no_color_outside_the_themes():
     css = (ASSETS / "page.css").read_text(encoding="utf-8")
     rules = re.sub(r":root \{.*?\}", "", css, flags=re.DOTALL)
     assert re.findall(r"#[0-9a-f]{3,8}\b", rules) == ["#fff"]  # the ground of figures
+
+
+def test_a_page_without_figures_says_why_they_are_missing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("trialrun.report.figures.draw_figures", fail)
+    folder = finish(write_run(tmp_path, VARIANTS, range(3)))
+    build_report(folder)
+    text = Page(folder.report_file.read_text()).text
+    assert "The figures could not be drawn: RuntimeError: no font." in text
+    assert "has the lowest mean val_loss of 3 variants" in text
+
+
+def test_the_page_says_which_files_hold_the_model_and_why_others_do_not(tmp_path):
+    folder = finish(write_run(tmp_path, VARIANTS, range(3)))
+    formats = [
+        {"name": ".weights.h5", "file": "m.weights.h5", "is_proved": True, "note": "the builder"},
+        {"name": ".keras", "file": "m.keras", "is_proved": False, "note": "'l' is <Lambda>"},
+    ]
+    saved = {"proved": True, "problem": "", "formats": formats, "notes": []}
+    write_json(folder.summary_file, {**folder.read_summary(), "best_model": saved})
+    build_report(folder)
+    text = Page(folder.report_file.read_text()).text
+    assert "The best model is in best/ as .weights.h5: loaded again and compared." in text
+    assert "Not as .keras: 'l' is <Lambda>." in text
+    assert "keras.models.load_model" not in text

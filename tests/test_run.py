@@ -160,6 +160,7 @@ def test_a_run_leaves_every_file_of_the_contract_and_no_other(small_run):
         "best/medical_trial.weights.h5",
         "best/medical_trial_model.keras",
         "best/preprocessing.json",
+        "best/builder.json",
         "best/README.md",
     }
     figures = {

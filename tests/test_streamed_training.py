@@ -14,9 +14,9 @@ from training_jobs import load_trials, make_task, train
 from trialrun import batches, streamed
 from trialrun.datasets import load_splits
 from trialrun.errors import InputError, ModelError
-from trialrun.export import _evaluate
 from trialrun.job import load_job
 from trialrun.models import build_model, compile_model
+from trialrun.proof import evaluate
 from trialrun.report.plan import print_plan
 from trialrun.results import Checkpoint, PackResult
 from trialrun.statistics.probabilities import ProbabilityScores
@@ -326,7 +326,7 @@ def test_a_saved_model_is_checked_on_the_stream(tmp_path):
         1,
     )
     assert len(splits.x_test) == 64
-    assert _evaluate(model, splits, 8) == pytest.approx(_evaluate(model, whole, 8), rel=1e-6)
+    assert evaluate(model, splits, 8) == pytest.approx(evaluate(model, whole, 8), rel=1e-6)
 
 
 def test_a_user_error_while_streaming_is_named(tmp_path):

@@ -10,7 +10,7 @@ from keras import layers
 
 from trialrun.errors import InputError
 from trialrun.models import load_model
-from trialrun.untrusted import check_model_file
+from trialrun.untrusted import check_model_file, find_foreign
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras calls HDF5 a legacy format
 
@@ -115,6 +115,23 @@ def test_what_could_run_code_is_refused_wherever_it_is(tmp_path, ending, change,
         place.update(before)
     write(config)
     load_model(path)
+
+
+def test_what_wraps_a_configuration_for_hdf5_hides_nothing_and_takes_no_arguments():
+    inner = {"class_name": "Dense", "module": "keras.layers", "config": {"units": 1}}
+    wrapped = {"class_name": "deserialize", "config": {"config": inner}}
+    assert find_foreign(wrapped) is None
+    inner["class_name"] = "Lambda"
+    assert find_foreign(wrapped).name == "keras.layers.Lambda"
+    for content in ({"config": inner, "custom_objects": {}}, {"config": "os"}, {}, None, "system"):
+        assert find_foreign({"class_name": "deserialize", "config": content}) is not None
+
+
+def test_operations_of_keras_are_its_own_and_nothing_else_in_those_modules_is():
+    module = keras.layers.Layer.__module__.split(".layers")[0] + ".ops.numpy"
+    assert find_foreign({"class_name": "Square", "module": module, "config": {}}) is None
+    for name, where in (("backend", module), ("Square", "numpy"), ("Square", "evil.ops")):
+        assert find_foreign({"class_name": name, "module": where, "config": {}}) is not None
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.keras"])

@@ -34,8 +34,15 @@ class Best:
     _run: RunFolder
 
     def load_model(self) -> "keras.Model":
-        """The trained model, compiled and ready to go on training."""
-        from trialrun.predict import load_best_model
+        """The trained model, compiled and ready to go on training.
+
+        Where no file holds all of it, the job's own files are imported and its builder is called,
+        if they lie where the job found them and are what they were.
+
+        Raises:
+            InputError: The model was not saved, or its builder is gone or another one by now.
+        """
+        from trialrun.rebuild import load_best_model
 
         return load_best_model(self._run.best(self._run.read_job()["name"]))
 

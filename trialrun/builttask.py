@@ -89,11 +89,9 @@ def _outputs_of(model: "keras.Model", x: Any) -> Any:
         return model.outputs[0]
     if getattr(model, "outputs", None):
         return model.output
-    return model(
-        keras.tree.map_structure(
-            lambda array: keras.KerasTensor((None, *array.shape[1:]), str(array.dtype)), x
-        )
-    )
+    from trialrun.models import symbolic_inputs
+
+    return model(symbolic_inputs(x))
 
 
 def _names_of(model: "keras.Model", outputs: Any, num_outputs: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from trialrun.errors import ExportError, InputError, TrackerError, TrialrunError
+from trialrun.errors import InputError, TrackerError, TrialrunError
 from trialrun.interrupts import EXIT_CTRL_C, Interrupted
 from trialrun.places import default_runs_dir, describe_place
 
@@ -31,8 +31,9 @@ _set_option = click.option(
 def cli() -> None:
     """Train every variant x seed of a Keras model, and learn which settings are really better.
 
-    Exit codes: 0 done; 1 the run ended but trials failed or nothing could be selected; 2 the input
-    is wrong; 75 interrupted, 130 Ctrl-C: `trialrun resume` finishes the run.
+    Exit codes: 0 done; 1 the run ended but trials failed, nothing could be selected, or the best
+    model was saved in no way; 2 the input is wrong; 75 interrupted, 130 Ctrl-C: `trialrun resume`
+    finishes the run.
     """
 
 
@@ -176,6 +177,10 @@ def _tell(outcome: Any) -> None:
             f"{outcome.num_failed} trials failed" if outcome.num_failed else "nothing was selected"
         )
         text = f"{what}; see {outcome.run.log_file}"
+        errors.print(text, soft_wrap=True, highlight=False)
+        sys.exit(EXIT_TRIALS_FAILED)
+    if not outcome.has_model:
+        text = f"The best model was not saved: trialrun resume {outcome.run.path} tries again"
         errors.print(text, soft_wrap=True, highlight=False)
         sys.exit(EXIT_TRIALS_FAILED)
 
@@ -349,9 +354,6 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         return EXIT_WRONG_INPUT
-    except ExportError as error:
-        click.echo(f"Error: the best model could not be saved and proved: {error}", err=True)
-        return EXIT_TRIALS_FAILED
     except TrialrunError as error:
         click.echo(f"Error: {error}", err=True)
         return EXIT_TRIALS_FAILED

@@ -1,7 +1,6 @@
 """The story of a run, from a job to the best model. Needs no TensorFlow in this process."""
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.aggregate import variant_rows
+from trialrun.best import export_best, try_saving
 from trialrun.datasets import census_of, check_data
 from trialrun.environment import write_environment
-from trialrun.errors import ClusterLost, ExportError, FileError, InputError
-from trialrun.export import ExportProcess
+from trialrun.errors import (
+    ClusterError,
+    ClusterLost,
+    ExportError,
+    FileError,
+    InputError,
+)
+from trialrun.export import ExportProcess, SavedModel
 from trialrun.files import write_json
 from trialrun.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
 from trialrun.job import DataSpec, LoadedJob, dump_job
@@ -49,7 +55,8 @@ class Outcome:
         run: The run folder.
         num_completed: Trials that completed.
         num_failed: Trials that failed (diverged ones are a result, not a failure).
-        has_winner: Whether a variant was selected and its best model saved.
+        has_winner: Whether a variant was selected.
+        has_model: Whether its best model was saved, and loaded again, in at least one way.
         interrupted: None, or what ended the run early; `resume` will finish it.
         standing: What the trials say; None where they were not taken in.
     """
@@ -58,6 +65,7 @@ class Outcome:
     num_completed: int
     num_failed: int
     has_winner: bool
+    has_model: bool
     interrupted: Interrupted | None = None
     standing: Standing | None = None
 
@@ -85,7 +93,6 @@ def run_job(
     Raises:
         InputError: The job's data or model is wrong, or the run folder is not one of this job.
         ClusterError: Ray cannot be reached.
-        ExportError: The saved best model is not the trained one.
         RunLost: Another driver has taken over.
     """
     trials = plan_trials(loaded.spec)
@@ -95,7 +102,7 @@ def run_job(
     with _at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
         own_ids = {trial.trial_id for trial in own}
         missing = [trial for trial in _begin(work) if trial.trial_id in own_ids]
-        if not missing and work.run.summary_file.exists():
+        if not missing and _has_ended_well(work.run):
             return _ended(work)
         return _complete(work, missing, address, command)
 
@@ -118,7 +125,6 @@ def merge_runs(
 
     Raises:
         InputError: A run is of another job, or trials are missing; says which.
-        ExportError: The saved best model is not the trained one.
     """
     if run_folder is not None and run_folder.resolve() in {s.path.resolve() for s in sources}:
         raise InputError(f"{run_folder}: is one of the runs to be merged; give another folder")
@@ -183,7 +189,7 @@ def _complete(
     """Trains what is missing and ends the run, or says why it ended early."""
     _unfinish(work.run)
     try:
-        return _finish(work, model_summary=_train_and_export(work, missing, address, command))
+        return _finish(work, saved=_train_and_export(work, missing, address, command))
     except KeyboardInterrupt as error:  # inside Ray's calls ours becomes a plain one
         interrupted = error if isinstance(error, Interrupted) else work.interrupts.error()
     except SystemExit as error:  # Ray's own handler of SIGTERM, until ours replaces it
@@ -217,33 +223,51 @@ def _unfinish(run: RunFolder) -> None:
     run.summary_file.unlink(missing_ok=True)
 
 
+def _has_ended_well(run: RunFolder) -> bool:
+    """Whether a run ended, and its best model, if it has one, was saved."""
+    summary = run.read_summary()
+    return summary is not None and (summary.get("best_model") or {"proved": True})["proved"]
+
+
 def _train_and_export(
     work: Work, missing: Sequence[Trial], address: str | None, command: Sequence[str]
-) -> str:
-    """Trains what is missing and saves the best model; returns Keras's summary of it."""
+) -> SavedModel | None:
+    """Trains what is missing and saves the best model; None where nothing could be selected.
+
+    Once trials are recorded, only what ends the run early is raised: the reports are to come.
+    """
     # The export process imports TensorFlow while packs are trained, and exports while Ray stops.
-    with ExportProcess(work.run.log_file) as exporter, ThreadPoolExecutor(1) as background:
+    with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
         with ExitStack() as connection:
             cluster: Cluster | None = None
             if missing:
                 cluster = connect_to_cluster(work, connection, address, command)
+                background.submit(try_saving, exporter, work, missing)
                 with timed(work.timings_s, "train"):
                     train_missing(work, missing, cluster)
             standing = _standing(work)
-            tried: set[str] = set()
-            while (best := _best_without_state(work, standing)) is not None:
-                if best in tried:
-                    raise ExportError(f"trial {best} could not be trained again; see the run's log")
-                tried.add(best)
-                if cluster is None:
-                    cluster = connect_to_cluster(work, connection, address, command)
-                train_missing(work, [t for t in work.trials if t.trial_id == best], cluster)
-                standing = _standing(work)
+            try:
+                while (best := _best_without_state(work, standing)) is not None:
+                    if cluster is None:
+                        cluster = connect_to_cluster(work, connection, address, command)
+                    standing = _train_again(work, best, cluster)
+            except (ExportError, InputError, ClusterError) as error:
+                if isinstance(error, ClusterLost):
+                    raise
+                return SavedModel.lost(f"the best trial cannot be trained again: {error}")
             if standing is None or standing.leaderboard.selection is None:
-                return ""
+                return None
             work.progress.say("saving the best model")
-            export = background.submit(_export, exporter, work, standing)
+            export = background.submit(export_best, exporter, work, standing)
         return export.result()
+
+
+def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:
+    """Trains a trial whose arrays are kept no more; another one may be the best then."""
+    train_missing(work, [trial for trial in work.trials if trial.trial_id == trial_id], cluster)
+    if not work.run.kept.has_state(trial_id):
+        raise ExportError(f"trial {trial_id} failed; see the run's log")
+    return _standing(work)
 
 
 def _check_trackers(loaded: LoadedJob) -> None:
@@ -298,21 +322,8 @@ def _best_without_state(work: Work, standing: Standing | None) -> str | None:
     return None if work.run.kept.has_state(best) else best
 
 
-def _export(exporter: ExportProcess, work: Work, standing: Standing) -> str:
-    board = standing.leaderboard
-    assert board.selection is not None  # asked before
-    metrics = {
-        name: value
-        for name, value in standing.best_trial.items()
-        if name.startswith("test_") and not math.isnan(value)
-    }
-    parameters = board.variants[0].parameters
-    with timed(work.timings_s, "export"):
-        return exporter.export(work.run, parameters, board.selection.trial_id, metrics)
-
-
 def _finish(
-    work: Work, *, model_summary: str = "", interrupted: Interrupted | None = None
+    work: Work, *, saved: SavedModel | None = None, interrupted: Interrupted | None = None
 ) -> Outcome:
     """Writes what follows from the trials in the run folder, however many there are."""
     work.progress.say("writing the report")
@@ -320,7 +331,7 @@ def _finish(
     run = work.run
     tally = _tally(work)
     if tally.is_empty:
-        return Outcome(run, 0, 0, False, interrupted)
+        return Outcome(run, 0, 0, False, False, interrupted)
     packs = run.read_packs()
     class_names = next((pack.class_names for pack in packs if pack.class_names), ())
     work.lease.check()
@@ -332,7 +343,8 @@ def _finish(
             work.loaded.spec.name,
             standing,
             timings_s=work.timings_s,
-            model_summary=model_summary,
+            model_summary="" if saved is None else saved.summary,
+            best_model=None if saved is None else saved.to_json(),
             data=work.census,
             model_tasks=distinct_tasks(packs),
         )
@@ -342,8 +354,15 @@ def _finish(
         build_report(run, standing)
         _show_in_trackers(work)
     counts = standing.counts
-    has_winner = standing.leaderboard.selection is not None
-    return Outcome(run, counts["completed"], counts["failed"], has_winner, interrupted, standing)
+    return Outcome(
+        run,
+        num_completed=counts["completed"],
+        num_failed=counts["failed"],
+        has_winner=standing.leaderboard.selection is not None,
+        has_model=saved is not None and saved.is_proved,
+        interrupted=interrupted,
+        standing=standing,
+    )
 
 
 def _show_in_trackers(work: Work) -> None:
@@ -367,7 +386,7 @@ def _ended(work: Work) -> Outcome:
     assert summary is not None  # asked before
     counts = summary["counts"]
     has_winner = summary["selection"] is not None
-    return Outcome(run, counts["completed"], counts["failed"], has_winner)
+    return Outcome(run, counts["completed"], counts["failed"], has_winner, has_winner)
 
 
 class _LogFile(logging.FileHandler):

@@ -31,6 +31,9 @@ from trialrun.vocabulary import CHOSEN_BY_SHAPES
 if TYPE_CHECKING:
     import keras
 
+# Where a whole HDF5 model keeps its optimizer's state; see `saving.write_h5`.
+OPTIMIZER_GROUP = "trialrun_optimizer"
+
 
 def mlp(
     *,
@@ -92,7 +95,7 @@ def build_model(model: ModelSpec, job_folder: Path, x: Any) -> "keras.Model":
     """
     built = call_builder(model, job_folder)
     try:
-        built(_symbolic(x))  # builds what waits for its first input
+        built(symbolic_inputs(x))  # builds what waits for its first input
     except Exception as error:
         raise InputError(
             f"{_source(model)}: the model cannot take the data's inputs: {_first_line(error)}"
@@ -200,8 +203,8 @@ def forgets_loss_arguments(training: TrainingSpec) -> bool:
 def load_model(path: str | Path) -> "keras.Model":
     """A whole saved model, HDF5 or `.keras`, ready to go on training where it stopped.
 
-    `keras.models.load_model` of Keras 3.15 builds the optimizer of an HDF5 file for no variables
-    and then drops its saved state with a warning. Here the state is put back.
+    `keras.models.load_model` of Keras 3.15 leaves the optimizer's state of an HDF5 file behind.
+    Here it is put back, of files that Keras wrote too.
 
     The file is looked at first (`trialrun.untrusted`): one that names anything but Keras's own
     classes and those that you registered yourself is refused.
@@ -232,6 +235,9 @@ def _saved_optimizer(path: Path) -> list[Any]:
     import h5py  # comes with Keras
 
     with h5py.File(path) as file:
+        if OPTIMIZER_GROUP in file:
+            group = file[OPTIMIZER_GROUP]
+            return [group[str(number)][()] for number in range(len(group))]
         group = file.get("optimizer_weights")
         if group is None:
             return []
@@ -339,7 +345,7 @@ def _per_output(make: Callable[[Any], Any], value: Any) -> Any:
     return make(value)
 
 
-def _symbolic(x: Any) -> Any:
+def symbolic_inputs(x: Any) -> Any:
     """Inputs with the shape and type of `x` and any number of rows."""
     import keras
 

@@ -16,14 +16,13 @@ from trialrun.encoding import Column, TableEncoder
 from trialrun.errors import InputError
 from trialrun.files import reading
 from trialrun.modeltask import Kind, ModelTask
-from trialrun.quiet import quiet_tensorflow
 from trialrun.rawinput import scaled_input
 from trialrun.rawtable import RawTable, from_frame, read_raw
+from trialrun.rebuild import load_best_model
 from trialrun.store import BestFiles, RunFolder
 from trialrun.target import show_counts
 
 if TYPE_CHECKING:
-    import keras
     import pandas as pd
 
 _log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def _predict(
     x = scaled_input(preprocessing["scalers"], raw, preprocessing["feature_names"])
     from trialrun.models import with_text_tensors
 
-    model = load_best_model(files)
+    model = load_best_model(files, compiled=False)
     predictions: npt.NDArray[np.floating[Any]] = join_outputs(
         model.predict(with_text_tensors(x), verbose=0)
     )
@@ -112,15 +111,6 @@ def _best_files(run: RunFolder) -> BestFiles:
     if not files.preprocessing.is_file():
         raise InputError(f"{run.path}: has no best model: the run did not end with a winner")
     return files
-
-
-def load_best_model(files: BestFiles) -> "keras.Model":
-    """The whole model in Keras's native format, compiled, ready to go on training."""
-    with quiet_tensorflow():
-        import keras  # noqa: F401
-    from trialrun.models import load_model
-
-    return load_model(files.model_keras)
 
 
 def _read_preprocessing(files: BestFiles) -> dict[str, Any]:

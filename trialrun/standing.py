@@ -223,6 +223,7 @@ def run_summary(
     *,
     timings_s: Mapping[str, float],
     model_summary: str = "",
+    best_model: Mapping[str, Any] | None = None,
     data: Sequence[Mapping[str, Any]] = (),
     model_tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -233,6 +234,7 @@ def run_summary(
         standing: Of all its trials.
         timings_s: Seconds of wall time by stage; `total` is the whole run.
         model_summary: Keras's text about the best model, shown in the report.
+        best_model: In which formats it was saved and proved, and why not in others.
         data: Of one trial per data setting, its seed and the census of its parts.
         model_tasks: What the models are, and why.
     """
@@ -245,6 +247,7 @@ def run_summary(
         "counts": {**standing.counts, "variants": len(board.variants)},
         "timings_s": dict(timings_s),
         "throughput": _throughput(standing, timings_s.get("total")),
+        "best_model": best_model,
         "model_summary": model_summary,
         "data": list(data),
         "model_tasks": list(model_tasks),

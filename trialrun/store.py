@@ -85,9 +85,20 @@ class BestFiles:
         return self.folder / "preprocessing.json"
 
     @property
+    def builder(self) -> Path:
+        """How the job's builder makes the model again, for what no file says of it."""
+        return self.folder / "builder.json"
+
+    @property
     def readme(self) -> Path:
         """How to load each of them."""
         return self.folder / "README.md"
+
+    @property
+    def all_paths(self) -> tuple[Path, ...]:
+        """Every file."""
+        models = (self.model_h5, self.architecture, self.weights, self.model_keras)
+        return (*models, self.preprocessing, self.builder, self.readme)
 
 
 @dataclass(frozen=True, slots=True)

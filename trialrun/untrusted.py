@@ -8,10 +8,12 @@ what a registered class does with its arguments.
 """
 
 import json
+import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trialrun.errors import InputError
 
@@ -19,6 +21,22 @@ from trialrun.errors import InputError
 _VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__slice__"}
 _VALUES |= {"__ellipsis__", "__typespec__"}
 _CONFIG_KEYS = ("model_config", "training_config")
+# The module of a file that a job names, see `references`.
+_OF_FILE = re.compile(r"^trialrun_(.+)_[0-9a-f]{12}$")
+# The name of `keras.layers.deserialize` in an HDF5 file, see `wrap_for_hdf5`.
+_WRAPPER = "deserialize"
+
+
+class Foreign(NamedTuple):
+    """A class or function in a configuration that is neither Keras's own nor registered.
+
+    Attributes:
+        where: What holds it, such as the name of a layer.
+        name: Its own name, with its module where that is known.
+    """
+
+    where: str
+    name: str
 
 
 def check_model_file(path: Path) -> None:
@@ -31,13 +49,40 @@ def check_model_file(path: Path) -> None:
         InputError: It is no such file, or it names something else than the docstring above allows;
             the message says what.
     """
-    for name, where in _named(_read_config(path), "model"):
-        if not _is_known(name):
-            raise InputError(
-                f"{path}: refused: {where} is {_describe(name)}, which is neither Keras's own nor"
-                " registered with keras.saving.register_keras_serializable by this program."
-                " It could run any code."
-            )
+    foreign = find_foreign(_read_config(path))
+    if foreign is not None:
+        raise InputError(
+            f"{path}: refused: {foreign.where} is {foreign.name}, which is neither Keras's own nor"
+            " registered with keras.saving.register_keras_serializable by this program."
+            " It could run any code."
+        )
+
+
+def find_foreign(config: Any) -> Foreign | None:
+    """The first class or function of a configuration that only its author's code can make.
+
+    Args:
+        config: What Keras serializes: of a model, of how it is compiled, or a list of such.
+    """
+    for named, where in _named(config, "model"):
+        if not _is_known(named):
+            return Foreign(where, _describe(named))
+    return None
+
+
+def wrap_for_hdf5(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration as Keras's HDF5 loader understands it.
+
+    The loader knows registered classes by their bare names, and never builds a model of a class of
+    its own. `keras.layers.deserialize`, which it finds among the layers, does both.
+
+    Args:
+        config: From `model.to_json()`.
+    """
+    is_kerass = str(config.get("module")).startswith("keras")
+    if is_kerass and config["class_name"] in ("Functional", "Sequential"):
+        return {"class_name": config["class_name"], "config": config["config"]}
+    return {"class_name": _WRAPPER, "config": {"config": config}}
 
 
 def _read_config(path: Path) -> Any:
@@ -75,23 +120,46 @@ def _is_known(named: dict[str, Any]) -> bool:
     import keras
 
     name = named["class_name"]
-    if name in _VALUES:
+    content: Any = named.get("config")
+    registered = keras.saving.get_custom_objects().keys()
+    if name in _VALUES or {name, named.get("registered_name")} & registered:
         return True
-    if {name, named.get("registered_name")} & keras.saving.get_custom_objects().keys():
-        return True
+    if name == _WRAPPER:  # of a configuration that is looked at like any other
+        is_alone = isinstance(content, dict) and content.keys() == {"config"}
+        return (
+            is_alone and isinstance(content["config"], dict) and "class_name" in content["config"]
+        )
     homes = [keras.layers, keras.models, keras.initializers, keras.regularizers, keras.losses]
     homes += [keras.constraints, keras.optimizers, keras.metrics, keras.dtype_policies]
     homes += [keras.optimizers.schedules, keras.random]
     if name == "function":
-        functions = (keras.activations, keras.losses, keras.metrics)
-        is_plain = isinstance(named.get("config"), str)
-        return is_plain and any(hasattr(home, named["config"]) for home in functions)
-    if name == "Functional":
+        functions = [keras.activations, keras.losses, keras.metrics]
+        functions += [keras.ops] if named.get("module") == "keras.ops" else []
+        is_plain = isinstance(content, str)
+        return is_plain and (
+            content in registered or any(hasattr(home, content) for home in functions)
+        )
+    if name == "Functional" or _is_operation(named):
         return True
     found = next((getattr(home, name) for home in homes if hasattr(home, str(name))), None)
     return isinstance(found, type) and found is not keras.layers.Lambda
 
 
+def _is_operation(named: dict[str, Any]) -> bool:
+    """Whether it is what `keras.ops.square` and the like make of a Functional model's tensors."""
+    import keras
+
+    module = str(named.get("module"))
+    if not module.startswith("keras.src.ops."):
+        return False
+    found = vars(sys.modules.get(module, keras)).get(str(named["class_name"]))
+    return isinstance(found, type) and issubclass(found, keras.Operation)
+
+
 def _describe(named: dict[str, Any]) -> str:
-    module = named.get("module")
-    return f"{module}.{named['class_name']}" if module else f"{named['class_name']}"
+    module, name = named.get("module"), named["class_name"]
+    if name == "function":
+        name = f"function {named.get('config')!r}"
+        module = None if module == "builtins" else module
+    module = module and _OF_FILE.sub(r"\1", str(module))
+    return f"{module}.{name}" if module else f"{name}"

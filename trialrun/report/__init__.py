@@ -1,5 +1,6 @@
 """What people see of a run: terminal tables, figures, the page. All from the run folder alone."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from trialrun.files import write_text
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
+    from trialrun.report.figures import RunFigure
     from trialrun.report.overview import Overview
+
+_log = logging.getLogger(__name__)
 
 
 def print_overview(
@@ -69,7 +73,13 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
     from trialrun.report.page import render_page
 
     overview = load_overview(folder) if standing is None else overview_of(folder, standing)
-    figures = draw_figures(overview, *_winner(folder, overview))
+    figures: tuple[RunFigure, ...] = ()
+    figure_problem = ""
+    try:
+        figures = draw_figures(overview, *_winner(folder, overview))
+    except Exception as error:  # of matplotlib: the page says so, and is written all the same
+        _log.exception("the figures could not be drawn")
+        figure_problem = f"{type(error).__name__}: {error}"
     for figure in figures:
         folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
     page = render_page(
@@ -78,6 +88,7 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
         job=folder.read_job(),
         job_text=folder.job_file.read_text(),
         environment=folder.read_environment(),
+        figure_problem=figure_problem,
     )
     write_text(folder.report_file, page)
 

@@ -125,6 +125,7 @@ def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[s
             for variant in shown
             for metrics in [{name: _fields(of) for name, of in variant.metrics.items()}]
         ],
+        "best_model": (overview.summary or {}).get("best_model"),
         "problems": [_fields(problem) for problem in overview.problems],
     }
     ready: dict[str, Any] = json_ready(content)

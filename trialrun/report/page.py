@@ -24,6 +24,7 @@ from trialrun.report.page_words import (
     question,
     run_facts,
 )
+from trialrun.report.saved import proved_formats, saved_sentences
 
 NUM_PROBLEMS_SHOWN = 50
 _PIXELS_PER_CSS_PIXEL = 1.5
@@ -37,6 +38,7 @@ def render_page(
     job: Mapping[str, Any],
     job_text: str,
     environment: Mapping[str, Any] | None = None,
+    figure_problem: str = "",
 ) -> str:
     """The whole page as HTML. It loads nothing: styles, script and images are inside it.
 
@@ -46,6 +48,7 @@ def render_page(
         job: The resolved job.
         job_text: The same as it is written.
         environment: Content of environment.json; None where there is none.
+        figure_problem: Why there are no figures; empty where there are.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -83,8 +86,11 @@ def render_page(
         leaderboard=table,
         num_more_variants=len(board.variants) - len(table.rows),
         figures=[(figure, _data_uri(figure.png), _shown_size(figure.png)) for figure in figures],
+        figure_problem=figure_problem,
         problems=group_problems(problems),
         num_more_problems=overview.num_problems - len(problems),
+        saved=saved_sentences(overview.summary),
+        proved=proved_formats(overview.summary),
         model_summary=(overview.summary or {}).get("model_summary", ""),
         job_text=job_text,
         environment=environment_facts(environment or {}),

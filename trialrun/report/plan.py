@@ -20,6 +20,7 @@ from trialrun.job import (
     LoadedJob,
     ModelSpec,
     ParameterSpec,
+    Settings,
     TrainingSpec,
     Values,
     settings_of,
@@ -31,6 +32,7 @@ from trialrun.report.plan_data import print_table_data
 from trialrun.training import PackTask
 
 _MAX_ROWS = 20
+_MAX_MODELS_TRIED = 3
 _ENGINES = {
     "auto": "fused: all trials of a pack as one program; a model that cannot be vectorized is"
     " trained in one program trial after trial (mapped), and one that cannot be compiled by plain"
@@ -48,7 +50,8 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     Args:
         console: Where.
         loaded: The job.
-        trace: Whether to build and compile the programs, to know their engines and memory.
+        trace: Whether to build and compile the programs, to know their engines and memory, and to
+            try the save of the models.
 
     Raises:
         InputError: The job's data is wrong.
@@ -229,11 +232,25 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
     for model_task, of_packs in model_tasks.items():
         shown = ", ".join(dict.fromkeys(of_packs))
         console.print(f"\n{shown}: {model_task}.", soft_wrap=True, highlight=False, markup=False)
-    for reason in reasons:
-        console.print(f"\n{reason}.", soft_wrap=True, highlight=False)
+    for reason in [*reasons, *_what_will_not_be_saved(tasks)]:
+        console.print(f"\n{reason}.", soft_wrap=True, highlight=False, markup=False)
     console.print(
         "\nMemory is estimated: data, weights, the optimizer's variables, and what a step needs."
     )
+
+
+def _what_will_not_be_saved(tasks: Sequence[PackTask]) -> list[str]:
+    """Tries the save of the untrained models, one of each of the first signatures."""
+    from trialrun.proof import what_will_be_missing
+    from trialrun.save_trial import try_formats
+
+    lines: dict[str, None] = {}
+    for task in list({task.pack.signature: task for task in tasks}.values())[:_MAX_MODELS_TRIED]:
+        trial = task.pack.trials[0]
+        settings = Settings(trial.variant.data, trial.variant.model, trial.variant.training)
+        found = try_formats(settings, task.job_folder, trial.seed)
+        lines |= dict.fromkeys(what_will_be_missing(found))
+    return list(lines)
 
 
 def _print_rest(console: Console, num_rows: int, kind: str) -> None:

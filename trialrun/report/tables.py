@@ -13,6 +13,7 @@ from trialrun.explanation import explain
 from trialrun.report.columns import Column, identity_columns, metric_column
 from trialrun.report.format import class_labels, counts_text, pooled_text
 from trialrun.report.overview import Overview
+from trialrun.report.saved import saved_sentences
 from trialrun.statistics.matrices import accuracy, matrix_scores
 from trialrun.statistics.spread import Counts
 
@@ -58,6 +59,8 @@ def run_renderables(
         yield Text(f"Model: {task}.\n")
     if board.selection is not None and board.variants[0].test_confusion_matrix is not None:
         yield confusion_table(board.variants[0], overview.class_names, width=width)
+    if lines := saved_sentences(overview.summary):
+        yield Text("\n" + "\n".join(lines))
     yield from _problem_lines(overview)
 
 

@@ -1,0 +1,193 @@
+"""A trial's model made again from its kept arrays and saved; or tried before it is trained.
+
+Runs where TensorFlow may be imported: in the export process, and for `plan --trace`.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trialrun.datasets import Splits, load_splits, scalers_to_json, steps_per_epoch
+from trialrun.errors import ExportError, InputError
+from trialrun.files import write_json, write_text
+from trialrun.job import Settings, load_job, settings_of
+from trialrun.loading_code import code_with_builder, how_to_load, run_code
+from trialrun.modeltask import task_of
+from trialrun.proof import (
+    SavedFormat,
+    differs,
+    evaluate,
+    expect,
+    expect_untrained,
+    save_and_prove,
+)
+from trialrun.rebuild import rebuild, write_builder
+from trialrun.results import TrialState
+from trialrun.saving import in_short
+from trialrun.statistics.probabilities import ProbabilityScores
+from trialrun.store import BestFiles, RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+_NUM_ROWS_TRIED = 10
+
+
+def try_untrained(run: str, parameters: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
+    """Answers of the export process, a format each: see `ExportProcess.try_untrained`."""
+    job = load_job(RunFolder.open(run).job_file)
+    for one in try_formats(settings_of(job.spec, parameters), job.folder, seed):
+        yield {"format": one.to_json()}
+    yield {}
+
+
+def try_formats(settings: Settings, job_folder: Path, seed: int) -> list[SavedFormat]:
+    """Saves the untrained model of a variant to a temporary folder and loads each format.
+
+    Args:
+        settings: The variant.
+        job_folder: Where the paths of its files start.
+        seed: Of the data that the model is built for.
+
+    Raises:
+        InputError: The data or the model is wrong.
+    """
+    import keras
+
+    splits = _load_splits(settings, job_folder, seed)
+    model = _build(settings, job_folder, splits)
+    model.optimizer.build(model.trainable_variables)
+    x = keras.tree.map_structure(lambda array: array[:_NUM_ROWS_TRIED], splits.x_train)
+    with tempfile.TemporaryDirectory(prefix="trialrun-save-") as folder:
+        files = BestFiles(Path(folder), "model")
+        return list(save_and_prove(model, files, expect_untrained(model, x), None))
+
+
+def save_best(
+    run: str, parameters: Mapping[str, Any], trial_id: str, metrics: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Answers of the export process, a format each, then the rest: see `ExportProcess.export`."""
+    folder = RunFolder.open(run)
+    job = load_job(folder.job_file)
+    settings = settings_of(job.spec, parameters)
+    files = folder.best(job.spec.name)
+    for path in files.all_paths:
+        path.unlink(missing_ok=True)  # of another winner, before seeds were added
+    state = folder.kept.read_state(trial_id)
+    splits = _load_splits(settings, job.folder, state.seed)
+    model = _build(settings, job.folder, splits)
+    _restore(model, state)
+    batch_size = settings.training.batch_size
+    steps = steps_per_epoch(splits, batch_size)
+    write_json(files.preprocessing, _preprocessing(model, splits, settings))
+    write_builder(files, settings, trial_id=trial_id, x=splits.x_test, steps_per_epoch=steps)
+    logs, notes = _logs(model, splits, settings, metrics)
+    expected = expect(model, splits, state.test_predictions, logs=logs, batch_size=batch_size)
+    code = code_with_builder(settings.model, splits.x_test, files.weights)
+
+    def rebuild_from_weights() -> "keras.Model":
+        """By the code of README.md, and as `Run.best` does unless it would refuse."""
+        model = run_code(code, files.folder)
+        try:
+            return rebuild(files)
+        except InputError as error:
+            notes.append(str(error))
+            return model
+
+    formats = []
+    for one in save_and_prove(model, files, expected, rebuild_from_weights):
+        formats.append(one)
+        yield {"format": one.to_json()}
+    write_text(files.readme, how_to_load(files, formats, code))
+    yield {"summary": _summary(model), "notes": notes}
+
+
+def _load_splits(settings: Settings, job_folder: Path, seed: int) -> Splits:
+    import keras
+
+    from trialrun.lookups import looked_up_features
+
+    looked_up = looked_up_features(settings.model, job_folder)
+    splits = load_splits(settings.data, job_folder, seed, looked_up)
+    keras.utils.clear_session()  # a model was built to look at it: names begin anew
+    return splits
+
+
+def _build(settings: Settings, job_folder: Path, splits: Splits) -> "keras.Model":
+    from trialrun.models import build_model, compile_model
+
+    model = build_model(settings.model, job_folder, splits.x_train)
+    steps = steps_per_epoch(splits, settings.training.batch_size)
+    compile_model(model, settings.training, steps, splits.x_train)
+    return model
+
+
+def _restore(model: "keras.Model", state: TrialState) -> None:
+    """Gives the model the variables of the trained trial."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    for kind, variables, arrays in (
+        ("trainable", model.trainable_variables, state.trainable),
+        ("non-trainable", model.non_trainable_variables, state.non_trainable),
+        ("optimizer", model.optimizer.variables, state.optimizer),
+    ):
+        if len(variables) != len(arrays):
+            raise ExportError(
+                f"the model that the job's builder makes has {len(variables)} {kind} variables, the"
+                f" trained one had {len(arrays)}"
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+
+def _preprocessing(model: "keras.Model", splits: Splits, settings: Settings) -> dict[str, Any]:
+    from trialrun.builttask import output_losses
+
+    task = task_of(output_losses(model, model.loss, splits.x_train, splits.y_train))
+    return {
+        "scalers": scalers_to_json(splits.scalers),
+        "task": task.to_json(),
+        "class_names": list(splits.class_names),
+        "feature_names": list(splits.feature_names),
+        **({} if splits.encoder is None else {"columns": splits.encoder.to_json()}),
+        "dialect": settings.data.dialect.to_json(),
+    }
+
+
+def _logs(
+    model: "keras.Model", splits: Splits, settings: Settings, metrics: Mapping[str, float]
+) -> tuple[dict[str, float], list[str]]:
+    """Keras's logs on the test set that a saved model must give too, and what is odd about them."""
+    from trialrun.models import forgets_loss_arguments
+
+    try:
+        logs = evaluate(model, splits, settings.training.batch_size)
+    except Exception as error:  # of the user's own test_step
+        return {}, [
+            f"metrics were not compared: Keras cannot evaluate the model: {in_short(error)}"
+        ]
+    logs = {name: float(np.asarray(value)) for name, value in logs.items() if np.ndim(value) == 0}
+    odd = [
+        f"{name} of the model is {logs.get(name.removeprefix('test_'))}, its trial's row says"
+        f" {value}: it is random, or depends on what was evaluated before"
+        for name, value in metrics.items()
+        if not _is_ours(name, settings) and differs(logs.get(name.removeprefix("test_")), value)
+    ]
+    if forgets_loss_arguments(settings.training):
+        logs = {name: value for name, value in logs.items() if not name.endswith("loss")}
+    return logs, odd
+
+
+def _is_ours(metric: str, settings: Settings) -> bool:
+    """Whether a metric was computed from predictions, and not by Keras."""
+    name = metric.removeprefix("test_")
+    return name in ProbabilityScores._fields and name not in settings.training.logs
+
+
+def _summary(model: "keras.Model") -> str:
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), line_length=80)
+    return "\n".join(lines)

@@ -1,0 +1,240 @@
+"""The formats of a model on disk: how each is written, and what Keras cannot write of a model.
+
+Plain Keras loads what is written here. Where its HDF5 format falls short (losses of several
+outputs, registered classes, models of their own class, an optimizer that goes on), the file says
+the same in words that its loader understands.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from trialrun.files import replace_atomically, write_text
+from trialrun.models import OPTIMIZER_GROUP
+from trialrun.untrusted import Foreign, find_foreign, wrap_for_hdf5
+
+if TYPE_CHECKING:
+    import keras
+
+FormatName = Literal[".weights.h5", ".json", ".keras", ".h5"]
+FORMATS: tuple[FormatName, ...] = (".weights.h5", ".json", ".keras", ".h5")
+_REGISTER = "@keras.saving.register_keras_serializable()"
+_MAX_ERROR = 160
+_CHOSEN_BY_SHAPES = ("accuracy", "acc", "crossentropy", "ce")
+
+
+@dataclass(frozen=True, slots=True)
+class Serialized:
+    """A model in Keras's words, and why it cannot be had in them.
+
+    Attributes:
+        architecture: From `model.to_json()`, without how it is compiled; None if there is a
+            problem.
+        compiled: How it is compiled; None if it is not, or cannot be said.
+        problem: Why no architecture can be written that Keras loads; empty if one can.
+        compile_problem: Why it can only be written as if it were not compiled; else empty.
+    """
+
+    architecture: dict[str, Any] | None
+    compiled: dict[str, Any] | None
+    problem: str
+    compile_problem: str
+
+
+def serialize(model: "keras.Model") -> Serialized:
+    """What Keras can write of a model, and what not, with the remedy."""
+    compiled, compile_problem = _how_it_is_compiled(model)
+    try:
+        with _uncompiled(model):
+            architecture = json.loads(model.to_json())
+    except Exception as error:  # of the user's get_config, or of Keras's
+        return Serialized(None, compiled, _no_config(model, error), compile_problem)
+    foreign = find_foreign(architecture)
+    if foreign is not None:
+        return Serialized(None, compiled, _remedy(foreign), compile_problem)
+    return Serialized(architecture, compiled, "", compile_problem)
+
+
+def write_weights(model: "keras.Model", path: Path) -> None:
+    """Writes the weights alone, without the optimizer's."""
+    with replace_atomically(path) as temporary, _uncompiled(model):
+        model.save_weights(temporary)
+
+
+def write_architecture(serialized: Serialized, path: Path) -> None:
+    """Writes the architecture alone: who rebuilds it gets no optimizer that nobody chose."""
+    write_text(path, json.dumps(serialized.architecture, indent=2))
+
+
+def write_keras(model: "keras.Model", serialized: Serialized, path: Path) -> None:
+    """Writes the whole model in Keras's native format, uncompiled where that cannot be said."""
+    with replace_atomically(path) as temporary:
+        if serialized.compiled is not None:
+            model.save(temporary)
+            return
+        with _uncompiled(model):
+            model.save(temporary)
+
+
+def write_h5(model: "keras.Model", serialized: Serialized, path: Path) -> None:
+    """Writes the whole model in legacy HDF5: plain Keras loads it and goes on training.
+
+    The optimizer's state lies in a group of ours, for `trialrun.load_model`: Keras 3.15 builds the
+    optimizer of a file that holds `optimizer_weights` before the model has variables, and then
+    cannot train.
+    """
+    import h5py  # comes with Keras
+
+    assert serialized.architecture is not None
+    with replace_atomically(path) as temporary:
+        with _uncompiled(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras calls HDF5 a legacy format; it is asked for
+            model.save(temporary, include_optimizer=False)
+        with h5py.File(temporary, "a") as file:
+            file.attrs["model_config"] = _as_attribute(wrap_for_hdf5(serialized.architecture))
+            if serialized.compiled is None:
+                return
+            file.attrs["training_config"] = _as_attribute(_training_config(serialized.compiled))
+            group = file.create_group(OPTIMIZER_GROUP)
+            for number, variable in enumerate(model.optimizer.variables):
+                group.create_dataset(str(number), data=variable.numpy())
+
+
+def _as_attribute(config: Mapping[str, Any]) -> bytes:
+    return json.dumps(config).encode()
+
+
+@contextmanager
+def _uncompiled(model: "keras.Model") -> Iterator[None]:
+    """The model as if nobody had compiled it, for as long as the block lasts."""
+    optimizer, compiled = getattr(model, "optimizer", None), model.compiled
+    model.optimizer, model.compiled = None, False
+    try:
+        yield
+    finally:
+        model.optimizer, model.compiled = optimizer, compiled
+
+
+# What Keras cannot write -------------------------------------------------------------------------
+
+
+def _how_it_is_compiled(model: "keras.Model") -> tuple[dict[str, Any] | None, str]:
+    import keras
+
+    if not model.compiled:
+        return None, ""
+    if type(model).compile is not keras.Model.compile and (
+        type(model).compile_from_config is keras.Model.compile_from_config
+    ):
+        name = type(model).__name__
+        return None, (
+            f"{name} has a compile() of its own, which Keras does not call when it loads a model;"
+            f" give {name} get_compile_config and compile_from_config too"
+        )
+    try:
+        config = model.get_compile_config()
+        foreign = find_foreign(config)
+        json.dumps(config)
+    except Exception as error:  # of the user's get_config, or of Keras's
+        return None, f"its loss, metrics or optimizer: {in_short(error)}"
+    if foreign is not None:
+        return None, _remedy(foreign._replace(where="its loss, a metric or its optimizer"))
+    return config or None, ""
+
+
+def _no_config(model: "keras.Model", error: Exception) -> str:
+    """Says which class it is whose configuration Keras cannot get, and what to do."""
+    culprit = _culprit(model)
+    name = type(culprit).__name__
+    return (
+        f"{culprit.name!r} of the class {name} gives no configuration ({in_short(error)}); give"
+        f" {name} a get_config that returns all arguments of its __init__ as plain values, and"
+        f" {_REGISTER}"
+    )
+
+
+def _culprit(layer: "keras.Layer") -> "keras.Layer":
+    """The innermost layer that Keras cannot serialize."""
+    import keras
+
+    for inner in getattr(layer, "layers", ()):
+        try:
+            json.dumps(keras.saving.serialize_keras_object(inner))
+        except Exception:  # whatever it is: it is in there
+            return _culprit(inner)
+    return layer
+
+
+def _remedy(foreign: Foreign) -> str:
+    if foreign.name.endswith(("Lambda", "__lambda__")):
+        return (
+            f"{foreign.where} is {foreign.name}, and Keras loads no code from a model file; use"
+            f" keras.ops, or a layer class of your own with {_REGISTER}"
+        )
+    return f"{foreign.where} is {foreign.name}, which is not registered; give it {_REGISTER}"
+
+
+def in_short(error: BaseException) -> str:
+    """The kind of an error and the beginning of what it says, in one line."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# HDF5 --------------------------------------------------------------------------------------------
+
+
+def _training_config(compiled: Mapping[str, Any]) -> dict[str, Any]:
+    """How a model is compiled, as Keras's HDF5 loader understands it.
+
+    It looks up the names of functions among classes (`mse` is found in no format but as a single
+    metric of a single loss), so each name is replaced by what it stands for, under the same name.
+    """
+    loss = _map_objects(_loss_object, compiled.get("loss"))
+    return {
+        "loss": [loss] if isinstance(loss, str) else loss,
+        "loss_weights": compiled.get("loss_weights"),
+        "metrics": _map_objects(_metric_object, compiled.get("metrics")),
+        "weighted_metrics": _map_objects(_metric_object, compiled.get("weighted_metrics")),
+        "optimizer_config": compiled["optimizer"],
+    }
+
+
+def _map_objects(make: Callable[[Any], Any], value: Any) -> Any:
+    """A structure of serialized losses or metrics with each replaced; None stays."""
+    if value is None:
+        return None
+    if isinstance(value, dict) and "class_name" not in value:
+        return {key: _map_objects(make, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_objects(make, one) for one in value]
+    return make(value)
+
+
+def _loss_object(loss: Any) -> Any:
+    import keras
+
+    if not isinstance(loss, str) or loss in _CHOSEN_BY_SHAPES:
+        return loss
+    return keras.saving.serialize_keras_object(keras.losses.get(loss))
+
+
+def _metric_object(metric: Any) -> Any:
+    import keras
+
+    if isinstance(metric, dict) and metric["class_name"] == "function":
+        # Keras's own by its name; one that was registered is found as it is.
+        is_registered = metric["config"] in keras.saving.get_custom_objects()
+        metric = metric if is_registered else metric["config"]
+    if not isinstance(metric, str) or metric in _CHOSEN_BY_SHAPES:
+        return metric
+    found = keras.metrics.get(metric)
+    if not isinstance(found, keras.metrics.Metric):
+        found = keras.metrics.MeanMetricWrapper(found, name=metric)
+    serialized: dict[str, Any] = keras.saving.serialize_keras_object(found)
+    serialized["config"]["name"] = metric  # as it is named in the log
+    return serialized
