@@ -40,7 +40,8 @@ ROOMS = {
     ],
     "task": ["modeltask", "labels"],
     "models": [
-        *("models", "ownobjects", "lookups", "batches", "untrusted", "builttask", "logitmetrics"),
+        *("models", "inputs", "ownobjects", "lookups", "batches", "untrusted"),
+        *("builttask", "logitmetrics"),
     ],
     "training": ["training"],
     "cluster": ["cluster"],

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trialrun.compilation import class_name
+from trialrun.inputs import symbolic_inputs
 from trialrun.modeltask import Family, OutputLoss
 from trialrun.vocabulary import CHOSEN_BY_SHAPES, LOSSES
 
@@ -89,8 +90,6 @@ def _outputs_of(model: "keras.Model", x: Any) -> Any:
         return model.outputs[0]
     if getattr(model, "outputs", None):
         return model.output
-    from trialrun.models import symbolic_inputs
-
     return model(symbolic_inputs(x))
 
 

@@ -19,6 +19,7 @@ from trialrun.compilation import (
     split_term,
 )
 from trialrun.errors import InputError
+from trialrun.inputs import symbolic_inputs
 from trialrun.job import ModelSpec, TrainingSpec
 from trialrun.logitmetrics import fit_metric
 from trialrun.modeltask import OutputLoss
@@ -177,17 +178,6 @@ def in_order_of_outputs(model: "keras.Model", data: tuple[Any, ...]) -> tuple[An
     return x, keras.tree.pack_sequence_as(model.output, [y[name] for name in names]), of_each
 
 
-def with_text_tensors(x: Any) -> Any:
-    """The inputs with a tensor in the place of each array of texts: Keras 3.15 takes no others."""
-    import keras
-    import tensorflow as tf
-
-    def convert(array: Any) -> Any:
-        return tf.constant(array) if array.dtype == object else array
-
-    return keras.tree.map_structure(convert, x)
-
-
 def forgets_loss_arguments(training: TrainingSpec) -> bool:
     """Whether a saved model has another loss than it was trained with.
 
@@ -343,17 +333,6 @@ def _per_output(make: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, dict) and "name" not in value:
         return {output: make(of_one) for output, of_one in value.items()}
     return make(value)
-
-
-def symbolic_inputs(x: Any) -> Any:
-    """Inputs with the shape and type of `x` and any number of rows."""
-    import keras
-
-    def symbolic(array: Any) -> "keras.KerasTensor":
-        dtype = "string" if array.dtype == object else str(array.dtype)
-        return keras.KerasTensor((None, *array.shape[1:]), dtype)
-
-    return keras.tree.map_structure(symbolic, x)
 
 
 def _first_line(error: Exception) -> str:

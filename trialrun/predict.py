@@ -15,6 +15,7 @@ from trialrun.dialect import Dialect
 from trialrun.encoding import Column, TableEncoder
 from trialrun.errors import InputError
 from trialrun.files import reading
+from trialrun.inputs import with_text_tensors
 from trialrun.modeltask import Kind, ModelTask
 from trialrun.rawinput import scaled_input
 from trialrun.rawtable import RawTable, from_frame, read_raw
@@ -95,8 +96,6 @@ def _predict(
     files: BestFiles, preprocessing: Mapping[str, Any], raw: Any
 ) -> npt.NDArray[np.floating[Any]]:
     x = scaled_input(preprocessing["scalers"], raw, preprocessing["feature_names"])
-    from trialrun.models import with_text_tensors
-
     model = load_best_model(files, compiled=False)
     predictions: npt.NDArray[np.floating[Any]] = join_outputs(
         model.predict(with_text_tensors(x), verbose=0)

@@ -16,6 +16,7 @@ import numpy as np
 from trialrun.arrays import Array, Arrays, join_outputs
 from trialrun.datasets import Splits
 from trialrun.errors import ExportError
+from trialrun.inputs import with_text_tensors
 from trialrun.saving import (
     FormatName,
     Serialized,
@@ -317,8 +318,6 @@ def _check_that_it_goes_on(path: Path, serialized: Serialized, expected: Expecte
     """Trains what plain Keras loads on a few rows."""
     import keras
 
-    from trialrun.models import with_text_tensors
-
     splits = expected.splits
     if serialized.compiled is None or splits is None:
         return
@@ -334,8 +333,6 @@ def predict_in_batches(model: "keras.Model", x: Arrays) -> Array:
     """The model's outputs for all rows, a thousand at a time."""
     import keras
 
-    from trialrun.models import with_text_tensors
-
     num_rows = len(keras.tree.flatten(x)[0])
     parts = []
     for start in range(0, num_rows, _ROWS_PER_CALL):
@@ -348,7 +345,7 @@ def predict_in_batches(model: "keras.Model", x: Arrays) -> Array:
 def evaluate(model: "keras.Model", splits: Splits, batch_size: int) -> dict[str, float]:
     """Keras's logs on the test part."""
     from trialrun.batches import batches_like, in_order
-    from trialrun.models import in_order_of_outputs, with_text_tensors
+    from trialrun.models import in_order_of_outputs
 
     stream, part = splits.streams.get("test"), splits.part("test")
     if stream is not None:

@@ -15,8 +15,9 @@ import tensorflow as tf
 from trialrun.datasets import Part, Splits, steps_per_epoch
 from trialrun.errors import InputError
 from trialrun.identity import numbers_key
+from trialrun.inputs import with_text_tensors
 from trialrun.job import TrainingSpec
-from trialrun.models import in_order_of_outputs, with_text_tensors
+from trialrun.models import in_order_of_outputs
 from trialrun.plan import Trial
 from trialrun.results import STATE_GROUPS, Checkpoint
 from trialrun.training import PackTask

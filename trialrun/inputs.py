@@ -1,0 +1,28 @@
+"""A model's inputs as Keras takes them: symbolic ones, and texts as tensors."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+
+def symbolic_inputs(x: Any) -> Any:
+    """Inputs with the shape and type of `x` and any number of rows."""
+    import keras
+
+    def symbolic(array: Any) -> "keras.KerasTensor":
+        dtype = "string" if array.dtype == object else str(array.dtype)
+        return keras.KerasTensor((None, *array.shape[1:]), dtype)
+
+    return keras.tree.map_structure(symbolic, x)
+
+
+def with_text_tensors(x: Any) -> Any:
+    """The inputs with a tensor in the place of each array of texts: Keras 3.15 takes no others."""
+    import keras
+    import tensorflow as tf
+
+    def convert(array: Any) -> Any:
+        return tf.constant(array) if array.dtype == object else array
+
+    return keras.tree.map_structure(convert, x)
