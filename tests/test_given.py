@@ -125,6 +125,19 @@ def test_labels_of_text_are_classes_by_the_alphabet_of_all_parts(kind):
     assert output["test"][1].tolist() == [2, 0, 0]
 
 
+def test_labels_that_look_alike_are_one_class_or_refused():
+    assert given(X, np.array(["caf\xe9", "tea ", "cafe\u0301"]))["class_names"] == [
+        "caf\xe9",
+        "tea",
+    ]
+    y = np.array(["yes", "no", "Yes"])
+    with pytest.raises(InputError, match="y holds classes that are probably one: 'Yes' and 'yes'"):
+        given(X, y)
+    np.testing.assert_array_equal(
+        given(X, y, class_names=["no", "yes", "Yes"])["train"][1], [1, 0, 2]
+    )
+
+
 def test_class_names_of_the_generator_say_the_order_of_text_labels():
     y = np.array([["high"], ["low"], ["high"]])
     output = given(X, y, class_names=["low", "mid", "high"])
@@ -163,7 +176,7 @@ def test_the_parts_get_one_type_that_holds_all_values(train, test, kind):
         (np.ma.array(X, mask=X == 4), "train x holds masked values, first in row 1; fill"),
         (np.array([[1], [2, 3], [4]], object), "train x holds rows of different lengths; pad"),
         (np.array([1, "a", 2], object), "train x holds 'a' in row 1; it must hold numbers alone"),
-        (np.array(["a", None, "b"], object), "train x holds None in row 1; it must hold"),
+        (np.array(["a", None, "b"], object), "train x lacks a value in row 1; fill it in"),
         (np.array([{}, {}, {}]), "train x holds {} in row 0; it must hold"),
         (X + 1j, "train x holds complex numbers; give real and imaginary part"),
         (np.array(["2020-01-01"] * 3, "M8[D]"), "train x holds dates; give numbers"),
@@ -184,6 +197,8 @@ def test_the_parts_get_one_type_that_holds_all_values(train, test, kind):
         (FRAME.astype("Int64").where(FRAME != 4), "column 'dose' lacks a value in 1 of 3 rows"),
         (FRAME.iloc[:, :0], "train x is a DataFrame without columns"),
         (np.array([b"\xff", b"a", b"b"]), "train x holds bytes that are no UTF-8 text"),
+        (np.array(["a", np.nan, "b"], object), "train x lacks a value in row 1; fill it in"),
+        (np.array(["a", "b", pd.NA], object), "train x lacks a value in row 2; fill it in"),
         (X * 1e39, "train x holds 1e+39 in row 0, beyond the largest number of float32, 3.4e+38"),
         (np.array([1, 2, decimal.Decimal("1e300")], object), "holds 1e+300 in row 2, beyond"),
         (np.zeros((3, 0)), "train x is empty, its shape is (3, 0)"),

@@ -125,6 +125,12 @@ def test_a_column_of_numbers_refuses_another_cell(tmp_path, value, remedies):
         assert remedy in message
 
 
+def test_prices_are_not_taken_for_a_year_and_a_month(tmp_path):
+    prices = [f"{1200 + place}.50" for place in range(NUM_ROWS - 1)]
+    message = refusal(of_columns, tmp_path, {"a": [*prices, "?"]})
+    assert "column 'a' holds '?', and numbers in 11 of 12 rows" in message
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -319,6 +325,33 @@ def test_classes_that_differ_in_case_are_refused_unless_the_job_calls_them_class
     assert "classes that are probably one: 'yes' (6 rows), 'Yes' (3 rows)" in message
     told = of_columns(tmp_path, columns, task="classification")
     assert told.target.classes.names == ["Yes", "no", "yes"]
+
+
+LOOK_ALIKES = [
+    "New York",
+    "New\xa0York",
+    "New  York",
+    "New York\u200b",
+    "new york",
+    "\uff2eew York",
+]
+
+
+@pytest.mark.parametrize("other", LOOK_ALIKES[1:])
+def test_categories_that_look_alike_are_named(tmp_path, other):
+    texts = [LOOK_ALIKES[0], other, "Rome", "Rome"] * 3
+    (note,) = of_columns(tmp_path, {"a": texts}).summary.notes
+    assert repr(LOOK_ALIKES[0]) in note
+    assert repr(other) in note
+    message = refusal(of_columns, tmp_path, {"a": NUMBERS, "y": texts})
+    assert "classes that are probably one" in message
+
+
+def test_accents_are_part_of_their_letters_however_they_are_written(tmp_path):
+    texts = ["caf\xe9", "cafe\u0301", "tea", "tea"] * 3
+    assert of_columns(tmp_path, {"a": texts}).categories["a"] == ("caf\xe9", "tea")
+    target = of_columns(tmp_path, {"a": NUMBERS, "y": texts}).target
+    np.testing.assert_array_equal(target.values, [0, 0, 1, 1] * 3)
 
 
 # Two files ----------------------------------------------------------------------------------------

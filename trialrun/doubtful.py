@@ -6,7 +6,6 @@ refused with what to say of them; a column that the job names in `data.categoric
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,6 @@ from trialrun.spelling import (
     INFINITIES,
     MISSING_WORDS,
     SIGNED_AMOUNT,
-    number_of,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ def _check_mostly_numbers(cells: Cells, remedy: str) -> None:
 
 
 def _check_dates(cells: Cells, remedy: str) -> None:
-    is_date = _matches(cells, DATE)
+    is_date = _matches(cells, DATE) & ~cells.is_number  # 1990.50 is written as 1990.12 is
     if cells.kind == "date":
         is_date = ~cells.is_missing
     if 2 * is_date.sum() > (~cells.is_missing).sum():
@@ -120,22 +118,6 @@ def _check_ids(cells: Cells) -> None:
             f" {min(counts)!r}: names or ids, of which nothing can be learned; leave it out with"
             f" data.columns, or say {_categorical(cells)}"
         )
-
-
-def similar_texts(texts: Iterable[str]) -> tuple[str, str] | None:
-    """Two categories that differ only in case, or in how one number is written; None without."""
-    first: dict[str | float, str] = {}
-    for text in sorted(texts):
-        key = _key(text)
-        if key in first:
-            return first[key], text
-        first[key] = text
-    return None
-
-
-def _key(text: str) -> str | float:
-    number = number_of(text)
-    return text.casefold() if number is None else number
 
 
 def _how_written(text: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from trialrun.arrays import Array, is_text, leaves, map_leaves
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
+from trialrun.spelling import clean_text, similar_texts
 
 _PARTS = ("train", "validation", "test")
 _FIELDS = ("x", "y", "sample_weight")
@@ -205,12 +206,22 @@ def _plain(shown: str, array: Array) -> Array:
     if any(issubclass(kind, list | tuple | np.ndarray) for kind in found):
         raise ValueError(f"{shown} holds rows of different lengths; pad them to one length")
     first, *_ = array.flat
+    lacking = next((place[0] for place, one in np.ndenumerate(array) if _is_missing(one)), None)
+    if lacking is not None:
+        raise ValueError(f"{shown} lacks a value in row {lacking}; fill it in, or leave it out")
     row, odd = next(
         ((place[0], one) for place, one in np.ndenumerate(array) if type(one) is not type(first)),
         (0, first),
     )
     raise ValueError(
         f"{shown} holds {odd!r:.80} in row {row}; it must hold numbers alone, or texts alone"
+    )
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, NaN, and pandas's NA and NaT."""
+    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
+        isinstance(value, float) and value != value
     )
 
 
@@ -260,12 +271,18 @@ def _with_class_numbers(output: dict[str, Any]) -> dict[str, Any]:
     part, where = of_text[0]
     if where:
         raise ValueError(f"{part} y{where} holds text; of several targets, give class numbers")
-    labels = {part: own[0][1] for part, own in of_parts.items()}
+    labels = {part: _map_objects(clean_text, own[0][1]) for part, own in of_parts.items()}
     found = sorted({text for own in labels.values() for text in own.flat})
     names = list(output.get("class_names", found))
     if len(found) < 2:
         raise ValueError(f"y holds one class only, {found[0]!r}" if found else "y is empty")
-    places = {name: place for place, name in enumerate(names)}
+    alike = None if "class_names" in output else similar_texts(found)
+    if alike is not None:
+        raise ValueError(
+            f"y holds classes that are probably one: {alike[0]!r} and {alike[1]!r}; write them"
+            " alike, or give class_names if they are two"
+        )
+    places = {clean_text(str(name)): place for place, name in enumerate(names)}
     for part, own in labels.items():
         odd = next((text for text in own.flat if text not in places), None)
         if odd is not None:

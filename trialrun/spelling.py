@@ -2,6 +2,8 @@
 
 import functools
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from trialrun.dialect import Dialect
@@ -72,6 +74,35 @@ def by_number(text: str) -> tuple[float, str]:
     return (float("inf") if number is None else number), text
 
 
+def clean_text(text: str) -> str:
+    """A text without white space around it, its accents written as parts of their letters (NFC)."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def similar_texts(texts: Iterable[str]) -> tuple[str, str] | None:
+    """Two categories that look like one; None without.
+
+    They differ only in case, in how one number is written, in the kind or number of their spaces,
+    in characters that are not seen, or in what Unicode calls compatible.
+    """
+    first: dict[str | float, str] = {}
+    for text in sorted(texts):
+        key = _seen(text)
+        if key in first:
+            return first[key], text
+        first[key] = text
+    return None
+
+
+def _seen(text: str) -> str | float:
+    """A number's value, or what is seen of a text."""
+    number = number_of(text)
+    if number is not None:
+        return number
+    shown = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join("".join(shown).split()).casefold()
+
+
 def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
     """A category as one text, however it is written: 1.0 is "1", "a " is "a", "TRUE" is "True".
 
@@ -84,7 +115,7 @@ def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
     >>> [canonical_text(value) for value in (1.0, "1.0", " a ", "TRUE", "007")]
     ['1', '1', 'a', 'True', '007']
     """
-    text = str(value).strip()
+    text = clean_text(str(value))
     if text.casefold() in ("true", "false"):
         return text.casefold().capitalize()
     if dialect.decimal != "." or dialect.thousands is not None:

@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from trialrun.cells import Cells, cells_of
 from trialrun.dataspec import DataSpec
-from trialrun.doubtful import check_categories, similar_texts
+from trialrun.doubtful import check_categories
 from trialrun.errors import InputError
 from trialrun.rawtable import RawTable, read_raw
 from trialrun.references import moved_path
-from trialrun.spelling import MISSING_WORDS, by_number, canonical_text, number_of
+from trialrun.spelling import (
+    MISSING_WORDS,
+    by_number,
+    canonical_text,
+    number_of,
+    similar_texts,
+)
 from trialrun.target import Target, are_texts, check_alike, number_text, read_target, show_counts
 
 if TYPE_CHECKING:

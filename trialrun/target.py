@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from trialrun.cells import Cells
 from trialrun.dataspec import DataSpec
-from trialrun.doubtful import check_categories, similar_texts
+from trialrun.doubtful import check_categories
 from trialrun.errors import InputError
 from trialrun.holdout import Classes
-from trialrun.spelling import by_number
+from trialrun.spelling import by_number, similar_texts
 
 if TYPE_CHECKING:
     import pandas as pd
