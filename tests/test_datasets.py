@@ -332,6 +332,13 @@ def good(seed, rows=20):
     return {"train": (x, x[:, 0] > 0), "test": (x, x[:, 0] > 0)}
 def raises(seed): raise KeyError("age")
 def nothing(seed): pass
+def weightless(seed):
+    x = np.arange(20.0)
+    rows = x, x > 9, np.where(x == 0, 1, 0)  # at most one part has that row
+    return {"train": rows, "test": rows}
+def seconds(seed):
+    x = 1.7e9 + 60 * np.arange(20.0)[:, None]
+    return {"train": (x, x[:, 0] > x.mean()), "test": (x, x[:, 0] > 0), "feature_names": ["time"]}
 """
 
 
@@ -353,6 +360,11 @@ def test_a_generator_beside_the_job_file_is_called_with_seed_and_arguments(folde
         ("raises", {}, "made.py:raises (seed 3): called with seed it raised KeyError: 'age'"),
         ("good", {"row": 1}, "called with seed, row it raised TypeError: good() got an unexpected"),
         ("nothing", {}, "made.py:nothing (seed 3): expected a dict with 'train' and 'test'"),
+        (
+            "weightless",
+            {},
+            "validation sample_weight is 0 in each of its 2 rows; give some of them",
+        ),
         ("god", {}, "made.py has no function 'god'; did you mean 'good'?"),
     ],
 )
@@ -360,6 +372,14 @@ def test_a_generator_that_fails_is_named_with_its_exception(folder, name, args, 
     with pytest.raises(InputError) as caught:
         load_splits(DataSpec(generator=f"made.py:{name}", args=args), folder, 3)
     assert message in str(caught.value)
+
+
+def test_features_that_float32_does_not_tell_apart_must_be_scaled(folder):
+    assert (
+        len(np.unique(load_splits(DataSpec(generator="made.py:seconds"), folder, 3).x_test)) == 20
+    )
+    with pytest.raises(InputError, match="train x column 'time' holds numbers from 1700000"):
+        load_splits(DataSpec(generator="made.py:seconds", scaling="none"), folder, 3)
 
 
 def test_data_differs_between_seeds_unless_the_job_fixes_it():

@@ -250,3 +250,23 @@ def test_a_value_that_scaling_takes_beyond_float32_is_refused():
     output = given(tiny, test=(np.array([[1e35]]), np.array([0])))
     with pytest.raises(InputError, match="beyond float32 when it is scaled"):
         make_splits(output, scaling="minmax", validation_split=0.3, seed=0)
+
+
+SECONDS = 1.7e9 + 60.0 * np.arange(6)  # float32 knows one value in 128 of them
+
+
+def test_targets_that_float32_does_not_tell_apart_are_refused():
+    x = np.arange(6.0)
+    with pytest.raises(
+        InputError, match="train y holds numbers from 1700000000 to 1700000300, who"
+    ):
+        given(x, SECONDS)
+    with pytest.raises(InputError, match="whose differences float32 does not hold"):
+        given(x, SECONDS.astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    "y", [np.full(6, 0.1), 0.3 + 1e-17 * np.arange(6), SECONDS * np.arange(6), np.arange(6) * 1e-30]
+)
+def test_targets_that_float32_rounds_harmlessly_are_taken(y):
+    given(np.arange(6.0), y, test=(np.arange(6.0), SECONDS))

@@ -24,7 +24,7 @@ from trialrun.arrays import Array, Arrays, is_text, leaves, map_leaves
 from trialrun.census import Census, check_classes, class_numbers, take_census
 from trialrun.encoding import TableEncoder
 from trialrun.errors import InputError
-from trialrun.generated import check_generated
+from trialrun.generated import check_generated, check_unscaled, check_weights
 from trialrun.given import as_arrays
 from trialrun.holdout import with_every_class
 from trialrun.job import DataSpec
@@ -212,7 +212,9 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     output = with_validation(output, data.validation_split, data_seed)
     try:
         check_classes(output)
-    except InputError as error:
+        check_unscaled(output, data.scaling)
+        check_weights({part: of for part, of in output.items() if part not in streams})
+    except (InputError, ValueError) as error:
         raise InputError(f"{source}: {error}") from None
     return RawData(output, encoder, streams, summary)
 

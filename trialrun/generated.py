@@ -1,6 +1,6 @@
 """What a generator must return: the check of a user's data, with messages that name the array."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ from trialrun.vocabulary import suggest
 _PARTS = ("train", "test", "validation")
 _FIELDS = ("x", "y", "sample_weight")
 _NAME_LISTS = ("class_names", "feature_names")
+# Of the range of a column: what rounding may take away before it is no longer the same column.
+_MAX_SHARE_LOST = 1e-3
+# Of the values: how far apart float64 makes what should be equal.
+_NOISE = 1e-12
 
 
 def check_generated(output: Any, *, source: str) -> None:
@@ -90,6 +94,8 @@ def _check_part(part: str, value: Any, *, num_classes: int) -> None:
             raise ValueError(f"{shown} must hold no weight below 0, got {weights.min()}")
     for where, labels in leaves(value[1]):
         _check_labels(f"{part} y{where}", labels, num_classes)
+        if part == "train":
+            check_differences(f"{part} y{where}", labels)
 
 
 def _check_array(shown: str, array: Any, *, may_be_text: bool) -> None:
@@ -127,6 +133,66 @@ def check_float32(shown: str, array: Array) -> None:
     raise ValueError(
         f"{shown} holds {value:.6g} in row {row}, beyond the largest number of float32,"
         f" {np.finfo(np.float32).max:.2g}; give it in another unit, or its logarithm"
+    )
+
+
+def check_unscaled(output: Mapping[str, Any], scaling: str | Mapping[str, str]) -> None:
+    """Raises ValueError where floats that are not scaled are not told apart by float32.
+
+    Args:
+        output: What a generator returned, checked.
+        scaling: `none` and others, see `trialrun.datasets.make_splits`.
+    """
+    x = output["train"][0]
+    named = scaling if isinstance(scaling, Mapping) else {}
+    kinds = {f"[{name!r}]": kind for name, kind in named.items()}
+    for where, array in leaves(x):
+        if kinds.get(where, scaling) == "none" and array.dtype.kind == "f":
+            names = () if where else output.get("feature_names", ())
+            check_differences(f"train x{where}", array, names)
+
+
+def check_weights(output: Mapping[str, Any]) -> None:
+    """Raises ValueError for a part whose rows weigh nothing: its loss would be 0, the best of all.
+
+    Args:
+        output: What a generator returned, checked, in three parts.
+    """
+    for part in _PARTS:
+        own = output.get(part, ())
+        weights = [of for _, of in leaves(own[2])] if len(own) > 2 else []
+        if weights and not any(of.any() for of in weights):
+            raise ValueError(
+                f"{part} sample_weight is 0 in each of its {len(weights[0])} rows; give some of"
+                " them a weight"
+            )
+
+
+def check_differences(shown: str, array: Array, names: Sequence[str] = ()) -> None:
+    """Raises ValueError where float32 rounds away what tells the rows of an array apart.
+
+    As with a time in seconds since 1970: float32 knows one value in 128 of them.
+
+    Args:
+        shown: What the array is, for the message.
+        array: (rows, ...) of numbers that a model takes as they are, each column for itself.
+        names: Of its columns; empty if they have none.
+    """
+    if np.can_cast(array.dtype, np.float32) or array.dtype.kind not in "iuf":
+        return
+    columns = array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1).astype(np.float64)
+    lost = np.abs(columns - columns.astype(np.float32)).max(0)
+    spread = columns.max(0) - columns.min(0)
+    is_constant = spread <= _NOISE * np.abs(columns).max(0)
+    wrong = np.flatnonzero(~is_constant & (lost > _MAX_SHARE_LOST * spread))
+    if not wrong.size:
+        return
+    place = int(wrong[0])
+    shown = f"{shown} column {names[place]!r}" if names else shown
+    low, high = columns[:, place].min(), columns[:, place].max()
+    raise ValueError(
+        f"{shown} holds numbers from {low:.17g} to {high:.17g}, whose differences float32 does not"
+        " hold; subtract what they have in common, or give them in another unit"
     )
 
 
