@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from trialrun.cli import cli
 from trialrun.errors import InputError
+from trialrun.predict import Predicted
 from trialrun.predictions import check_output, write_predictions
 from trialrun.rawinput import scaled_input
 
@@ -106,7 +107,10 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_predicted(tmp_pa
 
 def test_the_command_writes_its_table_and_prints_nothing(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("trialrun.predict.predict_csv", lambda *args: asked.append(args) or TABLE)
+    predicted = Predicted(TABLE, 1)
+    monkeypatch.setattr(
+        "trialrun.predict.predict_file", lambda *args: asked.append(args) or predicted
+    )
     monkeypatch.setattr("trialrun.store.RunFolder.open", lambda path: path)
     (tmp_path / "in.csv").write_text("age\n1\n2\n")
     options = ["predict", "run", "--input", str(tmp_path / "in.csv"), "--output"]

@@ -19,6 +19,7 @@ from trialrun.identity import hash_settings
 from trialrun.job import load_job
 from trialrun.plan import plan_variants
 from trialrun.predict import _beside, _encoded
+from trialrun.predictions import printed_csv, write_predictions
 from trialrun.rawtable import from_frame, read_raw
 from trialrun.tabledata import load_table
 from trialrun.tablerows import read_rows
@@ -583,6 +584,25 @@ def test_predictions_never_take_the_place_of_a_users_column():
     assert list(beside)[3:] == ["probability_x", "predicted_predicted_class"]
 
 
+def test_the_columns_of_a_users_parquet_file_keep_their_values(tmp_path):
+    ids = pa.array([2**53 + 1, None, 3])
+    pq.write_table(pa.table({"id": ids, "amount": [1234567.891, 0.1, 2.0]}), tmp_path / "d.parquet")
+    own = read_raw(tmp_path / "d.parquet", DataSpec().dialect, "d.parquet").as_written()
+    table = _beside(own, {"prediction": [1 / 3, 2, 1e-9]})
+    write_predictions(table, tmp_path / "o.parquet")
+    assert pq.read_table(tmp_path / "o.parquet")["id"].combine_chunks().equals(ids)
+    assert printed_csv(table, 2).splitlines() == [
+        "id,amount,prediction",
+        "9007199254740993,1234567.891,0.333333",
+        ",0.1,2",
+        "3,2.0,1e-09",
+    ]
+
+
+def test_a_folder_is_no_table(tmp_path):
+    assert "cannot be read" in refusal(read_raw, tmp_path, DataSpec().dialect, "here")
+
+
 def test_rows_to_predict_are_read_by_the_rules_of_the_training_file(tmp_path):
     own = {"a": NUMBERS, "c": ["p", "1"] * 6}
     of_columns(tmp_path, own, categorical={"c": "onehot"})
@@ -602,7 +622,8 @@ def test_rows_to_predict_are_read_by_the_rules_of_the_training_file(tmp_path):
     np.testing.assert_array_equal(
         encoded("c;a\np;4,5\n", separator=";", decimal=","), [[4.5, 0, 1]]
     )
-    frame = from_frame(pd.DataFrame({"a": [3, "4.5"], "c": [1.0, "p"]}), "the input")
+    rows = pd.DataFrame({"a": [3, "4.5"], "c": [1.0, "p"], "unused": [object(), [1]]})
+    frame = from_frame(rows, "the input", {"a", "c"})
     np.testing.assert_array_equal(
         _encoded(frame, encoder, data.dialect, warnings.append), [[3, 1, 0], [4.5, 0, 1]]
     )

@@ -301,8 +301,8 @@ def report(run_folder: Path) -> None:
 )
 def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
     """Predict the rows of a CSV or Parquet file with RUN's best model."""
-    from trialrun.predict import predict_csv
-    from trialrun.predictions import check_output, write_predictions
+    from trialrun.predict import predict_file
+    from trialrun.predictions import check_output, printed_csv, write_predictions
     from trialrun.store import RunFolder
 
     def warn(text: str) -> None:
@@ -310,11 +310,11 @@ def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> Non
 
     if output_file is not None:
         check_output(output_file, input_file)
-    table = predict_csv(RunFolder.open(run_folder), input_file, warn)
+    table, num_given = predict_file(RunFolder.open(run_folder), input_file, warn)
     if output_file is not None:
         write_predictions(table, output_file)
         return
-    click.echo(table.to_csv(index=False, float_format="%.6g"), nl=False)
+    click.echo(printed_csv(table, num_given), nl=False)
 
 
 @cli.command()

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def predict_csv(
-    run: RunFolder, input_file: Path, warn: Callable[[str], None] = _log.warning
-) -> "pd.DataFrame":
+class Predicted(NamedTuple):
+    """The input's columns, then the model's predictions; and how many are the input's."""
+
+    table: "pd.DataFrame"
+    num_given: int
+
+
+def predict_file(run: RunFolder, input_file: Path, warn: Callable[[str], None]) -> Predicted:
     """The input's columns, then the model's predictions for each row.
 
     Args:
@@ -68,7 +73,9 @@ def predict_csv(
     except InputError as error:
         found = ", ".join(table.names)
         raise InputError(f"{input_file}: {error}; found the columns {found}") from error
-    return with_predictions(table.as_written(), predictions, preprocessing["class_names"], task)
+    given = table.as_written()
+    names = preprocessing["class_names"]
+    return Predicted(with_predictions(given, predictions, names, task), len(given.columns))
 
 
 def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
@@ -87,7 +94,8 @@ def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
     preprocessing = _read_preprocessing(files)
     encoder = _encoder(preprocessing)
     if encoder is not None:
-        table = from_frame(_as_frame(raw, encoder), "the input")
+        names = {column.name for column in encoder.columns}
+        table = from_frame(_as_frame(raw, encoder), "the input", names)
         raw = _encoded(table, encoder, _dialect(preprocessing), _log.warning)
     return _predict(files, preprocessing, raw)
 
@@ -172,9 +180,13 @@ def _encoded(
 
     missing = [column.name for column in encoder.columns if column.name not in table.names]
     if missing:
+        hint = (
+            "; the first line must name the columns, as that of the training file does, with"
+            f" {dialect.separator!r} between them"
+        )
         raise InputError(
-            f"{table.shown}: column {missing[0]!r} is missing; found {', '.join(table.names)}; the"
-            " first line must name the columns"
+            f"{table.shown}: column {missing[0]!r} is missing; found {', '.join(table.names)}"
+            f"{hint if table.is_csv else ''}"
         )
     columns = {}
     for column in encoder.columns:
@@ -201,7 +213,7 @@ def with_predictions(
     names: Sequence[str],
     task: ModelTask | None,
 ) -> "pd.DataFrame":
-    """The table with columns for the model's predictions, as `predict_csv` describes them.
+    """The table with columns for the model's predictions, as `predict_file` describes them.
 
     Args:
         table: Of so many rows.

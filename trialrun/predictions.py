@@ -1,4 +1,4 @@
-"""The file that predictions are written to: CSV or Parquet by its ending, whole or not at all."""
+"""Predictions as a terminal shows them, or as a file: CSV or Parquet, whole or not at all."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +23,24 @@ def check_output(output_file: Path, input_file: Path) -> None:
         raise InputError(f"--output {output_file}: is the input file; give another")
 
 
+def printed_csv(table: "pd.DataFrame", num_given: int) -> str:
+    """A table as CSV for a terminal: the input as it is, predictions with six digits.
+
+    Args:
+        table: As of `trialrun.predict.Predicted`.
+        num_given: Columns of the input.
+    """
+    numbers = table.iloc[:, num_given:].select_dtypes("floating")
+    shown = {name: of.map("{:.6g}".format) for name, of in numbers.items()}
+    text: str = table.assign(**shown).to_csv(index=False)
+    return text
+
+
 def write_predictions(table: "pd.DataFrame", output_file: Path) -> None:
     """Writes a table, with every digit of its numbers.
 
     Args:
-        table: What `predict_csv` gives.
+        table: As of `trialrun.predict.Predicted`.
         output_file: Checked by `check_output`; a file that is there is replaced.
     """
     with replace_atomically(output_file) as temporary:

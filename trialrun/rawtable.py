@@ -1,7 +1,7 @@
 """The rows of a CSV or Parquet file as they are there, each with its line or number."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +49,16 @@ class RawTable:
         return f"{self.shown}:{line}" if self.is_csv else f"{self.shown}: row {line}"
 
     def as_written(self) -> "pd.DataFrame":
-        """The cells as they are in the file, a text for every one of a CSV file."""
+        """The cells as they are in the file, a text for every one of a CSV file.
+
+        Whole numbers stay such where one is missing, as objects.
+        """
         import pandas as pd
 
         columns = zip(self.names, self.columns, strict=True)
-        return pd.DataFrame({name: column.to_pandas() for name, column in columns})
+        return pd.DataFrame(
+            {name: column.to_pandas(integer_object_nulls=True) for name, column in columns}
+        )
 
 
 def read_raw(path: Path, dialect: Dialect, shown: str) -> RawTable:
@@ -71,9 +76,9 @@ def read_raw(path: Path, dialect: Dialect, shown: str) -> RawTable:
     path = moved_path(path)
     try:
         stat = path.stat()
-    except OSError as error:
+        return _read_once(path, dialect, shown, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:  # a folder, or another's file
         raise InputError(f"{shown}: cannot be read: {error}") from error
-    return _read_once(path, dialect, shown, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=_MAX_TABLES_KEPT)
@@ -136,8 +141,13 @@ def from_arrow(arrow: "pa.Table", shown: str) -> RawTable:
     return RawTable(shown, tuple(arrow.column_names), tuple(arrow.columns), lines, is_csv=False)
 
 
-def from_frame(frame: "pd.DataFrame", shown: str) -> RawTable:
+def from_frame(frame: "pd.DataFrame", shown: str, wanted: Collection[str]) -> RawTable:
     """The columns of a frame, without its index.
+
+    Args:
+        frame: It may hold anything in columns that are not wanted: they are left empty.
+        shown: What a message calls it.
+        wanted: Names of columns.
 
     Raises:
         InputError: It holds no rows, a name twice, or what is neither numbers nor text.
@@ -148,7 +158,10 @@ def from_frame(frame: "pd.DataFrame", shown: str) -> RawTable:
     check_distinct(names, shown)
     if not len(frame):
         raise InputError(f"{shown}: holds no rows")
-    columns = [_to_arrow(frame.iloc[:, place], name, shown) for place, name in enumerate(names)]
+    columns = [
+        _to_arrow(frame.iloc[:, place], name, shown) if name in wanted else pa.nulls(len(frame))
+        for place, name in enumerate(names)
+    ]
     return from_arrow(pa.table(columns, names), shown)
 
 
