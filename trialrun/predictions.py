@@ -30,8 +30,14 @@ def printed_csv(table: "pd.DataFrame", num_given: int) -> str:
         table: As of `trialrun.predict.Predicted`.
         num_given: Columns of the input.
     """
-    numbers = table.iloc[:, num_given:].select_dtypes("floating")
-    shown = {name: of.map("{:.6g}".format) for name, of in numbers.items()}
+    import pandas as pd
+
+    predictions = table.iloc[:, num_given:]
+    shown = {
+        str(name): of.map("{:.6g}".format)
+        for name, of in predictions.items()
+        if pd.api.types.is_float_dtype(of)
+    }
     text: str = table.assign(**shown).to_csv(index=False)
     return text
 
