@@ -157,6 +157,8 @@ def test_rows_of_each_class_are_counted_in_each_part():
         "the validation part has no row of class 'c' (1 of 'a', 1 of 'b', 0 of 'c')",
         "the test part has no row of class 'c' (1 of 'a', 1 of 'b', 0 of 'c')",
     ]
+    alone = take_census({**output, "test": (x[7:], y[7:]), "class_names": ["a", "b", "c"]})
+    assert alone.warnings[1].startswith("the test part has no row of 2 of 3 classes, 'a', 'c' (")
     assert census.to_json()["class_counts"]["train"] == [1, 2, 1]
     unnamed = take_census(output)
     assert (unnamed.class_names, unnamed.warnings) == (("0", "1", "2"), [])

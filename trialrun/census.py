@@ -37,6 +37,7 @@ _MANY_TIMES = 50.0
 _MIN_COPIES, _MIN_SHARE_OF_COPIES = 3, 0.05
 _NUM_TELLING_FEATURES = 4
 _ROWS_AT_A_TIME = 1 << 14
+_MAX_CLASSES_SHOWN = 5
 # More than these tell no more: of an image every so many pixels are looked at.
 _MAX_FEATURES = 64
 
@@ -95,12 +96,11 @@ class Census:
         ]
         has_numbers = self.class_names == tuple(map(str, range(len(self.class_names))))
         lacking = [  # a number may count something: that a part lacks it need not mean much
-            f"the {_WORDS[part]} part has no row of class {name!r}"
+            f"the {_WORDS[part]} part has no row of {_named(missing, len(counts))}"
             f" ({show_counts(self.class_names, counts)})"
             for part, counts in self.class_counts.items()
             if part == "train" or not has_numbers
-            for name, count in zip(self.class_names, counts, strict=True)
-            if not count
+            if (missing := [n for n, of in zip(self.class_names, counts, strict=True) if not of])
         ]
         return copied + lacking
 
@@ -122,6 +122,15 @@ class Census:
             ],
             "warnings": self.warnings,
         }
+
+
+def _named(classes: Sequence[str], num_classes: int) -> str:
+    """`class 'a'`, or how many classes of all and the first of them."""
+    if len(classes) == 1:
+        return f"class {classes[0]!r}"
+    listed = ", ".join(map(repr, classes[:_MAX_CLASSES_SHOWN]))
+    more = ", ..." if len(classes) > _MAX_CLASSES_SHOWN else ""
+    return f"{len(classes)} of {num_classes} classes, {listed}{more}"
 
 
 def take_census(output: Mapping[str, Any]) -> Census:
