@@ -3,6 +3,7 @@
 import csv
 import decimal
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trialrun.dataspec import DataSpec
-from trialrun.document import write_yaml
+from trialrun.document import parse_value, write_yaml
 from trialrun.errors import InputError
 from trialrun.identity import hash_settings
 from trialrun.job import load_job
@@ -124,6 +125,16 @@ def test_a_column_of_numbers_refuses_another_cell(tmp_path, value, remedies):
     assert "numbers in 11 of 12 rows" in message
     for remedy in [*remedies, "data.missing_values", "data.categorical: {a: onehot}"]:
         assert remedy in message
+
+
+@pytest.mark.parametrize("value", ["\\N", "it's", '"', "a\\'b"])
+def test_a_remedy_is_yaml_that_helps(tmp_path, value):
+    columns = {"dose, mg": with_cell(value)["a"]}
+    message = refusal(of_columns, tmp_path, columns)
+    remedies = re.findall(r"data\.(missing_values|categorical): (\[.*?\]|\{.*?\}) if", message)
+    assert [field for field, _ in remedies] == ["missing_values", "categorical"]
+    for field, text in remedies:
+        of_columns(tmp_path, columns, missing="mean", **{field: parse_value(text, "the message")})
 
 
 def test_prices_are_not_taken_for_a_year_and_a_month(tmp_path):
@@ -326,6 +337,14 @@ def test_classes_that_differ_in_case_are_refused_unless_the_job_calls_them_class
     assert "classes that are probably one: 'yes' (6 rows), 'Yes' (3 rows)" in message
     told = of_columns(tmp_path, columns, task="classification")
     assert told.target.classes.names == ["Yes", "no", "yes"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_that_counts_the_rows_is_named(tmp_path, first):
+    numbers = [first + place for place in range(NUM_ROWS)]
+    (note,) = of_columns(tmp_path, {"id": numbers, "a": NUMBERS}).summary.notes
+    assert f"column 'id' counts the rows from {first} on; leave it out with data.columns" in note
+    assert of_columns(tmp_path, {"id": numbers[::-1], "a": NUMBERS}).summary.notes == ()
 
 
 LOOK_ALIKES = [
@@ -555,6 +574,7 @@ def job(folder, **data):
         ({"missing_values": "NA"}, "data.missing_values must be a list of texts and numbers"),
         ({"missing_values": [None]}, "with quotes around words that YAML reads as something else"),
         ({"categorical": {"a": ["low"]}}, "must be two or more different categories, the lowest"),
+        ({"categorical": {"a": [False, True]}}, "of a must be texts and numbers, with quotes"),
         ({"categorical": {"a": ["low", "low "]}}, "two or more different categories"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trialrun.dialect import Dialect, read_header
+from trialrun.document import quoted
 from trialrun.errors import InputError
 from trialrun.references import moved_path
 from trialrun.vocabulary import suggest
@@ -91,7 +92,9 @@ def _check_columns(
         return
     if len(names) < 2:
         marks = [mark for mark in ";\t|," if mark in names[0]]
-        hint = f"; say what separates its columns, data.separator: {marks[0]!r}" if marks else ""
+        hint = (
+            f"; say what separates its columns, data.separator: {quoted(marks[0])}" if marks else ""
+        )
         yield HeaderProblem(field, f"{where} has one column, {names[0]!r}{hint}")
         return
     target = () if data.target is None else (data.target,)

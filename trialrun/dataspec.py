@@ -66,6 +66,11 @@ def _check_categorical(value: object) -> object:
         raise ValueError(f"must be {words}{mapping}, got {show(value)}")
     for name, encoding in value.items():
         if isinstance(encoding, list | tuple):
+            if not all(isinstance(level, str) or _is_number(level) for level in encoding):
+                raise ValueError(
+                    f"of {name} must be texts and numbers, with quotes around words that YAML"
+                    f" reads as something else, such as 'true'; got {show(encoding)}"
+                )
             texts = [str(level).strip() for level in encoding]
             if len(set(texts)) < max(2, len(texts)):
                 raise ValueError(

@@ -169,6 +169,17 @@ def show(value: Any, max_length: int = 60) -> str:
     return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 
+def quoted(text: str) -> str:
+    r"""A text in quotes that YAML reads back.
+
+    >>> print(quoted("?"), quoted("it's"), quoted(r"\N"), quoted("\t"))
+    '?' "it's" '\N' "\t"
+    """
+    if "'" in text or not text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
+    return f"'{text}'"
+
+
 _TAG = "tag:yaml.org,2002:"
 _CORE_SCHEMA = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.cells import Cells
+from trialrun.document import quoted
 from trialrun.errors import InputError
 from trialrun.spelling import (
     AMOUNT_WITH_UNIT,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MIN_IDS = 10  # fewer different texts may be so by chance
 _MAX_AMOUNTS_AS_CATEGORIES = 10
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,.' ])\d{3})+(?:[.,]\d+)?")
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w -]*")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 
 
@@ -70,7 +72,7 @@ def _check_mostly_numbers(cells: Cells, remedy: str) -> None:
         raise InputError(
             f"{cells.at(row)} holds {found!r}{not_finite}, and numbers in {num_numbers} of"
             f" {int((~cells.is_missing).sum())} rows; mend it, or say {_how_written(found)}"
-            f"data.missing_values: [{found!r}] if it stands for a missing value, or"
+            f"data.missing_values: [{quoted(found)}] if it stands for a missing value, or"
             f" {remedy} if the numbers are names of categories"
         )
 
@@ -125,14 +127,15 @@ def _how_written(text: str) -> str:
     grouped, comma = _GROUPED.fullmatch(text), _DECIMAL_COMMA.fullmatch(text)
     ways = []
     if grouped is not None:
-        ways.append(f"data.thousands: {grouped[1]!r} if it groups digits, ")
+        ways.append(f"data.thousands: {quoted(grouped[1])} if it groups digits, ")
     if comma is not None or (grouped is not None and grouped[1] != "," and "," in text):
         ways.append("data.decimal: ',' if the comma is a decimal point, ")
     return "".join(ways)
 
 
 def _categorical(cells: Cells) -> str:
-    return f"data.categorical: {{{cells.name}: onehot}}"
+    name = cells.name if _PLAIN_NAME.fullmatch(cells.name) else quoted(cells.name)
+    return f"data.categorical: {{{name}: onehot}}"
 
 
 def _counts(cells: Cells) -> Counter[str]:

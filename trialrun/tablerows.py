@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trialrun.cells import Cells, cells_of
 from trialrun.dataspec import DataSpec
 from trialrun.doubtful import check_categories
@@ -281,6 +283,11 @@ def _notes(
     own = files[0][0]
     for name, column in whole.items():
         if column.dtype != object:
+            if name != data.target and _counts_rows(column):
+                yield (
+                    f"{own.shown}: column {name!r} counts the rows from {column.iloc[0]:g} on;"
+                    " leave it out with data.columns unless their order means something"
+                )
             continue
         counts = Counter(column.dropna())
         words = Counter({text: counts[text] for text in counts if text.casefold() in MISSING_WORDS})
@@ -305,6 +312,12 @@ def _notes(
                     f"{table.shown}: column {name!r} holds what the training file lacks, taken as"
                     f" unknown: {show_counts(unseen)}"
                 )
+
+
+def _counts_rows(column: "pd.Series[Any]") -> bool:
+    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ...: an index that a program wrote."""
+    values = column.to_numpy()
+    return len(values) >= _MANY and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
 
 
 def _unseen(table: RawTable, texts: "pd.Series[Any]", known: tuple[str, ...]) -> Counter[str]:
