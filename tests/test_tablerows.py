@@ -85,11 +85,17 @@ def with_cell(value, row=3):
         ("", "d.csv: cannot be read as CSV: it is empty"),
         (b"a,y\n1,ja\n2,n\xe4\n", "d.csv:3: the byte 0xe4 is not utf-8; say how the file is wri"),
         ("a,y\n1,ja\n".encode("utf-16"), "d.csv:1: the byte 0xff is not utf-8; say how the fi"),
+        (b"\x1f\x8b\x08", "d.csv: is compressed by gzip; give its name the ending .gz"),
         (b"PK\x03\x04\xff", "d.csv: is a zip archive or a spreadsheet, no CSV file"),
     ],
 )
 def test_a_row_that_is_none_of_the_table_is_named_by_its_line(tmp_path, text, message):
     assert message in refusal(of_csv, tmp_path, text)
+
+
+def test_a_field_may_be_longer_than_pythons_own_limit(tmp_path):
+    text = "article,a,y\n" + f"{'x' * 200_000},1,no\nshort,2,yes\n"
+    assert list(of_csv(tmp_path, text).features["article"].str.len()) == [200_000, 5]
 
 
 def test_a_row_may_be_quoted_go_over_lines_and_have_blank_lines_around_it(tmp_path):
@@ -172,6 +178,13 @@ def test_texts_that_are_no_categories_are_refused_unless_they_are_named(tmp_path
 def test_names_with_digits_are_categories(tmp_path, values):
     columns = {"a": [values[place % len(values)] for place in range(NUM_ROWS)]}
     assert of_columns(tmp_path, columns).categories["a"] == tuple(sorted(values))
+
+
+@pytest.mark.parametrize("written", ["0.250", "1.25", "1.2500", "1.250.5", ".250"])
+def test_what_no_mark_groups_is_no_number(tmp_path, written):
+    columns = {"a": [written] * NUM_ROWS}
+    fields = {"separator": ",", "decimal": ",", "thousands": "."}
+    assert "looks like a number" in refusal(of_columns, tmp_path, columns, **fields)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from trialrun.errors import InputError
 
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _MAX_SHOWN = 40
+_MAX_FIELD = 1 << 30  # characters; Python's own limit is 131,072
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def _records(path: Path, dialect: Dialect, shown: str) -> Iterator[tuple[int, li
     line = 1
     try:
         with _open(path, dialect.encoding) as file:
+            csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))  # a whole article
             # Strict: a quote without its end would take in the rest of the file.
             reader = csv.reader(
                 file,
@@ -147,6 +149,8 @@ def _about_encoding(path: Path, encoding: str, shown: str) -> str:
         content: bytes = file.read()
     if content.startswith(b"PK\x03\x04"):
         return f"{shown}: is a zip archive or a spreadsheet, no CSV file; save its table as CSV"
+    if content.startswith(b"\x1f\x8b"):
+        return f"{shown}: is compressed by gzip; give its name the ending .gz"
     try:
         content.decode(encoding)
     except UnicodeError as error:

@@ -22,7 +22,7 @@ _DAY = (
 # ISO, day/month/year in any order, months by name, and times, alone or together.
 DATE = rf"(?i)^(?:{_DAY}(?:[t ,]+{_CLOCK})?|{_CLOCK})$"
 # A number with groups of digits, a decimal comma, a currency, a percent sign: no category.
-_DIGITS = rf"\d+(?:[.,'{SPACES}]\d+)*(?:e[+-]?\d+)?"
+_DIGITS = rf"[.,]?\d+(?:[.,'{SPACES}]\d+)*(?:e[+-]?\d+)?"
 _SIGN = "[+\N{MINUS SIGN}-]?"
 SIGNED_AMOUNT = rf"(?i)^[<>~≤≥(]?\s*{_SIGN}\s*(?:[$€£¥]\s*{_DIGITS}|{_DIGITS}\s*[%‰$€£¥°]?)\)?$"
 # A number and a unit, which may be a category too: 4WD, 12 kg.
@@ -31,7 +31,7 @@ AMOUNT_WITH_UNIT = rf"(?i)^(?P<number>[+-]?{_DIGITS})\s*(?P<unit>[a-zµμ°/²³
 # What files write for a missing value; none of them is taken as missing without being named.
 MISSING_WORDS = frozenset(
     {"?", "-", "--", ".", "*", "na", "n/a", "nan", "-nan", "null", "none", "nil", "nd", "missing"}
-    | {"#n/a", "#na", "unknown"}
+    | {"#n/a", "#na", "#null!", "n.a.", "(null)", "<na>", r"\n", "nat", "unknown"}  # MySQL: \N
 )
 # No finite numbers, but what stands for numbers.
 INFINITIES = frozenset(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity"))
@@ -44,7 +44,7 @@ def number_pattern(dialect: Dialect) -> str:
     whole = r"[0-9]+"
     if dialect.thousands is not None:
         marks = SPACES if dialect.thousands == " " else dialect.thousands
-        whole += rf"|[0-9]{{1,3}}(?:[{re.escape(marks)}][0-9]{{3}})+"
+        whole += rf"|[1-9][0-9]{{0,2}}(?:[{re.escape(marks)}][0-9]{{3}})+"
     return rf"^[+-]?(?:(?:{whole})(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 
