@@ -402,15 +402,27 @@ def test_an_archive_that_is_no_data_set_is_refused(tmp_path, arrays, message):
     assert message in finished.stderr
 
 
+@pytest.mark.parametrize("stratify", ["auto", True])
 @pytest.mark.parametrize("form", ["integers", "floats", "one-hot"])
-def test_an_archive_is_stratified_by_classes_in_any_form(tmp_path, form):
+def test_an_archive_is_stratified_by_classes_in_any_form(tmp_path, form, stratify):
     classes = np.repeat([0, 1, 2], [30, 20, 10])
     y = {"integers": classes, "floats": classes.astype(float), "one-hot": np.eye(3)[classes]}[form]
-    data = npz(tmp_path, x=X, y=y).model_copy(update={"stratify": True})
+    data = npz(tmp_path, x=X, y=y).model_copy(update={"stratify": stratify})
     test = load_splits(data, tmp_path, 0).y_test
     found = test.argmax(1) if form == "one-hot" else test
     counts = np.bincount(found.astype(int))
     np.testing.assert_array_equal(counts * 10, np.array([30, 20, 10]) * counts.sum() / 6)
+
+
+@pytest.mark.parametrize("y", [np.eye(2)[(np.arange(60) < 2) * 1], (np.arange(60) < 2) * 1.0])
+def test_an_archive_without_a_row_of_a_class_for_each_part_is_refused(tmp_path, y):
+    with pytest.raises(InputError, match="class '1' has 2 rows for 3 parts"):
+        load_splits(npz(tmp_path, x=X, y=y), tmp_path, 0)
+
+
+def test_amounts_of_an_archive_are_no_classes(tmp_path):
+    for y in (np.arange(60.0), np.round(X[:, 0], 1), np.eye(60)[:, :40]):
+        load_splits(npz(tmp_path, x=X, y=y), tmp_path, 0)
 
 
 # Scaling by name ---------------------------------------------------------------------------------

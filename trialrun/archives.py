@@ -106,13 +106,15 @@ def _split(
 
 
 def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> Classes | None:
-    """The classes of labels 0, 1, ... without a gap; None for other targets.
+    """The classes of labels 0, 1, ... without a gap, or of one-hot columns; None for other targets.
 
-    Integers are classes unasked; floats and one-hot columns if they must be.
+    Floats are classes unasked where each comes twice, on average.
     """
-    labels = None
-    if must_be or (isinstance(y, np.ndarray) and y.dtype.kind in "iub" and y.size == len(y)):
-        labels = class_numbers(y, _num_classes(y))
+    num_classes = _num_classes(y)
+    labels = class_numbers(y, num_classes)
+    is_float = isinstance(y, np.ndarray) and y.size == len(y) and y.dtype.kind == "f"
+    if is_float and not must_be and 2 * num_classes > len(y):
+        labels = None
     if labels is not None and len(np.unique(labels)) == labels.max() + 1:
         return Classes(labels, class_names or [str(n) for n in range(labels.max() + 1)])
     if must_be:
