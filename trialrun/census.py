@@ -83,8 +83,8 @@ class Census:
 
     @property
     def notes(self) -> list[str]:
-        """What is no reason to worry: rows that repeat by chance."""
-        return [f"{one}, which chance explains" for one in self.shared if not one.are_copies]
+        """What is likely no reason to worry: rows that may repeat by chance."""
+        return [f"{one}, which may be chance" for one in self.shared if not one.are_copies]
 
     @property
     def warnings(self) -> list[str]:
