@@ -308,6 +308,14 @@ def test_a_winner_that_others_equal_is_said_to_be_flattered():
     assert "flatters" not in said(20, [0.3, 0.9])
 
 
+def test_wild_variants_do_not_flatter_a_steady_winner():
+    rng = np.random.default_rng(0)
+    steady, wild = rng.normal(0.7, 0.05, (2, 3)), 2e5 + rng.normal(0, 7e4, (8, 3))
+    known = certainty_of([*steady, *wild])
+    assert len(known.best_set) > 6
+    assert known.flattery < 3 * 0.05
+
+
 def test_what_pairing_was_worth_is_said_if_it_was_worth_much():
     rng = np.random.default_rng(0)
     luck = rng.normal(0, 3, 40)
