@@ -81,6 +81,7 @@ def _unequal(rng: np.random.Generator, shape: tuple[int, int]) -> Values:
 # Name -> values (variants, seeds) of variants whose true means are equal.
 EQUAL: dict[str, Draw] = {"normal": _normal, "skewed": _skewed, "unequal": _unequal}
 _TRUE_MEAN = {"skewed": 1.0}
+_TYPICAL_DEVIATION = {"normal": 1.0, "unequal": 1.6}  # the median over variants
 
 
 def of_table(table: Values) -> Draw:
@@ -144,12 +145,18 @@ class OneBest(NamedTuple):
 
 
 def some_lose(
-    *, num_variants: int, num_seeds: int, num_losers: int, by: float, runs: int = NUM_RUNS
+    *,
+    num_variants: int,
+    num_seeds: int,
+    num_losers: int,
+    by: float,
+    draw: Draw = _normal,
+    runs: int = NUM_RUNS,
 ) -> OneBest:
-    """What is said of `normal` variants of which the last are worse by some standard deviations."""
+    """What is said of variants of which the last are worse by `by`, in units of the noise."""
     found, pairings = [], []
     for number in range(runs):
-        values = _normal(np.random.default_rng([4, number]), (num_variants, num_seeds))
+        values = draw(np.random.default_rng([4, number]), (num_variants, num_seeds))
         values[num_variants - num_losers :] += by
         scores = _scores(values)
         known = compare_with_best(scores, rank(scores, "minimize"), "minimize")
@@ -216,18 +223,30 @@ def _print_equal(draws: Mapping[str, Draw]) -> None:
 def _print_losers() -> None:
     print(
         "\nSome variants lose\n"
-        f"{'variants':>8}  {'losers':>6}  {'by, sd':>6}  {'seeds':>5}  {'set holds best, %':>17}"
-        f"  {'losers named, %':>15}  pairing said to be worth (in truth 10)"
+        f"{'variants':>8}  {'losers':>6}  {'noise':8}  {'by, sd':>6}  {'seeds':>5}"
+        f"  {'set holds best, %':>17}  {'losers named, %':>15}"
+        "  pairing said to be worth (in truth 10, of unequal noise less)"
     )
-    for num_variants, num_losers, by in ((3, 2, 0.5), (64, 63, 0.5), (64, 32, 1.5), (64, 63, 1.5)):
+    for num_variants, num_losers, noise, by in (
+        (3, 2, "normal", 0.5),
+        (64, 63, "normal", 0.5),
+        (64, 32, "normal", 1.5),
+        (64, 63, "normal", 1.5),
+        (64, 32, "unequal", 1.5),
+    ):
         for num_seeds in (5, 8, 20):
             found = some_lose(
-                num_variants=num_variants, num_seeds=num_seeds, num_losers=num_losers, by=by
+                num_variants=num_variants,
+                num_seeds=num_seeds,
+                num_losers=num_losers,
+                by=by * _TYPICAL_DEVIATION[noise],
+                draw=EQUAL[noise],
             )
             low, middle, high = found.pairing
             print(
-                f"{num_variants:8}  {num_losers:6}  {by:6}  {num_seeds:5}  {found.holds_best:17.1%}"
-                f"  {found.named:15.1%}  {middle:.3g} ({low:.2g} to {high:.2g})",
+                f"{num_variants:8}  {num_losers:6}  {noise:8}  {by:6}  {num_seeds:5}"
+                f"  {found.holds_best:17.1%}  {found.named:15.1%}"
+                f"  {middle:.3g} ({low:.2g} to {high:.2g})",
                 flush=True,
             )
 

@@ -74,7 +74,7 @@ ROOMS = {
 MAY_IMPORT = {
     "errors": "",
     "host": "",
-    "job": "errors",
+    "job": "errors host",
     "search": "errors job",
     "plan": "job search",
     "results": "plan",

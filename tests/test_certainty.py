@@ -308,6 +308,14 @@ def test_a_winner_that_others_equal_is_said_to_be_flattered():
     assert "flatters" not in said(20, [0.3, 0.9])
 
 
+def test_wild_variants_do_not_flatter_a_steady_winner():
+    rng = np.random.default_rng(0)
+    steady, wild = rng.normal(0.7, 0.05, (2, 3)), 2e5 + rng.normal(0, 7e4, (8, 3))
+    known = certainty_of([*steady, *wild])
+    assert len(known.best_set) > 6
+    assert known.flattery < 3 * 0.05
+
+
 def test_what_pairing_was_worth_is_said_if_it_was_worth_much():
     rng = np.random.default_rng(0)
     luck = rng.normal(0, 3, 40)
@@ -335,6 +343,45 @@ def test_equal_variants_are_called_equal():
     assert text.startswith("v01 and v02 tie for the lowest mean val_loss of 3 variants: 0.625 (")
 
 
+def test_equal_but_for_rounding_the_first_is_not_said_to_be_taken_for_its_place():
+    text = explain(board_of([LUCK + 1, LUCK + 1 - 1e-8, LUCK + 2]))
+    assert "v01 is taken by a difference of rounding." in text
+
+
+@pytest.mark.parametrize("num_seeds", [2, 20])
+def test_a_difference_that_is_the_same_in_every_seed_flatters_nobody(num_seeds):
+    luck = np.float32(LUCK[:num_seeds])
+    known = certainty_of([luck, luck + np.float32(0.1), luck + np.float32(0.1)])
+    assert (known.flattery, known.pairing) == (0.0, None)
+
+
+def test_a_winner_is_not_called_better_than_a_variant_that_lost_trials():
+    lucky = LUCK + 0.1
+    lucky[3] = np.nan
+    text = explain(board_of([lucky, LUCK + 0.3, LUCK + 0.5]))
+    assert text.startswith(
+        "v01 has the lowest mean val_loss of the 2 variants (of 3) that lost no trial: 0.2908"
+    )
+    assert text.endswith(" Variants with lost trials rank after those without.")
+    alone = explain(board_of([lucky, LUCK + 0.3]))
+    assert "v01 has the lowest mean val_loss of the only variant" not in alone
+    assert alone.startswith("v01 is the only variant of 2 that lost no trial; its mean val_loss: ")
+    assert "It lost 1 trial, which its mean does not show." in explain(board_of([lucky]))
+
+
+def test_a_parameter_is_written_as_in_a_job_file():
+    values = ({"model.args.act": None}, {"model.args.act": True})
+    text = explain(board_of([LUCK, LUCK + 1], parameters=values))
+    assert text.startswith("v00 (model.args.act = null) has")
+
+
+def test_seeds_without_an_interval_have_no_bound_of_their_mean():
+    scores = scores_of([[0.3], [0.5]])
+    chosen = select_best(scores, "minimize", "confidence_bound")
+    board = replace(board_of([[0.3], [0.5]]), selection=chosen)
+    assert "0.3 (the mean, as these seeds have no interval) over 1 seed." in explain(board)
+
+
 def test_a_metric_that_is_nan_everywhere_is_called_that():
     board = board_of(np.full((2, 3), np.nan))
     assert explain(board) == (
@@ -347,7 +394,7 @@ def test_trials_whose_metric_is_nan_count_as_lost():
     board = board_of(values)
     assert board.selection.variant_id == "v01"
     text = explain(board)
-    assert "val_loss is NaN in a trial that completed; they count as lost." in text
+    assert "val_loss is NaN in a trial that completed; it counts as lost." in text
 
 
 # Edges ------------------------------------------------------------------------------------------
@@ -390,6 +437,17 @@ def test_of_a_random_search_the_outermost_values_are_the_edge():
     [edge] = edges_of("training.learning_rate", values, third)
     assert (edge.end, edge.is_outermost) == ("largest", False)
     assert edges_of("training.learning_rate", values, sorted(values)[-8]) == []
+
+
+def test_beyond_an_edge_nothing_is_better_than_a_perfect_score():
+    board = board_of(
+        [np.ones(5), [1, 1, 1, 1, 0.9], [0.8] * 5],
+        goal="maximize",
+        parameters=[{"model.args.units": value} for value in (64, 32, 16)],
+    )
+    assert [edge.end for edge in edges(board)] == ["largest"]
+    perfect = select_best(scores_of(np.ones((3, 5))), "maximize", bounds=(0.0, 1.0))
+    assert edges(replace(board, selection=perfect)) == []
 
 
 def test_the_edge_is_said_in_words():

@@ -1,4 +1,5 @@
 import pickle
+import subprocess
 import sys
 import textwrap
 
@@ -193,3 +194,11 @@ def test_a_portable_reference_is_the_same_in_every_folder(tmp_path):
 def test_a_reference_has_two_halves():
     reference = parse_reference("/a/b:c.py:build")
     assert (reference.source, reference.function) == ("/a/b:c.py", "build")
+
+
+def test_a_file_that_imports_keras_lets_tensorflow_write_nothing(tmp_path):
+    (tmp_path / "nets.py").write_text("import math, keras\n\ndef build():\n    pass\n")
+    code = "from pathlib import Path; from trialrun.references import load_function as load;"
+    code += f"load('nets.py:build', Path({str(tmp_path)!r}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout + ended.stderr == ""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from trialrun.job import Goal
 from trialrun.selection import ValidationScores, rank
 from trialrun.statistics.best import LEVEL, luck_of_the_first, same_values, worse_than_leader
+from trialrun.statistics.spread import describe
 
 # A pairing that is worth less is not worth a sentence; of fewer seeds its worth is not known.
 _LEAST_PAIRING, _FEWEST_PAIRED = 1.5, 10
@@ -82,7 +83,7 @@ def compare_with_best(
         ),
         num_seeds=int(found.num_pairs[compared].max(initial=0)),
         pairing=_pairing(found.pairing[compared], found.num_pairs[compared]),
-        flattery=_flattery(found.variances[undecided], found.num_pairs[undecided]),
+        flattery=_flattery(found.variances[undecided], found.num_pairs[undecided], losses[leader]),
     )
 
 
@@ -93,10 +94,19 @@ def _pairing(gains: npt.NDArray[np.float64], num_pairs: npt.NDArray[np.int64]) -
     return median if median >= _LEAST_PAIRING else None
 
 
-def _flattery(variances: npt.NDArray[np.float64], num_pairs: npt.NDArray[np.int64]) -> float:
-    """Half of the typical variance of a difference is that of one variant's own luck."""
+def _flattery(
+    variances: npt.NDArray[np.float64],
+    num_pairs: npt.NDArray[np.int64],
+    leader: npt.NDArray[np.float64],
+) -> float:
+    """Half of the typical variance of a difference is that of one variant's own luck.
+
+    Wild variants do not flatter a steady one: of more than twice the leader's own deviation it is
+    not said to have profited.
+    """
     known = np.isfinite(variances) & (num_pairs > 1)
     if not known.any():
         return 0.0
-    error = np.sqrt(np.median(variances[known] / num_pairs[known]) / 2)
+    most = 2 * np.square(2 * describe(leader).sd)
+    error = np.sqrt(np.median(np.minimum(variances[known], most) / num_pairs[known]) / 2)
     return float(error) * luck_of_the_first(1 + int(known.sum()))

@@ -35,9 +35,10 @@ class Edge:
 def edges(board: Leaderboard) -> list[Edge]:
     """The winner's parameters at an edge beyond which there is something to try.
 
-    Of parameters with three numbers or more; not where a variant that is as good lies inside.
+    Of parameters with three numbers or more; not where a variant that is as good lies inside, nor
+    where nothing can be better than the winner.
     """
-    if board.selection is None:
+    if board.selection is None or board.selection.is_perfect:
         return []
     as_good = {board.selection.variant_id, *board.selection.tied}
     if board.certainty is not None:

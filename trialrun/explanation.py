@@ -1,10 +1,11 @@
 """What was selected, why, and how sure that is, in sentences that stand alone."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trialrun.aggregate import Leaderboard
+from trialrun.aggregate import Leaderboard, VariantSummary
 from trialrun.certainty import Certainty
 from trialrun.edges import edges
 from trialrun.selection import Selection
@@ -53,27 +54,59 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
     name = f"{chosen.variant_id} ({settings})" if settings else chosen.variant_id
     extreme, statistic = _extreme(chosen), _STATISTICS[chosen.statistic]
     value = f"{chosen.score:.4g}{_spread(chosen)} over {_seeds_text(chosen.num_seeds)}."
-    of_all = f"the {extreme} {statistic} {chosen.metric} of {chosen.num_variants} variants"
+    of_all = f"the {extreme} {statistic} {chosen.metric} of {_rivals(leaderboard, chosen)}"
     same = leaderboard.certainty.same if leaderboard.certainty else ()
     if chosen.num_variants == 1:
         return f"{name} is the only variant; its {statistic} {chosen.metric}: {value}"
+    if _num_whole(leaderboard, chosen) == 1:
+        return (
+            f"{name} is the only variant of {chosen.num_variants} that lost no trial; its"
+            f" {statistic} {chosen.metric}: {value}"
+        )
     if len(same) + 1 == chosen.num_variants:
         return (
             f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed:"
             f" nothing tells the {chosen.num_variants} variants apart. {statistic.capitalize()}"
-            f" {value} {name} is taken because it comes first."
+            f" {value} {name} is taken {_because(chosen, same)}."
         )
     if same:
         return (
             f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed and"
-            f" have {of_all}: {value} {name} is taken because it comes first."
+            f" have {of_all}: {value} {name} is taken {_because(chosen, same)}."
         )
     if chosen.tied:
         return (
             f"{_listed([chosen.variant_id, *chosen.tied])} tie for {of_all}: {value}"
-            f" {name} is taken because it comes first."
+            f" {name} is taken {_because(chosen, chosen.tied)}."
         )
     return f"{name} has {of_all}: {value}"
+
+
+def _rivals(leaderboard: Leaderboard, chosen: Selection) -> str:
+    """Which variants the winner is better than: one that lost trials may have a better mean."""
+    num_whole = _num_whole(leaderboard, chosen)
+    if chosen.num_unfinished or num_whole == chosen.num_variants:
+        return f"{chosen.num_variants} variants"
+    return f"the {num_whole} variants (of {chosen.num_variants}) that lost no trial"
+
+
+def _num_whole(leaderboard: Leaderboard, chosen: Selection) -> int:
+    return sum(not _num_lost(one, chosen.metric) for one in leaderboard.variants)
+
+
+def _num_lost(variant: VariantSummary, metric: str) -> int:
+    """Its trials that diverged or failed, or whose metric is NaN."""
+    return variant.num_diverged + variant.num_failed + _num_nan(variant, metric)
+
+
+def _num_nan(variant: VariantSummary, metric: str) -> int:
+    return variant.num_completed - variant.metrics[metric].n
+
+
+def _because(chosen: Selection, others: Sequence[str]) -> str:
+    """Why one of equals is taken; variants are numbered in the order of the search."""
+    is_first = all((len(chosen.variant_id), chosen.variant_id) < (len(one), one) for one in others)
+    return "because it comes first" if is_first else "by a difference of rounding"
 
 
 def _extreme(chosen: Selection) -> str:
@@ -86,6 +119,8 @@ def _seeds_text(num_seeds: int) -> str:
 
 def _spread(chosen: Selection) -> str:
     parts = [] if chosen.statistic == "mean" else [f"mean {chosen.mean:.4g}"]
+    if chosen.statistic == "confidence_bound" and not math.isfinite(chosen.low):
+        parts = ["the mean, as these seeds have no interval"]
     if math.isfinite(chosen.low):
         parts.append(f"95% interval {chosen.low:.4g} to {chosen.high:.4g}")
     if chosen.num_seeds > 1:
@@ -169,18 +204,24 @@ def _edges(leaderboard: Leaderboard) -> Iterator[str]:
 
 def _losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     variants = leaderboard.variants
-    num_nan = sum(one.num_completed - one.metrics[chosen.metric].n for one in variants)
+    num_nan = sum(_num_nan(one, chosen.metric) for one in variants)
     if num_nan:
         trials = "a trial" if num_nan == 1 else f"{num_nan} trials"
-        yield f"{chosen.metric} is NaN in {trials} that completed; they count as lost."
+        count = "it counts" if num_nan == 1 else "they count"
+        yield f"{chosen.metric} is NaN in {trials} that completed; {count} as lost."
     if chosen.num_unfinished:
-        yield (
-            f"No variant completed all its trials; {chosen.num_unfinished} of the winner's diverged"
-            " or failed, which its mean does not show."
-        )
+        count = chosen.num_unfinished
+        lost = f"Every variant lost trials, the winner {count}"
+        if chosen.num_variants == 1:
+            lost = f"It lost {count} trial{'s'[: count != 1]}"
+        yield f"{lost}, which its mean does not show."
     elif num_nan or any(one.num_diverged + one.num_failed for one in variants):
-        yield "Variants with diverged or failed trials rank after those without."
+        lost = "lost" if num_nan else "diverged or failed"
+        yield f"Variants with {lost} trials rank after those without."
 
 
 def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    """A parameter as a job file may have it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

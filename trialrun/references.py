@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,10 @@ from types import ModuleType
 from typing import Any
 
 from trialrun.errors import InputError
+from trialrun.quiet import quiet_tensorflow
 from trialrun.vocabulary import suggest
+
+_IMPORTS_KERAS = re.compile(rb"^(?:import|from) .*\b(?:keras|tensorflow)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +169,23 @@ def _load_file(reference: Reference, folder: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _import_keras_quietly(path.read_bytes())
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def _import_keras_quietly(source: bytes) -> None:
+    """Imports Keras before a file does, which would let TensorFlow write to the terminal.
+
+    Not before a file that sets the environment, which TensorFlow reads while it is imported.
+    """
+    if _IMPORTS_KERAS.search(source) and b"environ" not in source and "keras" not in sys.modules:
+        with quiet_tensorflow():
+            importlib.import_module("keras")
 
 
 def find_source(reference: Reference, folder: Path) -> Path | None:

@@ -74,6 +74,7 @@ class Selection:
             0 only if every variant has some.
         num_variants: How many variants were compared.
         tied: Other variants with the same value of the statistic: the winner is only the first.
+        is_perfect: Whether the metric cannot have a better mean.
     """
 
     variant_id: str
@@ -92,6 +93,7 @@ class Selection:
     num_unfinished: int
     num_variants: int
     tied: tuple[str, ...]
+    is_perfect: bool
 
 
 def validation_scores(
@@ -243,6 +245,7 @@ def select_best(
         num_unfinished=int(scores.num_unfinished[winner]),
         num_variants=len(scores.variant_ids),
         tied=_tied(scores, of_variants, winner),
+        is_perfect=float(spread.mean) == (bounds[0] if goal == "minimize" else bounds[1]),
     )
 
 

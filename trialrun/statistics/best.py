@@ -45,7 +45,8 @@ class Worse(NamedTuple):
         num_pairs: (variants,) int64 seeds that the variant shares with the leader.
         pairing: (variants,) by how much pairing by seed divides the variance of the difference from
             the leader: as if there were as many times the seeds. NaN where it is not known.
-        variances: (variants,) of the differences from the leader; NaN for less than two pairs.
+        variances: (variants,) of the differences from the leader, 0 where they are rounding; NaN
+            for less than two pairs.
     """
 
     p_values: Floats
@@ -82,6 +83,8 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
         differences = losses - losses[leader]
     spread = describe(differences)
     own = np.square(spread.sd)
+    own[own <= np.square(ROUNDING * spread.mean)] = 0.0
+    own[same_values(losses, leader)] = 0.0
     variances, df = own, np.maximum(spread.n - 1, 1).astype(np.float64)
     known = np.flatnonzero(~np.isnan(losses).all(axis=1))
     num_measured = np.count_nonzero(describe(losses).n > 1)
