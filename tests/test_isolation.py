@@ -6,6 +6,7 @@ import pytest
 from training_jobs import load_trials, make_task, train
 
 from trialrun.errors import InputError
+from trialrun.references import load_function
 from trialrun.training.internals import global_dtype_policy
 from trialrun.training.ownership import has_other_state, why_unknown
 
@@ -199,6 +200,7 @@ def metrics_of(tmp_path, trials):
 def trials_of(tmp_path, builder, seeds=3, **sections):
     (tmp_path / "models.py").write_text(MODELS)
     training = {"epochs": 2, **sections.pop("training", {})}
+    sections.setdefault("search", {"parameters": {}})
     return load_trials(
         tmp_path, builder=f"models.py:{builder}", seeds=seeds, training=training, **sections
     )
@@ -270,7 +272,7 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
             "counted_units",
             "another model when it is called again with the same arguments: its v",
         ),
-        ("counted_rate", "layers\\[2\\].rate is 0.5 and 0.33"),
+        ("counted_rate", "layers\\[2\\].rate is 0.\\d+ and 0.\\d+"),
         ("counted_learning_rate", "the learning rate is 0.0"),
     ],
 )
@@ -279,6 +281,19 @@ def test_a_builder_that_remembers_what_it_built_is_refused(tmp_path, builder, me
     trials = trials_of(tmp_path, builder, seeds=2, training={"engine": engine})
     with pytest.raises(InputError, match=message):
         train(make_task(tmp_path, trials))
+
+
+def test_what_a_file_draws_when_it_is_imported_is_the_same_in_every_process(tmp_path):
+    drawn = []
+    for name, seed in (("one", 1), ("other", 2)):
+        np.random.seed(seed)
+        (tmp_path / f"{name}.py").write_text(
+            "import random\nimport numpy as np\nDRAWN = [random.random(), np.random.normal()]\n"
+            "def build():\n    return DRAWN\n"
+        )
+        drawn.append(load_function(f"{name}.py:build", tmp_path)())
+        assert np.random.normal() == np.random.RandomState(seed).normal()
+    assert drawn[0] == drawn[1]
 
 
 def test_what_a_file_sets_when_it_is_imported_holds_for_all_its_models(tmp_path):

@@ -5,6 +5,7 @@ imported. Loading imports it for real.
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.machinery
@@ -19,6 +20,8 @@ from typing import Any
 
 from trialrun.errors import InputError
 from trialrun.vocabulary import suggest
+
+_SEED_OF_IMPORTS = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def check_reference(text: str, folder: Path) -> Parameters | None:
 def load_function(text: str, folder: Path) -> Callable[..., Any]:
     """The function itself. Its module, and all that it imports, is imported.
 
+    What a file draws while it is imported is the same in every process.
+
     Args:
         text: The reference.
         folder: Where the path of a file starts.
@@ -146,7 +151,16 @@ def load_function(text: str, folder: Path) -> Callable[..., Any]:
 
 
 def _load_module(reference: Reference) -> ModuleType:
-    return importlib.import_module(reference.source)
+    if reference.source in sys.modules:
+        return sys.modules[reference.source]
+    with _streams_of_an_import():
+        return importlib.import_module(reference.source)
+
+
+def _streams_of_an_import() -> contextlib.AbstractContextManager[None]:
+    from trialrun.seeding import streams_seeded  # NumPy is not needed to check a job
+
+    return streams_seeded(_SEED_OF_IMPORTS)
 
 
 def _load_file(reference: Reference, folder: Path) -> ModuleType:
@@ -166,7 +180,8 @@ def _load_file(reference: Reference, folder: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _streams_of_an_import():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

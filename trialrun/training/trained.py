@@ -14,6 +14,7 @@ import tensorflow as tf
 from trialrun.builttask import output_losses
 from trialrun.datasets import PARTS, Part, Splits, load_splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
+from trialrun.job import Settings
 from trialrun.labels import check_labels
 from trialrun.logitmetrics import check_metrics, check_signed_labels
 from trialrun.lookups import looked_up_features
@@ -226,8 +227,8 @@ def build_compiled(variant: Variant, job_folder: Path, splits: Splits, seed: int
 
 def _builder_of(variant: Variant, job_folder: Path, splits: Splits) -> Callable[[], keras.Model]:
     """What builds a variant's model as if it were the first one in this process."""
-    references = [r for r in (variant.data.generator, variant.model.builder) if r is not None]
-    with settings_kept():  # imported before a seed is set: what stands in the files may draw too
+    references = Settings(variant.data, variant.model, variant.training).references
+    with settings_kept():  # imported before a seed is set, which an import changes
         import_with_settings(references, job_folder)
 
     def build() -> keras.Model:
