@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 COUNT = itertools.count(1)
-DROPOUTS = []
+DRAWS = np.random.default_rng(0)
 SHARED_LAYER = layers.Dense(4, name="mine")
 SHARED_METRIC = keras.metrics.SparseCategoricalCrossentropy("entropy")
 SHARED_OPTIMIZER = keras.optimizers.Adam(0.01)
@@ -105,6 +105,19 @@ def of_numpy():
     """Numbers that a graph holds as constants."""
     added = np.random.normal(size=6).astype("float32")
     return net(layers.Lambda(lambda x: x + added))
+
+
+def drawn_by_its_file():
+    return net(layers.Dense(4, kernel_initializer=starting_at(DRAWS.normal(size=(6, 4)))))
+
+
+def drawn_without_seed():
+    drawn = np.random.default_rng().normal(size=(6, 4))
+    return net(layers.Dense(4, kernel_initializer=starting_at(drawn)))
+
+
+def starting_at(values):
+    return keras.initializers.Constant(values.astype("float32"))
 
 
 def rate_of_numpy():
@@ -235,6 +248,17 @@ def test_a_trial_alone_is_the_same_as_in_a_pack_in_any_order(tmp_path, builder):
             assert metrics == pytest.approx(together[trial_id], abs=1e-5, nan_ok=True)
 
 
+@pytest.mark.parametrize("seed", ["per_trial", 3])
+def test_a_generator_that_gives_other_data_each_time_is_refused(tmp_path, seed):
+    (tmp_path / "drawn.py").write_text(
+        "import data, numpy as np\nDRAWS = np.random.default_rng(0)\n"
+        "def drawn(seed):\n    return data.blobs(DRAWS.integers(1000))\n"
+    )
+    trials = trials_of(tmp_path, "keras_only", data={"generator": "drawn.py:drawn", "seed": seed})
+    result = train(make_task(tmp_path, trials[:1]))
+    assert "drawn.py:drawn: called again with the same seed and arg" in result.trials[0].error
+
+
 def test_a_callback_that_changes_the_model_changes_no_other_trial(tmp_path):
     callbacks = {"callbacks": ["models.py:unfreezes"], "epochs": 3}
     trials = trials_of(tmp_path, "frozen", seeds=2, training=callbacks)
@@ -274,6 +298,8 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
         ),
         ("counted_rate", "layers\\[2\\].rate is 0.\\d+ and 0.\\d+"),
         ("counted_learning_rate", "the learning rate is 0.0"),
+        ("drawn_by_its_file", "other initial weights when it is called again .*dense/kernel"),
+        ("drawn_without_seed", "other initial weights when it is called again .*dense/kernel"),
     ],
 )
 @pytest.mark.parametrize("engine", ["auto", "keras"])
