@@ -8,7 +8,8 @@ from training_jobs import load_trials, make_task, train
 from trialrun.errors import InputError
 from trialrun.references import load_function
 from trialrun.training.internals import global_dtype_policy
-from trialrun.training.ownership import has_other_state, why_unknown
+from trialrun.training.ownership import has_other_state, refuse_shared, why_unknown
+from trialrun.training.settings import settings_kept
 
 MODELS = '''
 import itertools
@@ -24,6 +25,12 @@ SHARED_LAYER = layers.Dense(4, name="mine")
 SHARED_METRIC = keras.metrics.SparseCategoricalCrossentropy("entropy")
 SHARED_OPTIMIZER = keras.optimizers.Adam(0.01)
 CACHED = []
+PRETRAINED = keras.Sequential(
+    [keras.Input((6,)), layers.Dense(5, "relu"), layers.BatchNormalization()]
+)
+PRETRAINED.trainable = False
+WITH_DROPOUT = keras.Sequential([keras.Input((6,)), layers.Dense(5), layers.Dropout(0.5)])
+WITH_DROPOUT.trainable = False
 
 
 def net(*hidden):
@@ -88,6 +95,40 @@ class Centered(layers.Layer):
 
 def centered():
     return net(Centered())
+
+
+class OfItsClass(layers.Layer):
+    """Counts in what all layers of its kind share."""
+
+    seen = tf.Variable(0.0, trainable=False)
+
+    def call(self, x, training=False):
+        if training:
+            self.seen.assign_add(1.0)
+        return x / (1 + self.seen)
+
+
+def of_its_class():
+    return net(OfItsClass(), layers.Dense(4))
+
+
+SEEN = tf.Variable(0.0, trainable=False)
+
+
+def counts(x):
+    SEEN.assign_add(1.0)
+    return x / SEEN
+
+
+def of_its_file():
+    return net(layers.Lambda(counts), layers.Dense(4))
+
+
+TABLE = tf.Variable(np.arange(6, dtype="float32"), trainable=False)
+
+
+def constant_of_its_file():
+    return net(layers.Lambda(lambda x: x + TABLE), layers.Dense(4))
 
 
 class Noisy(layers.Layer):
@@ -163,6 +204,15 @@ def shared_layer():
     return net(SHARED_LAYER)
 
 
+def frozen_base():
+    x = keras.Input((6,))
+    return keras.Model(x, layers.Dense(3, "softmax")(PRETRAINED(x)))
+
+
+def frozen_dropout():
+    return net(WITH_DROPOUT)
+
+
 def shared_metric():
     return compiled(net(), metrics=[SHARED_METRIC])
 
@@ -224,10 +274,12 @@ KINDS = {
     "counting": "keras",
     "centered": "keras",
     "noisy": "keras",
+    "constant_of_its_file": "keras",
     "of_numpy": "keras",
     "rate_of_numpy": "keras",
     "units_of_numpy": "keras",
     "keras_only": "keras",
+    "frozen_base": "fused",
     "clearing": "fused",
     "eager": "fused",
     "in_half_precision": "fused",
@@ -289,6 +341,7 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
     ("builder", "message"),
     [
         ("shared_layer", "mine/kernel' belongs to a model that it returned before"),
+        ("frozen_dropout", "belongs to a model that it returned before, .* stay frozen"),
         ("shared_metric", "'entropy/total' belongs to a model that it returned before"),
         ("shared_optimizer", "'adam/iteration' belongs to a model that it returned before"),
         ("cached", "let the builder make its layers, metrics and optimizers inside the function"),
@@ -298,6 +351,8 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
         ),
         ("counted_rate", "layers\\[2\\].rate is 0.\\d+ and 0.\\d+"),
         ("counted_learning_rate", "the learning rate is 0.0"),
+        ("of_its_class", "changed 'seen' of .*OfItsClass, which is not made by the builder"),
+        ("of_its_file", "changed 'SEEN' of .*counts, which is not made by the builder"),
         ("drawn_by_its_file", "other initial weights when it is called again .*dense/kernel"),
         ("drawn_without_seed", "other initial weights when it is called again .*dense/kernel"),
     ],
@@ -307,6 +362,17 @@ def test_a_builder_that_remembers_what_it_built_is_refused(tmp_path, builder, me
     trials = trials_of(tmp_path, builder, seeds=2, training={"engine": engine})
     with pytest.raises(InputError, match=message):
         train(make_task(tmp_path, trials))
+
+
+@settings_kept()
+def test_frozen_weights_may_be_shared_until_they_change():
+    base = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    base.trainable = False
+    for _ in range(3):
+        refuse_shared(keras.Sequential([base, keras.layers.Dense(1)]), "here")
+    base.layers[0].kernel.assign(np.ones((2, 2)))
+    with pytest.raises(InputError, match=r"here: .*dense.*/kernel. belongs to a model"):
+        refuse_shared(keras.Sequential([base, keras.layers.Dense(1)]), "here")
 
 
 def test_what_a_file_draws_when_it_is_imported_is_the_same_in_every_process(tmp_path):

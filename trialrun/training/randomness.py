@@ -79,6 +79,7 @@ class SeededBuild:
         self._draw_of_generator = {
             state: self._record.draws.index(value)
             for state, value in internals.seed_generator_states(self.model).items()
+            if value in self._record.draws
         }
         draws = tf.TensorSpec([None, len(self._record.draws)], tf.int64)
         self._initialize = tf.function(
