@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from training_jobs import load_trials, make_task, train
 
-from trialrun.errors import InputError
+from trialrun.errors import InputError, ModelError
 from trialrun.references import load_function
 from trialrun.training.internals import global_dtype_policy
 from trialrun.training.ownership import has_other_state, refuse_shared, why_unknown
@@ -248,6 +248,13 @@ def unfreezes():
     return Unfreezes()
 
 
+UNFREEZES = Unfreezes()
+
+
+def unfreezes_again():
+    return UNFREEZES
+
+
 def frozen():
     return net(layers.Dense(4, trainable=False))
 '''
@@ -317,6 +324,13 @@ def test_a_callback_that_changes_the_model_changes_no_other_trial(tmp_path):
     together, _ = metrics_of(tmp_path, trials)
     alone, _ = metrics_of(tmp_path, trials[1:])
     assert alone[trials[1].trial_id] == together[trials[1].trial_id]
+
+
+def test_a_callback_that_another_trial_was_given_is_refused(tmp_path):
+    callbacks = {"callbacks": ["models.py:unfreezes_again"]}
+    trials = trials_of(tmp_path, "frozen", seeds=2, training=callbacks)
+    with pytest.raises(ModelError, match="it returned a callback that it returned before"):
+        train(make_task(tmp_path, trials))
 
 
 def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
