@@ -27,7 +27,7 @@ ROOMS = {
     "host": ["host", "quiet"],
     "job": [
         *("job", "jobchecks", "specs", "section", "dataspec", "datafiles", "dialect"),
-        *("document", "references", "sources"),
+        *("document", "references", "sources", "seeding"),
         *("compilation", "arguments", "vocabulary", "tracking", "ownterms", "builders"),
     ],
     "search": ["search"],

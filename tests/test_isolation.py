@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from training_jobs import load_trials, make_task, train
 
-from trialrun.errors import InputError
+from trialrun.errors import InputError, ModelError
+from trialrun.references import load_function
 from trialrun.training.internals import global_dtype_policy
-from trialrun.training.ownership import has_other_state, why_unknown
+from trialrun.training.ownership import has_other_state, refuse_shared, why_unknown
+from trialrun.training.settings import settings_kept
 
 MODELS = '''
 import itertools
@@ -18,11 +20,17 @@ import tensorflow as tf
 from keras import layers, ops
 
 COUNT = itertools.count(1)
-DROPOUTS = []
+DRAWS = np.random.default_rng(0)
 SHARED_LAYER = layers.Dense(4, name="mine")
 SHARED_METRIC = keras.metrics.SparseCategoricalCrossentropy("entropy")
 SHARED_OPTIMIZER = keras.optimizers.Adam(0.01)
 CACHED = []
+PRETRAINED = keras.Sequential(
+    [keras.Input((6,)), layers.Dense(5, "relu"), layers.BatchNormalization()]
+)
+PRETRAINED.trainable = False
+WITH_DROPOUT = keras.Sequential([keras.Input((6,)), layers.Dense(5), layers.Dropout(0.5)])
+WITH_DROPOUT.trainable = False
 
 
 def net(*hidden):
@@ -89,6 +97,40 @@ def centered():
     return net(Centered())
 
 
+class OfItsClass(layers.Layer):
+    """Counts in what all layers of its kind share."""
+
+    seen = tf.Variable(0.0, trainable=False)
+
+    def call(self, x, training=False):
+        if training:
+            self.seen.assign_add(1.0)
+        return x / (1 + self.seen)
+
+
+def of_its_class():
+    return net(OfItsClass(), layers.Dense(4))
+
+
+SEEN = tf.Variable(0.0, trainable=False)
+
+
+def counts(x):
+    SEEN.assign_add(1.0)
+    return x / SEEN
+
+
+def of_its_file():
+    return net(layers.Lambda(counts), layers.Dense(4))
+
+
+TABLE = tf.Variable(np.arange(6, dtype="float32"), trainable=False)
+
+
+def constant_of_its_file():
+    return net(layers.Lambda(lambda x: x + TABLE), layers.Dense(4))
+
+
 class Noisy(layers.Layer):
     """Draws from TensorFlow's own generator."""
 
@@ -104,6 +146,19 @@ def of_numpy():
     """Numbers that a graph holds as constants."""
     added = np.random.normal(size=6).astype("float32")
     return net(layers.Lambda(lambda x: x + added))
+
+
+def drawn_by_its_file():
+    return net(layers.Dense(4, kernel_initializer=starting_at(DRAWS.normal(size=(6, 4)))))
+
+
+def drawn_without_seed():
+    drawn = np.random.default_rng().normal(size=(6, 4))
+    return net(layers.Dense(4, kernel_initializer=starting_at(drawn)))
+
+
+def starting_at(values):
+    return keras.initializers.Constant(values.astype("float32"))
 
 
 def rate_of_numpy():
@@ -149,6 +204,15 @@ def shared_layer():
     return net(SHARED_LAYER)
 
 
+def frozen_base():
+    x = keras.Input((6,))
+    return keras.Model(x, layers.Dense(3, "softmax")(PRETRAINED(x)))
+
+
+def frozen_dropout():
+    return net(WITH_DROPOUT)
+
+
 def shared_metric():
     return compiled(net(), metrics=[SHARED_METRIC])
 
@@ -184,6 +248,13 @@ def unfreezes():
     return Unfreezes()
 
 
+UNFREEZES = Unfreezes()
+
+
+def unfreezes_again():
+    return UNFREEZES
+
+
 def frozen():
     return net(layers.Dense(4, trainable=False))
 '''
@@ -199,6 +270,7 @@ def metrics_of(tmp_path, trials):
 def trials_of(tmp_path, builder, seeds=3, **sections):
     (tmp_path / "models.py").write_text(MODELS)
     training = {"epochs": 2, **sections.pop("training", {})}
+    sections.setdefault("search", {"parameters": {}})
     return load_trials(
         tmp_path, builder=f"models.py:{builder}", seeds=seeds, training=training, **sections
     )
@@ -209,10 +281,12 @@ KINDS = {
     "counting": "keras",
     "centered": "keras",
     "noisy": "keras",
+    "constant_of_its_file": "keras",
     "of_numpy": "keras",
     "rate_of_numpy": "keras",
     "units_of_numpy": "keras",
     "keras_only": "keras",
+    "frozen_base": "fused",
     "clearing": "fused",
     "eager": "fused",
     "in_half_precision": "fused",
@@ -233,12 +307,30 @@ def test_a_trial_alone_is_the_same_as_in_a_pack_in_any_order(tmp_path, builder):
             assert metrics == pytest.approx(together[trial_id], abs=1e-5, nan_ok=True)
 
 
+@pytest.mark.parametrize("seed", ["per_trial", 3])
+def test_a_generator_that_gives_other_data_each_time_is_refused(tmp_path, seed):
+    (tmp_path / "drawn.py").write_text(
+        "import data, numpy as np\nDRAWS = np.random.default_rng(0)\n"
+        "def drawn(seed):\n    return data.blobs(DRAWS.integers(1000))\n"
+    )
+    trials = trials_of(tmp_path, "keras_only", data={"generator": "drawn.py:drawn", "seed": seed})
+    result = train(make_task(tmp_path, trials[:1]))
+    assert "drawn.py:drawn: called again with the same seed and arg" in result.trials[0].error
+
+
 def test_a_callback_that_changes_the_model_changes_no_other_trial(tmp_path):
     callbacks = {"callbacks": ["models.py:unfreezes"], "epochs": 3}
     trials = trials_of(tmp_path, "frozen", seeds=2, training=callbacks)
     together, _ = metrics_of(tmp_path, trials)
     alone, _ = metrics_of(tmp_path, trials[1:])
     assert alone[trials[1].trial_id] == together[trials[1].trial_id]
+
+
+def test_a_callback_that_another_trial_was_given_is_refused(tmp_path):
+    callbacks = {"callbacks": ["models.py:unfreezes_again"]}
+    trials = trials_of(tmp_path, "frozen", seeds=2, training=callbacks)
+    with pytest.raises(ModelError, match="it returned a callback that it returned before"):
+        train(make_task(tmp_path, trials))
 
 
 def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
@@ -263,6 +355,7 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
     ("builder", "message"),
     [
         ("shared_layer", "mine/kernel' belongs to a model that it returned before"),
+        ("frozen_dropout", "belongs to a model that it returned before, .* stay frozen"),
         ("shared_metric", "'entropy/total' belongs to a model that it returned before"),
         ("shared_optimizer", "'adam/iteration' belongs to a model that it returned before"),
         ("cached", "let the builder make its layers, metrics and optimizers inside the function"),
@@ -270,8 +363,12 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
             "counted_units",
             "another model when it is called again with the same arguments: its v",
         ),
-        ("counted_rate", "layers\\[2\\].rate is 0.5 and 0.33"),
+        ("counted_rate", "layers\\[2\\].rate is 0.\\d+ and 0.\\d+"),
         ("counted_learning_rate", "the learning rate is 0.0"),
+        ("of_its_class", "changed 'seen' of .*OfItsClass, which is not made by the builder"),
+        ("of_its_file", "changed 'SEEN' of .*counts, which is not made by the builder"),
+        ("drawn_by_its_file", "other initial weights when it is called again .*dense/kernel"),
+        ("drawn_without_seed", "other initial weights when it is called again .*dense/kernel"),
     ],
 )
 @pytest.mark.parametrize("engine", ["auto", "keras"])
@@ -279,6 +376,30 @@ def test_a_builder_that_remembers_what_it_built_is_refused(tmp_path, builder, me
     trials = trials_of(tmp_path, builder, seeds=2, training={"engine": engine})
     with pytest.raises(InputError, match=message):
         train(make_task(tmp_path, trials))
+
+
+@settings_kept()
+def test_frozen_weights_may_be_shared_until_they_change():
+    base = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    base.trainable = False
+    for _ in range(3):
+        refuse_shared(keras.Sequential([base, keras.layers.Dense(1)]), "here")
+    base.layers[0].kernel.assign(np.ones((2, 2)))
+    with pytest.raises(InputError, match=r"here: .*dense.*/kernel. belongs to a model"):
+        refuse_shared(keras.Sequential([base, keras.layers.Dense(1)]), "here")
+
+
+def test_what_a_file_draws_when_it_is_imported_is_the_same_in_every_process(tmp_path):
+    drawn = []
+    for name, seed in (("one", 1), ("other", 2)):
+        np.random.seed(seed)
+        (tmp_path / f"{name}.py").write_text(
+            "import random\nimport numpy as np\nDRAWN = [random.random(), np.random.normal()]\n"
+            "def build():\n    return DRAWN\n"
+        )
+        drawn.append(load_function(f"{name}.py:build", tmp_path)())
+        assert np.random.normal() == np.random.RandomState(seed).normal()
+    assert drawn[0] == drawn[1]
 
 
 def test_what_a_file_sets_when_it_is_imported_holds_for_all_its_models(tmp_path):

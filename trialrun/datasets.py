@@ -7,11 +7,8 @@ would mean something else at test time than it did in training: it would no long
 model that is tested.
 """
 
-import contextlib
 import math
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,6 +26,7 @@ from trialrun.given import as_arrays
 from trialrun.holdout import with_every_class
 from trialrun.job import DataSpec
 from trialrun.references import load_function, portable_reference
+from trialrun.seeding import streams_seeded
 from trialrun.streamed import Stream, check_streams, read_streams
 from trialrun.tabledata import load_table
 from trialrun.tablerows import TableSummary
@@ -232,31 +230,13 @@ def _generate(
     generator: Callable[..., Any], seed: int, args: Mapping[str, Any], *, source: str
 ) -> Any:
     try:
-        with _streams_seeded(seed):
+        with streams_seeded(seed):  # the same data whatever the process did before
             return generator(seed=seed, **args)
     except Exception as error:
         given = ", ".join(["seed", *args])
         raise InputError(
             f"{source}: called with {given} it raised {type(error).__name__}: {error}"
         ) from error
-
-
-@contextlib.contextmanager
-def _streams_seeded(seed: int) -> Iterator[None]:
-    """While it lasts, the random streams of the whole process are those of a seed.
-
-    A generator that draws from them gives the same data whatever the process did before.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    if tensorflow := sys.modules.get("tensorflow"):
-        tensorflow.random.set_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def medical_trial(

@@ -5,6 +5,7 @@ imported. Loading imports it for real.
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.machinery
@@ -23,6 +24,7 @@ from trialrun.quiet import quiet_tensorflow
 from trialrun.vocabulary import suggest
 
 _IMPORTS_KERAS = re.compile(rb"^(?:import|from) .*\b(?:keras|tensorflow)\b", re.MULTILINE)
+_SEED_OF_IMPORTS = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ def check_reference(text: str, folder: Path) -> Parameters | None:
 def load_function(text: str, folder: Path) -> Callable[..., Any]:
     """The function itself. Its module, and all that it imports, is imported.
 
+    What a file draws while it is imported is the same in every process.
+
     Args:
         text: The reference.
         folder: Where the path of a file starts.
@@ -150,7 +154,16 @@ def load_function(text: str, folder: Path) -> Callable[..., Any]:
 
 
 def _load_module(reference: Reference) -> ModuleType:
-    return importlib.import_module(reference.source)
+    if reference.source in sys.modules:
+        return sys.modules[reference.source]
+    with _streams_of_an_import():
+        return importlib.import_module(reference.source)
+
+
+def _streams_of_an_import() -> contextlib.AbstractContextManager[None]:
+    from trialrun.seeding import streams_seeded  # NumPy is not needed to check a job
+
+    return streams_seeded(_SEED_OF_IMPORTS)
 
 
 def _load_file(reference: Reference, folder: Path) -> ModuleType:
@@ -171,7 +184,8 @@ def _load_file(reference: Reference, folder: Path) -> ModuleType:
     sys.modules[name] = module
     _import_keras_quietly(path.read_bytes())
     try:
-        spec.loader.exec_module(module)
+        with _streams_of_an_import():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

@@ -1,6 +1,7 @@
 """Callbacks of one trial in `model.fit`: Keras's own for the job's fields, and the user's."""
 
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,15 @@ def refuse_schedule(optimizer: keras.optimizers.Optimizer) -> None:
         )
 
 
+_OF_EARLIER_TRIALS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
+
+
 def users_callbacks(training: TrainingSpec, job_folder: Path) -> list[keras.callbacks.Callback]:
     """New callbacks of the user's functions.
 
     Raises:
-        ModelError: One cannot be loaded, raises, or returns something else.
+        ModelError: One cannot be loaded, raises, or returns something else, or what it returned
+            before.
     """
     callbacks = []
     for reference in training.callbacks:
@@ -141,5 +146,11 @@ def users_callbacks(training: TrainingSpec, job_folder: Path) -> list[keras.call
         if not isinstance(callback, keras.callbacks.Callback):
             kind = type(callback).__name__
             raise ModelError(f"{source}: must return a keras.callbacks.Callback, got a {kind}")
+        if _OF_EARLIER_TRIALS.get(id(callback)) is callback:
+            raise ModelError(
+                f"{source}: it returned a callback that it returned before, which may remember"
+                " another trial; let it make one each time it is called"
+            )
+        _OF_EARLIER_TRIALS[id(callback)] = callback
         callbacks.append(callback)
     return callbacks

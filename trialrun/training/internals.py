@@ -226,6 +226,19 @@ def all_variables(model: keras.Model) -> list[keras.Variable]:
     return [variable for variables in of_all for variable in variables]
 
 
+def frozen_variables(model: keras.Model) -> list[keras.Variable]:
+    """The weights of layers with `trainable` False that no training step of Keras changes.
+
+    Not the seeds of dropout, which go on, nor what a layer of another kind updates on its own.
+    """
+    frozen = [layer for layer in all_layers(model) if not layer.trainable]
+    of_statistics = (keras.layers.BatchNormalization, keras.layers.Normalization)
+    return [
+        *(variable for layer in frozen for variable in layer._trainable_variables),
+        *(v for one in frozen if type(one) in of_statistics for v in one._non_trainable_variables),
+    ]
+
+
 def global_dtype_policy() -> Any:
     """The dtype policy that was set for new layers; None where `floatx` decides."""
     return global_state.get_global_attribute("dtype_policy")
@@ -395,7 +408,10 @@ def seed_draw_of(initializer: Any) -> int | None:
 
 
 def seed_generator_states(model: keras.Model) -> dict[int, int]:
-    """`id(state variable)` -> seed value, of every seed generator whose seed Keras drew."""
+    """`id(state variable)` -> seed value, of every seed generator whose seed Keras drew.
+
+    When it was made, which may be before the model was built: a layer of the user's file.
+    """
     return {
         id(generator.state): int(generator.state.numpy()[0])
         for layer in all_layers(model)

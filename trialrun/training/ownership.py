@@ -5,10 +5,15 @@ the model back. A class or function of the user's may keep anything: a second op
 `tf.Variable`, an attribute that `train_step` counts up. Such a model is built anew for each trial.
 """
 
+import functools
 import numbers
+import sys
+import sysconfig
 import weakref
+import zlib
 from collections.abc import Iterator, Mapping
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from pathlib import Path
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import keras
@@ -64,10 +69,14 @@ def has_other_state(model: keras.Model) -> bool:
 
 
 _OF_EARLIER_MODELS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
+_CHECKSUMS: dict[int, int | None] = {}  # `id(variable)` -> of its value, if it may be shared
 
 
 def refuse_shared(model: keras.Model, source: str) -> None:
     """Refuses a model that holds variables of one that was built before it.
+
+    Frozen weights may be shared, as those of a pretrained model, and what the user's functions and
+    classes find in their file, as long as their values stay what they are.
 
     Args:
         model: Fresh from its builder.
@@ -76,16 +85,50 @@ def refuse_shared(model: keras.Model, source: str) -> None:
     Raises:
         InputError: It does.
     """
-    variables = internals.all_variables(model)
-    for variable in variables:
-        earlier = _OF_EARLIER_MODELS.get(id(variable))
-        if earlier is not None and earlier is variable:
+    frozen = {id(v): _checksum(v) for v in internals.frozen_variables(model)}
+    for variable in internals.all_variables(model):
+        if not _is_fresh(variable, frozen.get(id(variable))):
             raise InputError(
                 f"{source}: {variable.path!r} belongs to a model that it returned before, so a"
                 " trial would go on where another one stopped; let the builder make its layers,"
-                " metrics and optimizers inside the function, each time it is called"
+                " metrics and optimizers inside the function, each time it is called. Only the"
+                " weights of layers that stay frozen (trainable = False) may be shared"
             )
-    _OF_EARLIER_MODELS.update({id(variable): variable for variable in variables})
+    for owner, name, variable in _other_variables(model):
+        if not _is_fresh(variable, _checksum(variable)):
+            raise InputError(
+                f"{source}: a model that it returned before has changed {name!r} of"
+                f" {_described(owner)}, which is not made by the builder, so a trial would go on"
+                " where another one stopped; let the builder make it, each time it is called"
+            )
+
+
+def _is_fresh(variable: Any, checksum: int | None) -> bool:
+    """Whether no earlier model has a variable, or it may be shared and has the value of then.
+
+    Args:
+        variable: Of Keras or TensorFlow.
+        checksum: Of its value; None where it may not be shared.
+    """
+    key = id(variable)
+    is_known = _OF_EARLIER_MODELS.get(key) is variable
+    if is_known and (checksum is None or _CHECKSUMS.get(key) != checksum):
+        return False
+    _OF_EARLIER_MODELS[key] = variable
+    _CHECKSUMS[key] = checksum
+    return True
+
+
+def _checksum(variable: Any) -> int:
+    return zlib.crc32(np.ascontiguousarray(variable.numpy()).tobytes())
+
+
+def _other_variables(model: keras.Model) -> Iterator[tuple[Any, str, Any]]:
+    """Owner, attribute and variable of all that `fit` neither sets back nor trains by itself."""
+    known = {id(v) for v in (*internals.all_variables(model), *model.metrics_variables)}
+    for owner, name, value in _reachable(model):
+        if isinstance(value, tf.Variable | keras.Variable) and id(value) not in known:
+            yield owner, name, value
 
 
 def _reachable(model: keras.Model) -> Iterator[tuple[Any, str, Any]]:
@@ -98,7 +141,9 @@ def _reachable(model: keras.Model) -> Iterator[tuple[Any, str, Any]]:
                 continue
             seen.add(id(value))
             yield owner, name, value
-            if not isinstance(value, (*_STATELESS, *_FUNCTIONS, tf.Variable)):
+            if isinstance(value, _FUNCTIONS) and not _is_users(value.__module__):
+                continue
+            if not isinstance(value, (*_STATELESS, tf.Variable)):
                 waiting.append(value)
 
 
@@ -107,7 +152,47 @@ def _items(owner: Any) -> list[tuple[str, Any]]:
         return [(str(key), value) for key, value in owner.items()]
     if isinstance(owner, _CONTAINERS):
         return [(f"[{place}]", value) for place, value in enumerate(owner)]
-    return list(vars(owner).items()) if hasattr(owner, "__dict__") else []
+    if isinstance(owner, MethodType):
+        return [("__self__", owner.__self__), ("__func__", owner.__func__)]
+    if isinstance(owner, FunctionType):
+        return _found_by(owner)
+    own = list(vars(owner).items()) if hasattr(owner, "__dict__") else []
+    return own + [item for kind in _users_classes(owner.__class__) for item in vars(kind).items()]
+
+
+@functools.cache
+def _users_classes(kind: type) -> tuple[type, ...]:
+    return tuple(base for base in kind.__mro__ if _is_users(base.__module__))
+
+
+@functools.cache
+def _is_users(module: str | None) -> bool:
+    """Whether a module is a file outside the standard library and installed packages."""
+    file = getattr(sys.modules.get(module or ""), "__file__", None)
+    if file is None:
+        return False
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(Path(home).resolve()) for home in paths)
+
+
+def _found_by(function: FunctionType) -> list[tuple[str, Any]]:
+    """What a function of the user's finds outside itself: enclosed, and in its file."""
+    codes, names = [function.__code__], set[str]()
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    found = [(name, function.__globals__[name]) for name in names & function.__globals__.keys()]
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    return found + [(name, cell.cell_contents) for name, cell in cells if _is_filled(cell)]
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # the name is assigned later
+        return False
 
 
 def _is_foreign(value: Any) -> bool:

@@ -79,6 +79,7 @@ class SeededBuild:
         self._draw_of_generator = {
             state: self._record.draws.index(value)
             for state, value in internals.seed_generator_states(self.model).items()
+            if value in self._record.draws
         }
         draws = tf.TensorSpec([None, len(self._record.draws)], tf.int64)
         self._initialize = tf.function(
@@ -100,7 +101,7 @@ class SeededBuild:
 
         Raises:
             CannotFuse: Under another seed it is another model.
-            InputError: It is another model each time.
+            InputError: It is another model, or starts otherwise, each time.
         """
         if difference := self.difference_under(seeds[-1]):
             raise CannotFuse(difference)
@@ -113,24 +114,39 @@ class SeededBuild:
             Empty if in nothing.
 
         Raises:
-            InputError: The builder gives another model each time that it is called.
+            InputError: The builder gives another model, or other initial weights, each time that it
+                is called.
         """
         if self._difference is None:
             other = build_seeded(self._build, seed)
             self._difference = _difference(self.model, other)
-            if self._difference and _difference(self.model, build_seeded(self._build, self._seed)):
-                raise InputError(
-                    "model.builder gives another model when it is called again with the same"
-                    f" arguments: {self._difference}; what it makes may depend on nothing else"
-                )
-            if not self._difference:
-                self._replay_is_exact = all(
-                    np.allclose(replayed[0], variable.numpy(), rtol=1e-5, atol=1e-6)
-                    for replayed, variable in zip(
-                        self._replay([seed]), _variables_of(other), strict=True
-                    )
-                )
+            self._replay_is_exact = not self._difference and _are_close(
+                [replayed[0] for replayed in self._replay([seed])],
+                [variable.numpy() for variable in _variables_of(other)],
+            )
+            if not self._replay_is_exact:
+                self._require_the_same_again()
         return self._difference
+
+    def _require_the_same_again(self) -> None:
+        """Refuses a builder that draws from what no seed sets, or goes on from its last call."""
+        again = build_seeded(self._build, self._seed)
+        if difference := _difference(self.model, again):
+            difference = self._difference or difference
+            raise InputError(
+                "model.builder gives another model when it is called again with the same"
+                f" arguments: {difference}; what it makes may depend on nothing else"
+            )
+        built = [self._built_values[id(variable)] for variable in self.variables]
+        for variable, value in zip(_variables_of(again), built, strict=True):
+            if not _are_close([variable.numpy()], [value]):
+                raise InputError(
+                    "model.builder gives other initial weights when it is called again with the"
+                    f" same arguments and seed: those of {variable.path!r}, so a trial would"
+                    " depend on those before it; let it draw from Keras's initializers or from"
+                    " np.random, random or tf.random themselves, which the trial's seed sets, and"
+                    " not from a generator of its file or one without a seed"
+                )
 
     def _rebuild(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
         per_trial = []
@@ -179,6 +195,15 @@ class SeededBuild:
 
 def _variables_of(model: keras.Model) -> list[keras.Variable]:
     return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+def _are_close(
+    arrays: Sequence[npt.NDArray[np.generic]], others: Sequence[npt.NDArray[np.generic]]
+) -> bool:
+    return all(
+        np.allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+        for one, other in zip(arrays, others, strict=True)
+    )
 
 
 def _difference(model: keras.Model, other: keras.Model) -> str:

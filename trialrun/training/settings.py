@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trialrun.references import load_function
+from trialrun.references import load_function, parse_reference
 from trialrun.training import internals
 
 
@@ -80,10 +80,11 @@ def import_with_settings(references: Iterable[str], job_folder: Path) -> None:
         InputError: One of them cannot be imported.
     """
     for reference in references:
-        key = (reference, str(job_folder))
+        key = (parse_reference(reference).source, str(job_folder))
         before = Settings.now()
         if key not in _CHANGED_BY_IMPORT:
-            load_function(reference, job_folder)
+            with internals.names_of_a_new_process():
+                load_function(reference, job_folder)
             after = Settings.now()
             _CHANGED_BY_IMPORT[key] = {
                 field.name: getattr(after, field.name)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trialrun.builttask import output_losses
-from trialrun.datasets import PARTS, Part, Splits, load_splits, steps_per_epoch
+from trialrun.datasets import PARTS, Part, Splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
+from trialrun.job import Settings
 from trialrun.labels import check_labels
 from trialrun.logitmetrics import check_metrics, check_signed_labels
 from trialrun.lookups import looked_up_features
@@ -26,6 +27,7 @@ from trialrun.sizes import require_memory
 from trialrun.training import internals
 from trialrun.training.ownership import refuse_shared
 from trialrun.training.randomness import SeededBuild, build_seeded
+from trialrun.training.repeatable import load_repeatable
 from trialrun.training.settings import (
     import_with_settings,
     note_settings,
@@ -125,7 +127,7 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
     def load(trial: Trial) -> Splits:
         with settings_kept():
             import_with_settings(filter(None, [data.generator]), job_folder)
-            splits = load_splits(data, job_folder, trial.seed, looked_up)
+            splits = load_repeatable(data, job_folder, trial.seed, looked_up)
         return weigh_classes(splits, trial.variant.training.class_weight)
 
     if data.seed != "per_trial" and all(one == class_weights[0] for one in class_weights):
@@ -226,8 +228,8 @@ def build_compiled(variant: Variant, job_folder: Path, splits: Splits, seed: int
 
 def _builder_of(variant: Variant, job_folder: Path, splits: Splits) -> Callable[[], keras.Model]:
     """What builds a variant's model as if it were the first one in this process."""
-    references = [r for r in (variant.data.generator, variant.model.builder) if r is not None]
-    with settings_kept():  # imported before a seed is set: what stands in the files may draw too
+    references = Settings(variant.data, variant.model, variant.training).references
+    with settings_kept():  # imported before a seed is set, which an import changes
         import_with_settings(references, job_folder)
 
     def build() -> keras.Model:
