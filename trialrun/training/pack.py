@@ -103,6 +103,7 @@ def _train_pack(
         feature_names=data.splits[0].feature_names,
         reason=reason,
         model_task=describe(model_task, classes),
+        is_compiled_by_builder=trained[0].is_compiled_by_builder,
         timings_s=timings_s,
     )
 
