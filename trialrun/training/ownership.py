@@ -83,7 +83,8 @@ def refuse_shared(model: keras.Model, source: str) -> None:
             raise InputError(
                 f"{source}: {variable.path!r} belongs to a model that it returned before, so a"
                 " trial would go on where another one stopped; let the builder make its layers,"
-                " metrics and optimizers inside the function, each time it is called"
+                " metrics and optimizers inside the function, each time it is called; of a"
+                " pretrained model let it take a copy (keras.models.clone_model, then set_weights)"
             )
     _OF_EARLIER_MODELS.update({id(variable): variable for variable in variables})
 
