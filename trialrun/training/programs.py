@@ -137,7 +137,7 @@ def _build(
     )
     try:
         functional = FunctionalModel(compiled.model, batch, places)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
     at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
     program = Program(
