@@ -2,6 +2,7 @@
 
 TERMS = '''
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -75,6 +76,53 @@ def two_of_a_kind():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(1, activation="sigmoid")])
     kinds = [keras.metrics.AUC(), keras.metrics.AUC(curve="PR")]
     model.compile("adam", "binary_crossentropy", metrics=kinds)
+    return model
+
+
+def one_score_per_class():
+    model = net()
+    scores = keras.metrics.F1Score()
+    model.compile("adam", "categorical_crossentropy", metrics=[scores])
+    return model
+
+
+def labels_of_one_output():
+    """Its metrics are told by outputs, of which one has no labels."""
+    x = keras.Input((6,))
+    outputs = {"a": layers.Dense(1, name="a")(x), "b": layers.Dense(1, name="b")(x)}
+    model = keras.Model(x, outputs)
+    model.compile("adam", {"a": "mse"}, metrics={"a": ["mae"]})
+    return model
+
+
+def one_hot(seed):
+    rng = np.random.default_rng(seed)
+    part = lambda: (rng.normal(size=(24, 6)), np.eye(3)[np.arange(24) % 3])
+    return {"train": part(), "validation": part(), "test": part()}
+
+
+def of_one_output(seed):
+    return {part: (x, {"a": y[:, :1]}) for part, (x, y) in one_hot(seed).items()}
+
+
+class Counting(keras.Model):
+    """Counts in Python how often its loss is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.calls = net(), 0
+
+    def call(self, x):
+        return self.net(x)
+
+    def compute_loss(self, *args, **given):
+        self.calls += 1
+        return super().compute_loss(*args, **given)
+
+
+def counting():
+    model = Counting()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

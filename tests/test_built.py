@@ -32,6 +32,24 @@ def select(metric, goal):
     return {"metric": metric, "goal": goal}
 
 
+@pytest.mark.parametrize(
+    ("builder", "data", "message"),
+    [
+        ("one_score_per_class", "one_hot", "logs 3 values as 'f1_score'.*average"),
+        ("labels_of_one_output", "of_one_output", "do not fit the model: KeyError: 'b'"),
+    ],
+)
+def test_logs_that_no_trial_can_have_are_refused(load, tmp_path, builder, data, message):
+    trials = load(builder, data={"generator": f"mine.py:{data}"})
+    with pytest.raises(ModelError, match=message):
+        train(make_task(tmp_path, trials))
+
+
+def test_what_a_model_counts_while_it_is_used_makes_it_no_other_model(load, tmp_path):
+    results = train(make_task(tmp_path, load("counting"))).trials
+    assert [result.status for result in results] == ["completed"] * 2
+
+
 # What can be selected by -------------------------------------------------------------------------
 
 

@@ -235,6 +235,7 @@ def save(folder: Path, builder: str, **sections: Any) -> Saved:
     folder.joinpath("models.py").write_text(MODELS)
     data = {"generator": "models.py:data", "args": sections.pop("data_args", {}), "scaling": "none"}
     training = {"epochs": 1, "batch_size": 8, "engine": "keras", **sections.pop("training", {})}
+    sections = {"search": {"parameters": {}}, **sections}  # some builders compile for themselves
     (trial,) = load_trials(
         folder, builder=f"models.py:{builder}", seeds=1, data=data, training=training, **sections
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_jobs import make_task, train_with_fused, train_with_keras, write_files
+from training_jobs import make_task, train, train_with_fused, train_with_keras, write_files
 
 from trialrun.document import write_yaml
 from trialrun.errors import CannotShare
@@ -77,6 +77,15 @@ def start(spread):
 
 def hidden(factor):
     return _classifier(layers.Dense(8), layers.Lambda(lambda x: x * factor))
+
+
+class Stepwise(Scale):
+    def call(self, x):
+        return x * self.factor if self.factor < 1 else x + self.factor
+
+
+def stepwise(factor):
+    return _classifier(layers.Dense(8), Stepwise(factor))
 
 
 def half_hidden(rate):
@@ -205,6 +214,21 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
     with pytest.raises(CannotShare, match=message) as caught:
         train_with_fused(make_task(tmp_path, trials))
     assert caught.value.paths == (("model", "args", name),)
+
+
+@pytest.mark.parametrize(
+    ("builder", "name", "values"),
+    [("hidden", "factor", [0.5, 2.0]), ("stepwise", "factor", [0.5, 2.0])],
+)
+def test_a_pack_need_not_share_with_the_one_before_it(tmp_path, builder, name, values):
+    """Packs of one variant each, trained by one process: there is nothing to split them by."""
+    trials = plan(tmp_path, builder, {f"model.args.{name}": values}, args={name: values[0]})
+    packs = [[trial for trial in trials if trial.seed == 3][place:][:1] for place in (0, 1)]
+    for pack in packs:
+        (result,) = train(make_task(tmp_path, pack)).trials
+        (plain,) = train_with_keras(make_task(tmp_path, pack))
+        assert (result.status, result.engine) == ("completed", "fused")
+        np.testing.assert_allclose(result.history["loss"], plain.history["loss"], atol=2e-5)
 
 
 def test_a_pack_is_split_by_the_number_that_is_built_in_and_by_no_other(tmp_path):

@@ -163,6 +163,16 @@ def test_several_outputs_are_one_task_each_and_have_no_matrix():
     assert "sick: classifier of 2 classes" in task.describe()
 
 
+def test_an_output_beside_one_without_a_loss_is_not_taken_for_all_outputs():
+    x = keras.Input((4,))
+    heads = {"kind": layers.Dense(3, name="kind")(x), "code": layers.Dense(2, name="code")(x)}
+    task = task_of(read({"kind": SPARSE_LOGITS, "code": None}, None, keras.Model(x, heads)))
+    assert (task.kind, task.num_classes) == ("other", 0)
+    assert "kind: classifier of 3 classes" in task.describe()
+    joined = np.array([[2.0, -1.0, 0.5, 7.0, 7.0]])  # as `predict` has them: logits, then codes
+    np.testing.assert_array_equal(task.probabilities(joined), joined)
+
+
 @pytest.mark.parametrize("is_functional", [True, False])
 def test_outputs_in_a_dict_are_called_by_its_keys(is_functional):
     class Headed(Subclassed):

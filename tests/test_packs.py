@@ -297,11 +297,13 @@ def test_a_logit_is_judged_as_the_probability_that_it_stands_for(tmp_path, engin
 
 
 def test_a_model_that_its_builder_compiled_for_counts_is_no_classifier(tmp_path):
-    result = train(make_task(tmp_path, load_trials(tmp_path, builder="counting", seeds=[1])))
+    trials = load_trials(tmp_path, builder="counting", seeds=[1], search={"parameters": {}})
+    result = train(make_task(tmp_path, trials))
     (row,) = result.trials
     assert (row.val_confusion_matrix, row.test_confusion_matrix) == (None, None)
     assert "test_roc_auc" not in row.metrics
     assert result.model_task == "regression (loss poisson)"
+    assert result.is_compiled_by_builder
 
 
 def test_signs_of_life_come_first_and_the_selection_metric_says_which_seed_is_best(tmp_path):

@@ -158,6 +158,20 @@ def test_the_job_is_told_as_a_question(tmp_path):
     assert "epochs 30" in facts["Training"]
 
 
+def test_the_page_does_not_claim_the_jobs_optimizer_for_a_model_that_its_builder_compiled():
+    job = {"training": {"optimizer": "adam", "learning_rate": 0.1, "loss": "mse", "epochs": 3}}
+
+    def training(compiled_by_builder):
+        (fact,) = asked(job, compiled_by_builder)
+        return fact.text
+
+    assert training("none") == "optimizer adam, learning_rate 0.1, loss mse, epochs 3"
+    assert training("all") == "optimizer and loss by the model's builder, epochs 3"
+    assert training("some") == (
+        "optimizer adam, learning_rate 0.1, loss mse (of some models by their builder), epochs 3"
+    )
+
+
 def test_a_question_is_asked_without_any_search(folder):
     board = dataclasses.replace(load_overview(folder).leaderboard, metric="val_loss", variants=())
     assert question({"seeds": 5}, board) == "What mean val_loss does the model reach over 5 seeds?"

@@ -154,7 +154,7 @@ def task_of(losses: Sequence[OutputLoss]) -> ModelTask:
     """
     if not losses:
         return _other("no loss that compares outputs with labels")
-    if len(losses) > 1:
+    if len(losses) > 1 or losses[0].output:  # of a model that has others without a loss
         parts = (f"{one.output}: {_task_of_output(one).describe()}" for one in losses)
         return _other(f"several outputs; {'; '.join(parts)}")
     return _task_of_output(losses[0])

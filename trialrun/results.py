@@ -140,6 +140,7 @@ class PackResult:
         class_names: Names of the classes; empty when the data has none.
         feature_names: Names of the input columns; empty when the data gives none.
         model_task: What the built model is and why, as text; empty if none was built.
+        is_compiled_by_builder: Whether loss, metrics and optimizer are the builder's own.
         reason: Why this engine: empty for `fused`, else what stood in the way of the others.
         timings_s: Seconds of wall time by stage, e.g. `data`, `build`, `compile`, `train`.
         is_input_error: Whether all trials failed because the user's input is wrong.
@@ -152,6 +153,7 @@ class PackResult:
     feature_names: tuple[str, ...] = ()
     reason: str = ""
     model_task: str = ""
+    is_compiled_by_builder: bool = False
     timings_s: Mapping[str, float] = field(default_factory=dict)
     is_input_error: bool = False
 

@@ -107,7 +107,8 @@ class PackRecord:
 
     Attributes:
         pack_id: The pack.
-        class_names, feature_names, reason, model_task, timings_s: As in `results.PackResult`.
+        class_names, feature_names, reason, model_task, is_compiled_by_builder, timings_s: As in
+            `results.PackResult`.
     """
 
     pack_id: str
@@ -115,6 +116,7 @@ class PackRecord:
     feature_names: tuple[str, ...]
     reason: str
     model_task: str
+    is_compiled_by_builder: bool
     timings_s: Mapping[str, float]
 
 
@@ -307,6 +309,7 @@ class RunFolder:
             "feature_names": result.feature_names,
             "reason": result.reason,
             "model_task": result.model_task,
+            "is_compiled_by_builder": result.is_compiled_by_builder,
             "timings_s": result.timings_s,
         }
         name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
@@ -350,6 +353,7 @@ class RunFolder:
                 feature_names=tuple(about["feature_names"]),
                 reason=about["reason"],
                 model_task=about.get("model_task", ""),  # older runs do not say
+                is_compiled_by_builder=about.get("is_compiled_by_builder", False),
                 timings_s=about["timings_s"],
             )
         return tuple(records.values())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trialrun.aggregate import Leaderboard, VariantSummary
 from trialrun.explanation import explain
@@ -17,7 +17,7 @@ from trialrun.standing import (
     certainty_content,
     data_warnings,
 )
-from trialrun.store import RunFolder, distinct_tasks
+from trialrun.store import PackRecord, RunFolder, distinct_tasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +30,7 @@ class Overview:
         leaderboard: The ranked variants and the selection.
         class_names: Empty when the data has none.
         model_tasks: What the models are, and why; empty for an older run.
+        compiled_by_builder: Of which models loss, metrics and optimizer are the builder's own.
         counts: `trials`, `completed`, `diverged`, `failed`.
         problems: Trials that diverged or failed, by variant and seed; perhaps only the first.
         summary: summary.json; None for a run that has not ended.
@@ -41,6 +42,7 @@ class Overview:
     leaderboard: Leaderboard
     class_names: tuple[str, ...]
     model_tasks: tuple[str, ...]
+    compiled_by_builder: Literal["all", "some", "none"]
     counts: Mapping[str, int]
     problems: tuple[TrialProblem, ...]
     summary: Mapping[str, Any] | None
@@ -88,11 +90,19 @@ def overview_of(folder: RunFolder, standing: Standing) -> Overview:
         leaderboard=standing.leaderboard,
         class_names=class_names[0] if class_names else (),
         model_tasks=distinct_tasks(packs),
+        compiled_by_builder=_compiled_by_builder(packs),
         counts=standing.counts,
         problems=standing.problems,
         summary=folder.read_summary(),
         scores=standing.scores,
     )
+
+
+def _compiled_by_builder(packs: Sequence[PackRecord]) -> Literal["all", "some", "none"]:
+    found = {pack.is_compiled_by_builder for pack in packs if pack.model_task}
+    if True not in found:
+        return "none"
+    return "some" if False in found else "all"
 
 
 def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def render_page(
         ended=overview.summary is not None,
         facts=run_facts(overview),
         question=question(job, board),
-        asked=asked(job),
+        asked=asked(job, overview.compiled_by_builder),
         sentences=sentences(board),
         data_warnings=overview.data_warnings,
         model_tasks=overview.model_tasks,

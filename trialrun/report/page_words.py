@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from trialrun.aggregate import Leaderboard, ordered_metrics
 from trialrun.report.format import (
@@ -98,8 +98,15 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def asked(job: Mapping[str, Any]) -> list[Fact]:
-    """What was searched, with which seeds, model and data; only what the job says."""
+def asked(
+    job: Mapping[str, Any], compiled_by_builder: Literal["all", "some", "none"] = "none"
+) -> list[Fact]:
+    """What was searched, with which seeds, model and data; only what the job says.
+
+    Args:
+        job: The resolved job.
+        compiled_by_builder: Of which models the job's loss and optimizer mean nothing.
+    """
     search = job.get("search", {})
     facts = [
         Fact(path, _domain_text(domain), is_name=True)
@@ -114,7 +121,7 @@ def asked(job: Mapping[str, Any]) -> list[Fact]:
         for name, text in (
             ("Data", _source_text(_fixed(job, "data"))),
             ("Model", _call_text(_fixed(job, "model"), "builder")),
-            ("Training", _training_text(_fixed(job, "training"))),
+            ("Training", _training_text(_fixed(job, "training"), compiled_by_builder)),
         )
         if text
     ]
@@ -186,10 +193,15 @@ def _call_text(section: Mapping[str, Any], field: str) -> str:
     return f"{section[field]}({settings})" if settings else str(section[field])
 
 
-def _training_text(training: Mapping[str, Any]) -> str:
+def _training_text(training: Mapping[str, Any], compiled_by_builder: str) -> str:
     """`optimizer adam, learning_rate 0.0001, ...`."""
-    names = ("optimizer", "learning_rate", "loss", "batch_size", "epochs", "early_stopping")
-    return _settings_text(training, names)
+    compiling = _settings_text(training, ("optimizer", "learning_rate", "loss"))
+    if compiled_by_builder == "all":
+        compiling = "optimizer and loss by the model's builder"
+    elif compiled_by_builder == "some":
+        compiling += " (of some models by their builder)"
+    rest = _settings_text(training, ("batch_size", "epochs", "early_stopping"))
+    return ", ".join(filter(None, [compiling, rest]))
 
 
 def _settings_text(section: Mapping[str, Any], names: Sequence[str]) -> str:

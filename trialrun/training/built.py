@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from trialrun.builders import COMPILED_FIELDS
 from trialrun.compilation import (
@@ -96,9 +97,12 @@ def _names_of_logs(
         return _names_of_a_step(other, trial.variant, train, val)
     try:
         internals.build_symbolically(model, train)
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
-    names = list(model.get_metrics_result())
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"training: loss or metrics do not fit the model: {type(error).__name__}: {error}"
+        ) from error
+    names = model.get_metrics_result()
+    _require_one_number_each(names)
     return (*names, *(f"val_{name}" for name in names))
 
 
@@ -128,7 +132,17 @@ def _names_of_a_step(
             f"{source}: {kind} cannot be evaluated on the validation data: {_said(error)}; give it"
             " a `test_step` that returns what an evaluation logs"
         ) from error
+    _require_one_number_each({name: values[-1] for name, values in history.items()} | logs)
     return (*history, *(f"val_{name}" for name in logs))
+
+
+def _require_one_number_each(logs: Mapping[str, Any]) -> None:
+    for name, value in logs.items():
+        if len(np.shape(value)):
+            raise ModelError(
+                f"the model logs {np.size(value)} values as {name!r}, and a log is one number: let"
+                ' the metric average them (F1Score: average="macro"), or have one for each'
+            )
 
 
 def _named(model: keras.Model, part: tuple[Any, ...]) -> dict[str, Any]:

@@ -190,6 +190,7 @@ def _evaluate(
         non_trainable=tuple(tensor.numpy() for tensor in state.non_trainable),
         optimizer=tuple(tensor.numpy() for tensor in state.optimizer),
         model_task=own.model_task,
+        is_compiled_by_builder=own.is_compiled_by_builder,
     )
     return [_take_trial(stacked, place) for place in range(len(own.indices))]
 
@@ -209,4 +210,5 @@ def _take_trial(stacked: TrainedTrial, place: int) -> TrainedTrial:
         non_trainable=take(stacked.non_trainable),
         optimizer=take(stacked.optimizer),
         model_task=stacked.model_task,
+        is_compiled_by_builder=stacked.is_compiled_by_builder,
     )

@@ -11,7 +11,7 @@ from trialrun.training.built import check_built, check_logs
 from trialrun.training.choice import choose_engine
 from trialrun.training.judgment import classes_of, describe
 from trialrun.training.memory import required_bytes
-from trialrun.training.prepared import PreparedPack, compiling
+from trialrun.training.prepared import PreparedPack, compiling, forget_programs_of_others
 from trialrun.training.trained import PackData, load_pack_data, make_compiled_model
 
 
@@ -45,6 +45,8 @@ def examine(task: PackTask) -> list[Examined]:
     try:
         return [_examine(task)]
     except CannotShare as error:
+        if forget_programs_of_others(task):
+            return examine(task)
         packs, by = take_apart(task.pack, error.paths)
         if len(packs) == 1:
             raise ModelError(str(error)) from error

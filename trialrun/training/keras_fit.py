@@ -351,6 +351,7 @@ class _TrialRun(keras.callbacks.Callback):
             non_trainable=non_trainable,
             optimizer=optimizer,
             model_task=self._compiled.task,
+            is_compiled_by_builder=self._compiled.is_compiled_by_builder,
             best_epoch=self._controls.best_epoch,
             streamed_matrices=matrices,
         )

@@ -92,7 +92,8 @@ def refuse_shared(model: keras.Model, source: str) -> None:
                 f"{source}: {variable.path!r} belongs to a model that it returned before, so a"
                 " trial would go on where another one stopped; let the builder make its layers,"
                 " metrics and optimizers inside the function, each time it is called. Only the"
-                " weights of layers that stay frozen (trainable = False) may be shared"
+                " weights of layers that stay frozen (trainable = False) may be shared; of another"
+                " pretrained model let it take a copy (keras.models.clone_model, then set_weights)"
             )
     for owner, name, variable in _other_variables(model):
         if not _is_fresh(variable, _checksum(variable)):

@@ -18,6 +18,7 @@ from trialrun.training.compiled import train_prepared
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.judgment import Classes, Judgment, classes_of, describe, judge
 from trialrun.training.keras_fit import train_keras
+from trialrun.training.prepared import forget_programs_of_others
 from trialrun.training.reports import Reports
 from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
 
@@ -102,6 +103,7 @@ def _train_pack(
         feature_names=data.splits[0].feature_names,
         reason=reason,
         model_task=describe(model_task, classes),
+        is_compiled_by_builder=trained[0].is_compiled_by_builder,
         timings_s=timings_s,
     )
 
@@ -131,6 +133,17 @@ def choose_and_train(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
 ) -> Generator[Progress | Checkpoint, None, tuple[str, str, list[TrainedTrial] | None]]:
     """Engine, the reason for it, and the trained trials; None for them if it was stopped."""
+    try:
+        return (yield from _choose_and_train(task, data, timings_s, reports))
+    except CannotShare:
+        if not forget_programs_of_others(task):
+            raise  # its trials are given out again, apart
+    return (yield from _choose_and_train(task, data, timings_s, reports.again()))
+
+
+def _choose_and_train(
+    task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
+) -> Generator[Progress | Checkpoint, None, tuple[str, str, list[TrainedTrial] | None]]:
     choice = choose_engine(task, data, timings_s)
     while choice.prepared is not None:
         try:
@@ -138,7 +151,7 @@ def choose_and_train(
             trained = yield from _reporting(task, training)
             return choice.engine, choice.reason, trained
         except CannotShare:
-            raise  # its trials are given out again, apart
+            raise
         except CannotFuse as error:  # XLA could not compile it, or its first steps are wrong
             choice = choose_engine(task, data, timings_s, choice.without(error))
             reports = reports.again()

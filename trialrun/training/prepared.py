@@ -58,6 +58,11 @@ class PreparedPack:
         return build_compiled(trial.variant, self.task.job_folder, splits, trial.seed)
 
 
+def forget_programs_of_others(task: PackTask) -> bool:
+    """See `ProgramCache.forget_those_of_others`."""
+    return _PROGRAMS.forget_those_of_others(task)
+
+
 def prepare(
     task: PackTask, data: PackData, engine: CompiledEngine, timings_s: dict[str, float]
 ) -> PreparedPack:

@@ -79,6 +79,22 @@ class ProgramCache:
         self._built[key] = _build(task, data, engine, [*first, *variants])
         return self._built[key]
 
+    def forget_those_of_others(self, task: PackTask) -> bool:
+        """Whether there were programs for a pack that hold numbers which none of its trials has.
+
+        They are gone then: what the pack's trials cannot share with these, they need not share.
+        """
+        of_pack = (task.pack.signature, str(task.job_folder))
+        own = {numbers_key(trial.variant) for trial in task.pack.trials}
+        others = [
+            key
+            for key, built in self._built.items()
+            if key[:2] == of_pack and numbers_key(built.first) not in own
+        ]
+        for key in others:
+            del self._built[key]
+        return bool(others)
+
 
 def form_of(splits: Splits) -> tuple[Any, ...]:
     """Shapes and types of all arrays of a data set, and which parts have weights."""
@@ -121,7 +137,7 @@ def _build(
     )
     try:
         functional = FunctionalModel(compiled.model, batch, places)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
     at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
     program = Program(

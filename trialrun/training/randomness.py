@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,6 +76,7 @@ class SeededBuild:
         self._build, self._seed = build, seed
         with internals.recording_build() as self._record:
             self.model = build_seeded(build, seed)
+        self._built_numbers = _numbers_of(self.model)  # use may count some of them up
         self._built_values = {id(variable): variable.numpy() for variable in self.variables}
         self._draw_of_generator = {
             state: self._record.draws.index(value)
@@ -119,7 +121,7 @@ class SeededBuild:
         """
         if self._difference is None:
             other = build_seeded(self._build, seed)
-            self._difference = _difference(self.model, other)
+            self._difference = self._difference_to(other)
             self._replay_is_exact = not self._difference and _are_close(
                 [replayed[0] for replayed in self._replay([seed])],
                 [variable.numpy() for variable in _variables_of(other)],
@@ -131,7 +133,7 @@ class SeededBuild:
     def _require_the_same_again(self) -> None:
         """Refuses a builder that draws from what no seed sets, or goes on from its last call."""
         again = build_seeded(self._build, self._seed)
-        if difference := _difference(self.model, again):
+        if difference := self._difference_to(again):
             difference = self._difference or difference
             raise InputError(
                 "model.builder gives another model when it is called again with the same"
@@ -147,6 +149,24 @@ class SeededBuild:
                     " np.random, random or tf.random themselves, which the trial's seed sets, and"
                     " not from a generator of its file or one without a seed"
                 )
+
+    def _difference_to(self, other: keras.Model) -> str:
+        """In what another build differs, beside the values of its variables."""
+        shapes, of_other = (
+            [tuple(v.shape) for v in _variables_of(one)] for one in (self.model, other)
+        )
+        if shapes != of_other:
+            return f"its variables are of shapes {shapes} and {of_other}"
+        numbers, others = self._built_numbers, _numbers_of(other)
+        for name in sorted(numbers.keys() & others.keys()):
+            if numbers[name] != others[name]:
+                return f"{name} is {numbers[name]} and {others[name]}"
+        if other.compiled:  # by the builder
+            both = [internals.learning_rate_variable(one.optimizer) for one in (self.model, other)]
+            rates = [None if rate is None else float(rate) for rate in both]
+            if rates[0] != rates[1]:
+                return f"the learning rate is {rates[0]} and {rates[1]}"
+        return ""
 
     def _rebuild(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
         per_trial = []
@@ -206,20 +226,11 @@ def _are_close(
     )
 
 
-def _difference(model: keras.Model, other: keras.Model) -> str:
-    """In what one build of a model differs from another, beside the values of their variables."""
-    shapes, of_other = ([tuple(v.shape) for v in _variables_of(one)] for one in (model, other))
-    if shapes != of_other:
-        return f"its variables are of shapes {shapes} and {of_other}"
-    numbers, others = places_of(model), places_of(other)
-    for name in sorted(numbers.keys() & others.keys()):
-        one, also = numbers[name].value, others[name].value
-        is_initial = isinstance(numbers[name].owner, keras.initializers.Initializer)
-        if one != also and not (is_initial or isinstance(one, internals.SeedDraw)):
-            return f"{name} is {one} and {also}"
-    if other.compiled:  # by the builder
-        both = [internals.learning_rate_variable(one.optimizer) for one in (model, other)]
-        rates = [None if rate is None else float(rate) for rate in both]
-        if rates[0] != rates[1]:
-            return f"the learning rate is {rates[0]} and {rates[1]}"
-    return ""
+def _numbers_of(model: keras.Model) -> dict[str, Any]:
+    """The numbers that a builder gave a model, by their places; none that are drawn."""
+    return {
+        name: place.value
+        for name, place in places_of(model).items()
+        if not isinstance(place.owner, keras.initializers.Initializer)
+        and not isinstance(place.value, internals.SeedDraw)
+    }

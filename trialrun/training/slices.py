@@ -133,6 +133,7 @@ class Slice:
     ) -> None:
         self.indices = indices
         self.model_task = compiled.task
+        self.is_compiled_by_builder = compiled.is_compiled_by_builder
         self.numbers = [numbers[index] for index in indices]
         of_places = zip(*self.numbers, strict=True)
         hyperparameters = [tf.constant(of_all, tf.float64) for of_all in of_places]

@@ -92,6 +92,7 @@ class TrainedTrial:
             rows.
         trainable, non_trainable, optimizer: Variables in Keras's order.
         model_task: What the model is.
+        is_compiled_by_builder: Whether nothing of it comes from the job's `training`.
         best_epoch: The epoch, from 1, whose weights these are; None for those of the last one, in a
             trial that does not keep its best.
         streamed_matrices: The confusion matrices of parts that are streamed; None for no
@@ -106,6 +107,7 @@ class TrainedTrial:
     non_trainable: tuple[npt.NDArray[np.generic], ...]
     optimizer: tuple[npt.NDArray[np.generic], ...]
     model_task: ModelTask
+    is_compiled_by_builder: bool = False
     best_epoch: int | None = None
     streamed_matrices: Mapping[Part, npt.NDArray[np.int64] | None] = field(default_factory=dict)
 
