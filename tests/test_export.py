@@ -463,7 +463,8 @@ def test_the_untrained_model_tells_what_will_not_be_saved(tmp_path, builder, exp
         tmp_path, builder=f"models.py:{builder}", seeds=1, data={"generator": "models.py:data"}
     )
     job = load_job(tmp_path / "job.yaml")
-    lines = what_will_be_missing(try_formats(settings_of(job.spec, {}), job.folder, 0))
+    splits = load_splits(job.spec.data, job.folder, 0)
+    lines = what_will_be_missing(try_formats(settings_of(job.spec, {}), job.folder, splits))
     assert len(lines) == len(expected)
     for line, part in zip(lines, expected, strict=True):
         assert part in line

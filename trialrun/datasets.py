@@ -144,6 +144,16 @@ class RawData:
     summary: TableSummary | None = None
 
 
+def first_rows(splits: Splits, num_rows: int) -> Splits:
+    """The same with so many rows of each part at most, without streams."""
+    arrays = {
+        name: map_leaves(lambda array: array[:num_rows], value)
+        for name in (f"{kind}_{part}" for kind in "xyw" for part in PARTS)
+        if (value := getattr(splits, name)) is not None
+    }
+    return replace(splits, **arrays, streams={})
+
+
 def steps_per_epoch(splits: Splits, batch_size: int) -> int:
     """Batches of an epoch, the partial one too."""
     stream = splits.streams.get("train")

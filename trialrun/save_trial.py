@@ -39,25 +39,26 @@ _NUM_ROWS_TRIED = 10
 def try_untrained(run: str, parameters: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
     """Answers of the export process, a format each: see `ExportProcess.try_untrained`."""
     job = load_job(RunFolder.open(run).job_file)
-    for one in try_formats(settings_of(job.spec, parameters), job.folder, seed):
+    settings = settings_of(job.spec, parameters)
+    splits = _load_splits(settings, job.folder, seed)
+    for one in try_formats(settings, job.folder, splits):
         yield {"format": one.to_json()}
     yield {}
 
 
-def try_formats(settings: Settings, job_folder: Path, seed: int) -> list[SavedFormat]:
+def try_formats(settings: Settings, job_folder: Path, splits: Splits) -> list[SavedFormat]:
     """Saves the untrained model of a variant to a temporary folder and loads each format.
 
     Args:
         settings: The variant.
         job_folder: Where the paths of its files start.
-        seed: Of the data that the model is built for.
+        splits: Data that the model is built for; its first rows are enough.
 
     Raises:
         InputError: The data or the model is wrong.
     """
     import keras
 
-    splits = _load_splits(settings, job_folder, seed)
     model = _build(settings, job_folder, splits)
     model.optimizer.build(model.trainable_variables)
     x = keras.tree.map_structure(lambda array: array[:_NUM_ROWS_TRIED], splits.x_train)
@@ -106,19 +107,18 @@ def save_best(
 
 
 def _load_splits(settings: Settings, job_folder: Path, seed: int) -> Splits:
-    import keras
-
     from trialrun.lookups import looked_up_features
 
     looked_up = looked_up_features(settings.model, job_folder)
-    splits = load_splits(settings.data, job_folder, seed, looked_up)
-    keras.utils.clear_session()  # a model was built to look at it: names begin anew
-    return splits
+    return load_splits(settings.data, job_folder, seed, looked_up)
 
 
 def _build(settings: Settings, job_folder: Path, splits: Splits) -> "keras.Model":
+    import keras
+
     from trialrun.models import build_model, compile_model
 
+    keras.utils.clear_session()  # a model may have been built to look at it: names begin anew
     model = build_model(settings.model, job_folder, splits.x_train)
     steps = steps_per_epoch(splits, settings.training.batch_size)
     compile_model(model, settings.training, steps, splits.x_train)

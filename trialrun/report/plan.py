@@ -31,6 +31,7 @@ from trialrun.quiet import quiet_tensorflow
 from trialrun.report.plan_data import print_table_data
 from trialrun.training import PackTask
 
+
 _MAX_ROWS = 20
 _MAX_MODELS_TRIED = 3
 _ENGINES = {
@@ -232,23 +233,24 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
     for model_task, of_packs in model_tasks.items():
         shown = ", ".join(dict.fromkeys(of_packs))
         console.print(f"\n{shown}: {model_task}.", soft_wrap=True, highlight=False, markup=False)
-    for reason in [*reasons, *_what_will_not_be_saved(tasks)]:
+    first_ones = [found[0] for found in known.values()]
+    for reason in [*reasons, *_what_will_not_be_saved(first_ones, loaded.folder)]:
         console.print(f"\n{reason}.", soft_wrap=True, highlight=False, markup=False)
     console.print(
         "\nMemory is estimated: data, weights, the optimizer's variables, and what a step needs."
     )
 
 
-def _what_will_not_be_saved(tasks: Sequence[PackTask]) -> list[str]:
-    """Tries the save of the untrained models, one of each of the first signatures."""
+def _what_will_not_be_saved(examined: Sequence[Any], job_folder: Path) -> list[str]:
+    """Tries the save of the first of some untrained models."""
     from trialrun.proof import what_will_be_missing
     from trialrun.save_trial import try_formats
 
     lines: dict[str, None] = {}
-    for task in list({task.pack.signature: task for task in tasks}.values())[:_MAX_MODELS_TRIED]:
-        trial = task.pack.trials[0]
-        settings = Settings(trial.variant.data, trial.variant.model, trial.variant.training)
-        found = try_formats(settings, task.job_folder, trial.seed)
+    for one in examined[:_MAX_MODELS_TRIED]:
+        variant = one.pack.trials[0].variant
+        settings = Settings(variant.data, variant.model, variant.training)
+        found = try_formats(settings, job_folder, one.rows)
         lines |= dict.fromkeys(what_will_be_missing(found))
     return list(lines)
 

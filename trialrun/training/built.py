@@ -22,6 +22,7 @@ from trialrun.compilation import (
     split_term,
 )
 from trialrun.errors import ModelError
+from trialrun.inputs import with_text_tensors
 from trialrun.job import TrainingSpec, monitors_of
 from trialrun.models import in_order_of_outputs
 from trialrun.ownterms import is_own
@@ -89,7 +90,9 @@ def _names_of_logs(
     splits = data.of_trial(0)
     batch_size = trial.variant.training.batch_size
     train, val = (
-        keras.tree.map_structure(lambda rows: rows[:batch_size], splits.part(part))
+        with_text_tensors(
+            keras.tree.map_structure(lambda rows: rows[:batch_size], splits.part(part))
+        )
         for part in ("train", "val")
     )
     if internals.own_steps(model):

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 
+from trialrun.datasets import Splits, first_rows
 from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError, OutOfMemory
 from trialrun.modeltask import ModelTask
 from trialrun.plan import Pack, take_apart
@@ -14,6 +15,8 @@ from trialrun.training.memory import required_bytes
 from trialrun.training.prepared import PreparedPack, compiling, forget_programs_of_others
 from trialrun.training.trained import PackData, load_pack_data, make_compiled_model
 
+_NUM_ROWS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Examined:
@@ -24,6 +27,7 @@ class Examined:
         engine: That will train it.
         reason: Why not a better one; empty if it is the best.
         model_task: What the model is, and why.
+        rows: The first rows of the first trial's data.
         compile_s: Seconds of wall time to trace and compile its program; None for `keras`.
         bytes_per_trial: Memory on its device, estimated; None for `keras`.
     """
@@ -32,6 +36,7 @@ class Examined:
     engine: str
     reason: str
     model_task: str
+    rows: Splits
     compile_s: float | None = None
     bytes_per_trial: int | None = None
 
@@ -65,6 +70,7 @@ def _examine(task: PackTask) -> Examined:
     data, errors = load_pack_data(task.pack.trials, task.job_folder)
     if errors:
         raise InputError(next(iter(errors.values())))
+    rows = first_rows(data.of_trial(0), _NUM_ROWS)
     timings_s: dict[str, float] = {}
     choice = choose_engine(task, data, timings_s)
     while choice.prepared is not None:
@@ -73,7 +79,9 @@ def _examine(task: PackTask) -> Examined:
             compile_s = timings_s["trace"] + _seconds_to_compile(choice.prepared)
             _, per_trial = required_bytes(choice.prepared)
             said = _describe(choice.prepared.slices[0].model_task, data)
-            return Examined(task.pack, choice.engine, choice.reason, said, compile_s, per_trial)
+            return Examined(
+                *(task.pack, choice.engine, choice.reason, said, rows, compile_s, per_trial)
+            )
         except CannotShare:
             raise
         except CannotFuse as error:
@@ -81,7 +89,8 @@ def _examine(task: PackTask) -> Examined:
     first = task.pack.trials[0]
     compiled = make_compiled_model(first.variant, task.job_folder, data.of_trial(0), first.seed)
     check_logs(check_built(compiled, task, data), task)
-    return Examined(task.pack, choice.engine, choice.reason, _describe(compiled.task, data))
+    said = _describe(compiled.task, data)
+    return Examined(task.pack, choice.engine, choice.reason, said, rows)
 
 
 def _describe(model_task: ModelTask, data: PackData) -> str:
