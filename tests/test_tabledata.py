@@ -350,6 +350,17 @@ def test_a_trial_is_known_by_the_content_of_its_files_and_not_by_their_folder(
     assert not set(ids(folder)) & set(before)
 
 
+def test_classes_that_may_be_amounts_are_told_so_where_they_do_not_fit(tmp_path):
+    path = tmp_path / "rings.csv"
+    table = pd.DataFrame({"a": 0.5 * np.arange(60), "y": 1 + np.arange(60) % 29})
+    table.to_csv(path, index=False)
+    data = DataSpec(csv=str(path), target="y", test_split=0.2)
+    with pytest.raises(InputError, match=r"from 1 to 29: say data\.task: regression"):
+        load_splits(data, tmp_path, 0)
+    told = load_splits(data.model_copy(update={"task": "regression"}), tmp_path, 0)
+    assert told.class_names == ()
+
+
 # Arrays ------------------------------------------------------------------------------------------
 
 X, Y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3

@@ -11,6 +11,7 @@ from trialrun.dataspec import DataSpec
 from trialrun.encoding import Column, ColumnKind, TableEncoder
 from trialrun.errors import InputError
 from trialrun.holdout import hold_out
+from trialrun.spelling import number_of
 from trialrun.tablerows import TableRows, TableSummary, read_rows
 from trialrun.target import Target
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MAX_ONE_HOT = 1000
+_MIN_AMOUNTS = 3  # different ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,12 +51,17 @@ def load_table(data: DataSpec, seed: int) -> TableData:
     target, num_rows = table.target, len(table.features)
     classes = target.classes if _is_stratified(data, target) else None
     rows, test_rows = np.arange(table.num_own), np.arange(table.num_own, num_rows)
-    if data.test is None:
-        assert data.test_split is not None
-        rows, test_rows = hold_out(
-            rows, data.test_split, seed, "data.test_split", classes, num_kept_parts=2
+    try:
+        if data.test is None:
+            assert data.test_split is not None
+            rows, test_rows = hold_out(
+                rows, data.test_split, seed, "data.test_split", classes, num_kept_parts=2
+            )
+        rows, val_rows = hold_out(
+            rows, data.validation_split, seed, "data.validation_split", classes
         )
-    rows, val_rows = hold_out(rows, data.validation_split, seed, "data.validation_split", classes)
+    except InputError as error:
+        raise InputError(f"{error}{_or_amounts(data, target)}") from None
     encoder = _fit_encoder(table, rows, data)
     parts = {"train": rows, "validation": val_rows, "test": test_rows}
     output: dict[str, Any] = {
@@ -65,6 +72,17 @@ def load_table(data: DataSpec, seed: int) -> TableData:
     if target.classes is not None:
         output["class_names"] = tuple(target.classes.names)
     return TableData(output, encoder, table.summary)
+
+
+def _or_amounts(data: DataSpec, target: Target) -> str:
+    """The end of a message about classes that may be amounts, unless the job says what they are."""
+    names = () if target.classes is None else target.classes.names
+    if data.task != "auto" or len(names) < _MIN_AMOUNTS or None in map(number_of, names):
+        return ""
+    return (
+        f"; column {data.target!r} is taken for classes, because {target.why}: say data.task:"
+        " regression if they are amounts"
+    )
 
 
 def _is_stratified(data: DataSpec, target: Target) -> bool:
