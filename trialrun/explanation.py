@@ -207,8 +207,8 @@ def _losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     num_nan = sum(_num_nan(one, chosen.metric) for one in variants)
     if num_nan:
         trials = "a trial" if num_nan == 1 else f"{num_nan} trials"
-        count = "it counts" if num_nan == 1 else "they count"
-        yield f"{chosen.metric} is NaN in {trials} that completed; {count} as lost."
+        they_count = "it counts" if num_nan == 1 else "they count"
+        yield f"{chosen.metric} is NaN in {trials} that completed; {they_count} as lost."
     if chosen.num_unfinished:
         count = chosen.num_unfinished
         lost = f"Every variant lost trials, the winner {count}"
