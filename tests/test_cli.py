@@ -23,6 +23,10 @@ def good(seed):
     return {"train": _ages(40), "test": _ages(10)}
 
 
+def with_value(seed, value):
+    return good(seed)
+
+
 def with_nan(seed):
     x, y = _ages(40)
     x[7] = np.nan
@@ -207,6 +211,15 @@ def test_a_plan_names_variants_trials_packs_engine_and_memory():
         "training.learning_rate",
     ):
         assert part in words, finished.stdout
+
+
+def test_a_plan_shows_values_as_a_job_file_has_them(job):
+    values = "search: {parameters: {data.args.value: {values: [null, '[/red]', [1, a]]}}}"
+    finished = call("plan", job(f"data: {{generator: 'data.py:with_value'}}\n{values}\nseeds: 1"))
+    assert (finished.code, finished.stderr) == (0, "")
+    words = re.sub(r"\s+", " ", finished.stdout)
+    assert "v00 null v01 [/red] v02 [1, a]" in words
+    assert "3 variants x 1 seed = 3 trials of" in words
 
 
 def test_a_plan_counts_what_the_sweep_would_train():

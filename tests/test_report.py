@@ -171,6 +171,11 @@ def test_the_winners_matrix_is_shown_with_the_names_of_its_classes(tmp_path):
     assert f"accuracy {np.trace(matrix) / matrix.sum():.2%}" in printed(folder)
 
 
+def test_the_line_above_a_narrow_matrix_is_not_folded(tmp_path):
+    text = printed(finish(write_run(tmp_path, VARIANTS, range(3), class_names=("a", "b"))))
+    assert re.search(r"(?m)^Test set, v0\d, 3 seeds pooled: accuracy \d\d\.\d\d%$", text), text
+
+
 def test_the_recall_of_a_class_without_test_rows_is_not_available(tmp_path):
     def result_of(variant, seed):
         return dataclasses.replace(

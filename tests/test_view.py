@@ -176,7 +176,7 @@ def test_few_seeds_compare_nothing(tmp_path):
     folder = write_run(tmp_path, VARIANTS, range(5), result_of=result_of)
     text = " ".join(call("compare", folder.path, "v00", "v01").stdout.split())
     assert (
-        "5 seeds that both completed can tell nothing apart: a sign-flip test takes at least 6."
+        "5 seeds with a val_loss of both can tell nothing apart: a sign-flip test takes at least 6."
         in text
     )
 

@@ -142,8 +142,8 @@ def verdict(compared: VariantComparison) -> str:
     paired = compared.metrics[0].paired
     if paired.n < needed:
         return (
-            f"{seeds_text(paired.n)} that both completed can tell nothing apart: a sign-flip test"
-            f" takes at least {needed}."
+            f"{seeds_text(paired.n)} with a {compared.metric} of both can tell nothing apart: a"
+            f" sign-flip test takes at least {needed}."
         )
     p_value = f"p = {p_value_text(paired.p_value)}".replace("= <", "< ")
     if paired.p_value > LEVEL:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trialrun.arrays import Array, leaves
 from trialrun.builders import COMPILED_FIELDS, may_compile
@@ -28,6 +29,7 @@ from trialrun.job import (
 from trialrun.packing import choose_cpus_per_pack, make_packs
 from trialrun.plan import Pack, Trial, Variant, plan_trials, shard_trials
 from trialrun.quiet import quiet_tensorflow
+from trialrun.report.format import parameter_text, seeds_text
 from trialrun.report.plan_data import print_table_data
 from trialrun.training import PackTask
 
@@ -66,19 +68,13 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     packs = make_packs(job, own, num_devices, num_threads=num_threads)
     sizes = {} if trace else _data_sizes(loaded, packs)
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
-    table = Table(title=f"{job.name}: variants", title_justify="left", box=None, pad_edge=False)
-    table.add_column("variant")
-    for path in job.search.parameters:
-        table.add_column(path, overflow="fold")
-    for variant in list(variants.values())[:_MAX_ROWS]:
-        table.add_row(variant.variant_id, *(str(v) for v in variant.parameters.values()))
-    console.print(table)
-    _print_rest(console, len(variants), "variants")
+    _print_variants(console, job, list(variants.values()))
     _print_parameters(console, job)
     of_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     _print_data(console, loaded, own or trials)
     console.print(
-        f"\n{len(variants)} variants x {len(job.seed_list)} seeds = {len(trials)} trials of"
+        f"\n{_counted(len(variants), 'variant')} x {seeds_text(len(job.seed_list))} ="
+        f" {_counted(len(trials), 'trial')} of"
         f" {_epochs(trials)} epochs{of_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
@@ -93,6 +89,29 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
         _print_traced(console, loaded, tasks)
     else:
         _print_packs(console, packs, sizes)
+
+
+def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant]) -> None:
+    console.print(Text(f"{job.name}: variants", style="italic"))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("variant")
+    for path in job.search.parameters:
+        table.add_column(path, overflow="fold")
+    for variant in variants[:_MAX_ROWS]:
+        # Text: a value with brackets is no markup.
+        values = (Text(_value_text(value)) for value in variant.parameters.values())
+        table.add_row(variant.variant_id, *values)
+    console.print(table)
+    _print_rest(console, len(variants), "variants")
+
+
+def _value_text(value: Any) -> str:
+    """As a job file may have it, floats with all their digits."""
+    return str(value) if isinstance(value, float) else parameter_text(value)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s'[: count != 1]}"
 
 
 def _print_data(console: Console, loaded: LoadedJob, trials: Sequence[Trial]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -110,11 +110,9 @@ def fits(columns: Sequence[Column], width: int) -> bool:
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1) <= width
 
 
-def plain_table(columns: Sequence[Column], title: str | None = None) -> Table:
+def plain_table(columns: Sequence[Column]) -> Table:
     """Columns side by side under a line; nothing in them is taken for markup."""
     table = Table(
-        title=title and Text(title, style="default"),
-        title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
@@ -181,7 +179,7 @@ def confusion_table(
     title = f"Test set, {variant.variant_id}, {seeds}: accuracy {accuracy(matrix):.2%}"
     for columns in _confusion_layouts(matrix, class_labels(class_names, len(matrix))):
         if fits(columns, width):
-            return plain_table(columns, title)
+            return Group(Text(title), plain_table(columns))
     return Text(f"{title}; {len(matrix)} classes: see figures/confusion_matrix.png")
 
 
