@@ -106,7 +106,7 @@ def of_one_output(seed):
 
 
 class Counting(keras.Model):
-    """Counts in Python how often its loss is computed."""
+    """Counts in Python how often its loss is computed, and takes half of every second one."""
 
     def __init__(self):
         super().__init__()
@@ -117,12 +117,12 @@ class Counting(keras.Model):
 
     def compute_loss(self, *args, **given):
         self.calls += 1
-        return super().compute_loss(*args, **given)
+        return super().compute_loss(*args, **given) / (1 + self.calls % 2)
 
 
 def counting():
     model = Counting()
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
     return model
 
 

@@ -8,6 +8,7 @@ run folder and of installed packages, and be what they were when the model was s
 
 import json
 import sysconfig
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,9 @@ def rebuild(files: BestFiles) -> "keras.Model":
     x = _inputs_from_json(content["inputs"])
     model = build_model(ModelSpec.model_validate(content["model"]), Path(), x)
     try:
-        model.load_weights(files.weights)
+        with warnings.catch_warnings():  # the file holds no optimizer's state, by intention
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model.load_weights(files.weights)
     except (ValueError, OSError, KeyError) as error:
         raise InputError(
             f"{files.weights}: these are not the weights of the model that"

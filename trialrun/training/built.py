@@ -31,6 +31,7 @@ from trialrun.references import portable_reference
 from trialrun.training import PackTask, internals
 from trialrun.training.control import loss_logs
 from trialrun.training.devices import is_out_of_memory
+from trialrun.training.ownership import why_unknown
 from trialrun.training.trained import CompiledModel, PackData, build_compiled
 from trialrun.vocabulary import CHOSEN_BY_SHAPES, suggest
 
@@ -98,8 +99,10 @@ def _names_of_logs(
     if internals.own_steps(model):
         other = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
         return _names_of_a_step(other, trial.variant, train, val)
+    if why_unknown(model):  # it may count how often it is used
+        model = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
     try:
-        internals.build_symbolically(model, train)
+        internals.build_symbolically(model, (with_text_tensors(train[0]), *train[1:]))
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"training: loss or metrics do not fit the model: {type(error).__name__}: {error}"
@@ -149,7 +152,8 @@ def _require_one_number_each(logs: Mapping[str, Any]) -> None:
 
 
 def _named(model: keras.Model, part: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(("x", "y", "sample_weight"), in_order_of_outputs(model, part), strict=False))
+    x, *rest = in_order_of_outputs(model, part)
+    return dict(zip(("x", "y", "sample_weight"), (with_text_tensors(x), *rest), strict=False))
 
 
 def _said(error: Exception) -> str:
