@@ -34,8 +34,9 @@ def load(tmp_path):
 
 def compiled_with(**training):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
-    compile_model(model, TrainingSpec.model_validate(training), 6)
-    model.train_on_batch(np.ones((4, 6), np.float32), np.array([0, 1, 2, 0]))
+    x = np.ones((4, 6), np.float32)
+    compile_model(model, TrainingSpec.model_validate(training), 6, x)
+    model.train_on_batch(x, np.array([0, 1, 2, 0]))
     return model
 
 
