@@ -102,7 +102,7 @@ def _names_of_logs(
     if why_unknown(model):  # it may count how often it is used
         model = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
     try:
-        internals.build_symbolically(model, (with_text_tensors(train[0]), *train[1:]))
+        internals.build_symbolically(model, train)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"training: loss or metrics do not fit the model: {type(error).__name__}: {error}"
