@@ -33,7 +33,6 @@ from trialrun.report.format import parameter_text, seeds_text
 from trialrun.report.plan_data import print_table_data
 from trialrun.training import PackTask
 
-
 _MAX_ROWS = 20
 _MAX_MODELS_TRIED = 3
 _ENGINES = {
