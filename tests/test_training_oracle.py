@@ -133,8 +133,13 @@ def test_batches_per_execution_change_no_number(tmp_path):
     (tmp_path / "compiled.py").write_text(PER_EXECUTION)
     trained = []
     for steps in (1, 4):
-        args = {"args": {"steps": steps}}
-        trials = load_trials(tmp_path, builder="compiled.py:build", seeds=[1], model=args)
+        trials = load_trials(
+            tmp_path,
+            builder="compiled.py:build",
+            seeds=[1],
+            model={"args": {"steps": steps}},
+            search={"parameters": {}},
+        )
         trained += train_with_keras(make_task(tmp_path, trials))
     one, four = trained
     np.testing.assert_array_equal(four.history["loss"], one.history["loss"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from trialrun.training import internals
@@ -60,13 +61,22 @@ def why_different(
     if len(variables.optimizer) <= _NUM_WITHOUT_SLOTS:
         compared["weights"] = (variables.trainable, state.trainable)
     for kind, (of_kind, tensors) in compared.items():
-        largest = max((np.abs(v.numpy()).max(initial=0) for v in of_kind), default=0.0)
-        for variable, tensor in zip(of_kind, tensors, strict=True):
-            own = tensor[index].numpy().astype(float)
-            difference = np.abs(variable.numpy().astype(float) - own)
-            if difference.max(initial=0) > tolerance * max(float(largest), 1e-12):
+        values = [variable.numpy().astype(float) for variable in of_kind]
+        largest = max((np.abs(v[np.isfinite(v)]).max(initial=0) for v in values), default=0.0)
+        allowed = tolerance * max(float(largest), 1e-12)
+        for variable, value, tensor in zip(of_kind, values, tensors, strict=True):
+            if not _are_close(tensor[index].numpy().astype(float), value, allowed):
                 return f"after {len(batches)} steps the {kind} differ: {variable.path}"
     return ""
+
+
+def _are_close(
+    values: npt.NDArray[np.float64], others: npt.NDArray[np.float64], allowed: float
+) -> bool:
+    """Whether values are near where they are finite, and finite in the same places."""
+    finite = np.isfinite(others)
+    near = np.abs(values[finite] - others[finite]) <= allowed
+    return np.array_equal(np.isfinite(values), finite) and bool(near.all())
 
 
 def first_batches(
