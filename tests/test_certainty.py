@@ -397,6 +397,21 @@ def test_trials_whose_metric_is_nan_count_as_lost():
     assert "val_loss is NaN in a trial that completed; it counts as lost." in text
 
 
+@pytest.mark.parametrize(
+    ("path", "values", "is_said"),
+    [
+        ("training.loss", ["mse", "mae"], True),
+        ("training.loss.label_smoothing", [0.0, 0.1], True),
+        ("training.loss_weights.age", [1, 2], True),
+        ("training.loss.label_smoothing", [0.1, 0.1], False),
+        ("training.learning_rate", [0.1, 0.2], False),
+    ],
+)
+def test_values_of_different_losses_are_not_taken_for_better_models(path, values, is_said):
+    board = board_of([LUCK, LUCK + 1], parameters=[{path: value} for value in values])
+    assert ("does not say that its model is better" in explain(board)) == is_said
+
+
 # Edges ------------------------------------------------------------------------------------------
 
 

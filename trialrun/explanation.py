@@ -17,6 +17,7 @@ _STATISTICS = {
     "iqm": "interquartile mean",
     "confidence_bound": "95% bound of the mean",
 }
+_PATHS_OF_LOSSES = ("training.loss", "training.loss_weights")
 
 
 def explain(leaderboard: Leaderboard) -> str:
@@ -31,6 +32,7 @@ def sentences(leaderboard: Leaderboard) -> list[str]:
         return [_nothing(leaderboard)]
     return [
         _claim(leaderboard, chosen),
+        *_other_losses(leaderboard, chosen),
         *_certainty(leaderboard, chosen),
         f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
         *_on_test(leaderboard, chosen),
@@ -107,6 +109,23 @@ def _because(chosen: Selection, others: Sequence[str]) -> str:
     """Why one of equals is taken; variants are numbered in the order of the search."""
     is_first = all((len(chosen.variant_id), chosen.variant_id) < (len(one), one) for one in others)
     return "because it comes first" if is_first else "by a difference of rounding"
+
+
+def _other_losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    """Values of different losses rank the losses, not the models."""
+    first, *others = leaderboard.variants
+    searched = [
+        path
+        for path, value in first.parameters.items()
+        if path.startswith(_PATHS_OF_LOSSES)
+        and any(one.parameters[path] != value for one in others)
+    ]
+    if searched and chosen.metric.endswith("loss"):
+        yield (
+            f"{chosen.metric} is not the same function for all variants ({', '.join(searched)} is"
+            " searched): that one is smaller does not say that its model is better. Select by a"
+            " metric, such as val_accuracy or val_mae."
+        )
 
 
 def _extreme(chosen: Selection) -> str:
