@@ -29,6 +29,7 @@ from trialrun.proof import SavedFormat, what_will_be_missing
 from trialrun.rebuild import load_best_model
 from trialrun.records import parameter_kinds
 from trialrun.save_trial import save_best, try_formats
+from trialrun.saving import in_short
 from trialrun.store import BestFiles, RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras's own, about HDF5 and custom compile()
@@ -536,3 +537,8 @@ def test_predictions_are_compared_where_they_are_finite_and_where_they_are_not()
         assert difference(values, expected) == said
     assert "not finite in other places" in difference(np.ones((2, 2)), expected)
     assert "in shape" in difference(np.ones((2, 1)), expected)
+
+
+def test_an_error_of_keras_is_told_in_one_line_without_colors():
+    error = ValueError("Exception encountered.\n\n\x1b[1mInvalid dtype\x1b[0m")
+    assert in_short(error) == "ValueError: Exception encountered. Invalid dtype"

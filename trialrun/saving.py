@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import click
+
 from trialrun.files import replace_atomically, write_text
 from trialrun.models import OPTIMIZER_GROUP
 from trialrun.untrusted import Foreign, find_foreign, wrap_for_hdf5
@@ -179,8 +181,8 @@ def _remedy(foreign: Foreign) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """The kind of an error and the beginning of what it says, in one line."""
-    text = " ".join(str(error).split())
+    """The kind of an error and the beginning of what it says, in one line without colors."""
+    text = " ".join(click.unstyle(str(error)).split())
     text = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
