@@ -25,7 +25,7 @@ from trialrun.datasets import load_splits
 from trialrun.errors import InputError
 from trialrun.export import SavedModel
 from trialrun.job import load_job, settings_of
-from trialrun.proof import SavedFormat, what_will_be_missing
+from trialrun.proof import SavedFormat, predict_in_batches, what_will_be_missing
 from trialrun.rebuild import load_best_model
 from trialrun.records import parameter_kinds
 from trialrun.save_trial import save_best, try_formats
@@ -542,3 +542,13 @@ def test_predictions_are_compared_where_they_are_finite_and_where_they_are_not()
 def test_an_error_of_keras_is_told_in_one_line_without_colors():
     error = ValueError("Exception encountered.\n\n\x1b[1mInvalid dtype\x1b[0m")
     assert in_short(error) == "ValueError: Exception encountered. Invalid dtype"
+
+
+def test_a_model_of_texts_beside_numbers_is_given_both_as_tensors():
+    words = np.array(["a", "b", "b"], object)[:, np.newaxis]
+    numbers = np.array([[1.0], [2.0], [3.0]], np.float32)
+    looked_up = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    inputs = {"w": keras.Input((1,), dtype="string"), "n": keras.Input((1,))}
+    joined = keras.layers.Concatenate()([looked_up(inputs["w"]), inputs["n"]])
+    predictions = predict_in_batches(keras.Model(inputs, joined), {"w": words, "n": numbers})
+    np.testing.assert_array_equal(predictions, [[0, 1, 0, 1], [0, 0, 1, 2], [0, 0, 1, 3]])

@@ -18,11 +18,10 @@ def symbolic_inputs(x: Any) -> Any:
 
 
 def with_text_tensors(x: Any) -> Any:
-    """The inputs with a tensor in the place of each array of texts: Keras 3.15 takes no others."""
+    """The inputs as tensors where one of them is text: Keras 3.15 takes neither texts nor a mix."""
     import keras
     import tensorflow as tf
 
-    def convert(array: Any) -> Any:
-        return tf.constant(array) if array.dtype == object else array
-
-    return keras.tree.map_structure(convert, x)
+    if all(array.dtype != object for array in keras.tree.flatten(x)):
+        return x
+    return keras.tree.map_structure(tf.convert_to_tensor, x)
