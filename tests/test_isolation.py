@@ -347,8 +347,9 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
             for trial in trials
         }
 
+    before = global_dtype_policy()
     assert losses([True, False]) == losses([False, True])
-    assert global_dtype_policy() is None
+    assert global_dtype_policy() is before
 
 
 @pytest.mark.parametrize(
@@ -411,10 +412,11 @@ def test_what_a_file_sets_when_it_is_imported_holds_for_all_its_models(tmp_path)
 
     (trial,) = load_trials(tmp_path, builder="half.py:build", seeds=[1])
     data, _ = load_pack_data([trial], tmp_path)
+    before = global_dtype_policy()
     for _ in range(2):
         model = build_compiled(trial.variant, tmp_path, data.of_trial(0), 1)
         assert model.layers[0].dtype_policy.name == "mixed_float16"
-        assert global_dtype_policy() is None
+        assert global_dtype_policy() is before
 
 
 def test_models_of_kerass_own_parts_are_known_and_others_are_not(tmp_path):
