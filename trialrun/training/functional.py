@@ -52,7 +52,7 @@ class FunctionalModel:
     ) -> None:
         with settings_to_trace(model):
             internals.build_symbolically(model, batch)
-        internals.key_variables_by_identity(model.optimizer)
+        internals.key_variables_in_both_ways(model.optimizer)
         self.model = model
         self.trace = Trace(places)
         self.variables = ModelState(

@@ -135,6 +135,7 @@ def set_mask(prediction: Any, mask: Any) -> None:
 def train_on_batch(model: keras.Model, batch: tuple[Any, Any]) -> float:
     """The loss before the update of one step as `fit` takes it, but eagerly."""
     model.reset_metrics()
+    key_variables_in_both_ways(model.optimizer)
     return float(model.train_step(batch)["loss"])
 
 
@@ -206,11 +207,16 @@ def _innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimi
     return optimizer
 
 
-def key_variables_by_identity(optimizer: keras.optimizers.Optimizer) -> None:
-    """Lets the optimizer find its slots inside `pure_optimizers` too (by `id`, BaseOptimizer)."""
+def key_variables_in_both_ways(optimizer: keras.optimizers.Optimizer) -> None:
+    """Lets the optimizer find its slots inside of `pure_optimizers` (by `id`) and outside of it.
+
+    It was built in one of them, and is used in the other.
+    """
     while optimizer is not None:
         optimizer._trainable_variables_indices |= {
-            id(variable): index for index, variable in enumerate(optimizer._trainable_variables)
+            key: index
+            for index, variable in enumerate(optimizer._trainable_variables)
+            for key in (id(variable), optimizer._var_key(variable))
         }
         optimizer = getattr(optimizer, "inner_optimizer", None)
 
