@@ -6,13 +6,14 @@ import tomllib
 
 import pytest
 import yaml
-from commands import ROOT
+from commands import ROOT, call
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 JOB = WORKFLOW["jobs"]["check-and-test"]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 COMMANDS = [step["run"] for step in JOB["steps"] if "run" in step]
 
 
@@ -75,3 +76,23 @@ def test_the_changelog_begins_with_the_version_that_is_worked_on():
     assert versions[0] == Version(working.base_version)
     assert (sections[0][1] == "unreleased") == working.is_devrelease
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", date) for _, date in sections[1:])
+
+
+def test_what_the_guide_for_contributors_names_is_there():
+    """Files and folders, from its commands and from what stands in backquotes."""
+    code = re.findall(r"```bash\n(.*?)```", CONTRIBUTING, re.DOTALL)
+    words = " ".join(code + re.findall(r"`([^`\n]+)`", CONTRIBUTING)).split()
+    pattern = r"\w+/[\w./]*|\w+\.(py|md|toml)"
+    names = {word for word in words if re.fullmatch(pattern, word)} - {"a.yaml", "file.py"}
+    assert len(names) > 30
+    tests = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    assert [one for one in sorted(names) if not (ROOT / one).exists() and one not in tests] == []
+
+
+def test_the_messages_shown_to_contributors_are_those_that_users_see(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "name: a\ntraining:\n  epochs: 0\n  optimiser: adam\n"
+    (tmp_path / "a.yaml").write_text(text)
+    shown = re.findall(r"^a\.yaml:.*$", CONTRIBUTING, re.MULTILINE)
+    told = call("plan", "a.yaml").stderr.removeprefix("Error: ").splitlines()
+    assert shown == told
