@@ -178,9 +178,7 @@ def _tell(outcome: Any) -> None:
     )
     if outcome.num_failed or not outcome.has_winner:
         what = (
-            f"{outcome.num_failed} trials failed"
-            if outcome.num_failed
-            else "No variant was selected"
+            f"{outcome.num_failed} trials failed" if outcome.num_failed else "nothing was selected"
         )
         text = f"{what}; see {outcome.run.log_file}"
         errors.print(text, soft_wrap=True, highlight=False)
