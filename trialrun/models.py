@@ -296,7 +296,7 @@ def _loss(loss: Term) -> Any:
 
 
 def _needs_fitting(training: TrainingSpec) -> bool:
-    """Whether the border between classes may be another than 0.5, so that metrics must be fitted."""
+    """Whether metrics need other arguments because the border between classes may not be 0.5."""
     terms = map(split_term, loss_per_output(training.loss).values())
     return any(
         is_own(name) or arguments.get("from_logits") or "hinge" in name.lower()

@@ -93,7 +93,7 @@ class ModelTask:
         return {"binary": 2, "multiclass": self.num_outputs}.get(self.kind, 0)
 
     def describe(self) -> str:
-        """The task and the reason for it, e.g. `classifier of 3 classes (loss ..., from_logits)`."""
+        """The task with its reason, e.g. `classifier of 3 classes (loss ..., from_logits)`."""
         words = {
             "binary": "classifier of 2 classes",
             "multiclass": f"classifier of {self.num_outputs} classes",

@@ -66,8 +66,8 @@ def own_terms(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         if is_own(value):
             yield value, {}
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from own_terms(one)
+        for term in value:
+            yield from own_terms(term)
     elif isinstance(value, Mapping):
         if "name" not in value:
             for terms in value.values():
