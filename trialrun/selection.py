@@ -174,8 +174,8 @@ def rank(
     return _order(scores, goal, _scores_of_variants(scores, goal, statistic))
 
 
-def _order(scores: ValidationScores, goal: Goal, of_variants: Floats) -> npt.NDArray[np.intp]:
-    losses = _losses(of_variants, goal)
+def _order(scores: ValidationScores, goal: Goal, variant_scores: Floats) -> npt.NDArray[np.intp]:
+    losses = _losses(variant_scores, goal)
     is_nan = np.isnan(losses)
     # lexsort is stable, and its last key is the most important one.
     return np.lexsort((np.where(is_nan, 0.0, losses), scores.num_unfinished > 0, is_nan))
@@ -222,13 +222,13 @@ def select_best(
     """
     if np.isnan(scores.values).all():
         return None
-    of_variants = _scores_of_variants(scores, goal, statistic)
-    winner = int(_order(scores, goal, of_variants)[0])
+    variant_scores = _scores_of_variants(scores, goal, statistic)
+    winner = int(_order(scores, goal, variant_scores)[0])
     values = scores.values[winner]
     best = int(np.nanargmin(_losses(values, goal)))
     spread = describe(values)
     interval = within_bounds(seeds_interval(values), values, *map(np.asarray, bounds))
-    score = float(of_variants[winner])
+    score = float(variant_scores[winner])
     return Selection(
         variant_id=scores.variant_ids[winner],
         trial_id=scores.trial_ids[winner, best].decode(),
@@ -245,14 +245,14 @@ def select_best(
         num_seeds=int(spread.n),
         num_unfinished=int(scores.num_unfinished[winner]),
         num_variants=len(scores.variant_ids),
-        tied=_tied(scores, of_variants, winner),
+        tied=_tied(scores, variant_scores, winner),
         is_perfect=float(spread.mean) == (bounds[0] if goal == "minimize" else bounds[1]),
     )
 
 
-def _tied(scores: ValidationScores, of_variants: Floats, winner: int) -> tuple[str, ...]:
+def _tied(scores: ValidationScores, variant_scores: Floats, winner: int) -> tuple[str, ...]:
     """The other variants with the same value as the winner, within rounding."""
-    is_tied = np.isclose(of_variants, of_variants[winner], rtol=_TIE, atol=0.0)
+    is_tied = np.isclose(variant_scores, variant_scores[winner], rtol=_TIE, atol=0.0)
     is_tied &= (scores.num_unfinished > 0) == (scores.num_unfinished[winner] > 0)
     is_tied[winner] = False
     return tuple(scores.variant_ids[index] for index in np.flatnonzero(is_tied))
