@@ -95,7 +95,7 @@ def test_how_it_is_computed_and_judged_may_change(run, job_file):
     ],
 )
 def test_another_job_is_refused_and_the_difference_is_shown(run, job_file, override, difference):
-    with pytest.raises(InputError, match="holds trials of another job than") as refused:
+    with pytest.raises(InputError, match="holds trials of a job that differs from") as refused:
         missing(run, job_file, override)
     assert difference in str(refused.value)
     assert len(str(refused.value).splitlines()) == 3
