@@ -188,7 +188,7 @@ def test_an_override_that_is_no_plain_value_is_refused(write):
         (b"name: a\n---\nname: b", "a.yaml:2: not YAML: but found another document"),
         (b"name: a\nname: b", "a.yaml:2: the key 'name' was already given at a.yaml:1"),
         (b"name: a\ndata:\n  args: {x: 1, x: 2}", "a.yaml:3: the key 'x' was already given"),
-        (b"name: a\n1: 2", "a.yaml:2: a key must be text, got 1: quote it"),
+        (b"name: a\n1: 2", "a.yaml:2: a key must be text, got 1; put quotes around it"),
         (b"name: *b", "a.yaml:1: not YAML: found undefined alias 'b'"),
         (b"name: a\ndata: &d {args: {x: *d}}", "a.yaml:2: this alias holds itself, so that"),
         (
@@ -196,7 +196,7 @@ def test_an_override_that_is_no_plain_value_is_refused(write):
             "a.yaml:3: the tag !!python/object/apply:os.system is refused; only plain values",
         ),
         (b"name: !mine a", "a.yaml:1: the tag !mine is refused"),
-        (b"seeds: !!int ten", "a.yaml:1: 'ten' is no int"),
+        (b"seeds: !!int ten", "a.yaml:1: 'ten' is not of type int"),
     ],
 )
 def test_a_file_that_is_no_plain_yaml_mapping_is_refused(write, content, message):
@@ -362,7 +362,10 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ),
         ("data: {seed: -1}", "data.seed must be 'per_trial' or an integer of at least 0, got -1"),
         ("data: {args: [1]}", "data.args must be a mapping, got [1]"),
-        ("data: {args: {seed: 1}}", "data.args holds a seed, which the generator is given anyway"),
+        (
+            "data: {args: {seed: 1}}",
+            "data.args holds a seed, but the generator is always given one",
+        ),
         ("data: {args: {rows: 1}}", "trialrun.datasets:medical_trial takes no argument 'rows'"),
         (
             "data: {generator: nets.py:data, args: {row: 1}}",
@@ -405,7 +408,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("select: {metric: test_accuracy}", "select.metric must be a validation metric, got"),
         (
             "select: {metric: loss}",
-            "select.metric must be a validation metric, got 'loss': selection",
+            "select.metric must be a validation metric, got 'loss': variants",
         ),
         ("select: {metric: val_auc}", "select.metric: 'val_auc' is not logged; training.loss"),
         (
@@ -494,7 +497,7 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
         ),
         (
             "training.optimizer.momentum: {values: [1]}",
-            "training.optimizer.momentum: optimizer is no",
+            "training.optimizer.momentum: optimizer is 'adam', not a",
         ),
         (
             "training.learning_rte: {values: [1]}",
@@ -526,7 +529,7 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
             "seeds: {values: [1]}",
             "'seeds' cannot be searched; allowed: data.*, model.*, training.*",
         ),
-        ("data.args.seed: {values: [1]}", "data.args holds a seed, which the generator is given"),
+        ("data.args.seed: {values: [1]}", "data.args holds a seed, but the generator is always"),
         ("name: {values: [b]}", "'name' cannot be searched; allowed"),
         ("resources.gpus: {values: [1]}", "'resources.gpus' cannot be searched; allowed"),
         ("model.args.: {values: [1]}", "'model.args.' cannot be searched: a name is missing"),

@@ -120,8 +120,8 @@ def test_an_own_optimizer_and_schedule_begin_at_the_jobs_learning_rate(tmp_path)
     [
         ({"optimizer": "{}:half_as_fast"}, "was given the learning rate 0.0001, and its .* 5e-05"),
         ({"optimizer": "{}:Halving"}, "it raised TypeError"),
-        ({"loss": "{}:number"}, "must give a keras.losses.Loss or a function .*, got a int"),
-        ({"metrics": ["{}:number"]}, "must give a keras.metrics.Metric or a function"),
+        ({"loss": "{}:number"}, "must return a keras.losses.Loss or a function .*, got a int"),
+        ({"metrics": ["{}:number"]}, "must return a keras.metrics.Metric or a function"),
         ({"learning_rate_schedule": "{}:adam"}, "raised TypeError"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_run_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     finished = call("run", "jobs/medical_trial.yaml", "--run-folder", tmp_path)
     assert finished.code == 2
-    assert "is neither a run folder nor empty: it holds no job.yaml, but thesis.tex" in (
+    assert "is neither a run folder nor empty: it holds thesis.tex but no job.yaml" in (
         finished.stderr
     )
 

@@ -124,7 +124,7 @@ def test_data_of_more_trials_than_memory_holds_is_refused_with_the_numbers():
     one = splits_bytes(splits)
     assert one == 40 * 3 * 4 + 40 * 4
     require_memory(splits, 10, free_bytes=19 * one)
-    with pytest.raises(OutOfMemory, match="and of 10 trials, with the device's copy"):
+    with pytest.raises(OutOfMemory, match="10 trials, with the device's copy"):
         require_memory(splits, 10, free_bytes=19 * one - 1)
 
 

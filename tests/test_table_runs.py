@@ -100,4 +100,4 @@ def test_an_edited_table_makes_other_trials_and_is_named(run, folder):
     finally:
         path.write_bytes(before)
     assert finished.code == 2
-    assert "the content of patients.csv was edited" in finished.stderr
+    assert "the content of patients.csv has changed" in finished.stderr

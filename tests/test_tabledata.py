@@ -242,9 +242,13 @@ def test_a_target_is_classes_or_amounts_by_its_kind_or_the_jobs_word(
         ({"outcome": "ill"}, {}, "column 'outcome' holds only one class, 'ill'"),
         ({"outcome": ["rare"] + ["a", "b"] * 99 + ["a"]}, {}, "class 'rare' has 1 row for 3 parts"),
         ({"outcome": 0.5}, {"stratify": True}, "data.stratify: true needs classes"),
-        ({}, {"task": "regression"}, "column 'outcome' holds text, which no regression can"),
+        ({}, {"task": "regression"}, "column 'outcome' holds text, which a regression cannot"),
         ({"age": np.inf}, {}, "patients.csv:2: column 'age' holds 'inf', no finite number"),
-        ({"sex": [f"n{n}" for n in range(NUM_ROWS)]}, {}, "another text in each of its 200 rows"),
+        (
+            {"sex": [f"n{n}" for n in range(NUM_ROWS)]},
+            {},
+            "a different text in each of its 200 rows",
+        ),
         ({}, {"test_split": 0.999}, "leaves 0 and 200"),
         (
             {"outcome": [f"n{n}" for n in range(50)] * 4},
@@ -361,7 +365,7 @@ def test_classes_that_may_be_amounts_are_told_so_where_they_do_not_fit(tmp_path)
     table = pd.DataFrame({"a": 0.5 * np.arange(60), "y": 1 + np.arange(60) % 29})
     table.to_csv(path, index=False)
     data = DataSpec(csv=str(path), target="y", test_split=0.2)
-    with pytest.raises(InputError, match=r"from 1 to 29: say data\.task: regression"):
+    with pytest.raises(InputError, match=r"from 1 to 29; give data\.task: regression"):
         load_splits(data, tmp_path, 0)
     told = load_splits(data.model_copy(update={"task": "regression"}), tmp_path, 0)
     assert told.class_names == ()

@@ -152,19 +152,22 @@ def test_prices_are_not_taken_for_a_year_and_a_month(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["2024-01-31", "2024-02-01"], "holds '2024-01-31': dates and times are no features"),
+        (
+            ["2024-01-31", "2024-02-01"],
+            "holds '2024-01-31', but dates and times cannot be features",
+        ),
         (["31.01.2024", "1.2.2024"], "dates and times"),
         (["1/31/24", "2/1/24"], "dates and times"),
         (["2024-01-31T10:00:00Z", "2024-01-31 10:00"], "dates and times"),
         (["10:30", "11:45 pm"], "dates and times"),
         (["5 Jan 2024", "Feb 6, 2024"], "dates and times"),
-        (["1,006", "2,500"], "say data.thousands: ','"),
-        (["0,13", "-0,5"], "say data.decimal: ','"),
+        (["1,006", "2,500"], "give data.thousands: ','"),
+        (["0,13", "-0,5"], "give data.decimal: ','"),
         (["12 kg", "13 kg", "14 kg"], "looks like a number but is not written as one"),
         (["$5", "$6"], "looks like a number"),
         (["5%", "6 %"], "looks like a number"),
         (["(5)", "\N{MINUS SIGN}6"], "looks like a number"),
-        ([f"n{n}" for n in range(NUM_ROWS)], "another text in each of its 12 rows"),
+        ([f"n{n}" for n in range(NUM_ROWS)], "a different text in each of its 12 rows"),
     ],
 )
 def test_texts_that_are_no_categories_are_refused_unless_they_are_named(tmp_path, values, message):
@@ -347,7 +350,7 @@ def test_the_job_says_what_a_target_is(tmp_path):
 def test_classes_that_differ_in_case_are_refused_unless_the_job_calls_them_classes(tmp_path):
     columns = {"a": NUMBERS, "y": ["yes", "Yes ", " yes", "no"] * 3}
     message = refusal(of_columns, tmp_path, columns)
-    assert "classes that are probably one: 'yes' (6 rows), 'Yes' (3 rows)" in message
+    assert "classes that are probably the same: 'yes' (6 rows), 'Yes' (3 rows)" in message
     told = of_columns(tmp_path, columns, task="classification")
     assert told.target.classes.names == ["Yes", "no", "yes"]
 
@@ -420,7 +423,7 @@ def test_categories_that_only_test_rows_have_are_counted_and_classes_are_refused
     assert "'a' holds categories that the training file lacks" in rows.summary.notes[0]
     assert "treated as unknown: 'z' (2 rows)" in rows.summary.notes[0]
     message = refusal(of_two, tmp_path, own, test.assign(y=["no", "maybe", "maybe"]))
-    assert "classes of data.test that the training file lacks: 'maybe' (2 rows)" in message
+    assert "data.test has classes that the training file lacks: 'maybe' (2 rows)" in message
     foreign = refusal(of_two, tmp_path, own, test.assign(a="z"))
     assert "column 'a' holds no category of the training file: it holds 'z' (3 rows)" in foreign
     numbers = refusal(of_two, tmp_path, {"a": NUMBERS}, test)
@@ -478,7 +481,7 @@ def test_what_parquet_declares_as_a_number_is_one(tmp_path, column, expected):
         (pd.date_range("2024-01-01", periods=NUM_ROWS), "row 1: column 'a' holds '2024-01-01 00"),
         (
             pa.array([1] * NUM_ROWS, pa.duration("s")),
-            "row 1: column 'a' holds '1': dates and times",
+            "row 1: column 'a' holds '1', but dates and times",
         ),
         (pa.array([[1]] * NUM_ROWS), "holds list<"),
         (pd.period_range("2024", periods=NUM_ROWS, freq="D"), "neither numbers nor text"),

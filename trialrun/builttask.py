@@ -61,9 +61,9 @@ def output_losses(model: "keras.Model", loss: Any, x: Any, y: Any = None) -> tup
     for index, (name, output) in enumerate(zip(names, flat, strict=True)):
         if (own := losses.get(name)) is None:
             continue
-        of_output = name if len(flat) > 1 else ""
+        output_name = name if len(flat) > 1 else ""
         shape = tuple(output.shape[1:])
-        label_shape = _label_shape(y, of_output, index)
+        label_shape = _label_shape(y, output_name, index)
         known, arguments = _resolve(own, shape, label_shape)
         takes_logits = bool(arguments.get("from_logits")) and not _gives_probabilities(
             model, _callable(own, known, arguments), x, index
@@ -73,7 +73,7 @@ def output_losses(model: "keras.Model", loss: Any, x: Any, y: Any = None) -> tup
                 name=_shown(own, known),
                 family=_FAMILIES.get(known, "other" if known else "own"),
                 shape=shape,
-                output=of_output,
+                output=output_name,
                 from_logits=takes_logits,
                 activation=_activation_of(model, output),
                 ignored_class=arguments.get("ignore_class"),
@@ -163,9 +163,9 @@ def _callable(loss: Any, known: str, arguments: Mapping[str, Any]) -> Any:
 
     if isinstance(loss, keras.losses.Loss):
         return loss
-    of_class = getattr(keras.losses, known)
-    allowed = inspect.signature(of_class).parameters
-    return of_class(**{name: value for name, value in arguments.items() if name in allowed})
+    loss_class = getattr(keras.losses, known)
+    allowed = inspect.signature(loss_class).parameters
+    return loss_class(**{name: value for name, value in arguments.items() if name in allowed})
 
 
 def _gives_probabilities(model: "keras.Model", loss: Any, x: Any, index: int) -> bool:

@@ -106,8 +106,8 @@ class Cells:
             row = int(np.flatnonzero(too_large)[0])
             what = "no finite number" if self._is_infinite(row) else "beyond the range of float32"
             raise InputError(
-                f"{self.at(row)} holds {self.written(row)}, {what} ({int(too_large.sum())} rows are"
-                " so); give the column in another unit, or leave it out with data.columns"
+                f"{self.at(row)} holds {self.written(row)}, {what}, in {int(too_large.sum())} rows;"
+                " give the column in another unit, or leave it out with data.columns"
             )
         large: list[int] = np.flatnonzero(np.abs(self.values) >= _MAX_EXACT).tolist()
         for row in filter(self._is_rounded, large):

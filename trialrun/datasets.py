@@ -472,8 +472,8 @@ def _without_looked_up(scalers: Any, parts: Sequence[Arrays], looked_up: LookedU
         return scalers
     ready = []
     for (where, scaler), features in zip(leaves(scalers), looked_up(parts[0]), strict=True):
-        of_parts = [array for x in parts for path, array in leaves(x) if path == where]
-        for array in of_parts:
+        part_arrays = [array for x in parts for path, array in leaves(x) if path == where]
+        for array in part_arrays:
             _require_whole(f"x{where}", array, features)
         ready.append(_leave_out(scaler, features) if features.any() else scaler)
     remaining = iter(ready)

@@ -288,10 +288,10 @@ def _with_class_numbers(output: dict[str, Any]) -> dict[str, Any]:
     """The output in which labels that are texts are class numbers, with names of the classes."""
     parts = _parts_of(output)
     targets = {part: list(leaves(output[part][1])) for part in parts}
-    of_text = [(part, where) for part, own in targets.items() for where, y in own if is_text(y)]
-    if not of_text:
+    texts = [(part, where) for part, own in targets.items() for where, y in own if is_text(y)]
+    if not texts:
         return output
-    part, where = of_text[0]
+    part, where = texts[0]
     if where:
         raise ValueError(
             f"{part} y{where} holds text; if there are several targets, give class numbers"

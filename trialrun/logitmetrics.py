@@ -129,9 +129,9 @@ def _fitted(
 
 
 def _shown(loss: OutputLoss) -> str:
-    of_output = f" of {loss.output}" if loss.output else ""
+    output = f" of {loss.output}" if loss.output else ""
     what = "logits" if loss.from_logits else "scores, with the border between classes at 0"
-    return f"the loss {loss.name}{of_output} are {what}"
+    return f"the loss {loss.name}{output} are {what}"
 
 
 def _metrics_of(model: "keras.Model", output: str, index: int) -> Iterator[Any]:
