@@ -118,7 +118,7 @@ def test_an_own_optimizer_and_schedule_begin_at_the_jobs_learning_rate(tmp_path)
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"optimizer": "{}:half_as_fast"}, "was given the learning rate 0.0001, and its .* 5e-05"),
+        ({"optimizer": "{}:half_as_fast"}, "was given the learning rate 0.0001, but its .* 5e-05"),
         ({"optimizer": "{}:Halving"}, "it raised TypeError"),
         ({"loss": "{}:number"}, "must return a keras.losses.Loss or a function .*, got a int"),
         ({"metrics": ["{}:number"]}, "must return a keras.metrics.Metric or a function"),

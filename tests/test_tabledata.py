@@ -249,7 +249,7 @@ def test_a_target_is_classes_or_amounts_by_its_kind_or_the_jobs_word(
             {},
             "a different text in each of its 200 rows",
         ),
-        ({}, {"test_split": 0.999}, "leaves 0 and 200"),
+        ({}, {"test_split": 0.999}, "splits them into 0 and 200"),
         (
             {"outcome": [f"n{n}" for n in range(50)] * 4},
             {},
@@ -411,7 +411,7 @@ def test_several_inputs_are_told_apart_by_a_name_after_a_dot(tmp_path):
         ({"x_train": X, "y_train": Y}, "data.npz lacks the array 'x_test'"),
         ({"x": X, "y": Y, "x_test": X, "y_test": Y}, "must hold either x and y, or x_train"),
         ({"x": X, "y": Y, "z": Y}, "holds an array 'z'; known: x_train"),
-        ({"x": X, "x.a": X, "y": Y}, "holds 'x' beside 'x.a'"),
+        ({"x": X, "x.a": X, "y": Y}, "holds both 'x' and 'x.a'"),
         ({"x": X, "y": Y[:5]}, "train x has 60, train y has 5"),
         ({"x": X, "y": np.array([{}] * 60)}, "arrays of objects are refused"),
     ],

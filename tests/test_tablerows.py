@@ -83,7 +83,7 @@ def with_cell(value, row=3):
         ("a, a,y\n1,2,no\n", "d.csv: has several columns named 'a'"),
         ("a,y\n", "d.csv: holds no rows"),
         ("", "d.csv: cannot be read as CSV: it is empty"),
-        (b"a,y\n1,ja\n2,n\xe4\n", "d.csv:3: the byte 0xe4 is not utf-8; give the file'sle is wri"),
+        (b"a,y\n1,ja\n2,n\xe4\n", "d.csv:3: the byte 0xe4 is not utf-8; give the file's enc"),
         ("a,y\n1,ja\n".encode("utf-16"), "d.csv:1: the byte 0xff is not utf-8; give the file's"),
         (b"\x1f\x8b\x08", "d.csv: is compressed by gzip; rename it so that its name ends in .gz"),
         (b"PK\x03\x04\xff", "d.csv: is a zip archive or a spreadsheet, not a CSV file"),
@@ -452,7 +452,7 @@ def test_levels_are_ordered_by_value_by_the_job_or_by_the_file(tmp_path):
 
 def test_texts_without_an_order_and_levels_outside_it_are_refused(tmp_path):
     message = refusal(of_columns, tmp_path, {"a": LEVELS}, categorical="ordinal")
-    assert "no order of their own: 'high', 'low', 'mid'; give it" in message
+    assert "no order of their own: 'high', 'low', 'mid'; give their" in message
     outside = refusal(of_columns, tmp_path, {"a": LEVELS}, categorical={"a": ["low", "high"]})
     assert "d.csv:4: column 'a' holds 'mid', which is not among its categories low, high" in outside
 
@@ -584,7 +584,7 @@ def job(folder, **data):
         ({"decimal": "'"}, "data.decimal must be '.' or ','"),
         ({"thousands": ","}, None),
         ({"thousands": ",", "decimal": ","}, "thousands and decimal are both ','"),
-        ({"encoding": "latin-99"}, "data.encoding must be one that Python knows"),
+        ({"encoding": "latin-99"}, "data.encoding must be an encoding that Python knows"),
         ({"missing_values": "NA"}, "data.missing_values must be a list of texts and numbers"),
         (
             {"missing_values": [None]},
