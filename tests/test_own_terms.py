@@ -205,7 +205,10 @@ def test_the_learning_rate_of_an_own_optimizer_may_differ_in_one_program(load, t
             "training.optimizer holds a learning_rate",
         ),
         ({"learning_rate_schedule": "mine.py:adam"}, "no argument 'initial_learning_rate'"),
-        ({"loss": "mine:py:focal"}, "training.loss must be a name of Keras's or one of yours"),
+        (
+            {"loss": "mine:py:focal"},
+            "training.loss must be a Keras name or a reference to your own",
+        ),
         ({"metrics": ["mine.py:hit", "mine.py:hit"]}, "training.metrics must be distinct"),
     ],
 )
