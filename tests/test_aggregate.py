@@ -253,7 +253,9 @@ def test_scores_of_no_validation_metric_cannot_exist(tmp_path, metric):
 def test_a_metric_that_was_not_recorded_is_answered_with_those_that_were(tmp_path):
     trials = trials_with(tmp_path, [[0.1] * 4])
     for metric in ("val_auc", "test_loss"):
-        with pytest.raises(InputError, match=f"'{metric}' .* recorded: val_loss, val_accuracy"):
+        with pytest.raises(
+            InputError, match=f"'{metric}' .* recorded validation metrics: val_loss, val_accuracy"
+        ):
             validation_scores(trials, metric)
 
 

@@ -76,7 +76,7 @@ def test_a_run_whose_model_is_lost_has_its_reports_and_resume_tries_again(job, m
     monkeypatch.setattr(MadeUpExport, "saved", LOST)
     finished, folder = run(job)
     assert finished.code == 1, finished
-    assert f"The best model was not saved: trialrun resume {folder} tries again" in words(
+    assert f"The best model was not saved. To try again: trialrun resume {folder}" in words(
         finished.stderr
     )
     assert "The best model was not saved: not as" in words(finished.stdout)

@@ -110,7 +110,7 @@ def test_a_log_that_is_watched_must_be_logged(load, tmp_path, training, message)
 
 
 def test_a_model_that_is_surely_compiled_as_the_job_says_is_checked_at_once(load):
-    with pytest.raises(InputError, match="nothing gives 'val_auc'; the metrics of training give"):
+    with pytest.raises(InputError, match="'val_auc' is not logged; "):
         load_job_of("trialrun.models:mlp", load, select=select("val_auc", "maximize"))
 
 
@@ -154,7 +154,9 @@ def test_the_goal_follows_from_a_name_or_from_its_end(name, natural, probable):
 
 
 def test_a_metric_without_a_known_direction_needs_a_goal(load, tmp_path):
-    expected = "select.goal: nothing says whether more or less of val_quality is better"
+    expected = (
+        "select.goal is missing, and whether larger or smaller values of val_quality are better"
+    )
     with pytest.raises(InputError, match=expected):
         load("compiled", select={"metric": "val_quality"})
     load("compiled", select={"metric": "val_macro_recall"})
@@ -163,7 +165,7 @@ def test_a_metric_without_a_known_direction_needs_a_goal(load, tmp_path):
 
 
 def test_what_is_watched_must_have_a_known_direction(load):
-    expected = r"keep_best: nothing says whether more or less of 'val_quality' is better"
+    expected = r"keep_best: it is not known whether larger or smaller values of 'val_quality'"
     with pytest.raises(InputError, match=expected):
         load("compiled", training={"keep_best": "val_quality"})
 

@@ -176,7 +176,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, command):
         call(*command, empty, *options), f"{empty}: is not a run folder: it holds no job.yaml"
     )
     assert_refused(
-        call(*command, missing, *options), f"{missing}: is not a run folder: there is nothing"
+        call(*command, missing, *options), f"{missing}: is not a run folder: it does not exist"
     )
 
 

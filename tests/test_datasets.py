@@ -268,10 +268,10 @@ def with_nan(array):
         (GOOD | {"train": ([1, 2], Y)}, "train x must be a NumPy array"),
         (GOOD | {"train": (X, Y[:3])}, "same number of rows, but train x has 4, train y has 3"),
         (GOOD | {"test": ({"a": X, "b": X[:2]}, Y)}, "test x['a'] has 4, test x['b'] has 2"),
-        (GOOD | {"test": (X[:0], Y[:0])}, "test x is empty, its shape is (0, 2)"),
-        (GOOD | {"test": (X[:, :0], Y)}, "test x is empty, its shape is (4, 0)"),
+        (GOOD | {"test": (X[:0], Y[:0])}, "test x is empty: its shape is (0, 2)"),
+        (GOOD | {"test": (X[:, :0], Y)}, "test x is empty: its shape is (4, 0)"),
         (GOOD | {"train": (np.float64(1), Y)}, "train x must be a NumPy array"),
-        (GOOD | {"train": (np.array(1.0), Y)}, "train x is empty, its shape is ()"),
+        (GOOD | {"train": (np.array(1.0), Y)}, "train x is empty: its shape is ()"),
         (GOOD | {"train": ((), Y)}, "train x holds no arrays"),
         (GOOD | {"train": (with_nan(X), Y)}, "train x holds NaN or infinity, first in row 2"),
         (
@@ -293,17 +293,20 @@ def with_nan(array):
         ({"train": (X, Y + 2**31), "test": (X, Y)}, "train y must fit in 32 bits, got 2147483649"),
         (
             GOOD | {"test": (X[:, :1], Y)},
-            "test x must have the form of train x, (2,) per row, got (1,)",
+            "test x must have the same shape per row as train x, (2,), got (1,)",
         ),
         (
             GOOD | {"test": (X, Y[:, None])},
-            "test y must have the form of train y, () per row, got (1,)",
+            "test y must have the same shape per row as train y, (), got (1,)",
         ),
         (
             GOOD | {"test": ({"a": X}, Y)},
-            "test x must have the form of train x, (2,) per row, got ['a']",
+            "test x must have the same shape per row as train x, (2,), got ['a']",
         ),
-        (GOOD | {"validation": (X[:, 0], Y)}, "validation x must have the form of train x"),
+        (
+            GOOD | {"validation": (X[:, 0], Y)},
+            "validation x must have the same shape per row as train x",
+        ),
         (GOOD | {"class_names": "yes"}, "class_names must be a list of texts, got 'yes'"),
         (GOOD | {"class_names": [0, 1]}, "class_names must be a list of texts, got [0, 1]"),
         (GOOD | {"class_names": ["a", "a"]}, "class_names must be distinct"),
@@ -357,8 +360,12 @@ def test_a_generator_beside_the_job_file_is_called_with_seed_and_arguments(folde
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("raises", {}, "made.py:raises (seed 3): called with seed it raised KeyError: 'age'"),
-        ("good", {"row": 1}, "called with seed, row it raised TypeError: good() got an unexpected"),
+        ("raises", {}, "made.py:raises (seed 3): when called with seed, it raised KeyError: 'age'"),
+        (
+            "good",
+            {"row": 1},
+            "called with seed, row, it raised TypeError: good() got an unexpected",
+        ),
         ("nothing", {}, "made.py:nothing (seed 3): expected a dict with 'train' and 'test'"),
         (
             "weightless",

@@ -89,7 +89,7 @@ def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(
     os.kill(command.process.pid, getattr(signal, number))
     finished = command.finish()
     assert finished.code == code, finished
-    assert f"Go on with: trialrun resume {run.folder}" in finished.stderr
+    assert f"To continue: trialrun resume {run.folder}" in finished.stderr
     assert list((run.folder / "checkpoints").iterdir())
     finished = run.resume(nodes.address).finish()
     assert finished.code == 0, finished

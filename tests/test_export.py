@@ -380,9 +380,9 @@ def test_a_builder_that_may_be_anothers_is_not_called(tmp_path, change):
         content["sources"] = {text: trialrun.sources.source_digest(text)}
         saved.files.builder.write_text(json.dumps(content))
     expected = {
-        "edited": "was edited since the model was saved",
+        "edited": "has changed since the model was saved",
         "gone": "cannot be found: there is no file",
-    }.get(change, "is no file of yours")
+    }.get(change, "is not in a file of yours")
     with pytest.raises(InputError, match=expected) as refused:
         load_best_model(saved.files)
     assert 'model.load_weights("oracle.weights.h5")' in str(refused.value)
@@ -507,17 +507,17 @@ def test_the_answers_of_the_export_process_become_a_saved_model(tmp_path, monkey
 @pytest.mark.parametrize(
     ("code", "problem"),
     [
-        ("os.kill(os.getpid(), 9)", "ended early (killed, perhaps for its memory)"),
+        ("os.kill(os.getpid(), 9)", "ended early (killed, perhaps out of memory)"),
         ("os._exit(3)", "ended early (exit code 3)"),
         ("print('nonsense', flush=True); next(requests)", "answered 'nonsense"),
         ('print(\'{"error": "no such file"}\', flush=True); next(requests)', "no such file"),
-        ("next(requests)", "gave no sign of life for 1 s and was ended"),
+        ("next(requests)", "did not answer for 1 s and was ended"),
     ],
 )
 def test_whatever_ends_the_export_process_what_was_proved_before_counts(
     tmp_path, monkeypatch, code, problem
 ):
-    patience_s = 1 if "sign of life" in problem else 60
+    patience_s = 1 if "did not answer" in problem else 60
     saved = ask(
         tmp_path, monkeypatch, f"next(requests); print(FORMAT, flush=True)\n{code}", patience_s
     )
@@ -535,7 +535,7 @@ def test_predictions_are_compared_where_they_are_finite_and_where_they_are_not()
         values = expected.copy()
         values[1, 1] += more
         assert difference(values, expected) == said
-    assert "not finite in other places" in difference(np.ones((2, 2)), expected)
+    assert "values that are not finite differ" in difference(np.ones((2, 2)), expected)
     assert "in shape" in difference(np.ones((2, 1)), expected)
 
 

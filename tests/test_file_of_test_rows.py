@@ -29,7 +29,7 @@ def test_the_training_file_is_refused_by_any_name(job, tmp_path):
     os.link(tmp_path / "d.csv", tmp_path / "hard.csv")
     shutil.copy(tmp_path / "d.csv", tmp_path / "copy.csv")
     for name in ("d.csv", "sub/../d.csv", tmp_path / "d.csv", "link.csv", "hard.csv", "copy.csv"):
-        with pytest.raises(InputError, match="holds the training rows, byte for byte") as caught:
+        with pytest.raises(InputError, match="holds the same bytes as data") as caught:
             job(name)
         assert "job.yaml:1: data.test: " in str(caught.value)
 

@@ -131,7 +131,9 @@ def test_labels_that_look_alike_are_one_class_or_refused():
         "tea",
     ]
     y = np.array(["yes", "no", "Yes"])
-    with pytest.raises(InputError, match="y holds classes that are probably one: 'Yes' and 'yes'"):
+    with pytest.raises(
+        InputError, match="y holds 'Yes' and 'yes', which are probably the same class"
+    ):
         given(X, y)
     np.testing.assert_array_equal(
         given(X, y, class_names=["no", "yes", "Yes"])["train"][1], [1, 0, 2]
@@ -175,7 +177,10 @@ def test_the_parts_get_one_type_that_holds_all_values(train, test, kind):
     [
         (np.ma.array(X, mask=X == 4), "train x holds masked values, first in row 1; fill"),
         (np.array([[1], [2, 3], [4]], object), "train x holds rows of different lengths; pad"),
-        (np.array([1, "a", 2], object), "train x holds 'a' in row 1; it must hold numbers alone"),
+        (
+            np.array([1, "a", 2], object),
+            "train x holds 'a' in row 1; it must hold either only numbers",
+        ),
         (np.array(["a", None, "b"], object), "train x lacks a value in row 1; fill it in"),
         (np.array([{}, {}, {}]), "train x holds {} in row 0; it must hold"),
         (X + 1j, "train x holds complex numbers; give real and imaginary part"),
@@ -190,18 +195,18 @@ def test_the_parts_get_one_type_that_holds_all_values(train, test, kind):
         (range(3), "train x must be a NumPy array (or a dict or tuple of them), got a range"),
         (
             FRAME.assign(sex="m"),
-            "train x column 'sex' holds text beside other columns; give a dict",
+            "train x column 'sex' holds text, but is in a table with other columns; give a dict",
         ),
         (FRAME.assign(day=pd.Timestamp("2020-01-01")), "train x column 'day' holds dates"),
         (FRAME.where(FRAME != 4), "train x column 'dose' lacks a value in 1 of 3 rows; fill"),
         (FRAME.astype("Int64").where(FRAME != 4), "column 'dose' lacks a value in 1 of 3 rows"),
         (FRAME.iloc[:, :0], "train x is a DataFrame without columns"),
-        (np.array([b"\xff", b"a", b"b"]), "train x holds bytes that are no UTF-8 text"),
+        (np.array([b"\xff", b"a", b"b"]), "train x holds bytes that are not UTF-8 text"),
         (np.array(["a", np.nan, "b"], object), "train x lacks a value in row 1; fill it in"),
         (np.array(["a", "b", pd.NA], object), "train x lacks a value in row 2; fill it in"),
-        (X * 1e39, "train x holds 1e+39 in row 0, beyond the largest number of float32, 3.4e+38"),
-        (np.array([1, 2, decimal.Decimal("1e300")], object), "holds 1e+300 in row 2, beyond"),
-        (np.zeros((3, 0)), "train x is empty, its shape is (3, 0)"),
+        (X * 1e39, "train x holds 1e+39 in row 0, but float32 holds no number beyond 3.4e+38"),
+        (np.array([1, 2, decimal.Decimal("1e300")], object), "holds 1e+300 in row 2, but float32"),
+        (np.zeros((3, 0)), "train x is empty: its shape is (3, 0)"),
     ],
     ids=str,
 )
@@ -215,19 +220,19 @@ def test_what_is_no_array_without_a_guess_is_refused_by_name_with_the_remedy(x, 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ({"train": X, "test": X}, "got a ndarray; an autoencoder takes (x, x), and a model that"),
-        ({"train": (X,), "test": (X,)}, "got a tuple; an autoencoder takes (x, x)"),
-        ({"train": (X, Y), "test": (X.astype(str), Y)}, "test x holds text, train x holds numbers"),
+        ({"train": X, "test": X}, "got a ndarray; for an autoencoder give (x, x), and for a model"),
+        ({"train": (X,), "test": (X,)}, "got a tuple; for an autoencoder give (x, x)"),
+        ({"train": (X, Y), "test": (X.astype(str), Y)}, "test x holds text, but train x holds num"),
         (
             {"train": (X, {"a": Y.astype(str)}), "test": (X, {"a": Y.astype(str)})},
-            "train y['a'] holds text; of several targets, give class numbers",
+            "train y['a'] holds text; if there are several targets, give class numbers",
         ),
-        (dict.fromkeys(("train", "test"), (X, np.array(["a"] * 3))), "y holds one class only, 'a'"),
+        (dict.fromkeys(("train", "test"), (X, np.array(["a"] * 3))), "y holds only one class, 'a'"),
         (
             {"train": (FRAME, Y), "test": (FRAME[["dose", "age"]], Y)},
-            "test x has the columns dose, age, train x has age, dose",
+            "test x has the columns dose, age, but train x has age, dose",
         ),
-        ({"train": (X, Y * 1e300), "test": (X, Y)}, "train y holds 1e+300 in row 1, beyond"),
+        ({"train": (X, Y * 1e300), "test": (X, Y)}, "train y holds 1e+300 in row 1, but float32"),
         ({"train": (X, Y, Y * 1e39), "test": (X, Y)}, "train sample_weight holds 1e+39 in row 1"),
         ({"train": (X, Y), "test": (X, Y, Y.astype(str))}, "test sample_weight must hold numbers"),
     ],
@@ -248,7 +253,7 @@ def test_a_ragged_tensor_is_refused():
 def test_a_value_that_scaling_takes_beyond_float32_is_refused():
     tiny = np.array([[1e-10], [2e-10], [3e-10]])
     output = given(tiny, test=(np.array([[1e35]]), np.array([0])))
-    with pytest.raises(InputError, match="beyond float32 when it is scaled"):
+    with pytest.raises(InputError, match="it does not fit in float32 after scaling"):
         make_splits(output, scaling="minmax", validation_split=0.3, seed=0)
 
 
@@ -261,7 +266,7 @@ def test_targets_that_float32_does_not_tell_apart_are_refused():
         InputError, match="train y holds numbers from 1700000000 to 1700000300, who"
     ):
         given(x, SECONDS)
-    with pytest.raises(InputError, match="whose differences float32 does not hold"):
+    with pytest.raises(InputError, match="whose differences float32 cannot hold"):
         given(x, SECONDS.astype(np.int32))
 
 

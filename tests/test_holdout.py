@@ -55,8 +55,8 @@ def test_a_class_that_is_too_rare_is_refused_with_the_counts_of_all():
     with pytest.raises(InputError) as caught:
         three_parts(labels, 0)
     assert str(caught.value) == (
-        "data.test_split 0.2: class 'c2' has 2 rows for 3 parts, and each part needs one of every"
-        " class (40 of 'c0', 30 of 'c1', 2 of 'c2'); give more rows, leave the class out, or say"
+        "data.test_split 0.2: class 'c2' has 2 rows for 3 parts, but each part needs one of every"
+        " class (40 of 'c0', 30 of 'c1', 2 of 'c2'); give more rows, leave the class out, or give"
         " data.stratify: false"
     )
 

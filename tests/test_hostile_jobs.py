@@ -159,7 +159,7 @@ HOSTILE = {
     "mappings in mappings": ("name: " + "{a: " * 900, "nested too deep"),
     "deep, but closed": ("name: " + "[" * 60 + "]" * 60, "nested more than 40 deep"),
     "blocks in blocks": ("\n".join(" " * n + "a:" for n in range(1200)), "nested"),
-    "ten megabytes": ("name: a\n" + "# " + "x" * 10_000_000, "at most 1 MiB, this has 9.5"),
+    "ten megabytes": ("name: a\n" + "# " + "x" * 10_000_000, "at most 1 MiB, this file has 9.5"),
     "a tag that builds an object": ("name: !!python/object:os.system {}", "tag"),
     "a tag that runs a program": ("name: !!python/object/apply:os.system [reboot]", "tag"),
     "a tag of one's own": ("name: !mine a", "the tag !mine is refused"),
@@ -172,9 +172,9 @@ HOSTILE = {
     "a name that is a shell command": ('name: "$(reboot)"', "name must be"),
     "a name that is an option": ("name: -rf", "name must be"),
     "a name with a bell": ('name: "a\\ab"', "name must be"),
-    "a name with half a character": ('name: "\\ud800"', "no Unicode text"),
+    "a name with half a character": ('name: "\\ud800"', "not Unicode text"),
     "an endless name": ("name: " + "a" * 101, "name must be"),
-    "a number of five thousand digits": ("name: a\nseeds: " + "9" * 5000, "is no int"),
+    "a number of five thousand digits": ("name: a\nseeds: " + "9" * 5000, "is not of type int"),
     "four billion seeds": ("name: a\nseeds: 4294967296", "at most 10,000,000 trials"),
     "a grid without an end": (
         "name: a\nsearch: {parameters: {"
@@ -225,8 +225,8 @@ def test_a_hostile_file_is_refused_with_one_clear_message(path, what):
     ("make", "expected"),
     [
         (lambda path: path.mkdir(), "this is a folder"),
-        (os.mkfifo, "no regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
         (lambda path: path.symlink_to(path), "cannot be read"),
         (lambda path: None, "there is no such file"),
     ],

@@ -156,7 +156,7 @@ def test_overrides_may_be_python_values(write):
         ("training.epocs=3", "unknown key 'epocs' in training; did you mean 'epochs'?"),
         ("training.epochs", "expected key=value, e.g. --set training.epochs=10"),
         ("training.epochs=[1", "not YAML: expected ',' or ']', but got '<stream end>'"),
-        ("name.x=1", "name is no mapping but 'a', so it has no 'x'"),
+        ("name.x=1", "name is 'a', not a mapping, so that 'x' cannot be set in it"),
         ("training.epochs.x=1", "training.epochs must be an integer, got {'x': 1}"),
         ("seeds={a: 1, a: 2}", None),
     ],
@@ -186,17 +186,17 @@ def test_an_override_that_is_no_plain_value_is_refused(write):
         (b"name: a\n\tseeds: 1", "a.yaml:2: not YAML: found character '\\t'"),
         (b"name: \x00", "a.yaml: not YAML: "),
         (b"name: a\n---\nname: b", "a.yaml:2: not YAML: but found another document"),
-        (b"name: a\nname: b", "a.yaml:2: the key 'name' was given before, at a.yaml:1"),
-        (b"name: a\ndata:\n  args: {x: 1, x: 2}", "a.yaml:3: the key 'x' was given before"),
-        (b"name: a\n1: 2", "a.yaml:2: a key must be text, got 1: quote it"),
+        (b"name: a\nname: b", "a.yaml:2: the key 'name' was already given at a.yaml:1"),
+        (b"name: a\ndata:\n  args: {x: 1, x: 2}", "a.yaml:3: the key 'x' was already given"),
+        (b"name: a\n1: 2", "a.yaml:2: a key must be text, got 1; put quotes around it"),
         (b"name: *b", "a.yaml:1: not YAML: found undefined alias 'b'"),
-        (b"name: a\ndata: &d {args: {x: *d}}", "a.yaml:2: an alias that holds itself has no end"),
+        (b"name: a\ndata: &d {args: {x: *d}}", "a.yaml:2: this alias holds itself, so that"),
         (
             b"name: a\nmodel:\n  args: {x: !!python/object/apply:os.system [ls]}",
-            "a.yaml:3: the tag !!python/object/apply:os.system is refused: plain values only",
+            "a.yaml:3: the tag !!python/object/apply:os.system is refused; only plain values",
         ),
         (b"name: !mine a", "a.yaml:1: the tag !mine is refused"),
-        (b"seeds: !!int ten", "a.yaml:1: 'ten' is no int"),
+        (b"seeds: !!int ten", "a.yaml:1: 'ten' is not of type int"),
     ],
 )
 def test_a_file_that_is_no_plain_yaml_mapping_is_refused(write, content, message):
@@ -234,7 +234,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("training: {optimizer: 3}", "training.optimizer must be a name, or a mapping"),
         (
             "training: {optimizer: {name: sgd, learning_rate: 1}}",
-            "training.optimizer holds a learning_rate; it belongs in training.learning_rate",
+            "training.optimizer holds a learning_rate; give it as training.learning_rate instead",
         ),
         ("training: {loss: msee}", "training.loss must be a Keras loss, got 'msee'; did you mean"),
         ("training: {metrics: accuracy}", "training.metrics must be a list, got 'accuracy'"),
@@ -256,7 +256,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ),
         (
             "training: {optimizer: {name: sgd, clipnorm: 1, clipvalue: 1}}",
-            "training.optimizer holds clipnorm and clipvalue; an optimizer clips in one way",
+            "training.optimizer holds clipnorm and clipvalue; an optimizer clips in only one way",
         ),
         (
             "training: {optimizer: {name: sgd, loss_scaling: 3}}",
@@ -290,7 +290,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ),
         (
             "training: {loss: {a: mse, b: mse}, metrics: [mae]}",
-            "training.metrics must be a mapping with a list per output of a, b",
+            "training.metrics must be a mapping with a list for each of the outputs a, b",
         ),
         (
             "training: {loss: {a: mse, b: mse}, metrics: {aa: [mae]}}",
@@ -310,7 +310,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ),
         (
             "training: {metrics: [{name: auc, as: accuracy}]}",
-            "training.metrics: as: 'accuracy' is the name of something else",
+            "training.metrics: as: 'accuracy' is the name of a Keras metric or of the loss",
         ),
         (
             "training: {metrics: [{name: accuracy, threshold: 0.3}]}",
@@ -331,7 +331,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ),
         (
             "training: {early_stopping: {monitor: val_acuracy}}",
-            "training.early_stopping.monitor: nothing gives 'val_acuracy'; did you mean",
+            "training.early_stopping.monitor: 'val_acuracy' is not logged; did you mean",
         ),
         (
             "training: {keep_best: test_loss}",
@@ -362,7 +362,10 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ),
         ("data: {seed: -1}", "data.seed must be 'per_trial' or an integer of at least 0, got -1"),
         ("data: {args: [1]}", "data.args must be a mapping, got [1]"),
-        ("data: {args: {seed: 1}}", "data.args holds a seed, which the generator is given anyway"),
+        (
+            "data: {args: {seed: 1}}",
+            "data.args holds a seed, but the generator is always given one",
+        ),
         ("data: {args: {rows: 1}}", "trialrun.datasets:medical_trial takes no argument 'rows'"),
         (
             "data: {generator: nets.py:data, args: {row: 1}}",
@@ -390,8 +393,8 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("seeds: [1, 2.0]", "seeds must be integers from 0 to 2**32 - 1, got 2.0"),
         (
             "resources: {gpus: -1}",
-            "resources.gpus must be 'auto' or a number from 0 to 1, the part of a GPU that each"
-            " pack is given, got -1",
+            "resources.gpus must be 'auto' or a number from 0 to 1, the share of a GPU that each"
+            " pack gets, got -1",
         ),
         (
             "resources: {cpus: 0}",
@@ -405,16 +408,16 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("select: {metric: test_accuracy}", "select.metric must be a validation metric, got"),
         (
             "select: {metric: loss}",
-            "select.metric must be a validation metric, got 'loss': selection",
+            "select.metric must be a validation metric, got 'loss': variants",
         ),
-        ("select: {metric: val_auc}", "select.metric: nothing gives 'val_auc'; the metrics of"),
+        ("select: {metric: val_auc}", "select.metric: 'val_auc' is not logged; training.loss"),
         (
             "select: {metric: val_accuracy, goal: minimize}",
             "select.goal must be 'maximize' for val_accuracy, got 'minimize'",
         ),
         ("select: {goal: max}", "select.goal must be 'minimize' or 'maximize', got 'max'"),
         ("search: {method: bayes}", "search.method must be 'grid' or 'random', got 'bayes'"),
-        ("search: {num_variants: 3}", "search.num_variants is for method: random"),
+        ("search: {num_variants: 3}", "search.num_variants is only for method: random"),
         ("search: {method: random, num_variants: 3}", "search.num_variants must be at most 1"),
         ("search: {method: random}", "search.num_variants is missing"),
         ("search: {parameters: [a]}", "search.parameters must be a mapping, got ['a']"),
@@ -494,7 +497,7 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
         ),
         (
             "training.optimizer.momentum: {values: [1]}",
-            "training.optimizer.momentum: optimizer is no",
+            "training.optimizer.momentum: optimizer is 'adam', not a",
         ),
         (
             "training.learning_rte: {values: [1]}",
@@ -519,14 +522,14 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
         ),
         (
             "training.keep_best: {values: [val_auc]}",
-            "training.keep_best: nothing gives 'val_auc'",
+            "training.keep_best: 'val_auc' is not logged",
         ),
         ("training: {values: [{}]}", "'training' cannot be searched; allowed: data.*, model.*,"),
         (
             "seeds: {values: [1]}",
             "'seeds' cannot be searched; allowed: data.*, model.*, training.*",
         ),
-        ("data.args.seed: {values: [1]}", "data.args holds a seed, which the generator is given"),
+        ("data.args.seed: {values: [1]}", "data.args holds a seed, but the generator is always"),
         ("name: {values: [b]}", "'name' cannot be searched; allowed"),
         ("resources.gpus: {values: [1]}", "'resources.gpus' cannot be searched; allowed"),
         ("model.args.: {values: [1]}", "'model.args.' cannot be searched: a name is missing"),
@@ -535,10 +538,10 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
             "model.builder: {values: [nets.py:mlpp]}",
             "model.builder: nets.py has no function 'mlpp'",
         ),
-        ("training.loss: {values: [mse, mae]}", "select.metric: val_loss means something else"),
+        ("training.loss: {values: [mse, mae]}", "select.metric: val_loss cannot be compared"),
         (
             "training.loss.delta: {values: [1, 2]}",
-            "select.metric: val_loss means something else in each variant's training.loss.delta",
+            "select.metric: val_loss cannot be compared, because training.loss.delta is searched",
         ),
         (
             "training.epochs: {min: 1, max: 3, distribution: int_uniform}",

@@ -35,7 +35,7 @@ REFUSED = [
     ("sparse", (5, 3), np.zeros((2, 4, 3)), "one class number"),
     ("hinge", (1,), np.array([0.0, 0.5]), "hold 0.5, .* 0 and 1, or -1 and 1"),
     ("hinge", (1,), np.array([1, 2]), "hold 2"),
-    ("count", (1,), SIGNS, "hold -1.0, .* numbers from 0"),
+    ("count", (1,), SIGNS, "hold -1.0, .* numbers of at least 0"),
     ("logarithm", (1,), np.array([-0.5]), "hold -0.5"),
     ("quantity", (3,), np.arange(3.0), "compares them with outputs"),
     ("quantity", (1,), EYE, r"shape \(3,\) per row"),

@@ -145,5 +145,5 @@ def test_amounts_are_scaled_as_before(folder):
 
 
 def test_a_fraction_that_would_be_looked_up_is_refused(folder):
-    with pytest.raises(InputError, match=r"x holds .*, and the model takes it as a whole number"):
+    with pytest.raises(InputError, match=r"x holds .*, but the model takes it as a whole number"):
         splits_of(folder, "as_float", seed=9)

@@ -320,5 +320,5 @@ def test_labels_are_class_numbers_whatever_their_form(labels, num_classes, expec
 def test_no_other_json_is_a_task():
     known = task_of([OutputLoss("mse", "quantity", (1,))]).to_json()
     for wrong in ({}, {**known, "kind": "magic"}, {**known, "more": 1}):
-        with pytest.raises(ValueError, match="is no task of a model"):
+        with pytest.raises(ValueError, match="is not the task of a model"):
             ModelTask.from_json(wrong)

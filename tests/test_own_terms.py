@@ -118,10 +118,10 @@ def test_an_own_optimizer_and_schedule_begin_at_the_jobs_learning_rate(tmp_path)
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"optimizer": "{}:half_as_fast"}, "was given the learning rate 0.0001, and its .* 5e-05"),
+        ({"optimizer": "{}:half_as_fast"}, "was given the learning rate 0.0001, but its .* 5e-05"),
         ({"optimizer": "{}:Halving"}, "it raised TypeError"),
-        ({"loss": "{}:number"}, "must give a keras.losses.Loss or a function .*, got a int"),
-        ({"metrics": ["{}:number"]}, "must give a keras.metrics.Metric or a function"),
+        ({"loss": "{}:number"}, "must return a keras.losses.Loss or a function .*, got a int"),
+        ({"metrics": ["{}:number"]}, "must return a keras.metrics.Metric or a function"),
         ({"learning_rate_schedule": "{}:adam"}, "raised TypeError"),
     ],
 )
@@ -205,7 +205,10 @@ def test_the_learning_rate_of_an_own_optimizer_may_differ_in_one_program(load, t
             "training.optimizer holds a learning_rate",
         ),
         ({"learning_rate_schedule": "mine.py:adam"}, "no argument 'initial_learning_rate'"),
-        ({"loss": "mine:py:focal"}, "training.loss must be a name of Keras's or one of yours"),
+        (
+            {"loss": "mine:py:focal"},
+            "training.loss must be a Keras name or a reference to your own",
+        ),
         ({"metrics": ["mine.py:hit", "mine.py:hit"]}, "training.metrics must be distinct"),
     ],
 )

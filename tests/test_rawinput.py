@@ -46,11 +46,11 @@ def test_several_inputs_are_each_scaled():
 @pytest.mark.parametrize(
     ("scalers", "raw", "message"),
     [
-        (ONE, [[1e300]], "the input holds 1e+300 in row 0, beyond the largest number of float32"),
+        (ONE, [[1e300]], "the input holds 1e+300 in row 0, but float32 holds no number beyond"),
         (ONE, [[1.0], [np.nan]], "the input holds NaN or infinity, first in row 1"),
         (ONE, pd.DataFrame(), "column 'age' is missing; found none"),
-        (ONE, pd.DataFrame({"age": []}), "the input holds no rows, its shape is (0, 1)"),
-        (ONE, {"age": 40}, "the model takes rows of the columns age; If using all scalar values"),
+        (ONE, pd.DataFrame({"age": []}), "the input holds no rows: its shape is (0, 1)"),
+        (ONE, {"age": 40}, "the model takes rows with the columns age; If using all scalar values"),
         (ONE, 40, "the input must be an array with a value per row, got a int"),
         (ONE, np.float64(40), "the input must be an array with a value per row, got a float64"),
         (ONE, [], "the input holds no rows"),
@@ -62,7 +62,7 @@ def test_several_inputs_are_each_scaled():
         ({"n": ONE}, {"n": 40}, "the input 'n' must be an array with a value per row, got a int"),
         ({"n": ONE}, {"m": [1]}, "the model takes a dict of the inputs n"),
         ([ONE, ONE], [[1.0]], "the model takes a tuple of 2 inputs"),
-        ({"n": ONE, "m": ONE}, {"n": [1.0], "m": [1.0, 2.0]}, "the inputs have 1 and 2 rows"),
+        ({"n": ONE, "m": ONE}, {"n": [1.0], "m": [1.0, 2.0]}, "number of rows, but have 1 and 2"),
     ],
 )  # fmt: skip
 def test_what_the_model_cannot_take_is_refused(scalers, raw, message):
@@ -90,7 +90,7 @@ def test_predictions_are_written_to_the_last_digit(tmp_path, name, read):
     ("name", "message"),
     [
         ("p.xlsx", "must end in .csv or .parquet"),
-        ("none/p.csv", "is in no folder that exists"),
+        ("none/p.csv", "its folder does not exist"),
         ("in.csv", "is the input file; give another"),
         ("link.csv", "is the input file; give another"),
         ("folder.csv", "is a folder"),

@@ -177,7 +177,9 @@ class TestLoading:
 
     def test_a_value_that_cannot_be_called_is_refused(self, tmp_path):
         (tmp_path / "nets.py").write_text("build = 3")
-        with pytest.raises(InputError, match=r"nets\.py:build is no function but of type int"):
+        with pytest.raises(
+            InputError, match=r"nets\.py:build must be a function or a class, got a int"
+        ):
             load_function("nets.py:build", tmp_path)
 
     def test_a_function_of_a_module_is_loaded(self, tmp_path):

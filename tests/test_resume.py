@@ -95,7 +95,7 @@ def test_how_it_is_computed_and_judged_may_change(run, job_file):
     ],
 )
 def test_another_job_is_refused_and_the_difference_is_shown(run, job_file, override, difference):
-    with pytest.raises(InputError, match="holds trials of another job than") as refused:
+    with pytest.raises(InputError, match="holds trials of a job that differs from") as refused:
         missing(run, job_file, override)
     assert difference in str(refused.value)
     assert len(str(refused.value).splitlines()) == 3
@@ -103,7 +103,7 @@ def test_another_job_is_refused_and_the_difference_is_shown(run, job_file, overr
 
 def test_an_edited_model_is_another_job(run, job_file):
     (job_file.parent / "nets.py").write_text("def build():\n    return 2\n")
-    with pytest.raises(InputError, match=re.escape("the source of nets.py:build was edited")):
+    with pytest.raises(InputError, match=re.escape("the source code of nets.py:build has changed")):
         missing(run, job_file)
 
 

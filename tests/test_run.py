@@ -422,7 +422,7 @@ def test_the_best_model_of_a_run_predicts_what_its_trial_did(small_run, best_spl
     [
         ("years\n40\n", "column 'age' is missing; found years"),
         ("age\n40\nold\n", "ages.csv:3: column 'age' must hold numbers, found 'old'"),
-        ("age,name\n40,a\n,b\n", "ages.csv:3: column 'age' must hold a number, found nothing"),
+        ("age,name\n40,a\n,b\n", "ages.csv:3: column 'age' must hold a number, but is empty"),
         ("age\n40\ninf\n", "ages.csv:3: column 'age' must hold numbers, found 'inf'"),
         ("age\n", "ages.csv: holds no rows"),
         ("", "cannot be read as CSV"),
@@ -617,7 +617,7 @@ def test_an_interrupted_run_leaves_a_readable_folder(tmp_path, signal, code, eng
     assert finished.code == code, finished
     assert "Traceback" not in finished.stderr
     [folder] = runs.glob("*/*")
-    assert f"Go on with: trialrun resume {folder}\n" in finished.stderr
+    assert f"To continue: trialrun resume {folder}\n" in finished.stderr
     assert command.survivors() == {}
 
     trials = trialrun.open_run(folder).trials

@@ -71,20 +71,20 @@ def test_more_shards_than_trials_are_refused():
     options = ["--set", "seeds=1", "--set", "search.parameters={}", "--shard", "2/2"]
     finished = call("run", "jobs/medical_trial.yaml", *options)
     assert finished.code == 2
-    assert "resources.shard 2/2: has nothing to train, trials: 1" in finished.stderr
+    assert "resources.shard 2/2: has no trial to train, as the job has only 1" in finished.stderr
 
 
 def test_resume_and_run_folder_together_are_refused(tmp_path):
     finished = call("run", "jobs/medical_trial.yaml", "--resume", tmp_path, "--run-folder", "a")
     assert finished.code == 2
-    assert "--resume and --run-folder name the same thing" in finished.stderr
+    assert "--resume and --run-folder both name the run folder" in finished.stderr
 
 
 def test_a_run_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     finished = call("run", "jobs/medical_trial.yaml", "--run-folder", tmp_path)
     assert finished.code == 2
-    assert "is neither a run folder nor empty: it holds no job.yaml, but thesis.tex" in (
+    assert "is neither a run folder nor empty: it holds thesis.tex but no job.yaml" in (
         finished.stderr
     )
 
@@ -94,7 +94,7 @@ def test_a_folder_with_a_job_file_of_the_users_own_is_refused(tmp_path):
     (tmp_path / "job.yaml").write_text(text)
     finished = call("run", tmp_path / "job.yaml", "--run-folder", tmp_path)
     assert finished.code == 2
-    assert "its job.yaml is not that of a run; give another folder" in finished.stderr
+    assert "holds a job.yaml but no run of this job; give another folder" in finished.stderr
     assert (tmp_path / "job.yaml").read_text() == text
 
 
@@ -161,7 +161,7 @@ def test_a_merge_into_one_of_the_runs_is_refused(tmp_path):
     RunFolder.at(shard).write_job(dump_job(loaded.spec))
     finished = call("merge", shard, "--run-folder", shard)
     assert finished.code == 2
-    assert "is one of the runs to be merged; give another folder" in finished.stderr
+    assert "is one of the runs to merge; give another folder" in finished.stderr
 
 
 def test_runs_whose_variants_have_other_names_are_not_merged(tmp_path, nodes):
@@ -172,7 +172,9 @@ def test_runs_whose_variants_have_other_names_are_not_merged(tmp_path, nodes):
         assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
     finished = one.merge(one.folder, other.folder, folder=tmp_path / "merged").finish()
     assert finished.code == 2
-    assert f"{other.folder}: holds trials of another job than {one.folder}" in finished.stderr
+    assert (
+        f"{other.folder}: holds trials of a job that differs from {one.folder}" in finished.stderr
+    )
 
 
 def test_a_shard_that_was_interrupted_is_named_and_merged_when_it_is_finished(tmp_path, nodes):
@@ -201,7 +203,9 @@ def test_runs_of_two_jobs_are_not_merged(tmp_path, nodes):
         assert run.begin(nodes.address).finish().code == 0
     finished = one.merge(one.folder, other.folder, folder=tmp_path / "merged").finish()
     assert finished.code == 2
-    assert f"{other.folder}: holds trials of another job than {one.folder}" in finished.stderr
+    assert (
+        f"{other.folder}: holds trials of a job that differs from {one.folder}" in finished.stderr
+    )
     assert "training.epochs: 4 -> 5" in finished.stderr
 
 

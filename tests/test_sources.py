@@ -179,8 +179,8 @@ def test_a_large_data_file_must_be_there_and_the_same(table, monkeypatch):
     assert sum(map(len, files.values())) == 16
     assert read_elsewhere(files, table) == "36"
     table.write_text(table.read_text() + "50,1\n")
-    assert "table.csv is another file on" in read_elsewhere(files, table)
+    assert "table.csv has another content on" in read_elsewhere(files, table)
     table.unlink()
     message = read_elsewhere(files, table)
     assert "table.csv does not exist on" in message
-    assert "data files of up to 64 MiB travel to other machines" in message
+    assert "data files of up to 64 MiB are sent to other machines" in message

@@ -90,7 +90,7 @@ def test_opening_a_folder_of_runs_names_the_latest_ones(tmp_path):
 
 
 def test_opening_what_is_no_folder_says_so(tmp_path):
-    with pytest.raises(InputError, match="nowhere: is not a run folder: there is nothing"):
+    with pytest.raises(InputError, match="nowhere: is not a run folder: it does not exist"):
         RunFolder.open(tmp_path / "nowhere")
     (tmp_path / "report.html").write_text("")
     with pytest.raises(InputError, match="it is a file; give the folder"):

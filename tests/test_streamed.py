@@ -50,8 +50,8 @@ def test_several_inputs_keep_their_names():
     ("stream", "message"),
     [
         (ROWS.repeat(), "has no end; leave out repeat"),
-        (ROWS.batch(5, drop_remainder=True), "may be rows or batches; make batches without"),
-        (tf.data.Dataset.from_tensor_slices((X, X)), "may be rows or batches"),
+        (ROWS.batch(5, drop_remainder=True), "may be either rows or batches; make batches without"),
+        (tf.data.Dataset.from_tensor_slices((X, X)), "may be either rows or batches"),
         (tf.data.Dataset.from_tensor_slices(X), "must be (x, y), got"),
         (ROWS.filter(lambda x, y: False), "is empty"),
     ],
@@ -70,7 +70,7 @@ def test_parts_share_the_room_and_those_that_do_not_fit_are_streams():
     assert streams.keys() == {"test"}
     np.testing.assert_array_equal(output["train"][0], X)
     assert output["validation"] == (X, Y)
-    assert streams["test"].reason == "takes 0 MiB as arrays, and 0 MiB are free for it"
+    assert streams["test"].reason == "takes 0 MiB as arrays, but only 0 MiB are free for it"
 
 
 LONG = tf.data.Dataset.range(2000).map(lambda i: (tf.fill([3], i), i % 2))
@@ -124,7 +124,7 @@ def test_data_of_more_trials_than_memory_holds_is_refused_with_the_numbers():
     one = splits_bytes(splits)
     assert one == 40 * 3 * 4 + 40 * 4
     require_memory(splits, 10, free_bytes=19 * one)
-    with pytest.raises(OutOfMemory, match="and of 10 trials, with the device's copy"):
+    with pytest.raises(OutOfMemory, match="10 trials, with the device's copy"):
         require_memory(splits, 10, free_bytes=19 * one - 1)
 
 
@@ -153,13 +153,18 @@ def test_available_memory_is_what_the_kernel_says_within_the_control_group(tmp_p
 
 def test_a_dataset_that_does_not_say_its_shapes_is_refused_with_the_remedy():
     rows = tf.data.Dataset.from_generator(lambda: iter([([1.0], 0)]), (tf.float32, tf.int32))
-    with pytest.raises(InputError, match=r"does not say the shapes of its elements.*output_sig"):
+    with pytest.raises(
+        InputError, match=r"does not declare the shapes of its elements.*output_sig"
+    ):
         read_streams({"train": rows, "test": rows}, source="here")
 
 
 def test_a_dataset_of_ragged_rows_is_refused():
     rows = tf.data.Dataset.from_tensor_slices((tf.ragged.constant([[1], [2, 3]]), [0, 1]))
-    with pytest.raises(InputError, match=r"train: a tf.data.Dataset of RaggedTensorSpec.*; pad"):
+    with pytest.raises(
+        InputError,
+        match=r"train: a tf.data.Dataset must hold dense tensors, got RaggedTensorSpec.*; pad",
+    ):
         read_streams({"train": rows, "test": rows}, source="here")
 
 

@@ -219,8 +219,8 @@ def test_the_engine_is_keras_and_the_reason_names_the_part_and_the_room(tmp_path
     (found,) = examine(make_task(tmp_path, trials_of(tmp_path)))
     assert found.engine == "keras"
     assert found.reason == (
-        "not fused or mapped: train takes 0 MiB as arrays, and 0 MiB are free for it, so model.fit"
-        " reads it as a stream"
+        "not fused or mapped: train takes 0 MiB as arrays, but only 0 MiB are free for it, so"
+        " model.fit reads it as a stream"
     )
 
 
@@ -249,8 +249,8 @@ def test_the_plan_says_what_is_streamed(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"scaling": "minmax"}, "so it is streamed; data.scaling is fitted on rows in memory: set"),
-        ({"args": {"only": ["train"]}}, "data.validation_split takes rows in memory: let the gen"),
+        ({"scaling": "minmax"}, "so it is streamed; data.scaling can be fitted only on rows in"),
+        ({"args": {"only": ["train"]}}, "data.validation_split can split only rows in memory; let"),
     ],
 )
 def test_what_needs_all_rows_at_once_is_refused_with_what_to_do(tmp_path, data, message):
@@ -269,7 +269,7 @@ def test_balanced_class_weights_are_refused_and_given_ones_are_keras(tmp_path, i
     np.testing.assert_allclose(row.history["loss"], history["loss"], rtol=1e-6)
     trials = trials_of(tmp_path, training={"class_weight": "balanced"})
     _, errors = load_pack_data(trials, tmp_path)
-    assert "balanced counts the classes of all training rows" in errors[trials[0].trial_id]
+    assert "balanced needs the classes of all training rows" in errors[trials[0].trial_id]
 
 
 def test_a_schedule_in_epochs_is_that_of_as_many_steps_though_no_length_is_known(

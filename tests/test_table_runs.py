@@ -65,7 +65,8 @@ def test_predictions_name_the_classes_and_say_what_is_unknown(run, tmp_path):
     finished = call("predict", run.folder.path, "--input", path)
     assert finished.code == 0, finished
     assert finished.stderr.splitlines() == [
-        f"{path}: column {column} (1 row), which the model was not trained on: taken as unknown"
+        f"{path}: column {column} (1 row), on which the model was not trained; they are treated as"
+        " unknown"
         for column in ("'sex' holds 'x'", "'zip' holds '999'")
     ]
     path.write_text(finished.stdout)
@@ -99,4 +100,4 @@ def test_an_edited_table_makes_other_trials_and_is_named(run, folder):
     finally:
         path.write_bytes(before)
     assert finished.code == 2
-    assert "the content of patients.csv was edited" in finished.stderr
+    assert "the content of patients.csv has changed" in finished.stderr

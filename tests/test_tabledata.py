@@ -239,13 +239,17 @@ def test_a_target_is_classes_or_amounts_by_its_kind_or_the_jobs_word(
     ("change", "fields", "message"),
     [
         ({"outcome": range(30, 230)}, {}, "200 different integers from 30 to 229, which may be"),
-        ({"outcome": "ill"}, {}, "column 'outcome' holds one class only, 'ill'"),
+        ({"outcome": "ill"}, {}, "column 'outcome' holds only one class, 'ill'"),
         ({"outcome": ["rare"] + ["a", "b"] * 99 + ["a"]}, {}, "class 'rare' has 1 row for 3 parts"),
         ({"outcome": 0.5}, {"stratify": True}, "data.stratify: true needs classes"),
-        ({}, {"task": "regression"}, "column 'outcome' holds text, which no regression can"),
+        ({}, {"task": "regression"}, "column 'outcome' holds text, which a regression cannot"),
         ({"age": np.inf}, {}, "patients.csv:2: column 'age' holds 'inf', no finite number"),
-        ({"sex": [f"n{n}" for n in range(NUM_ROWS)]}, {}, "another text in each of its 200 rows"),
-        ({}, {"test_split": 0.999}, "leaves 0 and 200"),
+        (
+            {"sex": [f"n{n}" for n in range(NUM_ROWS)]},
+            {},
+            "a different text in each of its 200 rows",
+        ),
+        ({}, {"test_split": 0.999}, "splits them into 0 and 200"),
         (
             {"outcome": [f"n{n}" for n in range(50)] * 4},
             {},
@@ -277,25 +281,31 @@ def test_a_test_file_with_text_where_numbers_were_is_refused(folder):
             "there is no file",
         ),
         ({"target": "outcom"}, "patients.csv has no column 'outcom'; did you mean 'outcome'?"),
-        ({"target": None}, "target is missing: which column of csv is to be predicted"),
+        ({"target": None}, "target is missing; name the column of the csv file"),
         ({"columns": ["age", "sx"]}, "patients.csv has no column 'sx'; did you mean 'sex'?"),
         ({"columns": ["age", "outcome"]}, "columns holds the target 'outcome'"),
         ({"categorical": {"zp": "onehot"}}, "has no column 'zp'; did you mean 'zip'?"),
         ({"categorical": "one-hot"}, "data.categorical must be 'onehot' or 'ordinal', got"),
         ({"categorical": {"zip": "hash"}}, "or a mapping of column names to these"),
-        ({"generator": "trialrun.datasets:medical_trial"}, "must have one of generator, csv, npz"),
+        (
+            {"generator": "trialrun.datasets:medical_trial"},
+            "must have only one of generator, csv, npz",
+        ),
         ({"args": {"n": 3}}, "args is for generator, not for csv"),
-        ({"test": "patients.csv", "test_split": 0.2}, "test and test_split say the same thing"),
+        (
+            {"test": "patients.csv", "test_split": 0.2},
+            "test and test_split both choose the test rows",
+        ),
         ({"test": "nothing.csv"}, "there is no file"),
         ({"test_split": 1.5}, "data.test_split must be less than 1, got 1.5"),
         ({"stratify": "yes"}, "data.stratify must be 'auto', true or false, got 'yes'"),
         ({"csv": "empty.csv"}, "cannot be read as CSV"),
         (
             {"csv": "one.csv"},
-            "has one column, 'a;b'; say what separates its columns, data.separator: ';'",
+            "has one column, 'a;b'; if ';' separates its columns, give data.separator: ';'",
         ),
-        ({"csv": "unnamed.csv"}, "column 1 of unnamed.csv has no name (an index that pandas"),
-        ({"csv": "doubled.csv"}, "doubled.csv has several columns 'outcome'"),
+        ({"csv": "unnamed.csv"}, "column 1 of unnamed.csv has no name (is it an index that"),
+        ({"csv": "doubled.csv"}, "doubled.csv has several columns named 'outcome'"),
     ],
 )
 def test_a_wrong_field_is_one_message_before_anything_is_started(folder, fields, message):
@@ -355,7 +365,7 @@ def test_classes_that_may_be_amounts_are_told_so_where_they_do_not_fit(tmp_path)
     table = pd.DataFrame({"a": 0.5 * np.arange(60), "y": 1 + np.arange(60) % 29})
     table.to_csv(path, index=False)
     data = DataSpec(csv=str(path), target="y", test_split=0.2)
-    with pytest.raises(InputError, match=r"from 1 to 29: say data\.task: regression"):
+    with pytest.raises(InputError, match=r"from 1 to 29; give data\.task: regression"):
         load_splits(data, tmp_path, 0)
     told = load_splits(data.model_copy(update={"task": "regression"}), tmp_path, 0)
     assert told.class_names == ()
@@ -399,9 +409,9 @@ def test_several_inputs_are_told_apart_by_a_name_after_a_dot(tmp_path):
     [
         ({"x": X}, "data.npz lacks the array 'y'; it holds x"),
         ({"x_train": X, "y_train": Y}, "data.npz lacks the array 'x_test'"),
-        ({"x": X, "y": Y, "x_test": X, "y_test": Y}, "must hold x and y, or the parts"),
+        ({"x": X, "y": Y, "x_test": X, "y_test": Y}, "must hold either x and y, or x_train"),
         ({"x": X, "y": Y, "z": Y}, "holds an array 'z'; known: x_train"),
-        ({"x": X, "x.a": X, "y": Y}, "holds 'x' beside 'x.a'"),
+        ({"x": X, "x.a": X, "y": Y}, "holds both 'x' and 'x.a'"),
         ({"x": X, "y": Y[:5]}, "train x has 60, train y has 5"),
         ({"x": X, "y": np.array([{}] * 60)}, "arrays of objects are refused"),
     ],

@@ -73,20 +73,20 @@ def with_cell(value, row=3):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,y\n0,13,no\n", "d.csv:2: 3 fields, the header has 2: '0,13,no'"),
-        ("a,y\n1,no\n1\n", "d.csv:3: 1 field, the header has 2"),
-        ("a,y\n1,no,\n2,yes,\n", "d.csv:2: 3 fields, the header has 2"),
-        ('a,y\n"x\nz",no\n\n1,no,2\n', "d.csv:5: 3 fields, the header has 2"),
+        ("a,y\n0,13,no\n", "d.csv:2: 3 fields, but the header has 2: '0,13,no'"),
+        ("a,y\n1,no\n1\n", "d.csv:3: 1 field, but the header has 2"),
+        ("a,y\n1,no,\n2,yes,\n", "d.csv:2: 3 fields, but the header has 2"),
+        ('a,y\n"x\nz",no\n\n1,no,2\n', "d.csv:5: 3 fields, but the header has 2"),
         ('a,y\n1,no\n"2,yes\n3,no\n', "d.csv:3: cannot be read as CSV"),
         ('a,y\n1,no\n"2"x,yes\n', "d.csv:3: cannot be read as CSV"),
-        ("a,a,y\n1,2,no\n", "d.csv: has several columns 'a'"),
-        ("a, a,y\n1,2,no\n", "d.csv: has several columns 'a'"),
+        ("a,a,y\n1,2,no\n", "d.csv: has several columns named 'a'"),
+        ("a, a,y\n1,2,no\n", "d.csv: has several columns named 'a'"),
         ("a,y\n", "d.csv: holds no rows"),
         ("", "d.csv: cannot be read as CSV: it is empty"),
-        (b"a,y\n1,ja\n2,n\xe4\n", "d.csv:3: the byte 0xe4 is not utf-8; say how the file is wri"),
-        ("a,y\n1,ja\n".encode("utf-16"), "d.csv:1: the byte 0xff is not utf-8; say how the fi"),
-        (b"\x1f\x8b\x08", "d.csv: is compressed by gzip; give its name the ending .gz"),
-        (b"PK\x03\x04\xff", "d.csv: is a zip archive or a spreadsheet, no CSV file"),
+        (b"a,y\n1,ja\n2,n\xe4\n", "d.csv:3: the byte 0xe4 is not utf-8; give the file's enc"),
+        ("a,y\n1,ja\n".encode("utf-16"), "d.csv:1: the byte 0xff is not utf-8; give the file's"),
+        (b"\x1f\x8b\x08", "d.csv: is compressed by gzip; rename it so that its name ends in .gz"),
+        (b"PK\x03\x04\xff", "d.csv: is a zip archive or a spreadsheet, not a CSV file"),
     ],
 )
 def test_a_row_that_is_none_of_the_table_is_named_by_its_line(tmp_path, text, message):
@@ -146,25 +146,28 @@ def test_a_remedy_is_yaml_that_helps(tmp_path, value):
 def test_prices_are_not_taken_for_a_year_and_a_month(tmp_path):
     prices = [f"{1200 + place}.50" for place in range(NUM_ROWS - 1)]
     message = refusal(of_columns, tmp_path, {"a": [*prices, "?"]})
-    assert "column 'a' holds '?', and numbers in 11 of 12 rows" in message
+    assert "column 'a' holds '?', but numbers in 11 of 12 rows" in message
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["2024-01-31", "2024-02-01"], "holds '2024-01-31': dates and times are no features"),
+        (
+            ["2024-01-31", "2024-02-01"],
+            "holds '2024-01-31', but dates and times cannot be features",
+        ),
         (["31.01.2024", "1.2.2024"], "dates and times"),
         (["1/31/24", "2/1/24"], "dates and times"),
         (["2024-01-31T10:00:00Z", "2024-01-31 10:00"], "dates and times"),
         (["10:30", "11:45 pm"], "dates and times"),
         (["5 Jan 2024", "Feb 6, 2024"], "dates and times"),
-        (["1,006", "2,500"], "say data.thousands: ','"),
-        (["0,13", "-0,5"], "say data.decimal: ','"),
+        (["1,006", "2,500"], "give data.thousands: ','"),
+        (["0,13", "-0,5"], "give data.decimal: ','"),
         (["12 kg", "13 kg", "14 kg"], "looks like a number but is not written as one"),
         (["$5", "$6"], "looks like a number"),
         (["5%", "6 %"], "looks like a number"),
         (["(5)", "\N{MINUS SIGN}6"], "looks like a number"),
-        ([f"n{n}" for n in range(NUM_ROWS)], "another text in each of its 12 rows"),
+        ([f"n{n}" for n in range(NUM_ROWS)], "a different text in each of its 12 rows"),
     ],
 )
 def test_texts_that_are_no_categories_are_refused_unless_they_are_named(tmp_path, values, message):
@@ -347,7 +350,7 @@ def test_the_job_says_what_a_target_is(tmp_path):
 def test_classes_that_differ_in_case_are_refused_unless_the_job_calls_them_classes(tmp_path):
     columns = {"a": NUMBERS, "y": ["yes", "Yes ", " yes", "no"] * 3}
     message = refusal(of_columns, tmp_path, columns)
-    assert "classes that are probably one: 'yes' (6 rows), 'Yes' (3 rows)" in message
+    assert "classes that are probably the same: 'yes' (6 rows), 'Yes' (3 rows)" in message
     told = of_columns(tmp_path, columns, task="classification")
     assert told.target.classes.names == ["Yes", "no", "yes"]
 
@@ -377,7 +380,7 @@ def test_categories_that_look_alike_are_named(tmp_path, other):
     assert repr(LOOK_ALIKES[0]) in note
     assert repr(other) in note
     message = refusal(of_columns, tmp_path, {"a": NUMBERS, "y": texts})
-    assert "classes that are probably one" in message
+    assert "classes that are probably the same" in message
 
 
 def test_accents_are_part_of_their_letters_however_they_are_written(tmp_path):
@@ -417,14 +420,12 @@ def test_categories_that_only_test_rows_have_are_counted_and_classes_are_refused
     own = {"a": ["p", "q"] * 6}
     test = pd.DataFrame({"a": ["p", "z", "z"], "y": ["no", "yes", "no"]})
     rows = of_two(tmp_path, own, test)
-    assert (
-        "column 'a' holds what the training file lacks, taken as unknown: 'z' (2 rows)"
-        in (rows.summary.notes[0])
-    )
+    assert "'a' holds categories that the training file lacks" in rows.summary.notes[0]
+    assert "treated as unknown: 'z' (2 rows)" in rows.summary.notes[0]
     message = refusal(of_two, tmp_path, own, test.assign(y=["no", "maybe", "maybe"]))
-    assert "classes of data.test that the training file lacks: 'maybe' (2 rows)" in message
+    assert "data.test has classes that the training file lacks: 'maybe' (2 rows)" in message
     foreign = refusal(of_two, tmp_path, own, test.assign(a="z"))
-    assert "column 'a' holds nothing that the training file has, but 'z' (3 rows)" in foreign
+    assert "column 'a' holds no category of the training file: it holds 'z' (3 rows)" in foreign
     numbers = refusal(of_two, tmp_path, {"a": NUMBERS}, test)
     assert "test.csv:2: column 'a' must hold numbers, found 'p'" in numbers
 
@@ -451,9 +452,9 @@ def test_levels_are_ordered_by_value_by_the_job_or_by_the_file(tmp_path):
 
 def test_texts_without_an_order_and_levels_outside_it_are_refused(tmp_path):
     message = refusal(of_columns, tmp_path, {"a": LEVELS}, categorical="ordinal")
-    assert "no order of their own: 'high', 'low', 'mid'; give it" in message
+    assert "no order of their own: 'high', 'low', 'mid'; give their" in message
     outside = refusal(of_columns, tmp_path, {"a": LEVELS}, categorical={"a": ["low", "high"]})
-    assert "d.csv:4: column 'a' holds 'mid', which is not in its order low, high" in outside
+    assert "d.csv:4: column 'a' holds 'mid', which is not among its categories low, high" in outside
 
 
 # Parquet ------------------------------------------------------------------------------------------
@@ -480,7 +481,7 @@ def test_what_parquet_declares_as_a_number_is_one(tmp_path, column, expected):
         (pd.date_range("2024-01-01", periods=NUM_ROWS), "row 1: column 'a' holds '2024-01-01 00"),
         (
             pa.array([1] * NUM_ROWS, pa.duration("s")),
-            "row 1: column 'a' holds '1': dates and times",
+            "row 1: column 'a' holds '1', but dates and times",
         ),
         (pa.array([[1]] * NUM_ROWS), "holds list<"),
         (pd.period_range("2024", periods=NUM_ROWS, freq="D"), "neither numbers nor text"),
@@ -583,9 +584,12 @@ def job(folder, **data):
         ({"decimal": "'"}, "data.decimal must be '.' or ','"),
         ({"thousands": ","}, None),
         ({"thousands": ",", "decimal": ","}, "thousands and decimal are both ','"),
-        ({"encoding": "latin-99"}, "data.encoding must be one that Python knows"),
+        ({"encoding": "latin-99"}, "data.encoding must be an encoding that Python knows"),
         ({"missing_values": "NA"}, "data.missing_values must be a list of texts and numbers"),
-        ({"missing_values": [None]}, "with quotes around words that YAML reads as something else"),
+        (
+            {"missing_values": [None]},
+            "with quotes around words to which YAML gives another meaning",
+        ),
         ({"categorical": {"a": ["low"]}}, "must be two or more different categories, the lowest"),
         ({"categorical": {"a": [False, True]}}, "of a must be texts and numbers, with quotes"),
         ({"categorical": {"a": ["low", "low "]}}, "two or more different categories"),
@@ -663,10 +667,10 @@ def test_rows_to_predict_are_read_by_the_rules_of_the_training_file(tmp_path):
     assert warnings == []
     for text, message in {
         "c,a\np,1e300\n": "new.csv:2: column 'a' holds 1e300, beyond the range of float32",
-        "c,a\np,1\np,1,2\n": "new.csv:3: 3 fields, the header has 2",
-        "c,a,a\np,1,2\n": "new.csv: has several columns 'a'",
+        "c,a\np,1\np,1,2\n": "new.csv:3: 3 fields, but the header has 2",
+        "c,a,a\np,1,2\n": "new.csv: has several columns named 'a'",
         "c,a\np,inf\n": "new.csv:2: column 'a' must hold numbers, found 'inf'",
-        "c,a\np,\n": "new.csv:2: column 'a' must hold a number, found nothing",
+        "c,a\np,\n": "new.csv:2: column 'a' must hold a number, but is empty",
         "c,a\n,1\n": "new.csv:2: column 'c' lacks a value",
         "c\np\n": "column 'a' is missing; found c",
         "c,a\n": "new.csv: holds no rows",

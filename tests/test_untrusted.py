@@ -138,7 +138,7 @@ def test_operations_of_keras_are_its_own_and_nothing_else_in_those_modules_is():
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
 def test_what_is_no_model_is_wrong_input(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match="is no saved Keras model"):
+    with pytest.raises(InputError, match="is not a saved Keras model"):
         load_model(tmp_path / name)
 
 

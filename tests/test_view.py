@@ -120,7 +120,7 @@ def test_ranks_and_the_winner_stay_those_of_all_variants(run):
             ["--sort", "val_los"],
             "--sort val_los: there is no column 'val_los'; did you mean 'val_loss'",
         ),
-        (["--sort", "val_loss", "--json", "--csv"], "--json and --csv: give one of them"),
+        (["--sort", "val_loss", "--json", "--csv"], "--json and --csv cannot be combined"),
     ],
 )
 def test_a_wrong_condition_is_answered_with_what_is_allowed(run, arguments, message):

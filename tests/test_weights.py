@@ -87,7 +87,7 @@ def test_the_weights_of_a_generator_go_with_their_rows():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (-np.ones(30), "train sample_weight must hold no weight below 0, got -1.0"),
+        (-np.ones(30), "train sample_weight must hold weights of at least 0, got -1.0"),
         (np.ones(29), "must have the same number of rows"),
         (np.full(30, np.nan), "train sample_weight holds NaN"),
         ([1] * 30, "train sample_weight must be a NumPy array"),

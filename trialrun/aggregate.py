@@ -1,7 +1,7 @@
-"""From trials to variants: statistics over seeds, the leaderboard, and what the run folder says.
+"""From trials to variants: statistics over seeds, the leaderboard, and tables for the run folder.
 
-Selection is in `trialrun.selection`, which sees validation numbers only; here its choice is put
-beside the test numbers, for people to read.
+The selection itself is made in `trialrun.selection`, which sees validation numbers only; here its
+choice is put beside the test numbers, for people to read.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,8 +30,8 @@ class MetricSummary:
     """One metric of one variant over its completed seeds.
 
     Attributes:
-        mean, sd, min, max, n, median, iqm: As of `statistics.spread.Spread`.
-        low, high: The 95% interval of the mean; infinite where the seeds bound nothing.
+        mean, sd, min, max, n, median, iqm: See `statistics.spread.Spread`.
+        low, high: The 95% interval of the mean; infinite where there are too few seeds for one.
     """
 
     mean: float
@@ -47,12 +47,12 @@ class MetricSummary:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VariantSummary:
-    """What the seeds of one variant gave.
+    """The results of one variant over its seeds.
 
     Attributes:
         variant_id: The variant.
         parameters: Searched dotted path -> value.
-        num_completed, num_diverged, num_failed: Its trials by status.
+        num_completed, num_diverged, num_failed: How many of its trials have each status.
         metrics: `train_loss`, ..., `val_loss`, ..., `test_loss`, ... over the completed seeds.
         val_confusion_matrix: (classes, classes) sum over completed seeds; None if there is none.
         test_confusion_matrix: The same on the test set.
@@ -75,10 +75,10 @@ class Leaderboard:
     """All variants, the best first, and what was selected.
 
     Attributes:
-        metric, goal: What ranks them.
+        metric, goal: What ranks the variants.
         variants: The best first.
         selection: None if no completed trial has a value of the metric.
-        certainty: Which of them may have the best mean; None without a selection.
+        certainty: Which variants may have the best mean; None without a selection.
     """
 
     metric: str
@@ -101,18 +101,18 @@ def rank_summaries(
         summaries: From `summarize`.
         scores: From `validation_scores`, of the same variants.
         goal: Whether a small or a large metric is good.
-        statistic: Of the seeds of a variant.
-        bounds: Between which the metric can lie.
+        statistic: How the seeds of a variant become one number.
+        bounds: The lowest and the highest value that the metric can have.
     """
-    by_id = {of.variant_id: of for of in summaries}
+    by_id = {summary.variant_id: summary for summary in summaries}
     order = rank(scores, goal, statistic)
     selection = select_best(scores, goal, statistic, bounds)
     return Leaderboard(
         metric=scores.metric,
         goal=goal,
         variants=tuple(
-            replace(by_id[scores.variant_ids[index]], rank=place)
-            for place, index in enumerate(order, start=1)
+            replace(by_id[scores.variant_ids[index]], rank=position)
+            for position, index in enumerate(order, start=1)
         ),
         selection=selection,
         certainty=None if selection is None else compare_with_best(scores, order, goal),
@@ -132,8 +132,8 @@ def summarize(
         trials: As in `trials/*.parquet`.
         parameters: variant_id -> searched dotted path -> value.
         pooled: From `pool_matrices`.
-        seeds: Ascending, all of the trials' and perhaps more; absent: the trials'.
-        bounds: Between which metrics can lie; absent: anywhere.
+        seeds: All seeds of the trials, perhaps more, ascending; absent: those of the trials.
+        bounds: Metric -> its lowest and highest possible value; a metric that is absent has none.
     """
     val_pooled, test_pooled = ((pooled or {}).get(name, {}) for name in CONFUSION_MATRIX_COLUMNS)
     grid = TrialGrid.of(trials, seeds)
@@ -145,7 +145,7 @@ def summarize(
     ends = [(bounds or {}).get(name, UNBOUNDED) for name in names]
     low, high = np.reshape(ends, (-1, 2)).T
     intervals = within_bounds(seeds_interval(values), values, low, high)
-    columns = [of.tolist() for of in (*describe(values), *intervals)]
+    columns = [numbers.tolist() for numbers in (*describe(values), *intervals)]
     counts = [grid.count(status).tolist() for status in ("completed", "diverged", "failed")]
     return tuple(
         VariantSummary(
@@ -165,10 +165,11 @@ def summarize(
     )
 
 
-# The columns of variants.csv for each metric: its name, `_`, and one of these.
+# For each metric variants.csv has a column `<metric>_<statistic>` for each of these.
 STATISTICS = ("mean", "sd", "low", "high", "median", "iqm", "min", "max")
 
-# Column of confusion matrices -> variant_id -> (classes, classes) sum over its completed seeds.
+# Name of a column of confusion matrices -> variant_id -> sum over its completed seeds, (classes,
+# classes).
 PooledMatrices = Mapping[str, Mapping[str, Counts]]
 
 
@@ -176,15 +177,15 @@ def pool_matrices(parts: Iterable["pd.DataFrame"]) -> PooledMatrices:
     """The confusion matrices of every variant summed over its completed seeds.
 
     Args:
-        parts: Trials with their matrices, some after the other.
+        parts: Tables of trials with their matrices; together they hold all trials.
 
     Returns:
-        Without the variants that have no matrix.
+        Variants without any matrix are left out.
     """
     pooled: dict[str, dict[str, Counts]] = {name: {} for name in CONFUSION_MATRIX_COLUMNS}
-    for part in parts:
+    for some_trials in parts:
         for name, totals in pooled.items():
-            for variant_id, matrices in _completed_matrices(part, name):
+            for variant_id, matrices in _completed_matrices(some_trials, name):
                 total = pool_confusion_matrices([_square(flat) for flat in matrices])
                 totals[variant_id] = totals.get(variant_id, 0) + total
     return pooled
@@ -193,7 +194,7 @@ def pool_matrices(parts: Iterable["pd.DataFrame"]) -> PooledMatrices:
 def _completed_matrices(
     trials: "pd.DataFrame", column: str
 ) -> Iterator[tuple[str, "pd.Series[Any]"]]:
-    """variant_id and, by seed, the flat confusion matrices of its completed trials."""
+    """Pairs: a variant_id, and seed -> flat confusion matrix of its completed trials."""
     if column in trials.columns:
         completed = trials[(trials["status"] == "completed") & trials[column].notna()]
         for variant_id, matrices in completed.set_index("seed").groupby("variant_id")[column]:
@@ -201,7 +202,7 @@ def _completed_matrices(
 
 
 def _square(flat: npt.ArrayLike) -> Counts:
-    """A confusion matrix as it is stored -> (classes, classes)."""
+    """A confusion matrix, stored flat, as (classes, classes)."""
     flat = np.asarray(flat, np.int64)
     num_classes = round(len(flat) ** 0.5)
     return flat.reshape(num_classes, num_classes)
@@ -212,9 +213,10 @@ def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
 
     Returns:
         Dictionaries with the same keys: rank, variant_id, `param.<path>`, n, diverged, failed,
-        p_value (the smallest level at which the variant leaves the set that holds the best mean,
-        see `certainty.Certainty`), then `<metric>_mean` and so on, see `STATISTICS`: the selection
-        metric, the other validation metrics, test, training. The best mean has no p-value.
+        p_value, then `<metric>_mean` and so on for each of `STATISTICS`. The selection metric comes
+        first, then the other validation metrics, test, training. p_value is the smallest level at
+        which the variant leaves the set that holds the best mean (see `certainty.Certainty`); the
+        variant with the best mean has none.
     """
     names = ordered_metrics(leaderboard)
     p_values = leaderboard.certainty.p_values if leaderboard.certainty else {}
@@ -238,7 +240,7 @@ def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
 
 
 def ordered_metrics(leaderboard: Leaderboard) -> list[str]:
-    """The metrics as they are shown: the selection metric, other validation, test, training."""
+    """The metrics in the order shown: the selection metric, other validation, test, training."""
     names = list(leaderboard.variants[0].metrics) if leaderboard.variants else []
     order = ("val_", "test_", "train_")
     return sorted(
@@ -248,15 +250,15 @@ def ordered_metrics(leaderboard: Leaderboard) -> list[str]:
 
 
 def confusion_matrices(trials: "pd.DataFrame") -> dict[str, Any]:
-    """What confusion_matrices.json says of some variants: pooled over seeds and per seed.
+    """The content of confusion_matrices.json for some variants: pooled over seeds and per seed.
 
     Args:
         trials: All trials of these variants, with their matrices.
 
     Returns:
         `{variant_id: {"validation": {"pooled", "scores", "per_seed": {seed: matrix}}, "test": {}}}`
-        of completed trials, with the `MatrixScores` of the pooled matrix; nothing for trials of no
-        classifier.
+        of completed trials, with the `MatrixScores` of the pooled matrix. Empty unless the trials
+        are of a classifier.
     """
     variants: dict[str, dict[str, Any]] = {}
     for name, part in zip(CONFUSION_MATRIX_COLUMNS, ("validation", "test"), strict=True):

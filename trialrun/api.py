@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best model of a run: the winning variant's best seed on validation.
+    """The best model of a run: of the winning variant, the seed that is best on validation.
 
     Attributes:
-        trial_id: Its trial.
+        trial_id: The trial that trained it.
         parameters: Searched dotted path -> value.
-        seed: Its seed.
+        seed: The seed of that trial.
         folder: `best/` of the run folder.
     """
 
@@ -34,13 +34,13 @@ class Best:
     _run: RunFolder
 
     def load_model(self) -> "keras.Model":
-        """The trained model, compiled and ready to go on training.
+        """The trained model, compiled, so that its training can be continued.
 
-        Where no file holds all of it, the job's own files are imported and its builder is called,
-        if they lie where the job found them and are what they were.
+        If no saved file holds the whole model, the job's own Python files are imported and its
+        builder is called. They must lie where the job found them, unchanged.
 
         Raises:
-            InputError: The model was not saved, or its builder is gone or another one by now.
+            InputError: The model was not saved, or its builder is missing or has changed.
         """
         from trialrun.rebuild import load_best_model
 
@@ -49,8 +49,8 @@ class Best:
     def predict(self, raw: Any) -> "npt.NDArray[np.floating[Any]]":
         """Predictions (rows, outputs) for raw inputs (rows, features), before any scaling.
 
-        A model of several inputs takes a dict or tuple of such arrays; one that was trained on a
-        table takes a DataFrame, or a dict, of the table's columns.
+        A model with several inputs takes a dict or tuple of such arrays; a model that was trained
+        on a table takes a DataFrame or a dict of the table's columns.
         """
         from trialrun.predict import predict_raw
 
@@ -88,11 +88,11 @@ class Run:
         """Two variants seed by seed: a row per metric, the selection metric first.
 
         Returns:
-            Indexed by metric: `first` and `second`, their means; then the fields of
-            `trialrun.statistics.paired.Comparison`, of first minus second.
+            Indexed by metric: the means `first` and `second`, then the fields of
+            `trialrun.statistics.paired.Comparison` for first minus second.
 
         Raises:
-            InputError: There is no such variant.
+            InputError: The run has no such variant.
         """
         import pandas as pd
 
@@ -100,23 +100,28 @@ class Run:
 
         compared = compare_variants(self.folder, first, second)
         rows = [
-            {"metric": of.name, "first": of.first, "second": of.second, **of.paired._asdict()}
-            for of in compared.metrics
+            {
+                "metric": metric.name,
+                "first": metric.first,
+                "second": metric.second,
+                **metric.paired._asdict(),
+            }
+            for metric in compared.metrics
         ]
         return pd.DataFrame(rows).set_index("metric")
 
     @property
     def figures(self) -> "dict[str, Figure]":
-        """The figures of the report by name, drawn anew, to be shown or changed.
+        """The figures of the report by name, newly drawn, to be shown or changed.
 
-        Empty as long as no trial completed.
+        Empty until a trial has completed.
         """
         from trialrun.report import draw_run
 
         return draw_run(self.folder)
 
     def _repr_html_(self) -> str:
-        """What won and how sure that is, for Jupyter."""
+        """The winner and how certain it is, for Jupyter."""
         from trialrun.report.notebook import summary_html
         from trialrun.report.overview import load_overview
 
@@ -131,7 +136,9 @@ class Run:
         """
         summary = self.folder.read_summary()
         if summary is None or summary["selection"] is None:
-            raise InputError(f"{self.folder.path}: has no best model: it did not end with a winner")
+            raise InputError(
+                f"{self.folder.path}: has no best model, because the run did not end with a winner"
+            )
         selection = summary["selection"]
         parameters = self.folder.read_parameters()[selection["variant_id"]]
         return Best(selection["trial_id"], parameters, selection["seed"], self.folder)
@@ -151,14 +158,14 @@ def run(
     Args:
         job: A YAML job file.
         overrides: Dotted path -> value, e.g. `{"seeds": 50}`.
-        runs_dir: Where run folders are made; absent: as of `trialrun run`.
-        resume: A run folder of this job: only the trials that it does not hold are trained.
-        run_folder: The same, but the folder is made if it is absent.
-        address: Of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
+        runs_dir: Where run folders are made; absent: where `trialrun run` makes them.
+        resume: A run folder of this job; only the trials that are missing from it are trained.
+        run_folder: Like `resume`, but the folder is made if it does not exist.
+        address: Address of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
 
     Raises:
         InputError: The job, its data or its model is wrong.
-        KeyboardInterrupt: The run was interrupted; what was finished is in its folder.
+        KeyboardInterrupt: The run was interrupted; finished trials are in its folder.
     """
     from rich.console import Console
 
@@ -168,7 +175,7 @@ def run(
 
     if resume is not None:
         if run_folder is not None:
-            raise InputError("resume and run_folder name the same thing; give one")
+            raise InputError("resume and run_folder both name the run folder; give only one")
         run_folder = RunFolder.open(resume).path
     outcome = run_job(
         load_job(job, overrides or {}),
@@ -186,6 +193,6 @@ def open_run(path: str | Path) -> Run:
     """The run in a run folder.
 
     Raises:
-        InputError: It is no run folder.
+        InputError: The path is no run folder.
     """
     return Run(RunFolder.open(path))

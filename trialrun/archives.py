@@ -26,16 +26,16 @@ _PARTS = {"train": "train", "validation": "val", "test": "test"}
 def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
     """The arrays of a job's .npz file in three parts, as a generator returns them.
 
-    The file holds `x` and `y`, which are split, or `x_train`, `y_train`, `x_test`, `y_test` and
-    perhaps `x_val`, `y_val`. Several inputs are named after a dot: `x.age`, `x.dose`.
+    The file holds `x` and `y`, which are split here, or `x_train`, `y_train`, `x_test`, `y_test`
+    and perhaps `x_val`, `y_val`. Several inputs are named after a dot: `x.age`, `x.dose`.
 
     Args:
-        data: The job's section.
-        seed: Keys the splits.
-        source: The file, for messages.
+        data: The section `data` of the job.
+        seed: Decides the splits.
+        source: How messages name the file.
 
     Raises:
-        InputError: An array is wrong; says which.
+        InputError: An array is wrong; the message says which.
     """
     assert data.npz is not None
     path = moved_path(Path(data.npz))
@@ -45,12 +45,12 @@ def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error}") from error
     output: dict[str, Any] = {
-        name: [str(one) for one in arrays[name]]
+        name: [str(text) for text in arrays[name]]
         for name in ("class_names", "feature_names")
         if name in arrays
     }
     if "x" in arrays:
-        # Known to be right before it is cut: a message then names rows of the file.
+        # Checked before it is split, so that messages name rows of the file.
         whole = dict.fromkeys(("train", "test"), (arrays["x"], arrays["y"]))
         whole = as_arrays(output | whole, source=source)
         check_generated(whole, source=source)
@@ -62,7 +62,9 @@ def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
             output[part] = (arrays[f"x_{suffix}"], arrays[f"y_{suffix}"])
     output = as_arrays(output, source=source)
     if data.test_split is not None:
-        raise InputError(f"data.test_split: {path.name} holds x_test already")
+        raise InputError(
+            f"data.test_split: {path.name} already holds x_test; leave data.test_split out"
+        )
     if "validation" not in output and data.stratify is True:
         check_generated(output, source=source)
         x, y = output["train"]
@@ -76,7 +78,10 @@ def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=_MAX_FILES_KEPT)
 def _read_once(path: Path, modified_ns: int, size: int) -> Mapping[str, Any]:
-    """Part -> array, or name -> array; read again when the file has changed. Not to be changed."""
+    """Part -> array, or part -> (name -> array); shared by all callers, who must not change it.
+
+    The file is read again when its time or size has changed.
+    """
     parts = array_names(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -108,7 +113,7 @@ def _split(
 def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> Classes | None:
     """The classes of labels 0, 1, ... without a gap, or of one-hot columns; None for other targets.
 
-    Floats are classes unasked where each comes twice, on average.
+    Floats count as classes if `must_be`, or if each of them occurs at least twice on average.
     """
     num_classes = _num_classes(y)
     labels = class_numbers(y, num_classes)
@@ -118,12 +123,14 @@ def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> Classes | 
     if labels is not None and len(np.unique(labels)) == labels.max() + 1:
         return Classes(labels, class_names or [str(n) for n in range(labels.max() + 1)])
     if must_be:
-        raise InputError("data.stratify: true needs one array y of labels 0, 1, 2, ..., or one-hot")
+        raise InputError(
+            "data.stratify: true needs one array y of labels 0, 1, 2, ... or of one-hot columns"
+        )
     return None
 
 
 def _num_classes(y: Any) -> int:
-    """How many classes there are if each row is of one."""
+    """How many classes there are if the target of each row is its class."""
     if not isinstance(y, np.ndarray):
         return 0
     return y.shape[1] if y.ndim == 2 and y.shape[1] > 1 else len(np.unique(y))

@@ -1,9 +1,9 @@
 """The arguments of Keras 3.15's optimizers, schedules, losses and metrics, known without Keras.
 
-A line per class: its arguments, what each may be (`_KINDS`), `?` where null is allowed and `!`
-where the argument must be given. A test compares names and need with the installed Keras. Left out
-is what the job says elsewhere (the learning rate, a metric's name in the logs), or what no table
-can hold (a metric that gives one number per class).
+Each class has a line with its arguments and their kinds (`_KINDS`); `?` marks an argument that may
+be null and `!` one that must be given. A test compares names and `!` with the installed Keras.
+Left out are arguments that the job gives elsewhere (the learning rate, a metric's name in the logs)
+and those whose result no table can hold (a metric that gives one number per class).
 """
 
 import itertools
@@ -35,15 +35,16 @@ Arguments = Mapping[str, Argument]
 
 
 def check_arguments(owner: str, given: Mapping[str, Any], known: Arguments) -> None:
-    """Nothing, if a class takes these arguments.
+    """Raises ValueError unless a class takes these arguments.
 
     Args:
         owner: The class, as the user wrote it.
         given: Argument -> value.
-        known: From one of the tables.
+        known: The class's entry in one of the tables below.
 
     Raises:
-        ValueError: What is wrong; reads as the end of a sentence that begins with the field.
+        ValueError: An argument is unknown, wrong or missing. The message continues a sentence that
+            begins with the field's name.
     """
     for name, value in given.items():
         if name not in known:
@@ -64,7 +65,7 @@ def _is_integer(value: object) -> bool:
 
 
 def is_real(value: object) -> TypeGuard[float]:
-    """Whether a value is a number; true and false are none."""
+    """Whether a value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -90,7 +91,7 @@ def _one_of(*words: str) -> tuple[str, Callable[[Any], bool]]:
     return " or ".join(map(repr, words)), lambda value: isinstance(value, str) and value in words
 
 
-# Kind -> what to say of it, and whether a value is of it.
+# Kind -> how messages describe it, and a function that tells whether a value is of this kind.
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "flag": ("true or false", lambda value: isinstance(value, bool)),
     "number": ("a finite number", _is_number),
@@ -143,7 +144,7 @@ def _table(common: str, lines: Mapping[str, str]) -> dict[str, Arguments]:
 
 _ADAM = "beta_1:beta beta_2:beta epsilon:nonnegative"
 
-# By the name of the class. Keras ignores the case of an optimizer's name.
+# The keys are names of classes. Keras ignores the case of an optimizer's name.
 OPTIMIZER_ARGUMENTS = _table(
     """
     weight_decay:nonnegative? clipnorm:positive? clipvalue:positive? global_clipnorm:positive?
@@ -177,8 +178,8 @@ OPTIMIZER_ARGUMENTS = _table(
 # What `optimizer.loss_scaling` may hold.
 LOSS_SCALING_ARGUMENTS = _parse("initial_scale:positive dynamic_growth_steps:count")
 
-# Steps are batches. What ends in `_steps` may be given as `_epochs` instead, and `boundaries` as
-# `boundary_epochs`. The initial rate is training.learning_rate.
+# Steps are batches. An argument that ends in `_steps` may be given as `_epochs` instead, and
+# `boundaries` as `boundary_epochs`. The initial rate is training.learning_rate.
 SCHEDULE_ARGUMENTS = _table(
     "",
     {

@@ -1,4 +1,4 @@
-"""Structures of arrays, as Keras takes them for x and y: an array, or a dict or tuple of arrays."""
+"""Structures of arrays as Keras takes them for x and y: an array, or a dict or tuple of arrays."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ Arrays = Array | Mapping[str, Array] | tuple[Array, ...]
 
 
 def leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """The arrays of a structure and how to write where each is, e.g. `['age']`."""
+    """The arrays of a structure, each with the subscript that finds it, e.g. `['age']`."""
     if isinstance(value, Mapping):
         for key, leaf in value.items():
             yield f"[{key!r}]", leaf
@@ -23,12 +23,12 @@ def leaves(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is an array of texts, as `trialrun.given` makes them."""
+    """Whether a value is an array of texts, as `trialrun.given` makes it."""
     return isinstance(value, np.ndarray) and value.dtype == object
 
 
 def map_leaves(function: Callable[[Array], Any], value: Arrays) -> Any:
-    """The same structure with a function's result in the place of each array."""
+    """The same structure, with each array replaced by a function's result for it."""
     if isinstance(value, Mapping):
         return {key: function(leaf) for key, leaf in value.items()}
     if isinstance(value, tuple):
@@ -37,9 +37,9 @@ def map_leaves(function: Callable[[Array], Any], value: Arrays) -> Any:
 
 
 def join_outputs(outputs: Any) -> Array:
-    """A model's predictions as one array; several outputs stand side by side in (rows, columns)."""
+    """A model's predictions as one array; several outputs are put side by side, (rows, columns)."""
     if isinstance(outputs, Mapping):
         outputs = [outputs[name] for name in sorted(outputs)]
     if not isinstance(outputs, list | tuple):
         return np.asarray(outputs)
-    return np.concatenate([np.asarray(one).reshape(len(one), -1) for one in outputs], 1)
+    return np.concatenate([np.asarray(output).reshape(len(output), -1) for output in outputs], 1)

@@ -1,6 +1,6 @@
-"""Batches of rows that are streamed from a `tf.data.Dataset`: shuffled, cast, checked, weighed.
+"""Batches of rows that are streamed from a `tf.data.Dataset`: shuffled, cast, checked, weighted.
 
-Each function makes a dataset of another. TensorFlow is imported inside functions.
+Each function makes a dataset from another one. TensorFlow is imported inside functions.
 """
 
 import math
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-# A buffer holds as many rows as these bytes, and never more than so many.
+# A shuffle buffer holds as many rows as fit in these bytes, but at most this number of rows.
 _SHUFFLE_BYTES = 256 << 20
 _MAX_SHUFFLED_ROWS = 10_000
 
@@ -24,12 +24,12 @@ _MAX_SHUFFLED_ROWS = 10_000
 def shuffled_rows(
     rows: "tf.data.Dataset", buffer_rows: int, seed_of_pass: Callable[[], int]
 ) -> "tf.data.Dataset":
-    """The rows in an order that is decided by a seed, another one in each pass.
+    """The rows in random order, shuffled anew with its own seed in each pass.
 
     Args:
         rows: In the same order in each pass.
-        buffer_rows: Each row is drawn from so many that wait.
-        seed_of_pass: Asked when a pass begins.
+        buffer_rows: How many rows wait in the buffer from which each row is drawn.
+        seed_of_pass: Called at the beginning of a pass; gives its seed.
     """
     import tensorflow as tf
 
@@ -37,16 +37,18 @@ def shuffled_rows(
         return tf.numpy_function(lambda: np.int64(seed_of_pass()), [], tf.int64)
 
     def shuffle(seed: Any) -> Any:
-        tf.random.set_seed(1)  # of this function alone: TensorFlow cannot compare ours with 0, 0
+        # Sets the seed of this function's graph only: without one, TensorFlow compares the pair of
+        # seeds with (0, 0), which it cannot do for a tensor.
+        tf.random.set_seed(1)
         return rows.shuffle(buffer_rows, seed=seed, reshuffle_each_iteration=False)
 
-    # AutoGraph would leave the source that it writes in the temporary folder.
+    # AutoGraph would leave the source code that it generates in the folder for temporary files.
     as_written = tf.autograph.experimental.do_not_convert
     return tf.data.Dataset.from_tensors(0).map(as_written(draw)).flat_map(as_written(shuffle))
 
 
 def shuffle_buffer_rows(first_rows: Sequence[Any]) -> int:
-    """How many rows wait to be drawn from; it follows from the size of the first rows alone.
+    """How many rows the shuffle buffer holds; it depends on nothing but the size of the first rows.
 
     Args:
         first_rows: Arrays (rows, ...) of inputs, targets and perhaps weights.
@@ -66,17 +68,18 @@ def batches_like(
     num_rows: int,
     num_classes: int = 0,
 ) -> "tf.data.Dataset":
-    """The rows in batches of the types that the model is given, the last as small as it comes.
+    """The rows in batches, in the types that the model takes; the last batch may be partial.
 
-    Reading it raises `tf.errors.InvalidArgumentError` at a row that data in memory would be refused
-    for: NaN or infinity, a label below 0 or without a class, an integer that its type cannot hold.
+    Reading it raises `tf.errors.InvalidArgumentError` at a row for which data in memory would be
+    refused: NaN or infinity, a label below 0 or without a class, an integer that does not fit in
+    its type.
 
     Args:
         rows: `(x, y)` or `(x, y, sample_weight)`.
-        first_rows: Arrays (rows, ...) in the structure of a row, of the types that are wanted.
-        batch_size: Rows of a batch.
-        num_rows: How many there are, so that Keras knows the length.
-        num_classes: How many classes have names; 0 if none have.
+        first_rows: Arrays (rows, ...) in the structure of a row and in the types to cast to.
+        batch_size: Rows per batch.
+        num_rows: Number of all rows, so that Keras knows the number of batches.
+        num_classes: Number of classes that have names; 0 if none have.
     """
     import tensorflow as tf
 
@@ -137,12 +140,12 @@ def _check_labels(labels: "tf.Tensor", num_classes: int) -> "tf.Tensor":
 def weighed_by_class(
     batches: "tf.data.Dataset", weights: npt.NDArray[np.float32]
 ) -> "tf.data.Dataset":
-    """Batches with the weight of its class for each row; the arithmetic is Keras's.
+    """Batches in which each row has the weight of its class; the arithmetic is Keras's.
 
     Args:
-        batches: `(x, y)`, or `(x, y, weights)` whose weights are multiplied, with one array of
-            labels: class numbers, or one column per class.
-        weights: float32 (classes,); a class beyond them weighs 1.
+        batches: `(x, y)`, or `(x, y, weights)`, whose weights are multiplied by those of the
+            classes. `y` is one array of labels: class numbers, or one column per class.
+        weights: float32 (classes,); a class number without an entry has the weight 1.
     """
     import tensorflow as tf
 
@@ -150,8 +153,10 @@ def weighed_by_class(
         y = labels
         if y.shape.rank > 1:
             y = tf.argmax(y, -1) if y.shape[-1] != 1 else y[..., 0]
-        places = tf.minimum(tf.cast(tf.round(tf.cast(y, tf.float64)), tf.int32), len(weights))
-        of_rows = tf.gather(tf.constant([*weights, 1.0], tf.float32), places)
-        return x, labels, of_rows * own[0] if own else of_rows
+        class_indices = tf.minimum(
+            tf.cast(tf.round(tf.cast(y, tf.float64)), tf.int32), len(weights)
+        )
+        row_weights = tf.gather(tf.constant([*weights, 1.0], tf.float32), class_indices)
+        return x, labels, row_weights * own[0] if own else row_weights
 
     return batches.map(tf.autograph.experimental.do_not_convert(weigh))

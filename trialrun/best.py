@@ -1,4 +1,4 @@
-"""What a driver has done about the best model: it is tried while packs train, saved at the end."""
+"""The best model as the driver handles it: saving is tried while packs train, done at the end."""
 
 import logging
 import math
@@ -17,7 +17,7 @@ _MAX_MODELS_TRIED = 3
 
 
 def try_saving(exporter: ExportProcess, work: Work, trials: Sequence[Trial]) -> None:
-    """Tells while packs are trained what of the best model will not be saved, and why."""
+    """Warns, while packs are being trained, what of the best model cannot be saved, and why."""
     models: list[ModelSpec] = []
     for trial in trials:
         variant = trial.variant
@@ -39,7 +39,7 @@ def try_saving(exporter: ExportProcess, work: Work, trials: Sequence[Trial]) -> 
 def export_best(exporter: ExportProcess, work: Work, standing: Standing) -> SavedModel:
     """Saves the model of the selected trial."""
     board = standing.leaderboard
-    assert board.selection is not None  # asked before
+    assert board.selection is not None  # callers have checked it
     metrics = {
         name: value
         for name, value in standing.best_trial.items()

@@ -1,7 +1,7 @@
-"""Between which numbers a metric can lie, so that its interval claims nothing impossible.
+"""The lowest and highest possible value of a metric, so that no interval claims the impossible.
 
-Bounds follow from the job: from the Keras names of its losses and metrics, and from our own scores.
-What has another name has no bounds: they are never guessed from values.
+Bounds follow from the job, by the Keras names of its losses and metrics, and from our own scores.
+A metric with another name has no bounds: they are never guessed from values.
 """
 
 import math
@@ -19,7 +19,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Spelled without underscores and capitals, in which Keras's two spellings of a name differ.
+# Metrics from 0 to 1. All names are in small letters without underscores, because Keras has two
+# spellings for each: `BinaryAccuracy` and `binary_accuracy`.
 _PARTS = _words(
     """
     accuracy acc auc binaryaccuracy binaryiou categoricalaccuracy f1score fbetascore iou meaniou
@@ -45,7 +46,7 @@ _BOUNDS: Mapping[str, Bounds] = {
     **dict.fromkeys(_CORRELATIONS, (-1.0, 1.0)),
     "r2score": (-math.inf, 1.0),
 }
-# Scores of `statistics.probabilities`; Brier's is a sum over classes, of two squares at most.
+# Scores of `statistics.probabilities`. Brier's sums squares over the classes and is at most 2.
 _SCORES: Mapping[str, Bounds] = {
     "roc_auc": (0.0, 1.0),
     "average_precision": (0.0, 1.0),
@@ -58,7 +59,7 @@ def metric_bounds(names: Iterable[str], job: Mapping[str, Any]) -> dict[str, Bou
     """The bounds of recorded metrics, `val_accuracy` and the like; infinite where none are known.
 
     Args:
-        names: Of metrics, with the part of the data before them.
+        names: Names of metrics that begin with the part of the data.
         job: The resolved job.
     """
     known = {**_SCORES, **dict(_logged(job))}
@@ -66,7 +67,7 @@ def metric_bounds(names: Iterable[str], job: Mapping[str, Any]) -> dict[str, Bou
 
 
 def _logged(job: Mapping[str, Any]) -> Iterator[tuple[str, Bounds]]:
-    """The logs of a job's losses and metrics, but for those that its search changes."""
+    """The logged names of a job's losses and metrics with their bounds, without searched ones."""
     training = job.get("training", {})
     searched = tuple(job.get("search", {}).get("parameters", {}))
     if not any(path.startswith("training.loss") for path in searched):
@@ -85,12 +86,12 @@ def _logged(job: Mapping[str, Any]) -> Iterator[tuple[str, Bounds]]:
 
 
 def _losses(loss: Any) -> Iterator[tuple[str, Bounds]]:
-    """The whole loss and that of each output: penalties only add to it, so that it has no top."""
+    """The whole loss and that of each output; without upper bounds, as penalties are added."""
     if not loss:
         return
     lows = {output: _bounds_of(term)[0] for output, term in loss_per_output(loss).items()}
     yield from ((f"{output}_loss", (low, math.inf)) for output, low in lows.items() if output)
-    # Of several a weighted sum, whose lowest value is only plain where it is 0.
+    # The whole loss is a weighted sum of several, whose lowest value is only known if each has 0.
     whole = min(lows.values()) if len(lows) == 1 or not any(lows.values()) else -math.inf
     yield "loss", (whole, math.inf)
 

@@ -1,4 +1,4 @@
-"""What the source of a builder tells of the model that it returns, without running it."""
+"""What the source code of a builder says about the model that it returns, without running it."""
 
 import ast
 import sys
@@ -8,7 +8,8 @@ from trialrun.errors import InputError
 from trialrun.references import find_source, parse_reference, parse_source
 from trialrun.sources import is_part_of_trialrun, with_neighbors
 
-# The fields of `training` that say how a model is compiled: they mean nothing to one that is.
+# The fields of `training` that say how a model is compiled. A builder that returns a compiled model
+# leaves them without meaning.
 COMPILED_FIELDS = (
     "optimizer",
     "learning_rate",
@@ -18,25 +19,25 @@ COMPILED_FIELDS = (
     "metrics",
     "weighted_metrics",
 )
-# Libraries that return no compiled model unless one of `_COMPILES` is named.
+# Libraries that return no compiled model unless the code names one of `_COMPILES`.
 _KNOWN_LIBRARIES = frozenset(
     {"keras", "tensorflow", "numpy", "pandas", "scipy", "sklearn", *sys.stdlib_module_names}
 )
-# What compiles a model, gives a compiled one, or could do either unseen.
+# Names that compile a model, return a compiled one, or could hide either.
 _COMPILES = frozenset(
     {"compile", "compile_from_config", "load_model", "from_pretrained", "getattr", "eval", "exec"}
 )
 
 
 def may_compile(reference: str, folder: Path) -> bool:
-    """Whether a builder may return a compiled model, for all that its source says.
+    """Whether a builder may return a compiled model, as far as its source code shows.
 
-    False for trialrun's own, and for a file that, with its neighbors, names nothing that compiles a
-    model and imports nothing that could do it.
+    False for trialrun's own builders, and for a file that, together with its neighbors, neither
+    names what compiles a model nor imports a library that could do so.
 
     Args:
-        reference: The builder.
-        folder: Where the path of a file starts.
+        reference: The builder, as `model.builder` names it.
+        folder: The folder to which the path of a file is relative.
     """
     parsed = parse_reference(reference)
     try:
@@ -52,7 +53,7 @@ def may_compile(reference: str, folder: Path) -> bool:
             for node in ast.walk(statement)
         )
     except InputError:
-        return True  # what is wrong with it is said where the field is checked
+        return True  # the error is reported where the field is checked
 
 
 def _names_unknown(node: ast.AST, beside: set[str]) -> bool:
@@ -66,7 +67,7 @@ def _names_unknown(node: ast.AST, beside: set[str]) -> bool:
                 return True
             modules = [module]
         case ast.ImportFrom():
-            return True  # from a package around the file
+            return True  # a relative import, from a package around the file
         case _:
             return False
     return any(name.split(".")[0] not in _KNOWN_LIBRARIES | beside for name in modules)

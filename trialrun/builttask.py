@@ -1,4 +1,4 @@
-"""What a built model is for: read from its own losses and outputs, whoever compiled it.
+"""The task of a built model, read from its losses and outputs, no matter who compiled it.
 
 Keras is imported inside functions.
 """
@@ -40,16 +40,16 @@ _SAID_OF_PROBABILITIES = "thus does not represent logits"
 
 
 def output_losses(model: "keras.Model", loss: Any, x: Any, y: Any = None) -> tuple[OutputLoss, ...]:
-    """The outputs of a model that have a loss, in their order, each with it.
+    """The outputs of a model that have a loss, each with its loss, in the order of the outputs.
 
     Args:
-        model: Built.
+        model: A built model.
         loss: As `compile` takes it.
         x: Some rows of its inputs, arrays (rows, ...) in their structure.
-        y: Their labels, for a loss that Keras chooses by shapes.
+        y: Labels of these rows, for a loss that Keras chooses by shapes.
 
     Returns:
-        None of them for a model whose loss is all its own: `add_loss`, or a `train_step`.
+        Empty for a model whose whole loss comes from `add_loss` or its own `train_step`.
     """
     import keras
 
@@ -58,22 +58,22 @@ def output_losses(model: "keras.Model", loss: Any, x: Any, y: Any = None) -> tup
     names = _names_of(model, outputs, len(flat))
     losses = _losses_of(loss, names)
     found = []
-    for place, (name, output) in enumerate(zip(names, flat, strict=True)):
+    for index, (name, output) in enumerate(zip(names, flat, strict=True)):
         if (own := losses.get(name)) is None:
             continue
-        of_output = name if len(flat) > 1 else ""
+        output_name = name if len(flat) > 1 else ""
         shape = tuple(output.shape[1:])
-        label_shape = _label_shape(y, of_output, place)
+        label_shape = _label_shape(y, output_name, index)
         known, arguments = _resolve(own, shape, label_shape)
         takes_logits = bool(arguments.get("from_logits")) and not _gives_probabilities(
-            model, _callable(own, known, arguments), x, place
+            model, _callable(own, known, arguments), x, index
         )
         found.append(
             OutputLoss(
                 name=_shown(own, known),
                 family=_FAMILIES.get(known, "other" if known else "own"),
                 shape=shape,
-                output=of_output,
+                output=output_name,
                 from_logits=takes_logits,
                 activation=_activation_of(model, output),
                 ignored_class=arguments.get("ignore_class"),
@@ -97,11 +97,11 @@ def _names_of(model: "keras.Model", outputs: Any, num_outputs: int) -> list[str]
     if isinstance(outputs, Mapping):
         return sorted(outputs)  # as Keras flattens them
     names = list(getattr(model, "output_names", None) or ())
-    return names if len(names) == num_outputs else [str(place) for place in range(num_outputs)]
+    return names if len(names) == num_outputs else [str(index) for index in range(num_outputs)]
 
 
 def _losses_of(loss: Any, names: list[str]) -> dict[str, Any]:
-    """Output -> its loss; one loss is that of every output."""
+    """Output -> its loss; a single loss applies to every output."""
     if isinstance(loss, Mapping):
         if len(names) == 1 and len(loss) == 1:
             return {names[0]: next(iter(loss.values()))}
@@ -111,12 +111,12 @@ def _losses_of(loss: Any, names: list[str]) -> dict[str, Any]:
     return dict.fromkeys(names, loss)
 
 
-def _label_shape(y: Any, output: str, place: int) -> tuple[int, ...] | None:
-    """Of a row's labels for an output; None if they are not known."""
+def _label_shape(y: Any, output: str, index: int) -> tuple[int, ...] | None:
+    """The shape of one row's labels for an output; None if it is unknown."""
     if isinstance(y, Mapping):
         y = y.get(output)
     elif isinstance(y, tuple):
-        y = y[place] if place < len(y) else None
+        y = y[index] if index < len(y) else None
     shape = getattr(y, "shape", None)
     return None if shape is None else tuple(shape[1:])
 
@@ -124,7 +124,7 @@ def _label_shape(y: Any, output: str, place: int) -> tuple[int, ...] | None:
 def _resolve(
     loss: Any, shape: tuple[int | None, ...], label_shape: tuple[int, ...] | None
 ) -> tuple[str, dict[str, Any]]:
-    """Keras's class of a loss and what it was given; no class for a loss of the user's own."""
+    """The Keras class of a loss and its arguments; the class is empty for a loss of the user's."""
     import keras
 
     if isinstance(loss, functools.partial):
@@ -148,7 +148,7 @@ _CLASSES = {class_name(name) for name in LOSSES if name not in CHOSEN_BY_SHAPES}
 
 
 def _chosen_by_shapes(shape: tuple[int | None, ...], label_shape: tuple[int, ...] | None) -> str:
-    """What Keras takes `crossentropy` for."""
+    """The class that Keras chooses for `crossentropy`; empty if the labels are unknown."""
     if shape[-1:] == (1,):
         return "BinaryCrossentropy"
     if label_shape is None:
@@ -158,20 +158,20 @@ def _chosen_by_shapes(shape: tuple[int | None, ...], label_shape: tuple[int, ...
 
 
 def _callable(loss: Any, known: str, arguments: Mapping[str, Any]) -> Any:
-    """The loss as Keras would call it."""
+    """The loss as an object that Keras would call."""
     import keras
 
     if isinstance(loss, keras.losses.Loss):
         return loss
-    of_class = getattr(keras.losses, known)
-    allowed = inspect.signature(of_class).parameters
-    return of_class(**{name: value for name, value in arguments.items() if name in allowed})
+    loss_class = getattr(keras.losses, known)
+    allowed = inspect.signature(loss_class).parameters
+    return loss_class(**{name: value for name, value in arguments.items() if name in allowed})
 
 
-def _gives_probabilities(model: "keras.Model", loss: Any, x: Any, place: int) -> bool:
-    """Whether an output is one of a sigmoid or softmax, of which Keras finds the logits itself.
+def _gives_probabilities(model: "keras.Model", loss: Any, x: Any, index: int) -> bool:
+    """Whether an output comes from a sigmoid or softmax whose logits Keras finds itself.
 
-    Keras 3.15 warns when it does: that is asked for, so that what is said here is what it does.
+    Keras 3.15 warns when it does so. The answer is that warning, so that it is never a guess.
     """
     import keras
     import tensorflow as tf
@@ -179,18 +179,18 @@ def _gives_probabilities(model: "keras.Model", loss: Any, x: Any, place: int) ->
     rows = keras.tree.map_structure(lambda array: tf.constant(array[:1]), x)
 
     def loss_of_rows() -> Any:
-        output = keras.tree.flatten(model(rows, training=False))[place]
+        output = keras.tree.flatten(model(rows, training=False))[index]
         is_sparse = "sparse" in type(loss).__name__.lower()
         return loss(tf.zeros_like(output[..., 0] if is_sparse else output), output)
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tf.function(loss_of_rows, autograph=False).get_concrete_function()
-    return any(_SAID_OF_PROBABILITIES in str(one.message) for one in said)
+    return any(_SAID_OF_PROBABILITIES in str(warning.message) for warning in caught)
 
 
 def _shown(loss: Any, known: str) -> str:
-    """A loss as messages call it."""
+    """The name of a loss in messages."""
     if isinstance(loss, str):
         return loss
     if isinstance(loss, functools.partial):
@@ -200,7 +200,7 @@ def _shown(loss: Any, known: str) -> str:
 
 
 def _activation_of(model: "keras.Model", output: Any) -> str:
-    """The activation of the layer that makes an output; empty where it is not known."""
+    """The activation of the layer that makes an output; empty if unknown."""
     layer = _maker_of(model, output)
     nested = getattr(layer, "outputs", None)
     if nested:  # a model within the model
@@ -217,7 +217,7 @@ def _maker_of(model: "keras.Model", output: Any) -> Any:
     for operation in reversed(getattr(model, "operations", None) or getattr(model, "layers", [])):
         try:
             made = operation.output
-        except (AttributeError, ValueError):  # it is called several times
+        except (AttributeError, ValueError):  # a layer that is called several times has no `output`
             continue
         if made is output:
             return operation

@@ -1,7 +1,7 @@
-"""What the cells of one column mean: a number, a text, or nothing.
+"""What the cells of one column mean: a number, a text, or a missing value.
 
-Nothing is guessed: only an empty field is missing, and what the job calls so; a text is a number
-only if it is written as one. Whatever a float32 cannot hold is refused here.
+Nothing is guessed: a cell is missing only if it is empty or holds one of the job's missing values;
+a text is a number only if it is written as one. A number that float32 cannot hold is refused here.
 """
 
 import re
@@ -31,16 +31,16 @@ class Cells:
     """The cells of a column.
 
     Attributes:
-        table: Where they stand.
-        name: Of the column.
-        kind: `number` and `boolean` where every cell that is not missing is one; `categories` for
-            texts that a Parquet file declares as such; `date` for its dates and times.
-        arrow: As they were read; text without white space around it.
+        table: The table that holds them.
+        name: The name of the column.
+        kind: `number` or `boolean` if every cell that is not missing is one; `categories` for
+            texts that a Parquet file declares to be categories; `date` for its dates and times.
+        arrow: The cells as read; text has no white space around it.
         values: float64 (rows,); NaN where a cell is missing or no number; booleans are 0 and 1.
         is_missing: bool (rows,).
-        is_number: bool (rows,); of booleans all that are not missing.
-        order: The categories of a Parquet file's column in the order that it gives them.
-        dialect: How numbers are written in it.
+        is_number: bool (rows,); true for each boolean that is not missing.
+        order: The categories of a Parquet file's column if it declares an order, in this order.
+        dialect: How numbers and missing values are written.
     """
 
     table: RawTable
@@ -55,12 +55,12 @@ class Cells:
 
     @property
     def is_amount(self) -> bool:
-        """Whether it holds numbers or booleans alone."""
+        """Whether it holds only numbers or only booleans, beside missing values."""
         return self.kind in ("number", "boolean")
 
     @property
     def is_stored_as_text(self) -> bool:
-        """Whether a file with types declares its numbers to be texts."""
+        """Whether a file that declares types says that its numbers are texts."""
         import pyarrow as pa
 
         types = (pa.types.is_string, pa.types.is_large_string)
@@ -69,22 +69,23 @@ class Cells:
 
     @property
     def shown(self) -> str:
-        """The column, for a message about all of it."""
+        """The column as messages name it."""
         return f"{self.table.shown}: column {self.name!r}"
 
     def at(self, row: int) -> str:
-        """A cell's place, for the beginning of a message."""
+        """The location of a cell, for the beginning of a message."""
         return f"{self.table.at(int(self.table.lines[row]))}: column {self.name!r}"
 
     def written(self, row: int) -> str:
-        """A cell as it is written."""
+        """The text of a cell as it is written in the table."""
         return str(self.arrow[row].as_py())
 
     def numbers(self) -> "pd.Series[Any]":
-        """float64, NaN for what is missing; the index holds the lines.
+        """The cells as float64, NaN where one is missing; the index holds the lines.
 
         Raises:
-            InputError: A cell is no number, infinite, or beyond what a float holds; with its line.
+            InputError: A cell is no number, is infinite, or is beyond what a float holds. The
+                message names its line.
         """
         import pandas as pd
 
@@ -93,7 +94,7 @@ class Cells:
             row = int(wrong[0])
             raise InputError(
                 f"{self.at(row)} must hold numbers, found {self.written(row)!r}"
-                f" ({len(wrong)} of {len(self.values)} cells are none)"
+                f" ({len(wrong)} of {len(self.values)} cells are no numbers)"
             )
         self._check_range()
         return pd.Series(self.values, self.table.lines, name=self.name)
@@ -106,21 +107,21 @@ class Cells:
             what = "no finite number" if self._is_infinite(row) else "beyond the range of float32"
             raise InputError(
                 f"{self.at(row)} holds {self.written(row)}, {what}, in {int(too_large.sum())} rows;"
-                " give it in another unit, or leave it out with data.columns"
+                " give the column in another unit, or leave it out with data.columns"
             )
         large: list[int] = np.flatnonzero(np.abs(self.values) >= _MAX_EXACT).tolist()
         for row in filter(self._is_rounded, large):
             raise InputError(
                 f"{self.at(row)} holds {self.written(row)}, a whole number that no float holds"
-                f" exactly (they do up to {_MAX_EXACT:,}); if it is an id, leave it out with"
-                " data.columns or name it in data.categorical"
+                f" exactly (floats are exact up to {_MAX_EXACT:,}); if the column holds ids, leave"
+                " it out with data.columns or name it in data.categorical"
             )
 
     def _is_infinite(self, row: int) -> bool:
         return not any(digit.isdigit() for digit in self.written(row))
 
     def _is_rounded(self, row: int) -> bool:
-        """Whether a large whole number, written with all its digits, is another one as a float."""
+        """Whether a large whole number, written with all its digits, changes as a float."""
         import pyarrow as pa
 
         if pa.types.is_floating(self.arrow.type):
@@ -131,7 +132,7 @@ class Cells:
         return text.removeprefix("-").isdecimal() and int(text) != int(self.values[row])
 
     def texts(self) -> "pd.Series[Any]":
-        """Categories as canonical texts, None for what is missing; the index holds the lines."""
+        """Categories as canonical texts, None where one is missing; the index holds the lines."""
         import pandas as pd
 
         known: dict[Any, str] = {}
@@ -143,7 +144,7 @@ class Cells:
         return pd.Series(np.array(cells, object), self.table.lines, dtype=object, name=self.name)
 
     def _exact(self) -> Sequence[Any]:
-        """The cells as values whose text loses nothing: a float32 0.1 is 0.1."""
+        """The cells as values that are written without loss: a float32 0.1 as 0.1."""
         import pyarrow as pa
 
         if pa.types.is_floating(self.arrow.type):
@@ -156,17 +157,17 @@ def cells_of(table: RawTable, name: str, dialect: Dialect) -> Cells:
     """The cells of a column of a table.
 
     Args:
-        table: As it was read.
-        name: Of the column.
+        table: The table as it was read.
+        name: The name of the column.
         dialect: How its numbers and missing values are written.
 
     Raises:
-        InputError: The file declares them to be neither numbers nor text.
+        InputError: The file declares the column to be neither numbers nor text.
     """
     import pyarrow as pa
 
     arrow, order, is_category = _without_dictionary(table.column(name))
-    is_date = pa.types.is_temporal(arrow.type)  # what pandas calls a period is an extension
+    is_date = pa.types.is_temporal(arrow.type)  # a pandas period is not: it is an extension type
     if is_date or pa.types.is_null(arrow.type):
         arrow = _as_strings(arrow, f"{table.shown}: column {name!r}")
     if pa.types.is_string(arrow.type) or pa.types.is_large_string(arrow.type):
@@ -184,7 +185,7 @@ def cells_of(table: RawTable, name: str, dialect: Dialect) -> Cells:
 
 
 class _Found(NamedTuple):
-    """The part of `Cells` that its Arrow array tells."""
+    """The fields of `Cells` that follow from the Arrow array."""
 
     kind: CellKind
     arrow: "pa.Array"
@@ -196,11 +197,11 @@ class _Found(NamedTuple):
 def _without_dictionary(
     column: "pa.ChunkedArray",
 ) -> tuple["pa.Array", tuple[str, ...] | None, bool]:
-    """A column as one array, the order of its categories, and whether it declares some."""
+    """A column as one array, the order of its categories, and whether it declares categories."""
     import pyarrow as pa
 
     arrow = column.combine_chunks()
-    if isinstance(arrow, pa.ChunkedArray):  # without any chunk
+    if isinstance(arrow, pa.ChunkedArray):  # as it is for a column without chunks
         arrow = pa.concat_arrays(arrow.chunks) if arrow.num_chunks else pa.array([], arrow.type)
     if pa.types.is_dictionary(arrow.type):
         categories = tuple(map(canonical_text, arrow.dictionary.to_pylist()))
@@ -223,7 +224,7 @@ def _as_strings(arrow: "pa.Array", shown: str) -> "pa.Array":
 
 
 def _written(arrow: "pa.Array", dialect: Dialect) -> _Found:
-    """What texts mean."""
+    """The meaning of cells that are texts."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -251,7 +252,7 @@ def _written(arrow: "pa.Array", dialect: Dialect) -> _Found:
 
 
 def _declared(arrow: "pa.Array", dialect: Dialect) -> _Found:
-    """Numbers and booleans of a Parquet file; a NaN is missing, as it is in pandas."""
+    """The meaning of a Parquet file's numbers and booleans; NaN is missing, as in pandas."""
     import pyarrow as pa
 
     is_boolean = pa.types.is_boolean(arrow.type)
@@ -268,6 +269,6 @@ def _mask(array: Any) -> npt.NDArray[np.bool_]:
 
 
 def _numbers_in(dialect: Dialect) -> list[float]:
-    """The missing values that are numbers, also those that are written as texts."""
+    """The missing values that are numbers, including those that are written as texts."""
     numbers = (number_of(str(value)) for value in dialect.missing_values)
     return [number for number in numbers if number is not None]

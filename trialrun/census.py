@@ -1,18 +1,19 @@
-"""What the parts of a data set hold: rows, rows of each class, and rows that are in two of them.
+"""What the parts of a data set hold: rows, rows of each class, and rows that are in two parts.
 
-Rows of the validation or test part that were trained on make a model look better than it is. Some
-repeat by nature, though: ages of a thousand people have a hundred values. A repeated row counts as
-a copy, and is warned of, where chance cannot explain it:
+If validation or test rows are also training rows, a model looks better than it is. Some rows repeat
+by nature, though: the ages of a thousand people have about a hundred values. Repeated rows count as
+copies, and cause a warning, if chance does not explain them. There are two such cases:
 
-- The part holds more of the training rows than these repeat among themselves. Were all rows drawn
-  alike, a validation row would be found among the training rows as often as a training row is found
-  again among the others; more than that by the Chernoff bound at one in a thousand is no chance.
-- Or rows repeat although what they are made of is too rich for it, as when a file was appended to
-  itself or a rare class was repeated before the split. Were features independent, two rows would
-  agree in several of them with the product of the chances to agree in each. Many times as many
-  equal pairs as that, by the four features that tell rows apart best, are copies, if at least three
-  rows and a twentieth of the part are shared. (Features that all follow from one, such as a zip
-  code, its city and its state alone, are taken for copies wrongly.)
+- More rows are shared than the training rows repeat among themselves. If all rows were drawn from
+  one distribution, a validation row would be found among the training rows as often as a training
+  row is found again among the others. By the Chernoff bound, chance exceeds this less than once in
+  a thousand cases.
+- Rows repeat although they have too many possible values to do so by chance, as when a file was
+  appended to itself or a rare class was repeated before the split. If features were independent,
+  the chance that two rows are equal would be at most the product of the chances for the four
+  features that tell rows apart best. If many times as many pairs are equal, and at least three rows
+  and a twentieth of the part are shared, they are copies. (This is wrong where all features follow
+  from one, such as a zip code with its city and state.)
 """
 
 import math
@@ -38,19 +39,19 @@ _MIN_COPIES, _MIN_SHARE_OF_COPIES = 3, 0.05
 _NUM_TELLING_FEATURES = 4
 _ROWS_AT_A_TIME = 1 << 14
 _MAX_CLASSES_SHOWN = 5
-# More than these tell no more: of an image every so many pixels are looked at.
+# More features than these add nothing: of an image, only evenly spaced pixels are looked at.
 _MAX_FEATURES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class SharedRows:
-    """Rows of one part that another one holds too.
+    """Rows of one part that another part holds too.
 
     Attributes:
-        part, other: `validation` or `test`, and the part that holds them too.
-        num_shared: How many rows of `part`.
-        num_rows: Of `part`.
-        are_copies: Whether chance does not explain it.
+        part, other: `validation` or `test`, and the part that holds the same rows.
+        num_shared: How many rows of `part` are also in `other`.
+        num_rows: How many rows `part` has.
+        are_copies: Whether there are more than chance explains.
     """
 
     part: str
@@ -71,9 +72,10 @@ class Census:
 
     Attributes:
         num_rows: Part -> rows.
-        class_names: Of the classes; their numbers where the data names none. Empty without classes.
+        class_names: Names of the classes, or their numbers if the data gives no names; empty
+            without classes.
         class_counts: Part -> rows of each class; empty without classes.
-        shared: Of each two parts that share rows.
+        shared: One entry for each two parts that share rows.
     """
 
     num_rows: Mapping[str, int]
@@ -83,24 +85,28 @@ class Census:
 
     @property
     def notes(self) -> list[str]:
-        """What is likely no reason to worry: rows that may repeat by chance."""
-        return [f"{one}, which may be chance" for one in self.shared if not one.are_copies]
+        """What is probably harmless: rows that may be shared by chance."""
+        return [f"{shared}, which may be chance" for shared in self.shared if not shared.are_copies]
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the results has to know: copied rows, classes that a part lacks."""
+        """What a reader of the results must know: copied rows, classes that a part lacks."""
         copied = [
             f"{shared}, more than chance explains: with copies, a model looks better than it is"
             for shared in self.shared
             if shared.are_copies
         ]
         has_numbers = self.class_names == tuple(map(str, range(len(self.class_names))))
-        lacking = [  # a number may count something: that a part lacks it need not mean much
+        lacking = [  # classes without names may be counts, which a part may well lack
             f"the {_WORDS[part]} part has no row of {_named(missing, len(counts))}"
             f" ({show_counts(self.class_names, counts)})"
             for part, counts in self.class_counts.items()
             if part == "train" or not has_numbers
-            if (missing := [n for n, of in zip(self.class_names, counts, strict=True) if not of])
+            if (
+                missing := [
+                    n for n, count in zip(self.class_names, counts, strict=True) if not count
+                ]
+            )
         ]
         return copied + lacking
 
@@ -112,20 +118,20 @@ class Census:
             "class_counts": {part: list(counts) for part, counts in self.class_counts.items()},
             "shared_rows": [
                 {
-                    "part": one.part,
-                    "other": one.other,
-                    "num_shared": one.num_shared,
-                    "num_rows": one.num_rows,
-                    "are_copies": one.are_copies,
+                    "part": shared.part,
+                    "other": shared.other,
+                    "num_shared": shared.num_shared,
+                    "num_rows": shared.num_rows,
+                    "are_copies": shared.are_copies,
                 }
-                for one in self.shared
+                for shared in self.shared
             ],
             "warnings": self.warnings,
         }
 
 
 def _named(classes: Sequence[str], num_classes: int) -> str:
-    """`class 'a'`, or how many classes of all and the first of them."""
+    """`class 'a'`, or `2 of 5 classes, 'a', 'b'`; at most the first few are listed."""
     if len(classes) == 1:
         return f"class {classes[0]!r}"
     listed = ", ".join(map(repr, classes[:_MAX_CLASSES_SHOWN]))
@@ -134,10 +140,10 @@ def _named(classes: Sequence[str], num_classes: int) -> str:
 
 
 def take_census(output: Mapping[str, Any]) -> Census:
-    """The census of a data set in three parts, in time that grows with its bytes.
+    """The census of a data set in three parts, in time proportional to its bytes.
 
     Args:
-        output: What a generator returns, checked; parts that are not there are left out.
+        output: What a generator returns, after its checks; a part may be absent.
     """
     parts = [part for part in PARTS if part in output]
     x = {part: output[part][0] for part in parts}
@@ -156,7 +162,7 @@ def take_census(output: Mapping[str, Any]) -> Census:
 
 
 def class_numbers(y: Any) -> npt.NDArray[np.int64] | None:
-    """The class of each row: of integers, zeros and ones, or one column per class; else None."""
+    """The class of each row if y holds integers, zeros and ones, or one-hot columns; else None."""
     if not isinstance(y, np.ndarray):
         return None
     if y.size == len(y) and (y.dtype.kind in "iub" or ((y == 0) | (y == 1)).all()):
@@ -171,27 +177,24 @@ def class_numbers(y: Any) -> npt.NDArray[np.int64] | None:
 def class_counts(output: Mapping[str, Any]) -> dict[str, npt.NDArray[np.int64]]:
     """Part -> rows of each class; empty unless the labels are classes.
 
-    Integers are classes where the data names classes, or where all from 0 to the highest are there.
+    Integers are classes if the data names classes, or if each from 0 to the highest occurs.
     """
-    labels = {part: class_numbers(output[part][1]) for part in PARTS if part in output}
-    if any(of is None for of in labels.values()):
+    found = {part: class_numbers(output[part][1]) for part in PARTS if part in output}
+    labels = {part: numbers for part, numbers in found.items() if numbers is not None}
+    if len(labels) < len(found):
         return {}
-    highest = max(int(of.max()) for of in labels.values() if of is not None)
+    highest = max(int(numbers.max()) for numbers in labels.values())
     num_named = len(output.get("class_names", ()))
     num_classes = max(highest + 1, num_named)
-    if num_classes > sum(len(of) for of in labels.values() if of is not None):
+    if num_classes > sum(map(len, labels.values())):
         return {}
-    counts = {
-        part: np.bincount(of, minlength=num_classes)
-        for part, of in labels.items()
-        if of is not None
-    }
+    counts = {part: np.bincount(numbers, minlength=num_classes) for part, numbers in labels.items()}
     is_whole = bool(np.sum(list(counts.values()), axis=0).all())
     return counts if num_named or (is_whole and num_classes > 1) else {}
 
 
 def check_classes(output: Mapping[str, Any]) -> None:
-    """Raises InputError where a named class is judged by and was never trained on.
+    """Raises InputError if a named class has validation or test rows but no training rows.
 
     Args:
         output: What a generator returns, in three parts.
@@ -204,10 +207,12 @@ def check_classes(output: Mapping[str, Any]) -> None:
             continue
         untrained = np.flatnonzero((counts["train"] == 0) & (counts[part] > 0))
         if untrained.size:
-            shown = "; ".join(f"{of}: {show_counts(names, own)}" for of, own in counts.items())
+            shown = "; ".join(
+                f"{part_name}: {show_counts(names, own)}" for part_name, own in counts.items()
+            )
             raise InputError(
                 f"class {names[untrained[0]]!r} has rows in the {_WORDS[part]} part and none in"
-                f" training ({shown}); give training rows of it, or leave the class out"
+                f" training ({shown}); add training rows of this class, or leave it out"
             )
 
 
@@ -215,10 +220,10 @@ def check_classes(output: Mapping[str, Any]) -> None:
 
 
 def shared_rows(x: Mapping[str, Any]) -> tuple[SharedRows, ...]:
-    """Rows that two parts share, of all pairs that share some.
+    """The rows that two parts share, for each two parts that share some.
 
     Args:
-        x: Part -> its inputs, in one structure and of the same types.
+        x: Part -> its inputs; all in the same structure and of the same types.
     """
     hashes = {part: row_hashes(own) for part, own in x.items()}
     counted = []
@@ -247,17 +252,19 @@ def shared_rows(x: Mapping[str, Any]) -> tuple[SharedRows, ...]:
 
 
 def row_hashes(x: Any) -> npt.NDArray[np.int64]:
-    """A number per row (rows,) int64: equal rows have equal ones, and others as good as never.
+    """A hash per row, int64 (rows,): equal for equal rows, and practically never for others.
 
-    It is another one in another process.
+    The hashes of the same rows differ between processes.
 
     Args:
-        x: An array, or a dict or tuple of arrays: of numbers, or of texts.
+        x: An array, or a dict or tuple of arrays, of numbers or of texts.
     """
-    of_leaves = [_hashes_of(array) for _, array in leaves(x)]
-    if len(of_leaves) == 1:
-        return of_leaves[0]
-    return np.fromiter(map(hash, zip(*(of.tolist() for of in of_leaves), strict=True)), np.int64)
+    leaf_hashes = [_hashes_of(array) for _, array in leaves(x)]
+    if len(leaf_hashes) == 1:
+        return leaf_hashes[0]
+    return np.fromiter(
+        map(hash, zip(*(hashes.tolist() for hashes in leaf_hashes), strict=True)), np.int64
+    )
 
 
 def _hashes_of(array: Array) -> npt.NDArray[np.int64]:
@@ -269,20 +276,22 @@ def _hashes_of(array: Array) -> npt.NDArray[np.int64]:
         rows[start : start + _ROWS_AT_A_TIME] for start in range(0, len(rows), _ROWS_AT_A_TIME)
     )
     if array.dtype.kind == "f":
-        chunks = (chunk + 0.0 for chunk in chunks)  # no negative zero
+        chunks = (chunk + 0.0 for chunk in chunks)  # turns -0.0 into 0.0
     memories = (chunk.tobytes() for chunk in chunks)
-    of_rows = (
-        hash(memory[at : at + width]) for memory in memories for at in range(0, len(memory), width)
+    hashes = (
+        hash(memory[start_byte : start_byte + width])
+        for memory in memories
+        for start_byte in range(0, len(memory), width)
     )
-    return np.fromiter(of_rows, np.int64, len(rows))
+    return np.fromiter(hashes, np.int64, len(rows))
 
 
 def _is_more_than_repeats(
     num_shared: int, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]
 ) -> bool:
-    """Whether more rows are shared than the other part's own rows repeat; a Chernoff bound.
+    """Whether more rows are shared than the other part's repetitions explain, by a Chernoff bound.
 
-    Equal rows are shared together: what is drawn by chance are the different ones.
+    Equal rows are shared together, so that only distinct rows count as independent draws.
     """
     _, counts = np.unique(others, return_counts=True)
     num_repeated = int(counts[counts > 1].sum())
@@ -298,11 +307,11 @@ def _is_more_than_repeats(
 
 
 def _repeat_though_rich(x: Mapping[str, Any], hashes: Mapping[str, npt.NDArray[np.int64]]) -> bool:
-    """Whether far more pairs of rows are equal than features that were independent would make."""
+    """Whether far more pairs of rows are equal than there would be with independent features."""
     features = [
-        np.concatenate([_features(array)[place] for array in arrays])
+        np.concatenate([_features(array)[index] for array in arrays])
         for arrays in _same_leaves(list(x.values()))
-        for place in range(len(_features(arrays[0])))
+        for index in range(len(_features(arrays[0])))
     ]
     chances = sorted(map(_chance_to_agree, features))[:_NUM_TELLING_FEATURES]
     if len(chances) < 2:
@@ -312,8 +321,10 @@ def _repeat_though_rich(x: Mapping[str, Any], hashes: Mapping[str, npt.NDArray[n
 
 
 def _same_leaves(structures: Sequence[Any]) -> list[tuple[Array, ...]]:
-    """Of each array of a structure, that of all parts."""
-    return list(zip(*([array for _, array in leaves(one)] for one in structures), strict=True))
+    """For each array of the structure, this array of every part."""
+    return list(
+        zip(*([array for _, array in leaves(structure)] for structure in structures), strict=True)
+    )
 
 
 def _features(array: Array) -> list[Array]:
@@ -323,7 +334,7 @@ def _features(array: Array) -> list[Array]:
 
 
 def _chance_to_agree(values: Array) -> float:
-    """The share of pairs of different rows that agree."""
+    """The share of all pairs of two rows whose values are equal."""
     if values.dtype == object:
         values = np.fromiter(map(hash, values), np.int64, len(values))
     _, counts = np.unique(values, return_counts=True)

@@ -1,4 +1,4 @@
-"""How sure a ranking is: which variants may be the best, compared seed by seed, on validation."""
+"""How certain a ranking is: which variants may be best, compared seed by seed on validation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from trialrun.selection import ValidationScores, rank
 from trialrun.statistics.best import LEVEL, luck_of_the_first, same_values, worse_than_leader
 from trialrun.statistics.spread import describe
 
-# A pairing that is worth less is not worth a sentence; of fewer seeds its worth is not known.
+# A smaller gain from pairing is not worth mentioning; from fewer seeds it cannot be estimated.
 _LEAST_PAIRING, _FEWEST_PAIRED = 1.5, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """What the seeds say of the means of all variants, whatever statistic ranks them.
+    """What the seeds show about the means of all variants, whatever statistic ranks them.
 
     Attributes:
         winner: The variant that was selected.
-        leader: The variant with the best mean, with which the others are compared; the winner
-            where the mean ranks them.
+        leader: The variant with the best mean, with which the others are compared; it is the
+            winner if variants are ranked by the mean.
         p_values: variant_id -> the smallest level at which the variant leaves the set that holds
-            the best mean, see `statistics.best.worse_than_leader`; the best ranked first, without
-            the leader and variants without a completed trial.
-        same: The variants that gave what the winner gave, in every seed.
-        num_seeds: The most seeds that any of them shares with the leader.
-        pairing: As if there were as many times the seeds: the median over variants of what
-            comparing seed by seed was worth; None where it is little or not known.
-        flattery: By how much choosing the best of the undecided flatters its mean if they are
-            all equal, in units of the metric; 0 if there is one.
+            the best mean, see `statistics.best.worse_than_leader`. The best ranked comes first; the
+            leader and variants without a completed trial are left out.
+        same: The variants whose value equals the winner's in every seed.
+        num_seeds: The largest number of seeds that a variant shares with the leader.
+        pairing: What comparing seed by seed gains, as a factor: it does as much as this many times
+            the seeds. The median over variants; None where it is small or unknown.
+        flattery: By how much the best of the undecided variants looks better than it is, if all of
+            them are equal, because it was chosen; in units of the metric. 0 if none is undecided.
     """
 
     winner: str
@@ -44,17 +44,17 @@ class Certainty:
 
     @property
     def best_set(self) -> tuple[str, ...]:
-        """The variants that hold the best mean with 95% confidence, the leader first."""
-        return (self.leader, *(one for one, p in self.p_values.items() if p > LEVEL))
+        """The variants among which is the best mean with 95% confidence, the leader first."""
+        return (self.leader, *(variant_id for variant_id, p in self.p_values.items() if p > LEVEL))
 
     @property
     def undecided(self) -> tuple[str, ...]:
         """The variants other than the winner that may have the best mean."""
-        return tuple(one for one in self.best_set if one != self.winner)
+        return tuple(variant_id for variant_id in self.best_set if variant_id != self.winner)
 
     @property
     def has_too_few_seeds(self) -> bool:
-        """Whether nothing could have been told apart, however large the differences."""
+        """Whether there are too few seeds to tell variants apart, however large the differences."""
         return bool(self.p_values) and self.num_seeds < 2
 
 
@@ -64,8 +64,8 @@ def compare_with_best(
     """Compares the variant with the best mean with every other that has a completed trial.
 
     Args:
-        scores: Of all variants.
-        order: Indices of the variants, the best first, as of `rank`.
+        scores: Scores of all variants.
+        order: Indices of the variants, the best first, from `rank`.
         goal: Whether a small or a large metric is good.
     """
     losses = scores.values if goal == "minimize" else -scores.values
@@ -88,7 +88,7 @@ def compare_with_best(
 
 
 def _pairing(gains: npt.NDArray[np.float64], num_pairs: npt.NDArray[np.int64]) -> float | None:
-    """The median of what is known well enough; None if that is little."""
+    """The median gain over variants with enough seeds; None if it is small."""
     known = gains[np.isfinite(gains) & (num_pairs >= _FEWEST_PAIRED)]
     median = float(np.median(known)) if len(known) else 0.0
     return median if median >= _LEAST_PAIRING else None
@@ -99,10 +99,11 @@ def _flattery(
     num_pairs: npt.NDArray[np.int64],
     leader: npt.NDArray[np.float64],
 ) -> float:
-    """Half of the typical variance of a difference is that of one variant's own luck.
+    """See `Certainty.flattery`.
 
-    Wild variants do not flatter a steady one: of more than twice the leader's own deviation it is
-    not said to have profited.
+    Half of the typical variance of a difference comes from one variant's own luck. A variant whose
+    seeds vary little gains nothing from others that vary much, so that each variance is limited to
+    that of a variant with twice the leader's standard deviation.
     """
     known = np.isfinite(variances) & (num_pairs > 1)
     if not known.any():

@@ -1,4 +1,4 @@
-"""The command line: commands, exit codes, where things are printed. The words are in `driver`."""
+"""The command line: its commands, its exit codes, and what goes to stdout or stderr."""
 
 import json
 import logging
@@ -31,37 +31,39 @@ _set_option = click.option(
 def cli() -> None:
     """Train every variant x seed of a Keras model, and learn which settings are really better.
 
-    Exit codes: 0 done; 1 the run ended but trials failed, nothing could be selected, or the best
-    model was saved in no way; 2 the input is wrong; 75 interrupted, 130 Ctrl-C: `trialrun resume`
-    finishes the run.
+    Exit codes: 0 done; 1 the run ended, but trials failed, no variant could be selected or the best
+    model could not be saved; 2 the input is wrong; 75 interrupted; 130 Ctrl-C. After 75 and 130,
+    `trialrun resume` finishes the run.
     """
 
 
 _address_option = click.option(
     "--address",
     metavar="ADDR",
-    help="A running Ray cluster, or 'auto' [default: RAY_ADDRESS, else Ray inside this process].",
+    help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
+    " Ray is started inside this process].",
 )
 
 
 _shard_option = click.option(
     "--shard",
     metavar="I/N",
-    help="Take only this part of the trials, e.g. 2/8; `trialrun merge` makes one run of all.",
+    help="Take only this shard of the trials, e.g. 2/8 for the second of eight; `trialrun merge`"
+    " makes one run of all shards.",
 )
 _runs_dir_option = click.option(
     "--runs-dir",
     type=click.Path(path_type=Path),
     default=default_runs_dir,
-    show_default="TRIALRUN_RUNS_DIR, else runs; in a Ray job's files ~/trialrun-runs",
-    help="Where run folders are made.",
+    show_default="TRIALRUN_RUNS_DIR, else runs; ~/trialrun-runs inside a Ray job",
+    help="The folder in which run folders are made.",
 )
 _run_folder_option = click.option(
     "--run-folder",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="The folder of the run itself, wherever it is: made if absent, gone on with if it holds a"
-    " run.",
+    help="The folder of the run itself: it is made if it does not exist, and the run in it is"
+    " continued if it holds one.",
 )
 
 
@@ -76,7 +78,7 @@ _run_folder_option = click.option(
     "resume_run",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="Go on with this run folder: train only the trials of JOB that it does not hold.",
+    help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
 def run(
@@ -94,7 +96,9 @@ def run(
 
     if resume_run is not None:
         if run_folder is not None:
-            raise click.UsageError("--resume and --run-folder name the same thing; give one")
+            raise click.UsageError(
+                "--resume and --run-folder both name the run folder; give only one"
+            )
         run_folder = RunFolder.open(resume_run).path
     loaded = load_job(job, _with_shard(overrides, shard))
     _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
@@ -104,7 +108,7 @@ def run(
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
 def resume(run_folder: Path, address: str | None) -> None:
-    """Finish RUN (a run folder): train what is missing, then save the best model and a report."""
+    """Finish RUN (a run folder): train missing trials, then save the best model and a report."""
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
@@ -119,7 +123,7 @@ def resume(run_folder: Path, address: str | None) -> None:
 @_runs_dir_option
 @_run_folder_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
-    """Make one run, with one winner and one report, of the runs of all shards of a job."""
+    """Merge the runs of all shards of a job into one run with one winner and one report."""
     from trialrun.driver import merge_runs
     from trialrun.job import load_job
     from trialrun.progress import ProgressLine
@@ -156,7 +160,7 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
 
 
 def _tell(outcome: Any) -> None:
-    """Prints what a run gave, and exits with the contract's code unless all is well."""
+    """Prints the result of a run, and exits with the code for what went wrong, if anything did."""
     from trialrun.report import print_overview
 
     errors = Console(stderr=True)
@@ -164,7 +168,7 @@ def _tell(outcome: Any) -> None:
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
         errors.print(
-            f"{outcome.interrupted.reason}. Go on with: trialrun resume {outcome.run.path}",
+            f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}",
             soft_wrap=True,
             highlight=False,
         )
@@ -180,7 +184,7 @@ def _tell(outcome: Any) -> None:
         errors.print(text, soft_wrap=True, highlight=False)
         sys.exit(EXIT_TRIALS_FAILED)
     if not outcome.has_model:
-        text = f"The best model was not saved: trialrun resume {outcome.run.path} tries again"
+        text = f"The best model was not saved. To try again: trialrun resume {outcome.run.path}"
         errors.print(text, soft_wrap=True, highlight=False)
         sys.exit(EXIT_TRIALS_FAILED)
 
@@ -192,10 +196,11 @@ def _tell(outcome: Any) -> None:
 @click.option(
     "--trace",
     is_flag=True,
-    help="Build and compile each program: engine and why, compile time, memory per trial.",
+    help="Also build and compile each program, and show its engine and why it was chosen, the time"
+    " to compile and the memory per trial.",
 )
 def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) -> None:
-    """Show the variants, trials and packs of JOB, and start nothing."""
+    """Show the variants, trials and packs of JOB without training anything."""
     from trialrun.job import load_job
     from trialrun.report.plan import print_plan
 
@@ -212,17 +217,17 @@ def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help="Only variants like that, e.g. --where learning_rate=0.001 --where 'test_accuracy>0.9'."
-    " Also !=, <, <=, >=. May be given several times.",
+    help="Show only variants for which the condition holds, e.g. --where learning_rate=0.001"
+    " --where 'test_accuracy>0.9'. Also !=, <, <=, >=. May be given several times.",
 )
 @click.option(
     "--sort",
     metavar="COLUMN",
-    help="A parameter, a metric (by its mean, the best first) or a column of variants.csv"
+    help="Sort by a parameter, a metric (its mean, the best first) or a column of variants.csv"
     " [default: rank].",
 )
-@click.option("--reverse", is_flag=True, help="Turn the order around.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
 def show(
     run_folder: Path,
@@ -232,13 +237,13 @@ def show(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Show the leaderboard of RUN (a run folder), also while it runs or after an interrupt."""
+    """Show the leaderboard of RUN (a run folder), which may still be running or interrupted."""
     from trialrun.report import overview_content, overview_csv, print_overview
     from trialrun.report.view import View
     from trialrun.store import RunFolder
 
     if as_json and as_csv:
-        raise click.UsageError("--json and --csv: give one of them")
+        raise click.UsageError("--json and --csv cannot be combined; give only one of them")
     folder, view = RunFolder.open(run_folder), View(where, sort, reverse)
     if as_json:
         click.echo(json.dumps(overview_content(folder, view), indent=2))
@@ -252,7 +257,7 @@ def show(
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("first", metavar="VARIANT")
 @click.argument("second", metavar="VARIANT")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
     """Compare two variants of RUN seed by seed: differences, intervals, a paired test."""
     from trialrun.report.compare import compare_variants, comparison_json, print_comparison
@@ -268,7 +273,7 @@ def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_folder: Path) -> None:
-    """Build the figures and report.html of RUN again, and what its job's `output` asks for."""
+    """Build RUN's figures, report.html and whatever else its job's `output` asks for again."""
     from trialrun.job import read_output
     from trialrun.report import build_report
     from trialrun.store import RunFolder
@@ -290,14 +295,15 @@ def report(run_folder: Path) -> None:
     "input_file",
     required=True,
     type=click.Path(path_type=Path),
-    help="CSV with a header, or Parquet: raw values, as the generator gives them.",
+    help="A CSV file with a header, or a Parquet file: raw values as in the training data, before"
+    " any scaling.",
 )
 @click.option(
     "--output",
     "output_file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write to FILE, .csv or .parquet, with every digit [default: print CSV].",
+    help="Write the predictions to FILE (.csv or .parquet) with every digit [default: print CSV].",
 )
 def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
     """Predict the rows of a CSV or Parquet file with RUN's best model."""
@@ -319,24 +325,24 @@ def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> Non
 
 @cli.command()
 @_address_option
-@click.option("--slurm", is_flag=True, help="Look at every node of the SLURM job this is run in.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option("--slurm", is_flag=True, help="Check every node of the SLURM job this is run in.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @_runs_dir_option
 def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> int:
-    """Look at devices, versions, Ray, SLURM and disks: what works, what not, and what to do.
+    """Check devices, versions, Ray, SLURM and disks: what works, what does not, and what to do.
 
-    With --address (or RAY_ADDRESS), every node of that Ray cluster is looked at from inside a
-    task. Exit codes: 0 all works, perhaps with warnings; 1 something does not; 2 wrong usage.
+    With --address (or RAY_ADDRESS), every node of that Ray cluster is checked from inside a task.
+    Exit codes: 0 all works, perhaps with warnings; 1 something does not work; 2 wrong usage.
     """
     from trialrun.doctor.examine import examine
 
     if slurm and address:
-        raise click.UsageError("--slurm and --address: give one of them")
+        raise click.UsageError("--slurm and --address cannot be combined; give only one of them")
     return examine(address, slurm=slurm, as_json=as_json, runs_dir=runs_dir)
 
 
 def main() -> None:
-    """Runs the command line and exits with the contract's code."""
+    """Runs the command line and exits with the code that `trialrun --help` describes."""
     logging.getLogger("trialrun").setLevel(logging.INFO)
     sys.exit(_exit_code(lambda: cli(standalone_mode=False)))
 

@@ -1,8 +1,8 @@
-"""What `training` says of Keras's `compile`: optimizer, schedule, losses, metrics, class weights.
+"""The fields of `training` for Keras's `compile`: optimizer, schedule, losses, metrics, weights.
 
-Each `check_*` gives a field's value back when it is right, and raises ValueError when it is not,
-with a message that reads on from the field's name. TensorFlow is imported for none of it. `logs_of`
-knows how Keras will call what it logs, and which way each is better.
+Each `check_*` returns a field's value if it is right. Otherwise it raises ValueError with a message
+that continues a sentence after the field's name. TensorFlow is never imported. `logs_of` knows the
+names that Keras will log, and for each whether small or large values are good.
 """
 
 import functools
@@ -37,10 +37,11 @@ from trialrun.vocabulary import (
 
 Goal = Literal["minimize", "maximize"]
 Statistic = Literal["mean", "median", "iqm", "confidence_bound"]
-Term = str | dict[str, Any]  # a name of Keras's, or a mapping of `name` and arguments
+# A Keras name, a reference to an object of the user's, or a mapping of `name` and arguments.
+Term = str | dict[str, Any]
 Terms = tuple[Term, ...]
 
-# Spelled otherwise than their class.
+# Names that are not their class's name in another spelling.
 _SHORT_NAMES = {
     "bce": "BinaryCrossentropy",
     "mae": "MeanAbsoluteError",
@@ -59,7 +60,7 @@ _REGRESSION_METRICS: Terms = ("mae", "r2_score")
 
 
 def class_name(name: str) -> str:
-    """Keras's class of this name.
+    """The Keras class with this name.
 
     >>> class_name("mse"), class_name("log_cosh"), class_name("AUC")
     ('MeanSquaredError', 'LogCosh', 'AUC')
@@ -68,14 +69,14 @@ def class_name(name: str) -> str:
 
 
 def split_term(term: Term) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of a term."""
+    """The name and the arguments of a term."""
     if isinstance(term, str):
         return term, {}
     return term["name"], {key: value for key, value in term.items() if key != "name"}
 
 
 def known_arguments(field: str) -> list[str]:
-    """The arguments that some class of a field takes, for hints."""
+    """All arguments that some class of a field takes, for hints."""
     tables: dict[str, Mapping[str, Arguments]] = {
         "optimizer": OPTIMIZER_ARGUMENTS,
         "learning_rate_schedule": SCHEDULE_ARGUMENTS,
@@ -88,7 +89,7 @@ def known_arguments(field: str) -> list[str]:
 
 
 def check_optimizer(value: object) -> Term:
-    """A name, or a mapping of `name`, the optimizer's arguments and perhaps `loss_scaling`."""
+    """The optimizer: a name, or a mapping of `name`, its arguments and perhaps `loss_scaling`."""
     if isinstance(value, str):
         if is_own(value):
             check_own(value)
@@ -100,7 +101,7 @@ def check_optimizer(value: object) -> Term:
             f" got {show(value)}"
         )
     if "learning_rate" in value:
-        raise ValueError("holds a learning_rate; it belongs in training.learning_rate")
+        raise ValueError("holds a learning_rate; give it as training.learning_rate instead")
     if is_own(value["name"]):
         check_own(value["name"])
         if "loss_scaling" in value:
@@ -113,11 +114,14 @@ def check_optimizer(value: object) -> Term:
         _check_loss_scaling(value["loss_scaling"])
         known.pop("loss_scale_factor")  # Keras would ignore it
     else:
-        known["loss_scaling"] = Argument("flag", nullable=False, required=False)  # for the hint
+        # Listed so that a hint for a misspelled argument can name it.
+        known["loss_scaling"] = Argument("flag", nullable=False, required=False)
     check_arguments(name, given, known)
     clips = [key for key in ("clipnorm", "clipvalue", "global_clipnorm") if given.get(key)]
     if len(clips) > 1:
-        raise ValueError(f"holds {' and '.join(clips)}; an optimizer clips in one way")
+        raise ValueError(
+            f"holds {' and '.join(clips)}; an optimizer clips in only one way, so give one of them"
+        )
     return {**value, "name": name}
 
 
@@ -131,7 +135,7 @@ def _check_loss_scaling(value: object) -> None:
 
 
 def check_schedule(value: object) -> Term | None:
-    """A mapping of a schedule's `name` and arguments; null for a rate that stays."""
+    """The schedule: a mapping of its `name` and arguments; None for a constant learning rate."""
     if value is None:
         return None
     if isinstance(value, str) and is_own(value):
@@ -144,7 +148,9 @@ def check_schedule(value: object) -> Term | None:
         )
     given = {key: item for key, item in value.items() if key != "name"}
     if "initial_learning_rate" in given:
-        raise ValueError("holds an initial_learning_rate; it belongs in training.learning_rate")
+        raise ValueError(
+            "holds an initial_learning_rate; give it as training.learning_rate instead"
+        )
     if is_own(value["name"]):
         check_own(value["name"])
         return dict(value)
@@ -153,14 +159,14 @@ def check_schedule(value: object) -> Term | None:
     check_arguments(name, given, _with_epochs(known, given))
     if "values" in known and len(given["values"]) != 1 + len(_boundaries(given)):
         raise ValueError(
-            f"{name} needs one value more than boundaries, got {len(given['values'])} and"
-            f" {len(_boundaries(given))}"
+            f"{name} needs one value more than boundaries, got {len(given['values'])} values and"
+            f" {len(_boundaries(given))} boundaries"
         )
     return dict(value)
 
 
 def _with_epochs(known: Arguments, given: Mapping[str, Any]) -> Arguments:
-    """The arguments of a schedule with those in epochs in the place of those in steps."""
+    """The arguments of a schedule, in epochs where the job gives epochs instead of steps."""
     replaced: dict[str, Argument] = {}
     optional: dict[str, Argument] = {}
     for name, argument in known.items():
@@ -179,7 +185,7 @@ def _with_epochs(known: Arguments, given: Mapping[str, Any]) -> Arguments:
 
 
 def in_epochs_name(name: str) -> str:
-    """How a schedule's argument in steps is called when it is given in epochs; empty for others.
+    """The name of a schedule's argument in steps when it is given in epochs; empty for others.
 
     >>> in_epochs_name("decay_steps"), in_epochs_name("boundaries"), in_epochs_name("alpha")
     ('decay_epochs', 'boundary_epochs', '')
@@ -195,7 +201,7 @@ def _boundaries(given: Mapping[str, Any]) -> Sequence[float]:
 
 
 def ignores_learning_rate(schedule: Term | None) -> bool:
-    """Whether training.learning_rate means nothing under a schedule."""
+    """Whether training.learning_rate has no effect under a schedule."""
     return schedule is not None and split_term(schedule)[0] == "piecewise_constant_decay"
 
 
@@ -203,7 +209,7 @@ def ignores_learning_rate(schedule: Term | None) -> bool:
 
 
 def check_loss(value: object) -> Term | dict[str, Term]:
-    """A loss, or the loss of each of several outputs."""
+    """The loss, or output -> loss for several outputs."""
     if isinstance(value, Mapping) and value and "name" not in value:
         return {_output(name): _check_one_loss(loss, name) for name, loss in value.items()}
     return _check_one_loss(value)
@@ -217,21 +223,21 @@ def _check_one_loss(value: object, output: str = "") -> Term:
 
 
 def loss_per_output(loss: Term | dict[str, Term]) -> dict[str, Term]:
-    """Output -> its loss; the output of a job with a single loss has no name."""
+    """Output -> its loss; the key is empty if the job has a single loss."""
     if isinstance(loss, dict) and "name" not in loss:
         return loss
     return {"": loss}
 
 
 def is_regression(loss: Term | dict[str, Term]) -> bool:
-    """Whether the targets of all outputs are quantities."""
-    return all(split_term(one)[0] in REGRESSION_LOSSES for one in loss_per_output(loss).values())
+    """Whether all losses are for regression."""
+    return all(split_term(term)[0] in REGRESSION_LOSSES for term in loss_per_output(loss).values())
 
 
 def check_metrics(value: object) -> Terms | dict[str, Terms]:
-    """A list of metrics, or a list for each of several outputs."""
+    """The list of metrics, or output -> list for several outputs."""
     if isinstance(value, Mapping):
-        return {_output(name): _check_metric_list(of, name) for name, of in value.items()}
+        return {_output(name): _check_metric_list(terms, name) for name, terms in value.items()}
     return _check_metric_list(value)
 
 
@@ -254,10 +260,14 @@ def _check_metric(value: object, where: str) -> Term:
     log_name = value.get("as", "log")
     if not (isinstance(log_name, str) and log_name.isascii() and log_name.isidentifier()):
         raise ValueError(
-            f"{where}must have letters, digits and '_' for a name in the logs, got {show(log_name)}"
+            f"{where}as: must be a name of letters, digits and '_' for the logs, got"
+            f" {show(log_name)}"
         )
     if log_name in METRICS or log_name == "loss":
-        raise ValueError(f"{where}as: {log_name!r} is the name of something else")
+        raise ValueError(
+            f"{where}as: {log_name!r} is the name of a Keras metric or of the loss; give another"
+            " name"
+        )
     bare = {key: item for key, item in value.items() if key != "as"}
     checked = _check_term(bare, "metric", METRICS, METRIC_ARGUMENTS, where)
     if split_term(checked)[0] in CHOSEN_BY_SHAPES and "as" in value:
@@ -266,7 +276,7 @@ def _check_metric(value: object, where: str) -> Term:
 
 
 def metric_log_name(metric: Term) -> str:
-    """What Keras's logs call it: its name as it is written in the job, or what `as` says.
+    """The metric's name in Keras's logs: `as` if given, else the name that the job writes.
 
     >>> metric_log_name("mae"), metric_log_name("mine.py:macro_recall")
     ('mae', 'macro_recall')
@@ -276,8 +286,8 @@ def metric_log_name(metric: Term) -> str:
 
 
 def default_metrics(loss: Term | dict[str, Term]) -> Terms | dict[str, Terms]:
-    """The metrics of a job that names none; none beside a loss of the user's own."""
-    per_output = {output: _default_metrics(one) for output, one in loss_per_output(loss).items()}
+    """The metrics of a job that names none; empty if the loss is the user's own."""
+    per_output = {output: _default_metrics(term) for output, term in loss_per_output(loss).items()}
     return per_output.get("", per_output)
 
 
@@ -299,7 +309,9 @@ def _check_term(
         raise ValueError(f"{where}must have a name, got {show(value)}")
     if is_own(name):
         if kind == "metric" and check_own(name) == "loss" and "as" not in value:
-            raise ValueError(f"{where}{name} would be logged as 'loss'; give it a name with `as`")
+            raise ValueError(
+                f"{where}{name} would be logged as 'loss'; give it another name with `as`"
+            )
         check_own(name)
         return value if isinstance(value, str) else dict(value)
     _known(kind, names, name, where)
@@ -322,7 +334,7 @@ def _known(kind: str, known: tuple[str, ...], value: str, where: str = "") -> st
 
 def _output(name: object) -> str:
     if not isinstance(name, str) or not name:
-        raise ValueError(f"must have names of outputs for keys, got {show(name)}")
+        raise ValueError(f"must have names of outputs as keys, got {show(name)}")
     return name
 
 
@@ -330,7 +342,7 @@ def _output(name: object) -> str:
 
 
 def check_loss_weights(value: object) -> dict[str, float] | None:
-    """Output -> the factor of its loss in the sum; null for 1 each."""
+    """Output -> the factor of its loss in the sum; None if each is 1."""
     if value is None:
         return None
     if not isinstance(value, Mapping) or not value:
@@ -341,15 +353,15 @@ def check_loss_weights(value: object) -> dict[str, float] | None:
 
 
 def check_class_weight(value: object) -> Literal["balanced"] | dict[str, float] | None:
-    """Class -> the weight of its training rows; `balanced`, or null for 1 each."""
+    """Class -> the weight of its training rows; `balanced`; or None if each is 1."""
     if value is None or value == "balanced":
         return value
     if isinstance(value, list | tuple):
         value = {str(number): weight for number, weight in enumerate(value)}
     if not isinstance(value, Mapping) or not value:
         raise ValueError(
-            "must be 'balanced', a list of a weight per class, or a mapping of classes and weights,"
-            f" got {show(value)}"
+            "must be 'balanced', a list with a weight per class, or a mapping of classes and"
+            f" weights, got {show(value)}"
         )
     for name, weight in value.items():
         check_arguments("the classes", {str(name): weight}, {str(name): _WEIGHT})
@@ -364,10 +376,12 @@ def check_outputs(
     metrics: Terms | dict[str, Terms],
     loss_weights: Mapping[str, float] | None,
 ) -> None:
-    """Raises ValueError unless metrics or weights of outputs are those of the loss's outputs."""
+    """Raises ValueError unless metrics and loss weights name the outputs that have a loss."""
     outputs = [output for output in loss_per_output(loss) if output]
     if len(outputs) > 1 and metrics and not isinstance(metrics, dict):
-        raise ValueError(f"must be a mapping with a list per output of {', '.join(outputs)}")
+        raise ValueError(
+            f"must be a mapping with a list for each of the outputs {', '.join(outputs)}"
+        )
     if loss_weights is not None and len(outputs) < 2:
         raise ValueError("needs a loss per output: training.loss: {<output>: <loss>, ...}")
     for output in (*(metrics if isinstance(metrics, dict) else ()), *(loss_weights or ())):
@@ -375,7 +389,7 @@ def check_outputs(
             raise ValueError(f"has an output {output!r} without a loss; {suggest(output, outputs)}")
     missing = [output for output in outputs if loss_weights and output not in loss_weights]
     if missing:
-        raise ValueError(f"must have a weight of {missing[0]!r} too")
+        raise ValueError(f"must also have a weight for output {missing[0]!r}")
 
 
 # Logs -------------------------------------------------------------------------------------------
@@ -386,11 +400,11 @@ def logs_of(
     metrics: Terms | dict[str, Terms],
     weighted_metrics: Terms | dict[str, Terms],
 ) -> dict[str, Goal | None]:
-    """What Keras logs for an epoch of training -> the direction in which it is better.
+    """Names that Keras logs for an epoch of training -> the direction in which each is better.
 
-    None of a metric of the user's own: `probable_goal` may tell. With more than one output it is
-    `<output>_loss` and `<output>_<metric>`. A weighted metric that is among the others too is
-    called `weighted_<metric>`.
+    The direction is None for a metric of the user's own; `probable_goal` may guess it. With several
+    outputs the names are `<output>_loss` and `<output>_<metric>`. A weighted metric that is also
+    among the metrics is called `weighted_<metric>`.
     """
     logs: dict[str, Goal | None] = {"loss": "minimize"}
     outputs = list(loss_per_output(loss))
@@ -408,11 +422,11 @@ def logs_of(
 
 
 def _named(metrics: Terms | dict[str, Terms], only_output: str) -> Iterator[tuple[str, Term]]:
-    """Each metric, after what stands before its name in the logs."""
+    """Each metric with the prefix of its name in the logs."""
     per_output = metrics if isinstance(metrics, dict) else {"": metrics}
-    for output, of in per_output.items():
+    for output, terms in per_output.items():
         prefix = "" if output == only_output else f"{output}_"
-        yield from ((prefix, metric) for metric in of)
+        yield from ((prefix, metric) for metric in terms)
 
 
 def _metric_goal(metric: Term) -> Goal | None:
@@ -423,9 +437,9 @@ def _metric_goal(metric: Term) -> Goal | None:
 
 
 def natural_goal(metric: str) -> Goal | None:
-    """The direction in which a validation metric is better, where its name alone tells.
+    """The direction in which a validation metric is better; None if its name does not tell.
 
-    Keras calls the second metric of a kind `auc_1`.
+    A number at the end is ignored: Keras calls the second metric of one class `auc_1`.
 
     >>> natural_goal("val_loss"), natural_goal("val_auc_1"), natural_goal("val_mine")
     ('minimize', 'maximize', None)
@@ -434,7 +448,7 @@ def natural_goal(metric: str) -> Goal | None:
 
 
 def probable_goal(metric: str) -> Goal | None:
-    """The direction that the end of a name suggests: `cls_accuracy`, `g_loss`, `macro_recall`.
+    """The direction that the end of a name suggests, e.g. of `cls_accuracy`; None if it does not.
 
     >>> probable_goal("val_macro_recall"), probable_goal("val_g_loss"), probable_goal("val_mine")
     ('maximize', 'minimize', None)

@@ -1,7 +1,7 @@
-"""Data files that a job names: found, and looked at no further than their header.
+"""Data files that a job names: they are found, and only their headers are read.
 
-Reading the rows is for `trialrun.tabledata` and `trialrun.archives`; hashing and traveling for
-`trialrun.sources`.
+`trialrun.tabledata` and `trialrun.archives` read the rows; `trialrun.sources` hashes the files and
+sends them to other machines.
 """
 
 import filecmp
@@ -35,10 +35,10 @@ def find_data_file(text: str, folder: Path) -> str:
 
     Args:
         text: A path as the user wrote it.
-        folder: Where a relative path starts.
+        folder: The folder to which a relative path is relative.
 
     Raises:
-        InputError: There is no such file, or it cannot be read.
+        InputError: The file does not exist or cannot be read.
     """
     try:
         path = (folder / Path(text).expanduser()).absolute()
@@ -48,12 +48,15 @@ def find_data_file(text: str, folder: Path) -> str:
         beside = [file.name for file in path.parent.glob(f"*{path.suffix}") if file.is_file()]
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null byte
         raise InputError(f"{text!r} cannot be read: {error}") from error
-    hint = suggest(path.name, sorted(beside)[:20]) if beside else f"none like it in {path.parent}"
+    if beside:
+        hint = suggest(path.name, sorted(beside)[:20])
+    else:
+        hint = f"{path.parent} has no file of this kind"
     raise InputError(f"there is no file {path}; {hint}")
 
 
 def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
-    """What the names in a data file contradict; nothing where a generator is the source."""
+    """Fields of `data` that contradict the names in a data file; none if the source has no file."""
     if data.npz is not None:
         try:
             array_names(Path(data.npz))
@@ -69,20 +72,21 @@ def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
             try:
                 used = tuple(column_names(Path(data.table), data.dialect))
             except InputError:
-                return  # said above
+                return  # `_check_columns` above has reported it
         yield from _check_columns(data, "test", data.test, used)
         if is_same_file(Path(data.table), Path(data.test)):
             yield HeaderProblem(
                 "test",
-                f"data.test: {Path(data.test).name} holds the training rows, byte for byte those of"
-                f" data.{data.source}; give rows that no model is trained on, or data.test_split",
+                f"data.test: {Path(data.test).name} holds the same bytes as data.{data.source}, so"
+                " that models would be tested on training rows; give other rows, or give"
+                " data.test_split instead",
             )
 
 
 def _check_columns(
     data: "DataSpec", field: str, file: str, wanted: Sequence[str]
 ) -> Iterator[HeaderProblem]:
-    """The first thing that is wrong with the header of one table."""
+    """The first problem of the header of one table, if it has one."""
     path = Path(file)
     where = f"data.{field}: {path.name}"
     try:
@@ -93,53 +97,66 @@ def _check_columns(
     if len(names) < 2:
         marks = [mark for mark in ";\t|," if mark in names[0]]
         hint = (
-            f"; say what separates its columns, data.separator: {quoted(marks[0])}" if marks else ""
+            f"; if {quoted(marks[0])} separates its columns, give data.separator: "
+            f"{quoted(marks[0])}"
+            if marks
+            else ""
         )
         yield HeaderProblem(field, f"{where} has one column, {names[0]!r}{hint}")
         return
     target = () if data.target is None else (data.target,)
-    of_fields = {"target": target, "categorical": data.encodings, "columns": data.columns or ()}
+    names_in_fields = {
+        "target": target,
+        "categorical": data.encodings,
+        "columns": data.columns or (),
+    }
     for name in (*target, *data.encodings, *wanted):
         if name not in names:
-            named_in = next((key for key, values in of_fields.items() if name in values), field)
+            named_in = next(
+                (key for key, values in names_in_fields.items() if name in values), field
+            )
             message = f"{path.name} has no column {name!r}; {suggest(name, names)}"
             yield HeaderProblem(
                 field if field == "test" else named_in, f"data.{named_in}: {message}"
             )
             return
-    unnamed = next((place for place, name in enumerate(names) if is_unnamed(name)), None)
+    unnamed = next((index for index, name in enumerate(names) if is_unnamed(name)), None)
     if not data.columns and unnamed is not None:
-        text = "has no name (an index that pandas wrote, or a separator at the end of the lines?)"
+        text = (
+            "has no name (is it an index that pandas wrote, or do the lines end with a separator?)"
+        )
         yield HeaderProblem(
             field,
-            f"data.{field}: column {unnamed + 1} of {path.name} {text}; name it, or give"
-            " data.columns",
+            f"data.{field}: column {unnamed + 1} of {path.name} {text}; give it a name, or list the"
+            " columns to use in data.columns",
         )
         return
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        yield HeaderProblem(field, f"{where} has several columns {doubled[0]!r}")
+        yield HeaderProblem(
+            field, f"{where} has several columns named {doubled[0]!r}; names must be distinct"
+        )
 
 
 def is_same_file(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, or to files of the same bytes."""
+    """Whether two paths lead to the same file, or to files with the same bytes."""
     path, other = moved_path(path), moved_path(other)
     try:
         return path.samefile(other) or filecmp.cmp(path, other, shallow=False)
     except OSError:
-        return False  # one is not there, which is said elsewhere
+        return False  # one does not exist, which is reported elsewhere
 
 
 def is_unnamed(name: str) -> bool:
-    """Whether a column has no name of its own: pandas gives one to an index in Parquet files."""
+    """Whether a column has no name, or only the one that pandas gives to an index in Parquet."""
     return not name or name.startswith("__index_level_")
 
 
 def column_names(path: Path, dialect: Dialect) -> list[str]:
-    """The names in the header of a table, a Parquet file by its first bytes or else CSV.
+    """The names of a table's columns; the file is read as Parquet if it is, else as CSV.
 
     Raises:
-        InputError: It is no such file.
+        InputError: The file cannot be read as a table.
     """
     path = moved_path(path)
     if is_parquet(path):
@@ -148,7 +165,7 @@ def column_names(path: Path, dialect: Dialect) -> list[str]:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet, by its first bytes."""
+    """Whether a file begins with the bytes of a Parquet file."""
     with path.open("rb") as file:
         return file.read(4) == b"PAR1"
 
@@ -164,12 +181,12 @@ def _parquet_names(path: Path) -> list[str]:
 
 
 def array_names(path: Path) -> dict[str, tuple[str, ...]]:
-    """The arrays of an .npz file: `x_train` -> its names in the file.
+    """The arrays of an .npz file, e.g. `x_train` -> all names in the file that belong to it.
 
-    Several inputs or targets are told apart by a name after a dot: `x_train.age`.
+    Several inputs or targets differ in a name after a dot: `x_train.age`.
 
     Raises:
-        InputError: It is no .npz file, or its arrays are not those of a data set.
+        InputError: The file is no .npz file, or its arrays are not those of a data set.
     """
     try:
         with zipfile.ZipFile(moved_path(path)) as archive:
@@ -190,11 +207,16 @@ def array_names(path: Path) -> dict[str, tuple[str, ...]]:
 def _check_parts(path: Path, parts: Mapping[str, Sequence[str]]) -> None:
     for part, leaves in parts.items():
         if len(leaves) > 1 and part in leaves:
-            raise InputError(f"{path.name} holds {part!r} beside {leaves[-1]!r}: give one kind")
+            raise InputError(
+                f"{path.name} holds both {part!r} and {leaves[-1]!r}; give one array {part!r}, or"
+                f" several that are named {part}.<name>"
+            )
     found = f"it holds {', '.join(parts) or 'nothing'}"
     whole, apart = {"x", "y"} & parts.keys(), set(_ARRAY_PARTS[:6]) & parts.keys()
     if whole and apart:
-        raise InputError(f"{path.name} must hold x and y, or the parts x_train, ...; {found}")
+        raise InputError(
+            f"{path.name} must hold either x and y, or x_train, y_train, x_test and y_test; {found}"
+        )
     wanted: tuple[str, ...] = ("x", "y") if whole else ("x_train", "y_train", "x_test", "y_test")
     if {"x_val", "y_val"} & parts.keys():
         wanted += ("x_val", "y_val")

@@ -1,10 +1,10 @@
-"""Data of a trial: from a generator or a file, its split and its scaling.
+"""The data of a trial: loaded from a generator or a file, split and scaled.
 
 Scalers are fitted on the training part only, after the validation part was taken away, and the same
-fitted scaler is applied to validation and test. Fitting it again on the test set, as some tutorials
-do, would let the test set's own range into the model's input, and the same raw value (an age of 40)
-would mean something else at test time than it did in training: it would no longer be the trained
-model that is tested.
+fitted scaler is applied to validation and test data. Some tutorials fit a scaler again on the test
+set. The test set's own range would then change the model's input: the same raw value (an age of 40)
+would mean something else at test time than in training, and what is tested would no longer be the
+trained model.
 """
 
 import math
@@ -35,16 +35,17 @@ Scaling = Literal["minmax", "standard", "none"]
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
-# Keys the shuffle before the split, apart from the generator's own stream of the same seed.
+# Seeds the shuffle before the split together with the trial's seed, so that it does not use the
+# same random numbers as the generator.
 _SPLIT_STREAM = 0x5B117
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaler:
-    """The affine map `x * scale + offset` per feature; a feature is the last axis.
+    """The affine map `x * scale + offset` per feature; features are the last axis.
 
     Attributes:
-        kind: `none` leaves the values as they are and only narrows their type.
+        kind: `none` does not change values but may narrow their type, see `transform`.
         scale: float64 (features,).
         offset: float64 (features,).
     """
@@ -54,10 +55,10 @@ class Scaler:
     offset: npt.NDArray[np.float64]
 
     def transform(self, x: Array) -> Array:
-        """The model's input, of the shape of `x`.
+        """The model's input, in the shape of `x`.
 
         Returns:
-            float32; for kind `none` integers stay integers, int64 as int32 where the values fit,
+            float32; for kind `none`, integers stay integers (int64 becomes int32 if the values fit)
             and texts stay texts.
 
         Raises:
@@ -71,11 +72,11 @@ class Scaler:
         except FloatingPointError as error:
             raise InputError(
                 f"data.scaling {self.kind}: a value is so far from those of the training part that"
-                " it is beyond float32 when it is scaled"
+                " it does not fit in float32 after scaling; remove or correct such rows"
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `from_json` reads back without losing a bit."""
+        """Plain values from which `from_json` restores exactly the same scaler."""
         return {"kind": self.kind, "scale": self.scale.tolist(), "offset": self.offset.tolist()}
 
     @classmethod
@@ -94,15 +95,15 @@ class Splits:
 
     Attributes:
         x_train, x_val, x_test: Scaled inputs (rows, ...): an array, or a dict or tuple of arrays;
-            of texts, object arrays of `str`.
+            texts are object arrays of `str`.
         y_train, y_val, y_test: Labels (rows, ...): int32 for integers and booleans, else float32.
-        class_names: Empty when the generator names no classes.
-        feature_names: Empty when the generator names no features.
+        class_names: Empty if the generator names no classes.
+        feature_names: Empty if the generator names no features.
         scalers: One per array of x, in the same structure: raw input -> model input.
-        w_train, w_val, w_test: float32 weights of the rows, of one array or of one per output; None
-            where the generator gives none.
-        encoder: What makes the raw input of a table's columns; None for other sources.
-        streams: The parts that do not fit into memory: of these, the arrays are the first rows.
+        w_train, w_val, w_test: float32 weights of the rows, one array or one per output; None if
+            the generator gives none.
+        encoder: Makes the raw input from a table's columns; None for other sources.
+        streams: The parts that do not fit into memory; the arrays hold only their first rows.
     """
 
     x_train: Arrays
@@ -128,14 +129,14 @@ class Splits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawData:
-    """The data of a trial before it is split and scaled, known to be right.
+    """The data of a trial in three parts, checked but not yet scaled.
 
     Attributes:
-        output: What a generator returns, or the same made of a file; always in three parts.
+        output: What a generator returns, or the same made from a file; always in three parts.
         encoder: How a table was encoded; None for other sources.
-        streams: The parts that do not fit into memory, by their names in the output, which holds
-            their first rows.
-        summary: What became of a table; None for other sources.
+        streams: Name in `output` -> a part that does not fit into memory; `output` holds only its
+            first rows.
+        summary: What was done with the rows of a table; None for other sources.
     """
 
     output: Mapping[str, Any]
@@ -145,7 +146,7 @@ class RawData:
 
 
 def first_rows(splits: Splits, num_rows: int) -> Splits:
-    """The same with so many rows of each part at most, without streams."""
+    """The same with at most this number of rows in each part, without streams."""
     arrays = {
         name: map_leaves(lambda array: array[:num_rows], value)
         for name in (f"{kind}_{part}" for kind in "xyw" for part in PARTS)
@@ -155,13 +156,14 @@ def first_rows(splits: Splits, num_rows: int) -> Splits:
 
 
 def steps_per_epoch(splits: Splits, batch_size: int) -> int:
-    """Batches of an epoch, the partial one too."""
+    """The number of batches in an epoch, including a partial one."""
     stream = splits.streams.get("train")
     num_rows = len(next(leaves(splits.y_train))[1]) if stream is None else stream.num_rows
     return math.ceil(num_rows / batch_size)
 
 
-# Given inputs (rows, ...) as they are, says of each feature whether the model looks it up.
+# Takes unscaled inputs (rows, ...); returns per array, bool (features,): whether the model looks
+# the feature up, as an Embedding does.
 LookedUp = Callable[[Arrays], Sequence[npt.NDArray[np.bool_]]]
 
 
@@ -171,14 +173,15 @@ def load_splits(
     """The data of one trial: generated or read, checked, split and scaled.
 
     Args:
-        data: The job's section.
-        job_folder: Where the path of a generator's file starts.
-        seed: The trial's seed; it keys the generator and the split unless `data.seed` is fixed.
-        looked_up: Which features of x the model takes as whole numbers, see `trialrun.lookups`:
-            these are not scaled. Absent, none.
+        data: The section `data` of the job.
+        job_folder: The folder to which the path of a generator's file is relative.
+        seed: The trial's seed; it decides the generated data and the split unless `data.seed` is
+            fixed.
+        looked_up: Tells which features of x the model takes as whole numbers (see
+            `trialrun.lookups`), which are not scaled. Absent: none.
 
     Raises:
-        InputError: The data cannot be had, or is what no model can be given.
+        InputError: The data cannot be loaded, or no model could be given such data.
     """
     raw = check_data(data, job_folder, seed)
     encoder = raw.encoder
@@ -198,7 +201,7 @@ _PART_OF: Mapping[str, Part] = {"train": "train", "validation": "val", "test": "
 
 
 def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
-    """The data of a trial before it is split and scaled, known to be right; see `load_splits`."""
+    """The data of a trial in three parts, checked but not yet scaled; see `load_splits`."""
     data_seed, encoder, summary = _data_seed(data, seed), None, None
     streams: Mapping[str, Stream] = {}
     if data.generator is not None:
@@ -221,15 +224,17 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     try:
         check_classes(output)
         check_unscaled(output, data.scaling)
-        check_weights({part: of for part, of in output.items() if part not in streams})
+        check_weights({part: arrays for part, arrays in output.items() if part not in streams})
     except (InputError, ValueError) as error:
         raise InputError(f"{source}: {error}") from None
     return RawData(output, encoder, streams, summary)
 
 
 def census_of(raw: RawData) -> Census:
-    """What the parts of a trial's data hold; parts that are streamed are left out."""
-    return take_census({k: of for k, of in raw.output.items() if k not in raw.streams})
+    """What the parts of a trial's data hold; streamed parts are left out."""
+    return take_census(
+        {part: arrays for part, arrays in raw.output.items() if part not in raw.streams}
+    )
 
 
 def _data_seed(data: DataSpec, seed: int) -> int:
@@ -245,7 +250,7 @@ def _generate(
     except Exception as error:
         given = ", ".join(["seed", *args])
         raise InputError(
-            f"{source}: called with {given} it raised {type(error).__name__}: {error}"
+            f"{source}: when called with {given}, it raised {type(error).__name__}: {error}"
         ) from error
 
 
@@ -263,14 +268,14 @@ def medical_trial(
 ) -> dict[str, Any]:
     """Ages of a drug trial's participants and whether they had side effects.
 
-    Younger participants are 13 to 64 years old, older ones 65 to 100, both ends included. About one
-    in twenty of the younger had side effects and about as many of the older had none, so that no
-    model can be right for more than 2000/2100 = 95.24% of them.
+    Younger participants are 13 to 64 years old, older ones 65 to 100, both ends included. By
+    default about one in twenty of the younger had side effects and about one in twenty of the older
+    had none, so that no model can be right for more than 2000/2100 = 95.24% of them.
 
     Args:
-        seed: Keys all ages and the order of the rows.
-        num_train_younger_with: Younger participants with side effects in the training set; the
-            other counts likewise.
+        seed: Decides all ages and the order of the rows.
+        num_train_younger_with: How many younger participants with side effects the training set
+            has; the other counts are named in the same way.
         num_train_older_without: See above.
         num_train_younger_without: See above.
         num_train_older_with: See above.
@@ -281,7 +286,7 @@ def medical_trial(
 
     Returns:
         `train` and `test`, each a pair of ages, int64 (participants, 1), and labels, int32
-        (participants,) with 1 = had side effects, both in random order; `class_names`;
+        (participants,), 1 for those who had side effects, in random order; `class_names`;
         `feature_names`.
     """
     rng = np.random.default_rng(seed)
@@ -306,7 +311,7 @@ def medical_trial(
 def _draw_participants(
     rng: np.random.Generator, *, num_younger: tuple[int, int], num_older: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Ages and labels in random order; each pair counts those without and with side effects."""
+    """Ages and labels in random order; each pair is (number without, number with side effects)."""
     ages = np.concatenate(
         [
             rng.integers(13, 64, sum(num_younger), endpoint=True),
@@ -319,7 +324,7 @@ def _draw_participants(
 
 
 def check_scaling(x: Arrays, scaling: Scaling | Mapping[str, Scaling]) -> None:
-    """Raises InputError unless a mapping of scalings names exactly the inputs."""
+    """Raises InputError if `scaling` is a mapping whose keys are not exactly the inputs."""
     if not isinstance(scaling, Mapping):
         return
     if not isinstance(x, Mapping):
@@ -340,19 +345,20 @@ def make_splits(
     codes: Sequence[bool] = (),
     looked_up: LookedUp | None = None,
 ) -> Splits:
-    """Training, validation and test data, scaled by what the training part alone tells.
+    """Training, validation and test data, scaled by scalers that are fitted on training data only.
 
     Args:
         output: What a generator returned, checked; see `with_validation`.
-        scaling: `minmax` (0 to 1), `standard` (mean 0, standard deviation 1) or `none`; or one of
-            these for each name of x.
+        scaling: `minmax` (0 to 1), `standard` (mean 0, standard deviation 1) or `none`; or name of
+            an input -> one of these.
         validation_split: Share of the training rows, above 0 and below 1.
-        seed: Keys the shuffle.
-        codes: Of each feature, whether it stands for a category: such are left as they are.
-        looked_up: As of `load_splits`.
+        seed: Decides the shuffle.
+        codes: For each feature, whether it stands for a category; such features are not scaled.
+        looked_up: See `load_splits`.
 
     Raises:
-        InputError: There are too few rows for both parts, or what is looked up is no whole number.
+        InputError: There are too few rows for both parts, or a feature that the model looks up
+            holds numbers that are not whole.
     """
     output = with_validation(output, validation_split, seed)
     x_train, y_train, w_train = _with_weights(*output["train"])
@@ -387,13 +393,13 @@ def with_validation(
     """A generator's output with a `validation` part, if it has none of its own.
 
     The training rows are shuffled and the last of them become validation data, as many as in
-    Keras's `fit(validation_split=...)`. Where both parts have room for a row of every class and
-    chance left one out, it is exchanged, see `with_every_class`.
+    Keras's `fit(validation_split=...)`. If both parts have room for a row of every class but one
+    lacks a class, rows are exchanged, see `with_every_class`.
 
     Args:
         output: What a generator returned, checked.
         validation_split: Share of the training rows, above 0 and below 1.
-        seed: Keys the shuffle.
+        seed: Decides the shuffle.
 
     Raises:
         InputError: There are too few rows for both parts.
@@ -423,14 +429,15 @@ def _split_rows(
     if split_at in (0, num_rows):
         raise InputError(
             f"data.validation_split {validation_split} of {num_rows} training rows leaves"
-            f" {split_at} for training and {num_rows - split_at} for validation; both need one"
+            f" {split_at} for training and {num_rows - split_at} for validation; each needs at"
+            " least one"
         )
     rows = np.random.default_rng([seed, _SPLIT_STREAM]).permutation(num_rows)
     return rows[:split_at], rows[split_at:]
 
 
 def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scaler:
-    """The scaler of one array, fitted by scikit-learn and freed from it."""
+    """The scaler of one array, fitted by scikit-learn."""
     rows = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
     num_features = rows.shape[1]
     if scaling == "none" or is_text(x):
@@ -439,7 +446,7 @@ def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scale
     from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
     rows = rows.astype(np.float64)
-    # The arrays were checked; checking them again would be half of the time of a small data set.
+    # The arrays were checked before; for a small data set a second check would double the time.
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         if scaling == "minmax":
             fitted = MinMaxScaler().fit(rows)
@@ -453,31 +460,31 @@ def _fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scale
 
 
 def _without_looked_up(scalers: Any, parts: Sequence[Arrays], looked_up: LookedUp) -> Any:
-    """The scalers, but that features which are looked up stay the whole numbers that they are.
+    """The scalers, changed so that features that the model looks up are not scaled.
 
     Args:
         scalers: One per array of x.
-        parts: x of the training part, and of the others.
-        looked_up: As of `load_splits`.
+        parts: x of the training part, then x of the other parts.
+        looked_up: See `load_splits`.
     """
     arrays = [array for _, array in leaves(parts[0])]
     if not any(map(_has_whole_feature, arrays)):
         return scalers
     ready = []
     for (where, scaler), features in zip(leaves(scalers), looked_up(parts[0]), strict=True):
-        of_parts = [array for x in parts for at, array in leaves(x) if at == where]
-        for array in of_parts:
+        part_arrays = [array for x in parts for path, array in leaves(x) if path == where]
+        for array in part_arrays:
             _require_whole(f"x{where}", array, features)
         ready.append(_leave_out(scaler, features) if features.any() else scaler)
-    of_leaves = iter(ready)
-    return map_leaves(lambda _: next(of_leaves), scalers)
+    remaining = iter(ready)
+    return map_leaves(lambda _: next(remaining), scalers)
 
 
-_MAX_AXES_OF_WHOLE_NUMBERS = 3  # rows, steps, features: pictures of floats are not looked up
+_MAX_AXES_OF_WHOLE_NUMBERS = 3  # rows, steps, features; float arrays with more are images
 
 
 def _has_whole_feature(array: Array) -> bool:
-    """Whether a model could look up some of it: whole numbers alone are."""
+    """Whether some feature holds only whole numbers, so that a model could look it up."""
     if array.dtype.kind != "f":
         return not is_text(array)
     if array.ndim > _MAX_AXES_OF_WHOLE_NUMBERS:
@@ -493,8 +500,8 @@ def _require_whole(shown: str, array: Array, features: npt.NDArray[np.bool_]) ->
     is_whole = own == np.floor(own)
     if not is_whole.all():
         raise InputError(
-            f"{shown} holds {own[~is_whole][0]:g}, and the model takes it as a whole number (an"
-            " integer Input, or an Embedding); give whole numbers, or another input"
+            f"{shown} holds {own[~is_whole][0]:g}, but the model takes it as a whole number (in an"
+            " integer Input or an Embedding); give whole numbers, or change the model's input"
         )
 
 
@@ -506,7 +513,7 @@ def _leave_out(scaler: Scaler, features: npt.NDArray[np.bool_]) -> Scaler:
 
 
 def _narrow(array: Array) -> Array:
-    """float32 for floats, int32 for int64 that fits; TensorFlow's kernels are made for these."""
+    """Floats as float32, and integers that fit as int32: the types that TensorFlow is made for."""
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     wide = array.dtype in (np.int64, np.uint64, np.uint32)
@@ -521,7 +528,7 @@ def _to_labels(array: Array) -> Array:
 
 
 def _with_weights(x: Arrays, y: Arrays, weights: Arrays | None = None) -> tuple[Any, Any, Any]:
-    """A part of what a generator returned, with float32 weights or None."""
+    """x, y and the weights of a part as a generator returned it; weights are float32 or None."""
     if weights is None:
         return x, y, None
     return x, y, map_leaves(lambda array: array.astype(np.float32), weights)
@@ -532,7 +539,7 @@ def _take(value: Arrays | None, rows: npt.NDArray[np.int64]) -> Any:
 
 
 def _transform(scalers: Any, value: Arrays) -> Any:
-    """Each array through its own scaler."""
+    """Each array scaled by its own scaler."""
     if isinstance(value, Mapping):
         return {key: scalers[key].transform(leaf) for key, leaf in value.items()}
     if isinstance(value, tuple):
@@ -541,7 +548,7 @@ def _transform(scalers: Any, value: Arrays) -> Any:
 
 
 def scalers_to_json(scalers: Scalers) -> Any:
-    """Plain values of the scalers, in the structure of x; a tuple becomes a list."""
+    """The scalers as plain values, in the structure of x; a tuple becomes a list."""
     if isinstance(scalers, Mapping):
         return {key: scaler.to_json() for key, scaler in scalers.items()}
     if isinstance(scalers, tuple):

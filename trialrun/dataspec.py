@@ -29,7 +29,7 @@ Level = str | int | float
 Order = Annotated[tuple[Level, ...], Field(strict=False)]
 Encoding = Literal["onehot", "ordinal"]
 _KINDS, _ENCODINGS = ("minmax", "standard", "none"), ("onehot", "ordinal")
-# Which sources a field is for; those that are not listed are for all.
+# Field -> the sources that it is for; a field that is not listed is for all.
 _FIELDS_OF = {
     "args": ("generator",),
     **dict.fromkeys(
@@ -40,7 +40,7 @@ _FIELDS_OF = {
 }
 
 
-def _word_or_words(words: tuple[str, ...], of: str) -> BeforeValidator:
+def _word_or_words(words: tuple[str, ...], keys: str) -> BeforeValidator:
     """Accepts one of some words, or a mapping of names to them."""
     listed = f"{', '.join(map(repr, words[:-1]))} or {words[-1]!r}"
 
@@ -50,7 +50,7 @@ def _word_or_words(words: tuple[str, ...], of: str) -> BeforeValidator:
         is_mapping = isinstance(value, Mapping) and value
         if is_mapping and all(isinstance(v, str) and v in words for v in value.values()):  # type: ignore[attr-defined]
             return value
-        mapping = "" if isinstance(value, str) else f", or a mapping of {of} to these"
+        mapping = "" if isinstance(value, str) else f", or a mapping of {keys} to these"
         raise ValueError(f"must be {listed}{mapping}, got {show(value)}")
 
     return BeforeValidator(check)
@@ -68,8 +68,8 @@ def _check_categorical(value: object) -> object:
         if isinstance(encoding, list | tuple):
             if not all(isinstance(level, str) or _is_number(level) for level in encoding):
                 raise ValueError(
-                    f"of {name} must be texts and numbers, with quotes around words that YAML"
-                    f" reads as something else, such as 'true'; got {show(encoding)}"
+                    f"of {name} must be texts and numbers, with quotes around words to which YAML"
+                    f" gives another meaning, such as 'true'; got {show(encoding)}"
                 )
             texts = [str(level).strip() for level in encoding]
             if len(set(texts)) < max(2, len(texts)):
@@ -95,11 +95,11 @@ def _check_missing_values(value: object) -> object:
         return value
     raise ValueError(
         "must be a list of texts and numbers, such as [NA, '?', -999], with quotes around words"
-        f" that YAML reads as something else, such as 'null'; got {show(value)}"
+        f" to which YAML gives another meaning, such as 'null'; got {show(value)}"
     )
 
 
-_MARKS = {"tab": "\t", "\\t": "\t"}  # as people write it
+_MARKS = {"tab": "\t", "\\t": "\t"}  # ways in which people write a tab in YAML
 
 
 def _check_separator(value: object) -> object:
@@ -114,7 +114,9 @@ def _check_encoding(value: str) -> str:
         codecs.lookup(value)
         "".encode(value)
     except (LookupError, ValueError):
-        raise ValueError(f"must be one that Python knows, such as latin-1, got {value!r}") from None
+        raise ValueError(
+            f"must be an encoding that Python knows, such as latin-1, got {value!r}"
+        ) from None
     return value
 
 
@@ -132,12 +134,14 @@ def _check_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_args(value: dict[str, Any]) -> dict[str, Any]:
     if "seed" in value:
-        raise ValueError("holds a seed, which the generator is given anyway; see data.seed")
+        raise ValueError(
+            "holds a seed, but the generator is always given one; leave it out and see data.seed"
+        )
     return value
 
 
 def _check_file(value: str, info: ValidationInfo) -> str:
-    """The path made absolute and known to exist, where the job's folder is known."""
+    """The absolute path of an existing file; unchanged if the job's folder is not known."""
     folder = folder_of(info)
     if folder is None:
         return value
@@ -154,9 +158,9 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class DataSpec(Section):
     """Where the data comes from and how it is prepared.
 
-    One of `generator`, `csv`, `npz` and `parquet` is the source. A table has a column `target`;
-    the others, or `columns`, are features. Its rows for testing are those of the file `test`, or a
-    share `test_split` of its own.
+    Exactly one of `generator`, `csv`, `npz` and `parquet` is the source. In a table the column
+    `target` is predicted from the columns named in `columns`, or from all others. Test rows come
+    from the file `test`, or are the share `test_split` of the table's own rows.
     """
 
     generator: Reference | None = None
@@ -166,7 +170,7 @@ class DataSpec(Section):
     parquet: DataFile | None = None
     target: Annotated[str, Field(min_length=1)] | None = None
     task: Literal["auto", "classification", "regression"] = "auto"
-    # strict=False: YAML gives a list. Text stays strict inside it.
+    # strict=False accepts the list that YAML gives; the texts inside it are still strict.
     columns: (
         Annotated[
             tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_check_distinct)
@@ -197,7 +201,7 @@ class DataSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, value: Any) -> Any:
-        """Defaults that depend on the source."""
+        """Fills in defaults that depend on the source."""
         if not isinstance(value, Mapping):
             return value
         if all(value.get(source) is None for source in SOURCES):
@@ -212,7 +216,7 @@ class DataSpec(Section):
         given = [source for source in SOURCES if getattr(self, source) is not None]
         if len(given) > 1:
             listed = f"{', '.join(SOURCES[:-1])} and {SOURCES[-1]}"
-            raise ValueError(f"must have one of {listed}, got {' and '.join(given)}")
+            raise ValueError(f"must have only one of {listed}, got {' and '.join(given)}")
         for name, sources in _FIELDS_OF.items():
             field = type(self).model_fields[name]
             default = field.get_default(call_default_factory=True, validated_data={})
@@ -224,23 +228,36 @@ class DataSpec(Section):
 
     def _check_table(self) -> None:
         if self.target is None:
-            raise ValueError(f"target is missing: which column of {self.source} is to be predicted")
+            raise ValueError(
+                f"target is missing; name the column of the {self.source} file that is to be"
+                " predicted"
+            )
         for name, columns in (("columns", self.columns or ()), ("categorical", self.encodings)):
             if self.target in columns:
-                raise ValueError(f"{name} holds the target {self.target!r}")
+                raise ValueError(
+                    f"{name} holds the target {self.target!r}, which is no feature; leave it out"
+                )
         if self.thousands is not None and self.thousands == self.dialect.decimal:
-            raise ValueError(f"thousands and decimal are both {self.thousands!r}")
+            raise ValueError(
+                f"thousands and decimal are both {self.thousands!r}; they must be different"
+            )
         if self.test is not None and self.test_split is not None:
-            raise ValueError("test and test_split say the same thing; give one")
+            raise ValueError("test and test_split both choose the test rows; give only one")
         for column in self.encodings:
             if self.columns is not None and column not in self.columns:
-                raise ValueError(f"categorical names {column!r}, which is not in columns")
+                raise ValueError(
+                    f"categorical names {column!r}, which is not in columns; add it there or leave"
+                    " it out here"
+                )
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_of_the_source(
         self, serialize: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        """So that jobs of older versions are what they were: their runs are found by a hash."""
+        """Without fields of other sources, so that a job's hash is the same as in older versions.
+
+        Their runs are found by that hash.
+        """
         values: dict[str, Any] = serialize(self)
         return {
             name: value
@@ -251,7 +268,7 @@ class DataSpec(Section):
 
     @property
     def source(self) -> str:
-        """Which of the sources it is."""
+        """The name of the field that gives the source: one of `SOURCES`."""
         return next(source for source in SOURCES if getattr(self, source) is not None)
 
     @property
@@ -266,17 +283,17 @@ class DataSpec(Section):
 
     @property
     def dialect(self) -> Dialect:
-        """How the tables are written."""
+        """How numbers, missing values and text are written in the tables."""
         names = ("separator", "decimal", "thousands", "encoding", "missing_values")
         given = {name: getattr(self, name) for name in names}
         return Dialect(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def encodings(self) -> Mapping[str, Encoding | tuple[Level, ...]]:
-        """The columns that are categories by the job's word: how each is encoded, or its order."""
+        """Column that the job declares categorical -> its encoding, or its categories in order."""
         return self.categorical if isinstance(self.categorical, dict) else {}
 
     @property
     def used_columns(self) -> tuple[str, ...]:
-        """Features and target by name; empty if all columns are used."""
+        """Names of the features and the target; empty if all columns are used."""
         return () if self.columns is None or self.target is None else (*self.columns, self.target)

@@ -1,7 +1,7 @@
-"""How a table is written, and the records of a CSV file read by it, each with its line.
+"""How a table is written, and the records of a CSV file that is read accordingly, with their lines.
 
-Fields are counted here, against the header: a row with another number of fields is refused. What
-the fields mean is for `trialrun.cells`.
+A row with another number of fields than the header is refused here. What the fields mean is decided
+in `trialrun.cells`.
 """
 
 import bz2
@@ -27,12 +27,12 @@ class Dialect:
     """How the cells of a table are written.
 
     Attributes:
-        separator: One character between the fields of a CSV file.
-        decimal: Before the fraction of a number.
-        thousands: Between groups of three digits; None where there is nothing between them.
-        encoding: Of a CSV file; a byte order mark is no part of its text.
-        missing_values: What stands for a missing value besides an empty field; a number is
-            compared by its value.
+        separator: The character between the fields of a CSV file.
+        decimal: The character before the fraction of a number.
+        thousands: The character between groups of three digits; None if digits are not grouped.
+        encoding: The encoding of a CSV file; a byte order mark is not part of its text.
+        missing_values: Texts and numbers that stand for a missing value, besides an empty field; a
+            number is compared by its value.
     """
 
     separator: str = ","
@@ -42,7 +42,7 @@ class Dialect:
     missing_values: tuple[str | int | float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values of what is not the default, which `from_json` reads back."""
+        """The fields that are not the default, as plain values that `from_json` reads back."""
         default = asdict(Dialect())
         return {name: value for name, value in asdict(self).items() if value != default[name]}
 
@@ -61,10 +61,10 @@ def read_header(path: Path, dialect: Dialect, shown: str) -> list[str]:
     Args:
         path: The file.
         dialect: How it is written.
-        shown: What a message calls the file.
+        shown: How messages name the file.
 
     Raises:
-        InputError: It cannot be read, or holds nothing.
+        InputError: The file cannot be read or is empty.
     """
     for _, record in _records(path, dialect, shown):
         return [name.strip() for name in record]
@@ -72,7 +72,7 @@ def read_header(path: Path, dialect: Dialect, shown: str) -> list[str]:
 
 
 def read_records(path: Path, dialect: Dialect, shown: str) -> Iterator[tuple[int, list[str]]]:
-    """The line where each record begins, counted from 1, and its fields; the header is the first.
+    """The line where each record begins, counted from 1, and its fields; the header comes first.
 
     Blank lines are left out.
 
@@ -90,12 +90,14 @@ def read_records(path: Path, dialect: Dialect, shown: str) -> Iterator[tuple[int
 
 
 def _records(path: Path, dialect: Dialect, shown: str) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not blank; what goes wrong names its line."""
+    """Records that are not blank, each with its line; errors name the line."""
     line = 1
     try:
         with _open(path, dialect.encoding) as file:
-            csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))  # a whole article
-            # Strict: a quote without its end would take in the rest of the file.
+            # A field may hold a whole article.
+            csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
+            # Strict, so that a quote that is never closed is an error; otherwise the field would
+            # swallow the rest of the file.
             reader = csv.reader(
                 file,
                 delimiter=dialect.separator,
@@ -109,7 +111,7 @@ def _records(path: Path, dialect: Dialect, shown: str) -> Iterator[tuple[int, li
                     line = reader.line_num + 1
             except csv.Error as error:
                 raise InputError(
-                    f"{shown}:{line}: cannot be read as CSV: {error}; is a quote without its end?"
+                    f"{shown}:{line}: cannot be read as CSV: {error}; is a closing quote missing?"
                 ) from error
     except UnicodeError as error:
         raise InputError(_about_encoding(path, dialect.encoding, shown)) from error
@@ -118,7 +120,7 @@ def _records(path: Path, dialect: Dialect, shown: str) -> Iterator[tuple[int, li
 
 
 def _open(path: Path, encoding: str) -> IO[str]:
-    # The codec's name in one spelling; this one of UTF-8 takes a byte order mark away.
+    # `lookup` gives one spelling of the codec's name. The codec utf-8-sig drops a byte order mark.
     name = codecs.lookup(encoding).name
     return io.TextIOWrapper(
         _open_bytes(path), encoding="utf-8-sig" if name == "utf-8" else name, newline=""
@@ -135,22 +137,22 @@ def _about_fields(where: str, record: list[str], num_columns: int, dialect: Dial
         text = f"{text[:_MAX_SHOWN]}..."
     noun = "field" if len(record) == 1 else "fields"
     hint = (
-        f"a {dialect.separator!r} inside a field needs quotes around the field, and the columns of"
-        " another separator need data.separator"
+        f"put quotes around a field that holds {dialect.separator!r}, or give data.separator if"
+        " another character separates the columns"
         if len(record) > num_columns
         else "is a separator or a quote missing?"
     )
-    return f"{where}: {len(record)} {noun}, the header has {num_columns}: {text!r}; {hint}"
+    return f"{where}: {len(record)} {noun}, but the header has {num_columns}: {text!r}; {hint}"
 
 
 def _about_encoding(path: Path, encoding: str, shown: str) -> str:
-    """Where the first byte stands that is none of the encoding."""
+    """The message about a file that is not in its encoding, with the first wrong byte's line."""
     with _open_bytes(path) as file:
         content: bytes = file.read()
     if content.startswith(b"PK\x03\x04"):
-        return f"{shown}: is a zip archive or a spreadsheet, no CSV file; save its table as CSV"
+        return f"{shown}: is a zip archive or a spreadsheet, not a CSV file; save its table as CSV"
     if content.startswith(b"\x1f\x8b"):
-        return f"{shown}: is compressed by gzip; give its name the ending .gz"
+        return f"{shown}: is compressed by gzip; rename it so that its name ends in .gz"
     try:
         content.decode(encoding)
     except UnicodeError as error:
@@ -159,7 +161,7 @@ def _about_encoding(path: Path, encoding: str, shown: str) -> str:
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         hint = "utf-16" if is_utf16 else "latin-1, cp1252, utf-16"
         return (
-            f"{shown}:{line}: the byte 0x{byte} is not {encoding}; say how the file is written,"
+            f"{shown}:{line}: the byte 0x{byte} is not {encoding}; give the file's encoding as"
             f" data.encoding: {hint}{'' if is_utf16 else ', ...'}"
         )
     return f"{shown}: cannot be read as {encoding}"

@@ -1,9 +1,9 @@
-"""A YAML file as plain values, and the place that each of them was written at.
+"""A YAML file as plain values, and the location (file and line) of each of them.
 
 Numbers, booleans and null follow the core schema of YAML 1.2, as users expect: `1e-4` is a number
-and `no` is a word (PyYAML alone follows YAML 1.1, where it is the other way round). Only plain
-values come out: tags that would build objects, keys that are no text and duplicate keys are
-refused.
+and `no` is a word. (PyYAML alone follows YAML 1.1, where `1e-4` is a word and `no` is false.) The
+result holds only plain values: tags that would build objects, keys that are not text and duplicate
+keys are refused.
 
 References:
     YAML 1.2.2, section 10.3 (core schema).
@@ -22,7 +22,7 @@ from trialrun.errors import InputError
 
 KeyPath = tuple[str | int, ...]
 
-# Far beyond what people write, and what is read in a moment.
+# Far more than people write, and still read in a moment.
 _MAX_BYTES = 1 << 20
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 40
@@ -30,35 +30,35 @@ _MAX_DEPTH = 40
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
         value: Mappings, lists, texts, numbers, booleans and None.
-        places: Path of keys and list positions -> where it was written, e.g. `jobs/a.yaml:12`.
+        places: Path of keys and list indices -> its location, e.g. `jobs/a.yaml:12`.
     """
 
     value: Any
     places: Mapping[KeyPath, str]
 
     def place(self, path: KeyPath) -> str:
-        """Where the value at a path, or the nearest one around it, was written."""
+        """The location of the value at a path, or of the nearest value around it."""
         while path not in self.places:
             path = path[:-1]
         return self.places[path]
 
-    def with_value(self, path: KeyPath, value: Any, place: str) -> "Document":
-        """The document with another value at a path; mappings on the way are made if absent.
+    def with_value(self, path: KeyPath, value: Any, location: str) -> "Document":
+        """The document with another value at a path; missing mappings along the path are made.
 
         Raises:
-            InputError: Something on the way is no mapping.
+            InputError: A value along the path is no mapping.
         """
-        replaced = {key: at for key, at in self.places.items() if key[: len(path)] != path}
+        replaced = {key: where for key, where in self.places.items() if key[: len(path)] != path}
         try:
             value = put(self.value, path, value)
         except InputError as error:
-            raise InputError(f"{place}: {error}") from None
+            raise InputError(f"{location}: {error}") from None
         made = (path[:end] for end in range(1, len(path)) if path[:end] not in self.places)
-        places = replaced | dict.fromkeys((*made, path), place)
+        places = replaced | dict.fromkeys((*made, path), location)
         return replace(self, value=value, places=places)
 
 
@@ -66,22 +66,24 @@ def read_document(path: Path) -> Document:
     """The document in a UTF-8 file.
 
     Raises:
-        InputError: There is no such file, or it is not one plain YAML mapping.
+        InputError: The file does not exist, or is not a YAML mapping of plain values.
     """
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            limit = f"a job file has at most {_MAX_BYTES >> 20} MiB"
-            raise InputError(f"{path}: {limit}, this has {size / 2**20:.1f}")
+            limit = f"a job file may have at most {_MAX_BYTES >> 20} MiB"
+            raise InputError(f"{path}: {limit}, this file has {size / 2**20:.1f} MiB")
         if not path.is_file() and not path.is_dir():
-            raise InputError(f"{path}: this is no regular file; expected a YAML file")
+            raise InputError(f"{path}: this is not a regular file; expected a YAML file")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder; expected a YAML file") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+        raise InputError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     except (OSError, ValueError) as error:  # a null byte in the path is a ValueError
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from error
@@ -94,17 +96,17 @@ def read_document(path: Path) -> Document:
     return Document(value, {(): str(path)} | reader.places)
 
 
-def parse_value(text: str, place: str) -> Any:
-    """The value that a piece of YAML stands for, e.g. 0.0001 for `1e-4`.
+def parse_value(text: str, location: str) -> Any:
+    """The value of a piece of YAML, e.g. 0.0001 for `1e-4`.
 
     Raises:
-        InputError: It is not plain YAML; the message starts with `place`.
+        InputError: The text is not plain YAML; the message starts with `location`.
     """
-    return _Reader(place, has_lines=False).read(text)
+    return _Reader(location, has_lines=False).read(text)
 
 
 def write_yaml(value: Any) -> str:
-    """YAML text that `read_document` reads back to the same value."""
+    """The value as YAML text from which `read_document` reads the same value."""
     text = yaml.dump(
         value,
         Dumper=_Dumper,
@@ -124,7 +126,7 @@ def put(mapping: Any, path: KeyPath, value: Any, done: KeyPath = ()) -> Any:
     {'a': {'b': 1, 'c': 2}}
 
     Raises:
-        InputError: Something on the way is no mapping, or there are too many keys.
+        InputError: A value along the path is no mapping, or the path has too many keys.
     """
     if len(path) > _MAX_DEPTH:
         raise InputError(f"{'.'.join(map(str, path))[:40]}... has more than {_MAX_DEPTH} keys")
@@ -132,14 +134,16 @@ def put(mapping: Any, path: KeyPath, value: Any, done: KeyPath = ()) -> Any:
         return value
     if not isinstance(mapping, dict):
         where = ".".join(map(str, done))
-        raise InputError(f"{where} is no mapping but {show(mapping)}, so it has no {path[0]!r}")
+        raise InputError(
+            f"{where} is {show(mapping)}, not a mapping, so that {path[0]!r} cannot be set in it"
+        )
     key, *rest = path
     inner = put(mapping.get(key, {}), tuple(rest), value, (*done, key))
     return mapping | {key: inner}
 
 
-def plain(value: Any, place: str) -> Any:
-    """A Python value as YAML would give it: tuples become lists.
+def plain(value: Any, location: str) -> Any:
+    """A Python value as YAML would return it: tuples become lists.
 
     Raises:
         InputError: The value holds an object that YAML cannot write.
@@ -147,20 +151,22 @@ def plain(value: Any, place: str) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list | tuple):
-        return [plain(item, place) for item in value]
+        return [plain(item, location) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: plain(item, place) for key, item in value.items()}
+        return {key: plain(item, location) for key, item in value.items()}
     kind = type(value).__name__
-    raise InputError(f"{place}: expected numbers, text, lists and mappings, got {kind} {value!r}")
+    raise InputError(
+        f"{location}: expected numbers, text, lists and mappings, got {kind} {value!r}"
+    )
 
 
 def canonical_json(value: Any) -> str:
-    """The same text for the same plain value, on every machine and in every order of keys."""
+    """JSON text that is the same for equal plain values, on every machine, in any order of keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def show(value: Any, max_length: int = 60) -> str:
-    """A value for a message, as a user would write it in YAML."""
+    """A value as messages show it: the way a user would write it in YAML, shortened if long."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -170,7 +176,7 @@ def show(value: Any, max_length: int = 60) -> str:
 
 
 def quoted(text: str) -> str:
-    r"""A text in quotes that YAML reads back.
+    r"""A text in quotes, from which YAML reads the same text.
 
     >>> print(quoted("?"), quoted("it's"), quoted(r"\N"), quoted("\t"))
     '?' "it's" '\N' "\t"
@@ -217,13 +223,13 @@ _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns the nodes of PyYAML into plain values and notes the place of each.
+    """Turns the nodes of PyYAML into plain values and records the location of each.
 
     Attributes:
-        source: The file or the option, first in every message.
-        has_lines: False for an option, where a line number would say nothing.
-        places: Filled while reading.
-        num_values: How many values were read, in a list of one.
+        source: The file or the option, with which every message begins.
+        has_lines: False for an option, where a line number has no meaning.
+        places: Path of keys and list indices -> its location; filled while reading.
+        num_values: A list whose only item is the number of values read.
     """
 
     source: str
@@ -239,21 +245,24 @@ class _Reader:
             where = self._place(mark.line + 1) if mark else self.source
             raise InputError(f"{where}: not YAML: {error.problem or error.context}") from error
         except RecursionError as error:
-            raise InputError(f"{self.source}: not a job: values are nested too deep") from error
+            raise InputError(f"{self.source}: not a job: values are nested too deeply") from error
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{self.source}: not YAML: {reason}") from error
         return None if node is None else self._value(node, (), ())
 
     def _value(self, node: yaml.Node, path: KeyPath, around: tuple[yaml.Node, ...]) -> Any:
-        """The value of a node; `around` are the nodes that hold it, to refuse endless ones."""
+        """The value of a node; `around` are the nodes that hold it, to find endless nesting."""
         if node in around:
-            raise self._error(node, "an alias that holds itself has no end")
+            raise self._error(node, "this alias holds itself, so that the value would be endless")
         if len(around) > _MAX_DEPTH:
             raise self._error(node, f"values are nested more than {_MAX_DEPTH} deep")
         self.num_values[0] += 1
         if self.num_values[0] > _MAX_VALUES:
-            message = f"more than {_MAX_VALUES:,} values; an alias counts as all that it stands for"
+            message = (
+                f"more than {_MAX_VALUES:,} values (an alias counts as all the values that it"
+                " stands for)"
+            )
             raise self._error(node, message)
         kind = node.tag.removeprefix(_TAG)
         around = (*around, node)
@@ -263,16 +272,18 @@ class _Reader:
             return [self._item(item, (*path, i), around) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode) and kind == "map":
             return self._mapping(node, path, around)
-        raise self._error(node, f"the tag {_tag_as_written(node)} is refused: plain values only")
+        raise self._error(
+            node, f"the tag {_tag_as_written(node)} is refused; only plain values are allowed"
+        )
 
     def _scalar(self, node: yaml.ScalarNode, kind: str) -> Any:
         try:
             node.value.encode()
             return _SCALARS[kind](node.value)
         except UnicodeEncodeError:
-            raise self._error(node, f"{show(node.value)} is no Unicode text") from None
+            raise self._error(node, f"{show(node.value)} is not Unicode text") from None
         except ValueError:
-            raise self._error(node, f"{show(node.value)} is no {kind}") from None
+            raise self._error(node, f"{show(node.value)} is not of type {kind}") from None
 
     def _item(self, node: yaml.Node, path: KeyPath, around: tuple[yaml.Node, ...]) -> Any:
         self._note(path, node)
@@ -287,10 +298,12 @@ class _Reader:
             if isinstance(key, int) and "class_weight" in ".".join(map(str, path)).split("."):
                 key = str(key)  # the number of a class
             if not isinstance(key, str):
-                raise self._error(key_node, f"a key must be text, got {show(key)}: quote it")
+                raise self._error(
+                    key_node, f"a key must be text, got {show(key)}; put quotes around it"
+                )
             if key in mapping:
                 first = self.places[*path, key]
-                raise self._error(key_node, f"the key {key!r} was given before, at {first}")
+                raise self._error(key_node, f"the key {key!r} was already given at {first}")
             self._note((*path, key), key_node)
             mapping[key] = self._value(value_node, (*path, key), around)
         return mapping

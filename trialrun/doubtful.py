@@ -1,7 +1,8 @@
-"""Columns of text that are probably no categories: numbers with a slip, amounts, dates, ids.
+"""Columns of text that are probably not categories: numbers with a typo, amounts, dates, ids.
 
-One-hot encoding would make a feature of every one of their texts, and nobody would know. They are
-refused with what to say of them; a column that the job names in `data.categorical` is never here.
+One-hot encoding would make a feature of every single text, and nobody would notice. Such columns
+are refused with a message that says what the job can state about them. A column that the job names
+in `data.categorical` is never checked.
 """
 
 import re
@@ -25,7 +26,7 @@ from trialrun.spelling import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MIN_IDS = 10  # fewer different texts may be so by chance
+_MIN_IDS = 10  # fewer texts may all be different by chance
 _MAX_AMOUNTS_AS_CATEGORIES = 10
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,.' ])\d{3})+(?:[.,]\d+)?")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w -]*")
@@ -33,21 +34,22 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 
 
 def check_categories(cells: Cells, *, is_target: bool = False) -> None:
-    """Nothing, if the texts of a column may be categories without the job's word.
+    """Raises InputError if the texts of a column are probably not categories.
 
     Args:
         cells: Of kind `text`, `categories` or `date`, or numbers that a Parquet file holds as text.
-        is_target: Whether they are classes; one that has a single row is refused elsewhere.
+        is_target: Whether the texts are classes; a class with a single row is refused elsewhere.
 
     Raises:
-        InputError: They are probably something else; with a line, a value and the remedies.
+        InputError: The texts are probably not categories. The message names a line, its value and
+            what to do.
     """
     if cells.kind == "categories":
         return
     remedy = "data.task: classification" if is_target else _categorical(cells)
     if cells.kind == "number":
         raise InputError(
-            f"{cells.shown} holds numbers that are stored as text; store them as numbers, or say"
+            f"{cells.shown} holds numbers that are stored as text; store them as numbers, or give"
             f" {remedy} if they are names of categories"
         )
     _check_dates(cells, remedy)
@@ -70,45 +72,46 @@ def _check_mostly_numbers(cells: Cells, remedy: str) -> None:
         found = cells.written(row)
         not_finite = ", no finite number" if found.casefold() in INFINITIES else ""
         raise InputError(
-            f"{cells.at(row)} holds {found!r}{not_finite}, and numbers in {num_numbers} of"
-            f" {int((~cells.is_missing).sum())} rows; mend it, or say {_how_written(found)}"
+            f"{cells.at(row)} holds {found!r}{not_finite}, but numbers in {num_numbers} of"
+            f" {int((~cells.is_missing).sum())} rows; correct it, or give {_how_written(found)}"
             f"data.missing_values: [{quoted(found)}] if it stands for a missing value, or"
             f" {remedy} if the numbers are names of categories"
         )
 
 
 def _check_dates(cells: Cells, remedy: str) -> None:
-    is_date = _matches(cells, DATE) & ~cells.is_number  # 1990.50 is written as 1990.12 is
+    # A column of numbers such as 1990.50 may hold 1990.12, which also reads as a date.
+    is_date = _matches(cells, DATE) & ~cells.is_number
     if cells.kind == "date":
         is_date = ~cells.is_missing
     if 2 * is_date.sum() > (~cells.is_missing).sum():
         row = int(np.flatnonzero(is_date)[0])
         raise InputError(
-            f"{cells.at(row)} holds {cells.written(row)!r}: dates and times are no features; make a"
-            " number of them (days since a day), leave them out with data.columns, or say"
-            f" {remedy} if each is a category"
+            f"{cells.at(row)} holds {cells.written(row)!r}, but dates and times cannot be features;"
+            " turn them into numbers (such as days since a date), leave them out with data.columns,"
+            f" or give {remedy} if each is a category"
         )
 
 
 def _check_amounts(cells: Cells, remedy: str) -> None:
-    """Numbers that are written with groups of digits, a decimal comma, a currency or a unit."""
+    """Raises InputError if most texts are numbers with groups of digits, a currency or a unit."""
     is_signed, has_unit = _matches(cells, SIGNED_AMOUNT), _matches(cells, AMOUNT_WITH_UNIT)
     is_amount = is_signed | (has_unit & _is_measured(cells, has_unit))
     if 2 * is_amount.sum() > (~cells.is_missing).sum():
         row = int(np.flatnonzero(is_amount)[0])
         raise InputError(
             f"{cells.at(row)} holds {cells.written(row)!r}, which looks like a number but is not"
-            f" written as one; write numbers alone, or say {_how_written(cells.written(row))}"
+            f" written as one; write only the number, or give {_how_written(cells.written(row))}"
             f"{remedy} if its values are categories"
         )
 
 
 def _is_measured(cells: Cells, has_unit: npt.NDArray[np.bool_]) -> bool:
-    """Whether numbers with a unit are measured, not names such as 2WD and 4WD, 1st and 2nd."""
+    """Whether numbers with a unit are measured, rather than names such as 2WD or 1st."""
     texts = _distinct(cells, has_unit)
-    parts = [match for text in texts if (match := re.match(AMOUNT_WITH_UNIT, text))]
-    units = {match["unit"].casefold() for match in parts}
-    numbers = {match["number"] for match in parts}
+    matches = [match for text in texts if (match := re.match(AMOUNT_WITH_UNIT, text))]
+    units = {match["unit"].casefold() for match in matches}
+    numbers = {match["number"] for match in matches}
     return (len(units) == 1 and len(numbers) > 2) or len(texts) > _MAX_AMOUNTS_AS_CATEGORIES
 
 
@@ -116,14 +119,14 @@ def _check_ids(cells: Cells) -> None:
     counts = _counts(cells)
     if len(counts) >= _MIN_IDS and max(counts.values()) == 1:
         raise InputError(
-            f"{cells.shown} holds another text in each of its {len(counts):,} rows, such as"
-            f" {min(counts)!r}: names or ids, of which nothing can be learned; leave it out with"
-            f" data.columns, or say {_categorical(cells)}"
+            f"{cells.shown} holds a different text in each of its {len(counts):,} rows, such as"
+            f" {min(counts)!r}; nothing can be learned from names or ids; leave it out with"
+            f" data.columns, or give {_categorical(cells)}"
         )
 
 
 def _how_written(text: str) -> str:
-    """The fields that say how a number is written, to be read after `say`."""
+    """The fields that say how a number is written, for a message in which they follow `give`."""
     grouped, comma = _GROUPED.fullmatch(text), _DECIMAL_COMMA.fullmatch(text)
     ways = []
     if grouped is not None:
@@ -139,7 +142,7 @@ def _categorical(cells: Cells) -> str:
 
 
 def _counts(cells: Cells) -> Counter[str]:
-    """How often each text occurs, of those that are not missing."""
+    """Text -> how often it occurs, without missing cells."""
     return Counter(_texts(cells, ~cells.is_missing).to_pylist())
 
 

@@ -1,4 +1,4 @@
-"""The story of a run, from a job to the best model. Needs no TensorFlow in this process."""
+"""A run from its beginning to its end, from a job to the best model; imports no TensorFlow."""
 
 import logging
 import signal
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_DATA_CHECKS = 10
-# The best trials' arrays stay for runs that grow later: seeds are added, another variant wins.
+# Weights of the best trials are kept, because a run may grow later: with more seeds, another
+# variant may win.
 _MAX_STATES_BYTES = 256 << 20
 
 
@@ -56,9 +57,9 @@ class Outcome:
         num_completed: Trials that completed.
         num_failed: Trials that failed (diverged ones are a result, not a failure).
         has_winner: Whether a variant was selected.
-        has_model: Whether its best model was saved, and loaded again, in at least one way.
-        interrupted: None, or what ended the run early; `resume` will finish it.
-        standing: What the trials say; None where they were not taken in.
+        has_model: Whether the best model was saved in at least one format that loads again.
+        interrupted: What ended the run early, so that `resume` can finish it; None if nothing did.
+        standing: Statistics of the trials; None if they were not computed.
     """
 
     run: RunFolder
@@ -82,18 +83,18 @@ def run_job(
     """Trains the trials of a job, selects on validation, saves the best model and the report.
 
     Args:
-        loaded: The job; with `resources.shard` only that part of its trials is trained.
-        runs_dir: Where run folders are made.
-        run_folder: The folder of the run: what it holds is kept, and only what is missing is done.
-            Absent, it is made. None makes a new one in `runs_dir`.
-        address: Of a Ray cluster; see `cluster.connect`.
+        loaded: The job; with `resources.shard`, only the trials of this shard are trained.
+        runs_dir: The folder in which run folders are made.
+        run_folder: The folder of the run, which is made if it does not exist. Trials that it holds
+            are kept, and only missing ones are trained. None makes a new folder in `runs_dir`.
+        address: The address of a Ray cluster; see `cluster.connect`.
         command: The command line, for environment.json.
         progress: Shows how far the run is.
 
     Raises:
-        InputError: The job's data or model is wrong, or the run folder is not one of this job.
+        InputError: The job's data or model is wrong, or the run folder belongs to another job.
         ClusterError: Ray cannot be reached.
-        RunLost: Another driver has taken over.
+        RunLost: Another driver has taken over the run folder.
     """
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
@@ -116,29 +117,34 @@ def merge_runs(
     command: Sequence[str] = (),
     progress: ProgressLine,
 ) -> Outcome:
-    """Makes one run of the runs of a job's shards: selects, saves the best model and the report.
+    """Merges the runs of a job's shards: selects, saves the best model and the report.
 
     Args:
         loaded: The job, without a shard.
-        sources: The runs of its shards; they stay as they are.
-        runs_dir, run_folder, command, progress: As of `run_job`.
+        sources: The runs of its shards; they are not changed.
+        runs_dir, run_folder, command, progress: See `run_job`.
 
     Raises:
-        InputError: A run is of another job, or trials are missing; says which.
+        InputError: A run belongs to another job, or trials are missing. The message says which.
     """
     if run_folder is not None and run_folder.resolve() in {s.path.resolve() for s in sources}:
-        raise InputError(f"{run_folder}: is one of the runs to be merged; give another folder")
+        raise InputError(f"{run_folder}: is one of the runs to merge; give another folder")
     trials = plan_trials(loaded.spec)
     _check_trackers(loaded)
     check_shards(sources, loaded, trials)
-    census = next((of["data"] for s in sources if (of := s.read_summary()) and "data" in of), ())
+    census = next(
+        (summary["data"] for s in sources if (summary := s.read_summary()) and "data" in summary),
+        (),
+    )
     with _at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
         _begin(work)
         try:
             for source in sources:
                 adopt_packs(work.run, source, work.lease.check)
         except KeyboardInterrupt:
-            progress.warn(f"{work.run.path} holds a part of them; give the same command again")
+            progress.warn(
+                f"{work.run.path} holds only some of the trials; give the same command again"
+            )
             raise
         write_environment(work.run, loaded, {"merged": [s.path for s in sources]}, command)
         return _complete(work, (), None, command)
@@ -148,7 +154,10 @@ def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
     shard = loaded.spec.resources.shard
     own = shard_trials(trials, shard)
     if not own:
-        text = f"resources.shard {shard}: has nothing to train, trials: {len(trials)}"
+        text = (
+            f"resources.shard {shard}: has no trial to train, as the job has only {len(trials)};"
+            " take fewer shards"
+        )
         raise InputError(loaded.locate(text))
     return own
 
@@ -162,13 +171,15 @@ def _at_work(
     progress: ProgressLine,
     census: Sequence[Mapping[str, Any]],
 ) -> Iterator[Work]:
-    """The run folder, held against other drivers, with its log, its progress and its signals."""
+    """The work on a run: its folder is held against other drivers, its log and signals are set."""
     job = loaded.spec
     run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
     if not run.job_file.exists():
         run.write_job(dump_job(job))
     elif not run.lease_dir.exists() and run.job_file.read_text() != dump_job(job):
-        raise InputError(f"{run.path}: its job.yaml is not that of a run; give another folder")
+        raise InputError(
+            f"{run.path}: holds a job.yaml but no run of this job; give another folder"
+        )
     interrupts = Interrupts(lambda: progress.say(f"stopping, within {job.resources.grace_s:g} s"))
     with (
         _logging_to(run.log_file),
@@ -186,13 +197,13 @@ def _at_work(
 def _complete(
     work: Work, missing: Sequence[Trial], address: str | None, command: Sequence[str]
 ) -> Outcome:
-    """Trains what is missing and ends the run, or says why it ended early."""
+    """Trains missing trials and ends the run, or records why it ended early."""
     _unfinish(work.run)
     try:
         return _finish(work, saved=_train_and_export(work, missing, address, command))
-    except KeyboardInterrupt as error:  # inside Ray's calls ours becomes a plain one
+    except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
         interrupted = error if isinstance(error, Interrupted) else work.interrupts.error()
-    except SystemExit as error:  # Ray's own handler of SIGTERM, until ours replaces it
+    except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
         if error.code != signal.SIGTERM:
             raise
         interrupted = Interrupted(EXIT_INTERRUPTED)
@@ -200,13 +211,13 @@ def _complete(
         _log.error("%s", error)
         interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
     except FileError as error:
-        hint = f"What was finished is safe; go on with: trialrun resume {work.run.path}"
+        hint = f"Finished trials are safe; to continue: trialrun resume {work.run.path}"
         raise FileError(f"{error}\n{hint}") from error
     return _finish(work, interrupted=interrupted)
 
 
 def _begin(work: Work) -> list[Trial]:
-    """Looks at what the run folder holds, and takes over the job; returns what it lacks."""
+    """Prepares the run folder for this job; returns the trials that are missing from it."""
     for line in work.run.set_aside_broken():
         work.progress.warn(line)
     missing = missing_trials(work.run, work.loaded, work.trials, work.progress.warn)
@@ -218,13 +229,13 @@ def _begin(work: Work) -> list[Trial]:
 
 
 def _unfinish(run: RunFolder) -> None:
-    """Takes back the word that the run has ended; the report comes last of all and goes first."""
+    """Marks the run unfinished again; the report, written last, is removed first."""
     run.report_file.unlink(missing_ok=True)
     run.summary_file.unlink(missing_ok=True)
 
 
 def _has_ended_well(run: RunFolder) -> bool:
-    """Whether a run ended, and its best model, if it has one, was saved."""
+    """Whether a run has ended and its best model, if it has one, was saved."""
     summary = run.read_summary()
     return summary is not None and (summary.get("best_model") or {"proved": True})["proved"]
 
@@ -232,11 +243,13 @@ def _has_ended_well(run: RunFolder) -> bool:
 def _train_and_export(
     work: Work, missing: Sequence[Trial], address: str | None, command: Sequence[str]
 ) -> SavedModel | None:
-    """Trains what is missing and saves the best model; None where nothing could be selected.
+    """Trains missing trials and saves the best model; None if nothing could be selected.
 
-    Once trials are recorded, only what ends the run early is raised: the reports are to come.
+    Once trials are recorded, an error in saving is part of the result and not raised, so that the
+    report is still written. Only what ends the run early is raised.
     """
-    # The export process imports TensorFlow while packs are trained, and exports while Ray stops.
+    # The export process imports TensorFlow while packs are trained, and it exports the best model
+    # while Ray shuts down.
     with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
         with ExitStack() as connection:
             cluster: Cluster | None = None
@@ -263,7 +276,7 @@ def _train_and_export(
 
 
 def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:
-    """Trains a trial whose arrays are kept no more; another one may be the best then."""
+    """Trains a trial again whose weights are no longer kept; afterwards another may be the best."""
     train_missing(work, [trial for trial in work.trials if trial.trial_id == trial_id], cluster)
     if not work.run.kept.has_state(trial_id):
         raise ExportError(f"trial {trial_id} failed; see the run's log")
@@ -280,10 +293,10 @@ def _check_trackers(loaded: LoadedJob) -> None:
 def _check_first_data(
     trials: Sequence[Trial], loaded: LoadedJob, progress: ProgressLine
 ) -> list[dict[str, Any]]:
-    """Generates the data of one trial per data setting, so that wrong data is known at once.
+    """Loads the data of one trial per data setting, so that wrong data is found at once.
 
     Returns:
-        What summary.json says of each: the trial's seed, and the census of its parts.
+        For summary.json, per data setting: the trial's seed and the census of its parts.
     """
     checked: list[DataSpec] = []
     census = []
@@ -309,13 +322,13 @@ def _tally(work: Work) -> Tally:
 
 
 def _standing(work: Work) -> Standing | None:
-    """What the trials in the run folder say, confusion matrices left out; None without trials."""
+    """The statistics of the trials in the run folder, without matrices; None without trials."""
     tally = _tally(work)
     return None if tally.is_empty else tally.take_numbers().standing()
 
 
 def _best_without_state(work: Work, standing: Standing | None) -> str | None:
-    """The best trial, if its arrays are kept no more: it is trained again, and its row replaced."""
+    """The id of the best trial if its weights are no longer kept, so that it is trained again."""
     if standing is None or standing.leaderboard.selection is None:
         return None
     best = standing.leaderboard.selection.trial_id
@@ -325,7 +338,7 @@ def _best_without_state(work: Work, standing: Standing | None) -> str | None:
 def _finish(
     work: Work, *, saved: SavedModel | None = None, interrupted: Interrupted | None = None
 ) -> Outcome:
-    """Writes what follows from the trials in the run folder, however many there are."""
+    """Writes the tables and, unless interrupted, the summary and the report of a run."""
     work.progress.say("writing the report")
     work.timings_s["total"] = time.perf_counter() - work.started_s
     run = work.run
@@ -366,34 +379,35 @@ def _finish(
 
 
 def _show_in_trackers(work: Work) -> None:
-    """Writes the run to TensorBoard and MLflow if its job says so. What fails is told, no more."""
+    """Writes the run to TensorBoard and MLflow if its job says so; failures are only warnings."""
     work.progress.say("writing to trackers")
     for problem in show_in_trackers(work.run, work.loaded.spec.output):
-        again = f"the run is whole; to write it again: trialrun report {work.run.path}"
+        again = f"the run itself is complete; to try again: trialrun report {work.run.path}"
         work.progress.warn(f"{problem}; {again}")
 
 
 def _ended(work: Work) -> Outcome:
-    """The outcome of a run that ended before, or was killed after its last trial.
+    """The outcome of a run that has already ended, or was killed after its summary was written.
 
-    It may have been killed while it was written to a tracker, or have been told only now of one.
+    It is written to its trackers again: it may have been killed in doing so, or its job may have
+    named a tracker only afterwards.
     """
     run = work.run
     if not run.report_file.exists():
         build_report(run)
     _show_in_trackers(work)
     summary = run.read_summary()
-    assert summary is not None  # asked before
+    assert summary is not None  # `_has_ended_well` has checked it
     counts = summary["counts"]
     has_winner = summary["selection"] is not None
     return Outcome(run, counts["completed"], counts["failed"], has_winner, has_winner)
 
 
 class _LogFile(logging.FileHandler):
-    """A log that goes without what a full disk does not take."""
+    """A log file that drops records if the disk is full."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Prints no traceback: the disk is reported where something is lost by it."""
+        """Does nothing: a full disk is reported where it causes a loss."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where the winner lies at the edge of what was tried, so that the best may lie beyond."""
+"""Parameters whose best value is the smallest or largest tried, so that a better may lie beyond."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,11 +7,11 @@ from trialrun.aggregate import Leaderboard
 from trialrun.arguments import is_real
 
 _FEWEST_VALUES = 3
-# Of many values, as a random search draws them, the outermost twentieth is the edge.
+# If there are many values, as in a random search, the outermost twentieth of them is the edge.
 _OUTERMOST = 20
-# Parts and probabilities: there is nothing beyond 1.
+# Names of fractions and probabilities, which cannot be above 1.
 _UP_TO_ONE = ("beta", "dropout", "fraction", "momentum", "probability", "ratio", "rho", "smoothing")
-# Numbers that only name something.
+# Names of numbers that only tell things apart.
 _NAMES = ("fold", "index", "seed")
 
 
@@ -21,8 +21,8 @@ class Edge:
 
     Attributes:
         path: Dotted path of the parameter.
-        value: The winner's.
-        end: Which end of what was tried.
+        value: The winner's value.
+        end: Whether it is among the smallest or the largest values.
         is_outermost: Whether no other value is further out.
     """
 
@@ -33,10 +33,11 @@ class Edge:
 
 
 def edges(board: Leaderboard) -> list[Edge]:
-    """The winner's parameters at an edge beyond which there is something to try.
+    """The winner's parameters that lie at an edge beyond which there are values to try.
 
-    Of parameters with three numbers or more; not where a variant that is as good lies inside, nor
-    where nothing can be better than the winner.
+    Only parameters with at least three different numbers have edges. A parameter is left out if a
+    variant that is as good as the winner lies further inside. None is returned if nothing can be
+    better than the winner.
     """
     if board.selection is None or board.selection.is_perfect:
         return []
@@ -48,8 +49,8 @@ def edges(board: Leaderboard) -> list[Edge]:
 
 
 def _edge(board: Leaderboard, path: str, as_good: set[str]) -> Edge | None:
-    tried = [one.parameters[path] for one in board.variants]
-    best = [one.parameters[path] for one in board.variants if one.variant_id in as_good]
+    tried = [variant.parameters[path] for variant in board.variants]
+    best = [variant.parameters[path] for variant in board.variants if variant.variant_id in as_good]
     if not all(map(is_real, tried)) or any(name in _last(path) for name in _NAMES):
         return None
     values = sorted(set(tried))
@@ -72,5 +73,5 @@ def _ends_above(path: str, values: list[Any]) -> bool:
 
 
 def _ends_below(values: list[Any]) -> bool:
-    """Nothing is tried below 0, nor below one unit, layer or row."""
-    return values[0] == 0 or (values[0] == 1 and all(isinstance(one, int) for one in values))
+    """Whether no smaller value makes sense: there is none below 0, nor below 1 for counts."""
+    return values[0] == 0 or (values[0] == 1 and all(isinstance(value, int) for value in values))

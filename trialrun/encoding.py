@@ -1,7 +1,7 @@
-"""Columns of a table as numbers: what becomes of each, fitted on the training rows, kept as JSON.
+"""Columns of a table as numbers: how each is encoded, fitted on training rows, stored as JSON.
 
 The categories of a column are those of the whole file, so that every seed's model has the same
-inputs; but what the training rows do not hold is encoded as unknown, whatever else is in the file.
+inputs. A category that no training row holds is encoded as unknown nevertheless.
 """
 
 from collections import Counter
@@ -22,15 +22,15 @@ ColumnKind = Literal["number", "onehot", "ordinal"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What becomes of one column.
+    """How one column is encoded.
 
     Attributes:
-        name: In the table's header.
-        kind: `number` stays as it is; `onehot` becomes a 0 or 1 per category, all 0 for anything
-            unknown; `ordinal` becomes the category's place, from 1, and 0 for anything unknown.
-        categories: In the order of their places.
-        is_known: Of each category, whether the training rows hold it.
-        fill: What takes the place of a missing number; None where none may be missing.
+        name: Its name in the table's header.
+        kind: `number` is not changed; `onehot` becomes one 0 or 1 per category, all 0 for an
+            unknown one; `ordinal` becomes the category's position from 1, or 0 for an unknown one.
+        categories: The categories, in the order of their positions.
+        is_known: For each category, whether a training row holds it.
+        fill: What replaces a missing number; None if no number may be missing.
         may_miss: Whether a value may be missing.
     """
 
@@ -43,7 +43,7 @@ class Column:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the features that it becomes."""
+        """The names of the features that the column becomes."""
         if self.kind != "onehot":
             return (self.name,)
         return tuple(f"{self.name}={category}" for category in self.categories)
@@ -54,24 +54,24 @@ class Column:
         return tuple(c for c, known in zip(self.categories, self.is_known, strict=True) if known)
 
     def transform(self, values: "pd.Series[Any]") -> npt.NDArray[np.float64]:
-        """The features (rows, features of this column)."""
+        """The column's features, float64 (rows, features)."""
         if self.kind == "number":
             numbers = values.to_numpy(np.float64, na_value=np.nan)
             if self.fill is not None:
                 numbers = np.where(np.isnan(numbers), self.fill, numbers)
             return numbers[:, np.newaxis]
-        places = self._places(as_texts(values))
+        indices = self._places(as_texts(values))
         if self.kind == "ordinal":
-            return np.asarray(places[:, np.newaxis] + 1, np.float64)
-        return np.asarray(places[:, np.newaxis] == np.arange(len(self.categories)), np.float64)
+            return np.asarray(indices[:, np.newaxis] + 1, np.float64)
+        return np.asarray(indices[:, np.newaxis] == np.arange(len(self.categories)), np.float64)
 
     def _places(self, texts: Sequence[str | None]) -> npt.NDArray[np.int64]:
-        """Of each text (rows,) its place in the categories; -1 for one that is unknown."""
-        known = {text: place for place, text in enumerate(self.categories) if self.is_known[place]}
+        """For each text (rows,) its index in `categories`; -1 if it is unknown."""
+        known = {text: index for index, text in enumerate(self.categories) if self.is_known[index]}
         return np.array([-1 if text is None else known.get(text, -1) for text in texts], np.int64)
 
     def unknown(self, values: "pd.Series[Any]") -> Counter[str]:
-        """How often each text occurs that is encoded as unknown; a missing one is none."""
+        """Text that is encoded as unknown -> how often it occurs; missing values do not count."""
         if self.kind == "number":
             return Counter()
         return Counter(
@@ -81,7 +81,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableEncoder:
-    """What becomes of the columns of a table, one after another.
+    """How the columns of a table are encoded, one after another.
 
     Attributes:
         columns: At least one.
@@ -91,16 +91,16 @@ class TableEncoder:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """One per feature: `age`, `sex=female`, `sex=male`, ..."""
+        """The name of each feature: `age`, `sex=female`, `sex=male`, ..."""
         return tuple(name for column in self.columns for name in column.feature_names)
 
     @property
     def codes(self) -> tuple[bool, ...]:
-        """Of each feature, whether it stands for a category: such are not scaled."""
+        """For each feature, whether it stands for a category; such features are not scaled."""
         return tuple(c.kind != "number" for c in self.columns for _ in c.feature_names)
 
     def transform(self, table: "pd.DataFrame") -> npt.NDArray[np.float64]:
-        """The features (rows, features) of the rows of a table."""
+        """The features of a table's rows, float64 (rows, features)."""
         return np.hstack([column.transform(table[column.name]) for column in self.columns])
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ class TableEncoder:
 
 
 def as_texts(values: "pd.Series[Any]") -> list[str | None]:
-    """Categories as canonical texts, None for what is missing: 3, 3.0 and "3 " are the same."""
+    """Categories as canonical texts, None if missing; 3, 3.0 and "3 " give the same text."""
     known: dict[Any, str] = {}
     texts: list[str | None] = []
     for value, missing in zip(values, values.isna(), strict=True):

@@ -1,6 +1,6 @@
-"""What a run runs on, written into its folder: versions, sources, machine, Ray. No secrets.
+"""What a run ran on, written into its folder: versions, source files, machine and Ray.
 
-Of the process's environment variables none is written: any of them may be a password.
+No environment variable of the process is written, because any of them may be a password.
 """
 
 import platform
@@ -20,12 +20,12 @@ _PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "numpy", "scikit-learn", 
 def write_environment(
     run: RunFolder, loaded: LoadedJob, ray: Mapping[str, Any], command: Sequence[str]
 ) -> None:
-    """Writes environment.json; what the run ran on before a resume moves under `earlier`.
+    """Writes environment.json; what it held before a resume moves to its list `earlier`.
 
     Args:
         run: The run folder.
         loaded: The job.
-        ray: What the cluster offers.
+        ray: The nodes and devices that Ray offers.
         command: The command line.
     """
     git = subprocess.run(

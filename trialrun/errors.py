@@ -1,23 +1,23 @@
 """The exceptions of trialrun: what each means, and nothing else.
 
 TrialrunError
-├── InputError        what the user wrote or gave is wrong; the command line exits with 2
-│   └── ModelError    ... in what all trials of a pack share, so that none of them can be trained
+├── InputError        the user's input is wrong; the command line exits with 2
+│   └── ModelError    ... in something that all trials of a pack share, so that none can be trained
 ├── OutOfMemory       a pack does not fit into the memory of its device
-├── CannotFuse        a pack cannot be one program of the wanted kind; the next engine is tried
-│   └── CannotShare   ... because of a number that differs between its trials; it is split by it
-├── DeviceError       a task sees other devices than the ones it was given
+├── CannotFuse        a pack cannot be trained by the wanted engine; the next engine is tried
+│   └── CannotShare   ... because its trials differ in a number; the pack is split by that number
+├── DeviceError       a task sees other devices than those that Ray gave it
 ├── ClusterError      Ray cannot be started or reached
-│   └── ClusterLost   ... any more; what was finished is in the run folder
-├── FileError         the file system refuses: no space, no permission
-├── TrackerError      MLflow or TensorBoard's files could not be written; the run is whole
+│   └── ClusterLost   Ray was reached, but is gone; finished trials are in the run folder
+├── FileError         a file cannot be written or read: no space, no permission
+├── TrackerError      MLflow or TensorBoard files could not be written; the run is complete
 ├── RunLost           another driver has taken over the run folder
-└── ExportError       a saved model does not give the predictions of the trained one
+└── ExportError       a saved model does not behave as the trained one
 """
 
 
 class TrialrunError(Exception):
-    """Base of every error that trialrun raises on purpose: one readable message."""
+    """Base class of every error that trialrun raises on purpose, with one readable message."""
 
 
 class InputError(TrialrunError):
@@ -25,15 +25,15 @@ class InputError(TrialrunError):
 
 
 class ModelError(InputError):
-    """The model, or a setting that all trials of a pack share, is wrong: no trial of it will do."""
+    """The model, or a setting that all trials of a pack share, is wrong; none can be trained."""
 
 
 class OutOfMemory(TrialrunError):  # noqa: N818 - a reason to train fewer trials together
-    """A pack does not fit into the memory of its device. Fewer trials at a time may.
+    """A pack does not fit into the memory of its device; fewer trials at a time may fit.
 
     Args:
         message: What does not fit.
-        max_trials: As many as would; None where that is not known.
+        max_trials: How many trials would fit; None if that is unknown.
     """
 
     def __init__(self, message: str, max_trials: int | None = None) -> None:
@@ -46,13 +46,14 @@ class CannotFuse(TrialrunError):  # noqa: N818 - a reason to choose another engi
 
 
 class CannotShare(CannotFuse):
-    """Trials of a pack differ in a number that no program can be given. It says which.
+    """Trials of a pack differ in a number that cannot be an argument of a program.
 
-    Made with a message alone, as Keras and TensorFlow make it again when they add a layer's name.
+    The constructor takes only a message, because Keras and TensorFlow construct the error again
+    when they add a layer's name to its message.
 
     Attributes:
-        paths: Where the number stands in the settings, `("model", "args", "slope")`; several if it
-            is one of them; empty if that is not known.
+        paths: Where the settings hold the number, e.g. `("model", "args", "slope")`. Several paths
+            if it may be any of them; empty if it is unknown.
     """
 
     paths: tuple[tuple[str, ...], ...] = ()
@@ -66,7 +67,7 @@ class CannotShare(CannotFuse):
 
 
 class DeviceError(TrialrunError):
-    """A task sees other devices than the ones Ray gave it."""
+    """A task sees other devices than those that Ray gave it."""
 
 
 class ClusterError(TrialrunError):
@@ -74,20 +75,20 @@ class ClusterError(TrialrunError):
 
 
 class ClusterLost(ClusterError):  # noqa: N818 - what happened
-    """Ray's head, or its part on the driver's machine, is gone. `resume` goes on with another."""
+    """Ray's head, or Ray on the driver's machine, is gone; `resume` can continue with another."""
 
 
 class FileError(TrialrunError):
-    """A file cannot be written or read. The message names it, and what the system says."""
+    """A file cannot be written or read. The message names it and gives the system's reason."""
 
 
 class TrackerError(TrialrunError):
-    """MLflow, or the files of TensorBoard, could not be written. The run itself is whole."""
+    """MLflow or TensorBoard files could not be written. The run itself is complete."""
 
 
 class RunLost(TrialrunError):  # noqa: N818 - what happened
-    """Another driver has taken over the run folder, because this one gave no sign of life."""
+    """Another driver has taken over the run folder, because this one sent no heartbeat."""
 
 
 class ExportError(TrialrunError):
-    """A saved model, loaded again, does not behave as the trial that was trained."""
+    """A saved model could not be made, or does not behave as the trained one when loaded."""

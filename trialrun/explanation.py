@@ -1,4 +1,4 @@
-"""What was selected, why, and how sure that is, in sentences that stand alone."""
+"""What was selected, why, and how certain that is, in sentences that need no other context."""
 
 import json
 import math
@@ -21,12 +21,12 @@ _PATHS_OF_LOSSES = ("training.loss", "training.loss_weights")
 
 
 def explain(leaderboard: Leaderboard) -> str:
-    """What was selected and why, in sentences that a reader who sees nothing else understands."""
+    """What was selected and why, in sentences that are clear to a reader who sees nothing else."""
     return " ".join(sentences(leaderboard))
 
 
 def sentences(leaderboard: Leaderboard) -> list[str]:
-    """What won; which others may be the best; the best model; test against validation; edges."""
+    """The winner; which others may be best; the best model; test beside validation; edges."""
     chosen = leaderboard.selection
     if chosen is None:
         return [_nothing(leaderboard)]
@@ -85,7 +85,7 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
 
 
 def _rivals(leaderboard: Leaderboard, chosen: Selection) -> str:
-    """Which variants the winner is better than: one that lost trials may have a better mean."""
+    """The variants that the winner is the best of; one that lost trials may have a better mean."""
     num_whole = _num_whole(leaderboard, chosen)
     if chosen.num_unfinished or num_whole == chosen.num_variants:
         return f"{chosen.num_variants} variants"
@@ -93,11 +93,11 @@ def _rivals(leaderboard: Leaderboard, chosen: Selection) -> str:
 
 
 def _num_whole(leaderboard: Leaderboard, chosen: Selection) -> int:
-    return sum(not _num_lost(one, chosen.metric) for one in leaderboard.variants)
+    return sum(not _num_lost(variant, chosen.metric) for variant in leaderboard.variants)
 
 
 def _num_lost(variant: VariantSummary, metric: str) -> int:
-    """Its trials that diverged or failed, or whose metric is NaN."""
+    """How many of its trials diverged, failed, or have NaN as their metric."""
     return variant.num_diverged + variant.num_failed + _num_nan(variant, metric)
 
 
@@ -106,19 +106,21 @@ def _num_nan(variant: VariantSummary, metric: str) -> int:
 
 
 def _because(chosen: Selection, others: Sequence[str]) -> str:
-    """Why one of equals is taken; variants are numbered in the order of the search."""
-    is_first = all((len(chosen.variant_id), chosen.variant_id) < (len(one), one) for one in others)
+    """Why one of several equal variants is taken; ids are numbered in the order of the search."""
+    is_first = all(
+        (len(chosen.variant_id), chosen.variant_id) < (len(other), other) for other in others
+    )
     return "because it comes first" if is_first else "by a difference of rounding"
 
 
 def _other_losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
-    """Values of different losses rank the losses, not the models."""
+    """A warning if variants have different losses, whose values cannot be compared."""
     first, *others = leaderboard.variants
     searched = [
         path
         for path, value in first.parameters.items()
         if path.startswith(_PATHS_OF_LOSSES)
-        and any(one.parameters[path] != value for one in others)
+        and any(variant.parameters[path] != value for variant in others)
     ]
     if searched and chosen.metric.endswith("loss"):
         yield (
@@ -137,14 +139,14 @@ def _seeds_text(num_seeds: int) -> str:
 
 
 def _spread(chosen: Selection) -> str:
-    parts = [] if chosen.statistic == "mean" else [f"mean {chosen.mean:.4g}"]
+    details = [] if chosen.statistic == "mean" else [f"mean {chosen.mean:.4g}"]
     if chosen.statistic == "confidence_bound" and not math.isfinite(chosen.low):
-        parts = ["the mean, as these seeds have no interval"]
+        details = ["the mean, as these seeds have no interval"]
     if math.isfinite(chosen.low):
-        parts.append(f"95% interval {chosen.low:.4g} to {chosen.high:.4g}")
+        details.append(f"95% interval {chosen.low:.4g} to {chosen.high:.4g}")
     if chosen.num_seeds > 1:
-        parts.append(f"sd {chosen.sd:.2g}")
-    return f" ({', '.join(parts)})" if parts else ""
+        details.append(f"sd {chosen.sd:.2g}")
+    return f" ({', '.join(details)})" if details else ""
 
 
 def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
@@ -165,7 +167,7 @@ def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
 
 
 def _by_means(chosen: Selection, known: Certainty) -> str:
-    """Which variants hold the best mean with 95% confidence."""
+    """The sentence that says which variants may have the best mean, with 95% confidence."""
     extreme, others = _extreme(chosen), len(known.p_values)
     worse = "higher" if chosen.goal == "minimize" else "lower"
     best, num_worse = known.best_set, others + 1 - len(known.best_set)
@@ -214,16 +216,16 @@ def _on_test(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
 def _edges(leaderboard: Leaderboard) -> Iterator[str]:
     for edge in edges(leaderboard):
         beyond = "larger" if edge.end == "largest" else "smaller"
-        place = f"the {edge.end}" if edge.is_outermost else f"among the {edge.end}"
+        which = f"the {edge.end}" if edge.is_outermost else f"among the {edge.end}"
         yield (
-            f"The best {edge.path} is {place} tried ({_text(edge.value)}): {beyond} ones may be"
+            f"The best {edge.path} is {which} tried ({_text(edge.value)}): {beyond} ones may be"
             " better still."
         )
 
 
 def _losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     variants = leaderboard.variants
-    num_nan = sum(_num_nan(one, chosen.metric) for one in variants)
+    num_nan = sum(_num_nan(variant, chosen.metric) for variant in variants)
     if num_nan:
         trials = "a trial" if num_nan == 1 else f"{num_nan} trials"
         they_count = "it counts" if num_nan == 1 else "they count"
@@ -234,13 +236,13 @@ def _losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
         if chosen.num_variants == 1:
             lost = f"It lost {count} trial{'s'[: count != 1]}"
         yield f"{lost}, which its mean does not show."
-    elif num_nan or any(one.num_diverged + one.num_failed for one in variants):
+    elif num_nan or any(variant.num_diverged + variant.num_failed for variant in variants):
         lost = "lost" if num_nan else "diverged or failed"
         yield f"Variants with {lost} trials rank after those without."
 
 
 def _text(value: Any) -> str:
-    """A parameter as a job file may have it."""
+    """The value of a parameter as a job file may write it."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,9 +1,9 @@
-"""The process that saves the best model and proves each format of it.
+"""The process that saves the best model and checks each of its formats.
 
-It never trained anything: it imports TensorFlow while packs are trained, tries the save on the
-untrained model, and at the end saves the trained one. So the driver needs no TensorFlow, and what
-is checked is what a stranger will load. Whatever happens in it becomes an answer: no error, crash
-or endless wait of it takes the run's results along.
+It imports TensorFlow while packs are trained, tries saving with the untrained model, and saves the
+trained one at the end. So the driver needs no TensorFlow, and a model is checked in a process that
+has not trained it, as its users will load it. Every failure of the process becomes an answer: no
+error, crash or endless wait in it harms the run's results.
 """
 
 import contextlib
@@ -24,19 +24,20 @@ from trialrun.proof import SavedFormat, what_will_be_missing
 from trialrun.saving import FORMATS, in_short
 from trialrun.store import RunFolder
 
-# Between two formats. A whole test set is predicted and evaluated a few times, on a CPU.
+# How long to wait for each format: a whole test set is predicted and evaluated a few times on a
+# CPU.
 _PATIENCE_S = 3600.0
 _COMMAND = (sys.executable, "-m", "trialrun.export")
 
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
-    """What became of the best model: plain data.
+    """How the best model was saved, as plain data.
 
     Attributes:
-        formats: Each format, proved or not.
+        formats: Every format, whether it was proved or not.
         problem: What ended the saving early; empty if nothing did.
-        notes: What else there is to know.
+        notes: Remarks for the user.
         summary: Keras's summary of the model, as text.
     """
 
@@ -47,22 +48,24 @@ class SavedModel:
 
     @classmethod
     def lost(cls, problem: str, formats: Sequence[SavedFormat] = ()) -> "SavedModel":
-        """The model when something ended its saving after some formats."""
-        done = {one.name for one in formats}
+        """The result if a problem ended the saving after some formats."""
+        done = {saved_format.name for saved_format in formats}
         rest = (SavedFormat(name, "", False, problem) for name in FORMATS if name not in done)
         return cls((*formats, *rest), problem)
 
     @property
     def is_proved(self) -> bool:
-        """Whether the model can be had again: a format was loaded and gave the trained model."""
-        return any(one.is_proved and one.name != ".json" for one in self.formats)
+        """Whether some format, loaded again, gave the trained model (not only its architecture)."""
+        return any(
+            saved_format.is_proved and saved_format.name != ".json" for saved_format in self.formats
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """What summary.json says of it."""
+        """The content of summary.json about it."""
         return {
             "proved": self.is_proved,
             "problem": self.problem,
-            "formats": [one.to_json() for one in self.formats],
+            "formats": [saved_format.to_json() for saved_format in self.formats],
             "notes": list(self.notes),
         }
 
@@ -70,10 +73,11 @@ class SavedModel:
 class ExportProcess:
     """The process that saves and checks the best model; a context manager.
 
-    Its methods may be called from a thread of their own, one at a time.
+    Its methods may be called from any thread, one at a time.
 
     Args:
-        log_file: Where TensorFlow's own words go.
+        log_file: The file to which TensorFlow's output goes.
+        patience_s: How long to wait for an answer before the process is killed.
     """
 
     def __init__(self, log_file: Path, patience_s: float = _PATIENCE_S) -> None:
@@ -94,7 +98,7 @@ class ExportProcess:
                 stderr=log,
                 env=environment,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the driver, which ends this process
+                start_new_session=True,  # Ctrl-C reaches only the driver, which ends this process
             )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(
@@ -102,18 +106,18 @@ class ExportProcess:
         ).start()
 
     def try_untrained(self, run: RunFolder, parameters: Mapping[str, Any], seed: int) -> list[str]:
-        """Tries the save on the untrained model of a variant.
+        """Tries to save the untrained model of a variant.
 
         Args:
             run: The run folder; nothing is written there.
             parameters: Searched dotted path -> value of the variant.
-            seed: Of the data that the model is built for.
+            seed: The seed of the data for which the model is built.
 
         Returns:
-            What will not be saved, and why; empty if all will.
+            What cannot be saved, and why; empty if everything can.
 
         Raises:
-            ExportError: It could not be tried.
+            ExportError: The attempt itself failed.
         """
         answers = self._ask("try", run, parameters, seed=seed)
         formats = [SavedFormat(**answer["format"]) for answer in answers if "format" in answer]
@@ -132,7 +136,7 @@ class ExportProcess:
             run: The run folder, with the trial's state in `states/`.
             parameters: Searched dotted path -> value of the trial's variant.
             trial_id: The trial.
-            metrics: `test_*` of the trial's row.
+            metrics: The `test_*` values of the trial's row.
         """
         formats: list[SavedFormat] = []
         try:
@@ -148,10 +152,10 @@ class ExportProcess:
     def _ask(
         self, what: str, run: RunFolder, parameters: Mapping[str, Any], **details: Any
     ) -> Iterator[Mapping[str, Any]]:
-        """The answers to a request, as they come; raises ExportError where they end early."""
+        """The answers to a request as they come; raises ExportError if they end early."""
         request = {"what": what, "run": str(run.path), "parameters": dict(parameters), **details}
         try:
-            if self._process.poll() is not None:  # the attempt on the untrained model ended it
+            if self._process.poll() is not None:  # it died in the attempt with the untrained model
                 self._end()
                 self._start()
             assert self._process.stdin is not None
@@ -177,12 +181,12 @@ class ExportProcess:
         except queue.Empty:
             self._process.kill()
             raise ExportError(
-                f"the export process gave no sign of life for {self._patience_s:g} s and was ended;"
+                f"the export process did not answer for {self._patience_s:g} s and was ended;"
                 f" see {self._log_file}"
             ) from None
         if not line:
             code = self._process.wait()
-            why = "killed, perhaps for its memory" if code == -9 else f"exit code {code}"
+            why = "killed, perhaps out of memory" if code == -9 else f"exit code {code}"
             raise ExportError(f"the export process ended early ({why}); see {self._log_file}")
         return line
 
@@ -192,7 +196,7 @@ class ExportProcess:
             self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None and not pipe.closed:
-                with contextlib.suppress(BrokenPipeError):  # a request that nobody read
+                with contextlib.suppress(BrokenPipeError):  # there is a request that was never read
                     pipe.close()
 
     def __exit__(
@@ -205,8 +209,8 @@ class ExportProcess:
 
 
 def _pass_on(lines: IO[str], to: "queue.SimpleQueue[str]") -> None:
-    """Every line as it comes, then an empty one."""
-    with contextlib.suppress(ValueError):  # closed, because the run was interrupted
+    """Puts every line into the queue as it comes, and at the end an empty one."""
+    with contextlib.suppress(ValueError):  # the pipe was closed, because the run was interrupted
         for line in lines:
             to.put(line)
     to.put("")
@@ -216,8 +220,8 @@ def _pass_on(lines: IO[str], to: "queue.SimpleQueue[str]") -> None:
 
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
-    """Warms up, then answers request by request."""
-    os.nice(19)  # packs come first (Ray runs them at 15); at the end nobody else computes
+    """Imports TensorFlow, then answers one request after another."""
+    os.nice(19)  # lets packs, which Ray runs at 15, go first; at the end nothing else computes
     import keras
 
     from trialrun.save_trial import save_best, try_untrained
@@ -241,7 +245,7 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Whatever libraries print goes to the log: standard output carries the answers alone.
+    # What libraries print goes to the log, because standard output carries only the answers.
     _answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _serve(sys.stdin, _answers)

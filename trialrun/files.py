@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing, JSON, and errors that name the file."""
+"""Files that are either whole or absent: atomic writing, JSON, and errors that name the file."""
 
 import json
 import math
@@ -17,19 +17,19 @@ from trialrun.errors import FileError
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; when the block ends well it is flushed and becomes `path`.
+    """A temporary path to write to; if the block succeeds, it is flushed and renamed to `path`.
 
-    The temporary name is hidden, lies in the same folder and keeps the suffix of `path`, because
-    Keras takes the format from it. If the block raises, `path` is what it was before.
+    The temporary file is hidden, lies in the same folder and keeps the suffix of `path`, because
+    Keras takes the format from it. If the block raises, `path` is not changed.
 
     Args:
-        path: The file to write; its folder is made.
+        path: The file to write; its folder is made if it does not exist.
 
     Yields:
         The path to write to.
 
     Raises:
-        FileError: The file system refuses.
+        FileError: The file cannot be written.
     """
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
@@ -41,12 +41,12 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # it was renamed, or the folder is what is wrong
+        with suppress(OSError):  # it was renamed, or the folder cannot be written
             temporary.unlink()
 
 
 def _flush(path: Path) -> None:
-    """Makes what was written to a file, or the names in a folder, survive a power cut."""
+    """Makes the content of a file, or the names in a folder, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -66,13 +66,13 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
-    """Writes a JSON file atomically; NaN and infinities, which JSON has not, become null."""
+    """Writes a JSON file atomically; NaN and infinities, which JSON lacks, become null."""
     text = json.dumps(json_ready(content), indent=indent, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def json_ready(value: Any) -> Any:
-    """The same value in what JSON knows: arrays as lists, non-finite numbers as None."""
+    """The value in types that JSON has: arrays as lists, numbers that are not finite as None."""
     if isinstance(value, Mapping):
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -86,10 +86,10 @@ def json_ready(value: Any) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Names the file in whatever goes wrong while it is read.
+    """Turns errors while a file is read into a FileError that names the file.
 
     Raises:
-        FileError: The block met a file that is missing, torn or of another kind.
+        FileError: The file is missing, incomplete or of another kind.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a generator must return: the check of a user's data, with messages that name the array."""
+"""The checks of what a generator returns, with messages that name the array."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,22 +12,22 @@ from trialrun.vocabulary import suggest
 _PARTS = ("train", "test", "validation")
 _FIELDS = ("x", "y", "sample_weight")
 _NAME_LISTS = ("class_names", "feature_names")
-# Of the range of a column: what rounding may take away before it is no longer the same column.
+# The largest rounding error that a column may suffer, relative to its range.
 _MAX_SHARE_LOST = 1e-3
-# Of the values: how far apart float64 makes what should be equal.
+# The difference that float64 may make between values that should be equal, relative to the values.
 _NOISE = 1e-12
 
 
 def check_generated(output: Any, *, source: str) -> None:
-    """Nothing, if a generator's output can be split, scaled and given to a model.
+    """Raises InputError unless a generator's output can be split, scaled and given to a model.
 
     Args:
         output: `{"train": (x, y), "test": (x, y)}`, optionally `validation`, `class_names` and
             `feature_names`.
-        source: The generator, for messages.
+        source: How messages name the generator.
 
     Raises:
-        InputError: What is wrong, and in which array.
+        InputError: The output is wrong. The message says what is wrong and in which array.
     """
     try:
         _check_output(output)
@@ -70,8 +70,8 @@ def _check_part(part: str, value: Any, *, num_classes: int) -> None:
         hint = ""
         if not isinstance(value, tuple | list) or len(value) == 1:
             hint = (
-                "; an autoencoder takes (x, x), and a model that needs no y takes any, such as"
-                " (x, np.zeros(len(x)))"
+                "; for an autoencoder give (x, x), and for a model that needs no y give anything,"
+                " such as (x, np.zeros(len(x)))"
             )
         raise ValueError(
             f"{part} must be a pair (x, y), or (x, y, sample_weight), got a {type(value).__name__}"
@@ -91,7 +91,7 @@ def _check_part(part: str, value: Any, *, num_classes: int) -> None:
     for where, weights in leaves(value[2]) if len(value) == 3 else ():
         if weights.min() < 0:
             shown = f"{part} sample_weight{where}"
-            raise ValueError(f"{shown} must hold no weight below 0, got {weights.min()}")
+            raise ValueError(f"{shown} must hold weights of at least 0, got {weights.min()}")
     for where, labels in leaves(value[1]):
         _check_labels(f"{part} y{where}", labels, num_classes)
         if part == "train":
@@ -106,7 +106,7 @@ def _check_array(shown: str, array: Any, *, may_be_text: bool) -> None:
             f"{shown} must be a NumPy array (or a dict or tuple of them), got a {kind}{hint}"
         )
     if array.ndim == 0 or array.size == 0:
-        raise ValueError(f"{shown} is empty, its shape is {array.shape}")
+        raise ValueError(f"{shown} is empty: its shape is {array.shape}")
     if may_be_text and is_text(array) and isinstance(array.flat[0], str):
         return
     if array.dtype.kind not in "biuf":
@@ -116,32 +116,32 @@ def _check_array(shown: str, array: Any, *, may_be_text: bool) -> None:
 
 
 def check_float32(shown: str, array: Array) -> None:
-    """Raises ValueError unless all numbers are finite as float32, which is what models compute in.
+    """Raises ValueError unless all numbers are finite in float32, the type that models compute in.
 
     Args:
-        shown: What the array is, for the message.
-        array: Of floats.
+        shown: How the message names the array.
+        array: An array of floats.
     """
     with np.errstate(over="ignore"):
         is_finite = np.isfinite(array.astype(np.float32, copy=False))
     if is_finite.all():
         return
-    row, *rest = (int(place) for place in np.argwhere(~is_finite)[0])
+    row, *rest = (int(index) for index in np.argwhere(~is_finite)[0])
     value = array[(row, *rest)]
     if not np.isfinite(value):
         raise ValueError(f"{shown} holds NaN or infinity, first in row {row}")
     raise ValueError(
-        f"{shown} holds {value:.6g} in row {row}, beyond the largest number of float32,"
-        f" {np.finfo(np.float32).max:.2g}; give it in another unit, or its logarithm"
+        f"{shown} holds {value:.6g} in row {row}, but float32 holds no number beyond"
+        f" {np.finfo(np.float32).max:.2g}; give it in another unit, or give its logarithm"
     )
 
 
 def check_unscaled(output: Mapping[str, Any], scaling: str | Mapping[str, str]) -> None:
-    """Raises ValueError where floats that are not scaled are not told apart by float32.
+    """Raises ValueError if float32 cannot tell apart the floats of an input that is not scaled.
 
     Args:
         output: What a generator returned, checked.
-        scaling: `none` and others, see `trialrun.datasets.make_splits`.
+        scaling: See `trialrun.datasets.make_splits`.
     """
     x = output["train"][0]
     named = scaling if isinstance(scaling, Mapping) else {}
@@ -153,30 +153,30 @@ def check_unscaled(output: Mapping[str, Any], scaling: str | Mapping[str, str]) 
 
 
 def check_weights(output: Mapping[str, Any]) -> None:
-    """Raises ValueError for a part whose rows weigh nothing: its loss would be 0, the best of all.
+    """Raises ValueError if all weights of a part are 0: its loss would be 0, the best possible.
 
     Args:
         output: What a generator returned, checked, in three parts.
     """
     for part in _PARTS:
         own = output.get(part, ())
-        weights = [of for _, of in leaves(own[2])] if len(own) > 2 else []
-        if weights and not any(of.any() for of in weights):
+        weights = [array for _, array in leaves(own[2])] if len(own) > 2 else []
+        if weights and not any(array.any() for array in weights):
             raise ValueError(
                 f"{part} sample_weight is 0 in each of its {len(weights[0])} rows; give some of"
-                " them a weight"
+                " them a weight above 0"
             )
 
 
 def check_differences(shown: str, array: Array, names: Sequence[str] = ()) -> None:
-    """Raises ValueError where float32 rounds away what tells the rows of an array apart.
+    """Raises ValueError if float32 rounds away the differences between the rows of a column.
 
-    As with a time in seconds since 1970: float32 knows one value in 128 of them.
+    An example are times in seconds since 1970, of which float32 holds only every 128th.
 
     Args:
-        shown: What the array is, for the message.
-        array: (rows, ...) of numbers that a model takes as they are, each column for itself.
-        names: Of its columns; empty if they have none.
+        shown: How the message names the array.
+        array: Unscaled numbers (rows, ...); its columns are checked one by one.
+        names: Names of its columns; empty if they have none.
     """
     if np.can_cast(array.dtype, np.float32) or array.dtype.kind not in "iuf":
         return
@@ -187,12 +187,12 @@ def check_differences(shown: str, array: Array, names: Sequence[str] = ()) -> No
     wrong = np.flatnonzero(~is_constant & (lost > _MAX_SHARE_LOST * spread))
     if not wrong.size:
         return
-    place = int(wrong[0])
-    shown = f"{shown} column {names[place]!r}" if names else shown
-    low, high = columns[:, place].min(), columns[:, place].max()
+    index = int(wrong[0])
+    shown = f"{shown} column {names[index]!r}" if names else shown
+    low, high = columns[:, index].min(), columns[:, index].max()
     raise ValueError(
-        f"{shown} holds numbers from {low:.17g} to {high:.17g}, whose differences float32 does not"
-        " hold; subtract what they have in common, or give them in another unit"
+        f"{shown} holds numbers from {low:.17g} to {high:.17g}, whose differences float32 cannot"
+        " hold; subtract the smallest of them from all, or give them in another unit"
     )
 
 
@@ -214,13 +214,13 @@ def _check_labels(shown: str, labels: Array, num_classes: int) -> None:
 
 
 def _check_same_form(name: str, part: str, train: Any, other: Any) -> None:
-    """The arrays of two parts differ in nothing but their number of rows."""
+    """Raises ValueError unless the arrays of two parts differ only in their number of rows."""
     train_form = {where: array.shape[1:] for where, array in leaves(train)}
     other_form = {where: array.shape[1:] for where, array in leaves(other)}
     if type(train) is not type(other) or train_form != other_form:
         raise ValueError(
-            f"{part} {name} must have the form of train {name}, {_show_form(train_form)} per row,"
-            f" got {_show_form(other_form)}"
+            f"{part} {name} must have the same shape per row as train {name},"
+            f" {_show_form(train_form)}, got {_show_form(other_form)}"
         )
 
 

@@ -1,9 +1,9 @@
-"""What a user's program gives as data, made plain NumPy arrays: numbers, or objects that are texts.
+"""Converts the data that a user's generator returns to NumPy arrays of numbers or of texts.
 
 pandas and SciPy objects, tensors, matrices, masked and object arrays are taken as Keras takes them.
-What has no one meaning as an array is refused here; whether the arrays fit together, and their
-values, are for `trialrun.generated`. Nothing is imported for it: who gives such an object has done
-so.
+An object whose meaning as an array is ambiguous is refused here. Whether arrays fit together and
+hold valid values is checked in `trialrun.generated`. No other library is imported: whoever returns
+such an object has already imported its library.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from trialrun.spelling import clean_text, similar_texts
 
 _PARTS = ("train", "validation", "test")
 _FIELDS = ("x", "y", "sample_weight")
-# The most of the free memory that a sparse matrix may take as an array.
+# The largest share of the free memory that a sparse matrix may take as an array.
 _SHARE_OF_MEMORY = 0.25
 _REMEDIES = {
     "c": "complex numbers; give real and imaginary part as two features",
@@ -30,18 +30,19 @@ _REMEDIES = {
 
 
 def as_arrays(output: Any, *, source: str) -> Any:
-    """A generator's output with NumPy arrays in the place of whatever Keras takes for them.
+    """A generator's output in which whatever Keras takes as an array is a NumPy array.
 
     Text becomes an object array of `str`; a label that is text becomes the number of its class, and
-    `class_names` are added, sorted. The columns of a DataFrame become `feature_names`. The types of
-    an array's parts are made one.
+    sorted `class_names` are added. The columns of a DataFrame become `feature_names`. An array gets
+    the same type in all parts.
 
     Args:
         output: Whatever the generator returned.
-        source: The generator, for messages.
+        source: How messages name the generator.
 
     Raises:
-        InputError: What cannot be made an array without a guess, and in which part.
+        InputError: Something cannot be made an array without guessing. The message says what, and
+            in which part.
     """
     if not isinstance(output, Mapping):
         return output
@@ -57,7 +58,8 @@ def _convert(output: dict[str, Any]) -> dict[str, Any]:
         value = output.get(part)
         if isinstance(value, tuple | list) and len(value) in (2, 3):
             output[part] = tuple(
-                _to_arrays(f"{part} {name}", one) for name, one in zip(_FIELDS, value, strict=False)
+                _to_arrays(f"{part} {name}", given)
+                for name, given in zip(_FIELDS, value, strict=False)
             )
     if names and "feature_names" not in output:
         output["feature_names"] = names
@@ -66,34 +68,41 @@ def _convert(output: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parts_of(output: Mapping[str, Any]) -> list[str]:
-    """The parts that are (x, y) or (x, y, sample_weight); the training part is the first."""
-    found = {part: output.get(part) for part in _PARTS}
-    return [p for p, of in found.items() if isinstance(of, tuple | list) and len(of) in (2, 3)]
+    """The parts that are (x, y) or (x, y, sample_weight), the training part first."""
+    return [
+        part
+        for part in _PARTS
+        if isinstance(output.get(part), tuple | list) and len(output[part]) in (2, 3)
+    ]
 
 
 def _column_names(output: Mapping[str, Any]) -> list[str]:
-    """The columns of the DataFrames that are x, which have the same order in all parts."""
-    of_parts = {
+    """The columns of x if it is a DataFrame; empty if it is none, or if it has no real names.
+
+    Raises:
+        ValueError: The parts have different columns, or in another order.
+    """
+    columns = {
         part: [str(name) for name in output[part][0].columns]
         for part in _parts_of(output)
         if _is_from(output[part][0], "pandas", "DataFrame")
     }
-    names = of_parts.get("train", [])
-    for part, others in of_parts.items():
+    names = columns.get("train", [])
+    for part, others in columns.items():
         if names and others != names:
             raise ValueError(
-                f"{part} x has the columns {', '.join(others)}, train x has {', '.join(names)};"
-                " give the same, in the same order"
+                f"{part} x has the columns {', '.join(others)}, but train x has"
+                f" {', '.join(names)}; give the same columns in the same order"
             )
-    return [] if names == [str(place) for place in range(len(names))] else names
+    return [] if names == [str(index) for index in range(len(names))] else names
 
 
 def _to_arrays(shown: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: to_array(f"{shown}[{key!r}]", leaf) for key, leaf in value.items()}
-    is_list = isinstance(value, list) and value and all(_is_array(one) for one in value)
+    is_list = isinstance(value, list) and value and all(_is_array(item) for item in value)
     if is_list or isinstance(value, tuple):
-        return tuple(to_array(f"{shown}[{place}]", leaf) for place, leaf in enumerate(value))
+        return tuple(to_array(f"{shown}[{index}]", leaf) for index, leaf in enumerate(value))
     return to_array(shown, value)
 
 
@@ -102,7 +111,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_from(value: Any, package: str, *names: str) -> bool:
-    """Whether the class of a value, or one that it comes of, is one of a package's."""
+    """Whether the class of a value, or one of its base classes, belongs to a package."""
     kinds = () if type(value) is np.ndarray else type(value).__mro__
     return any(
         kind.__module__.partition(".")[0] == package and (not names or kind.__name__ in names)
@@ -111,14 +120,14 @@ def _is_from(value: Any, package: str, *names: str) -> bool:
 
 
 def to_array(shown: str, value: Any) -> Any:
-    """One array of numbers or texts; what cannot be one is left as it is, to be refused.
+    """One array of numbers or texts; anything else is returned unchanged and refused by the checks.
 
     Args:
-        shown: What it is, for messages.
-        value: What Keras takes for an array.
+        shown: How messages name it.
+        value: Anything that Keras takes as an array.
 
     Raises:
-        ValueError: It has no one meaning as an array.
+        ValueError: Its meaning as an array is ambiguous.
     """
     if type(value) is np.ndarray:
         return _plain(shown, value)
@@ -134,7 +143,10 @@ def to_array(shown: str, value: Any) -> Any:
         mask = np.ma.getmaskarray(value)
         if mask.any():
             row = int(np.argwhere(mask)[0, 0])
-            raise ValueError(f"{shown} holds masked values, first in row {row}; fill or leave out")
+            raise ValueError(
+                f"{shown} holds masked values, first in row {row}; fill them in, or leave such rows"
+                " out"
+            )
         value = value.data
     if not hasattr(value, "__array__") or isinstance(value, np.generic):
         return value
@@ -142,7 +154,8 @@ def to_array(shown: str, value: Any) -> Any:
         array = np.asarray(value)
     except Exception as error:
         raise ValueError(
-            f"{shown} is a {type(value).__name__} that is no array: {type(error).__name__}: {error}"
+            f"{shown} is a {type(value).__name__} that cannot be made an array:"
+            f" {type(error).__name__}: {error}"
         ) from error
     return _plain(shown, array)
 
@@ -152,8 +165,8 @@ def _of_sparse(shown: str, value: Any) -> Array:
     free = int(available_memory_bytes() * _SHARE_OF_MEMORY)
     if num_bytes > free:
         raise ValueError(
-            f"{shown} is a sparse matrix that takes {num_bytes / 2**20:,.0f} MiB as an array, and"
-            f" {free / 2**20:,.0f} MiB are free for it; give fewer features"
+            f"{shown} is a sparse matrix that takes {num_bytes / 2**20:,.0f} MiB as an array, but"
+            f" only {free / 2**20:,.0f} MiB are free for it; give fewer features"
         )
     return np.asarray(value.toarray())
 
@@ -162,12 +175,13 @@ def _of_frame(shown: str, frame: Any) -> Array:
     if not len(frame.columns):
         raise ValueError(f"{shown} is a DataFrame without columns")
     arrays = []
-    for place, name in enumerate(frame.columns):
-        array = _of_series(f"{shown} column {str(name)!r}", frame.iloc[:, place])
+    for index, name in enumerate(frame.columns):
+        array = _of_series(f"{shown} column {str(name)!r}", frame.iloc[:, index])
         if is_text(array):
             raise ValueError(
-                f"{shown} column {str(name)!r} holds text beside other columns; give a dict of"
-                " columns, encode it as numbers, or let data.csv or data.parquet read the table"
+                f"{shown} column {str(name)!r} holds text, but is in a table with other columns;"
+                " give a dict of columns, encode it as numbers, or let data.csv or data.parquet"
+                " read the table"
             )
         arrays.append(array)
     stacked: Array = np.stack(arrays, axis=1)
@@ -179,12 +193,12 @@ def _of_series(shown: str, series: Any) -> Array:
     if is_missing.any():
         rows = f"{int(is_missing.sum())} of {len(series)} rows"
         raise ValueError(f"{shown} lacks a value in {rows}; fill it in, or leave such rows out")
-    kind = getattr(series.dtype, "numpy_dtype", None)  # of Int64, boolean, ...
+    kind = getattr(series.dtype, "numpy_dtype", None)  # for pandas's own Int64, boolean, ...
     return _plain(shown, series.to_numpy() if kind is None else series.to_numpy(dtype=kind))
 
 
 def _plain(shown: str, array: Array) -> Array:
-    """Numbers of a usual type, or an object array of texts."""
+    """An array of numbers, booleans or objects as one of numbers, booleans or texts."""
     kind = array.dtype.kind
     if kind in _REMEDIES:
         raise ValueError(f"{shown} holds {_REMEDIES[kind]}")
@@ -192,12 +206,12 @@ def _plain(shown: str, array: Array) -> Array:
         array = array.astype(object)
     if array.dtype.kind != "O":
         return array
-    found = {type(one) for one in array.flat}
+    found = {type(item) for item in array.flat}
     if found and all(issubclass(kind, bytes) for kind in found):
         try:
             return _map_objects(lambda text: text.decode(), array)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{shown} holds bytes that are no UTF-8 text: {error}") from error
+            raise ValueError(f"{shown} holds bytes that are not UTF-8 text: {error}") from error
     if all(issubclass(kind, str) for kind in found):
         return _map_objects(str, array)
     if all(issubclass(kind, Number) and not issubclass(kind, complex) for kind in found):
@@ -206,29 +220,35 @@ def _plain(shown: str, array: Array) -> Array:
     if any(issubclass(kind, list | tuple | np.ndarray) for kind in found):
         raise ValueError(f"{shown} holds rows of different lengths; pad them to one length")
     first, *_ = array.flat
-    lacking = next((place[0] for place, one in np.ndenumerate(array) if _is_missing(one)), None)
+    lacking = next((index[0] for index, item in np.ndenumerate(array) if _is_missing(item)), None)
     if lacking is not None:
-        raise ValueError(f"{shown} lacks a value in row {lacking}; fill it in, or leave it out")
+        raise ValueError(
+            f"{shown} lacks a value in row {lacking}; fill it in, or leave the row out"
+        )
     row, odd = next(
-        ((place[0], one) for place, one in np.ndenumerate(array) if type(one) is not type(first)),
+        (
+            (index[0], item)
+            for index, item in np.ndenumerate(array)
+            if type(item) is not type(first)
+        ),
         (0, first),
     )
     raise ValueError(
-        f"{shown} holds {odd!r:.80} in row {row}; it must hold numbers alone, or texts alone"
+        f"{shown} holds {odd!r:.80} in row {row}; it must hold either only numbers or only texts"
     )
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value stands for none: None, NaN, and pandas's NA and NaT."""
+    """Whether a value is None, NaN, or pandas's NA or NaT."""
     return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
         isinstance(value, float) and value != value
     )
 
 
 def _map_objects(function: Any, array: Array) -> Array:
-    """An object array of the same shape, of what a function makes of each element."""
+    """An object array of the same shape that holds a function's result for each element."""
     made = np.empty(array.size, object)
-    made[:] = [function(one) for one in array.flat]
+    made[:] = [function(item) for item in array.flat]
     return made.reshape(array.shape)
 
 
@@ -236,17 +256,17 @@ def _map_objects(function: Any, array: Array) -> Array:
 
 
 def _unite_types(output: dict[str, Any]) -> None:
-    """Gives the arrays of x and of y the same type in all parts, one that holds all values."""
+    """Gives each array of x and y the same type in all parts: one that holds all of its values."""
     parts = _parts_of(output)
     for position, name in enumerate(_FIELDS[:2]):
-        of_parts = {part: dict(leaves(output[part][position])) for part in parts}
-        for where in of_parts.get("train", ()):
-            arrays = {part: own.get(where) for part, own in of_parts.items()}
+        arrays_of_parts = {part: dict(leaves(output[part][position])) for part in parts}
+        for where in arrays_of_parts.get("train", ()):
+            arrays = {part: own.get(where) for part, own in arrays_of_parts.items()}
             if all(isinstance(array, np.ndarray) for array in arrays.values()):
                 dtype = _common_type(f"{name}{where}", arrays)
-                for own in of_parts.values():
+                for own in arrays_of_parts.values():
                     own[where] = own[where].astype(dtype, copy=False)
-        for part, own in of_parts.items():
+        for part, own in arrays_of_parts.items():
             ready = iter(own.values())
             x_y_weights = list(output[part])
             x_y_weights[position] = map_leaves(lambda _: next(ready), x_y_weights[position])  # noqa: B023
@@ -257,36 +277,43 @@ def _common_type(name: str, arrays: Mapping[str, Any]) -> np.dtype[Any]:
     kinds = {part: "text" if is_text(array) else "numbers" for part, array in arrays.items()}
     for part, kind in kinds.items():
         if kind != kinds["train"]:
-            raise ValueError(f"{part} {name} holds {kind}, train {name} holds {kinds['train']}")
+            raise ValueError(
+                f"{part} {name} holds {kind}, but train {name} holds {kinds['train']}; give the"
+                " same in all parts"
+            )
     return np.result_type(*(array.dtype for array in arrays.values()))
 
 
 def _with_class_numbers(output: dict[str, Any]) -> dict[str, Any]:
-    """Numbers in the place of labels that are texts, and the names of their classes."""
+    """The output in which labels that are texts are class numbers, with names of the classes."""
     parts = _parts_of(output)
-    of_parts = {part: list(leaves(output[part][1])) for part in parts}
-    of_text = [(part, where) for part, own in of_parts.items() for where, y in own if is_text(y)]
-    if not of_text:
+    targets = {part: list(leaves(output[part][1])) for part in parts}
+    texts = [(part, where) for part, own in targets.items() for where, y in own if is_text(y)]
+    if not texts:
         return output
-    part, where = of_text[0]
+    part, where = texts[0]
     if where:
-        raise ValueError(f"{part} y{where} holds text; of several targets, give class numbers")
-    labels = {part: _map_objects(clean_text, own[0][1]) for part, own in of_parts.items()}
+        raise ValueError(
+            f"{part} y{where} holds text; if there are several targets, give class numbers"
+        )
+    labels = {part: _map_objects(clean_text, own[0][1]) for part, own in targets.items()}
     found = sorted({text for own in labels.values() for text in own.flat})
     names = list(output.get("class_names", found))
     if len(found) < 2:
-        raise ValueError(f"y holds one class only, {found[0]!r}" if found else "y is empty")
+        raise ValueError(f"y holds only one class, {found[0]!r}" if found else "y is empty")
     alike = None if "class_names" in output else similar_texts(found)
     if alike is not None:
         raise ValueError(
-            f"y holds classes that are probably one: {alike[0]!r} and {alike[1]!r}; write them"
-            " alike, or give class_names if they are two"
+            f"y holds {alike[0]!r} and {alike[1]!r}, which are probably the same class; write them"
+            " alike, or give class_names if they are two classes"
         )
-    places = {clean_text(str(name)): place for place, name in enumerate(names)}
+    numbers_of_classes = {clean_text(str(name)): number for number, name in enumerate(names)}
     for part, own in labels.items():
-        odd = next((text for text in own.flat if text not in places), None)
+        odd = next((text for text in own.flat if text not in numbers_of_classes), None)
         if odd is not None:
             raise ValueError(f"{part} y holds {odd!r}, which is not among the class_names {names}")
-        numbers = np.array([places[text] for text in own.flat], np.int64).reshape(own.shape)
+        numbers = np.array([numbers_of_classes[text] for text in own.flat], np.int64).reshape(
+            own.shape
+        )
         output[part] = (output[part][0], numbers, *output[part][2:])
     return output | {"class_names": names}

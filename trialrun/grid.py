@@ -1,4 +1,4 @@
-"""Trials as a table of variants by seeds: which row and column each one has."""
+"""Trials as a table of variants by seeds: the row and the column of each trial."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialGrid:
-    """Where each trial stands in a table of variants by seeds.
+    """The position of each trial in a table of variants by seeds.
 
     Attributes:
-        variant_ids: (variants,) sorted, which is the order of the search.
-        seeds: (seeds,) ascending.
-        rows, columns: (trials,) indices into `variant_ids` and `seeds`.
-        statuses: (trials,) text.
+        variant_ids: Ids of the variants (variants,), sorted, which is the order of the search.
+        seeds: Seeds (seeds,), ascending.
+        rows, columns: For each trial (trials,) its indices in `variant_ids` and `seeds`.
+        statuses: The status of each trial (trials,), as text.
     """
 
     variant_ids: tuple[str, ...]
@@ -35,21 +35,21 @@ class TrialGrid:
 
         Args:
             trials: The trials.
-            seeds: Ascending, all of the trials' and perhaps more; absent: the trials'.
+            seeds: All seeds of the trials, perhaps more, ascending; absent: those of the trials.
         """
         import pandas as pd
 
         rows, variant_ids = pd.factorize(trials["variant_id"], sort=True)
-        of_trials = trials["seed"].to_numpy(np.int64)
-        seeds = np.unique(of_trials) if seeds is None else seeds
+        trial_seeds = trials["seed"].to_numpy(np.int64)
+        seeds = np.unique(trial_seeds) if seeds is None else seeds
         return cls(
             tuple(variant_ids.tolist()),
             tuple(seeds.tolist()),
             rows,
-            np.searchsorted(seeds, of_trials),
+            np.searchsorted(seeds, trial_seeds),
             trials["status"].to_numpy(object),
         )
 
     def count(self, status: str) -> Counts:
-        """(variants,) trials with a status."""
+        """For each variant (variants,), how many of its trials have a status."""
         return np.bincount(self.rows[self.statuses == status], minlength=len(self.variant_ids))

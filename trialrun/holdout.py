@@ -1,4 +1,4 @@
-"""Rows that are kept back: for testing, then for validation."""
+"""Splits that hold rows out of training: first for testing, then for validation."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,18 @@ from trialrun.errors import InputError
 Rows = npt.NDArray[np.int64]
 
 _MAX_CLASSES_SHOWN = 10
-# Keys the two splits apart, and apart from a generator's own stream of the same seed.
+# Together with the trial's seed, these give both splits other random numbers than each other's and
+# a generator's.
 _STREAMS = {"data.test_split": 0x7E57, "data.validation_split": 0x5B117}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classes:
-    """The classes of rows, whose shares a stratified split keeps.
+    """The classes of all rows, for a split that keeps the share of each class.
 
     Attributes:
-        labels: int64 (rows of the whole data set,).
-        names: One per class.
+        labels: The class of each row of the whole data set, int64 (rows,).
+        names: The name of each class.
     """
 
     labels: npt.NDArray[np.int64]
@@ -38,15 +39,19 @@ def hold_out(
     *,
     num_kept_parts: int = 1,
 ) -> tuple[Rows, Rows]:
-    """The rows that stay, and as many as Keras's `validation_split` takes away; both shuffled.
+    """The rows that are kept and those held out, both shuffled.
+
+    As many are held out as by Keras's `validation_split`.
 
     Args:
         rows: Row numbers to choose from.
-        share: Above 0 and below 1.
-        seed: Keys the choice.
+        share: The share of rows to hold out, above 0 and below 1.
+        seed: Decides the choice.
         field: The job's field that gives the share.
-        classes: Given, both parts get the same share of each class, and at least one row of each.
-        num_kept_parts: Parts that the rows that stay are for; they have so many of each class.
+        classes: If given, both results have the same share of each class and at least one row of
+            each.
+        num_kept_parts: Into how many parts the kept rows will be split later; at least this many
+            rows of each class are kept.
 
     Raises:
         InputError: There are too few rows, or too few of a class.
@@ -57,8 +62,8 @@ def hold_out(
     num_held_out = len(rows) - num_kept
     if not num_kept or not num_held_out:
         raise InputError(
-            f"{field} {share} of {len(rows)} rows leaves {num_kept} and {num_held_out}; both parts"
-            " need one"
+            f"{field} {share} of {len(rows)} rows splits them into {num_kept} and {num_held_out};"
+            " each part needs at least one"
         )
     if classes is not None:
         sizes = (num_kept // num_kept_parts, num_held_out)
@@ -77,15 +82,15 @@ def hold_out(
 def with_every_class(
     labels: npt.NDArray[np.int64], kept: Rows, held_out: Rows, *, num_kept_parts: int = 1
 ) -> tuple[Rows, Rows]:
-    """The same parts where each has rows of every class, else with as few of them exchanged.
+    """The kept and the held out rows, with as few exchanged as gives both rows of every class.
 
-    scikit-learn rounds the share of a class, so that a rare one may get no row at all in a part.
-    A class that has too few rows for all parts stays with those that are kept.
+    scikit-learn rounds the share of a class, so that a rare class may get no row at all. A class
+    with too few rows for all parts stays among the kept rows.
 
     Args:
-        labels: int64 (rows of the whole data set,).
-        kept, held_out: Row numbers; each part has at least as many rows as there are classes.
-        num_kept_parts: Rows of each class that are to be kept.
+        labels: The class of each row of the whole data set, int64 (rows,).
+        kept, held_out: Row numbers; both have at least as many rows as there are classes.
+        num_kept_parts: How many rows of each class must be kept.
     """
     kept, held_out = kept.copy(), held_out.copy()
     counts = {
@@ -107,7 +112,7 @@ def _exchange(
     source: tuple[Rows, npt.NDArray[np.int64]],
     target: tuple[Rows, npt.NDArray[np.int64]],
 ) -> None:
-    """Moves the last row of a class, for the last one of the largest class of the other part."""
+    """Exchanges the source's last row of a class for the last row of the target's largest class."""
     (rows, counts), (others, other_counts) = source, target
     largest = other_counts.argmax()
     here = np.flatnonzero(labels[rows] == label)[-1]
@@ -127,9 +132,9 @@ def _check_counts(
     if counts[rarest] < num_parts:
         num_rare = f"{counts[rarest]} row" + ("s" if counts[rarest] > 1 else "")
         raise InputError(
-            f"{where}: class {classes.names[rarest]!r} has {num_rare} for {num_parts} parts, and"
+            f"{where}: class {classes.names[rarest]!r} has {num_rare} for {num_parts} parts, but"
             f" each part needs one of every class ({show_counts(classes.names, counts)}); give more"
-            " rows, leave the class out, or say data.stratify: false"
+            " rows, leave the class out, or give data.stratify: false"
         )
     if num_smallest < len(present):
         raise InputError(
@@ -139,7 +144,7 @@ def _check_counts(
 
 
 def show_counts(names: Sequence[str], counts: Sequence[int] | npt.NDArray[np.int64]) -> str:
-    """How many rows each class has, the first classes if there are many.
+    """How many rows each class has, as text; only the first classes if there are many.
 
     >>> show_counts(["no", "yes"], [3, 1])
     "3 of 'no', 1 of 'yes'"

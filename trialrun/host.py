@@ -1,4 +1,4 @@
-"""This machine as its processes see it: what they may use, and what tells it from another."""
+"""This machine as its processes see it: what they may use, and what identifies it."""
 
 import math
 import os
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def num_local_cpus(root: Path = Path("/")) -> int:
-    """CPU cores that this process may use, by its affinity and its control groups.
+    """The number of CPU cores that this process may use, by its affinity and its control groups.
 
-    Ray itself ignores affinity.
+    Ray itself ignores the affinity.
 
     Args:
-        root: Where `proc` and `sys` lie.
+        root: The folder that holds `proc` and `sys`.
     """
     quota = read_limits(root).cpus
     num_cpus = len(os.sched_getaffinity(0))
@@ -23,7 +23,7 @@ def num_local_cpus(root: Path = Path("/")) -> int:
 
 
 def machine_id() -> str:
-    """What tells this boot of this machine, and this container on it, from any other."""
+    """A text that identifies this boot of this machine and this container on it."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     with suppress(OSError):
         return f"{boot.read_text().strip()} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
@@ -31,7 +31,10 @@ def machine_id() -> str:
 
 
 def process_started(pid: Any) -> str | None:
-    """When a process began, in ticks since boot; None if there is none (a number may be reused)."""
+    """When a process began, in ticks since boot; None if there is no such process.
+
+    With its pid, which may be reused, it identifies the process.
+    """
     with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return None
@@ -39,11 +42,11 @@ def process_started(pid: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What control groups allow this process; None where they set no limit.
+    """What control groups allow this process; None if they set no limit.
 
     Attributes:
-        cpus: CPU cores, as a quota of time.
-        memory_bytes: Memory, before the kernel kills.
+        cpus: CPU cores, as a quota of CPU time.
+        memory_bytes: Memory beyond which the kernel kills the process.
     """
 
     cpus: float | None
@@ -51,10 +54,10 @@ class Limits:
 
 
 def read_limits(root: Path = Path("/")) -> Limits:
-    """The tightest limit of this process's control group and those above it, version 1 or 2.
+    """The tightest limits of this process's control group and those above it, version 1 or 2.
 
     Args:
-        root: Where `proc` and `sys` lie.
+        root: The folder that holds `proc` and `sys`.
     """
     cpus, memory = [], []
     for folder in _control_groups(root):
@@ -69,10 +72,10 @@ def read_limits(root: Path = Path("/")) -> Limits:
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int:
-    """Memory that this process can still be given, by the kernel and its control groups.
+    """The memory that this process can still get from the kernel within its control groups.
 
     Args:
-        root: Where `proc` and `sys` lie.
+        root: The folder that holds `proc` and `sys`.
     """
     for line in (root / "proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -83,13 +86,18 @@ def available_memory_bytes(root: Path = Path("/")) -> int:
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """Its folders, version 1 and 2. Inside a container a path may be missing; its root is not."""
+    """Folders of this process's control groups, version 1 and 2, and of the groups above them.
+
+    Inside a container some of these folders may be missing, but never the root of the hierarchy.
+    """
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "cpu", "memory", "cpu,cpuacct"):
             mount = root / "sys/fs/cgroup" / controllers
             group = mount / path.lstrip("/")
-            yield from (one for one in (group, *group.parents) if one.is_relative_to(mount))
+            yield from (
+                folder for folder in (group, *group.parents) if folder.is_relative_to(mount)
+            )
 
 
 def _words(file: Path) -> list[str]:

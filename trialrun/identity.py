@@ -1,4 +1,4 @@
-"""What makes a trial itself, its id, and what trials of one program share, a signature."""
+"""The id of a trial, from all its settings, and the signature that trials of one program share."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -17,12 +17,12 @@ from trialrun.sources import file_digest, source_digest
 if TYPE_CHECKING:
     from trialrun.plan import Variant
 
-# From the root of the settings: ("training", "optimizer", "momentum").
+# The keys from the root of the settings to a number: ("training", "optimizer", "momentum").
 NumberPath = tuple[str, ...]
 
 
 def hash_settings(variant: "Variant") -> "hashlib._Hash":
-    """A hash over all settings that make a trial what it is, to be completed by its seed."""
+    """A hash of all settings that make a trial what it is; `with_seed` completes it."""
     settings = _portable_settings(variant)
     for name in _HOW_NOT_WHAT:
         del settings["training"][name]
@@ -30,30 +30,31 @@ def hash_settings(variant: "Variant") -> "hashlib._Hash":
 
 
 def with_seed(settings_hash: "hashlib._Hash", seed: int) -> str:
-    """The id of the trial of these settings and this seed: 16 hex digits."""
+    """The id of the trial with these settings and this seed: 16 hex digits."""
     digest = settings_hash.copy()
     digest.update(f"|seed={seed}".encode())
     return digest.hexdigest()[:16]
 
 
 def exact_signature_of(variant: "Variant") -> str:
-    """16 hex digits over all settings that a program has built into it.
+    """A hash, 16 hex digits, of all settings that are compiled into a program.
 
     Left out are the learning rate, which is a variable of the optimizer, and what is decided
-    between two epochs: when a trial stops, and what it keeps.
+    between two epochs: when a trial stops, and which weights it keeps.
     """
     return _hash(_settings_of_program(variant))
 
 
 def signature_of(variant: "Variant", built_in: Collection[NumberPath] = ()) -> str:
-    """16 hex digits: equal for trials that are given to one program, if they can share one.
+    """A hash, 16 hex digits, that is equal for variants whose trials may share a program.
 
-    Beyond `exact_signature_of`, numbers that a program can take as an input (`numbers_inside`) are
-    left out. Whether there is a number, and whether it is 0, stays: it decides what is built.
+    In comparison with `exact_signature_of`, numbers that a program can take as input (see
+    `numbers_inside`) are left out too. Only whether there is a number, and whether it is 0, counts,
+    because the program is built differently for 0.
 
     Args:
-        variant: Its settings count.
-        built_in: Of these numbers it is known that the program cannot be given them.
+        variant: The variant whose settings are hashed.
+        built_in: Numbers that are known to be compiled into the program; they are not left out.
     """
     settings = _settings_of_program(variant)
     for path, value in numbers_inside(variant).items():
@@ -65,29 +66,30 @@ def signature_of(variant: "Variant", built_in: Collection[NumberPath] = ()) -> s
             holder = holder[key]
         holder[name] = "0" if value == 0 else "a number"
     if "class_weight" in settings["training"]:
-        settings["training"]["class_weight"] = True  # they are made into weights of rows
+        settings["training"]["class_weight"] = True  # class weights become weights of rows
     return _hash(settings)
 
 
 def numbers_inside(variant: "Variant") -> dict[NumberPath, float]:
-    """The numbers that may be another for each trial of a program, by their path in the settings.
+    """Path in the settings -> number that may differ between the trials of one program.
 
-    Arguments of optimizer, schedule and loss that are real numbers, the learning rate that a
-    schedule begins at, and what the model's builder is given as a float: a rate, a penalty. What a
-    user's builder makes of it is found out when the model is built.
+    These are the arguments of optimizer, schedule and loss that are real numbers, the learning rate
+    with which a schedule begins, and arguments of the model's builder that are floats, such as a
+    dropout rate or a penalty. Whether a builder's argument can really differ is found out when the
+    model is built.
     """
     training = variant.training
     numbers: dict[NumberPath, float] = {}
     numbers |= _arguments(("training", "optimizer"), training.optimizer, OPTIMIZER_ARGUMENTS)
     schedule = training.learning_rate_schedule
     if schedule is not None and not any(own_terms(schedule)):
-        place = ("training", "learning_rate_schedule")
-        numbers |= _arguments(place, schedule, SCHEDULE_ARGUMENTS)
+        path = ("training", "learning_rate_schedule")
+        numbers |= _arguments(path, schedule, SCHEDULE_ARGUMENTS)
         if not ignores_learning_rate(schedule):
             numbers["training", "learning_rate"] = training.learning_rate
     for output, loss in loss_per_output(training.loss).items():
-        of_output = (output,) if output else ()
-        numbers |= _arguments(("training", "loss", *of_output), loss, LOSS_ARGUMENTS)
+        output_path = (output,) if output else ()
+        numbers |= _arguments(("training", "loss", *output_path), loss, LOSS_ARGUMENTS)
     numbers |= {
         ("model", "args", name): value
         for name, value in variant.model.args.items()
@@ -97,9 +99,9 @@ def numbers_inside(variant: "Variant") -> dict[NumberPath, float]:
 
 
 def numbers_key(variant: "Variant") -> tuple[float, ...]:
-    """The numbers of `numbers_inside`: what tells variants of one signature apart in a program.
+    """The values of `numbers_inside`, in which variants of one signature differ inside a program.
 
-    A worker can tell it without the files whose content is part of a signature.
+    A worker can compute it even without the user's files, which a signature needs.
     """
     return tuple(numbers_inside(variant).values())
 
@@ -118,19 +120,19 @@ def _put(holder: Any, keys: list[str], value: float) -> Any:
     return {**holder, keys[0]: _put(holder[keys[0]], keys[1:], value)}
 
 
-# Kinds of arguments that are real numbers.
+# Kinds of arguments (see `arguments`) that are real numbers.
 _REAL_KINDS = ("number", "positive", "nonnegative", "nonpositive", "share", "beta")
-# Built into the initial state.
+# Arguments that are part of the optimizer's initial state.
 _BUILT_IN = ("initial_accumulator_value", "loss_scale_factor")
 
 
-def _arguments(at: NumberPath, term: Any, tables: Mapping[str, Any]) -> dict[NumberPath, float]:
+def _arguments(path: NumberPath, term: Any, tables: Mapping[str, Any]) -> dict[NumberPath, float]:
     name, given = split_term(term)
-    if not given or is_own(name):  # what a function of the user's makes of a number is not known
+    if not given or is_own(name):  # it is unknown what a function of the user's does with a number
         return {}
     known = tables[class_name(name)]
     return {
-        (*at, argument): float(value)
+        (*path, argument): float(value)
         for argument, value in given.items()
         if is_real(value)
         and argument in known
@@ -155,9 +157,10 @@ def _settings_of_program(variant: "Variant") -> dict[str, dict[str, Any]]:
     return settings
 
 
-# What decides between two epochs, one trial apart from the other.
+# Fields that take effect between two epochs, for each trial by itself.
 _CONTROLS = ("early_stopping", "reduce_lr_on_plateau", "keep_best")
-# Absent from the hash at their defaults: ids of trials are on disks from before there were these.
+# Fields that are left out of the hash at their defaults, so that trials keep the ids that they had
+# before these fields existed.
 _LATER_FIELDS = (
     *_CONTROLS,
     "terminate_on_nan",
@@ -167,7 +170,7 @@ _LATER_FIELDS = (
     "weighted_metrics",
     "class_weight",
 )
-# How a trial is computed is not what it is.
+# Fields that decide how a trial is computed, which does not change what it is.
 _HOW_NOT_WHAT = ("engine", "check_engine", "checkpoint_every")
 _FILE_FIELDS = ("csv", "npz", "parquet", "test")
 
@@ -175,8 +178,8 @@ _FILE_FIELDS = ("csv", "npz", "parquet", "test")
 def _portable_settings(variant: "Variant") -> dict[str, dict[str, Any]]:
     """The settings as plain values that are the same in every folder and on every machine.
 
-    The source of the user's functions and the content of data files are among them: an edited
-    model or another file makes other trials.
+    They include the source code of the user's functions and the content of data files, so that an
+    edited model or another file makes other trials.
     """
     settings = {name: getattr(variant, name).model_dump() for name in Settings._fields}
     training = settings["training"]

@@ -1,4 +1,4 @@
-"""A model's inputs as Keras takes them: symbolic ones, and texts as tensors."""
+"""A model's inputs as Keras takes them: symbolic inputs, and texts as tensors."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def symbolic_inputs(x: Any) -> Any:
-    """Inputs with the shape and type of `x` and any number of rows."""
+    """Symbolic inputs with the shape and type of `x` and any number of rows."""
     import keras
 
     def symbolic(array: Any) -> "keras.KerasTensor":
@@ -18,7 +18,10 @@ def symbolic_inputs(x: Any) -> Any:
 
 
 def with_text_tensors(x: Any) -> Any:
-    """The inputs as tensors where one of them is text: Keras 3.15 takes neither texts nor a mix."""
+    """The inputs, all as tensors if one of them is text; else unchanged.
+
+    Keras 3.15 takes neither arrays of text nor a mix of arrays and tensors.
+    """
     import keras
     import tensorflow as tf
 

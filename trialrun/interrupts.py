@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals of schedulers: the first asks a run to stop, the second ends it."""
+"""Ctrl-C and signals of schedulers: the first asks a run to stop, the second ends it at once."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EXIT_CTRL_C = 130
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: SLURM wrappers requeue on it
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: on this code, SLURM wrappers requeue the job
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run ended early; what was finished is in its folder.
+    """The run ended early; finished trials are in its folder.
 
     Attributes:
         exit_code: 130 after Ctrl-C, else 75.
-        reason: What to tell the user.
+        reason: Why it ended, for the user.
     """
 
     def __init__(self, exit_code: int, reason: str = "Interrupted") -> None:
@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def kill_descendants() -> None:
-    """Kills all processes that this one started, and that those started."""
+    """Kills all processes that this one started, and those that they started in turn."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
@@ -43,12 +43,12 @@ def kill_descendants() -> None:
 
 
 class Interrupts:
-    """Takes the signals of this process while a run lasts; a context manager.
+    """Handles the signals of this process during a run; a context manager.
 
     The first signal raises `Interrupted`, but inside `gracefully` it only sets `requested`. The
-    second ends the process at once, and all that it started: a thread sees to it, because the main
-    thread may be inside a call that hears of signals only when it returns. In other threads than
-    the main one nothing is taken.
+    second ends the process and all that it started at once. A thread does this, because the main
+    thread may be inside a call that handles signals only when it returns. Outside the main thread,
+    where Python allows no signal handlers, the context manager does nothing.
 
     Args:
         on_request: Called at the first signal.
@@ -66,7 +66,7 @@ class Interrupts:
         return self._number is not None
 
     def error(self) -> Interrupted:
-        """What to raise, or to report, once a signal has arrived."""
+        """The error to raise or report after a signal has arrived."""
         is_ctrl_c = self._number in (None, signal.SIGINT)
         return Interrupted(EXIT_CTRL_C if is_ctrl_c else EXIT_INTERRUPTED)
 
@@ -74,7 +74,7 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
             self._inlet, outlet = os.pipe()
-            os.set_blocking(outlet, False)  # as Python demands of it
+            os.set_blocking(outlet, False)  # as set_wakeup_fd requires
             self._outlet = outlet
             self._wakeup_before = signal.set_wakeup_fd(outlet, warn_on_full_buffer=False)
             threading.Thread(target=self._listen, name="signals", daemon=True).start()
@@ -86,20 +86,20 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._previous:
             signal.set_wakeup_fd(self._wakeup_before)
-            os.close(self._outlet)  # the thread reads the end, and ends
+            os.close(self._outlet)  # the thread then reads the end of the pipe and ends
 
     def install(self) -> None:
-        """Takes the signals again; Ray takes SIGTERM when it starts."""
+        """Sets the signal handlers again, because Ray replaces that of SIGTERM when it starts."""
         if self._previous:
             for number in _SIGNALS:
                 signal.signal(number, self._handle)
 
     @contextlib.contextmanager
     def gracefully(self) -> Iterator[None]:
-        """Inside, the first signal only sets `requested`, and whoever asks ends in peace.
+        """Inside this context the first signal only sets `requested`, so that work can be ended.
 
         Raises:
-            Interrupted: At the end, if a signal arrived.
+            Interrupted: A signal has arrived; raised at the end of the context.
         """
         self._is_graceful = True
         try:
@@ -110,7 +110,7 @@ class Interrupts:
             raise self.error()
 
     def _listen(self) -> None:
-        """Counts signals as the system delivers them, a byte each."""
+        """Counts signals, of which each arrives as a byte, and ends the process at the second."""
         num_signals = 0
         while byte := os.read(self._inlet, 1):
             num_signals += byte[0] in _SIGNALS

@@ -1,8 +1,8 @@
-"""The job file at the door: read, overridden, checked as a whole, written back.
+"""The job file: read, changed by overrides, checked as a whole, and written back.
 
-`load_job` finds everything that can be known without importing TensorFlow or running the user's
-code, and names file, line and field of all that is wrong. Behind it nothing is checked again and
-nothing is changed. The fields themselves are in `trialrun.specs`, their checks as a whole in
+`load_job` finds every error that can be found without importing TensorFlow or running the user's
+code, and names the file, line and field of each. After it the job is never checked again or
+changed. The fields are defined in `trialrun.specs`; checks of the whole job are in
 `trialrun.jobchecks`.
 """
 
@@ -74,13 +74,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LoadedJob:
-    """A job that is right, and where it came from.
+    """A job without errors, and where it came from.
 
     Attributes:
-        spec: The job with every default filled in and paths of Python files made absolute.
+        spec: The job with every default filled in and with absolute paths of Python files.
         path: The job file as it was given.
-        folder: The job file's folder, absolute.
-        document: What the file says, and at which lines.
+        folder: The absolute path of the job file's folder.
+        document: The content of the file, with the line of each value.
     """
 
     spec: JobSpec
@@ -89,7 +89,7 @@ class LoadedJob:
     document: Document
 
     def locate(self, message: str) -> str:
-        """A message that begins with a field's dotted path, with the field's place before it."""
+        """A message that begins with a field's dotted path, preceded by the field's location."""
         field = message.split(" ", 1)[0].rstrip(":,")
         return f"{self.document.place(_split_key(field))}: {message}"
 
@@ -102,7 +102,7 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
         overrides: Dotted path -> value, or texts `path=value` with the value written as in YAML.
 
     Raises:
-        InputError: The file or an override is wrong; one line for each thing that is.
+        InputError: The file or an override is wrong. The message has one line per problem.
     """
     path = Path(path)
     folder = path.absolute().parent
@@ -119,26 +119,26 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
 
 
 def dump_job(spec: JobSpec) -> str:
-    """YAML text with every default filled in; loading it from any folder gives the job again."""
+    """YAML text with every default filled in; loaded from any folder it gives the same job."""
     return write_yaml(spec.model_dump())
 
 
 def read_output(job: Mapping[str, Any], path: Path) -> OutputSpec:
-    """The section `output` of a resolved job, whose other files and functions may be gone.
+    """The section `output` of a resolved job; files that its other sections name may be missing.
 
     Args:
-        job: What the file holds; jobs of older versions have no such section.
-        path: The file.
+        job: The content of the job file; older jobs lack this section.
+        path: The job file.
 
     Raises:
-        InputError: Somebody edited it, and it is wrong.
+        InputError: The section is wrong, because somebody edited it.
     """
     context = {"folder": path.absolute().parent}
     try:
         return OutputSpec.model_validate(job.get("output", {}), context=context)
     except ValidationError as error:
         problems = to_problems(error, around=("output",))
-        raise InputError("\n".join(f"{path}: {one.message}" for one in problems)) from error
+        raise InputError("\n".join(f"{path}: {problem.message}" for problem in problems)) from error
 
 
 # Overrides -------------------------------------------------------------------------------------
@@ -147,21 +147,21 @@ def read_output(job: Mapping[str, Any], path: Path) -> OutputSpec:
 def _override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -> Document:
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            place = f"override {key}={show(value)}"
-            document = document.with_value(_split_key(key), plain(value, place), place)
+            location = f"override {key}={show(value)}"
+            document = document.with_value(_split_key(key), plain(value, location), location)
         return document
     for text in overrides:
-        place = f"--set {text}"
+        location = f"--set {text}"
         key, equals, value_text = text.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"{place}: expected key=value, e.g. --set training.epochs=10")
-        value = parse_value(value_text, place)
-        document = document.with_value(_split_key(key.strip()), value, place)
+            raise InputError(f"{location}: expected key=value, e.g. --set training.epochs=10")
+        value = parse_value(value_text, location)
+        document = document.with_value(_split_key(key.strip()), value, location)
     return document
 
 
 def _split_key(key: str) -> KeyPath:
-    """The keys of a dotted path. What `search.parameters` holds are dotted paths themselves."""
+    """The keys of a dotted path. Keys of `search.parameters` are dotted paths themselves."""
     prefix = "search.parameters."
     if not key.startswith(prefix):
         return tuple(key.split("."))

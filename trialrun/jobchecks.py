@@ -1,7 +1,7 @@
-"""What is wrong with a job: in one field, in fields that must agree, in what is searched.
+"""The problems of a job: in single fields, in fields that must agree, and in its search.
 
-Each thing is a `Problem`, found without importing TensorFlow or running the user's code; where it
-stands in the file, `trialrun.job` knows.
+Each is a `Problem`, found without importing TensorFlow or running the user's code. `trialrun.job`
+adds its location in the file.
 """
 
 import math
@@ -39,21 +39,21 @@ from trialrun.vocabulary import suggest
 
 
 class Problem(NamedTuple):
-    """Something wrong: the path of the value in the file, and what to tell its author."""
+    """Something wrong in a job: the path of the value, and the message for the job's author."""
 
     path: KeyPath
     message: str
 
 
 def to_problems(error: ValidationError, around: KeyPath = ()) -> Iterator[Problem]:
-    """What pydantic found, in words that a job's author reads.
+    """The problems that pydantic found, in words for the job's author.
 
     Args:
-        error: Of the job, or of a section of it.
-        around: Where that section stands.
+        error: The error about the job, or about a section of it.
+        around: The path of that section.
     """
     for details in error.errors():
-        # Tags tell pydantic which model to use; they begin with what is in no file.
+        # Tags tell pydantic which model to use; they begin with a character that no file holds.
         inner = tuple(part for part in details["loc"] if not str(part).startswith("\0"))
         path = (*around, *inner)
         if details["type"] == "extra_forbidden":
@@ -63,7 +63,7 @@ def to_problems(error: ValidationError, around: KeyPath = ()) -> Iterator[Proble
 
 
 def _about_value(details: ErrorDetails) -> str:
-    """What is wrong with a value, to be read after the name of its field."""
+    """What is wrong with a value; the message continues after the name of its field."""
     limits = details.get("ctx", {})
     if details["type"] == "missing":
         return " is missing"
@@ -104,7 +104,7 @@ def _about_unknown_key(path: KeyPath) -> str:
 
 
 def _known_keys(path: KeyPath) -> list[str]:
-    """The keys of a section, or of a section in it; none where anything may stand."""
+    """The keys that a section at a path may have; empty if it may have any."""
     if path[:2] == ("search", "parameters"):
         return [*Values.model_fields, *Range.model_fields]
     fields = JobSpec.model_fields
@@ -117,7 +117,7 @@ def _known_keys(path: KeyPath) -> list[str]:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, or may hold."""
+    """The section that a field may hold, if it may hold exactly one."""
     kinds = [annotation, *get_args(annotation)]
     sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return sections[0] if len(sections) == 1 else None
@@ -135,11 +135,11 @@ _CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
 
 
 def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
-    """What is wrong with a job whose fields are right by themselves.
+    """The problems of a job in which each field by itself is right.
 
     Args:
         job: The job.
-        folder: Where the paths of the user's files start.
+        folder: The folder to which paths of the user's files are relative.
     """
     yield from _check_arguments(job, folder)
     yield from _check_callbacks(job, folder)
@@ -161,22 +161,22 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
 def _may_have_other_logs(job: JobSpec, folder: Path) -> bool:
     """Whether the model may log something else than the job's loss and metrics.
 
-    What it logs is then checked on the model, before it is trained: `training.built`.
+    If so, the logs are checked with the built model, before it is trained, in `training.built`.
     """
     searched = job.search.parameters.get("model.builder")
     builders = searched.values if isinstance(searched, Values) else (job.model.builder,)
-    return bool(job.training.callbacks) or any(may_compile(one, folder) for one in builders)
+    return bool(job.training.callbacks) or any(may_compile(builder, folder) for builder in builders)
 
 
 def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
-    """Arguments that generator and builder lack or do not take, as far as their source tells."""
+    """Arguments that generator and builder lack or do not take, as far as their source shows."""
     for reference_path in REFERENCE_PATHS:
         section, field = reference_path.split(".")
         if {reference_path, f"{section}.args"} & job.search.parameters.keys():
-            continue  # differs between variants
+            continue  # it differs between variants
         reference = getattr(getattr(job, section), field)
         if reference is None:
-            continue  # the data is in a file
+            continue  # the data comes from a file
         parameters = check_reference(reference, folder)
         if parameters is None:
             continue
@@ -193,7 +193,7 @@ def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
 
 
 def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[Problem]:
-    """Callbacks of the user: only `model.fit` calls them, and nothing gives them arguments."""
+    """Problems of the user's callbacks: only `model.fit` calls them, and they get no arguments."""
     training = job.training
     if training.callbacks and training.engine not in ("auto", "keras"):
         yield Problem(
@@ -204,33 +204,37 @@ def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[Problem]:
     for position, reference in enumerate(training.callbacks):
         parameters = check_reference(reference, folder)
         if parameters is not None and parameters.required:
-            message = f"needs an argument {parameters.required[0]!r}; it is called without any"
+            message = (
+                f"needs an argument {parameters.required[0]!r}, but callbacks are made without"
+                " arguments; give it a default"
+            )
             path: KeyPath = (*CALLBACKS_PATH.split("."), position)
             yield Problem(path, f"{portable_reference(reference)} {message}")
 
 
 def _wrong_monitors(training: TrainingSpec, others_logs: bool) -> Iterator[tuple[KeyPath, str]]:
-    """Fields that watch a log which nothing gives, or which may be better either way.
+    """Fields that monitor a value which is not logged, or whose better direction is unknown.
 
     Args:
-        training: The fields.
-        others_logs: Whether there may be logs that they do not name.
+        training: The section `training`.
+        others_logs: Whether the model may log values that the section does not name.
     """
     known = [f"{part}{name}" for part in ("val_", "") for name in training.logs]
     for path, monitor in monitors_of(training):
         if monitor not in known and not others_logs:
-            hint = f"{suggest(monitor, known)}; epochs give {', '.join(known)}"
-            yield path, f"{_dotted(path)}: nothing gives {monitor!r}; {hint}"
+            hint = f"{suggest(monitor, known)}; logged are {', '.join(known)}"
+            yield path, f"{_dotted(path)}: {monitor!r} is not logged; {hint}"
         elif training.known_goal_of(monitor) is None:
             yield (
                 path,
-                f"{_dotted(path)}: nothing says whether more or less of {monitor!r} is better; let"
-                " its name end as that of a Keras metric or in _loss, such as my_accuracy",
+                f"{_dotted(path)}: it is not known whether larger or smaller values of {monitor!r}"
+                " are better; let its name end in the name of a Keras metric or in _loss, such as"
+                " my_accuracy",
             )
 
 
 def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
-    """The names that a function is called with, and where each is given."""
+    """Name of an argument that a function is called with -> the path where the job gives it."""
     prefix = f"{section}.args."
     given: dict[str, KeyPath] = {"seed": (section, "generator")} if section == "data" else {}
     for name in getattr(job, section).args:
@@ -243,7 +247,7 @@ def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
 
 
 def _check_header(data: DataSpec) -> Iterator[Problem]:
-    """Columns and arrays that a data file lacks, as far as its header tells."""
+    """Columns and arrays that a data file lacks, as far as its header shows."""
     for field, message in check_header(data):
         yield Problem(("data", field), message)
 
@@ -256,17 +260,19 @@ def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
         message = f"must be {natural!r} for {metric}, got {job.select.goal!r}"
         yield Problem(("select", "goal"), f"select.goal {message}")
     if metric not in known and not others_logs:
-        hint = f"the metrics of training give {', '.join(known)}"
-        yield Problem(("select", "metric"), f"select.metric: nothing gives {metric!r}; {hint}")
+        hint = f"training.loss and training.metrics give {', '.join(known)}"
+        yield Problem(("select", "metric"), f"select.metric: {metric!r} is not logged; {hint}")
     elif "goal" not in job.select.model_fields_set and metric != "val_loss":
-        message = f"nothing says whether more or less of {metric} is better"
-        yield Problem(("select", "metric"), f"select.goal: {message}; give minimize or maximize")
+        message = f"is missing, and whether larger or smaller values of {metric} are better is"
+        yield Problem(
+            ("select", "metric"), f"select.goal {message} not known; give minimize or maximize"
+        )
     if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
-        message = "select.statistic: one seed bounds nothing; confidence_bound needs seeds: 2"
-        yield Problem(("select", "statistic"), f"{message} or more")
+        message = "select.statistic: confidence_bound needs at least 2 seeds, got 1; give more"
+        yield Problem(("select", "statistic"), f"{message} seeds or another statistic")
     searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
     if metric == "val_loss" and searched:
-        message = f"select.metric: val_loss means something else in each variant's {searched[0]}"
+        message = f"select.metric: val_loss cannot be compared, because {searched[0]} is searched"
         yield Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
 
 
@@ -275,25 +281,32 @@ def _check_schedule(job: JobSpec) -> Iterator[Problem]:
     schedule = job.training.learning_rate_schedule
     is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.parameters)
     if path in job.search.parameters and ignores_learning_rate(schedule) and not is_searched:
-        message = f"{path!r} means nothing: {path}_schedule has values of its own"
+        message = (
+            f"{path!r} has no effect, because {path}_schedule has values of its own; leave it out"
+        )
         yield Problem(("search", "parameters", path), message)
 
 
 def _check_search(search: SearchSpec) -> Iterator[Problem]:
-    at: KeyPath = ("search", "num_variants")
+    problem_path: KeyPath = ("search", "num_variants")
     if search.method == "grid":
         if search.num_variants is not None:
-            yield Problem(at, "search.num_variants is for method: random; a grid takes them all")
+            yield Problem(
+                problem_path,
+                "search.num_variants is only for method: random; a grid takes all variants",
+            )
         for path, parameter in search.parameters.items():
             if isinstance(parameter, Range):
                 message = f"{path}: a grid cannot take a range; list `values` or use method: random"
                 yield Problem(("search", "parameters", path), message)
         return
     if search.num_variants is None:
-        yield Problem(at, "search.num_variants is missing: how many variants to draw")
+        yield Problem(
+            problem_path, "search.num_variants is missing; give the number of variants to draw"
+        )
     elif (num_combinations := _num_combinations(search)) < search.num_variants:
-        message = f"must be at most {num_combinations}, the variants there are"
-        yield Problem(at, f"search.num_variants {message}, got {search.num_variants}")
+        message = f"must be at most {num_combinations}, the number of different variants"
+        yield Problem(problem_path, f"search.num_variants {message}, got {search.num_variants}")
 
 
 def _check_size(job: JobSpec) -> Iterator[Problem]:
@@ -302,13 +315,13 @@ def _check_size(job: JobSpec) -> Iterator[Problem]:
     if math.inf > num_variants * num_seeds > _MAX_TRIALS:
         yield Problem(
             ("search",) if num_variants > num_seeds else ("seeds",),
-            f"the job has {num_variants:,} variants x {num_seeds:,} seeds; at most"
-            f" {_MAX_TRIALS:,} trials make a run",
+            f"the job has {num_variants:,} variants x {num_seeds:,} seeds; a run may have at most"
+            f" {_MAX_TRIALS:,} trials",
         )
 
 
 def _num_combinations(search: SearchSpec) -> float:
-    """How many variants the searched space holds; infinite for a continuous one."""
+    """How many different variants the search can draw; infinite for a continuous range."""
     return math.prod(
         len(parameter.values)
         if isinstance(parameter, Values)
@@ -339,14 +352,14 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
             hint = suggest(inner[0], known)
             return f"{path!r} cannot be searched: {field} has no field {inner[0]!r}; {hint}"
     elif inner and field not in _MAPPINGS:
-        return f"{path!r} cannot be searched: {section}.{field} holds no keys"
+        return f"{path!r} cannot be searched: {section}.{field} is not a mapping"
     if not all(inner):
         return f"{path!r} cannot be searched: a name is missing between its dots"
     around = [other for other in job.search.parameters if path.startswith(f"{other}.")]
     return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
 
 
-# Columns of the tables, and choices that no result may depend on.
+# Fields that decide the columns of the tables, and choices on which no result may depend.
 _SAME_IN_EVERY_VARIANT = (
     *(
         f"training.{name}"
@@ -359,7 +372,7 @@ _SAME_IN_EVERY_VARIANT = (
             "callbacks",
         )
     ),
-    # Files, and what is predicted: numbers of two data sets say nothing about a variant.
+    # Files, and what is predicted: results on different data do not compare variants.
     *(f"data.{name}" for name in ("csv", "npz", "parquet", "test", "target", "task")),
     *(f"data.{name}" for name in ("separator", "decimal", "thousands", "encoding")),
     "data.missing_values",
@@ -377,36 +390,44 @@ _MAPPINGS = (
 def _check_parameter(
     job: JobSpec, path: str, parameter: Values | Range, folder: Path, others_logs: bool
 ) -> Iterator[Problem]:
-    """Values that make no right variant, or the same variant twice."""
+    """Problems of the values to try: one makes a wrong variant, or two make the same variant."""
     context = {"folder": folder} if may_hold_references(path) else None
     first: dict[str, Any] = {}
-    for value, at in _candidates(path, parameter):
+    for value, problem_path in _candidates(path, parameter):
         try:
             settings = settings_of(job, {path: value}, context)
         except ValidationError as error:
             problems = to_problems(error, around=(path.split(".")[0],))
-            yield from (Problem(at, problem.message) for problem in problems)
+            yield from (Problem(problem_path, problem.message) for problem in problems)
             continue
         except InputError as error:
-            yield Problem(at, f"{path}: {error}")
+            yield Problem(problem_path, f"{path}: {error}")
             continue
         for field, message in _wrong_monitors(settings.training, others_logs):
             if _dotted(field).startswith(path):
-                yield Problem(at, message)
+                yield Problem(problem_path, message)
         if path.startswith("data."):
-            yield from (Problem(at, problem.message) for problem in _check_header(settings.data))
+            yield from (
+                Problem(problem_path, problem.message) for problem in _check_header(settings.data)
+            )
         key = canonical_json([section.model_dump() for section in settings])
         if key in first:
-            yield Problem(at, f"{path}: {show(first[key])} and {show(value)} are the same")
+            yield Problem(
+                problem_path,
+                f"{path}: {show(first[key])} and {show(value)} are the same; leave one out",
+            )
         first.setdefault(key, value)
 
 
 def _candidates(path: str, parameter: Values | Range) -> Iterator[tuple[Any, KeyPath]]:
-    """The values to try: all that are listed, or both ends of a range."""
-    at = ("search", "parameters", path)
+    """The values to check, each with its path: all that are listed, or both ends of a range."""
+    parameter_path = ("search", "parameters", path)
     if isinstance(parameter, Values):
         for position, value in enumerate(parameter.values):
-            yield value, (*at, "values", position)
+            yield value, (*parameter_path, "values", position)
     else:
         for name, value in (("min", parameter.min), ("max", parameter.max)):
-            yield (value if parameter.distribution == "int_uniform" else float(value)), (*at, name)
+            yield (
+                (value if parameter.distribution == "int_uniform" else float(value)),
+                (*parameter_path, name),
+            )

@@ -1,4 +1,4 @@
-"""Arrays that a run keeps: the states of its best trials, and checkpoints of packs in training."""
+"""Arrays that a run keeps: states of its best trials, and checkpoints of packs in training."""
 
 import shutil
 import zipfile
@@ -27,24 +27,24 @@ class KeptArrays:
 
     @property
     def states_dir(self) -> Path:
-        """Arrays of each pack's best trials: the best model is one of them."""
+        """The folder for states of each pack's best trials, one of which is the best model."""
         return self.path / "states"
 
     @property
     def checkpoints_dir(self) -> Path:
-        """Where the trials of packs in training stand, one file per pack."""
+        """The folder for checkpoints of packs in training, one file per pack."""
         return self.path / "checkpoints"
 
     def files(self) -> Iterator[Path]:
-        """Every file."""
+        """All files of states and checkpoints."""
         yield from self.states_dir.glob("*.npz")
         yield from self.checkpoints_dir.glob("*.npz")
 
     def write_states(self, result: PackResult) -> None:
-        """Keeps the arrays of a pack's best trials.
+        """Keeps the states of a pack's best trials.
 
         Args:
-            result: What the pack gave; nothing is written if it has no `best_states`.
+            result: The result of the pack; nothing is written if it has no `best_states`.
         """
         if not result.best_states:
             return
@@ -54,19 +54,19 @@ class KeptArrays:
             np.savez(temporary, allow_pickle=False, **arrays)
 
     def read_state(self, trial_id: str) -> TrialState:
-        """The arrays of a trial that was the best of its variant in its pack.
+        """The state of a trial that was the best of its variant in its pack.
 
         Raises:
             TrialrunError: No state of this trial was kept.
         """
-        for part in sorted(self.states_dir.glob("part-*.npz"), reverse=True):
-            with reading(part), np.load(part, allow_pickle=False) as arrays:
+        for path in sorted(self.states_dir.glob("part-*.npz"), reverse=True):
+            with reading(path), np.load(path, allow_pickle=False) as arrays:
                 if f"{trial_id}/seed" in arrays:
                     return state_from(arrays, trial_id)
         raise TrialrunError(f"{self.states_dir}: holds no state of trial {trial_id}")
 
     def has_state(self, trial_id: str) -> bool:
-        """Whether `read_state` would give the arrays of a trial."""
+        """Whether the state of a trial is kept."""
         try:
             self.read_state(trial_id)
         except TrialrunError:
@@ -74,34 +74,34 @@ class KeptArrays:
         return True
 
     def limit_states(self, max_bytes: int) -> None:
-        """Removes the kept arrays if they take more than `max_bytes`."""
+        """Removes all kept states if together they take more than `max_bytes`."""
         if sum(path.stat().st_size for path in self.states_dir.glob("*")) > max_bytes:
             shutil.rmtree(self.states_dir, ignore_errors=True)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Keeps where the trials of a pack stand, in place of what was kept before."""
+        """Keeps a pack's checkpoint, replacing the one before."""
         path = self.checkpoints_dir / f"{checkpoint.pack_id}.npz"
         with replace_atomically(path) as temporary:
             np.savez(temporary, allow_pickle=False, **checkpoint_arrays(checkpoint))
 
     def read_checkpoint(self, pack: Pack) -> Checkpoint | None:
-        """Where the trials of a pack stand, in its order; None if that is not known.
+        """The checkpoint of a pack, with trials in the pack's order; None if there is none.
 
-        A half of a pack (`p003a`) may go on from the checkpoint of the whole (`p003`), and so may
-        what a resumed run makes of it (`p003r`).
+        Half of a pack (`p003a`) may continue from the checkpoint of the whole (`p003`), and so may
+        the pack that a resumed run makes of its trials (`p003r`).
         """
         pack_id = pack.pack_id
         while pack_id:
             path = self.checkpoints_dir / f"{pack_id}.npz"
             if path.exists():
                 return _read_checkpoint(path).of_trials([trial.trial_id for trial in pack.trials])
-            if pack_id[-1].isdecimal():  # p100 is no part of p1000
+            if pack_id[-1].isdecimal():  # only letters are dropped: p1000 does not come from p100
                 break
             pack_id = pack_id[:-1]
         return None
 
     def read_checkpoints(self) -> list[Checkpoint]:
-        """All checkpoints, by the name of their pack."""
+        """All checkpoints, sorted by the id of their pack."""
         return [_read_checkpoint(path) for path in sorted(self.checkpoints_dir.glob("*.npz"))]
 
     def remove_checkpoint(self, pack_id: str) -> None:
@@ -109,15 +109,15 @@ class KeptArrays:
         (self.checkpoints_dir / f"{pack_id}.npz").unlink(missing_ok=True)
 
     def remove_checkpoints(self) -> None:
-        """Removes all of them."""
+        """Removes all checkpoints."""
         shutil.rmtree(self.checkpoints_dir, ignore_errors=True)
 
 
 def verify_arrays(path: Path) -> None:
-    """Reads an .npz file to its end; its checksums are those of the zip format.
+    """Reads an .npz file to its end and compares the checksums of the zip format.
 
     Raises:
-        TrialrunError: It is torn.
+        TrialrunError: The file is incomplete or damaged.
     """
     with reading(path), zipfile.ZipFile(path) as archive:
         if archive.testzip() is not None:

@@ -1,7 +1,8 @@
-"""Labels and what a loss takes them for: class numbers, and the refusal of what it cannot mean.
+"""Labels as a loss understands them: class numbers, and checks that refuse labels without meaning.
 
-Keras trains on nearly every label: a class 2 of two gives losses below zero, labels of another
-width are broadcast against the outputs, a fraction is cut to a class.
+Keras itself trains on nearly any labels: a class number 2 with only two classes gives losses below
+zero, labels of another width are broadcast against the outputs, and a fraction is truncated to a
+class number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from trialrun.errors import InputError
 from trialrun.modeltask import ModelTask, OutputLoss
 
-# Rows of one-hot labels or of distributions are sums of float32.
+# The sum of a row of one-hot labels or of a distribution, in float32, may differ so much from 1.
 _SUM_TOLERANCE = 1e-3
 
 Labels = npt.NDArray[Any]
@@ -23,9 +24,9 @@ def class_numbers(y: Any, num_classes: int) -> npt.NDArray[np.int64] | None:
     """The class of each row, from 0; None if the labels are not one class per row.
 
     Args:
-        y: (rows,) or (rows, 1) whole numbers of any type, -1 and 1 of two classes; or
-            (rows, classes), one-hot.
-        num_classes: How many there are.
+        y: Whole numbers of any type, (rows,) or (rows, 1); two classes may also be -1 and 1. Or
+            one-hot labels (rows, classes).
+        num_classes: The number of classes.
     """
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "biuf" or y.ndim not in (1, 2):
         return None
@@ -49,12 +50,12 @@ def classes_of_parts(
     """The class of each row of every part.
 
     Args:
-        task: Of the model.
+        task: The task of the model.
         parts: Part -> labels.
 
     Returns:
-        Part -> int64 (rows,); None if the model tells no classes apart, or if the labels of some
-        part are not one class per row, as of smoothed labels.
+        Part -> int64 (rows,); None if the model is no classifier, or if the labels of some part are
+        not one class per row (as with smoothed labels).
     """
     if not task.num_classes:
         return None
@@ -64,48 +65,49 @@ def classes_of_parts(
 
 
 def check_labels(losses: Sequence[OutputLoss], parts: Mapping[str, Any]) -> None:
-    """Nothing, if each loss can mean its labels.
+    """Raises InputError unless the labels have a meaning for each loss.
 
     Args:
-        losses: Of the model's outputs.
+        losses: The losses of the model's outputs.
         parts: Part -> labels: an array, or a dict or tuple of arrays, one per output.
 
     Raises:
-        InputError: Which labels of which part, what the loss takes, and what to do.
+        InputError: Labels have no meaning for a loss. The message says which labels of which part,
+            what the loss takes, and what to do.
     """
-    for place, loss in enumerate(losses):
-        of_parts = {
+    for index, loss in enumerate(losses):
+        labels_of_parts = {
             f"{part} labels" + (f" of {loss.output}" if loss.output else ""): labels
             for part, y in parts.items()
-            if (labels := labels_of(y, loss.output, place)) is not None
+            if (labels := labels_of(y, loss.output, index)) is not None
         }
-        for where, labels in of_parts.items():
+        for where, labels in labels_of_parts.items():
             _CHECKS.get(loss.family, _check_nothing)(loss, labels, where)
         if loss.family == "hinge":
-            _check_same_sign(loss, of_parts)
+            _check_same_sign(loss, labels_of_parts)
 
 
-def labels_of(y: Any, output: str, place: int) -> Labels | None:
-    """The labels of an output; None if they are not an array of numbers that is known.
+def labels_of(y: Any, output: str, index: int) -> Labels | None:
+    """The labels of an output; None if they are missing or not an array of numbers.
 
     Args:
-        y: Of all outputs: an array, or a dict or tuple of arrays.
-        output: Its name; empty for the only one.
-        place: Among the outputs.
+        y: The labels of all outputs: an array, or a dict or tuple of arrays.
+        output: The name of the output; empty if it is the only one.
+        index: The index of the output among all outputs.
     """
     if isinstance(y, Mapping):
         y = y.get(output) if output else next(iter(y.values())) if len(y) == 1 else None
     elif isinstance(y, tuple):
-        y = y[place] if place < len(y) else None
+        y = y[index] if index < len(y) else None
     return y if isinstance(y, np.ndarray) and y.dtype.kind in "biuf" and y.ndim else None
 
 
 def _check_nothing(loss: OutputLoss, labels: Labels, where: str) -> None:
-    """An own loss knows what its labels mean."""
+    """Does nothing: only the user's own loss knows what its labels mean."""
 
 
 def _check_shape(loss: OutputLoss, labels: Labels, where: str) -> None:
-    """Refuses labels that Keras would broadcast against the outputs; a last axis of 1 may lack."""
+    """Refuses labels that Keras would broadcast to the outputs; a last axis of 1 may be missing."""
     shape, wanted = labels.shape[1:], loss.shape
     if len(shape) == len(wanted) + 1 and shape[-1] == 1:
         shape = shape[:-1]
@@ -118,7 +120,7 @@ def _check_shape(loss: OutputLoss, labels: Labels, where: str) -> None:
         return
     several = loss.num_outputs or 0
     classes = loss.family in ("binary", "categorical", "categorical_hinge", "distribution")
-    remedy = "give labels of the outputs' shape, or the model outputs of the labels'"
+    remedy = "give labels the shape of the outputs, or give the model outputs of the labels' shape"
     if classes and several > 1 and labels.size == len(labels):
         remedy = (
             "for class numbers use sparse_categorical_crossentropy with a softmax, or give one-hot"
@@ -174,7 +176,7 @@ def _check_sparse(loss: OutputLoss, labels: Labels, where: str) -> None:
 
 def _check_distribution(loss: OutputLoss, labels: Labels, where: str) -> None:
     _check_shape(loss, labels, where)
-    allowed = "one column per class, from 0 to 1, that sum to 1 in each row"
+    allowed = "one column per class with values from 0 to 1 that sum to 1 in each row"
     remedy = "give one-hot labels or probabilities"
     _check_range(loss, labels, where, allowed=allowed, low=0, high=1, remedy=remedy)
     sums = labels.reshape(-1, labels.shape[-1]).sum(1, dtype=np.float64)
@@ -197,10 +199,12 @@ def _check_hinge(loss: OutputLoss, labels: Labels, where: str) -> None:
         )
 
 
-def _check_same_sign(loss: OutputLoss, of_parts: Mapping[str, Labels]) -> None:
-    """Keras takes 0 for -1 in a batch that holds no -1."""
-    negative = next((where for where, labels in of_parts.items() if (labels == -1).any()), None)
-    zero = next((where for where, labels in of_parts.items() if (labels == 0).any()), None)
+def _check_same_sign(loss: OutputLoss, labels_of_parts: Mapping[str, Labels]) -> None:
+    """Refuses labels with both 0 and -1: Keras reads 0 as -1 only in batches without any -1."""
+    negative = next(
+        (where for where, labels in labels_of_parts.items() if (labels == -1).any()), None
+    )
+    zero = next((where for where, labels in labels_of_parts.items() if (labels == 0).any()), None)
     if negative and zero:
         raise InputError(
             f"{negative} hold -1 and {zero} hold 0, but the loss {loss.name} takes 0 and 1, or -1"
@@ -214,8 +218,8 @@ def _check_quantity(loss: OutputLoss, labels: Labels, where: str) -> None:
 
 def _check_nonnegative(loss: OutputLoss, labels: Labels, where: str) -> None:
     _check_shape(loss, labels, where)
-    remedy = "shift them, or use a loss that takes any number, such as mse"
-    _check_range(loss, labels, where, allowed="numbers from 0", low=0, remedy=remedy)
+    remedy = "add a constant to them, or use a loss that takes any number, such as mse"
+    _check_range(loss, labels, where, allowed="numbers of at least 0", low=0, remedy=remedy)
 
 
 def _check_range(

@@ -1,9 +1,9 @@
-"""One driver per run folder: a lease that a crashed driver's successor takes over.
+"""A lease that allows only one driver per run folder; after a crash another driver can take it.
 
-No file lock, which network file systems break. A lease is a file with a number; who wants the run
-makes the file with the next number, which only one can. The holder writes a new heartbeat into its
-file every few seconds, and gives way when it finds a higher number than its own. Time is never
-compared between machines, so a clock that is wrong or jumps changes nothing.
+It is not a file lock, because these do not work on some network file systems. A lease is a file
+with a number; a driver that wants the run makes the file with the next number, which only one can.
+The holder writes a new heartbeat into its file every few seconds, and stops when it finds a higher
+number than its own. Times of different machines are never compared, so that clocks may be wrong.
 """
 
 import json
@@ -29,7 +29,7 @@ class Lease:
     """The right to write into a run folder; see `hold`.
 
     Args:
-        path: Its file.
+        path: The file of the lease.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,23 +40,24 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Must be called before anything is written that counts.
+        """Raises RunLost if this driver has lost the run; called before results are written.
 
         Raises:
-            RunLost: Another driver has taken over.
+            RunLost: Another driver has taken over the run.
         """
         if (newest := _newest(self._path.parent)) != self._path:
             raise RunLost(
                 f"{self._path.parent.parent}: another driver has taken over this run"
-                f" ({_describe(_read(newest))}); this one stops"
+                f" ({_describe(_read(newest))}); this driver stops"
             )
 
     def release(self) -> None:
-        """Lets the next driver begin at once."""
+        """Ends the lease, so that the next driver can begin without waiting."""
         self._ended.set()
         self._thread.join()
         if _newest(self._path.parent) == self._path:
-            # A full disk must not hide why the run ended; that this process has ended shows too.
+            # An error because of a full disk must not hide why the run ended. Without this file the
+            # next driver still finds that this process has ended.
             with suppress(TrialrunError):
                 self._write(released=True)
 
@@ -72,14 +73,14 @@ class Lease:
 
 @contextmanager
 def hold(folder: Path, say: Any = lambda text: None) -> Iterator[Lease]:
-    """Holds the lease that is kept in a folder.
+    """Holds the lease in a folder as long as the context lasts.
 
     Args:
-        folder: Made if absent.
-        say: Told when it takes a while.
+        folder: The folder of leases; it is made if it does not exist.
+        say: Called with a message if taking the lease takes a while.
 
     Raises:
-        InputError: A driver that lives holds it.
+        InputError: Another driver that still runs holds it.
         TrialrunError: The folder cannot be written to.
     """
     lease = Lease(_take(folder, say))
@@ -95,15 +96,15 @@ def _take(folder: Path, say: Any) -> Path:
         _await_end_of(holder, say)
     number = 1 if holder is None else int(holder.stem) + 1
     path = folder / f"{number:06d}.json"
-    # Whole before it has its name: `link` fails where the name exists, on NFS too.
+    # The file is complete before it gets its name. `link` fails if the name exists, even on NFS.
     draft = folder / f".{secrets.token_hex(4)}"
     try:
         write_json(draft, _who() | {"beat": 0, "released": False})
         os.link(draft, path)
     except FileExistsError as error:
         raise InputError(
-            f"{folder.parent}: another driver has just begun with this run"
-            f" ({_describe(_read(path))})"
+            f"{folder.parent}: another driver has just begun to work on this run"
+            f" ({_describe(_read(path))}); wait until it ends, or stop it"
         ) from error
     except OSError as error:
         raise TrialrunError(f"{path}: cannot be written: {error.strerror}") from error
@@ -117,7 +118,7 @@ def _take(folder: Path, say: Any) -> Path:
 
 
 def _await_end_of(holder: Path, say: Any) -> None:
-    """Returns once the holder has certainly ended; raises if it lives."""
+    """Returns when the holder has certainly ended; raises InputError if it still runs."""
     seen = _read(holder)
     if seen.get("released"):
         return
@@ -125,9 +126,10 @@ def _await_end_of(holder: Path, say: Any) -> None:
         if process_started(seen.get("pid")) != seen.get("started"):
             return
         raise InputError(
-            f"{holder.parent.parent}: a driver is at work on this run ({_describe(seen)})"
+            f"{holder.parent.parent}: a driver is at work on this run ({_describe(seen)});"
+            " wait until it ends, or stop it"
         )
-    say(f"waiting {_SILENCE_S:g} s to see whether its driver lives ({_describe(seen)})")
+    say(f"waiting {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
     deadline = time.monotonic() + _SILENCE_S
     while time.monotonic() < deadline:
         time.sleep(_POLL_S)
@@ -137,7 +139,8 @@ def _await_end_of(holder: Path, say: Any) -> None:
             return
         if newest != holder or now.get("beat") != seen.get("beat"):
             raise InputError(
-                f"{holder.parent.parent}: a driver is at work on this run ({_describe(now)})"
+                f"{holder.parent.parent}: a driver is at work on this run ({_describe(now)});"
+                " wait until it ends, or stop it"
             )
 
 
@@ -146,7 +149,7 @@ def _newest(folder: Path) -> Path | None:
 
 
 def _read(path: Path | None) -> dict[str, Any]:
-    """What a lease says; empty for one that is gone or that somebody else wrote."""
+    """The content of a lease; empty if the file is missing or is not a lease."""
     with suppress(OSError, ValueError):
         content = json.loads(path.read_text()) if path is not None else {}
         if isinstance(content, dict):

@@ -1,8 +1,8 @@
-"""Keras's metrics on outputs that are logits: which are right, with which arguments.
+"""Keras's metrics on outputs that are logits: which metrics are right, and with which arguments.
 
-Most metrics take a model's outputs for probabilities, whatever its loss was told: they cut them at
-0.5. Where an argument makes one right, it is given; every other is refused. The outputs under a
-hinge loss are cut at 0 too.
+Most metrics take a model's outputs as probabilities and compare them with 0.5, whatever arguments
+its loss has. If an argument makes a metric right on logits, it is given; otherwise the metric is
+refused. The same holds for outputs under a hinge loss, where classes are also divided at 0.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from trialrun.vocabulary import METRICS
 if TYPE_CHECKING:
     import keras
 
-# Right on any outputs that order the classes: they take the largest, or are made for such.
+# Metrics that only ask for the largest outputs, and so are right on logits too.
 _OF_LARGEST = (
     *("CategoricalAccuracy", "SparseCategoricalAccuracy", "TopKCategoricalAccuracy"),
     *("SparseTopKCategoricalAccuracy", "OneHotIoU", "OneHotMeanIoU"),
@@ -31,18 +31,18 @@ _ACCURACIES = ("accuracy", "acc")
 
 
 def cuts_at_zero(loss: OutputLoss) -> bool:
-    """Whether 0, and not 0.5, is the border between two classes of an output."""
+    """Whether the border between two classes of an output is 0 instead of 0.5."""
     return loss.from_logits or loss.family == "hinge"
 
 
 def fit_metric(metric: Term, loss: OutputLoss) -> Term:
-    """A metric of a job with the arguments that make it right on an output.
+    """A metric of a job, with the arguments that make it right on an output.
 
     >>> fit_metric("auc", OutputLoss("bce", "binary", (1,), from_logits=True))
     {'name': 'auc', 'from_logits': True}
 
     Raises:
-        InputError: No argument does.
+        InputError: No argument makes it right.
     """
     if not cuts_at_zero(loss):
         return metric
@@ -56,15 +56,15 @@ def fit_metric(metric: Term, loss: OutputLoss) -> Term:
 
 
 def check_metrics(model: "keras.Model", losses: Sequence[OutputLoss]) -> None:
-    """Nothing, if what a builder compiled measures is right on logits.
+    """Raises InputError unless metrics that a builder compiled are right on the model's outputs.
 
     Raises:
-        InputError: Which metric is not, and what to do.
+        InputError: A metric is wrong on logits. The message says which, and what to do.
     """
-    for place, loss in enumerate(losses):
+    for index, loss in enumerate(losses):
         if not cuts_at_zero(loss):
             continue
-        for metric in _metrics_of(model, loss.output, place):
+        for metric in _metrics_of(model, loss.output, index):
             name, given = _known_metric(metric)
             if not name:
                 continue
@@ -72,8 +72,8 @@ def check_metrics(model: "keras.Model", losses: Sequence[OutputLoss]) -> None:
             if (fitted_name, arguments) != (name, given):
                 shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
                 raise InputError(
-                    f"model.builder: {name!r} takes outputs for probabilities, but those under"
-                    f" {_shown(loss)}; compile with"
+                    f"model.builder: {name!r} takes outputs as probabilities, but those under"
+                    f" {_shown(loss)}; compile the model with"
                     f" keras.metrics.{class_name(fitted_name)}({shown})"
                 )
 
@@ -81,33 +81,33 @@ def check_metrics(model: "keras.Model", losses: Sequence[OutputLoss]) -> None:
 def check_signed_labels(
     model: "keras.Model", losses: Sequence[OutputLoss], parts: Mapping[str, Any]
 ) -> None:
-    """Nothing, if labels -1 and 1 meet no metric of Keras's that only knows 0 and 1.
+    """Raises InputError if labels are -1 and 1 but a Keras metric takes only 0 and 1.
 
     Raises:
-        InputError: Which metric, and what to do.
+        InputError: A metric does not take the labels. The message says which, and what to do.
     """
-    for place, loss in enumerate(losses):
-        labels = [labels_of(y, loss.output, place) for y in parts.values()]
-        is_signed = any(one is not None and (one == -1).any() for one in labels)
+    for index, loss in enumerate(losses):
+        labels = [labels_of(y, loss.output, index) for y in parts.values()]
+        is_signed = any(array is not None and (array == -1).any() for array in labels)
         if loss.family != "hinge" or not is_signed:
             continue
-        for metric in _metrics_of(model, loss.output, place):
+        for metric in _metrics_of(model, loss.output, index):
             name, _ = _known_metric(metric)
             if name and (name in _ACCURACIES or class_name(name) not in _OF_SIGNS):
                 raise InputError(
                     f"training.metrics: {name!r} takes labels 0 and 1, but the data's are -1 and"
-                    f" 1; label the classes 0 and 1, which the loss {loss.name} takes for the"
-                    " same, or measure hinge alone"
+                    f" 1; label the classes 0 and 1, which the loss {loss.name} takes as well, or"
+                    " use only metrics such as hinge"
                 )
 
 
 def _fitted(
     name: str, given: Mapping[str, Any], loss: OutputLoss, where: str
 ) -> tuple[str, Mapping[str, Any]]:
-    """The name and the arguments of a metric that is right on such outputs."""
+    """The name and the arguments with which a metric is right on such outputs."""
     is_several = loss.num_outputs != 1
     is_exclusive = is_several and loss.family != "binary"
-    if name in _ACCURACIES:  # of several outputs, Keras takes the largest
+    if name in _ACCURACIES:  # if there are several outputs, Keras asks only for the largest
         return (name, given) if is_several else ("binary_accuracy", {"threshold": 0.0})
     kind = class_name(name)
     takes_largest = given.get("top_k") is not None or (
@@ -117,39 +117,39 @@ def _fitted(
         return name, given
     if kind == "BinaryAccuracy" and not is_exclusive:
         return name, {"threshold": 0.0, **given}
-    if kind == "AUC" and not is_exclusive:  # a sigmoid keeps the order of a hinge's outputs too
+    if kind == "AUC" and not is_exclusive:  # the sigmoid keeps the order of outputs, hinge's too
         return name, {**given, "from_logits": True}
     if kind in _CROSSENTROPIES and loss.from_logits:
         return name, {**given, "from_logits": True}
     raise InputError(
-        f"{where}: {name!r} takes outputs for probabilities, but those under"
+        f"{where}: {name!r} takes outputs as probabilities, but those under"
         f" {_shown(loss)}; give the last layer {'a softmax' if is_exclusive else 'a sigmoid'} and a"
         " loss that takes probabilities, or use accuracy" + ("" if is_exclusive else ", or auc")
     )
 
 
 def _shown(loss: OutputLoss) -> str:
-    of_output = f" of {loss.output}" if loss.output else ""
-    what = "logits" if loss.from_logits else "scores with 0 between the classes"
-    return f"the loss {loss.name}{of_output} are {what}"
+    output = f" of {loss.output}" if loss.output else ""
+    what = "logits" if loss.from_logits else "scores, with the border between classes at 0"
+    return f"the loss {loss.name}{output} are {what}"
 
 
-def _metrics_of(model: "keras.Model", output: str, place: int) -> Iterator[Any]:
-    """The metrics of an output that a builder gave to `compile`."""
+def _metrics_of(model: "keras.Model", output: str, index: int) -> Iterator[Any]:
+    """The metrics that a builder gave to `compile` for an output."""
     compiled = model._compile_metrics
     if compiled is None:
         return
     for given in (compiled._user_metrics, compiled._user_weighted_metrics):
-        of_output = given
+        metrics = given
         if isinstance(given, Mapping):
-            of_output = given.get(output) if output else next(iter(given.values()), None)
+            metrics = given.get(output) if output else next(iter(given.values()), None)
         elif isinstance(given, list | tuple) and any(isinstance(m, list | tuple) for m in given):
-            of_output = given[place] if place < len(given) else None
-        yield from of_output if isinstance(of_output, list | tuple) else filter(None, [of_output])
+            metrics = given[index] if index < len(given) else None
+        yield from metrics if isinstance(metrics, list | tuple) else filter(None, [metrics])
 
 
 def _known_metric(metric: Any) -> tuple[str, Mapping[str, Any]]:
-    """Name and arguments, but for those at their default; no name for a metric of the user's."""
+    """Name and arguments, without those at their default; empty for a metric of the user's own."""
     import keras
 
     if isinstance(metric, keras.metrics.Metric):

@@ -1,8 +1,9 @@
-"""Which features of a model's input it takes as whole numbers: words, categories, pixels.
+"""Which features of a model's input are looked up as whole numbers, such as words or categories.
 
-A scaled word number is no word: the third of thirty becomes 0.07, which an `Embedding` takes for
-the first. Keras tells by the type of an `Input`; where it does not, the model is called with a few
-rows, and these are compared with what its `Embedding` and other layers that look numbers up get.
+Such numbers must not be scaled: the third of thirty words would become 0.07, which an `Embedding`
+would take as the first word. An integer `Input` shows that its features are looked up. Otherwise
+the model is called with a few rows, and these are compared with the values that reach its
+`Embedding` and other layers that look numbers up.
 """
 
 import functools
@@ -29,17 +30,17 @@ Features = Sequence[npt.NDArray[np.bool_]]
 
 
 def looked_up_features(model: ModelSpec, job_folder: Path) -> Callable[[Any], Features]:
-    """A function that says, of each array of x, which features the model looks up.
+    """A function that tells which features of each array of x the model looks up.
 
-    It builds the model once for inputs of one form.
+    The function builds the model once for all inputs of the same shape.
 
     Args:
-        model: The job's section.
-        job_folder: Where the path of a builder's file starts.
+        model: The section `model` of the job.
+        job_folder: The folder to which the path of a builder's file is relative.
 
     Returns:
-        Of inputs (rows, ...) as they are, bool (features,) of each array; a feature is the last
-        axis. It raises InputError where the builder does.
+        A function of unscaled inputs (rows, ...) that returns, for each array, bool (features,);
+        features are the last axis. It raises InputError if the builder fails.
     """
     known: dict[tuple[Any, ...], Features] = {}
 
@@ -72,14 +73,14 @@ def _find(model: ModelSpec, job_folder: Path, x: Any) -> Features:
 
 
 def _flat(x: Any) -> list[Any]:
-    """The arrays in the order of the structure, in which `trialrun.arrays.leaves` gives them."""
+    """The arrays in the order in which `trialrun.arrays.leaves` gives them."""
     if isinstance(x, Mapping):
         return list(x.values())
     return list(x) if isinstance(x, tuple) else [x]
 
 
 def _first_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """As they are, but floats as scaled ones are."""
+    """The first rows, unscaled; numbers have the type that scaled ones have."""
     rows = array[:_NUM_ROWS]
     return rows if rows.dtype == object else rows.astype(np.float32)
 
@@ -89,26 +90,26 @@ def _num_features(array: npt.NDArray[Any]) -> int:
 
 
 def _integer_inputs(model: "keras.Model", x: Any) -> list[bool]:
-    """Of each array of x, whether the `Input` that takes it holds integers."""
+    """For each array of x, whether the `Input` that takes it has an integer type."""
     import keras
 
     if not getattr(model, "inputs", None):
-        return [False] * len(_flat(x))  # it has none before it sees data
+        return [False] * len(_flat(x))  # such a model has no `Input` before it sees data
     inputs = model.inputs if isinstance(model, keras.Sequential) else model.input
     by_name = inputs if isinstance(inputs, Mapping) else {t.name: t for t in model.inputs}
     if isinstance(x, Mapping):
         taken = [by_name.get(name) for name in x]
     else:
         taken = [*keras.tree.flatten(inputs), *[None] * len(_flat(x))][: len(_flat(x))]
-    return [one is not None and "int" in str(one.dtype) for one in taken]
+    return [tensor is not None and "int" in str(tensor.dtype) for tensor in taken]
 
 
 def _may_look_up(model: "keras.Model") -> bool:
-    """Whether a model may hold a layer that looks numbers up; calling it tells."""
+    """Whether a model may hold a layer that looks numbers up, so that it must be called."""
     import keras
 
     if not isinstance(model, keras.Sequential) and not getattr(model, "inputs", None):
-        return True  # what a class of its own holds may be made when it is called
+        return True  # a subclassed model may make its layers only when it is called
     names = {*_LAYERS, *_MAY_HOLD_OTHERS}
     return any(
         not type(layer).__module__.startswith("keras.")
@@ -118,16 +119,16 @@ def _may_look_up(model: "keras.Model") -> bool:
 
 
 def _call(model: "keras.Model", rows: Any) -> None:
-    """Calls the model; what it cannot take is said when it is built for the data."""
+    """Calls the model and ignores errors, which are reported when it is built for the data."""
     try:
         model(rows, training=False)
-    except Exception:  # whatever the user's layers raise
+    except Exception:  # the user's layers may raise anything
         return
 
 
 @contextmanager
 def _listening(given: list[npt.NDArray[Any]]) -> Iterator[None]:
-    """Notes the values that layers which look numbers up are called with."""
+    """Collects in `given` the values with which layers that look numbers up are called."""
     import keras
 
     kinds = [getattr(keras.layers, name) for name in _LAYERS]
@@ -149,15 +150,15 @@ def _noting(call: Callable[..., Any], given: list[npt.NDArray[Any]]) -> Callable
     @functools.wraps(call)
     def noting(layer: Any, *args: Any, **kwargs: Any) -> Any:
         tensors = keras.tree.flatten(args[0] if args else kwargs.get(first))
-        # A tensor of a graph, or of the builder's, has no values.
-        given.extend(np.asarray(one.numpy()) for one in tensors if hasattr(one, "numpy"))
+        # A symbolic tensor has no values.
+        given.extend(np.asarray(tensor.numpy()) for tensor in tensors if hasattr(tensor, "numpy"))
         return call(layer, *args, **kwargs)
 
     return noting
 
 
 def _matched(array: npt.NDArray[Any], given: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    """Which features reach a layer as they are, perhaps with a number added to all of them."""
+    """Which features reach a layer unchanged, or with one number added to all rows."""
     num_features = _num_features(array)
     if array.dtype == object:
         return np.zeros(num_features, np.bool_)
@@ -172,11 +173,11 @@ def _matched(array: npt.NDArray[Any], given: Sequence[npt.NDArray[Any]]) -> npt.
     does_vary = columns.any(1)
     is_seen = np.array([column.tobytes() in seen for column in columns]) & does_vary
     if is_seen.any() and np.array_equal(is_seen, does_vary):
-        return np.ones(num_features, np.bool_)  # those that never vary tell nothing
+        return np.ones(num_features, np.bool_)  # features that do not vary are counted as seen
     return np.asarray(is_seen.reshape(-1, num_features).any(0))
 
 
 def _changes(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """float64 (numbers of a row, rows): how each differs from that of the first row."""
+    """The difference of each number from that of the first row, float64 (numbers per row, rows)."""
     columns = array.reshape(len(array), -1).astype(np.float64).T
-    return np.ascontiguousarray(columns - columns[:, :1]) + 0.0  # no negative zero
+    return np.ascontiguousarray(columns - columns[:, :1]) + 0.0  # turns -0.0 into 0.0

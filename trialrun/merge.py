@@ -1,4 +1,4 @@
-"""The runs of a job's shards become one run: what must be there, and the packs taken over."""
+"""Merging the runs of a job's shards: checks that they are complete, and copies of their packs."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +15,20 @@ from trialrun.store import RunFolder
 
 
 def check_shards(sources: Sequence[RunFolder], loaded: LoadedJob, trials: Sequence[Trial]) -> None:
-    """Nothing, if runs hold all trials of a job, failed ones included, and none of another job.
+    """Raises InputError unless the runs hold all trials of a job, and none of another job.
+
+    A failed trial counts as present.
 
     Raises:
-        InputError: What is wrong with which run, and what to do.
+        InputError: A run belongs to another job, or trials are missing. The message says what is
+            wrong with which run, and what to do.
     """
     planned = {trial.trial_id: trial.variant.variant_id for trial in trials}
     recorded: set[str] = set()
     for source in sources:
         rows = source.read_trials("identity")
         if (rows["trial_id"].map(planned) != rows["variant_id"]).any():
-            what = f"{source.path}: holds trials of another job than {loaded.path}"
+            what = f"{source.path}: holds trials of a job that differs from {loaded.path}:"
             lines = [f"  {line}" for line in differences(source, loaded)]
             raise InputError("\n".join([what, *lines]))
         recorded |= set(rows["trial_id"])
@@ -40,25 +43,28 @@ def _who_lacks(
 ) -> Iterator[str]:
     unclaimed = absent
     for source in sources:
-        shard = source.read_job()["resources"].get("shard")  # no such field in older runs
+        shard = source.read_job()["resources"].get("shard")  # older runs lack this field
         lacking = {trial.trial_id for trial in shard_trials(trials, shard)} & absent
         unclaimed = unclaimed - lacking
         if lacking:
             what = "" if shard is None else f" (shard {shard})"
-            yield f"{source.path}{what} lacks {len(lacking)}: trialrun resume {source.path}"
+            yield (
+                f"{source.path}{what} lacks {len(lacking)}; to train them: trialrun resume"
+                f" {source.path}"
+            )
     if unclaimed:
         yield f"{len(unclaimed)} belong to shards whose runs were not given"
 
 
 def adopt_packs(run: RunFolder, source: RunFolder, check: Callable[[], None]) -> None:
-    """Copies the packs of a run into another of the same job, unless it holds their trials.
+    """Copies packs of a run into another run of the same job that lacks their trials.
 
-    Packs are numbered anew, because shards number theirs alike.
+    Packs get new numbers, because the packs of all shards are numbered in the same way.
 
     Args:
-        run: Where they come.
-        source: Where they are.
-        check: Called before each is written; raises when the run is somebody else's now.
+        run: The run that receives the packs.
+        source: The run that holds them.
+        check: Called before each pack is written; raises if another driver has taken over `run`.
     """
     import pyarrow as pa
 
@@ -67,26 +73,26 @@ def adopt_packs(run: RunFolder, source: RunFolder, check: Callable[[], None]) ->
     trained = {trial_id for trial_id, is_failed in held if not is_failed}
     first = run.next_pack_number()
     numbers: dict[str, int] = {}
-    for part in list_parts(source.trials_dir):
-        table, about = read_part(part), read_about(part)
+    for file in list_parts(source.trials_dir):
+        table, about = read_part(file), read_about(file)
         pairs = zip(table["trial_id"].to_pylist(), table["status"].to_pylist(), strict=True)
         if all(trial in trained or (trial, status == "failed") in held for trial, status in pairs):
             continue
         old, letters = _split_pack_id(about["pack_id"])
         pack_id = f"p{numbers.setdefault(old, first + len(numbers)):03d}{letters}"
         name = part_name(pack_id, table["attempt"][0].as_py())
-        _copy(source.history_dir / part.name, run.history_dir / f"{name}.parquet")
-        states = source.kept.states_dir / f"{part.stem}.npz"
+        _copy(source.history_dir / file.name, run.history_dir / f"{name}.parquet")
+        states = source.kept.states_dir / f"{file.stem}.npz"
         if states.exists():
             _copy(states, run.kept.states_dir / f"{name}.npz")
-        place = table.column_names.index("pack_id")
-        table = table.set_column(place, "pack_id", pa.array([pack_id] * table.num_rows))
+        index = table.column_names.index("pack_id")
+        table = table.set_column(index, "pack_id", pa.array([pack_id] * table.num_rows))
         check()
         write_part(run.trials_dir / f"{name}.parquet", table, about | {"pack_id": pack_id})
 
 
 def _split_pack_id(pack_id: str) -> tuple[str, str]:
-    """`p003ab`, a half of a half, as its number and its letters."""
+    """The number and the letters of a pack id: `p003ab`, half of half a pack, -> `p003`, `ab`."""
     number = pack_id.rstrip("abcdefghijklmnopqrstuvwxyz")
     return number, pack_id[len(number) :]
 

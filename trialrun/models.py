@@ -1,6 +1,6 @@
-"""The model of a trial: the built-in builder, loading a user's, compiling what is not compiled.
+"""The model of a trial: the built-in builder, calling a user's builder, and compiling the model.
 
-Keras is imported inside functions: naming a builder costs nothing.
+Keras is imported inside functions, so that importing this module is fast.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ from trialrun.vocabulary import CHOSEN_BY_SHAPES
 if TYPE_CHECKING:
     import keras
 
-# Where a whole HDF5 model keeps its optimizer's state; see `saving.write_h5`.
+# The group of an HDF5 file that holds the optimizer's state; see `saving.write_h5`.
 OPTIMIZER_GROUP = "trialrun_optimizer"
 
 
@@ -51,14 +51,14 @@ def mlp(
 
     Args:
         units: Width of each hidden layer.
-        activation: Of the hidden layers; any name that Keras knows.
+        activation: Activation of the hidden layers; any name that Keras knows.
         num_classes: Width of the softmax.
         dropout: Rate after each hidden layer, from 0 to below 1; 0 adds no layer.
         batch_normalization: Whether each hidden layer is normalized before its activation.
         l2: Factor of the L2 penalty on the hidden layers' kernels.
 
     Returns:
-        A model (rows, features) -> (rows, num_classes); it is built by the first data it sees.
+        A model (rows, features) -> (rows, num_classes), which is built when it first sees data.
     """
     import keras
 
@@ -67,7 +67,7 @@ def mlp(
         penalty = keras.regularizers.L2(l2) if l2 else None
         if batch_normalization:
             layers += [
-                # A bias before a normalization does nothing but wander.
+                # The normalization removes a bias before it, which would only drift in training.
                 keras.layers.Dense(width, use_bias=False, kernel_regularizer=penalty),
                 keras.layers.BatchNormalization(),
                 keras.layers.Activation(activation),
@@ -86,17 +86,17 @@ def build_model(model: ModelSpec, job_folder: Path, x: Any) -> "keras.Model":
     """The model of the user's builder, built for inputs like `x`.
 
     Args:
-        model: The job's section.
-        job_folder: Where the path of a builder's file starts.
+        model: The section `model` of the job.
+        job_folder: The folder to which the path of a builder's file is relative.
         x: A batch of inputs: an array, or a dict or tuple of arrays.
 
     Raises:
-        InputError: The builder cannot be loaded, raises, or returns no model; or the model cannot
-            take such inputs.
+        InputError: The builder cannot be loaded, raises an error or returns no model, or the model
+            cannot take such inputs.
     """
     built = call_builder(model, job_folder)
     try:
-        built(symbolic_inputs(x))  # builds what waits for its first input
+        built(symbolic_inputs(x))  # builds layers that wait for their first input
     except Exception as error:
         raise InputError(
             f"{_source(model)}: the model cannot take the data's inputs: {_first_line(error)}"
@@ -105,10 +105,10 @@ def build_model(model: ModelSpec, job_folder: Path, x: Any) -> "keras.Model":
 
 
 def call_builder(model: ModelSpec, job_folder: Path) -> "keras.Model":
-    """What the user's builder returns, which may wait for its first input.
+    """The model that the user's builder returns; it may not be built before its first input.
 
     Raises:
-        InputError: The builder cannot be loaded, raises, or returns no model.
+        InputError: The builder cannot be loaded, raises an error, or returns no model.
     """
     import keras
 
@@ -130,14 +130,15 @@ def _source(model: ModelSpec) -> str:
 def compile_model(
     model: "keras.Model", training: TrainingSpec, steps_per_epoch: int, x: Any
 ) -> None:
-    """Compiles the model as the job says; a model that the builder compiled is left as it is.
+    """Compiles the model as the job says; a model that the builder has compiled is not changed.
 
-    Metrics are those of the job, with the arguments that make them right on logits.
+    The job's metrics get the arguments that make them right on logits.
 
     Args:
-        model: Built.
-        training: The job's section.
-        steps_per_epoch: Batches of an epoch; what epochs mean to a learning rate schedule.
+        model: A built model.
+        training: The section `training` of the job.
+        steps_per_epoch: Batches per epoch, with which a learning rate schedule in epochs is
+            converted to steps.
         x: Some rows of the model's inputs.
 
     Raises:
@@ -159,13 +160,15 @@ def compile_model(
             jit_compile=False,
         )
     except (ValueError, TypeError) as error:
-        raise InputError(f"training: Keras cannot compile it: {_first_line(error)}") from error
+        raise InputError(
+            f"training: Keras cannot compile the model: {_first_line(error)}"
+        ) from error
 
 
 def in_order_of_outputs(model: "keras.Model", data: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Inputs, labels and weights as Keras 3.15 evaluates them.
+    """Inputs, labels and weights in a structure that Keras 3.15 can evaluate.
 
-    It cannot find the weights of rows whose labels have names while the model's outputs are a list.
+    Keras does not find the weights of rows if labels are a dict but the model's outputs a list.
     """
     import keras
 
@@ -174,14 +177,18 @@ def in_order_of_outputs(model: "keras.Model", data: tuple[Any, ...]) -> tuple[An
         return data
     (weight,) = weights
     names = model.output_names
-    of_each = [weight[name] if isinstance(weight, dict) else weight for name in names]
-    return x, keras.tree.pack_sequence_as(model.output, [y[name] for name in names]), of_each
+    weights_of_outputs = [weight[name] if isinstance(weight, dict) else weight for name in names]
+    return (
+        x,
+        keras.tree.pack_sequence_as(model.output, [y[name] for name in names]),
+        weights_of_outputs,
+    )
 
 
 def forgets_loss_arguments(training: TrainingSpec) -> bool:
-    """Whether a saved model has another loss than it was trained with.
+    """Whether a saved model has another loss than the one with which it was trained.
 
-    Keras 3.15 leaves the delta of a Huber loss out of every format.
+    Keras 3.15 does not save the delta of a Huber loss in any format.
     """
     return any(
         class_name(name) == "Huber" and arguments.get("delta", 1) != 1
@@ -191,19 +198,19 @@ def forgets_loss_arguments(training: TrainingSpec) -> bool:
 
 
 def load_model(path: str | Path) -> "keras.Model":
-    """A whole saved model, HDF5 or `.keras`, ready to go on training where it stopped.
+    """A whole saved model, HDF5 or `.keras`, so that its training can be continued.
 
-    `keras.models.load_model` of Keras 3.15 leaves the optimizer's state of an HDF5 file behind.
-    Here it is put back, of files that Keras wrote too.
+    `keras.models.load_model` of Keras 3.15 does not load the optimizer's state of an HDF5 file.
+    This function does, also from files that Keras wrote.
 
-    The file is looked at first (`trialrun.untrusted`): one that names anything but Keras's own
-    classes and those that you registered yourself is refused.
+    The file is inspected first (`trialrun.untrusted`) and refused if it names anything but Keras's
+    own classes and those that you have registered yourself.
 
     Args:
         path: A `.h5` or `.keras` file.
 
     Raises:
-        InputError: It is no model file, or a model that could run its author's code.
+        InputError: The file is no model file, or holds a model that could run its author's code.
     """
     import keras
 
@@ -213,7 +220,7 @@ def load_model(path: str | Path) -> "keras.Model":
         optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
         optimizer.build(model.trainable_variables)
         saved = _saved_optimizer(Path(path))
-        if len(saved) == len(optimizer.variables):  # else the model was never trained
+        if len(saved) == len(optimizer.variables):  # otherwise the model was never trained
             for variable, array in zip(optimizer.variables, saved, strict=True):
                 variable.assign(array)
             model.optimizer = optimizer
@@ -221,8 +228,8 @@ def load_model(path: str | Path) -> "keras.Model":
 
 
 def _saved_optimizer(path: Path) -> list[Any]:
-    """The optimizer's arrays of an HDF5 file, in Keras's order."""
-    import h5py  # comes with Keras
+    """The arrays of the optimizer in an HDF5 file, in Keras's order."""
+    import h5py  # a dependency of Keras
 
     with h5py.File(path) as file:
         if OPTIMIZER_GROUP in file:
@@ -289,7 +296,7 @@ def _loss(loss: Term) -> Any:
 
 
 def _needs_fitting(training: TrainingSpec) -> bool:
-    """Whether 0.5 may not be the border between classes."""
+    """Whether metrics need other arguments because the border between classes may not be 0.5."""
     terms = map(split_term, loss_per_output(training.loss).values())
     return any(
         is_own(name) or arguments.get("from_logits") or "hinge" in name.lower()
@@ -298,19 +305,19 @@ def _needs_fitting(training: TrainingSpec) -> bool:
 
 
 def _metrics(field: str, metrics: Terms | dict[str, Terms], losses: Sequence[OutputLoss]) -> Any:
-    of_outputs = {loss.output: loss for loss in losses}
+    losses_by_output = {loss.output: loss for loss in losses}
 
-    def made(of_one: Terms, output: str = "") -> list[Any]:
-        loss = losses[0] if len(losses) == 1 else of_outputs.get(output)
-        return [_fitted_metric(field, one, loss) for one in of_one]
+    def make_metrics(terms: Terms, output: str = "") -> list[Any]:
+        loss = losses[0] if len(losses) == 1 else losses_by_output.get(output)
+        return [_fitted_metric(field, term, loss) for term in terms]
 
     if isinstance(metrics, dict):
-        return {output: made(of_one, output) for output, of_one in metrics.items()}
-    return made(metrics)
+        return {output: make_metrics(terms, output) for output, terms in metrics.items()}
+    return make_metrics(metrics)
 
 
 def _fitted_metric(field: str, metric: Term, loss: OutputLoss | None) -> Any:
-    """A metric that knows what the output of this loss means; one of the user's own must."""
+    """A metric that is right on the output of this loss; a metric of the user's is not changed."""
     if loss is None or is_own(split_term(metric)[0]):
         return _metric(field, metric)
     return _metric(field, fit_metric(metric, loss))
@@ -329,9 +336,9 @@ def _metric(field: str, metric: Term) -> Any:
 
 
 def _per_output(make: Callable[[Any], Any], value: Any) -> Any:
-    """What is made of a value, or of the value of each output."""
+    """The result of `make` for a value, or a dict of results if the value is one per output."""
     if isinstance(value, dict) and "name" not in value:
-        return {output: make(of_one) for output, of_one in value.items()}
+        return {output: make(term) for output, term in value.items()}
     return make(value)
 
 

@@ -1,8 +1,8 @@
-"""What a built model is: a classifier, a regression, or something else. Without Keras: values.
+"""The task of a model: classification, regression, or something else, as plain values.
 
-It follows from the loss of each output and from what the outputs are, which `trialrun.builttask`
-reads from the model. Here logits become probabilities, for whoever needs them: confusion matrices,
-scores, and `predict`.
+The task follows from the losses and the outputs that `trialrun.builttask` reads from the built
+model; Keras is not needed here. The task also turns logits into probabilities for confusion
+matrices, scores and `predict`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ Family = Literal[
     "hinge",  # labels are 0 and 1, or -1 and 1
     "quantity",
     "count",  # Poisson
-    "logarithm",  # of quantities from 0
-    "other",  # of Keras, but for neither classes nor quantities
-    "own",  # a user's
+    "logarithm",  # compares logarithms of quantities of at least 0
+    "other",  # a loss of Keras for neither classes nor quantities
+    "own",  # a loss of the user's
 ]
 _QUANTITIES = ("quantity", "count", "logarithm")
 _DISTRIBUTIONS = ("sparse", "categorical", "distribution", "categorical_hinge")
-# What these give is no probability, though a loss may take it for one.
+# Activations whose outputs are not probabilities, even if a loss takes them as such.
 _NO_PROBABILITIES = (
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish"),
     *("mish", "softplus", "softsign", "tanh", "log_softmax"),
@@ -41,14 +41,14 @@ class OutputLoss:
     """An output of a built model and its loss.
 
     Attributes:
-        name: How messages call the loss.
+        name: How messages name the loss.
         family: What its labels are.
-        shape: Of the output of a row; None where an axis is open.
-        output: Name of the output; empty for the only one.
-        from_logits: Whether the loss takes the output for logits, as Keras does it: after a sigmoid
-            or softmax it never does, whatever the loss was told.
-        activation: Of the last layer; empty where that is not known.
-        ignored_class: A label that the loss leaves out.
+        shape: The shape of the output of one row; None for an axis of variable length.
+        output: The name of the output; empty if it is the only one.
+        from_logits: Whether the loss takes the output as logits. After a sigmoid or softmax Keras
+            never does, even if the loss has `from_logits=True`.
+        activation: The activation of the last layer; empty if it is unknown.
+        ignored_class: A label that the loss ignores.
     """
 
     name: str
@@ -61,7 +61,7 @@ class OutputLoss:
 
     @property
     def num_outputs(self) -> int | None:
-        """Width of the last axis."""
+        """The width of the last axis; None if it is variable."""
         return self.shape[-1] if self.shape else 1
 
 
@@ -70,13 +70,14 @@ class ModelTask:
     """What a model is for, and what its outputs are.
 
     Attributes:
-        kind: Two classes told by one output, one class of several, several labels that are each
-            there or not, quantities, or something else: such a model has no confusion matrix.
-        outputs: `scores` order the classes and are no probabilities.
-        num_outputs: Columns of the predictions; 0 where they are not in one row.
-        threshold: Of `binary`: above it, the second class.
-        reason: The loss, and what is known of the output.
-        warning: What is likely to be an error of the model's; empty if nothing is.
+        kind: `binary` for two classes with one output, `multiclass` for one class of several,
+            `multilabel` for several labels that are each present or not, `regression` for
+            quantities, or `other`. Only the first two have confusion matrices.
+        outputs: What the outputs are; `scores` order the classes but are not probabilities.
+        num_outputs: Columns of the predictions; 0 if the predictions of a row have more axes.
+        threshold: For `binary`, an output above it means the second class.
+        reason: The loss and what is known about the output.
+        warning: A probable mistake in the model; empty if there is none.
     """
 
     kind: Kind
@@ -88,11 +89,11 @@ class ModelTask:
 
     @property
     def num_classes(self) -> int:
-        """Classes that are told apart; 0 for no classifier of one class per row."""
+        """The number of classes; 0 unless the model is a classifier with one class per row."""
         return {"binary": 2, "multiclass": self.num_outputs}.get(self.kind, 0)
 
     def describe(self) -> str:
-        """The task and why it is that, e.g. `classifier of 3 classes (loss ..., from_logits)`."""
+        """The task with its reason, e.g. `classifier of 3 classes (loss ..., from_logits)`."""
         words = {
             "binary": "classifier of 2 classes",
             "multiclass": f"classifier of {self.num_outputs} classes",
@@ -103,13 +104,13 @@ class ModelTask:
         return f"{words} ({self.reason})"
 
     def probabilities(self, predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The model's outputs, with a probability in the place of each logit.
+        """The model's outputs, with logits turned into probabilities.
 
         Args:
-            predictions: (rows, outputs).
+            predictions: Outputs of the model (rows, outputs).
 
         Returns:
-            (rows, outputs): float64 for logits; anything else as it is.
+            Probabilities, float64 (rows, outputs), for logits; else `predictions`.
         """
         if self.outputs != "logits":
             return predictions
@@ -122,7 +123,7 @@ class ModelTask:
         return given
 
     def classes(self, predictions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """The predicted class (rows,) of each row of a classifier's outputs (rows, outputs)."""
+        """The predicted class of each row, int64 (rows,), from outputs (rows, outputs)."""
         if self.kind == "binary":
             return np.asarray(predictions[:, 0] > self.threshold, np.int64)
         return np.asarray(predictions.argmax(1), np.int64)
@@ -136,27 +137,28 @@ class ModelTask:
         """The task that `to_json` wrote.
 
         Raises:
-            ValueError: It is not one.
+            ValueError: The value does not describe a task.
         """
         try:
             task = cls(**value)
         except TypeError as error:
-            raise ValueError(f"is no task of a model: {error}") from error
+            raise ValueError(f"is not the task of a model: {error}") from error
         if task.kind not in get_args(Kind) or task.outputs not in get_args(Outputs):
-            raise ValueError(f"is no task of a model: {task.kind}, {task.outputs}")
+            raise ValueError(f"is not the task of a model: {task.kind}, {task.outputs}")
         return task
 
 
 def task_of(losses: Sequence[OutputLoss]) -> ModelTask:
-    """What a model with these losses is for; one of several outputs is something else.
+    """The task of a model with these losses; with several outputs its kind is `other`.
 
-    An own loss says nothing of its labels: there, a softmax or a single sigmoid does.
+    A loss of the user's own does not tell what its labels are; then a softmax or a single sigmoid
+    as the last layer does.
     """
     if not losses:
         return _other("no loss that compares outputs with labels")
-    if len(losses) > 1 or losses[0].output:  # of a model that has others without a loss
-        parts = (f"{one.output}: {_task_of_output(one).describe()}" for one in losses)
-        return _other(f"several outputs; {'; '.join(parts)}")
+    if len(losses) > 1 or losses[0].output:  # a named output has others beside it, without a loss
+        tasks = (f"{loss.output}: {_task_of_output(loss).describe()}" for loss in losses)
+        return _other(f"several outputs; {'; '.join(tasks)}")
     return _task_of_output(losses[0])
 
 
@@ -177,7 +179,7 @@ def _other(reason: str) -> ModelTask:
 
 
 def _kind(loss: OutputLoss) -> Kind | None:
-    """The kind of classifier; None for none that is judged row by row."""
+    """The kind of classifier; None if the model does not give one row of outputs per row."""
     width = loss.num_outputs
     if len(loss.shape) > 1 or width is None:
         return None
@@ -186,7 +188,7 @@ def _kind(loss: OutputLoss) -> Kind | None:
         return "binary" if is_binary or _is_own(loss, "sigmoid") else None
     if loss.family in _DISTRIBUTIONS or _is_own(loss, "softmax"):
         return "multiclass"
-    if loss.family == "binary":  # columns that exclude each other are one class of several
+    if loss.family == "binary":  # after a softmax, the columns exclude each other
         return "multiclass" if loss.activation == "softmax" else "multilabel"
     return None
 

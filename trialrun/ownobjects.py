@@ -1,9 +1,9 @@
-"""Keras's objects of the user's losses, metrics, optimizers and schedules.
+"""Keras objects made from the user's own losses, metrics, optimizers and schedules.
 
-What a job names is a function of (y_true, y_pred), which is the loss or metric itself; or a class,
-or a function that makes one, which is called with the job's arguments. What comes of it is checked
-here: an optimizer that does not take the job's learning rate would train another trial than the
-job says.
+A job names either a function of (y_true, y_pred), which is the loss or metric itself, or a class or
+a function that makes the object and is called with the job's arguments. The result is checked here:
+an optimizer that ignored the job's learning rate, for example, would train another trial than the
+job describes.
 """
 
 import functools
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def own_loss(field: str, reference: str, arguments: Mapping[str, Any]) -> Any:
-    """What `compile` takes for a loss.
+    """The user's loss as `compile` takes it.
 
-    A function with arguments is named after them (`focal_gamma_3.0`): who loads a saved model has
-    to say what that is, and does not get the function's defaults.
+    A function with arguments is renamed with them (`focal_gamma_3.0`), so that whoever loads the
+    saved model must provide exactly this loss and does not get the function with its defaults.
 
     Args:
         field: Dotted path of the job's field, for messages.
         reference: The user's function or class, with an absolute path.
-        arguments: What the job gives it.
+        arguments: The arguments that the job gives.
 
     Raises:
-        InputError: It cannot be loaded, raises, or gives no loss.
+        InputError: The reference cannot be loaded, raises an error, or gives no loss.
     """
     function = load_function(reference, Path())
     if not _is_itself(field, reference, function, arguments):
@@ -55,10 +55,10 @@ def own_loss(field: str, reference: str, arguments: Mapping[str, Any]) -> Any:
 def own_metric(
     field: str, reference: str, arguments: Mapping[str, Any], log_name: str
 ) -> "keras.metrics.Metric":
-    """A metric that is logged under a name.
+    """The user's metric, logged under `log_name`.
 
     Raises:
-        InputError: It cannot be loaded, raises, or gives no metric.
+        InputError: The reference cannot be loaded, raises an error, or gives no metric.
     """
     import keras
 
@@ -75,10 +75,10 @@ def own_metric(
 def own_schedule(
     reference: str, arguments: Mapping[str, Any], learning_rate: float
 ) -> "keras.optimizers.schedules.LearningRateSchedule":
-    """A schedule that was given the learning rate to begin at.
+    """The user's schedule, which begins with the given learning rate.
 
     Raises:
-        InputError: It cannot be loaded, raises, or gives no schedule.
+        InputError: The reference cannot be loaded, raises an error, or gives no schedule.
     """
     import keras
 
@@ -86,17 +86,18 @@ def own_schedule(
     given = {"initial_learning_rate": learning_rate, **arguments}
     made = _call(field, reference, load_function(reference, Path()), given)
     if not isinstance(made, kind):
-        raise _wrong_kind(field, reference, "a LearningRateSchedule of Keras's", made)
+        raise _wrong_kind(field, reference, "a Keras LearningRateSchedule", made)
     return made
 
 
 def own_optimizer(
     reference: str, arguments: Mapping[str, Any], learning_rate: Any
 ) -> "keras.optimizers.Optimizer":
-    """An optimizer with a learning rate, or with a schedule of it.
+    """The user's optimizer with the given learning rate or schedule.
 
     Raises:
-        InputError: It cannot be loaded, raises, gives no optimizer, or one with another rate.
+        InputError: The reference cannot be loaded, raises an error, or gives no optimizer or one
+            with another learning rate.
     """
     import keras
 
@@ -111,7 +112,7 @@ def own_optimizer(
     if not math.isclose(found, expected, rel_tol=1e-6):
         raise InputError(
             f"{field} {portable_reference(reference)}: was given the learning rate {expected:g},"
-            f" and its optimizer has {found:g}; hand it to Keras as it is"
+            f" but its optimizer has {found:g}; pass the learning rate to Keras unchanged"
         )
     return made
 
@@ -154,5 +155,5 @@ def _callable(field: str, reference: str, made: Any, expected: str) -> Any:
 def _wrong_kind(field: str, reference: str, expected: str, made: Any) -> InputError:
     kind = type(made).__name__
     return InputError(
-        f"{field} {portable_reference(reference)}: must give {expected}, got a {kind}"
+        f"{field} {portable_reference(reference)}: must return {expected}, got a {kind}"
     )

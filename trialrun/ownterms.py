@@ -1,8 +1,9 @@
-"""Terms of `training` that name something of the user's: `file.py:focal`, `module:focal`.
+"""Terms of `training` that refer to the user's own code: `file.py:focal` or `module:focal`.
 
-A loss, a metric, an optimizer or a schedule may be one, alone or as the `name` of a mapping with
-arguments. One rule says what it means (`is_itself`); here it is checked against the source, without
-running it, and `trialrun.ownobjects` makes Keras's object of it.
+A loss, a metric, an optimizer or a schedule may be such a term, alone or as the `name` of a mapping
+with arguments. `is_itself` decides whether it is the loss or metric itself or makes it. Here terms
+are checked against the source code without running it; `trialrun.ownobjects` makes Keras objects
+from them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from trialrun.references import (
 )
 from trialrun.vocabulary import suggest
 
-# The fields that may name one, and the argument that each of their functions is given besides.
+# Field that may refer to the user's code -> an argument that its function always gets, if any.
 OWN_FIELDS: Mapping[str, str] = {
     "optimizer": "learning_rate",
     "learning_rate_schedule": "initial_learning_rate",
@@ -29,74 +30,77 @@ OWN_FIELDS: Mapping[str, str] = {
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is a reference to something of the user's, and none of Keras's names."""
+    """Whether a name is a reference to the user's own code instead of a Keras name."""
     return ":" in name
 
 
 def check_own(name: str) -> str:
-    """The function of a reference that is written as one should be.
+    """The name of the function in a reference.
 
     Raises:
-        ValueError: It is not; reads as the end of a sentence that begins with the field.
+        ValueError: The reference is not well-formed. The message continues a sentence that begins
+            with the field's name.
     """
     try:
         return parse_reference(name).function
     except InputError as error:
-        raise ValueError(f"must be a name of Keras's or one of yours: {error}") from None
+        raise ValueError(f"must be a Keras name or a reference to your own code: {error}") from None
 
 
 def map_references(value: Any, change: Callable[[str], Any]) -> Any:
-    """A field's value with another thing in the place of each reference; arguments stay."""
+    """A field's value with each reference replaced by `change` of it; arguments are kept."""
     if isinstance(value, str):
         return change(value) if is_own(value) else value
     if isinstance(value, list | tuple):
-        return type(value)(map_references(one, change) for one in value)
+        return type(value)(map_references(item, change) for item in value)
     if isinstance(value, Mapping):
         if "name" in value:
             return {**value, "name": map_references(value["name"], change)}
-        return {output: map_references(of_one, change) for output, of_one in value.items()}
+        return {output: map_references(terms, change) for output, terms in value.items()}
     return value
 
 
 def own_terms(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The references in a field's value, each with the arguments that it is given."""
+    """The references in a field's value, each with the arguments that the job gives it."""
     if isinstance(value, str):
         if is_own(value):
             yield value, {}
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from own_terms(one)
+        for term in value:
+            yield from own_terms(term)
     elif isinstance(value, Mapping):
         if "name" not in value:
-            for of_one in value.values():
-                yield from own_terms(of_one)
+            for terms in value.values():
+                yield from own_terms(terms)
         elif is_own(str(value["name"])):
             left_out = ("name", "as", "loss_scaling")
             yield value["name"], {k: item for k, item in value.items() if k not in left_out}
 
 
 def is_itself(required: Sequence[str], given: Mapping[str, Any]) -> bool:
-    """Whether a function is the loss or metric itself, a function of (y_true, y_pred).
+    """Whether a function is itself the loss or metric, i.e. a function of (y_true, y_pred).
 
-    It is, if two of the arguments that it requires are not given; it makes one, if none is.
+    It is if two of its required arguments are not given. If none is missing, it is a function that
+    makes the loss or metric.
 
     Raises:
-        ValueError: Neither.
+        ValueError: Another number of required arguments is missing.
     """
     missing = [name for name in required if name not in given]
     if len(missing) not in (0, 2):
         raise ValueError(
-            f"needs an argument {missing[0]!r}; give it, or let two arguments be left, which are"
-            " y_true and y_pred"
+            f"needs an argument {missing[0]!r}; give it, or leave exactly two required arguments,"
+            " y_true and y_pred, without a value"
         )
     return len(missing) == 2
 
 
 def resolve_own(field: str, value: Any, folder: Path) -> Any:
-    """A field's value with absolute paths in its references, which exist and take what is given.
+    """A field's value with absolute paths in its references, which are checked.
 
     Raises:
-        ValueError: One does not; reads as the end of a sentence that begins with the field.
+        ValueError: A reference does not exist or does not take the given arguments. The message
+            continues a sentence that begins with the field's name.
     """
     try:
         for reference, given in own_terms(value):
@@ -107,7 +111,7 @@ def resolve_own(field: str, value: Any, folder: Path) -> Any:
 
 
 def _check_arguments(field: str, reference: str, given: Mapping[str, Any], folder: Path) -> None:
-    """Refuses what a function does not take or lacks, as far as its source tells."""
+    """Refuses arguments that a function does not take or lacks, as far as its source shows."""
     parameters = check_reference(reference, folder)
     if parameters is None:
         return

@@ -1,4 +1,4 @@
-"""The Parquet files of a run folder: a pack is one file of trials and one of history."""
+"""The Parquet files of a run folder: each pack has one file of trials and one of history."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,21 +13,22 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-PACK_KEY = b"trialrun.pack"  # what is said of a pack as a whole, in the metadata of its trials
+# The key in the metadata of a file of trials under which facts about the whole pack are stored.
+PACK_KEY = b"trialrun.pack"
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """The files in a folder, in the order of their names."""
+    """The Parquet files in a folder, in the order of their names."""
     return sorted(folder.glob("part-*.parquet"))
 
 
 def write_part(part: Path, rows: "pa.Table", about: Mapping[str, Any] | None = None) -> None:
-    """Writes one file, whole or not at all.
+    """Writes one Parquet file, whole or not at all.
 
     Args:
         part: The file.
         rows: Its rows.
-        about: What it says of its pack as a whole.
+        about: Facts about its pack as a whole, stored in its metadata.
     """
     import pyarrow.parquet as pq
 
@@ -45,10 +46,10 @@ def read_part(
     variant_ids: Sequence[str] | None = None,
     verify: bool = False,
 ) -> "pa.Table":
-    """The rows of one file, or those of some trials or variants.
+    """The rows of one Parquet file, or only those of some trials or variants.
 
-    A run may have thousands of small files: what pyarrow offers for folders of them takes three
-    times as long for each.
+    A run may have thousands of small files. Files are read one by one, because pyarrow's functions
+    for whole folders take three times as long per file.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -65,7 +66,7 @@ def read_part(
 
 
 def by_part(trials: "pd.DataFrame") -> dict[str, list[str]]:
-    """Name of the part that holds them -> trials, in the order of the trials."""
+    """Name of a file, without suffix -> ids of the trials that it holds, in their order."""
     wanted: dict[str, list[str]] = {}
     for trial_id, pack_id, attempt in zip(
         trials["trial_id"], trials["pack_id"], trials["attempt"], strict=True
@@ -75,7 +76,7 @@ def by_part(trials: "pd.DataFrame") -> dict[str, list[str]]:
 
 
 def column_names(part: Path) -> list[str]:
-    """The columns that a part has."""
+    """The names of a Parquet file's columns."""
     import pyarrow.parquet as pq
 
     with reading(part):
@@ -84,17 +85,19 @@ def column_names(part: Path) -> list[str]:
 
 
 def require_columns(part: Path, columns: Iterable[str]) -> None:
-    """Raises TrialrunError for a Parquet file that this program did not write."""
+    """Raises TrialrunError if a Parquet file lacks columns, as one from another program does."""
     import pyarrow.parquet as pq
 
     with reading(part):
         missing = set(columns) - set(pq.read_schema(part).names)
     if missing:
-        raise TrialrunError(f"{part}: is not ours: it has no column {min(missing)!r}")
+        raise TrialrunError(
+            f"{part}: was not written by trialrun: it has no column {min(missing)!r}"
+        )
 
 
 def read_about(part: Path) -> dict[str, Any]:
-    """What a part says of its pack as a whole."""
+    """The facts about a pack as a whole that its file of trials stores."""
     import pyarrow.parquet as pq
 
     with reading(part):

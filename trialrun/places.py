@@ -1,7 +1,7 @@
-"""Where run folders are kept: somewhere that outlives whoever makes them.
+"""Where run folders are made: in a folder that outlives the process that makes them.
 
-A Ray job that brings its files runs in a copy of them that Ray unpacked into its temporary folder,
-and deletes when it likes. What is written there is lost sooner or later.
+A Ray job that brings its own files runs in a copy of them, which Ray unpacks into its temporary
+folder and deletes at any time. Whatever is written there is lost sooner or later.
 """
 
 import itertools
@@ -16,24 +16,24 @@ _UNPACKED_BY_RAY = ("runtime_resources", "working_dir_files")
 
 
 def default_runs_dir() -> Path:
-    """TRIALRUN_RUNS_DIR, else `runs` here; `~/trialrun-runs` in a copy that Ray will delete."""
+    """TRIALRUN_RUNS_DIR, else `runs` here, or `~/trialrun-runs` if Ray will delete this folder."""
     if chosen := os.environ.get(_RUNS_DIR_VARIABLE):
         return Path(chosen).expanduser()
     return Path("~/trialrun-runs").expanduser() if _is_passing(Path()) else Path("runs")
 
 
 def require_lasting(folder: Path) -> None:
-    """Raises InputError for a folder in a copy of a Ray job's files."""
+    """Raises InputError if a folder lies in Ray's copy of a job's files."""
     if _is_passing(folder):
         raise InputError(
-            f"{folder}: lies in the copy of this Ray job's files, which Ray deletes; give an"
-            f" absolute path on {os.uname().nodename} or on shared storage, to --runs-dir or"
-            f" --run-folder or in {_RUNS_DIR_VARIABLE}"
+            f"{folder}: lies in the copy of this Ray job's files, which Ray deletes; give"
+            f" --runs-dir, --run-folder or {_RUNS_DIR_VARIABLE} an absolute path on"
+            f" {os.uname().nodename} or on shared storage"
         )
 
 
 def describe_place(folder: Path) -> str:
-    """Where a folder is, for whoever wants to fetch it: with its host, inside a Ray job."""
+    """The location of a folder for somebody who wants to fetch it; in a Ray job with its host."""
     if _RAY_JOB_VARIABLE in os.environ:
         return f"{folder.resolve()} on {os.uname().nodename}"
     return str(folder)

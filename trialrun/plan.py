@@ -1,4 +1,4 @@
-"""From a job to the packs that are trained: variants, trials, packs. Starts nothing."""
+"""From a job to its variants, trials and packs; nothing is trained here."""
 
 import functools
 import itertools
@@ -25,7 +25,7 @@ class Variant:
     Attributes:
         variant_id: `v00`, `v01`, ... in the order of the search; zero-padded to equal width.
         parameters: Searched dotted path -> value, e.g. `{"training.learning_rate": 1e-3}`.
-        data, model, training: The job's sections with this variant's values put in.
+        data, model, training: The job's sections with this variant's values.
     """
 
     variant_id: str
@@ -40,10 +40,10 @@ class Trial:
     """One independent training: a variant and a seed.
 
     Attributes:
-        trial_id: 16 hex digits derived from the resolved settings, the source of the user's
-            generator, builder and callbacks, the content of data files, and the seed alone.
-        variant: What is trained.
-        seed: Keys every random stream of the trial.
+        trial_id: 16 hex digits that depend only on the resolved settings, the source code of the
+            user's generator, builder and callbacks, the content of data files, and the seed.
+        variant: The variant that is trained.
+        seed: The seed of every random stream of the trial.
     """
 
     trial_id: str
@@ -57,7 +57,7 @@ class Pack:
 
     Attributes:
         pack_id: `p000`, `p001`, ...
-        signature: 16 hex digits: equal for trials that can share one program.
+        signature: 16 hex digits that are equal for trials that can share one program.
         trials: At least one trial.
     """
 
@@ -79,9 +79,9 @@ def plan_variants(job: JobSpec) -> tuple[Variant, ...]:
 def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
     """Every variant with every seed: all seeds of the first variant, then of the second, ..."""
     trials: list[Trial] = []
-    seeds = list(job.seed_list)  # the same numbers in memory for all variants
+    seeds = list(job.seed_list)  # to share the numbers' memory between variants
     for variant in plan_variants(job):
-        settings_hash = hash_settings(variant)  # once per variant: it is most of the work
+        settings_hash = hash_settings(variant)  # once per variant, as it is most of the work
         trials += (Trial(with_seed(settings_hash, seed), variant, seed) for seed in seeds)
     return tuple(trials)
 
@@ -89,17 +89,17 @@ def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
 def pack_trials(
     trials: Sequence[Trial], *, num_devices: int, max_trials_per_pack: int, first_number: int = 0
 ) -> tuple[Pack, ...]:
-    """The trials in as few packs as fill the devices.
+    """The trials in as few packs as keep all devices busy.
 
     Trials of one signature are split, in their order, into packs whose sizes differ by at most one.
-    There are more packs than the largest size demands only to give every device one, and only while
-    each keeps at least 8 trials: below that a pack costs more to compile than to train.
+    There are more packs than the largest size requires only to give every device one, and only if
+    each still has at least 8 trials: a smaller pack takes longer to compile than to train.
 
     Args:
-        trials: In the order of `plan_trials`.
-        num_devices: Packs that can be trained at the same time, at least 1.
-        max_trials_per_pack: At least 1.
-        first_number: Packs are numbered from here.
+        trials: Trials in the order of `plan_trials`.
+        num_devices: How many packs can be trained at the same time, at least 1.
+        max_trials_per_pack: The largest size of a pack, at least 1.
+        first_number: The number of the first pack.
 
     Returns:
         Packs in the order in which their signatures first appear among the trials.
@@ -121,17 +121,17 @@ def pack_trials(
 
 
 def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...]:
-    """The trials of one shard of a job: shards share no trial, and together they are all.
+    """The trials of one shard of a job; each trial is in exactly one shard.
 
-    Trials of one signature are kept together where there are many signatures, and split evenly over
-    the shards where there are few, so that each shard has about as much to do as another.
+    If there are many signatures, trials of one signature are kept together; if there are few, they
+    are split evenly over the shards, so that all shards have about the same amount of work.
 
     Args:
-        trials: Of the whole job, in the order of `plan_trials`.
+        trials: All trials of the job, in the order of `plan_trials`.
         shard: `2/8` for the second of eight; None for the whole job.
 
     Returns:
-        In the order of the job; empty when there are fewer trials than shards.
+        Trials in the order of the job; may be empty if there are fewer trials than shards.
     """
     if shard is None:
         return tuple(trials)
@@ -142,9 +142,9 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
     own: set[str] = set()
     for group in sorted(groups, key=len, reverse=True):
         for piece in _split_evenly(group, min(count, math.ceil(len(group) / smallest))):
-            place = loads.index(min(loads))
-            loads[place] += len(piece)
-            if place == number - 1:
+            index = loads.index(min(loads))
+            loads[index] += len(piece)
+            if index == number - 1:
                 own.update(trial.trial_id for trial in piece)
     return tuple(trial for trial in trials if trial.trial_id in own)
 
@@ -153,12 +153,12 @@ _MIN_TRIALS_WORTH_A_PACK = 8
 
 
 def split_by(pack: Pack, paths: frozenset[NumberPath]) -> tuple[Pack, ...]:
-    """A pack in packs whose trials have the same numbers at some paths of the settings.
+    """A pack split into packs whose trials have the same numbers at some paths of the settings.
 
     Args:
         pack: Trials that cannot share a program.
-        paths: Of the numbers that stand in the way; with none, no packs' trials differ in any
-            number that a program would have to be given.
+        paths: Paths of the numbers that prevent it. If empty, the trials of each new pack have the
+            same numbers at all paths.
     """
     if not paths:
         return _split(pack, exact_signature_of)
@@ -168,11 +168,11 @@ def split_by(pack: Pack, paths: frozenset[NumberPath]) -> tuple[Pack, ...]:
 def take_apart(
     pack: Pack, paths: Collection[NumberPath]
 ) -> tuple[tuple[Pack, ...], frozenset[NumberPath]]:
-    """A pack split by the numbers that are said to stand in the way, else by all numbers.
+    """A pack split by the numbers that are said to prevent a shared program, else by all numbers.
 
     Returns:
-        The packs, and by what they were split: empty for all numbers. The pack alone if its trials
-        differ in none.
+        The packs, and the paths by which they were split: empty for all numbers. If its trials
+        differ in no number, only the pack itself.
     """
     for by in (frozenset(paths), frozenset[NumberPath]()):
         packs = split_by(pack, by)
@@ -191,7 +191,7 @@ def _split(pack: Pack, signature_of: Callable[[Variant], str]) -> tuple[Pack, ..
 
 
 def _names(pack_id: str, count: int) -> list[str]:
-    """Names of the parts of a pack, as halving it again and again would make them."""
+    """Ids for a number of packs made from one, as halving it repeatedly would give them."""
     if count == 1:
         return [pack_id]
     first = (count + 1) // 2
@@ -223,5 +223,5 @@ def _count_packs(sizes: Sequence[int], num_devices: int, max_trials_per_pack: in
 
 
 def _split_evenly(trials: Sequence[Trial], count: int) -> list[tuple[Trial, ...]]:
-    bounds = [len(trials) * part // count for part in range(count + 1)]
+    bounds = [len(trials) * number // count for number in range(count + 1)]
     return [tuple(trials[start:end]) for start, end in itertools.pairwise(bounds)]

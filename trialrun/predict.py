@@ -1,4 +1,4 @@
-"""Raw rows of a table through the saved preprocessing and the best model of a run."""
+"""Predictions of a run's best model for raw rows, which first pass its saved preprocessing."""
 
 import json
 import logging
@@ -30,7 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 class Predicted(NamedTuple):
-    """The input's columns, then the model's predictions; and how many are the input's."""
+    """Predictions beside their input.
+
+    Attributes:
+        table: The columns of the input, then those of the predictions.
+        num_given: How many columns belong to the input.
+    """
 
     table: "pd.DataFrame"
     num_given: int
@@ -41,30 +46,28 @@ def predict_file(run: RunFolder, input_file: Path, warn: Callable[[str], None]) 
 
     Args:
         run: A run with a best model.
-        input_file: Parquet by its first bytes, else CSV with a header, written as the training file
-            was. The columns of the model's
-            features are found by name when the generator named its features or the data was a
-            table, whose columns are given as they were there; otherwise every column is a feature,
-            in order.
-        warn: Told of categories that the model has not seen.
+        input_file: A Parquet file, or a CSV file with a header that is written like the training
+            file. If the training data was a table, or its generator named the features, columns are
+            found by name. Otherwise every column is a feature, in order.
+        warn: Called with a message about categories that the model has not seen.
 
     Returns:
-        A classifier with named classes adds a column `probability_<class>` per class (`score...`
-        where its outputs are no probabilities) and `class`, the most probable; a model of named
-        labels that are each there or not, the probabilities alone; any other model `prediction`
-        (or `prediction_0`, ...). Where the file has a column of such a name, it is
-        `predicted_<name>`.
+        A classifier with named classes adds a column `probability_<class>` per class (`score_...`
+        if its outputs are not probabilities) and `class`, the most probable one. A model with
+        several named labels that are each present or not adds only the probabilities. Any other
+        model adds `prediction` (or `prediction_0`, ...). If the file already has a column of such a
+        name, the new one is called `predicted_<name>`.
 
     Raises:
-        InputError: The run has no best model, or the file does not hold what the model needs.
+        InputError: The run has no best model, or the file lacks what the model needs.
     """
     files = _best_files(run)
     preprocessing = _read_preprocessing(files)
     task = _task(files, preprocessing)
     if "scale" not in preprocessing["scalers"]:
         raise InputError(
-            f"{files.folder}: the model takes several inputs; a CSV file cannot hold them."
-            " Use trialrun.open_run(...).best.predict in Python instead"
+            f"{files.folder}: the model takes several inputs, which one table cannot hold;"
+            " use trialrun.open_run(...).best.predict in Python instead"
         )
     table = read_raw(input_file, _dialect(preprocessing), str(input_file))
     raw = _features(table, preprocessing, warn)
@@ -79,16 +82,16 @@ def predict_file(run: RunFolder, input_file: Path, warn: Callable[[str], None]) 
 
 
 def predict_raw(run: RunFolder, raw: Any) -> npt.NDArray[np.floating[Any]]:
-    """Predictions (rows, outputs) of a run's best model for raw inputs; of logits, probabilities.
+    """Predictions (rows, outputs) of a run's best model for raw inputs; logits as probabilities.
 
     Args:
         run: A run with a best model.
-        raw: As the data was before it was scaled: (rows, features), or a dict or tuple of such
-            arrays. Where the data was a table, a DataFrame or a dict of its columns, or rows whose
-            values are in their order.
+        raw: Unscaled inputs (rows, features), or a dict or tuple of such arrays. If the training
+            data was a table: a DataFrame, a dict of columns, or rows with values in the order of
+            the columns.
 
     Raises:
-        InputError: The run has no best model, or the inputs are not those of the model.
+        InputError: The run has no best model, or the model does not take such inputs.
     """
     files = _best_files(run)
     preprocessing = _read_preprocessing(files)
@@ -116,7 +119,9 @@ def _predict(
 def _best_files(run: RunFolder) -> BestFiles:
     files = run.best(run.read_job()["name"])
     if not files.preprocessing.is_file():
-        raise InputError(f"{run.path}: has no best model: the run did not end with a winner")
+        raise InputError(
+            f"{run.path}: has no best model, because the run did not end with a winner"
+        )
     return files
 
 
@@ -127,7 +132,7 @@ def _read_preprocessing(files: BestFiles) -> dict[str, Any]:
 
 
 def _task(files: BestFiles, preprocessing: Mapping[str, Any]) -> ModelTask | None:
-    """What the model is; None where an older run does not say."""
+    """The task of the model; None if the run is of an older version, which does not store it."""
     if "task" not in preprocessing:
         return None
     try:
@@ -142,7 +147,7 @@ def _encoder(preprocessing: Mapping[str, Any]) -> TableEncoder | None:
 
 
 def _dialect(preprocessing: Mapping[str, Any]) -> Dialect:
-    """How the training file was written, and another file like it is."""
+    """How the training file was written, and how the input file must be."""
     return Dialect.from_json(preprocessing.get("dialect", {}))
 
 
@@ -156,14 +161,14 @@ def _as_frame(raw: Any, encoder: TableEncoder) -> "pd.DataFrame":
         return pd.DataFrame(raw, columns=names).infer_objects()
     except ValueError as error:
         raise InputError(
-            f"the model takes rows of the columns {', '.join(names)}; {error}"
+            f"the model takes rows with the columns {', '.join(names)}; {error}"
         ) from error
 
 
 def _features(
     table: RawTable, preprocessing: Mapping[str, Any], warn: Callable[[str], None]
 ) -> npt.NDArray[np.float64]:
-    """The features of a table: of the columns that the model knows, or of all in their order."""
+    """The features of a table: from the columns that the model names, or else from all in order."""
     dialect, encoder = _dialect(preprocessing), _encoder(preprocessing)
     if encoder is not None:
         return _encoded(table, encoder, dialect, warn)
@@ -175,14 +180,14 @@ def _features(
 def _encoded(
     table: RawTable, encoder: TableEncoder, dialect: Dialect, warn: Callable[[str], None]
 ) -> npt.NDArray[np.float64]:
-    """The features of a table's raw columns."""
+    """The features that an encoder makes from a table, float64 (rows, features)."""
     import pandas as pd
 
     missing = [column.name for column in encoder.columns if column.name not in table.names]
     if missing:
         hint = (
-            "; the first line must name the columns, as that of the training file does, with"
-            f" {dialect.separator!r} between them"
+            "; the first line must name the columns as in the training file, separated by"
+            f" {dialect.separator!r}"
         )
         raise InputError(
             f"{table.shown}: column {missing[0]!r} is missing; found {', '.join(table.names)}"
@@ -193,7 +198,7 @@ def _encoded(
         cells = cells_of(table, column.name, dialect)
         if not column.may_miss and cells.is_missing.any():
             row = int(np.flatnonzero(cells.is_missing)[0])
-            what = "must hold a number, found nothing"
+            what = "must hold a number, but is empty"
             raise InputError(
                 f"{cells.at(row)} {what if column.kind == 'number' else 'lacks a value'}"
             )
@@ -201,8 +206,8 @@ def _encoded(
         columns[column.name] = values
         if unknown := column.unknown(values):
             warn(
-                f"{table.shown}: column {column.name!r} holds {show_counts(unknown)}, which the"
-                " model was not trained on: taken as unknown"
+                f"{table.shown}: column {column.name!r} holds {show_counts(unknown)}, on which the"
+                " model was not trained; they are treated as unknown"
             )
     return encoder.transform(pd.DataFrame(columns))
 
@@ -216,10 +221,10 @@ def with_predictions(
     """The table with columns for the model's predictions, as `predict_file` describes them.
 
     Args:
-        table: Of so many rows.
-        predictions: (rows, outputs), probabilities in the place of logits.
-        names: Of the classes, or of the labels; empty if they have none.
-        task: What the model is; None where an older run does not say.
+        table: The input, with as many rows as there are predictions.
+        predictions: (rows, outputs), with probabilities instead of logits.
+        names: Names of the classes or labels; empty if they have none.
+        task: The task of the model; None if an older run does not store it.
     """
     num_outputs = predictions.shape[1]
     task = task or _task_by_names(num_outputs, len(names))
@@ -227,7 +232,7 @@ def with_predictions(
     if not names or len(names) != num_names or task.num_outputs != num_outputs:
         if num_outputs == 1:
             return _beside(table, {"prediction": predictions[:, 0]})
-        return _beside(table, {f"prediction_{i}": of for i, of in enumerate(predictions.T)})
+        return _beside(table, {f"prediction_{i}": column for i, column in enumerate(predictions.T)})
     columns = _class_columns(predictions, names, task)
     if task.kind == "multilabel":
         return _beside(table, columns)
@@ -240,7 +245,7 @@ def with_predictions(
 def _class_columns(
     predictions: npt.NDArray[np.floating[Any]], names: Sequence[str], task: ModelTask
 ) -> dict[str, Any]:
-    """Name -> column, of probabilities or, where there are none, of scores."""
+    """Name -> column of probabilities, or of scores if the outputs are not probabilities."""
     kind = "score" if task.outputs == "scores" else "probability"
     if task.kind == "binary" and kind == "score":
         return {f"score_{names[1]}": predictions[:, 0]}
@@ -250,14 +255,14 @@ def _class_columns(
 
 
 def _task_by_names(num_outputs: int, num_names: int) -> ModelTask:
-    """What the model of an older run is taken for."""
+    """The probable task of the model of an older run, which does not store it."""
     is_single = num_outputs == 1 and num_names == 2
     kind: Kind = "binary" if is_single else "multiclass" if num_names == num_outputs else "other"
     return ModelTask(kind, "probabilities", num_outputs, 0.5, "")
 
 
 def _beside(table: "pd.DataFrame", columns: Mapping[str, Any]) -> "pd.DataFrame":
-    """The table with columns added; one whose name the table has already is `predicted_...`."""
+    """The table with columns added; a name that the table already has becomes `predicted_...`."""
     names = {name: name for name in columns}
     while any(name in table.columns for name in names.values()):
         names = {

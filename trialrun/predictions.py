@@ -1,4 +1,4 @@
-"""Predictions as a terminal shows them, or as a file: CSV or Parquet, whole or not at all."""
+"""Predictions as text for a terminal, or as a CSV or Parquet file that is whole or absent."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,30 +13,30 @@ _ENDINGS = (".csv", ".parquet")
 
 
 def check_output(output_file: Path, input_file: Path) -> None:
-    """Raises InputError where predictions cannot be written, before they are made."""
+    """Raises InputError if predictions cannot be written to a file; called before they are made."""
     if output_file.suffix not in _ENDINGS:
         raise InputError(f"--output {output_file}: must end in {' or '.join(_ENDINGS)}")
     if output_file.is_dir() or not output_file.parent.is_dir():
-        what = "is a folder" if output_file.is_dir() else "is in no folder that exists"
+        what = "is a folder" if output_file.is_dir() else "its folder does not exist"
         raise InputError(f"--output {output_file}: {what}")
     if output_file.exists() and input_file.exists() and output_file.samefile(input_file):
-        raise InputError(f"--output {output_file}: is the input file; give another")
+        raise InputError(f"--output {output_file}: is the input file; give another file")
 
 
 def printed_csv(table: "pd.DataFrame", num_given: int) -> str:
-    """A table as CSV for a terminal: the input as it is, predictions with six digits.
+    """A table as CSV for a terminal: the input unchanged, predictions with six digits.
 
     Args:
-        table: As of `trialrun.predict.Predicted`.
-        num_given: Columns of the input.
+        table: See `trialrun.predict.Predicted`.
+        num_given: How many columns belong to the input.
     """
     import pandas as pd
 
     predictions = table.iloc[:, num_given:]
     shown = {
-        str(name): of.map("{:.6g}".format)
-        for name, of in predictions.items()
-        if pd.api.types.is_float_dtype(of)
+        str(name): column.map("{:.6g}".format)
+        for name, column in predictions.items()
+        if pd.api.types.is_float_dtype(column)
     }
     text: str = table.assign(**shown).to_csv(index=False)
     return text
@@ -46,8 +46,8 @@ def write_predictions(table: "pd.DataFrame", output_file: Path) -> None:
     """Writes a table, with every digit of its numbers.
 
     Args:
-        table: As of `trialrun.predict.Predicted`.
-        output_file: Checked by `check_output`; a file that is there is replaced.
+        table: See `trialrun.predict.Predicted`.
+        output_file: A path that `check_output` accepts; an existing file is replaced.
     """
     with replace_atomically(output_file) as temporary:
         if output_file.suffix == ".parquet":

@@ -1,4 +1,4 @@
-"""The one live line of a run: trials done, trials/s, time left, best so far."""
+"""The live progress line of a run: trials done, trials per second, time left, best so far."""
 
 import time
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from trialrun.results import PackResult, Progress
 
 
 class ProgressLine:
-    """A context manager that shows the line on a terminal, and nothing anywhere else.
+    """Shows the progress line, but only on a terminal; a context manager.
 
     Args:
-        console: Where; standard error, so that standard output can be piped.
+        console: Where it is shown; standard error, so that standard output can be piped.
     """
 
     def __init__(self, console: Console) -> None:
@@ -51,19 +51,19 @@ class ProgressLine:
         self._bar.stop()
 
     def say(self, stage: str) -> None:
-        """Shows what the run does."""
+        """Shows what the run is doing."""
         self._bar.update(self._line, description=stage)
 
     def tell(self, text: str) -> None:
-        """Prints a line that stays, on a terminal or not."""
+        """Prints a permanent line, whether on a terminal or not."""
         self._bar.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def warn(self, text: str) -> None:
-        """Prints a line that stays, and says that it is a warning."""
+        """Prints a permanent line that begins with `Warning:`."""
         self.tell(f"Warning: {text}")
 
     def start(self, trials: Sequence[Trial], select: SelectSpec) -> None:
-        """Training begins."""
+        """Shows that training begins."""
         self._select = select
         self._num_trials = len(trials)
         self._num_epochs = sum(trial.variant.training.epochs for trial in trials)
@@ -71,9 +71,11 @@ class ProgressLine:
         self._bar.update(self._line, description="training", total=len(trials), completed=0)
 
     def advance(self, progress: Progress) -> None:
-        """A pack gave a sign of life."""
-        for whole in [one for one in self._epochs_of_pack if _is_part(progress.pack_id, one)]:
-            del self._epochs_of_pack[whole]  # it was halved
+        """Shows the progress that a pack has reported."""
+        for whole in [
+            pack_id for pack_id in self._epochs_of_pack if _is_part(progress.pack_id, pack_id)
+        ]:
+            del self._epochs_of_pack[whole]  # the pack was halved; its halves report now
         self._epochs_of_pack[progress.pack_id] = progress.epochs_done
         if progress.best is not None:
             pick = max if self._select.goal == "maximize" else min
@@ -81,7 +83,7 @@ class ProgressLine:
         self._show()
 
     def finish(self, result: PackResult) -> None:
-        """A pack ended; its results are on disk."""
+        """Shows that a pack has ended and its results are on disk."""
         self._epochs_of_pack.pop(result.pack_id, None)
         self._epochs_done += sum(r.trial.variant.training.epochs for r in result.trials)
         self._show()
@@ -100,7 +102,7 @@ class ProgressLine:
 
 
 def _is_part(pack_id: str, whole: str) -> bool:
-    """Whether a pack, `p003ab`, comes of another one, `p003` or `p003a`."""
+    """Whether a pack such as `p003ab` was made by halving another, `p003` or `p003a`."""
     return pack_id.startswith(whole) and pack_id.removeprefix(whole).isalpha()
 
 

@@ -1,8 +1,8 @@
-"""What a saved model must give when it is loaded again, and the formats that are held to it.
+"""Saves a model in each format, loads it again and proves that it equals the trained model.
 
-A format counts if what it gives is the trained trial: its predictions on the test set, its metrics
-there, and the state of its optimizer. Each format stands alone: what is wrong with one is said, and
-costs no other.
+A format is proved if the loaded model has the trained trial's predictions and metrics on the test
+set and its optimizer's state. Formats are independent: a problem with one is reported and does not
+affect the others.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from trialrun.store import BestFiles
 if TYPE_CHECKING:
     import keras
 
-# Saving and loading change no bit of a weight; the order of a sum in another batch may differ. The
-# tolerances are for numbers up to 1; of larger ones they are that part.
+# Saving and loading change no bit of a weight, but sums in another batch may have another order.
+# The tolerances are absolute for numbers up to 1 and relative for larger ones.
 _PREDICTION_TOLERANCE = 1e-5
 _METRIC_TOLERANCE = 1e-4
 _ROWS_PER_CALL = 1024
@@ -42,13 +42,14 @@ _NUM_TRAINED_ON = 10
 
 @dataclass(frozen=True, slots=True)
 class SavedFormat:
-    """What became of one format.
+    """The result of saving one format.
 
     Attributes:
         name: `.weights.h5`, `.json`, `.keras` or `.h5`.
         file: Name of its file.
-        is_proved: Whether the file is there, was loaded again, and gave the trained model.
-        note: Why not; or what it leaves out, or who has to load it.
+        is_proved: Whether the file was saved, loaded again, and gave the trained model.
+        note: If not proved, the reason; else what the file leaves out, or what is needed to load
+            it, if anything.
     """
 
     name: FormatName
@@ -57,7 +58,7 @@ class SavedFormat:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields."""
+        """The fields as plain values."""
         return asdict(self)
 
 
@@ -67,12 +68,12 @@ class Expected:
 
     Attributes:
         x: Inputs.
-        predictions: (rows, ...) of the trained model for the first rows of `x`.
-        weights: Compared in place of the predictions where these are random; else None.
-        logs: Metric -> value on the test part, of the trained model; none where it is random.
-        optimizer: The optimizer's arrays; None to compare none.
-        splits: The data of `logs`, and rows to go on training with; None to do neither.
-        batch_size: Of `logs`.
+        predictions: Outputs (rows, ...) of the trained model for the first rows of `x`.
+        weights: Compared instead of the predictions if these are random; else None.
+        logs: Metric -> value of the trained model on the test part; empty if it is random.
+        optimizer: The optimizer's arrays; None if they are not compared.
+        splits: The data of `logs`, and rows with which training is continued; None to do neither.
+        batch_size: The batch size with which `logs` were computed.
     """
 
     x: Arrays
@@ -85,13 +86,13 @@ class Expected:
 
 
 def what_will_be_missing(formats: Sequence[SavedFormat]) -> list[str]:
-    """Lines about the formats that are not whole: what is saved in their place, and why."""
+    """Lines about formats that are incomplete or fail: why, and what is saved instead."""
     by_reason: dict[str, list[str]] = {}
-    for one in formats:
-        if one.note and one.name != ".weights.h5":
-            by_reason.setdefault(one.note, []).append(one.name)
-    lost = [one for one in formats if one.name == ".weights.h5" and not one.is_proved]
-    proved = {one.name for one in formats if one.is_proved}
+    for saved in formats:
+        if saved.note and saved.name != ".weights.h5":
+            by_reason.setdefault(saved.note, []).append(saved.name)
+    lost = [saved for saved in formats if saved.name == ".weights.h5" and not saved.is_proved]
+    proved = {saved.name for saved in formats if saved.is_proved}
     lines = []
     for reason, names in by_reason.items():
         listed = ", ".join(names)
@@ -100,7 +101,7 @@ def what_will_be_missing(formats: Sequence[SavedFormat]) -> list[str]:
         else:
             instead = "" if lost else "; its weights and builder will be saved"
             lines.append(f"the model cannot be saved as {listed}: {reason}{instead}")
-    return lines + [f"the model's weights cannot be saved: {one.note}" for one in lost]
+    return lines + [f"the model's weights cannot be saved: {saved.note}" for saved in lost]
 
 
 def save_and_prove(
@@ -112,11 +113,11 @@ def save_and_prove(
     """Writes each format, loads it again and compares; a file that is not proved is removed.
 
     Args:
-        model: The trained model; it is as before afterwards.
-        files: Where.
+        model: The trained model; it is not changed.
+        files: The paths to write to.
         expected: What each file must give.
-        rebuild: Makes the model by the job's builder and loads the weights file, which is proved
-            so where there is no architecture; None to take that file as it is.
+        rebuild: Makes the model with the job's builder and loads the file of weights. It proves
+            that file if the architecture cannot be saved; None not to prove it then.
     """
     serialized = serialize(model)
     yield from _save_parts(model, serialized, files, expected, rebuild)
@@ -144,7 +145,7 @@ def _save_parts(
     expected: Expected,
     rebuild: Callable[[], "keras.Model"] | None,
 ) -> Iterator[SavedFormat]:
-    """The weights, then the architecture, each proved with the other's help if that can be."""
+    """Saves weights and architecture, proved together if possible, and else the weights alone."""
     import keras
 
     def save_both() -> None:
@@ -173,12 +174,12 @@ def _save_parts(
 def _attempt(
     name: FormatName, path: Path, save: Callable[[], None], *, problem: str, note: str
 ) -> SavedFormat:
-    """Writes and proves one format, unless it is known before that it cannot be done."""
+    """Writes and proves one format, unless a problem is already known."""
     if problem:
         return SavedFormat(name, path.name, False, problem)
     try:
         save()
-    except Exception as error:  # of Keras, HDF5, the disk, the user's classes: told, not raised
+    except Exception as error:  # from Keras, HDF5, the disk or the user's classes; put in the note
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         reason = str(error) if isinstance(error, ExportError) else in_short(error)
@@ -197,17 +198,19 @@ def expect(
     logs: Mapping[str, float],
     batch_size: int,
 ) -> Expected:
-    """What the files of a trained model must give; the model itself is held to it first.
+    """What the saved files of a trained model must give; first the model itself is checked.
 
     Args:
         model: The trained model, made again by its builder.
         splits: The data of its trial.
-        trial_predictions: On the test set, or its first rows, by the process that trained it.
+        trial_predictions: Predictions on the test set, or on its first rows, by the process that
+            trained the model.
         logs: From `evaluate` of the model; without those that a saved model cannot give.
-        batch_size: Of `logs`: Keras's metrics may differ by it.
+        batch_size: The batch size of `logs`, on which some of Keras's metrics depend.
 
     Raises:
-        ExportError: The model is not the trained one, although it has its variables.
+        ExportError: The model's predictions differ from the trained trial's, although it has the
+            same variables.
     """
     predictions = predict_in_batches(model, splits.x_test)
     num_rows = min(len(predictions), len(trial_predictions))
@@ -216,9 +219,10 @@ def expect(
         difference = _difference(predictions[:num_rows], trial_predictions[:num_rows])
         if difference:
             raise ExportError(
-                "the model that the job's builder makes, given the trained variables, has test"
-                f" predictions that differ from the trained trial's {difference}: it holds state"
-                " that is no variable of Keras's, or its builder makes another model each time"
+                "the model that the job's builder makes, with the trained variables, has test"
+                f" predictions that differ from the trained trial's {difference}: either it holds"
+                " state that is not in Keras variables, or its builder makes another model each"
+                " time"
             )
     return Expected(
         x=splits.x_test,
@@ -232,13 +236,13 @@ def expect(
 
 
 def expect_untrained(model: "keras.Model", x: Arrays) -> Expected:
-    """What the files of a model that nobody trained must give for a few rows."""
+    """What the saved files of an untrained model must give for a few rows."""
     return _expect_predictions(model, x, predict_in_batches(model, x))
 
 
 def _expect_predictions(model: "keras.Model", x: Arrays, predictions: Array) -> Expected:
     is_repeatable = not _difference(predict_in_batches(model, x), predictions)
-    weights = None if is_repeatable else [np.asarray(one) for one in model.get_weights()]
+    weights = None if is_repeatable else [np.asarray(weight) for weight in model.get_weights()]
     return Expected(x=x, predictions=predictions, weights=weights)
 
 
@@ -261,7 +265,7 @@ def _check_predictions(path: Path, model: "keras.Model", expected: Expected) -> 
 
 
 def _difference(values: Array, expected: Array) -> str:
-    """By how much predictions differ; empty if that is no more than what is allowed."""
+    """By how much predictions differ; empty if the difference is allowed."""
     if values.shape != expected.shape:
         return f"in shape: {values.shape}, {expected.shape}"
     values, expected = values.astype(np.float64), expected.astype(np.float64)
@@ -272,7 +276,7 @@ def _difference(values: Array, expected: Array) -> str:
     is_finite = np.isfinite(values) & np.isfinite(expected)
     largest = np.abs(values[is_finite] - expected[is_finite]).max(initial=0)
     is_alike = np.array_equal(values[~is_finite], expected[~is_finite], equal_nan=True)
-    where = "" if is_alike else "; not finite in other places"
+    where = "" if is_alike else "; values that are not finite differ"
     return f"by up to {largest:.3g}, allowed is {allowed:.3g}{where}"
 
 
@@ -302,13 +306,13 @@ def _check_logs(path: Path, model: "keras.Model", expected: Expected) -> None:
     for name, value in expected.logs.items():
         if differs(logs.get(name), value):
             raise ExportError(
-                f"{path.name}: on the test set the loaded model has {name} {logs.get(name)}, the"
-                f" trained one {value}"
+                f"{path.name}: on the test set the loaded model has {name} {logs.get(name)}, but"
+                f" the trained one has {value}"
             )
 
 
 def differs(value: float | None, expected: float) -> bool:
-    """Whether a metric is another than it must be; both may be NaN."""
+    """Whether a metric differs from its expected value; NaN equals NaN."""
     if value is None:
         return True
     allowed = _METRIC_TOLERANCE * max(1.0, abs(expected)) if np.isfinite(expected) else 0.0
@@ -316,7 +320,7 @@ def differs(value: float | None, expected: float) -> bool:
 
 
 def _check_that_it_goes_on(path: Path, serialized: Serialized, expected: Expected) -> None:
-    """Trains what plain Keras loads on a few rows."""
+    """Checks that the model that plain Keras loads can be trained on a few rows."""
     import keras
 
     splits = expected.splits
@@ -327,7 +331,7 @@ def _check_that_it_goes_on(path: Path, serialized: Serialized, expected: Expecte
     x, y = keras.tree.map_structure(lambda array: array[rows], (splits.x_train, splits.y_train))
     history = model.fit(with_text_tensors(x), y, batch_size=_NUM_TRAINED_ON, verbose=0).history
     if not np.isfinite(history.get("loss", [0.0])[-1]):
-        raise ExportError(f"{path.name}: the model that Keras loads cannot go on training")
+        raise ExportError(f"{path.name}: the training of the model that Keras loads diverges")
 
 
 def predict_in_batches(model: "keras.Model", x: Arrays) -> Array:
@@ -335,12 +339,12 @@ def predict_in_batches(model: "keras.Model", x: Arrays) -> Array:
     import keras
 
     num_rows = len(keras.tree.flatten(x)[0])
-    parts = []
+    outputs = []
     for start in range(0, num_rows, _ROWS_PER_CALL):
         rows = slice(start, start + _ROWS_PER_CALL)
-        of_rows = keras.tree.map_structure(lambda array: array[rows], x)  # noqa: B023
-        parts.append(join_outputs(model(with_text_tensors(of_rows), training=False)))
-    return np.concatenate(parts)
+        batch = keras.tree.map_structure(lambda array: array[rows], x)  # noqa: B023
+        outputs.append(join_outputs(model(with_text_tensors(batch), training=False)))
+    return np.concatenate(outputs)
 
 
 def evaluate(model: "keras.Model", splits: Splits, batch_size: int) -> dict[str, float]:

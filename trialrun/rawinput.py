@@ -1,4 +1,4 @@
-"""Raw input of any kind as a model's input: checked, then through the saved scalers."""
+"""Raw input of any kind turned into a model's input: checked, then scaled by the saved scalers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,22 +14,22 @@ from trialrun.given import to_array
 
 
 def scaled_input(scalers: Any, raw: Any, feature_names: Sequence[str] = ()) -> Any:
-    """The model's input: each array through its own scaler.
+    """The model's input: each array scaled by its own scaler.
 
     Args:
         scalers: As preprocessing.json holds them.
-        raw: An array (rows, ...), or what Keras takes for one, in the structure of the scalers. The
-            columns of a DataFrame are found by name where the features have names.
-        feature_names: Of the features; empty where they have none.
+        raw: Arrays (rows, ...), or what Keras takes as arrays, in the structure of the scalers. The
+            columns of a DataFrame are found by name if the features have names.
+        feature_names: Names of the features; empty if they have none.
 
     Raises:
-        InputError: It is not what the model takes; says which input.
+        InputError: The model does not take such input. The message says which input is wrong.
     """
     if isinstance(scalers, list):
         if not isinstance(raw, tuple | list) or len(raw) != len(scalers):
             raise InputError(f"the model takes a tuple of {len(scalers)} inputs")
-        places = enumerate(zip(scalers, raw, strict=True))
-        ready: Any = tuple(_scaled(f"the input {at}", scaler, one) for at, (scaler, one) in places)
+        pairs = enumerate(zip(scalers, raw, strict=True))
+        ready: Any = tuple(_scaled(f"the input {i}", scaler, value) for i, (scaler, value) in pairs)
     elif "scale" not in scalers:
         names = ", ".join(scalers)
         if not isinstance(raw, Mapping) or raw.keys() != scalers.keys():
@@ -42,12 +42,15 @@ def scaled_input(scalers: Any, raw: Any, feature_names: Sequence[str] = ()) -> A
         return _scaled("the input", scalers, _in_order(raw, feature_names))
     sizes = {len(array) for array in (ready.values() if isinstance(ready, dict) else ready)}
     if len(sizes) > 1:
-        raise InputError(f"the inputs have {' and '.join(map(str, sorted(sizes)))} rows")
+        raise InputError(
+            "the inputs must have the same number of rows, but have"
+            f" {' and '.join(map(str, sorted(sizes)))}"
+        )
     return ready
 
 
 def _in_order(raw: Any, names: Sequence[str]) -> Any:
-    """The columns of a DataFrame, or of a dict of them, in the order of the features."""
+    """The columns of a DataFrame, or of a dict of columns, in the order of the features."""
     import pandas as pd
 
     if isinstance(raw, Mapping):
@@ -57,7 +60,7 @@ def _in_order(raw: Any, names: Sequence[str]) -> Any:
             raw = pd.DataFrame(raw)
         except ValueError as error:
             raise InputError(
-                f"the model takes rows of the columns {', '.join(names)}; {error}"
+                f"the model takes rows with the columns {', '.join(names)}; {error}"
             ) from error
     if not isinstance(raw, pd.DataFrame) or not names:
         return raw
@@ -86,7 +89,7 @@ def _checked(shown: str, raw: Any) -> npt.NDArray[Any]:
             kind = type(raw).__name__
             raise ValueError(f"{shown} must be an array with a value per row, got a {kind}")
         if array.size == 0:
-            raise ValueError(f"{shown} holds no rows, its shape is {array.shape}")
+            raise ValueError(f"{shown} holds no rows: its shape is {array.shape}")
         if not is_text(array):
             check_float32(shown, array)
     except ValueError as error:

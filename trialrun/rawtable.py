@@ -1,4 +1,4 @@
-"""The rows of a CSV or Parquet file as they are there, each with its line or number."""
+"""The rows of a CSV or Parquet file before their cells are interpreted, with their lines."""
 
 import functools
 from collections.abc import Collection, Sequence
@@ -24,14 +24,15 @@ _ROWS_AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawTable:
-    """Columns as a file holds them: texts of a CSV file, Arrow's values of a Parquet file.
+    """Columns as a file holds them: texts of a CSV file, Arrow values of a Parquet file.
 
     Attributes:
-        shown: What a message calls the table.
-        names: Distinct.
+        shown: How messages name the table.
+        names: Distinct names of the columns.
         columns: Arrow arrays (rows,), one per name.
-        lines: int64 (rows,): where a row begins in a CSV file, or its number, from 1.
-        is_csv: Whether the rows are counted as the lines of a CSV file.
+        lines: For each row, int64 (rows,), the line where it begins in a CSV file, or its number
+            from 1 in a Parquet file.
+        is_csv: Whether `lines` are lines of a CSV file.
     """
 
     shown: str
@@ -45,13 +46,13 @@ class RawTable:
         return self.columns[self.names.index(name)]
 
     def at(self, line: int) -> str:
-        """A place in the table, for the beginning of a message."""
+        """The location of a row, for the beginning of a message."""
         return f"{self.shown}:{line}" if self.is_csv else f"{self.shown}: row {line}"
 
     def as_written(self) -> "pd.DataFrame":
-        """The cells as they are in the file, a text for every one of a CSV file.
+        """The cells as they are in the file; those of a CSV file are all texts.
 
-        Whole numbers stay such where one is missing, as objects.
+        Integers of a column with missing values stay integers, as objects.
         """
         import pandas as pd
 
@@ -62,22 +63,22 @@ class RawTable:
 
 
 def read_raw(path: Path, dialect: Dialect, shown: str) -> RawTable:
-    """A whole file; kept while it is not changed, because every trial of a pack asks for it.
+    """The rows of a whole file, cached until it changes, because every trial of a pack needs them.
 
     Args:
-        path: A Parquet file by its first bytes, or else CSV.
+        path: The file, which is read as Parquet if it is, else as CSV.
         dialect: How a CSV file is written.
-        shown: What a message calls the file.
+        shown: How messages name the file.
 
     Raises:
-        InputError: It cannot be read, has a name twice, or a row of another number of fields than
-            the header; with the line.
+        InputError: The file cannot be read, has two columns of the same name, or has a row with
+            another number of fields than the header. The message names the line.
     """
     path = moved_path(path)
     try:
         stat = path.stat()
         return _read_once(path, dialect, shown, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:  # a folder, or another's file
+    except OSError as error:  # it is a folder, or there is no permission to read it
         raise InputError(f"{shown}: cannot be read: {error}") from error
 
 
@@ -91,10 +92,12 @@ def _read_once(path: Path, dialect: Dialect, shown: str, modified_ns: int, size:
 
 
 def check_distinct(names: Sequence[str], shown: str) -> None:
-    """Raises InputError for a name that two columns have."""
+    """Raises InputError if two columns have the same name."""
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise InputError(f"{shown}: has several columns {doubled[0]!r}")
+        raise InputError(
+            f"{shown}: has several columns named {doubled[0]!r}; names must be distinct"
+        )
 
 
 def _read_csv(path: Path, dialect: Dialect, shown: str) -> RawTable:
@@ -124,7 +127,7 @@ def _read_csv(path: Path, dialect: Dialect, shown: str) -> RawTable:
 
 
 def _read_parquet(path: Path, shown: str) -> RawTable:
-    """Parquet's own columns: what pandas notes of an index makes none of them another thing."""
+    """The columns of a Parquet file; what pandas stores about an index is ignored."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -136,21 +139,22 @@ def _read_parquet(path: Path, shown: str) -> RawTable:
 
 
 def from_arrow(arrow: "pa.Table", shown: str) -> RawTable:
-    """A table in memory; its rows are counted from 1."""
+    """The raw table of an Arrow table; its rows are counted from 1."""
     lines = np.arange(1, arrow.num_rows + 1, dtype=np.int64)
     return RawTable(shown, tuple(arrow.column_names), tuple(arrow.columns), lines, is_csv=False)
 
 
 def from_frame(frame: "pd.DataFrame", shown: str, wanted: Collection[str]) -> RawTable:
-    """The columns of a frame, without its index.
+    """The raw table of a DataFrame, without its index.
 
     Args:
-        frame: It may hold anything in columns that are not wanted: they are left empty.
-        shown: What a message calls it.
-        wanted: Names of columns.
+        frame: The DataFrame; columns that are not wanted may hold anything and become empty.
+        shown: How messages name it.
+        wanted: Names of the wanted columns.
 
     Raises:
-        InputError: It holds no rows, a name twice, or what is neither numbers nor text.
+        InputError: The DataFrame has no rows, two columns of the same name, or a wanted column that
+            holds neither numbers nor text.
     """
     import pyarrow as pa
 
@@ -159,8 +163,8 @@ def from_frame(frame: "pd.DataFrame", shown: str, wanted: Collection[str]) -> Ra
     if not len(frame):
         raise InputError(f"{shown}: holds no rows")
     columns = [
-        _to_arrow(frame.iloc[:, place], name, shown) if name in wanted else pa.nulls(len(frame))
-        for place, name in enumerate(names)
+        _to_arrow(frame.iloc[:, index], name, shown) if name in wanted else pa.nulls(len(frame))
+        for index, name in enumerate(names)
     ]
     return from_arrow(pa.table(columns, names), shown)
 
@@ -170,7 +174,8 @@ def _to_arrow(values: "pd.Series[Any]", name: str, shown: str) -> "pa.Array":
 
     if values.dtype == object:
         given = values.dropna()
-        if any(isinstance(value, str) for value in given):  # beside numbers, as a CSV file has them
+        # A mix of numbers and texts becomes texts, as in a CSV file.
+        if any(isinstance(value, str) for value in given):
             values = values.map(str, na_action="ignore")
     try:
         return pa.array(values, from_pandas=True)

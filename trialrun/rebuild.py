@@ -1,9 +1,10 @@
-"""The best model of a run, loaded from its files, or made by the job's own builder.
+"""The best model of a run, loaded from its files, or made again by the job's own builder.
 
-A model file runs nobody's code. Where it names classes of the job's, or Keras could write no file
-of the model, the job's own files are imported and its builder is called, if that cannot be a trap
-in a run folder that came from elsewhere: they must lie where the job found them, outside of the
-run folder and of installed packages, and be what they were when the model was saved.
+Loading a model file never runs code from the file. If the file names classes of the job, or Keras
+could not save the whole model, the job's own Python files are imported and its builder is called.
+A run folder from elsewhere must not be able to abuse this. Therefore the Python files must lie
+where the job found them, outside of the run folder and of installed packages, and must not have
+changed since the model was saved.
 """
 
 import json
@@ -33,14 +34,14 @@ _OWN_BUILDERS = "trialrun.models"
 def write_builder(
     files: BestFiles, settings: Settings, *, trial_id: str, x: Arrays, steps_per_epoch: int
 ) -> None:
-    """Writes best/builder.json: all that is needed to make the model of a trial again.
+    """Writes best/builder.json, which holds all that is needed to make a trial's model again.
 
     Args:
-        files: Where.
-        settings: Of the trial.
+        files: The paths of the best model's files.
+        settings: The settings of the trial.
         trial_id: The trial.
-        x: Inputs like those that it was built for.
-        steps_per_epoch: Batches of an epoch, for learning rate schedules.
+        x: Inputs like those for which the model was built.
+        steps_per_epoch: Batches per epoch, for learning rate schedules.
     """
     content = {
         "trial_id": trial_id,
@@ -57,8 +58,8 @@ def load_best_model(files: BestFiles, *, compiled: bool = True) -> "keras.Model"
     """The best model: from a whole file if there is one, else from its builder and its weights.
 
     Args:
-        files: Of the run.
-        compiled: Whether it must be ready to go on training.
+        files: The paths of the best model's files.
+        compiled: Whether the model must be compiled, so that its training can be continued.
 
     Raises:
         InputError: There is neither a file that can be loaded nor a builder that may be called.
@@ -78,7 +79,7 @@ def _load_whole(path: Path, files: BestFiles) -> "keras.Model":
     try:
         return load_model(path)
     except InputError:  # it names classes that this program has not registered
-        if not files.builder.is_file():  # the run is of an older version
+        if not files.builder.is_file():  # older runs lack this file
             raise
     for text in _own_functions(files, _read_builder(files), path.name):
         load_function(text, Path())
@@ -86,12 +87,12 @@ def _load_whole(path: Path, files: BestFiles) -> "keras.Model":
 
 
 def rebuild(files: BestFiles) -> "keras.Model":
-    """The best model made by the job's builder, with its weights, ready to go on training.
+    """The best model, made by the job's builder, with its weights, and compiled.
 
     The optimizer's state is restored if the run still keeps it.
 
     Raises:
-        InputError: The weights or the builder are gone, or the builder is another one by now.
+        InputError: The weights or the builder are missing, or the builder has changed.
     """
     from trialrun.models import build_model, compile_model
 
@@ -102,7 +103,7 @@ def rebuild(files: BestFiles) -> "keras.Model":
     x = _inputs_from_json(content["inputs"])
     model = build_model(ModelSpec.model_validate(content["model"]), Path(), x)
     try:
-        with warnings.catch_warnings():  # the file holds no optimizer's state, by intention
+        with warnings.catch_warnings():  # the file intentionally lacks the optimizer's state
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             model.load_weights(files.weights)
     except (ValueError, OSError, KeyError) as error:
@@ -121,7 +122,7 @@ def _restore_optimizer(model: "keras.Model", files: BestFiles, trial_id: str) ->
     try:
         state = kept.read_state(trial_id)
     except TrialrunError:
-        return  # the run keeps it no more: the optimizer begins anew
+        return  # the run no longer keeps the state, so that the optimizer starts from its beginning
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     if len(model.optimizer.variables) == len(state.optimizer):
@@ -144,13 +145,17 @@ def _read_builder(files: BestFiles) -> dict[str, Any]:
 
 
 def _functions(settings: Settings) -> Iterator[str]:
-    """What makes and compiles the model: not its data's generator, nor callbacks."""
+    """References to functions that make and compile the model: neither generator nor callbacks."""
     others = {settings.data.generator, *settings.training.callbacks}
     yield from (text for text in settings.references if text not in others)
 
 
 def _own_functions(files: BestFiles, content: Mapping[str, Any], file_name: str) -> list[str]:
-    """The functions of a model that are the user's own; raises InputError if one may not be."""
+    """References to the user's own functions of a model.
+
+    Raises:
+        InputError: A function may not be imported and called.
+    """
     model = ModelSpec.model_validate(content["model"])
     training = TrainingSpec.model_validate(content["training"])
     functions = list(dict.fromkeys(_functions(Settings(DataSpec(), model, training))))
@@ -166,7 +171,7 @@ def _own_functions(files: BestFiles, content: Mapping[str, Any], file_name: str)
 
 
 def _why_not(text: str, digest: str | None, run: Path) -> str:
-    """Why a function is not imported and called; empty if it is."""
+    """Why a function may not be imported and called; empty if it may."""
     reference = parse_reference(text)
     if reference.source == _OWN_BUILDERS:
         return ""
@@ -175,9 +180,9 @@ def _why_not(text: str, digest: str | None, run: Path) -> str:
     except InputError as error:
         return f"cannot be found: {error}"
     if path is None or not _is_users_own(path, run):
-        return "is no file of yours: it lies in the run folder or in an installed package"
+        return "is not in a file of yours: it lies in the run folder or in an installed package"
     if source_digest(text) != digest:
-        return f"was edited since the model was saved ({path})"
+        return f"has changed since the model was saved ({path})"
     return ""
 
 
@@ -192,20 +197,20 @@ def _is_users_own(path: Path, run: Path) -> bool:
 
 
 def _inputs_to_json(x: Arrays) -> Any:
-    """Shapes of a row and types: `{"array": [[6], "float32"]}`, or of each in a dict or tuple."""
+    """The shape per row and type of each array, as `{"array": [[6], "float32"]}`."""
     if isinstance(x, Mapping):
-        return {"dict": {name: _inputs_to_json(one) for name, one in x.items()}}
+        return {"dict": {name: _inputs_to_json(array) for name, array in x.items()}}
     if isinstance(x, tuple):
-        return {"tuple": [_inputs_to_json(one) for one in x]}
+        return {"tuple": [_inputs_to_json(array) for array in x]}
     return {"array": [list(x.shape[1:]), str(x.dtype)]}
 
 
 def _inputs_from_json(content: Any) -> Any:
-    """Arrays of one row of zeros."""
+    """Arrays with one row of zeros or empty texts, in the structure that JSON describes."""
     if "dict" in content:
-        return {name: _inputs_from_json(one) for name, one in content["dict"].items()}
+        return {name: _inputs_from_json(item) for name, item in content["dict"].items()}
     if "tuple" in content:
-        return tuple(_inputs_from_json(one) for one in content["tuple"])
+        return tuple(_inputs_from_json(item) for item in content["tuple"])
     shape, dtype = content["array"]
     if dtype == "object":  # texts
         return np.full((1, *shape), "", object)

@@ -1,8 +1,7 @@
 """What is recorded of a trial: the columns of `trials/` and `history/`, the arrays of its state.
 
-Turns the results of a pack into tables and named arrays, and these back. Knows no path: `store`
-decides where they live. pandas and pyarrow are
-imported inside the functions that need them.
+Converts the results of a pack to tables and named arrays, and back. `store` decides to which paths
+they are written. pandas and pyarrow are imported inside the functions that need them.
 """
 
 import json
@@ -35,14 +34,14 @@ IDENTITY_COLUMNS = {
     "node": "string",
     "error": "string",
 }
-# Where a pack's trials keep their best epoch; runs of before have no such column.
+# The column for the best epoch, if the pack's trials keep it; older runs lack this column.
 BEST_EPOCH = "best_epoch"
 HISTORY_IDENTITY = ("trial_id", "variant_id", "seed", "epoch")
 PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
 CONFUSION_MATRIX_COLUMNS = ("val_confusion_matrix", "test_confusion_matrix")
 RELIABILITY_COLUMN = "test_reliability"
-# Flattened arrays, row-major; whatever else has a metric's prefix is a number.
+# Columns of arrays, flattened in row-major order. Other columns with a metric's prefix are numbers.
 ARRAY_COLUMNS = {
     **dict.fromkeys(CONFUSION_MATRIX_COLUMNS, "int64"),
     RELIABILITY_COLUMN: "float64",
@@ -50,7 +49,8 @@ ARRAY_COLUMNS = {
 
 TrialColumns = Literal["all", "results", "numbers", "identity", "reliability", "places", "curves"]
 
-# Says in the Parquet file itself which text columns hold JSON: "[1]" may also be a plain string.
+# Key of a column's metadata in a Parquet file. It tells JSON from plain text, which may also read
+# "[1]".
 _KIND_KEY = b"trialrun.kind"
 
 
@@ -58,8 +58,8 @@ def parameter_kinds(variants: Sequence[Variant]) -> dict[str, ParameterKind]:
     """How each searched parameter is stored: one column type for the whole job.
 
     A parameter whose values are all numbers, all booleans or all strings is stored as such. Lists,
-    mappings, None and mixtures of types are stored as JSON text. The decision looks at every
-    variant of the job, never at one pack: all parts of a run have the same parameter columns.
+    mappings, None and mixtures of types are stored as JSON text. The decision depends on all
+    variants of the job, so that all files of a run have the same parameter columns.
 
     Args:
         variants: All variants of the job.
@@ -85,14 +85,14 @@ def _kind_of(values: Sequence[Any]) -> ParameterKind:
 
 
 def trial_table(result: PackResult, kinds: Mapping[str, ParameterKind]) -> "pa.Table":
-    """One row per trial of a pack, with the columns of the contract in the contract's order.
+    """One row per trial of a pack, with columns in the order that users rely on.
 
     Args:
-        result: What the pack gave.
+        result: The result of the pack.
         kinds: From `parameter_kinds`.
 
     Returns:
-        (trials,) rows. Numbers that a trial did not give, because it failed, are null.
+        A table with (trials,) rows. Numbers that a trial lacks, because it failed, are null.
     """
     import pyarrow as pa
 
@@ -124,13 +124,13 @@ def trial_table(result: PackResult, kinds: Mapping[str, ParameterKind]) -> "pa.T
 
 def _identity(result: TrialResult) -> dict[str, Any]:
     trial = result.trial
-    of_trial = {
+    trial_columns = {
         "trial_id": trial.trial_id,
         "variant_id": trial.variant.variant_id,
         "seed": trial.seed,
     }
-    return of_trial | {
-        name: getattr(result, name) for name in IDENTITY_COLUMNS if name not in of_trial
+    return trial_columns | {
+        name: getattr(result, name) for name in IDENTITY_COLUMNS if name not in trial_columns
     }
 
 
@@ -150,20 +150,21 @@ def metric_names(columns: Sequence[str]) -> list[str]:
         columns: Names of columns or metrics, repeated or not.
 
     Returns:
-        Each metric once; within training, validation and test in the order given.
+        Each metric once; within training, validation and test in the given order.
     """
     names = [name for name in dict.fromkeys(columns) if name not in ARRAY_COLUMNS]
     return [name for prefix in METRIC_PREFIXES for name in names if name.startswith(prefix)]
 
 
 def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
-    """Which columns of a part to read, out of those that it has.
+    """The columns of a Parquet file to read.
 
     Args:
-        names: The part's columns.
-        wanted: `results` is identity, metrics and confusion matrices, `numbers` leaves out the
-            matrices, `identity` the metrics too. `reliability` is identity and its column, `places`
-            says which parameters and seeds there are, `curves` is of a part of `history/`.
+        names: All columns of the file.
+        wanted: `results` are identity, metrics and confusion matrices; `numbers` are these without
+            the matrices; `identity` also leaves out the metrics. `reliability` is identity and the
+            column of reliability curves. `places` are the variants, their parameters and the seeds.
+            `curves` are the columns of a file of `history/` that curves need.
     """
     identity = list(IDENTITY_COLUMNS)
     matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
@@ -199,7 +200,7 @@ def history_table(result: PackResult) -> "pa.Table":
         "trial_id": _repeated([trial.trial.trial_id for trial in trials], rows),
         "variant_id": _repeated([trial.trial.variant.variant_id for trial in trials], rows),
         "seed": pa.array(np.repeat([trial.trial.seed for trial in trials], epochs), pa.int64()),
-        "epoch": pa.array([one for num in epochs for one in range(1, num + 1)], pa.int64()),
+        "epoch": pa.array([epoch for num in epochs for epoch in range(1, num + 1)], pa.int64()),
     }
     for name in logs:
         columns[name] = _log_column([trial.history.get(name) for trial in trials], epochs)
@@ -207,7 +208,7 @@ def history_table(result: PackResult) -> "pa.Table":
 
 
 def _repeated(texts: Sequence[str], rows: npt.NDArray[np.int32]) -> "pa.Array":
-    """A text per row, by the number of the trial that it is of."""
+    """A text per row, where each row has the index of its trial."""
     import pyarrow as pa
 
     return pa.array(texts, pa.string()).take(pa.array(rows))
@@ -229,28 +230,29 @@ def _log_column(
 
 
 def _log_names(names: Iterable[str]) -> list[str]:
-    """Each name once: training before validation, else in the order given."""
+    """Each name once: training before validation, otherwise in the given order."""
     return sorted(dict.fromkeys(names), key=lambda name: name.startswith("val_"))
 
 
-def latest_trials(parts: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> "pd.DataFrame":
-    """One row per trial out of all parts of a run, sorted by variant and seed.
+def latest_trials(tables: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> "pd.DataFrame":
+    """One row per trial of a run, sorted by variant and seed.
 
-    Where a trial was tried more than once, the row that counts is the latest that did not fail; if
-    all failed, the latest. Packs are numbered in the order of time, attempts within a pack too.
+    If a trial has several rows, because it was trained more than once, the latest that did not fail
+    counts, or the latest if all failed. Packs are numbered in the order of time, and so are
+    attempts within a pack.
 
     Args:
-        parts: Tables as `trial_table` makes them; a part whose trials all failed lacks metrics.
-        metrics: These columns are there in any case.
+        tables: Tables from `trial_table`; one whose trials all failed lacks metrics.
+        metrics: Columns that the result has in any case.
 
     Returns:
-        A frame with the contract's columns; without parts, the identity columns and no rows.
+        A frame with all columns of the tables; without tables, identity columns and no rows.
     """
     import pyarrow as pa
 
     kinds = IDENTITY_COLUMNS | dict.fromkeys(metrics, "float64")
     empty = pa.schema([(name, getattr(pa, kind)()) for name, kind in kinds.items()])
-    table = pa.concat_tables([empty.empty_table(), *parts], promote_options="default")
+    table = pa.concat_tables([empty.empty_table(), *tables], promote_options="default")
     names = table.column_names
     parameters = [name for name in names if name.startswith(PARAMETER_PREFIX)]
     arrays = [name for name in ARRAY_COLUMNS if name in names]
@@ -270,40 +272,40 @@ def latest_trials(parts: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> "
     return trials.sort_values(["variant_id", "seed"], ignore_index=True)
 
 
-def unite_history(parts: Sequence["pa.Table"]) -> "pd.DataFrame":
+def unite_history(tables: Sequence["pa.Table"]) -> "pd.DataFrame":
     """The epochs of all trials, sorted by variant, seed and epoch.
 
     Args:
-        parts: Tables as `history_table` makes them, no trial in two of them.
+        tables: Tables from `history_table`; no trial is in two of them.
 
     Returns:
-        A frame with the contract's columns; without parts, no rows and no logs.
+        A frame with identity columns and all logs; without tables, no rows and no logs.
     """
     import pyarrow as pa
 
     empty = history_table(PackResult(pack_id="", trials=()))
-    table = pa.concat_tables([empty, *parts], promote_options="default")
+    table = pa.concat_tables([empty, *tables], promote_options="default")
     identity = empty.column_names
     logs = _log_names(table.column_names[len(identity) :])
     history: pd.DataFrame = table.select([*identity, *logs]).to_pandas()
     return history.sort_values(["variant_id", "seed", "epoch"], ignore_index=True)
 
 
-def parameters_by_variant(parts: Iterable["pa.Table"]) -> dict[str, dict[str, Any]]:
+def parameters_by_variant(tables: Iterable["pa.Table"]) -> dict[str, dict[str, Any]]:
     """The searched parameters of every variant that has a trial, as they were before storing.
 
     Args:
-        parts: Tables as `trial_table` makes them.
+        tables: Tables from `trial_table`.
 
     Returns:
         variant_id -> searched dotted path -> value, variants sorted by id.
     """
     found: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        fields = [field for field in part.schema if field.name.startswith(PARAMETER_PREFIX)]
-        variant_ids = part["variant_id"].to_numpy()
+    for table in tables:
+        fields = [field for field in table.schema if field.name.startswith(PARAMETER_PREFIX)]
+        variant_ids = table["variant_id"].to_numpy()
         _, first_rows = np.unique(variant_ids.astype(str), return_index=True)
-        for row in part.take(first_rows).to_pylist():
+        for row in table.take(first_rows).to_pylist():
             found[row["variant_id"]] = {
                 field.name.removeprefix(PARAMETER_PREFIX): _value(row[field.name], field)
                 for field in fields
@@ -317,7 +319,7 @@ def _value(stored: Any, field: "pa.Field") -> Any:
 
 
 def state_arrays(states: Iterable[TrialState]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of trained trials under names `<trial_id>/<group>/<number>`, for one .npz file."""
+    """The states of trials as arrays named `<trial_id>/<group>/<number>`, for one .npz file."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     for state in states:
         arrays[f"{state.trial_id}/seed"] = np.array(state.seed)
@@ -329,7 +331,7 @@ def state_arrays(states: Iterable[TrialState]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _group_arrays(prefix: str, values: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    # NumPy's format forgets extension types such as bfloat16; their names restore them.
+    # NumPy's format loses extension types such as bfloat16, so that their names are stored too.
     dtypes = np.array([value.dtype.name for value in values], np.str_)
     numbered = {f"{prefix}/{number}": value for number, value in enumerate(values)}
     return {f"{prefix}/dtypes": dtypes, **numbered}
@@ -343,7 +345,7 @@ def _group_from(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[An
 
 
 def state_from(arrays: Mapping[str, npt.NDArray[Any]], trial_id: str) -> TrialState:
-    """One trained trial out of `state_arrays`, its arrays in their order."""
+    """The state of one trial from the arrays that `state_arrays` made."""
     (test_predictions,) = _group_from(arrays, f"{trial_id}/test_predictions")
     return TrialState(
         trial_id=trial_id,
@@ -367,7 +369,7 @@ def checkpoint_arrays(checkpoint: Checkpoint) -> dict[str, npt.NDArray[Any]]:
 
 
 def checkpoint_from(arrays: Mapping[str, npt.NDArray[Any]], pack_id: str) -> Checkpoint:
-    """The checkpoint out of `checkpoint_arrays`."""
+    """The checkpoint from the arrays that `checkpoint_arrays` made."""
     logs = [name for name in arrays if name.startswith("history/")]
     return Checkpoint(
         pack_id=pack_id,
@@ -384,11 +386,11 @@ def checkpoint_from(arrays: Mapping[str, npt.NDArray[Any]], pack_id: str) -> Che
 def _with_dtype(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     if array.dtype.kind != "V":
         return array
-    import ml_dtypes  # comes with Keras; registers bfloat16 and its kin
+    import ml_dtypes  # a dependency of Keras with bfloat16 and similar types
 
     return array.view(getattr(ml_dtypes, dtype))
 
 
 def part_name(pack_id: str, attempt: int) -> str:
-    """Name of a pack's files without the suffix: `part-p000`, then `part-p000-1`, ..."""
+    """The name of a pack's files without suffix: `part-p000`, after a retry `part-p000-1`, ..."""
     return f"part-{pack_id}-{attempt}" if attempt else f"part-{pack_id}"

@@ -1,7 +1,7 @@
-"""A function that the user names: `module:function`, or `file.py:function` beside the job file.
+"""Functions that the user names: `module:function`, or `file.py:function` beside the job file.
 
-Checking reads the source without running it, so that a wrong name is found before anything heavy is
-imported. Loading imports it for real.
+A reference is checked by reading the source code without running it, so that a wrong name is found
+before large libraries are imported. Only loading imports the module.
 """
 
 import ast
@@ -29,7 +29,7 @@ _SEED_OF_IMPORTS = 0
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The two halves of `source:function`.
+    """The source and the function of a reference `source:function`.
 
     Attributes:
         source: A dotted module name, or the path of a Python file.
@@ -41,7 +41,7 @@ class Reference:
 
     @property
     def is_file(self) -> bool:
-        """Whether the source is a path and not a module."""
+        """Whether the source is the path of a file instead of a module."""
         return self.source.endswith(".py")
 
     def __str__(self) -> str:
@@ -50,12 +50,12 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The keyword arguments that a function takes, as far as its source tells.
+    """The parameters of a function, as its source code shows them.
 
     Attributes:
-        names: All that can be given by name.
-        required: Those without a default.
-        takes_any: Whether it has `**kwargs`.
+        names: All parameters that can be given by name.
+        required: Parameters without a default.
+        takes_any: Whether the function has `**kwargs`.
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ class Parameters:
 
 
 def parse_reference(text: str) -> Reference:
-    """The two halves of a reference.
+    """The reference in a text.
 
     Raises:
         InputError: The text is neither `module:function` nor `file.py:function`.
@@ -78,7 +78,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def absolute_reference(text: str, folder: Path) -> str:
-    """The reference with the path of its file made absolute; a module's is left as it is."""
+    """The reference with an absolute path of its file; a reference to a module is not changed."""
     reference = parse_reference(text)
     if not reference.is_file:
         return text
@@ -87,7 +87,7 @@ def absolute_reference(text: str, folder: Path) -> str:
 
 
 def portable_reference(text: str) -> str:
-    """The reference without the folder of its file: the same in every clone of a project."""
+    """The reference without the folder of its file, so that it is the same in every clone."""
     reference = parse_reference(text)
     if not reference.is_file:
         return text
@@ -95,18 +95,18 @@ def portable_reference(text: str) -> str:
 
 
 def check_reference(text: str, folder: Path) -> Parameters | None:
-    """The parameters of a function that exists, found without running any of its code.
+    """The parameters of a function, found without running any of its code.
 
     Args:
         text: The reference.
-        folder: Where the path of a file starts.
+        folder: The folder to which the path of a file is relative.
 
     Returns:
-        None where the source cannot tell: a compiled module, a name that is imported or assigned,
-        a decorated function, a class.
+        None if the source does not show them: for a compiled module, an imported or assigned name,
+        a decorated function, or a class.
 
     Raises:
-        InputError: There is no such file, module or name; the message has the nearest ones.
+        InputError: There is no such file, module or name; the message suggests similar ones.
     """
     reference = parse_reference(text)
     source_path = find_source(reference, folder)
@@ -123,16 +123,16 @@ def check_reference(text: str, folder: Path) -> Parameters | None:
 
 
 def load_function(text: str, folder: Path) -> Callable[..., Any]:
-    """The function itself. Its module, and all that it imports, is imported.
+    """The function of a reference, whose module is imported.
 
-    What a file draws while it is imported is the same in every process.
+    Random numbers that a module draws while it is imported are the same in every process.
 
     Args:
         text: The reference.
-        folder: Where the path of a file starts.
+        folder: The folder to which the path of a file is relative.
 
     Raises:
-        InputError: The import raises, or the name does not exist or cannot be called.
+        InputError: The import raises an error, or the name does not exist or cannot be called.
     """
     reference = parse_reference(text)
     try:
@@ -149,7 +149,9 @@ def load_function(text: str, folder: Path) -> Callable[..., Any]:
         raise InputError(f"{reference.source} has no function {reference.function!r}; {hint}")
     function = getattr(module, reference.function)
     if not callable(function):
-        raise InputError(f"{reference} is no function but of type {type(function).__name__}")
+        raise InputError(
+            f"{reference} must be a function or a class, got a {type(function).__name__}"
+        )
     return function  # type: ignore[no-any-return]
 
 
@@ -161,16 +163,17 @@ def _load_module(reference: Reference) -> ModuleType:
 
 
 def _streams_of_an_import() -> contextlib.AbstractContextManager[None]:
-    from trialrun.seeding import streams_seeded  # NumPy is not needed to check a job
+    from trialrun.seeding import streams_seeded  # imports NumPy, which checking does not need
 
     return streams_seeded(_SEED_OF_IMPORTS)
 
 
 def _load_file(reference: Reference, folder: Path) -> ModuleType:
-    """The file as a module, executed once per content, able to import its neighbors."""
+    """The file as a module, which is executed once per content and can import its neighbors."""
     path = _existing_file(reference, folder)
-    # Content in the name: an edited file is a new module, an unchanged one is never executed
-    # twice (Keras would register its layers twice). In sys.modules, so that pickle finds it.
+    # The module's name holds a hash of the content: an edited file is a new module, and an
+    # unchanged file is never executed twice (Keras would register its layers twice). The module is
+    # in sys.modules, so that pickle finds it.
     digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:12]
     name = f"trialrun_{path.stem}_{digest}"
     if name in sys.modules:
@@ -193,9 +196,9 @@ def _load_file(reference: Reference, folder: Path) -> ModuleType:
 
 
 def _import_keras_quietly(source: bytes) -> None:
-    """Imports Keras before a file does, which would let TensorFlow write to the terminal.
+    """Imports Keras before a file does, so that TensorFlow does not write to the terminal.
 
-    Not before a file that sets the environment, which TensorFlow reads while it is imported.
+    It is not done if the file sets environment variables, which TensorFlow reads when imported.
     """
     if _IMPORTS_KERAS.search(source) and b"environ" not in source and "keras" not in sys.modules:
         with quiet_tensorflow():
@@ -203,7 +206,7 @@ def _import_keras_quietly(source: bytes) -> None:
 
 
 def find_source(reference: Reference, folder: Path) -> Path | None:
-    """The source file of a reference; None for a module that has none.
+    """The source file of a reference; None for a module without one.
 
     Raises:
         InputError: There is no such file or module.
@@ -221,12 +224,12 @@ _moved: dict[Path, Path] = {}
 
 
 def move_folder(folder: Path, copies: Path) -> None:
-    """From now on, files of `folder` are taken from `copies` in this process."""
+    """Makes this process read files of `folder` from `copies` instead from now on."""
     _moved[folder] = copies
 
 
 def moved_path(path: Path) -> Path:
-    """Where a file of an absolute path is taken from in this process."""
+    """The path from which this process reads the file of an absolute path, see `move_folder`."""
     return _moved.get(path.parent, path.parent) / path.name
 
 
@@ -246,7 +249,7 @@ def _beside(reference: Reference, folder: Path) -> str:
 
 
 def _find_module(parts: list[str]) -> importlib.machinery.ModuleSpec | None:
-    """Where a module is. Unlike `find_spec("a.b")`, this does not import the package `a`."""
+    """The spec of a module. Unlike `find_spec("a.b")`, this does not import the package `a`."""
     try:
         spec = importlib.util.find_spec(parts[0])
     except ValueError:  # a module without a spec, such as __main__
@@ -260,28 +263,28 @@ def _find_module(parts: list[str]) -> importlib.machinery.ModuleSpec | None:
 
 
 def parse_source(path: Path, shown: str) -> list[ast.stmt]:
-    """The statements of a Python file; `shown` names it in errors.
+    """The statements of a Python file, which messages call `shown`.
 
     Raises:
-        InputError: It is not Python.
+        InputError: The file is not valid Python.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the user's, and shown when the file is imported
+            warnings.simplefilter("ignore")  # warnings are shown when the file is imported
             return ast.parse(path.read_bytes(), filename=str(path)).body
     except SyntaxError as error:
         raise InputError(f"{shown}:{error.lineno}: not valid Python: {error.msg}") from error
-    except ValueError as error:  # null bytes
+    except ValueError as error:  # the file holds null bytes
         raise InputError(f"{shown}: not valid Python: {error}") from error
 
 
 def _top_level_names(body: Iterable[ast.stmt]) -> dict[str, ast.stmt]:
-    """Each name that running the module would define, with the statement that does."""
+    """Name that running the module would define -> the statement that defines it."""
     return {name: node for node in _statements(body) for name in _defined_names(node)}
 
 
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module's own scope, those inside `if`, `try` and `with` too."""
+    """The statements in a module's own scope, including those inside `if`, `try` and `with`."""
     for node in body:
         yield node
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -1,4 +1,4 @@
-"""The values that come back from training: plain data that can be pickled, printed and saved."""
+"""The results of training: plain data that can be pickled, printed and saved."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from trialrun.plan import Trial
 
-# The kinds of variables of a model: fields of `Checkpoint` and `TrialState`.
+# The kinds of a model's variables, which are fields of `Checkpoint` and `TrialState`.
 STATE_GROUPS = ("trainable", "non_trainable", "optimizer")
 
 Status = Literal["completed", "diverged", "failed"]
@@ -17,28 +17,29 @@ Status = Literal["completed", "diverged", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What one trial gave.
+    """The result of one trial.
 
     Attributes:
         trial: The trial.
-        status: `completed`; `diverged` (a loss is not finite, or what is
-            selected by, of a model that logs no loss); `failed` (`error` says why).
+        status: `completed`; `diverged` if a loss is not finite (or the selection metric, if the
+            model logs no loss); `failed`, for the reason in `error`.
         engine: `fused`, `mapped` or `keras`; empty for a failed trial that was never trained.
-        pack_id: The pack it was trained in.
-        attempt: 0 for the first try of its pack, then 1, 2, ...
-        epochs: Epochs trained.
-        best_epoch: The epoch, from 1, whose weights the trial gives; None unless it keeps its best.
-        duration_s: Seconds of wall time of its pack's training divided by the pack's trials.
-        device: e.g. `CPU`, `GPU 0: NVIDIA A100`.
+        pack_id: The pack in which it was trained.
+        attempt: 0 for the first attempt of its pack, then 1, 2, ...
+        epochs: Number of epochs trained.
+        best_epoch: The epoch, from 1, whose weights are kept; None unless the best ones are kept.
+        duration_s: Wall time of its pack's training divided by the number of the pack's trials.
+        device: E.g. `CPU`, `GPU 0: NVIDIA A100`.
         node: Name of the machine.
-        error: Reason of a failure, else empty.
-        metrics: `train_loss`, `val_accuracy`, `test_loss`, ...: values at the final epoch, or
-            at the best one where that is given.
-        history: `loss`, `accuracy`, `val_loss`, ...: float32 arrays (epochs,).
-        val_confusion_matrix: int64 (classes, classes), rows = true class; None for no classifier.
+        error: The reason for a failure, else empty.
+        metrics: `train_loss`, `val_accuracy`, `test_loss`, ... -> value at the final epoch, or at
+            the best epoch if that is given.
+        history: `loss`, `accuracy`, `val_loss`, ... -> float32 (epochs,).
+        val_confusion_matrix: int64 (classes, classes), rows = true class; None unless the model is
+            a classifier.
         test_confusion_matrix: The same on the test set.
-        test_reliability: float64 (bins, 3) of the test set, see `statistics.probabilities`; None
-            for a model that gives no probabilities.
+        test_reliability: float64 (bins, 3) on the test set, see `statistics.probabilities`; None
+            if the model gives no probabilities.
     """
 
     trial: Trial
@@ -61,16 +62,16 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class TrialState:
-    """All that a trained model is: the arrays of one trial, in the order of Keras's variables.
+    """The state of a trained model: the arrays of one trial, in the order of Keras's variables.
 
     Attributes:
-        trial_id: Whose state it is.
+        trial_id: The trial.
         seed: The trial's seed.
-        trainable: `model.trainable_variables`.
-        non_trainable: `model.non_trainable_variables`.
-        optimizer: `model.optimizer.variables`.
-        test_predictions: (rows, ...) of the trained trial on the test set, or on its first rows
-            where it is streamed; those of several outputs side by side.
+        trainable: Values of `model.trainable_variables`.
+        non_trainable: Values of `model.non_trainable_variables`.
+        optimizer: Values of `model.optimizer.variables`.
+        test_predictions: Predictions (rows, ...) of the trained trial on the test set, or on its
+            first rows if it is streamed; several outputs are put side by side.
     """
 
     trial_id: str
@@ -83,21 +84,22 @@ class TrialState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """Where the trials of a pack stand: all that is needed to go on from there.
+    """The state of a pack's trials during training: all that is needed to continue it.
 
-    Random streams need no place of their own: dropout's are among the non-trainable variables, and
-    batch orders follow from the seed and the epoch. What controls a trial between epochs follows
-    from its history.
+    Random streams need not be stored: those of dropout are among the non-trainable variables, and
+    batch orders follow from the seed and the epoch. What controls a trial between epochs, such as
+    early stopping, follows from its history.
 
     Attributes:
         pack_id: The pack.
-        trial_ids: (trials,) its trials.
-        epochs: int64 (trials,) epochs trained. Where it is 0, the arrays below mean nothing.
-        history: Keras's log names -> float32 (trials, epochs); NaN where not trained yet.
+        trial_ids: Ids of its trials (trials,).
+        epochs: Epochs trained, int64 (trials,). If it is 0, the trial's other arrays are undefined.
+        history: Keras's log names -> float32 (trials, epochs); NaN for epochs not yet trained.
         trainable, non_trainable, optimizer: Arrays (trials, ...) in the order of Keras's variables.
-        best: Arrays (trials, ...) of the weights of each trial's best epoch; empty if none is kept.
-        ended: bool (trials,) which trials need no more epochs; None if those that have had all.
-        engine: That trained them; another's numbers may differ in their last bits.
+        best: Weights of each trial's best epoch, arrays (trials, ...); empty if they are not kept.
+        ended: Which trials need no more epochs, bool (trials,); None if it is those that have
+            trained all epochs.
+        engine: The engine that trained them; with another, numbers may differ in their last bits.
     """
 
     pack_id: str
@@ -112,10 +114,10 @@ class Checkpoint:
     engine: str = ""
 
     def of_trials(self, trial_ids: Sequence[str]) -> "Checkpoint":
-        """The rows of some trials, in the order given; one that it does not know has not begun."""
-        places = {trial_id: place for place, trial_id in enumerate(self.trial_ids)}
-        rows = np.array([places.get(trial_id, 0) for trial_id in trial_ids])
-        is_known = np.array([trial_id in places for trial_id in trial_ids])
+        """The checkpoint of some trials, in the given order; unknown trials have 0 epochs."""
+        rows_by_id = {trial_id: row for row, trial_id in enumerate(self.trial_ids)}
+        rows = np.array([rows_by_id.get(trial_id, 0) for trial_id in trial_ids])
+        is_known = np.array([trial_id in rows_by_id for trial_id in trial_ids])
         return replace(
             self,
             trial_ids=tuple(trial_ids),
@@ -131,18 +133,18 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class PackResult:
-    """What one pack gave.
+    """The result of one pack.
 
     Attributes:
         pack_id: The pack.
         trials: One result per trial of the pack, in the pack's order.
         best_states: variant_id -> state of the variant's best trial of this pack on validation.
-        class_names: Names of the classes; empty when the data has none.
-        feature_names: Names of the input columns; empty when the data gives none.
-        model_task: What the built model is and why, as text; empty if none was built.
+        class_names: Names of the classes; empty if the data has none.
+        feature_names: Names of the input columns; empty if the data gives none.
+        model_task: The task of the built model and its reason, as text; empty if none was built.
         is_compiled_by_builder: Whether loss, metrics and optimizer are the builder's own.
-        reason: Why this engine: empty for `fused`, else what stood in the way of the others.
-        timings_s: Seconds of wall time by stage, e.g. `data`, `build`, `compile`, `train`.
+        reason: Why this engine was used: empty for `fused`, else why the others could not be.
+        timings_s: Stage, e.g. `data`, `build`, `compile`, `train` -> seconds of wall time.
         is_input_error: Whether all trials failed because the user's input is wrong.
     """
 
@@ -160,12 +162,12 @@ class PackResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A pack's sign of life.
+    """The progress that a pack reports while it is trained.
 
     Attributes:
         pack_id: The pack.
-        epochs_done: Sum over the pack's trials of epochs trained so far; a trial that stopped early
-            counts as if it had trained them all.
+        epochs_done: Epochs trained so far, summed over the pack's trials; a trial that stopped
+            early counts as if it had trained all of its epochs.
         best: Best value of the selection metric among the pack's trials at their last epoch.
     """
 

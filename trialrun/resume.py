@@ -1,4 +1,4 @@
-"""What a run folder already holds of a job, and whether the job is still the one that it holds."""
+"""Which trials of a job a run folder already holds, and whether the job is still the same."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ from trialrun.store import RunFolder
 from trialrun.tables import TrialIndex
 
 _ABSENT = object()
-# What may change between two parts of a run: how it is computed, judged and shown.
+# Fields that may change when a run is resumed: how it is computed, judged and shown.
 _FREE_FIELDS = ("select", "resources", "output", "training.engine", "training.checkpoint_every")
 
 
 def referenced_functions(loaded: LoadedJob) -> list[str]:
-    """Every generator, builder and callback of a job's variants."""
+    """References to all functions of the user in a job's variants, such as builders."""
     return sorted(
         {
             reference
@@ -36,7 +36,7 @@ def referenced_functions(loaded: LoadedJob) -> list[str]:
 
 
 def source_digests(loaded: LoadedJob) -> dict[str, str]:
-    """Reference -> digest of its source, of all functions and data files of a job."""
+    """Reference or data file of a job -> digest of its source code or content."""
     functions, files = referenced_functions(loaded), loaded.spec.data.files
     return {
         **{portable_reference(text): source_digest(text) for text in functions},
@@ -50,23 +50,23 @@ def missing_trials(
     trials: Sequence[Trial],
     warn: Callable[[str], None] = lambda text: None,
 ) -> list[Trial]:
-    """The trials of a job that did not complete or diverge in a run, in their order.
+    """The trials of a job that have neither completed nor diverged in a run, in their order.
 
     Args:
-        run: Holds trials of this job, or of the same job with fewer seeds or values. Parts that
-            another run must have left there are set aside.
+        run: Holds trials of this job, or of the same job with fewer seeds or values. Packs that
+            must come from another run are set aside.
         loaded: The job.
-        trials: All its trials.
-        warn: Told of what is set aside.
+        trials: All trials of the job.
+        warn: Called with a message about what is set aside.
 
     Raises:
-        InputError: The run holds trials that the job does not have: it is another job. The message
-            says what differs.
+        InputError: The run holds trials that the job does not have, so that it belongs to another
+            job. The message says what differs.
     """
     index = run.tables.index()
     found = _compare_trials(index, trials)
     different = list(differences(run, loaded))
-    if found.num_other and not different:  # the job is the same: those trials came from elsewhere
+    if found.num_other and not different:  # the job is the same, so these trials come from another
         for pack_id, attempt in found.other_packs:
             warn(run.set_aside_pack(pack_id, attempt, "it holds trials of another job"))
         index = run.tables.index()
@@ -77,11 +77,11 @@ def missing_trials(
         raise InputError(
             "\n".join(
                 [
-                    f"{run.path}: holds trials of another job than {loaded.path}:"
-                    f" {found.num_other} of {found.num_trials} would be other trials now",
+                    f"{run.path}: holds trials of a job that differs from {loaded.path}:"
+                    f" {found.num_other} of {found.num_trials} trials are not among its trials",
                     *(f"  {line}" for line in different),
-                    "Seeds may be added, and values at the end of a search's first list. For"
-                    " anything else begin a new run.",
+                    "Only seeds may be added, and values at the end of the search's first list. For"
+                    " any other change start a new run.",
                 ]
             )
         )
@@ -89,7 +89,7 @@ def missing_trials(
 
 
 class _Found(NamedTuple):
-    """What a run holds of a job: the trials that it lacks, and what is none of the job's."""
+    """What a run holds of a job: missing trials, and trials and packs that are not the job's."""
 
     missing: list[Trial]
     num_trials: int
@@ -117,21 +117,21 @@ def _compare_trials(index: TrialIndex, trials: Sequence[Trial]) -> _Found:
 def packs_with_checkpoints(
     checkpoints: Sequence[Checkpoint], missing: Sequence[Trial], recorded: Collection[str] = ()
 ) -> tuple[list[Pack], list[Trial]]:
-    """The packs whose checkpoints can be gone on from, and the missing trials that are in none.
+    """The packs that can be continued from checkpoints, and the missing trials that are in none.
 
-    A pack is made of the same trials in the same order as before, so that it goes on bit for bit.
-    Of a pack and its half, the half's checkpoint is the later one.
+    A pack has the same trials in the same order as before, so that it continues bit for bit. If
+    there are checkpoints of a pack and of its half, the half's is the later one.
 
     Args:
-        checkpoints: Those in a run folder.
+        checkpoints: All checkpoints in a run folder.
         missing: The trials to train.
-        recorded: Names of packs whose results are in the run folder. Where a part of `p003` is
-            among them, or goes on as a pack of its own, the rest is named `p003r`: its files, and
-            those of its halves, must not replace theirs.
+        recorded: Ids of packs whose results are in the run folder. If half of `p003` is among them,
+            or is continued as a pack of its own, the rest is called `p003r`, so that files of the
+            rest, and of its halves, do not replace those of the half.
     """
     left = {trial.trial_id: trial for trial in missing}
     packs, taken = [], set(recorded)
-    for checkpoint in sorted(checkpoints, key=lambda one: -len(one.pack_id)):
+    for checkpoint in sorted(checkpoints, key=lambda checkpoint: -len(checkpoint.pack_id)):
         trials = [left.pop(trial_id) for trial_id in checkpoint.trial_ids if trial_id in left]
         if trials:
             signature = signature_of(trials[0].variant)
@@ -142,25 +142,26 @@ def packs_with_checkpoints(
 
 
 def _unused_name(pack_id: str, recorded: Collection[str]) -> str:
-    """The name, or with as many `r` as it takes to begin no recorded one."""
+    """The id, followed by as many `r` as needed so that no recorded id begins with it."""
     while any(name.startswith(pack_id) for name in recorded):
         pack_id += "r"
     return pack_id
 
 
 def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
-    """What differs between the job in a run folder and another, one line each."""
+    """The differences between the job in a run folder and another job, one line each."""
     yield from _compare(run.read_job(), yaml.safe_load(dump_job(loaded.spec)), "")
     if run.environment_file.exists():
         with reading(run.environment_file):
             before = json.loads(run.environment_file.read_text()).get("sources", {})
         for reference, digest in source_digests(loaded).items():
             if before.get(reference, digest) != digest:
-                yield f"the {'source' if ':' in reference else 'content'} of {reference} was edited"
+                what = "source code" if ":" in reference else "content"
+                yield f"the {what} of {reference} has changed"
 
 
 def only_output_differs(run: RunFolder, loaded: LoadedJob) -> bool:
-    """Whether the job in a run folder is a job but for where it is shown."""
+    """Whether the job in a run folder and another job differ at most in their section `output`."""
     before, now = run.read_job(), yaml.safe_load(dump_job(loaded.spec))
     return {**before, "output": None} == {**now, "output": None}
 

@@ -1,6 +1,6 @@
-"""A trial's model made again from its kept arrays and saved; or tried before it is trained.
+"""Saves a trial's model, made again from its kept state; or tries to save it before training.
 
-Runs where TensorFlow may be imported: in the export process, and for `plan --trace`.
+This runs where TensorFlow may be imported: in the export process, and for `plan --trace`.
 """
 
 import tempfile
@@ -37,12 +37,12 @@ _NUM_ROWS_TRIED = 10
 
 
 def try_untrained(run: str, parameters: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
-    """Answers of the export process, a format each: see `ExportProcess.try_untrained`."""
+    """Answers of the export process, one per format; see `ExportProcess.try_untrained`."""
     job = load_job(RunFolder.open(run).job_file)
     settings = settings_of(job.spec, parameters)
     splits = _load_splits(settings, job.folder, seed)
-    for one in try_formats(settings, job.folder, splits):
-        yield {"format": one.to_json()}
+    for saved in try_formats(settings, job.folder, splits):
+        yield {"format": saved.to_json()}
     yield {}
 
 
@@ -50,9 +50,9 @@ def try_formats(settings: Settings, job_folder: Path, splits: Splits) -> list[Sa
     """Saves the untrained model of a variant to a temporary folder and loads each format.
 
     Args:
-        settings: The variant.
-        job_folder: Where the paths of its files start.
-        splits: Data that the model is built for; its first rows are enough.
+        settings: The settings of the variant.
+        job_folder: The folder to which paths of the user's files are relative.
+        splits: Data for which the model is built; its first rows are enough.
 
     Raises:
         InputError: The data or the model is wrong.
@@ -70,13 +70,13 @@ def try_formats(settings: Settings, job_folder: Path, splits: Splits) -> list[Sa
 def save_best(
     run: str, parameters: Mapping[str, Any], trial_id: str, metrics: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
-    """Answers of the export process, a format each, then the rest: see `ExportProcess.export`."""
+    """Answers of the export process, one per format, then the rest; see `ExportProcess.export`."""
     folder = RunFolder.open(run)
     job = load_job(folder.job_file)
     settings = settings_of(job.spec, parameters)
     files = folder.best(job.spec.name)
     for path in files.all_paths:
-        path.unlink(missing_ok=True)  # of another winner, before seeds were added
+        path.unlink(missing_ok=True)  # from an earlier winner, before seeds were added
     state = folder.kept.read_state(trial_id)
     splits = _load_splits(settings, job.folder, state.seed)
     model = _build(settings, job.folder, splits)
@@ -90,7 +90,7 @@ def save_best(
     code = code_with_builder(settings.model, splits.x_test, files.weights)
 
     def rebuild_from_weights() -> "keras.Model":
-        """By the code of README.md, and as `Run.best` does unless it would refuse."""
+        """The model made by the code of README.md and then, unless refused, as `Run.best` does."""
         model = run_code(code, files.folder)
         try:
             return rebuild(files)
@@ -99,9 +99,9 @@ def save_best(
             return model
 
     formats = []
-    for one in save_and_prove(model, files, expected, rebuild_from_weights):
-        formats.append(one)
-        yield {"format": one.to_json()}
+    for saved in save_and_prove(model, files, expected, rebuild_from_weights):
+        formats.append(saved)
+        yield {"format": saved.to_json()}
     write_text(files.readme, how_to_load(files, formats, code))
     yield {"summary": _summary(model), "notes": notes}
 
@@ -118,7 +118,8 @@ def _build(settings: Settings, job_folder: Path, splits: Splits) -> "keras.Model
 
     from trialrun.models import build_model, compile_model
 
-    keras.utils.clear_session()  # a model may have been built to look at it: names begin anew
+    # Another model may have been built before; names of layers must begin with their first number.
+    keras.utils.clear_session()
     model = build_model(settings.model, job_folder, splits.x_train)
     steps = steps_per_epoch(splits, settings.training.batch_size)
     compile_model(model, settings.training, steps, splits.x_train)
@@ -136,8 +137,8 @@ def _restore(model: "keras.Model", state: TrialState) -> None:
     ):
         if len(variables) != len(arrays):
             raise ExportError(
-                f"the model that the job's builder makes has {len(variables)} {kind} variables, the"
-                f" trained one had {len(arrays)}"
+                f"the model that the job's builder makes has {len(variables)} {kind} variables, but"
+                f" the trained one had {len(arrays)}"
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
@@ -160,12 +161,12 @@ def _preprocessing(model: "keras.Model", splits: Splits, settings: Settings) -> 
 def _logs(
     model: "keras.Model", splits: Splits, settings: Settings, metrics: Mapping[str, float]
 ) -> tuple[dict[str, float], list[str]]:
-    """Keras's logs on the test set that a saved model must give too, and what is odd about them."""
+    """Keras's logs on the test set that a saved model must give too, and notes on odd ones."""
     from trialrun.models import forgets_loss_arguments
 
     try:
         logs = evaluate(model, splits, settings.training.batch_size)
-    except Exception as error:  # of the user's own test_step
+    except Exception as error:  # raised by the user's own test_step
         return {}, [
             f"metrics were not compared: Keras cannot evaluate the model: {in_short(error)}"
         ]
@@ -182,7 +183,7 @@ def _logs(
 
 
 def _is_ours(metric: str, settings: Settings) -> bool:
-    """Whether a metric was computed from predictions, and not by Keras."""
+    """Whether a metric was computed by trialrun from predictions, and not by Keras."""
     name = metric.removeprefix("test_")
     return name in ProbabilityScores._fields and name not in settings.training.logs
 

@@ -1,8 +1,8 @@
-"""The formats of a model on disk: how each is written, and what Keras cannot write of a model.
+"""The formats of a saved model: how each is written, and what Keras cannot write.
 
-Plain Keras loads what is written here. Where its HDF5 format falls short (losses of several
-outputs, registered classes, models of their own class, an optimizer that goes on), the file says
-the same in words that its loader understands.
+Plain Keras loads what is written here. Some things its HDF5 loader cannot read as Keras writes them
+(losses of several outputs, registered classes, models of their own class, an optimizer with which
+training can continue); these are written in a form that the loader understands.
 """
 
 import json
@@ -31,14 +31,14 @@ _CHOSEN_BY_SHAPES = ("accuracy", "acc", "crossentropy", "ce")
 
 @dataclass(frozen=True, slots=True)
 class Serialized:
-    """A model in Keras's words, and why it cannot be had in them.
+    """The configuration of a model as Keras serializes it, or why it cannot be serialized.
 
     Attributes:
-        architecture: From `model.to_json()`, without how it is compiled; None if there is a
-            problem.
-        compiled: How it is compiled; None if it is not, or cannot be said.
-        problem: Why no architecture can be written that Keras loads; empty if one can.
-        compile_problem: Why it can only be written as if it were not compiled; else empty.
+        architecture: From `model.to_json()`, without loss, metrics and optimizer; None if there is
+            a problem.
+        compiled: How the model is compiled; None if it is not compiled or there is a problem.
+        problem: Why no architecture can be written that Keras can load; empty if one can.
+        compile_problem: Why the model can only be written uncompiled; empty if it need not be.
     """
 
     architecture: dict[str, Any] | None
@@ -48,12 +48,12 @@ class Serialized:
 
 
 def serialize(model: "keras.Model") -> Serialized:
-    """What Keras can write of a model, and what not, with the remedy."""
+    """What Keras can write of a model; and what it cannot, with the remedy."""
     compiled, compile_problem = _how_it_is_compiled(model)
     try:
         with _uncompiled(model):
             architecture = json.loads(model.to_json())
-    except Exception as error:  # of the user's get_config, or of Keras's
+    except Exception as error:  # raised by get_config, the user's or Keras's
         return Serialized(None, compiled, _no_config(model, error), compile_problem)
     foreign = find_foreign(architecture)
     if foreign is not None:
@@ -62,18 +62,18 @@ def serialize(model: "keras.Model") -> Serialized:
 
 
 def write_weights(model: "keras.Model", path: Path) -> None:
-    """Writes the weights alone, without the optimizer's."""
+    """Writes only the weights of the model, without the optimizer's variables."""
     with replace_atomically(path) as temporary, _uncompiled(model):
         model.save_weights(temporary)
 
 
 def write_architecture(serialized: Serialized, path: Path) -> None:
-    """Writes the architecture alone: who rebuilds it gets no optimizer that nobody chose."""
+    """Writes only the architecture, uncompiled, so that no unwanted optimizer is loaded with it."""
     write_text(path, json.dumps(serialized.architecture, indent=2))
 
 
 def write_keras(model: "keras.Model", serialized: Serialized, path: Path) -> None:
-    """Writes the whole model in Keras's native format, uncompiled where that cannot be said."""
+    """Writes the whole model in Keras's native format, uncompiled if that cannot be serialized."""
     with replace_atomically(path) as temporary:
         if serialized.compiled is not None:
             model.save(temporary)
@@ -83,18 +83,18 @@ def write_keras(model: "keras.Model", serialized: Serialized, path: Path) -> Non
 
 
 def write_h5(model: "keras.Model", serialized: Serialized, path: Path) -> None:
-    """Writes the whole model in legacy HDF5: plain Keras loads it and goes on training.
+    """Writes the whole model in legacy HDF5, so that plain Keras can load and train it.
 
-    The optimizer's state lies in a group of ours, for `trialrun.load_model`: Keras 3.15 builds the
-    optimizer of a file that holds `optimizer_weights` before the model has variables, and then
-    cannot train.
+    The optimizer's state is written to a group of its own for `trialrun.load_model`. If the file
+    held `optimizer_weights`, Keras 3.15 would build the optimizer before the model has variables,
+    and could not train the model.
     """
-    import h5py  # comes with Keras
+    import h5py  # a dependency of Keras
 
     assert serialized.architecture is not None
     with replace_atomically(path) as temporary:
         with _uncompiled(model), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras calls HDF5 a legacy format; it is asked for
+            warnings.simplefilter("ignore")  # Keras warns that HDF5 is a legacy format
             model.save(temporary, include_optimizer=False)
         with h5py.File(temporary, "a") as file:
             file.attrs["model_config"] = _as_attribute(wrap_for_hdf5(serialized.architecture))
@@ -112,7 +112,7 @@ def _as_attribute(config: Mapping[str, Any]) -> bytes:
 
 @contextmanager
 def _uncompiled(model: "keras.Model") -> Iterator[None]:
-    """The model as if nobody had compiled it, for as long as the block lasts."""
+    """Makes the model appear uncompiled inside this context."""
     optimizer, compiled = getattr(model, "optimizer", None), model.compiled
     model.optimizer, model.compiled = None, False
     try:
@@ -141,7 +141,7 @@ def _how_it_is_compiled(model: "keras.Model") -> tuple[dict[str, Any] | None, st
         config = model.get_compile_config()
         foreign = find_foreign(config)
         json.dumps(config)
-    except Exception as error:  # of the user's get_config, or of Keras's
+    except Exception as error:  # raised by get_config, the user's or Keras's
         return None, f"its loss, metrics or optimizer: {in_short(error)}"
     if foreign is not None:
         return None, _remedy(foreign._replace(where="its loss, a metric or its optimizer"))
@@ -149,7 +149,7 @@ def _how_it_is_compiled(model: "keras.Model") -> tuple[dict[str, Any] | None, st
 
 
 def _no_config(model: "keras.Model", error: Exception) -> str:
-    """Says which class it is whose configuration Keras cannot get, and what to do."""
+    """The message about the class whose configuration Keras cannot get, with what to do."""
     culprit = _culprit(model)
     name = type(culprit).__name__
     return (
@@ -166,7 +166,7 @@ def _culprit(layer: "keras.Layer") -> "keras.Layer":
     for inner in getattr(layer, "layers", ()):
         try:
             json.dumps(keras.saving.serialize_keras_object(inner))
-        except Exception:  # whatever it is: it is in there
+        except Exception:  # any error shows that the culprit is this layer or inside it
             return _culprit(inner)
     return layer
 
@@ -181,7 +181,7 @@ def _remedy(foreign: Foreign) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """The kind of an error and the beginning of what it says, in one line without colors."""
+    """The type of an error and the beginning of its message, in one line without colors."""
     text = " ".join(click.unstyle(str(error)).split())
     text = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -193,8 +193,9 @@ def in_short(error: BaseException) -> str:
 def _training_config(compiled: Mapping[str, Any]) -> dict[str, Any]:
     """How a model is compiled, as Keras's HDF5 loader understands it.
 
-    It looks up the names of functions among classes (`mse` is found in no format but as a single
-    metric of a single loss), so each name is replaced by what it stands for, under the same name.
+    The loader looks up names of functions among classes (it finds `mse` only if it is the single
+    metric of a single loss). Therefore each name is replaced by the object for which it stands,
+    under the same name.
     """
     loss = _map_objects(_loss_object, compiled.get("loss"))
     return {
@@ -207,13 +208,13 @@ def _training_config(compiled: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _map_objects(make: Callable[[Any], Any], value: Any) -> Any:
-    """A structure of serialized losses or metrics with each replaced; None stays."""
+    """A structure of serialized losses or metrics, each replaced by `make` of it; None is kept."""
     if value is None:
         return None
     if isinstance(value, dict) and "class_name" not in value:
-        return {key: _map_objects(make, one) for key, one in value.items()}
+        return {key: _map_objects(make, item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_map_objects(make, one) for one in value]
+        return [_map_objects(make, item) for item in value]
     return make(value)
 
 
@@ -229,7 +230,7 @@ def _metric_object(metric: Any) -> Any:
     import keras
 
     if isinstance(metric, dict) and metric["class_name"] == "function":
-        # Keras's own by its name; one that was registered is found as it is.
+        # The loader finds a registered function as it is; a function of Keras's needs its name.
         is_registered = metric["config"] in keras.saving.get_custom_objects()
         metric = metric if is_registered else metric["config"]
     if not isinstance(metric, str) or metric in _CHOSEN_BY_SHAPES:
@@ -238,5 +239,5 @@ def _metric_object(metric: Any) -> Any:
     if not isinstance(found, keras.metrics.Metric):
         found = keras.metrics.MeanMetricWrapper(found, name=metric)
     serialized: dict[str, Any] = keras.saving.serialize_keras_object(found)
-    serialized["config"]["name"] = metric  # as it is named in the log
+    serialized["config"]["name"] = metric  # its name in the logs
     return serialized

@@ -1,4 +1,4 @@
-"""What the sections of a job are made of: strict models, and values of more than one type."""
+"""The base of a job's sections: strict pydantic models, and types of fields that they share."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +13,13 @@ SEED_LIMIT = 2**32  # what every random generator of NumPy, Keras and TensorFlow
 
 
 class Section(BaseModel):
-    """Strict types (`2.5` and `true` are no integers), no unknown keys, never changed."""
+    """A section with strict types (`2.5` and `true` are no integers) and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def is_int(value: object) -> bool:
-    """Whether a value is an integer; true and false are none."""
+    """Whether a value is an integer; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -36,13 +36,13 @@ def word_or_int(word: str, minimum: int, limit: int | None = None) -> BeforeVali
 
 
 def folder_of(info: ValidationInfo) -> Path | None:
-    """The folder of the job file; None where a job is not read from a file."""
+    """The folder of the job file; None if the job is not read from a file."""
     context: Any = info.context
     return None if context is None else context["folder"]
 
 
 def _check_reference(value: str, info: ValidationInfo) -> str:
-    """The reference made absolute and known to exist, where the job's folder is known."""
+    """An absolute reference to a function that exists; unchanged if the folder is not known."""
     folder = folder_of(info)
     if folder is None:
         return value

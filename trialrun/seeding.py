@@ -1,4 +1,4 @@
-"""The random streams of the whole process, set while a user's code runs, and then put back."""
+"""The random streams of the whole process, seeded while a user's code runs and then restored."""
 
 import contextlib
 import random
@@ -10,9 +10,9 @@ import numpy as np
 
 @contextlib.contextmanager
 def streams_seeded(seed: int) -> Iterator[None]:
-    """While it lasts, the random streams of the whole process are those of a seed.
+    """Inside this context, the random streams of the whole process are seeded.
 
-    Code that draws from them draws the same whatever the process did before.
+    Code that draws from them draws the same numbers whatever the process did before.
     """
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(seed)

@@ -1,10 +1,9 @@
-"""The files behind what the user names: what they hash to, and how they travel.
+"""The user's Python and data files: how they are hashed, and how they reach other machines.
 
-What counts is the file of the function and the modules beside it that it imports, directly or
-through each other. trialrun's own functions are left out: their version stands for them. Data
-files count byte by byte. Files go to workers by value, with the task: a Ray runtime environment
-would need a folder of its own, start new worker processes, and be refused inside a Ray job that
-brings one.
+The hash of a function covers its file and the modules in the same folder that it imports, directly
+or indirectly. trialrun's own functions are not hashed. Of a data file all bytes are hashed. Files
+are sent to workers as content, together with the task. A Ray runtime environment would need its own
+folder, would start new worker processes, and is refused inside a Ray job that already brings one.
 """
 
 import ast
@@ -20,7 +19,7 @@ from pathlib import Path
 from trialrun.errors import InputError, ModelError
 from trialrun.references import find_source, move_folder, parse_reference, parse_source
 
-MAX_TRAVEL_BYTES = 64 << 20  # each task of a run carries the files
+MAX_TRAVEL_BYTES = 64 << 20  # a larger data file is not sent, because every task carries the files
 _DIGEST_MARK = "#sha256"
 _OWN_FOLDER = Path(__file__).parent
 
@@ -31,13 +30,13 @@ def is_part_of_trialrun(path: Path) -> bool:
 
 
 def source_digest(text: str) -> str:
-    """16 hex digits over the source of a reference whose path is absolute.
+    """A hash, 16 hex digits, of the source code of a reference with an absolute path.
 
     Returns:
         Empty for trialrun's own functions and for compiled modules.
 
     Raises:
-        InputError: A source does not exist or is not Python.
+        InputError: A source file does not exist or is not valid Python.
     """
     path = find_source(parse_reference(text), Path())
     if path is None or is_part_of_trialrun(path):
@@ -51,10 +50,10 @@ def source_digest(text: str) -> str:
 
 
 def file_digest(path: str) -> str:
-    """16 hex digits over the bytes of a data file.
+    """A hash, 16 hex digits, of the bytes of a data file.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     try:
         stat = Path(path).stat()
@@ -65,18 +64,18 @@ def file_digest(path: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _digest_of_bytes(path: str, modified_ns: int, size: int) -> str:
-    """Read again when the file has changed: a job asks for each variant."""
+    """The hash of a file, cached until the file changes, because every variant needs it."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def collect_files(references: Iterable[str], data_files: Iterable[str] = ()) -> dict[str, bytes]:
-    """Path -> content of what other machines need.
+    """Path -> content of the files that other machines need.
 
     Args:
-        references: The Python files behind references to files, their neighbors included.
-        data_files: Absolute paths. One of more than 64 MiB stays, and its digest goes in its place
-            (`<path>#sha256`): where it is needed it must lie already.
+        references: References, whose Python files and their neighbors are collected.
+        data_files: Absolute paths of data files. A file of more than 64 MiB is not collected; its
+            hash (`<path>#sha256`) is, to check the file that other machines must have themselves.
     """
     files: dict[str, bytes] = {}
     for text in references:
@@ -93,16 +92,17 @@ def collect_files(references: Iterable[str], data_files: Iterable[str] = ()) -> 
 
 
 def install_files(files: Mapping[str, bytes]) -> None:
-    """Makes files of another machine loadable here by their paths there.
+    """Makes files of another machine loadable on this one under the same paths.
 
-    A folder in which all of them lie as they are is used itself, so that what a file reads beside
-    itself is found. Otherwise they are written to a temporary folder, once per process.
+    If a folder on this machine already holds all of its files with the same content, it is used, so
+    that a Python file finds what it reads from its own folder. Otherwise the files are written to a
+    temporary folder, once per process.
 
     Args:
         files: From `collect_files`.
 
     Raises:
-        ModelError: A data file too large to travel is not here, or is another one.
+        ModelError: A data file that is too large to be sent is missing here or has another content.
     """
     by_folder: dict[Path, dict[str, bytes]] = {}
     for name, content in files.items():
@@ -117,13 +117,13 @@ def install_files(files: Mapping[str, bytes]) -> None:
 
 
 def _require_file(name: str, digest: str) -> None:
-    """Raises ModelError unless a file with this digest lies on this machine."""
+    """Raises ModelError unless this machine has the file, with this digest."""
     is_there = Path(name).is_file()
     if not is_there or file_digest(name) != digest:
-        what = "is another file" if is_there else "does not exist"
+        what = "has another content" if is_there else "does not exist"
         raise ModelError(
-            f"{name} {what} on {platform.node()}: data files of up to {MAX_TRAVEL_BYTES >> 20} MiB"
-            " travel to other machines, larger ones must lie there at the same path"
+            f"{name} {what} on {platform.node()}; data files of up to {MAX_TRAVEL_BYTES >> 20} MiB"
+            " are sent to other machines, but copy larger files there yourself, to the same path"
         )
 
 
@@ -136,7 +136,7 @@ def _has_content(path: Path, content: bytes) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _write_copies(folder: Path, contents: tuple[tuple[str, bytes], ...]) -> Path:
-    """A new folder with these files; it is removed when the process ends."""
+    """A new folder with these files, which is removed when the process ends."""
     copies = Path(tempfile.mkdtemp(prefix="trialrun-files-"))
     atexit.register(shutil.rmtree, copies, ignore_errors=True)
     for name, content in contents:
@@ -145,7 +145,7 @@ def _write_copies(folder: Path, contents: tuple[tuple[str, bytes], ...]) -> Path
 
 
 def with_neighbors(path: Path) -> list[Path]:
-    """The file, and the Python files in its folder that it imports; the file first."""
+    """The file, followed by the Python files in its folder that it imports, even indirectly."""
     found, waiting = {path}, [path]
     while waiting:
         file = waiting.pop()
@@ -160,7 +160,7 @@ def with_neighbors(path: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=256)
 def _imported_names(file: Path, modified_ns: int, size: int) -> tuple[str, ...]:
-    """The modules that may lie beside the file; parsed again when the file has changed."""
+    """Names that a file imports, which may be modules beside it; cached until the file changes."""
     names: list[str] = []
     for node in ast.walk(ast.Module(parse_source(file, file.name), [])):
         if isinstance(node, ast.Import):

@@ -1,7 +1,7 @@
-"""The fields of a job: their types, limits and defaults, each section a frozen model.
+"""The fields of a job with their types, limits and defaults; each section is a frozen model.
 
-What two fields must say about each other (a searched path, a selected metric) is checked in
-`trialrun.job`, where the lines of the file are known.
+Conditions between several fields (a searched path, a selected metric) are checked in
+`trialrun.jobchecks`.
 """
 
 import math
@@ -55,7 +55,7 @@ def _check_name(value: str) -> str:
     is_word = value.isascii() and (rest.isalnum() or not rest)
     if not (is_word and value[:1].isalnum() and len(value) <= 100):
         raise ValueError(
-            "must be 1 to 100 letters, digits, '_', '-' and '.', the first a letter or digit,"
+            "must be 1 to 100 letters, digits, '_', '-' and '.', beginning with a letter or digit,"
             f" got {show(value)}"
         )
     return value
@@ -85,7 +85,7 @@ def _check_gpus(value: object) -> object:
     if value == "auto" or (is_number and 0 <= value <= 1):  # type: ignore[operator]
         return value
     raise ValueError(
-        f"must be 'auto' or a number from 0 to 1, the part of a GPU that each pack is given,"
+        f"must be 'auto' or a number from 0 to 1, the share of a GPU that each pack gets,"
         f" got {show(value)}"
     )
 
@@ -103,7 +103,7 @@ def _check_shard(value: object) -> object:
 def _check_selection_metric(value: str) -> str:
     if value.startswith("val_"):
         return value
-    reason = "selection only ever sees validation numbers"
+    reason = "variants are selected only by validation numbers"
     bare = value.removeprefix("test_").removeprefix("train_")
     raise ValueError(f"must be a validation metric, got {value!r}: {reason}; try 'val_{bare}'")
 
@@ -132,16 +132,16 @@ Monitor = Annotated[str, AfterValidator(_check_monitor)]
 
 
 class ModelSpec(Section):
-    """What is trained."""
+    """The model that is trained: the function that builds it and its arguments."""
 
     builder: Reference = "trialrun.models:mlp"
     args: dict[str, Any] = Field(default_factory=dict)
 
 
 class EarlyStoppingSpec(Section):
-    """When a trial ends before its last epoch, as `keras.callbacks.EarlyStopping` has it.
+    """When a trial ends before its last epoch, as in `keras.callbacks.EarlyStopping`.
 
-    Whether more or less of what is monitored is better follows from its name.
+    Whether larger or smaller values of `monitor` are better follows from its name.
     """
 
     monitor: Monitor = "val_loss"
@@ -153,7 +153,7 @@ class EarlyStoppingSpec(Section):
 
 
 class ReduceLROnPlateauSpec(Section):
-    """When a trial's learning rate shrinks, as `keras.callbacks.ReduceLROnPlateau` has it."""
+    """When a trial's learning rate is reduced, as in `keras.callbacks.ReduceLROnPlateau`."""
 
     monitor: Monitor = "val_loss"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -164,7 +164,7 @@ class ReduceLROnPlateauSpec(Section):
 
 
 def _term(check: Callable[[object], Any]) -> PlainValidator:
-    """Accepts what `check` does; references in it are made absolute, where the folder is known."""
+    """Accepts what `check` accepts; references become absolute if the job's folder is known."""
 
     def validate(value: object, info: ValidationInfo) -> Any:
         checked, folder = check(value), folder_of(info)
@@ -174,19 +174,21 @@ def _term(check: Callable[[object], Any]) -> PlainValidator:
 
 
 class TrainingSpec(Section):
-    """How it is trained.
+    """How the model is trained.
 
-    Optimizer, loss and metrics are names, or mappings of `name` and arguments; a metric's `as` is
-    its name in the logs. A name may be `file.py:function` or `module:function`, as may that of a
-    schedule: see `trialrun.ownterms`. `learning_rate_schedule` begins at `learning_rate`. A model
-    with several outputs has a loss, a list of metrics and perhaps a loss weight for each, by the
-    output's name.
-    `class_weight` weighs training rows by their class. `check_engine` compares the first steps of a
-    compiled engine with plain Keras. Every `checkpoint_every` epochs the state of the trials in
-    training is kept in the run folder. `keep_best` names a log, such as `val_loss`: a trial gives
-    the weights of the epoch in which it was best, whether or not it stopped early, and not those of
-    its last epoch; it goes before `early_stopping.restore_best_weights`. `callbacks` are functions
-    that return a `keras.callbacks.Callback`, called for each trial.
+    Optimizer, schedule, loss and metrics are names, or mappings of `name` and arguments; `as` of a
+    metric is its name in the logs. A name may also be a reference to the user's own code,
+    `file.py:function` or `module:function`, see `trialrun.ownterms`. `learning_rate_schedule`
+    begins with `learning_rate`. For a model with several outputs, `loss`, `metrics` and
+    `loss_weights` are mappings by the names of the outputs.
+
+    `class_weight` weights training rows by their class. `check_engine` compares the first steps of
+    a compiled engine with plain Keras. Every `checkpoint_every` epochs the state of trials in
+    training is saved in the run folder. `keep_best` names a log, such as `val_loss`: the trial then
+    keeps the weights of the epoch in which this log was best instead of those of its last epoch,
+    whether or not it stopped early. It takes precedence over `early_stopping.restore_best_weights`.
+    `callbacks` are functions that return a `keras.callbacks.Callback`; they are called for each
+    trial.
     """
 
     engine: Literal["auto", "fused", "mapped", "keras"] = "auto"
@@ -224,9 +226,9 @@ class TrainingSpec(Section):
 
     @property
     def logs(self) -> dict[str, Goal | None]:
-        """What is logged for an epoch, and the direction in which each is better, if known.
+        """Name that is logged for an epoch -> the direction in which it is better; None if unknown.
 
-        Of a model that its builder compiled these are not the logs: see `training.built`.
+        A model that its builder compiled may have other logs: see `training.built`.
         """
         return logs_of(self.loss, self.metrics, self.weighted_metrics)
 
@@ -235,18 +237,18 @@ class TrainingSpec(Section):
         return self.known_goal_of(log) or "minimize"
 
     def known_goal_of(self, log: str) -> Goal | None:
-        """The same; None where nothing tells it."""
+        """The direction in which a log is better; None if it is unknown."""
         return self.logs.get(log.removeprefix("val_")) or probable_goal(log)
 
     @property
     def own_references(self) -> tuple[str, ...]:
-        """The user's losses, metrics, optimizers and schedules."""
+        """References to the user's own losses, metrics, optimizers and schedules."""
         fields = (getattr(self, name) for name in OWN_FIELDS)
         return tuple(reference for value in fields for reference, _ in own_terms(value))
 
 
 def monitors_of(training: TrainingSpec) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The fields that watch a log of each epoch, and the log."""
+    """The path of each field that monitors a log of each epoch, with the name of the log."""
     for name in ("early_stopping", "reduce_lr_on_plateau"):
         if (section := getattr(training, name)) is not None:
             yield ("training", name, "monitor"), section.monitor
@@ -292,7 +294,7 @@ ParameterSpec = Annotated[
 
 
 class SearchSpec(Section):
-    """Which variants there are: dotted paths into the job and what each may be."""
+    """The search for variants: dotted paths of fields, and the values that each may have."""
 
     method: Literal["grid", "random"] = "grid"
     num_variants: PositiveInt | None = None
@@ -319,22 +321,22 @@ def _absolute_values(parameter: Values | Range, info: ValidationInfo) -> Values 
         try:
             return absolute_reference(reference, folder)
         except InputError:
-            return reference  # what is wrong with it is said where the value is checked
+            return reference  # the error is reported where the value is checked
 
     return Values(values=map_references(parameter.values, absolute))
 
 
 def may_hold_references(path: str) -> bool:
-    """Whether a searched path may name functions of the user's."""
+    """Whether the values of a searched path may refer to the user's own code."""
     section, field = f"{path}.".split(".")[:2]
     return path in REFERENCE_PATHS or (section == "training" and field in OWN_FIELDS)
 
 
 class SelectSpec(Section):
-    """Which variant wins: by a statistic over seeds of a validation metric.
+    """How the winner is selected: by a statistic, over seeds, of a validation metric.
 
-    `iqm` is the interquartile mean. `confidence_bound` is the end of the mean's 95% interval that
-    is the worse one: a variant whose seeds scatter must be better on average to win.
+    `iqm` is the interquartile mean. `confidence_bound` is the worse end of the mean's 95% interval,
+    so that a variant whose seeds vary much must be better on average to win.
     """
 
     metric: Annotated[str, AfterValidator(_check_selection_metric)] = "val_loss"
@@ -352,13 +354,13 @@ class SelectSpec(Section):
 
 
 class ResourcesSpec(Section):
-    """What a run may use. `auto` takes what the machine or the cluster has.
+    """What a run may use. `auto` uses what the machine or the cluster has.
 
-    `gpus` is what each pack is given: 1, a part of one that it shares, or 0 for the CPU.
-    `accelerator_type` names the kind of GPU, as Ray does: `A100`, `T4`, ...
-    A pack that gives no sign of life for `stall_timeout_s` is tried again elsewhere; an interrupt
-    waits up to `grace_s` for checkpoints. `shard` is the part of the trials that this run trains,
-    `2/8` for the second of eight.
+    `gpus` is the share of a GPU for each pack: 1, a fraction if packs share a GPU, or 0 for the
+    CPU. `accelerator_type` names the kind of GPU, as Ray does: `A100`, `T4`, ...
+    A pack that sends no heartbeat for `stall_timeout_s` is tried again elsewhere; an interrupt
+    waits up to `grace_s` for checkpoints. `shard` names the trials that this run trains: `2/8` for
+    the second of eight shards.
     """
 
     gpus: Annotated[Literal["auto"] | float, BeforeValidator(_check_gpus)] = "auto"
@@ -372,10 +374,10 @@ class ResourcesSpec(Section):
 
 
 class OutputSpec(Section):
-    """Where a run is shown beside its own folder.
+    """Trackers to which a run is written, in addition to its own folder.
 
-    `tensorboard` writes `tensorboard/` in the run folder. `mlflow` is where MLflow keeps runs:
-    `http://host:5000`, `sqlite:///file.db`, ...
+    `tensorboard` writes `tensorboard/` in the run folder. `mlflow` is the address of MLflow's
+    server or database: `http://host:5000`, `sqlite:///file.db`, ...
     """
 
     tensorboard: bool = False
@@ -383,7 +385,7 @@ class OutputSpec(Section):
 
 
 class JobSpec(Section):
-    """A whole job. Everything but the name has a default."""
+    """A whole job. Every field except the name has a default."""
 
     name: Annotated[str, AfterValidator(_check_name)]
     data: DataSpec = Field(default_factory=DataSpec)
@@ -398,7 +400,10 @@ class JobSpec(Section):
     @field_validator("select", mode="before")
     @classmethod
     def _fill_goal(cls, select: object, info: ValidationInfo) -> object:
-        """The goal of a metric whose name alone does not tell it."""
+        """Fills in the goal that follows from `training`, even if the metric's name is not enough.
+
+        Otherwise the goal follows from the name, or is missing.
+        """
         training = info.data.get("training")
         if training is None or not isinstance(select, Mapping) or "goal" in select:
             return select
@@ -425,7 +430,7 @@ class Settings(NamedTuple):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The user's functions: generator, builder, callbacks, and what `training` names."""
+        """References to all functions of the user: generator, builder, callbacks and own terms."""
         generator = () if self.data.generator is None else (self.data.generator,)
         training = self.training
         return (*generator, self.model.builder, *training.callbacks, *training.own_references)
@@ -434,16 +439,16 @@ class Settings(NamedTuple):
 def settings_of(
     job: JobSpec, parameters: Mapping[str, Any], context: Mapping[str, Any] | None = None
 ) -> Settings:
-    """The job's settings with values put in at dotted paths.
+    """The job's settings, with values replaced at dotted paths.
 
     Args:
         job: The job; it is not changed.
         parameters: Dotted path -> value, e.g. `{"training.learning_rate": 1e-3}`.
-        context: `{"folder": ...}` to check references too.
+        context: `{"folder": ...}`, if references are to be checked too.
 
     Raises:
         pydantic.ValidationError: A value is outside its limits.
-        InputError: A path leads through something that is no mapping.
+        InputError: A value along a path is no mapping.
     """
     changed: dict[str, Any] = {}
     for path, value in parameters.items():

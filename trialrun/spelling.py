@@ -1,4 +1,4 @@
-"""How numbers, dates, amounts and categories are written: one value is one text."""
+"""How numbers, dates, amounts and categories are written, and one spelling for each category."""
 
 import functools
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 from trialrun.dialect import Dialect
 
-# Spaces that stand between groups of digits, besides the one on every keyboard.
+# Spaces that may stand between groups of digits.
 SPACES = " \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
 _PLAIN = Dialect()
 _WHOLE_FRACTION = re.compile(r"([+-]?(?:0|[1-9][0-9]*))\.0*")
@@ -19,27 +19,28 @@ _DAY = (
     r"(?:\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
     rf"|\d{{1,2}}[-/. ]+{_MONTH}[-/., ]*(?:\d{{4}}|\d{{2}})|{_MONTH} *\d{{1,2}},? +\d{{4}})"
 )
-# ISO, day/month/year in any order, months by name, and times, alone or together.
+# Dates (ISO, or day, month and year in any order, also with names of months), times, or both.
 DATE = rf"(?i)^(?:{_DAY}(?:[t ,]+{_CLOCK})?|{_CLOCK})$"
-# A number with groups of digits, a decimal comma, a currency, a percent sign: no category.
+# A number with groups of digits, a decimal comma, a currency or a percent sign: not a category.
 _DIGITS = rf"[.,]?\d+(?:[.,'{SPACES}]\d+)*(?:e[+-]?\d+)?"
 _SIGN = "[+\N{MINUS SIGN}-]?"
 SIGNED_AMOUNT = rf"(?i)^[<>~≤≥(]?\s*{_SIGN}\s*(?:[$€£¥]\s*{_DIGITS}|{_DIGITS}\s*[%‰$€£¥°]?)\)?$"
-# A number and a unit, which may be a category too: 4WD, 12 kg.
+# A number and a unit, such as 12 kg; this may also be a category, such as 4WD.
 AMOUNT_WITH_UNIT = rf"(?i)^(?P<number>[+-]?{_DIGITS})\s*(?P<unit>[a-zµμ°/²³]+)$"
 
-# What files write for a missing value; none of them is taken as missing without being named.
+# Words that files use for missing values. They only cause notes: a word counts as a missing value
+# only if the job names it.
 MISSING_WORDS = frozenset(
     {"?", "-", "--", ".", "*", "na", "n/a", "nan", "-nan", "null", "none", "nil", "nd", "missing"}
     | {"#n/a", "#na", "#null!", "n.a.", "(null)", "<na>", r"\n", "nat", "unknown"}  # MySQL: \N
 )
-# No finite numbers, but what stands for numbers.
+# Texts that stand for numbers which are not finite.
 INFINITIES = frozenset(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity"))
 
 
 @functools.cache
 def number_pattern(dialect: Dialect) -> str:
-    """A regular expression (RE2 and Python) of a whole cell that is a number in a dialect."""
+    """A regular expression (for RE2 and Python) for cells that are numbers in a dialect."""
     point = re.escape(dialect.decimal)
     whole = r"[0-9]+"
     if dialect.thousands is not None:
@@ -49,7 +50,7 @@ def number_pattern(dialect: Dialect) -> str:
 
 
 def plain_number(text: str, dialect: Dialect) -> str | None:
-    """A number as a program writes it: `1.234,5` is `1234.5`; None for what is no number."""
+    """A number as programs write it: `1.234,5` becomes `1234.5`; None if the text is no number."""
     if not re.match(number_pattern(dialect), text):
         return None
     if dialect.thousands is not None:
@@ -59,7 +60,7 @@ def plain_number(text: str, dialect: Dialect) -> str | None:
 
 
 def number_of(text: str) -> float | None:
-    """The value of a plain number; None for a text, also for `nan` and `inf`.
+    """The value of a text that is a plain number; None for other texts, also for `nan` and `inf`.
 
     >>> number_of("10"), number_of("nan")
     (10.0, None)
@@ -69,21 +70,21 @@ def number_of(text: str) -> float | None:
 
 
 def by_number(text: str) -> tuple[float, str]:
-    """The order of classes and levels: as numbers where they are some, then by the alphabet."""
+    """A key that sorts classes and levels: first numbers by their values, then other texts."""
     number = number_of(text)
     return (float("inf") if number is None else number), text
 
 
 def clean_text(text: str) -> str:
-    """A text without white space around it, its accents written as parts of their letters (NFC)."""
+    """A text without white space around it, in Unicode's form NFC (accents part of letters)."""
     return unicodedata.normalize("NFC", text).strip()
 
 
 def similar_texts(texts: Iterable[str]) -> tuple[str, str] | None:
-    """Two categories that look like one; None without.
+    """Two categories that look like the same one; None if there are none.
 
-    They differ only in case, in how one number is written, in the kind or number of their spaces,
-    in characters that are not seen, or in what Unicode calls compatible.
+    They differ only in case, in the spelling of a number, in the kind or number of spaces, in
+    invisible characters, or in characters that Unicode calls compatible.
     """
     first: dict[str | float, str] = {}
     for text in sorted(texts):
@@ -95,7 +96,7 @@ def similar_texts(texts: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _seen(text: str) -> str | float:
-    """A number's value, or what is seen of a text."""
+    """The value of a number, or a text reduced to what a reader sees, without case."""
     number = number_of(text)
     if number is not None:
         return number
@@ -104,13 +105,13 @@ def _seen(text: str) -> str | float:
 
 
 def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
-    """A category as one text, however it is written: 1.0 is "1", "a " is "a", "TRUE" is "True".
+    """A category in its only spelling: 1.0 becomes "1", "a " becomes "a", "TRUE" becomes "True".
 
-    A text such as `007` or `1.10` stays: it may be a code or a version.
+    A text such as `007` or `1.10` is not changed: it may be a code or a version.
 
     Args:
         value: A text of a file, or a value of a typed column.
-        dialect: How a text writes numbers.
+        dialect: How numbers are written.
 
     >>> [canonical_text(value) for value in (1.0, "1.0", " a ", "TRUE", "007")]
     ['1', '1', 'a', 'True', '007']
@@ -124,5 +125,5 @@ def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
     if whole is not None:
         text = whole[1]
     elif isinstance(value, float) and value.is_integer():
-        text = str(int(value))  # 1e+16
+        text = str(int(value))  # without an exponent, as in 1e+16
     return "0" if text == "-0" else text

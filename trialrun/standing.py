@@ -1,4 +1,4 @@
-"""What the trials of a run say so far, from its folder, some variants at a time."""
+"""The standing of a run: statistics of its trials so far, read some variants at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,14 +52,15 @@ class TrialProblem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """Where a run stands: what is said of its trials, without the trials.
+    """The standing of a run: statistics of its trials, without the trials themselves.
 
     Attributes:
         leaderboard: The ranked variants and the selection.
-        counts: `trials`, `completed`, `diverged`, `failed`.
-        num_epochs: Epochs trained, of all trials together.
-        problems: Trials that diverged or failed, by variant and seed; the first if there are many.
-        best_trial: Metric -> value, of the selected trial; empty without a selection.
+        counts: `trials`, `completed`, `diverged`, `failed` -> number of trials.
+        num_epochs: Epochs trained, summed over all trials.
+        problems: Trials that diverged or failed, by variant and seed; only the first if there are
+            many.
+        best_trial: Metric -> value of the selected trial; empty without a selection.
         scores: The selection metric of every trial.
     """
 
@@ -72,17 +73,18 @@ class Standing:
 
 
 class Tally:
-    """Takes the trials in, a chunk of whole variants after the other.
+    """Computes the standing from chunks of whole variants that are read one after the other.
 
-    It holds a number per trial, of the selection metric, and its id; the rest is per variant.
+    To save memory, it keeps only the selection metric and the id of each trial; all else is kept
+    per variant.
 
     Args:
         run: The run folder.
         metric: The selection metric.
         goal: Whether a small or a large metric is good.
-        statistic: Of the seeds of a variant, by which variants are ranked.
-        max_problems: How many of the trials that did not complete are named; None for all.
-        max_trials: Of a chunk; only one variant alone may have more.
+        statistic: The statistic over seeds that ranks variants.
+        max_problems: How many trials that did not complete are named; None for all.
+        max_trials: The most trials of a chunk; a chunk of a single variant may have more.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Tally:
         max_trials: int = TRIALS_AT_A_TIME,
     ) -> None:
         self._index: TrialIndex = run.tables.index()
-        # Without trials there may be no job either.
+        # A folder without trials may also lack a job.
         self._bounds = {} if self.is_empty else metric_bounds(self._index.metrics, run.read_job())
         self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
@@ -112,19 +114,22 @@ class Tally:
         return not self._index.variant_ids
 
     def take_all(self) -> "Tally":
-        """Takes all trials in, confusion matrices included."""
+        """Reads all trials, including confusion matrices; returns itself."""
         for chunk in self._index.by_variants("results", self._max_trials):
             self._take(chunk)
         return self
 
     def take_numbers(self) -> "Tally":
-        """Takes all trials in, without confusion matrices."""
+        """Reads all trials without confusion matrices; returns itself."""
         for chunk in self._index.by_variants("numbers", self._max_trials):
             self._take(chunk)
         return self
 
     def matrices(self) -> Iterator[dict[str, Any]]:
-        """The same as `take_all`; gives what confusion_matrices.json says on the way."""
+        """Reads all trials as `take_all` does, and yields the content of confusion_matrices.json.
+
+        The standing is complete only after all has been yielded.
+        """
         for chunk in self._index.by_variants("results", self._max_trials):
             self._take(chunk)
             yield confusion_matrices(chunk)
@@ -145,7 +150,7 @@ class Tally:
         self._problems += (TrialProblem(*row) for row in named)
 
     def standing(self) -> Standing:
-        """What was taken in.
+        """The standing of the trials that were read.
 
         Raises:
             InputError: The metric is no validation metric, or was not recorded.
@@ -170,22 +175,25 @@ def winner_curves(
     Args:
         run: The run folder.
         variant_id: The variant.
-        index: Of the run; absent, it is read.
+        index: The index of the run; read if absent.
 
     Returns:
-        `loss`, `accuracy`, `val_loss`, ... -> (seeds, epochs) float32 as they were recorded, seeds
-        ascending; NaN after a trial's last epoch. Nothing without epochs.
+        `loss`, `accuracy`, `val_loss`, ... -> recorded values, float32 (seeds, epochs), seeds
+        ascending; NaN after a trial's last epoch. Empty if no epochs are recorded.
     """
     rows = (index or run.tables.index()).read([variant_id], "identity")
     rows = rows[rows["status"] == "completed"]
     seeds = rows["seed"].to_numpy(np.int64)
     curves: dict[str, Any] = {}
-    for part in run.tables.read_history_by_part(rows):
-        places = part["epoch"].to_numpy() - 1, np.searchsorted(seeds, part["seed"].to_numpy())
-        for name in part.columns[2:]:
+    for epochs in run.tables.read_history_by_part(rows):
+        positions = (
+            epochs["epoch"].to_numpy() - 1,
+            np.searchsorted(seeds, epochs["seed"].to_numpy()),
+        )
+        for name in epochs.columns[2:]:
             held = curves.get(name, np.zeros((0, len(seeds)), np.float32))
-            curves[name] = _with_epochs(held, part["epoch"].max())
-            curves[name][places] = part[name].to_numpy()
+            curves[name] = _with_epochs(held, epochs["epoch"].max())
+            curves[name][positions] = epochs[name].to_numpy()
     num_epochs = max(map(len, curves.values()), default=0)
     order = sorted(curves, key=lambda name: name.startswith("val_"))
     return {name: _with_epochs(curves[name], num_epochs).T for name in order}
@@ -194,24 +202,24 @@ def winner_curves(
 def winner_reliability(
     run: RunFolder, variant_id: str, index: TrialIndex | None = None
 ) -> Floats | None:
-    """How often the predicted class was right on the test set, by how probable it was.
+    """How often the predicted class was right on the test set, by its predicted probability.
 
     Args:
-        run, variant_id, index: As of `winner_curves`.
+        run, variant_id, index: See `winner_curves`.
 
     Returns:
-        (bins, 3) of one variant's completed trials together, see `statistics.probabilities`; None
-        for a model that gives no probabilities.
+        Sums (bins, 3) over the variant's completed trials, see `statistics.probabilities`; None if
+        the model gives no probabilities.
     """
     rows = (index or run.tables.index()).read([variant_id], "reliability")
     if RELIABILITY_COLUMN not in rows:
         return None
     bins = rows.loc[rows["status"] == "completed", RELIABILITY_COLUMN].dropna()
-    return np.sum([np.reshape(of, (-1, 3)) for of in bins], axis=0) if len(bins) else None
+    return np.sum([np.reshape(counts, (-1, 3)) for counts in bins], axis=0) if len(bins) else None
 
 
 def _with_epochs(curves: Any, num_epochs: int) -> Any:
-    """The curves (epochs, seeds), with NaN for epochs that are more than they have."""
+    """The curves (epochs, seeds), extended with NaN to at least a number of epochs."""
     num_more = max(0, num_epochs - len(curves))
     missing = np.full((num_more, curves.shape[1]), np.nan, curves.dtype)
     return np.concatenate([curves, missing]) if num_more else curves
@@ -231,12 +239,12 @@ def run_summary(
 
     Args:
         job_name: Name of the job.
-        standing: Of all its trials.
-        timings_s: Seconds of wall time by stage; `total` is the whole run.
+        standing: The standing of all trials.
+        timings_s: Stage -> seconds of wall time; `total` is the whole run.
         model_summary: Keras's text about the best model, shown in the report.
-        best_model: In which formats it was saved and proved, and why not in others.
-        data: Of one trial per data setting, its seed and the census of its parts.
-        model_tasks: What the models are, and why.
+        best_model: The formats in which it was saved and proved, and why it was not in others.
+        data: For one trial per data setting, its seed and the census of its parts.
+        model_tasks: The tasks of the models with their reasons.
     """
     board = standing.leaderboard
     return {
@@ -255,15 +263,17 @@ def run_summary(
 
 
 def data_warnings(data: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader has to know of the data, of which `run_summary` was told; each text once."""
+    """The warnings about the data that `run_summary` gets, each text once."""
     texts = (
-        f"{text} (data of seed {one['seed']})" for one in data for text in one.get("warnings", ())
+        f"{text} (data of seed {entry['seed']})"
+        for entry in data
+        for text in entry.get("warnings", ())
     )
     return list(dict.fromkeys(texts))
 
 
 def _selection_content(standing: Standing) -> dict[str, Any] | None:
-    """The selection, and beside it all that the best trial measured."""
+    """The selection, with all metrics of the best trial."""
     chosen = standing.leaderboard.selection
     if chosen is None:
         return None
@@ -291,7 +301,7 @@ def _selection_content(standing: Standing) -> dict[str, Any] | None:
 
 
 def certainty_content(known: Certainty | None) -> dict[str, Any] | None:
-    """Which variants may have the best mean; the p-values of all are in variants.csv."""
+    """Which variants may have the best mean, without the p-values, which are in variants.csv."""
     if known is None:
         return None
     return {

@@ -1,7 +1,7 @@
 """The run folder: every path in it, and how each file is written and read.
 
-Every file is written whole or not at all (`files`). Refuses to know what the numbers mean:
-`records` gives the columns, `aggregate` the statistics.
+Every file is written whole or not at all (`files`). What the content means is decided elsewhere:
+columns in `records`, statistics in `aggregate`.
 """
 
 import csv
@@ -61,49 +61,49 @@ class BestFiles:
 
     @property
     def model_h5(self) -> Path:
-        """Whole model in legacy HDF5: architecture, weights, optimizer state."""
+        """The whole model in legacy HDF5: architecture, weights, optimizer state."""
         return self.folder / f"{self.job_name}_model.h5"
 
     @property
     def architecture(self) -> Path:
-        """Architecture alone, as JSON."""
+        """Only the architecture, as JSON."""
         return self.folder / f"{self.job_name}_architecture.json"
 
     @property
     def weights(self) -> Path:
-        """Weights alone, in HDF5."""
+        """Only the weights, in HDF5."""
         return self.folder / f"{self.job_name}.weights.h5"
 
     @property
     def model_keras(self) -> Path:
-        """Whole model in Keras's native format."""
+        """The whole model in Keras's native format."""
         return self.folder / f"{self.job_name}_model.keras"
 
     @property
     def preprocessing(self) -> Path:
-        """Scaler and class names: raw input to model input."""
+        """Scalers, class names and more: how raw input becomes the model's input."""
         return self.folder / "preprocessing.json"
 
     @property
     def builder(self) -> Path:
-        """How the job's builder makes the model again, for what no file says of it."""
+        """How the job's builder makes the model again, for models that no file holds wholly."""
         return self.folder / "builder.json"
 
     @property
     def readme(self) -> Path:
-        """How to load each of them."""
+        """Instructions for loading each file."""
         return self.folder / "README.md"
 
     @property
     def all_paths(self) -> tuple[Path, ...]:
-        """Every file."""
+        """The paths of all files."""
         models = (self.model_h5, self.architecture, self.weights, self.model_keras)
         return (*models, self.preprocessing, self.builder, self.readme)
 
 
 @dataclass(frozen=True, slots=True)
 class PackRecord:
-    """What is remembered of a pack as a whole, beside its trials.
+    """The facts that are stored about a pack as a whole.
 
     Attributes:
         pack_id: The pack.
@@ -121,13 +121,13 @@ class PackRecord:
 
 
 def distinct_tasks(packs: Iterable[PackRecord]) -> tuple[str, ...]:
-    """What the models of the packs are, each said once."""
+    """The distinct tasks of the packs' models."""
     return tuple(dict.fromkeys(pack.model_task for pack in packs if pack.model_task))
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run folder: `create` makes a new one, `open` takes one that exists.
+    """One run folder: `create` makes a new one, `open` opens an existing one.
 
     Attributes:
         path: The folder. It is a run folder as soon as it holds `job.yaml`.
@@ -140,15 +140,15 @@ class RunFolder:
         """A new empty folder `<runs_dir>/<job_name>/<UTC time>-<short id>`.
 
         Args:
-            runs_dir: Where runs are kept; made if absent.
-            job_name: Name of the job; one path component.
+            runs_dir: The folder of run folders; it is made if it does not exist.
+            job_name: Name of the job, which must be usable as a folder's name.
 
         Raises:
-            InputError: The name cannot be a folder's name, or the folder cannot be made or will
-                not last.
+            InputError: The name cannot be a folder's name, or the folder cannot be made, or lies
+                where Ray will delete it.
         """
         if job_name in {"", ".", ".."} or "/" in job_name or "\0" in job_name:
-            raise InputError(f"A job's name must be usable as a folder's name, got {job_name!r}")
+            raise InputError(f"a job's name must be usable as a folder's name, got {job_name!r}")
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = Path(runs_dir) / job_name / f"{started}-{secrets.token_hex(3)}"
         require_lasting(path)
@@ -162,10 +162,11 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: str | Path) -> "RunFolder":
-        """The run folder at `path`, or an empty folder there that is to become one.
+        """The run folder at `path`, or an empty folder there that will become one.
 
         Raises:
-            InputError: There is something else, or the folder cannot be made or will not last.
+            InputError: Something else is there, or the folder cannot be made, or lies where Ray
+                will delete it.
         """
         folder = cls(Path(path))
         require_lasting(folder.path)
@@ -176,7 +177,8 @@ class RunFolder:
             raise InputError(f"{path}: cannot make the run folder: {error.strerror}") from error
         if names and not folder.job_file.is_file():
             raise InputError(
-                f"{path}: is neither a run folder nor empty: it holds no job.yaml, but {names[0]}"
+                f"{path}: is neither a run folder nor empty: it holds {names[0]} but no job.yaml;"
+                " give another folder"
             )
         return folder
 
@@ -185,7 +187,7 @@ class RunFolder:
         """The run folder at `path`.
 
         Raises:
-            InputError: It is no run folder; says what is there instead.
+            InputError: It is no run folder. The message says what is there instead.
         """
         folder = cls(Path(path))
         if not folder.job_file.is_file():
@@ -214,12 +216,12 @@ class RunFolder:
 
     @property
     def lease_dir(self) -> Path:
-        """Which driver is at work on this run."""
+        """The leases of drivers that work on this run."""
         return self.path / "lease"
 
     @property
     def set_aside_dir(self) -> Path:
-        """Files that were found torn or foreign."""
+        """Files that were damaged or did not belong to this run."""
         return self.path / "set_aside"
 
     @property
@@ -229,7 +231,7 @@ class RunFolder:
 
     @property
     def summary_file(self) -> Path:
-        """What was selected and why; its presence says that the run ended."""
+        """What was selected and why; it exists only if the run has ended."""
         return self.path / "summary.json"
 
     @property
@@ -244,22 +246,22 @@ class RunFolder:
 
     @property
     def report_file(self) -> Path:
-        """The self-contained page."""
+        """The report, a self-contained page."""
         return self.path / "report.html"
 
     @property
     def tensorboard_dir(self) -> Path:
-        """What TensorBoard shows, if the job asks for it."""
+        """Files for TensorBoard, if the job asks for them."""
         return self.path / "tensorboard"
 
     @property
     def tracking_file(self) -> Path:
-        """By what MLflow knows the run again."""
+        """The ids by which MLflow finds the run again."""
         return self.path / "tracking.json"
 
     @property
     def log_file(self) -> Path:
-        """What the run said while it ran."""
+        """The log of the run."""
         return self.path / "run.log"
 
     @property
@@ -277,30 +279,30 @@ class RunFolder:
         return BestFiles(self.path / "best", job_name)
 
     def write_job(self, text: str) -> None:
-        """Writes the resolved job, and with it makes the folder a run folder."""
+        """Writes the resolved job, which makes the folder a run folder."""
         write_text(self.job_file, text)
 
     def read_job(self) -> dict[str, Any]:
-        """The resolved job as it is written, unchecked: this program wrote it.
+        """The resolved job as plain values, without further checks, since trialrun wrote it.
 
         Raises:
-            InputError: Somebody else wrote it since.
+            InputError: The file cannot be read or is no job.
         """
         try:
             job = yaml.safe_load(self.job_file.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{self.job_file}: cannot be read: {error}") from error
         if not isinstance(job, dict) or "name" not in job:
-            raise InputError(f"{self.job_file}: is not a resolved job: it has no name")
+            raise InputError(f"{self.job_file}: is not the job of a run: it has no name")
         return job
 
     def write_pack(self, result: PackResult, kinds: Mapping[str, ParameterKind]) -> None:
-        """Records the trials of a pack and their history; replaces only the same attempt's.
+        """Writes the trials of a pack and their history; replaces only files of the same attempt.
 
-        The history goes first: a trial that is listed has its history.
+        The history is written first, so that every recorded trial has its history.
 
         Args:
-            result: What the pack gave.
+            result: The result of the pack.
             kinds: Column types of the searched parameters, from `records.parameter_kinds`.
         """
         about = {
@@ -319,69 +321,69 @@ class RunFolder:
     def read_trials(
         self, columns: TrialColumns = "all", trial_ids: Sequence[str] | None = None
     ) -> "pd.DataFrame":
-        """One row per trial with the contract's columns, sorted by variant and seed.
+        """One row per trial, sorted by variant and seed.
 
         Lists and mappings among the searched parameters are JSON text, as in the files;
-        `read_parameters` gives them back as they were.
+        `read_parameters` gives their values.
 
         Args:
-            columns: As of `records.columns_of`.
-            trial_ids: Reads these trials alone.
+            columns: See `records.columns_of`.
+            trial_ids: Only these trials are read; absent: all.
         """
         return self.tables.read_trials(columns, trial_ids)
 
     def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
-        """One row per trial and epoch with the contract's columns, in the order of the trials.
+        """One row per trial and epoch, in the order of the trials.
 
         Args:
-            variant_id: Reads the trials of this variant alone.
+            variant_id: Only the trials of this variant are read; absent: all.
         """
         return self.tables.read_history(variant_id)
 
     def read_parameters(self) -> Mapping[str, Mapping[str, Any]]:
-        """variant_id -> searched dotted path -> value, of every variant that has a trial."""
+        """variant_id -> searched dotted path -> value, for every variant that has a trial."""
         return self.tables.index().parameters
 
     def read_packs(self) -> tuple[PackRecord, ...]:
-        """What is remembered of each pack as a whole, the last attempt of each."""
+        """The facts about each pack as a whole, from its last attempt."""
         records = {}
-        for part in list_parts(self.trials_dir):
-            about = read_about(part)
+        for file in list_parts(self.trials_dir):
+            about = read_about(file)
             records[about["pack_id"]] = PackRecord(
                 pack_id=about["pack_id"],
                 class_names=tuple(about["class_names"]),
                 feature_names=tuple(about["feature_names"]),
                 reason=about["reason"],
-                model_task=about.get("model_task", ""),  # older runs do not say
+                model_task=about.get("model_task", ""),  # older runs lack this
                 is_compiled_by_builder=about.get("is_compiled_by_builder", False),
                 timings_s=about["timings_s"],
             )
         return tuple(records.values())
 
     def set_aside_broken(self) -> list[str]:
-        """Moves every file that cannot be read, or is none of ours, out of the way.
+        """Moves every file that cannot be read, or that trialrun did not write, to `set_aside/`.
 
-        A pack's trials and its history go together: without one of them they are trained again.
-        Drafts of files that a killed driver did not come to rename are removed.
+        The trials and the history of a pack are moved together; its trials are then trained again.
+        Temporary files that a killed driver left behind are removed.
 
         Returns:
-            One line per file.
+            One line about each damaged file.
         """
         lines = []
         kept = self.kept
         for folder in (self.trials_dir, self.history_dir, kept.states_dir, kept.checkpoints_dir):
             for draft in folder.glob(".*"):
                 draft.unlink(missing_ok=True)
-        for part in list_parts(self.trials_dir):
-            history = self.history_dir / part.name
+        for file in list_parts(self.trials_dir):
+            history = self.history_dir / file.name
             try:
-                require_columns(part, IDENTITY_COLUMNS)
+                require_columns(file, IDENTITY_COLUMNS)
                 require_columns(history, HISTORY_IDENTITY)
-                read_part(part, verify=True)
+                read_part(file, verify=True)
                 read_part(history, verify=True)
-                read_about(part)
+                read_about(file)
             except TrialrunError as error:
-                lines.append(self.set_aside(part, str(error)))
+                lines.append(self.set_aside(file, str(error)))
                 if history.exists():
                     self.set_aside(history, "")
         for path in list(self.kept.files()):
@@ -398,14 +400,14 @@ class RunFolder:
         return self.set_aside(self.trials_dir / name, f"{self.trials_dir / name}: {reason}")
 
     def set_aside(self, path: Path, reason: str) -> str:
-        """Moves a file into `set_aside/`; returns the line that says so."""
+        """Moves a file into `set_aside/`; returns a line about it."""
         self.set_aside_dir.mkdir(exist_ok=True)
         target = self.set_aside_dir / f"{path.parent.name}-{secrets.token_hex(2)}-{path.name}"
         path.replace(target)
         return f"{reason or path}; set aside as {target.relative_to(self.path)}"
 
     def next_pack_number(self) -> int:
-        """The first number that no pack of this run has used."""
+        """The number after the highest that a pack of this run has used."""
         names = [
             path.stem for path in (*list_parts(self.trials_dir), *list_parts(self.history_dir))
         ]
@@ -433,15 +435,15 @@ class RunFolder:
         ):
             file.write(json.dumps(about, ensure_ascii=False)[:-1] + ', "variants": {')
             separator = ""
-            for some in variants:
-                for variant_id, matrices in some.items():
+            for some_variants in variants:
+                for variant_id, matrices in some_variants.items():
                     file.write(f"{separator}\n{json.dumps(variant_id)}: ")
                     _write_mapping(file, matrices)
                     separator = ","
             file.write("}}\n")
 
     def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes variants.csv; lists and mappings as JSON, what is not known as an empty cell.
+        """Writes variants.csv, with lists and mappings as JSON and unknown values as empty cells.
 
         Args:
             rows: From `aggregate.variant_rows`, all with the same keys.
@@ -449,7 +451,7 @@ class RunFolder:
         write_text(self.variants_file, variants_csv(list(rows[0]) if rows else [], rows))
 
     def read_summary(self) -> dict[str, Any] | None:
-        """summary.json, or None for a run that did not end."""
+        """The content of summary.json; None if the run has not ended."""
         if not self.summary_file.exists():
             return None
         with reading(self.summary_file):
@@ -457,10 +459,10 @@ class RunFolder:
         return summary
 
     def read_environment(self) -> dict[str, Any] | None:
-        """environment.json, or None where nobody wrote it.
+        """The content of environment.json; None if it does not exist.
 
         Raises:
-            TrialrunError: It is damaged.
+            TrialrunError: The file is damaged.
         """
         if not self.environment_file.exists():
             return None
@@ -475,9 +477,9 @@ class RunFolder:
 
 
 def _what_is_at(path: Path) -> str:
-    """What a user who gave the wrong path needs to know about it."""
+    """What is at a path that is no run folder, for the user who gave it."""
     if not path.exists():
-        return "there is nothing"
+        return "it does not exist"
     if not path.is_dir():
         return "it is a file; give the folder that holds job.yaml"
     runs = sorted((job.parent for job in path.glob("*/job.yaml")), reverse=True)
@@ -489,7 +491,7 @@ def _what_is_at(path: Path) -> str:
 
 
 def _write_mapping(file: IO[str], content: Mapping[str, Any]) -> None:
-    """The same JSON as of `json.dumps`, but one innermost value at a time: there may be many."""
+    """Writes the same JSON as `json.dumps`, but value by value, as there may be very many."""
     separator = "{"
     for key, value in content.items():
         file.write(f"{separator}{json.dumps(key)}: ")

@@ -1,7 +1,7 @@
-"""A part that a generator gives as a `tf.data.Dataset`: made into arrays where it fits.
+"""Parts of data that a generator returns as a `tf.data.Dataset`: read into arrays if they fit.
 
-What does not fit is a `Stream`: read anew in every epoch, by `model.fit`. TensorFlow is not
-imported here: a generator that returns such a part has done so.
+A part that does not fit into memory becomes a `Stream`, which `model.fit` reads again in every
+epoch. TensorFlow is not imported here, because a generator that returns such a part has done so.
 """
 
 import functools
@@ -17,8 +17,8 @@ from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
 
 _PARTS = ("train", "validation", "test")
-_INFINITE, _UNKNOWN = -1, -2  # tf.data's words for how many elements there are
-# The rest is for the scaled copy, its copy on the device, and everything else.
+_INFINITE, _UNKNOWN = -1, -2  # values of tf.data's cardinality()
+# The rest of the free memory is for the scaled copy, its copy on the device, and everything else.
 _SHARE_OF_MEMORY = 0.25
 _NUM_FIRST_ROWS = 64
 _ROWS_COUNTED_TOGETHER = 256
@@ -29,11 +29,12 @@ class Stream:
     """A part that does not fit into memory.
 
     Attributes:
-        where: The generator and the part, for messages.
+        where: How messages name the generator and the part.
         rows: A `tf.data.Dataset` of single rows, `(x, y)` or `(x, y, sample_weight)`.
         first_rows: Arrays of its first rows, in the structure of a row.
-        reason: What it takes and what is free.
-        class_weights: float32 (classes,) weight of a row by its class; None without.
+        reason: How much memory it takes, and how much is free.
+        class_weights: The weight of a row by its class, float32 (classes,); None if rows are not
+            weighted by class.
     """
 
     where: str
@@ -44,10 +45,10 @@ class Stream:
 
     @functools.cached_property
     def num_rows(self) -> int:
-        """How many rows there are; a dataset that does not know is read to its end, once.
+        """How many rows there are; a dataset of unknown length is read to its end once.
 
-        `fit` of Keras 3.15 must know it: where a dataset ends before it is said to, the optimizer
-        counts a step that was never taken.
+        `fit` of Keras 3.15 needs the exact number: if a dataset ends earlier than expected, the
+        optimizer counts a step that was never taken.
         """
         known = int(self.rows.cardinality())
         if known != _UNKNOWN:
@@ -57,30 +58,30 @@ class Stream:
 
 
 class _DoesNotFit(Exception):  # noqa: N818 - a reason to stream
-    """A part is too large; says what it takes."""
+    """A part is too large for memory; the message says how much it takes."""
 
 
 def read_streams(
     output: Any, *, source: str, limit_bytes: int | None = None
 ) -> tuple[Any, dict[str, Stream]]:
-    """What a generator returned, with arrays in the place of each `tf.data.Dataset`.
+    """What a generator returned, with arrays instead of each `tf.data.Dataset`.
 
-    A dataset's elements are `(x, y)`, or `(x, y, sample_weight)`: rows, or batches whose number of
-    rows is open in its `element_spec`, as `batch(n)` makes them. One of unknown length is read
-    until it ends or does not fit.
+    A dataset's elements are `(x, y)` or `(x, y, sample_weight)`. They are rows, or batches if their
+    first axis has no fixed length in `element_spec`, as `batch(n)` makes them. A dataset of unknown
+    length is read until it ends or does not fit.
 
     Args:
         output: Whatever the generator returned.
-        source: The generator, for messages.
-        limit_bytes: Most bytes that the parts may take together; absent, a quarter of the memory
-            that is free.
+        source: How messages name the generator.
+        limit_bytes: The most bytes that all parts may take together; absent: a quarter of the free
+            memory.
 
     Returns:
-        The output, and the parts that do not fit by their names: of these, the output holds the
-        first rows.
+        The output, and name -> part for the parts that do not fit; of these, the output holds only
+        the first rows.
 
     Raises:
-        InputError: A part has no end, is empty, or may be batched or not.
+        InputError: A part has no end, is empty, or does not show whether it is batched.
     """
     if not isinstance(output, Mapping):
         return output, {}
@@ -100,25 +101,25 @@ def read_streams(
 
 
 def check_streams(streams: Mapping[str, Stream], output: Mapping[str, Any], scaling: Any) -> None:
-    """Raises InputError where a job asks for what cannot be done with a part that is streamed.
+    """Raises InputError if a job asks for something that a streamed part does not allow.
 
     Args:
-        streams: By the names of their parts.
+        streams: Name of a part -> its stream.
         output: What the generator returned.
-        scaling: `data.scaling` of the job.
+        scaling: The job's `data.scaling`.
     """
     for name, stream in streams.items():
         where = f"{stream.where} {stream.reason}, so it is streamed"
         kinds = set(scaling.values()) if isinstance(scaling, Mapping) else {scaling}
         if kinds != {"none"}:
             raise InputError(
-                f"{where}; data.scaling is fitted on rows in memory: set data.scaling: none, and"
-                " scale in the tf.data.Dataset"
+                f"{where}; data.scaling can be fitted only on rows in memory; give"
+                " data.scaling: none, and scale in the tf.data.Dataset"
             )
         if name == "train" and "validation" not in output:
             raise InputError(
-                f"{where}; data.validation_split takes rows in memory: let the generator return"
-                " 'validation' too"
+                f"{where}; data.validation_split can split only rows in memory; let the generator"
+                " return 'validation' too"
             )
 
 
@@ -129,7 +130,7 @@ def is_stream(value: Any) -> bool:
 
 
 def _check(stream: Any, where: str) -> bool:
-    """Whether a dataset's elements are batches; raises InputError if it cannot be read at all."""
+    """Whether a dataset's elements are batches; raises InputError if it cannot be used."""
     spec = stream.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise InputError(f"{where}: the elements of a tf.data.Dataset must be (x, y), got {spec}")
@@ -158,7 +159,7 @@ def _to_arrays(stream: Any, where: str, limit_bytes: float, *, is_batched: bool)
         joined = iter([join(column) for column in columns])
     except ValueError as error:
         raise InputError(f"{where}: rows of different shapes; pad them: {error}") from error
-    return tuple(_pack(one, joined) for one in stream.element_spec)
+    return tuple(_pack(leaf_spec, joined) for leaf_spec in stream.element_spec)
 
 
 def _to_stream(stream: Any, where: str, reason: str, *, is_batched: bool) -> Stream:
@@ -168,7 +169,7 @@ def _to_stream(stream: Any, where: str, reason: str, *, is_batched: bool) -> Str
 
 
 def _elements(stream: Any, where: str) -> Iterator[Any]:
-    """The elements; what the user's own steps raise on the way is named as theirs."""
+    """The elements of a dataset; an error in the user's own steps becomes an InputError."""
     elements = stream.as_numpy_iterator()
     while True:
         try:
@@ -182,13 +183,16 @@ def _elements(stream: Any, where: str) -> Iterator[Any]:
 
 
 def _is_batched(spec: Any, where: str) -> bool:
-    """Whether elements are batches: their number of rows is open."""
+    """Whether elements are batches, i.e. whether the length of their first axis is not fixed."""
     for leaf in _leaves(spec):
         if not hasattr(leaf, "shape") or type(leaf).__name__ != "TensorSpec":
-            raise InputError(f"{where}: a tf.data.Dataset of {leaf}; pad its rows, or give arrays")
+            raise InputError(
+                f"{where}: a tf.data.Dataset must hold dense tensors, got {leaf}; pad its rows, or"
+                " give arrays"
+            )
         if leaf.shape.rank is None:
             raise InputError(
-                f"{where}: the tf.data.Dataset does not say the shapes of its elements, {leaf};"
+                f"{where}: the tf.data.Dataset does not declare the shapes of its elements, {leaf};"
                 " give Dataset.from_generator an output_signature of tf.TensorSpec(shape, dtype)"
             )
     shapes = [tuple(leaf.shape) for leaf in _leaves(spec)]
@@ -198,16 +202,16 @@ def _is_batched(spec: Any, where: str) -> bool:
     if len(firsts) == 1 and "row" not in firsts:
         raise InputError(
             f"{where}: the elements of the tf.data.Dataset, {', '.join(map(str, shapes))}, may be"
-            " rows or batches; make batches without drop_remainder=True, or give arrays"
+            " either rows or batches; make batches without drop_remainder=True, or give arrays"
         )
     return False
 
 
 def _known_bytes(spec: Any) -> int | None:
-    """Bytes of one element; None if its shape is open."""
+    """The bytes of one element; None if its shape is not fixed."""
     sizes = [
         leaf.shape.num_elements() * leaf.dtype.size
-        if leaf.shape.is_fully_defined() and leaf.dtype.size  # a text has none
+        if leaf.shape.is_fully_defined() and leaf.dtype.size  # texts have no fixed size
         else None
         for leaf in _leaves(spec)
     ]
@@ -217,7 +221,8 @@ def _known_bytes(spec: Any) -> int | None:
 def _require_room(num_bytes: int, limit_bytes: float, verb: str) -> None:
     if num_bytes > limit_bytes:
         raise _DoesNotFit(
-            f"{verb} {_mib(num_bytes)} MiB as arrays, and {_mib(limit_bytes)} MiB are free for it"
+            f"{verb} {_mib(num_bytes)} MiB as arrays, but only {_mib(limit_bytes)} MiB are free for"
+            " it"
         )
 
 
@@ -230,8 +235,8 @@ def _leaves(value: Any) -> Iterator[Any]:
         for key in sorted(value):
             yield from _leaves(value[key])
     elif isinstance(value, tuple):
-        for one in value:
-            yield from _leaves(one)
+        for item in value:
+            yield from _leaves(item)
     else:
         yield value
 
@@ -242,5 +247,5 @@ def _pack(spec: Any, arrays: Iterator[Any]) -> Any:
         packed = {key: _pack(spec[key], arrays) for key in sorted(spec)}
         return {key: packed[key] for key in spec}
     if isinstance(spec, tuple):
-        return tuple(_pack(one, arrays) for one in spec)
+        return tuple(_pack(item, arrays) for item in spec)
     return next(arrays)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MAX_ONE_HOT = 1000
-_MIN_AMOUNTS = 3  # different ones
+_MIN_AMOUNTS = 3  # fewer different numbers are hardly amounts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,9 +27,9 @@ class TableData:
     """The rows of a table in three parts.
 
     Attributes:
-        output: As of a generator: features and targets, not scaled yet.
-        encoder: What made the features of the columns.
-        summary: What became of the table, for people.
+        output: What a generator would return: features, not yet scaled, and targets.
+        encoder: What turned columns into features.
+        summary: How the table was read, for people.
     """
 
     output: dict[str, Any]
@@ -38,14 +38,15 @@ class TableData:
 
 
 def load_table(data: DataSpec, seed: int) -> TableData:
-    """The rows of a job's table, split under a seed and encoded by what the training part tells.
+    """The rows of a job's table, split by a seed and encoded by an encoder fitted on training rows.
 
     Args:
-        data: The job's section.
-        seed: Keys the splits.
+        data: The section `data` of the job.
+        seed: Decides the splits.
 
     Raises:
-        InputError: What is wrong with the table, with the column and the line or number of the row.
+        InputError: Something is wrong with the table. The message names the column and the line or
+            the number of the row.
     """
     table = read_rows(data)
     target, num_rows = table.target, len(table.features)
@@ -75,24 +76,24 @@ def load_table(data: DataSpec, seed: int) -> TableData:
 
 
 def _or_amounts(data: DataSpec, target: Target) -> str:
-    """The end of a message about classes that may be amounts, unless the job says what they are."""
+    """A hint that classes may be amounts; empty if they cannot be, or if the job gives the task."""
     names = () if target.classes is None else target.classes.names
     if data.task != "auto" or len(names) < _MIN_AMOUNTS or None in map(number_of, names):
         return ""
     return (
-        f"; column {data.target!r} is taken for classes, because {target.why}: say data.task:"
+        f"; column {data.target!r} is read as classes, because {target.why}; give data.task:"
         " regression if they are amounts"
     )
 
 
 def _is_stratified(data: DataSpec, target: Target) -> bool:
     if data.stratify is True and target.classes is None:
-        raise InputError("data.stratify: true needs classes, and the target holds amounts")
+        raise InputError("data.stratify: true needs classes, but the target holds amounts")
     return data.stratify is not False
 
 
 def _fit_encoder(table: TableRows, rows: npt.NDArray[np.int64], data: DataSpec) -> TableEncoder:
-    """Fitted on the training rows; the categories are those of the file without its test rows."""
+    """The encoder, fitted on training rows; categories are those of the file except test rows."""
     may_miss = data.missing == "mean"
     columns = []
     for name in table.features.columns:
@@ -105,7 +106,7 @@ def _fit_encoder(table: TableRows, rows: npt.NDArray[np.int64], data: DataSpec) 
         if not is_ordinal and len(categories) > _MAX_ONE_HOT:
             raise InputError(
                 f"data.{data.source} {Path(str(data.table)).name}: column {name!r} holds"
-                f" {len(categories):,} different texts, and one-hot encoding takes at most"
+                f" {len(categories):,} different texts, but one-hot encoding allows at most"
                 f" {_MAX_ONE_HOT:,}; leave it out with data.columns, or encode it as ordinal"
             )
         known = set(training.dropna())
@@ -119,7 +120,7 @@ def _mean(training: "pd.Series[Any]", data: DataSpec) -> float:
     if training.isna().all():
         raise InputError(
             f"data.{data.source} {Path(str(data.table)).name}: column {training.name!r} has no"
-            " value in the training rows that data.missing: mean could take; leave it out with"
-            " data.columns"
+            " value in the training rows, so that data.missing: mean has no mean for it; leave it"
+            " out with data.columns"
         )
     return float(training.mean())

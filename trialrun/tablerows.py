@@ -1,6 +1,7 @@
 """The rows of a job's table, and of its file of test rows, as numbers and categories.
 
-Everything that holds for all seeds: what a column is, which rows are left out, what the target is.
+Here is decided what holds for all seeds: what a column is, which rows are left out, and what the
+target is.
 """
 
 import functools
@@ -37,15 +38,15 @@ _MANY = 10
 
 @dataclass(frozen=True, slots=True)
 class TableSummary:
-    """What became of a table, for people.
+    """How a table was read, for people.
 
     Attributes:
         kinds: Column -> what its cells are: `number`, `boolean` or `text`.
-        num_missing: Column -> cells that are missing, those of rows that are left out too.
+        num_missing: Column -> number of missing cells, including those of rows that are left out.
         target: The column that is predicted.
-        why: Why it is classes or amounts.
-        notes: What its owner should know: rows that are left out, categories that only test rows
-            have or that look like one, words that may stand for a missing value.
+        why: Why the target is read as classes or as amounts.
+        notes: What the user should know: rows that are left out, categories that only test rows
+            have, categories that look the same, words that may stand for a missing value.
     """
 
     kinds: Mapping[str, str]
@@ -60,13 +61,13 @@ class TableRows:
     """The rows of a table, then those of the file of test rows; the same for every seed.
 
     Attributes:
-        features: Numbers (float64) and canonical texts (object) by column.
-        num_own: How many rows are not of the file of test rows.
-        target: Of all rows.
-        categories: Column of texts -> its categories, the lowest first where they have an order;
-            those of the file of test rows are no categories.
-        orders: The columns whose categories have an order, and are one number.
-        summary: What became of the table.
+        features: Columns of numbers (float64) and of canonical texts (object).
+        num_own: How many rows are the table's own, i.e. not from the file of test rows.
+        target: The target of all rows.
+        categories: Column of texts -> its categories in the table's own rows, the lowest first if
+            they have an order.
+        orders: The columns whose categories have an order, so that they become one number.
+        summary: How the table was read.
     """
 
     features: "pd.DataFrame"
@@ -84,10 +85,11 @@ _FIELDS = {
 
 
 def read_rows(data: DataSpec) -> TableRows:
-    """The rows of a job's tables; kept while they do not change, as every trial asks for them.
+    """The rows of a job's tables, cached until a file changes, because every trial needs them.
 
     Raises:
-        InputError: What is wrong with a table, with the column and the line or number of the row.
+        InputError: Something is wrong with a table. The message names the column and the line or
+            the number of the row.
     """
     stamps = []
     for file in (data.table, data.test):
@@ -102,7 +104,7 @@ def read_rows(data: DataSpec) -> TableRows:
 
 @functools.lru_cache(maxsize=_MAX_KEPT)
 def _read_once(settings: str, stamps: tuple[tuple[int, int], ...]) -> TableRows:
-    """Read again when a file has changed."""
+    """The rows of the tables of a section `data` in JSON, cached by the files' times and sizes."""
     import pandas as pd
 
     data = DataSpec.model_validate(json.loads(settings))
@@ -138,7 +140,7 @@ def _read_once(settings: str, stamps: tuple[tuple[int, int], ...]) -> TableRows:
 def _read_file(
     data: DataSpec, file: str, field: str, wanted: tuple[str, ...]
 ) -> tuple[RawTable, dict[str, Cells]]:
-    """A table and the cells of the columns that are used: those wanted, or what the job says."""
+    """A table and the cells of its used columns: those wanted, or else those that the job uses."""
     table = read_raw(Path(file), data.dialect, f"data.{field} {Path(file).name}")
     cells = {
         name: cells_of(table, name, data.dialect)
@@ -153,7 +155,7 @@ def _read_file(
 
 
 def _holds_texts(cells: Cells, data: DataSpec) -> bool:
-    """Whether a column is read as categories; numbers are, where the job says so."""
+    """Whether a column is read as categories, as numbers also are if the job says so."""
     if cells.name == data.target:
         return are_texts(cells, data)
     if cells.name in data.encodings:
@@ -165,7 +167,7 @@ def _holds_texts(cells: Cells, data: DataSpec) -> bool:
 
 
 def _typed(cells: Mapping[str, Cells], texts: frozenset[str]) -> "pd.DataFrame":
-    """Texts and numbers by column; the index holds the lines."""
+    """Columns of texts or numbers; the index holds the lines."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -177,12 +179,16 @@ def _typed(cells: Mapping[str, Cells], texts: frozenset[str]) -> "pd.DataFrame":
 
 
 def _complete_rows(table: RawTable, rows: "pd.DataFrame", data: DataSpec) -> "pd.DataFrame":
-    """The rows without those that are left out because a value is missing."""
+    """The rows without those that are left out because of a missing value.
+
+    Raises:
+        InputError: No row is left, or a value is missing that may not be.
+    """
     if data.missing == "drop":
         kept = rows.dropna()
         if kept.empty:
             raise InputError(
-                f"{table.shown}: every row lacks a value; nothing is left (data.missing)"
+                f"{table.shown}: every row lacks a value, so that data.missing: drop leaves no row"
             )
         return kept
     for name, column in rows.items():
@@ -190,7 +196,7 @@ def _complete_rows(table: RawTable, rows: "pd.DataFrame", data: DataSpec) -> "pd
         if missing.any() and (data.missing == "refuse" or name == data.target):
             hint = "data.missing: drop leaves such rows out"
             if name != data.target:
-                hint += ", mean fills them in"
+                hint += ", data.missing: mean fills them in"
             line = int(missing.index[int(missing.argmax())])
             raise InputError(
                 f"{table.at(line)}: column {name!r} lacks a value in"
@@ -232,7 +238,7 @@ def _check_no_class_is_lost(
 
 
 def _order(cells: Cells, data: DataSpec, texts: frozenset[str]) -> tuple[str, ...] | None:
-    """The categories of a column from the lowest on; None where they are one-hot, or numbers."""
+    """The categories of a column, the lowest first; None if it is one-hot encoded or numeric."""
     default = data.categorical if isinstance(data.categorical, str) else "onehot"
     encoding = data.encodings.get(cells.name, default)
     if cells.name not in texts or encoding == "onehot":
@@ -246,8 +252,8 @@ def _order(cells: Cells, data: DataSpec, texts: frozenset[str]) -> tuple[str, ..
         return tuple(found)
     listed = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
     raise InputError(
-        f"{cells.shown} holds texts, which have no order of their own: {listed}; give it, the"
-        f" lowest first, as data.categorical: {{{cells.name}: [...]}}, or say onehot"
+        f"{cells.shown} holds texts, which have no order of their own: {listed}; give their order,"
+        f" the lowest first, as data.categorical: {{{cells.name}: [...]}}, or give onehot"
     )
 
 
@@ -260,7 +266,7 @@ def _check_orders(
         if len(foreign) and not all(number_of(text) is not None for text in order):
             raise InputError(
                 f"{table.at(int(foreign.index[0]))}: column {name!r} holds {foreign.iloc[0]!r},"
-                f" which is not in its order {', '.join(order)} (data.categorical)"
+                f" which is not among its categories {', '.join(order)}; add it to data.categorical"
             )
 
 
@@ -293,8 +299,8 @@ def _notes(
         words = Counter({text: counts[text] for text in counts if text.casefold() in MISSING_WORDS})
         if words:
             yield (
-                f"{own.shown}: column {name!r} holds {show_counts(words)}, taken as they are; name"
-                " them in data.missing_values if they stand for missing values"
+                f"{own.shown}: column {name!r} holds {show_counts(words)}, which are read as"
+                " categories; name them in data.missing_values if they stand for missing values"
             )
         if name != data.target and _MANY < len(counts) > len(column) / 2:
             yield (
@@ -303,30 +309,33 @@ def _notes(
             )
         alike = similar_texts(counts) if name != data.target else None
         if alike is not None:
-            yield f"{own.shown}: column {name!r} holds {alike[0]!r} and {alike[1]!r}, taken as two"
+            yield (
+                f"{own.shown}: column {name!r} holds {alike[0]!r} and {alike[1]!r}, which are read"
+                " as two categories"
+            )
     for table, rows in files[1:]:
         for name, known in categories.items():
             unseen = _unseen(table, rows[name].dropna(), known)
             if unseen:
                 yield (
-                    f"{table.shown}: column {name!r} holds what the training file lacks, taken as"
-                    f" unknown: {show_counts(unseen)}"
+                    f"{table.shown}: column {name!r} holds categories that the training file lacks"
+                    f" and that are treated as unknown: {show_counts(unseen)}"
                 )
 
 
 def _counts_rows(column: "pd.Series[Any]") -> bool:
-    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ...: an index that a program wrote."""
+    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ..., like an index that a program wrote."""
     values = column.to_numpy()
     return len(values) >= _MANY and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
 
 
 def _unseen(table: RawTable, texts: "pd.Series[Any]", known: tuple[str, ...]) -> Counter[str]:
-    """What is no category of the training file, unless nothing is one."""
+    """Texts that are not among the training file's categories; raises InputError if none is."""
     unseen = Counter(texts[~texts.isin(known)])
     if len(texts) and unseen.total() == len(texts):
         raise InputError(
-            f"{table.shown}: column {texts.name!r} holds nothing that the training file has, but"
-            f" {show_counts(unseen)}; there it is {', '.join(map(repr, known[:5]))}"
-            f"{', ...' if len(known) > 5 else ''}"
+            f"{table.shown}: column {texts.name!r} holds no category of the training file: it holds"
+            f" {show_counts(unseen)}, the training file {', '.join(map(repr, known[:5]))}"
+            f"{', ...' if len(known) > 5 else ''}; write them alike in both files"
         )
     return unseen

@@ -22,13 +22,13 @@ from trialrun.records import (
 if TYPE_CHECKING:
     import pandas as pd
 
-# Rows of a chunk: some 20 MB of numbers and matrices, and few chunks to read a part for.
+# Rows of a chunk: about 20 MB of numbers and matrices, so that few chunks read each file again.
 TRIALS_AT_A_TIME = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
 class TrialTables:
-    """The parts of `trials/` and `history/` of one run.
+    """The Parquet files in `trials/` and `history/` of one run.
 
     Attributes:
         path: The run folder.
@@ -53,8 +53,8 @@ class TrialTables:
         with naming_the_cure(self.path):
             return latest_trials(
                 [
-                    read_part(part, columns, trial_ids=trial_ids)
-                    for part in list_parts(self.trials_dir)
+                    read_part(file, columns, trial_ids=trial_ids)
+                    for file in list_parts(self.trials_dir)
                 ]
             )
 
@@ -67,7 +67,7 @@ class TrialTables:
         return self.history_of(trials)
 
     def history_of(self, trials: "pd.DataFrame") -> "pd.DataFrame":
-        """One row per epoch of some trials, as `RunFolder.read_history` gives them.
+        """One row per epoch of some trials, as from `RunFolder.read_history`.
 
         Args:
             trials: Rows of `read_trials`.
@@ -81,41 +81,43 @@ class TrialTables:
         )
 
     def read_history_by_part(self, trials: "pd.DataFrame") -> "Iterator[pd.DataFrame]":
-        """The seeds, epochs and logs of some trials, one part after the other.
+        """The seeds, epochs and logs of some trials, one file after the other.
 
         Args:
             trials: Rows of `read_trials`.
         """
         for name, trial_ids in by_part(trials).items():
-            part = self.history_dir / f"{name}.parquet"
-            yield read_part(part, "curves", trial_ids=trial_ids).to_pandas()
+            file = self.history_dir / f"{name}.parquet"
+            yield read_part(file, "curves", trial_ids=trial_ids).to_pandas()
 
     def index(self) -> "TrialIndex":
-        """What the parts hold; no more than one of them is in memory."""
+        """The index of the files, which are read one at a time to save memory."""
         with naming_the_cure(self.path):
             return _index(self)
 
 
 @contextmanager
 def naming_the_cure(run: Path) -> Iterator[None]:
-    """Adds to an error about a part what to do about it."""
+    """Adds to an error about a file what to do about it."""
     try:
         yield
     except FileError as error:
-        raise FileError(f"{error}\n`trialrun resume {run}` sets it aside") from error
+        raise FileError(
+            f"{error}\n`trialrun resume {run}` sets the file aside and trains its trials again"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialIndex:
-    """Which variants the parts of a run hold, and where: memory for variants, not for trials.
+    """Which variants the Parquet files of a run hold; its memory grows with variants, not trials.
 
-    A trial that was tried more than once is one of one variant, so that of whole variants the
-    latest rows can be told without the others.
+    All rows of a trial that was trained more than once belong to one variant. Therefore whole
+    variants can be read, with the latest row of each trial, without the other variants.
 
     Attributes:
-        variant_ids: (variants,) sorted, which is the order of the search.
-        seeds: (seeds,) int64 ascending, of all variants together.
-        metrics: The metric columns that any part has.
+        variant_ids: Ids of the variants (variants,), sorted, which is the order of the search.
+        seeds: The seeds of all variants together, int64 (seeds,), ascending.
+        metrics: The metric columns that some file has.
         parameters: variant_id -> searched dotted path -> value.
     """
 
@@ -129,23 +131,25 @@ class TrialIndex:
     def by_variants(
         self, columns: TrialColumns, max_trials: int = TRIALS_AT_A_TIME
     ) -> "Iterator[pd.DataFrame]":
-        """All trials as `read_trials` gives them, in chunks of whole variants.
+        """All trials as from `read_trials`, in chunks of whole variants.
 
-        Without trials there is one chunk, which is empty.
+        Without trials there is one empty chunk.
 
         Args:
-            columns: As of `read_trials`.
-            max_trials: Of a chunk; only one variant alone may have more.
+            columns: See `read_trials`.
+            max_trials: The most trials of a chunk; a chunk of a single variant may have more.
         """
         step = max(1, max_trials // max(1, len(self.seeds)))
         for start in range(0, max(1, len(self.variant_ids)), step):
             yield self.read(self.variant_ids[start : start + step], columns)
 
     def read(self, variant_ids: Sequence[str], columns: TrialColumns) -> "pd.DataFrame":
-        """All trials of some variants, as `read_trials` gives them, with the metrics of all."""
-        parts = dict.fromkeys(part for one in variant_ids for part in self._parts_of.get(one, ()))
+        """All trials of some variants as from `read_trials`, with the metrics of all variants."""
+        files = dict.fromkeys(
+            file for variant_id in variant_ids for file in self._parts_of.get(variant_id, ())
+        )
         with naming_the_cure(self._tables.path):
-            rows = [read_part(part, columns, variant_ids=variant_ids) for part in parts]
+            rows = [read_part(file, columns, variant_ids=variant_ids) for file in files]
         return latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
 
 
@@ -157,13 +161,13 @@ def _index(tables: TrialTables) -> TrialIndex:
     names: dict[str, None] = {}
     parameters: dict[str, Mapping[str, Any]] = {}
     seeds = np.zeros(0, np.int64)
-    for part in list_parts(tables.trials_dir):
-        names |= dict.fromkeys(column_names(part))
-        rows = read_part(part, "places")
+    for file in list_parts(tables.trials_dir):
+        names |= dict.fromkeys(column_names(file))
+        rows = read_part(file, "places")
         found = parameters_by_variant([rows])
-        parameters |= {one: found[one] for one in found if one not in parameters}
+        parameters |= {variant: found[variant] for variant in found if variant not in parameters}
         for variant_id in found:
-            parts_of.setdefault(variant_id, []).append(part)
+            parts_of.setdefault(variant_id, []).append(file)
         seeds = np.union1d(seeds, rows["seed"].to_numpy())
     return TrialIndex(
         variant_ids=tuple(sorted(parts_of)),

@@ -1,4 +1,4 @@
-"""The column that is predicted: classes or amounts, by its values or by the job's word."""
+"""The column that is predicted: classes or amounts, by its values or as the job says."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ _MAX_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """What is to be predicted in each row.
+    """The value to predict for each row.
 
     Attributes:
-        values: (rows,): int64 labels from 0 with their classes, or float64 without.
-        classes: None for amounts.
-        why: Why it is classes or amounts.
+        values: (rows,): class numbers from 0, int64; or amounts, float64.
+        classes: The classes; None for amounts.
+        why: Why the target is read as classes or as amounts.
     """
 
     values: npt.NDArray[Any]
@@ -40,10 +40,13 @@ def are_texts(cells: Cells, data: DataSpec) -> bool:
     """Whether a target is read as texts, which are classes; numbers may be either.
 
     Raises:
-        InputError: Its texts are probably no classes, and the job does not say that they are.
+        InputError: Its texts are probably not classes, and the job does not say that they are.
     """
     if data.task == "regression" and not cells.is_amount and not cells.is_number.any():
-        raise InputError(f"{cells.shown} holds text, which no regression can predict (data.task)")
+        raise InputError(
+            f"{cells.shown} holds text, which a regression cannot predict; give data.task:"
+            " classification or another target"
+        )
     if data.task != "auto":
         return data.task == "classification"
     if cells.kind in ("text", "categories", "date"):
@@ -52,15 +55,15 @@ def are_texts(cells: Cells, data: DataSpec) -> bool:
 
 
 def read_target(own: "pd.Series[Any]", test: "pd.Series[Any]", data: DataSpec) -> Target:
-    """The target of a table's rows, then of those of the file of test rows.
+    """The target of a table's own rows, followed by that of the file of test rows.
 
     Args:
-        own: Texts or numbers, none missing.
-        test: The same of the file of test rows; empty without one.
-        data: The job's section.
+        own: Texts or numbers of the table's own rows, none missing.
+        test: The same for the file of test rows; empty without such a file.
+        data: The section `data` of the job.
 
     Raises:
-        InputError: It holds one class, classes that look alike or that only the test rows have, or
+        InputError: The target has only one class, has classes that only test rows have, or has
             numbers that may be classes or amounts.
     """
     where = f"data.target: column {own.name!r}"
@@ -94,42 +97,42 @@ def _why_classes(values: npt.NDArray[np.float64], where: str) -> str | None:
         return f"it holds two whole numbers, {lowest} and {highest}"
     raise InputError(
         f"{where} holds {len(different)} different integers from {lowest} to {highest}, which may"
-        " be classes or amounts; say data.task: classification or regression"
+        " be classes or amounts; give data.task: classification or data.task: regression"
     )
 
 
 def _classes(own: "pd.Series[Any]", test: "pd.Series[Any]", where: str, why: str) -> Target:
-    """Labels by the order of the classes of the table's own rows."""
+    """Class numbers, for the sorted classes of the table's own rows."""
     names = sorted(set(own), key=by_number)
     if len(names) < 2:
-        raise InputError(f"{where} holds one class only, {names[0]!r}")
+        raise InputError(f"{where} holds only one class, {names[0]!r}")
     foreign = Counter(text for text in test if text not in set(names))
     if foreign:
         raise InputError(
-            f"{where}: classes of data.test that the training file lacks: {show_counts(foreign)};"
-            f" it has {', '.join(map(repr, names[:_MAX_SHOWN]))}"
+            f"{where}: data.test has classes that the training file lacks: {show_counts(foreign)};"
+            f" the training file has {', '.join(map(repr, names[:_MAX_SHOWN]))}"
             f"{', ...' if len(names) > _MAX_SHOWN else ''}"
         )
-    places = {name: place for place, name in enumerate(names)}
-    labels = np.array([places[text] for text in (*own, *test)], np.int64)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[text] for text in (*own, *test)], np.int64)
     return Target(labels, Classes(labels, names), why)
 
 
 def check_alike(texts: "pd.Series[Any]", data: DataSpec) -> None:
-    """Raises InputError for classes that are probably one, unless the job says classification."""
+    """Raises InputError if two classes look like the same one, unless the job gives the task."""
     counts = Counter(texts.dropna())
     alike = similar_texts(counts)
     if alike is not None and data.task == "auto":
         found = Counter({text: counts[text] for text in alike})
         raise InputError(
-            f"data.target: column {texts.name!r} holds classes that are probably one:"
-            f" {show_counts(found)}; write them alike, or say data.task: classification if they are"
-            " two"
+            f"data.target: column {texts.name!r} holds classes that are probably the same:"
+            f" {show_counts(found)}; write them alike, or give data.task: classification if they"
+            " are two classes"
         )
 
 
 def show_counts(counts: Counter[str]) -> str:
-    """The most frequent texts with their rows: `'a' (3 rows), 'b' (1 row), ...`."""
+    """The most frequent texts with their numbers of rows: `'a' (3 rows), 'b' (1 row), ...`."""
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     listed = [
         f"{text!r} ({count:,} row{'' if count == 1 else 's'})"

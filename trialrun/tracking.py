@@ -1,4 +1,4 @@
-"""The address of an MLflow store in a job: which there are, and what must not stand in one."""
+"""The address of an MLflow server or database in a job: which are allowed, without passwords."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,17 +8,17 @@ from pydantic import ValidationInfo
 from trialrun.section import folder_of
 
 _SQLITE = "sqlite"
-# MLflow's own folders of plain files (`file:`) are not among them: MLflow gives them up.
+# MLflow's folders of plain files (`file:`) are not allowed, because MLflow has deprecated them.
 _SQL_STORES = (_SQLITE, "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https")
 
 
 def check_tracking_uri(uri: str, info: ValidationInfo) -> str:
-    """The address, with the file of a SQLite store made absolute where the job's folder is known.
+    """The address; that of a SQLite file becomes absolute if the job's folder is known.
 
     Raises:
-        ValueError: It is none that MLflow takes, or it would show a password to all who see the
-            run.
+        ValueError: MLflow does not take such an address, or it holds a password, which everybody
+            who sees the run could read.
     """
     kind, _, rest = uri.partition("://")
     is_file = kind_of(uri) == _SQLITE
@@ -29,8 +29,8 @@ def check_tracking_uri(uri: str, info: ValidationInfo) -> str:
         )
     if _password_of(uri):
         raise ValueError(
-            "must not hold a password, because job.yaml and the report show it; give MLflow"
-            " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
+            "must not hold a password, because job.yaml and the report show it; set the environment"
+            " variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
         )
     folder = folder_of(info)
     if folder is None or not (is_file and rest.startswith("/")):
@@ -39,12 +39,12 @@ def check_tracking_uri(uri: str, info: ValidationInfo) -> str:
 
 
 def kind_of(uri: str) -> str:
-    """`http`, `sqlite`, ...; without the driver of a database (`mysql+pymysql`)."""
+    """The kind of a store: `http`, `sqlite`, ...; `mysql` for `mysql+pymysql`."""
     return uri.partition("://")[0].partition("+")[0]
 
 
 def is_database(uri: str) -> bool:
-    """Whether MLflow speaks to a database itself, and not to a server."""
+    """Whether MLflow connects to a database itself instead of to a server."""
     return kind_of(uri) in _SQL_STORES
 
 
@@ -58,11 +58,11 @@ def sqlite_file(uri: str) -> Path | None:
 def _password_of(uri: str) -> str | None:
     try:
         return urlsplit(uri).password
-    except ValueError:  # it is no URL
+    except ValueError:  # the text is no URL
         return None
 
 
 def _without_password(uri: str) -> str:
-    """The address as a message may show it."""
+    """The address without its password, as messages may show it."""
     password = _password_of(uri)
     return uri.replace(password, "...") if password else uri

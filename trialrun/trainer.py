@@ -1,4 +1,4 @@
-"""Trains the trials that a run lacks on a cluster, and records them as they come."""
+"""Trains the missing trials of a run on a cluster, and records their results as they come."""
 
 import os
 import sys
@@ -26,25 +26,25 @@ from trialrun.training import PackTask
 if TYPE_CHECKING:
     from trialrun.cluster import Cluster
 
-# A thousand devices are heard every five seconds, two every fifth of one.
+# Packs report their progress every 0.2 s; with very many devices less often, every 5 s for 1,000.
 _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A run in hand: what every chapter of its story needs.
+    """The work on a run: all that the steps of a run need.
 
     Attributes:
         loaded: The job.
-        trials: All its trials, of other shards too.
-        run: Its folder.
-        lease: The right to write into it.
+        trials: All trials of the job, including those of other shards.
+        run: The run folder.
+        lease: The right to write into the folder.
         progress: Shows how far the run is.
-        interrupts: Whether somebody wants it to end.
-        started_s: When it began, by `time.perf_counter`.
-        timings_s: Seconds of wall time by stage.
-        census: What summary.json says of the data, see `standing.run_summary`.
+        interrupts: Tells whether the run was asked to end.
+        started_s: When the run began, by `time.perf_counter`.
+        timings_s: Stage -> seconds of wall time.
+        census: What summary.json holds about the data, see `standing.run_summary`.
     """
 
     loaded: LoadedJob
@@ -61,23 +61,24 @@ class Work:
 def connect_to_cluster(
     work: Work, connection: ExitStack, address: str | None, command: Sequence[str]
 ) -> "Cluster":
-    """A cluster to train on, for as long as `connection` is open; see `cluster.connect`."""
+    """A cluster to train on while `connection` is open; see `cluster.connect`."""
     from trialrun.cluster import connect
 
     def give_up(reason: str) -> None:
-        text = f"{reason}. Go on with: trialrun resume {work.run.path}"
+        text = f"{reason}. To continue: trialrun resume {work.run.path}"
         print(text, file=sys.stderr, flush=True)
         kill_descendants()
         os._exit(EXIT_INTERRUPTED)
 
     work.progress.say("starting Ray")
-    # A signal that is raised inside Ray's start can leave it waiting for ever, with Python's lock.
+    # If a signal raised an exception while Ray starts, Ray could wait forever and hold Python's
+    # global lock.
     with timed(work.timings_s, "connect"), work.interrupts.gracefully():
         cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
     if 0 < cluster.needs.gpus < 1:
         work.progress.warn(
-            f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and one"
-            " that takes too much brings down the others"
+            f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and a"
+            " pack that takes too much memory makes the others fail"
         )
     work.interrupts.install()
     write_environment(work.run, work.loaded, cluster.describe(), command)
@@ -85,7 +86,7 @@ def connect_to_cluster(
 
 
 class _PackListener:
-    """What packs say goes to the progress line and the run folder; see `cluster.Listener`."""
+    """Passes reports of packs to the progress line and the run folder; see `cluster.Listener`."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -105,11 +106,11 @@ class _PackListener:
 
 
 def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> None:
-    """Trains packs of trials; each pack's results are in the run folder before they count.
+    """Trains trials in packs and writes the results of each pack to the run folder.
 
     Raises:
-        InputError: Not one trial of the run could be trained, because of the user's input.
-        Interrupted: A signal came; what was finished is in the run folder.
+        InputError: No trial of the run could be trained, because of the user's input.
+        Interrupted: A signal has arrived; finished trials are in the run folder.
         ClusterLost: The cluster is gone.
     """
     run, job = work.run, work.loaded.spec
@@ -138,15 +139,15 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
             num_results += len(result.trials)
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
-            del result  # its arrays fill Ray's object store, where the next one needs room
+            del result  # to make room for the next one's arrays in Ray's object store
     if num_results != len(missing):
         raise TrialrunError(
-            f"{num_results} of {len(missing)} trials gave a result; go on with: trialrun resume"
-            f" {run.path}"
+            f"only {num_results} of {len(missing)} trials gave a result; to continue: trialrun"
+            f" resume {run.path}"
         )
     chunks = run.tables.index().by_variants("identity") if wrong_input else iter(())
     if wrong_input and all((rows["status"] == "failed").all() for rows in chunks):
-        # Nothing could be trained: the job is wrong, not the run.
+        # No trial could be trained, so that the job is wrong.
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
 
 
@@ -175,7 +176,7 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
 
 @contextmanager
 def timed(timings_s: dict[str, float], stage: str) -> Iterator[None]:
-    """Notes how many seconds a stage took."""
+    """Stores in `timings_s` how many seconds a stage took."""
     start = time.perf_counter()
     try:
         yield

@@ -1,10 +1,10 @@
-"""What a model file would build when it is loaded, looked at before anything is built.
+"""The inspection of a model file before it is loaded: which classes and functions it names.
 
-Keras's own safe mode refuses Lambda layers in `.keras` files and reads any class name that a file
-gives. Here a file of either format may name only Keras's layers, losses, optimizers and their kin,
-Keras's functions, and classes that the program that loads it has registered itself. What is not
-looked at, and cannot be promised: faults in the HDF5 and zip libraries that read the bytes, and
-what a registered class does with its arguments.
+Keras's own safe mode refuses Lambda layers in `.keras` files, but accepts any class name that a
+file gives. Here a file of either format may name only Keras's own layers, losses, optimizers,
+functions and the like, and classes that the loading program has registered itself. This does not
+protect against bugs in the HDF5 and zip libraries that read the bytes, nor against what a
+registered class does with its arguments.
 """
 
 import json
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 from trialrun.errors import InputError
 
-# How Keras writes values that are no objects of classes: tensors, tuples, bytes.
+# The class names under which Keras writes plain values: tensors, tuples, bytes.
 _VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__slice__"}
 _VALUES |= {"__ellipsis__", "__typespec__"}
 _CONFIG_KEYS = ("model_config", "training_config")
-# The module of a file that a job names, see `references`.
+# The name of the module that `references` makes of a Python file.
 _OF_FILE = re.compile(r"^trialrun_(.+)_[0-9a-f]{12}$")
 # The name of `keras.layers.deserialize` in an HDF5 file, see `wrap_for_hdf5`.
 _WRAPPER = "deserialize"
@@ -32,7 +32,7 @@ class Foreign(NamedTuple):
 
     Attributes:
         where: What holds it, such as the name of a layer.
-        name: Its own name, with its module where that is known.
+        name: Its own name, with its module if that is known.
     """
 
     where: str
@@ -40,14 +40,14 @@ class Foreign(NamedTuple):
 
 
 def check_model_file(path: Path) -> None:
-    """Refuses a model file that would run code of its author's.
+    """Refuses a model file that could run its author's code.
 
     Args:
         path: A whole model, `.h5` or `.keras`.
 
     Raises:
-        InputError: It is no such file, or it names something else than the docstring above allows;
-            the message says what.
+        InputError: The file is no such model, or names something that this module does not allow.
+            The message says what.
     """
     foreign = find_foreign(_read_config(path))
     if foreign is not None:
@@ -59,10 +59,11 @@ def check_model_file(path: Path) -> None:
 
 
 def find_foreign(config: Any) -> Foreign | None:
-    """The first class or function of a configuration that only its author's code can make.
+    """The first class or function of a configuration that is neither Keras's nor registered.
 
     Args:
-        config: What Keras serializes: of a model, of how it is compiled, or a list of such.
+        config: A model's configuration as Keras serializes it, or how the model is compiled, or a
+            list of these.
     """
     for named, where in _named(config, "model"):
         if not _is_known(named):
@@ -71,10 +72,10 @@ def find_foreign(config: Any) -> Foreign | None:
 
 
 def wrap_for_hdf5(config: dict[str, Any]) -> dict[str, Any]:
-    """A model's configuration as Keras's HDF5 loader understands it.
+    """A model's configuration in a form that Keras's HDF5 loader understands.
 
-    The loader knows registered classes by their bare names, and never builds a model of a class of
-    its own. `keras.layers.deserialize`, which it finds among the layers, does both.
+    The loader finds registered classes only by names without their package, and cannot build models
+    of the user's own classes. `keras.layers.deserialize`, which it finds among the layers, can.
 
     Args:
         config: From `model.to_json()`.
@@ -86,7 +87,7 @@ def wrap_for_hdf5(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> Any:
-    import h5py  # comes with Keras
+    import h5py  # a dependency of Keras
 
     try:
         if path.suffix == ".keras":
@@ -95,14 +96,14 @@ def _read_config(path: Path) -> Any:
         with h5py.File(path) as file:
             texts = [file.attrs[key] for key in _CONFIG_KEYS if key in file.attrs]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: is no saved Keras model: {error}") from error
+        raise InputError(f"{path}: is not a saved Keras model: {error}") from error
     if not texts:
-        raise InputError(f"{path}: is no saved Keras model: it has no configuration")
+        raise InputError(f"{path}: is not a saved Keras model: it has no configuration")
     return [json.loads(text) for text in texts]
 
 
 def _named(config: Any, where: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every part of a configuration that names a class or a function, with a name to tell it by."""
+    """Every entry of a configuration that names a class or a function, and how to call it."""
     if isinstance(config, list):
         for item in config:
             yield from _named(item, where)
@@ -124,7 +125,7 @@ def _is_known(named: dict[str, Any]) -> bool:
     registered = keras.saving.get_custom_objects().keys()
     if name in _VALUES or {name, named.get("registered_name")} & registered:
         return True
-    if name == _WRAPPER:  # of a configuration that is looked at like any other
+    if name == _WRAPPER:  # holds a configuration, which is inspected like any other
         is_alone = isinstance(content, dict) and content.keys() == {"config"}
         return (
             is_alone and isinstance(content["config"], dict) and "class_name" in content["config"]
@@ -146,7 +147,7 @@ def _is_known(named: dict[str, Any]) -> bool:
 
 
 def _is_operation(named: dict[str, Any]) -> bool:
-    """Whether it is what `keras.ops.square` and the like make of a Functional model's tensors."""
+    """Whether it is an operation that a function such as `keras.ops.square` adds to a model."""
     import keras
 
     module = str(named.get("module"))

@@ -1,7 +1,7 @@
-"""The names that Keras 3.15 gives a meaning to, so that a typo is found without importing it.
+"""The names that Keras 3.15 knows, so that a typo is found without importing Keras.
 
-A test compares each tuple with the installed Keras. Base classes are left out. The arguments that
-go with a name are in `trialrun.arguments`.
+A test compares each tuple with the installed Keras. Base classes are left out. The arguments of
+each name are in `trialrun.arguments`.
 """
 
 import difflib
@@ -12,7 +12,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Keras ignores the case of an optimizer's name; here they are lower case.
+# Keras ignores the case of an optimizer's name; here all are in lower case.
 OPTIMIZERS = _names(
     """
     adadelta adafactor adagrad adam adamax adamw ftrl lamb lion muon nadam rmsprop schedulefreeadamw
@@ -20,7 +20,7 @@ OPTIMIZERS = _names(
     """
 )
 
-# Keras has no short names for these; here they are spelled as its losses are.
+# Keras has only class names for these; here they are spelled like its losses.
 SCHEDULES = _names(
     """
     cosine_decay cosine_decay_restarts exponential_decay inverse_time_decay
@@ -45,7 +45,7 @@ LOSSES = _SHORT_ERRORS + _names(
     """
 )
 
-# A larger value of these is a better model. `accuracy` and `acc` choose by shapes, as above.
+# Metrics of which a larger value is better. `accuracy` and `acc` choose by shapes, as above.
 LARGER_IS_BETTER = _names(
     """
     accuracy acc auc binary_accuracy binary_io_u categorical_accuracy concordance_correlation
@@ -72,8 +72,8 @@ SMALLER_IS_BETTER = _SHORT_ERRORS + _names(
     """
 )
 
-# A bare name cannot mean these: they cannot be built without arguments, or give one number per
-# class without one. A larger value is better.
+# Metrics that need arguments: without them they cannot be built, or give one number per class. A
+# larger value is better.
 METRICS_WITH_ARGUMENTS = _names(
     """
     f1_score f_beta_score io_u mean_io_u one_hot_io_u one_hot_mean_io_u precision_at_recall
@@ -88,7 +88,7 @@ METRICS = LARGER_IS_BETTER + SMALLER_IS_BETTER + METRICS_WITH_ARGUMENTS
 # These choose a class by the shapes of labels and outputs.
 CHOSEN_BY_SHAPES = ("accuracy", "acc", "crossentropy", "ce")
 
-# Their targets are quantities, not classes.
+# Losses whose targets are quantities, not classes.
 REGRESSION_LOSSES = _SHORT_ERRORS[2:] + _names(
     """
     cosine_similarity huber log_cosh mean_absolute_error mean_absolute_percentage_error
@@ -100,7 +100,7 @@ REGRESSION_LOSSES = _SHORT_ERRORS[2:] + _names(
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest known ones, or all of them.
+    """The end of a message about an unknown word: similar known words, or else all of them.
 
     >>> suggest("adm", ["adam", "sgd"])
     "did you mean 'adam'?"

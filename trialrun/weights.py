@@ -1,4 +1,4 @@
-"""Weights of training rows by their class, as Keras's `fit(class_weight=...)` makes them."""
+"""Weights of training rows by their class, as in Keras's `fit(class_weight=...)`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,17 +15,17 @@ ClassWeight = Literal["balanced"] | Mapping[str, float]
 
 
 def weigh_classes(splits: Splits, class_weight: ClassWeight | None) -> Splits:
-    """The splits with the weight of its class for each training row, times what it weighs already.
+    """The splits with the weight of each training row multiplied by the weight of its class.
 
     Args:
-        splits: With one array of labels: class numbers, or one column per class.
-        class_weight: Number or name of a class -> weight, 1 for a class that is not there;
-            `balanced` for scikit-learn's weights, inversely proportional to how often a class is
-            among the training rows; None leaves the splits as they are.
+        splits: Splits with one array of labels: class numbers, or one column per class.
+        class_weight: Number or name of a class -> weight; a class without an entry has weight 1.
+            `balanced` means scikit-learn's weights, inversely proportional to the number of a
+            class's training rows. With None, the splits are returned unchanged.
 
     Raises:
-        InputError: The rows have several labels or none that are classes, or there is no such
-            class.
+        InputError: The rows have several labels or labels that are not classes, or the data lacks a
+            class that has a weight.
     """
     if class_weight is None:
         return splits
@@ -37,7 +37,7 @@ def weigh_classes(splits: Splits, class_weight: ClassWeight | None) -> Splits:
         weighed = replace(stream, class_weights=weights)
         return replace(splits, streams={**splits.streams, "train": weighed})
     weights = _weights(classes, class_weight, splits.class_names)[classes]
-    own = cast(Any, splits.w_train)  # of one array of labels: one array
+    own = cast(Any, splits.w_train)  # one array, because there is one array of labels
     return replace(splits, w_train=weights if own is None else weights * own)
 
 
@@ -54,11 +54,11 @@ def _classes(y: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
 def _weights_of_stream(
     first_classes: npt.NDArray[np.int64], class_weight: ClassWeight, class_names: tuple[str, ...]
 ) -> npt.NDArray[np.float32]:
-    """The same where only the first rows are known: a number is a class if the job says so."""
+    """The weights if only the first rows are known: numbers that the job gives count as classes."""
     if class_weight == "balanced":
         raise InputError(
-            "training.class_weight: balanced counts the classes of all training rows, and these are"
-            " streamed; give each class its weight"
+            "training.class_weight: balanced needs the classes of all training rows, but these are"
+            " streamed; give a weight for each class"
         )
     numbers = [] if class_names else [int(name) for name in class_weight if name.isdecimal()]
     return _weights(np.append(first_classes, numbers).astype(np.int64), class_weight, class_names)
@@ -67,7 +67,7 @@ def _weights_of_stream(
 def _weights(
     classes: npt.NDArray[np.int64], class_weight: ClassWeight, class_names: tuple[str, ...]
 ) -> npt.NDArray[np.float32]:
-    """float32 (classes,)."""
+    """The weight of each class, float32 (classes,)."""
     num_classes = max(int(classes.max()) + 1, len(class_names))
     weights = np.ones(num_classes, np.float32)
     if class_weight == "balanced":
