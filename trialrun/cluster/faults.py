@@ -30,7 +30,7 @@ _TRIES_AS_A_WHOLE = 1
 
 
 class FaultRules:
-    """Decides what happens to a failed pack, and remembers what the failure says of later packs.
+    """Decides what happens to a failed pack, and learns from the failure for later packs.
 
     It remembers for the rest of the run how many trials fit into memory, and which cannot share a
     program.

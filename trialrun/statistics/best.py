@@ -186,13 +186,13 @@ def moderated_variances(losses: Floats, leader: int) -> tuple[Floats, Floats]:
     around, around_df = _variances_around_seeds(losses)
     tame = _tame(around)
     pairs = fit_prior(*_variances_of_pairs(losses[tame]))
-    of_pairs = squeeze(np.square(spread.sd), df, pairs)
+    paired = squeeze(np.square(spread.sd), df, pairs)
     variants = fit_prior(around[tame], around_df[tame])
     single = squeeze(around, np.maximum(around_df, 1.0), variants)
     better = tame[np.argsort(describe(losses[tame]).mean)[: -(-len(tame) // 2)]]
     single = np.fmax(single, np.nanquantile(single[better], 0.75))
     shared_df = max(0.0, min(pairs.df, variants.df, 1e6) - _PRIOR_DISCOUNT)
-    return np.maximum(of_pairs, single + single[leader]), df + shared_df
+    return np.maximum(paired, single + single[leader]), df + shared_df
 
 
 def _tame(variances: Floats) -> npt.NDArray[np.intp]:

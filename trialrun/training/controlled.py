@@ -119,9 +119,9 @@ class ControlledSlice:
 
     def _of_all(self, values: npt.NDArray[np.float32], active: Bools) -> npt.NDArray[np.float32]:
         """Spreads values of the state's rows over all trials; NaN for those that stopped."""
-        of_all = np.full(len(active), np.nan, np.float32)
-        of_all[self._positions] = values
-        return np.where(active, of_all, np.float32(np.nan))
+        by_trial = np.full(len(active), np.nan, np.float32)
+        by_trial[self._positions] = values
+        return np.where(active, by_trial, np.float32(np.nan))
 
     def _decide(self, logs: dict[str, npt.NDArray[np.float32]]) -> None:
         decision = self.control.update(self._epoch, logs)

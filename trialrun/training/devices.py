@@ -33,7 +33,7 @@ def claim_gpus(assigned: Sequence[str]) -> str:
 
     Args:
         assigned: What Ray put into CUDA_VISIBLE_DEVICES; empty for a CPU task. On a machine
-            without GPUs Ray can be told to pretend (`num_gpus=2`): TensorFlow then sees none.
+            without GPUs Ray may offer logical ones (`num_gpus=2`); TensorFlow then sees none.
 
     Returns:
         The device that computes, e.g. `CPU` or `GPU 3: NVIDIA A100-SXM4-40GB, 40960 MiB`.

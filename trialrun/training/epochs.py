@@ -184,8 +184,8 @@ class Epochs:
 
         def body(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             batch = keras.tree.map_structure(lambda a: a[index], batches)
-            stands = self._step_if_finite(tf.nest.pack_sequence_as(start, flat), batch)
-            pairs = zip(tf.nest.flatten(stands), flat, strict=True)
+            carried = self._step_if_finite(tf.nest.pack_sequence_as(start, flat), batch)
+            pairs = zip(tf.nest.flatten(carried), flat, strict=True)
             return index + 1, [tf.ensure_shape(new, old.shape) for new, old in pairs]
 
         _, flat = tf.while_loop(
@@ -194,23 +194,23 @@ class Epochs:
             (0, tf.nest.flatten(start)),
             maximum_iterations=num_steps,
         )
-        stands = tf.nest.pack_sequence_as(start, flat)
+        carried = tf.nest.pack_sequence_as(start, flat)
         if num_left:
-            stands = self._step_if_finite(stands, self._in_order(train, orders[:, num_whole:]))
-        state, metrics, _ = stands
+            carried = self._step_if_finite(carried, self._in_order(train, orders[:, num_whole:]))
+        state, metrics, _ = carried
         logs = self._over_trials(self._model.metric_logs, [state, metrics])
         state, val_logs, _ = self._evaluate_one(state, val)
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
 
     def _step_if_finite(
-        self, stands: tuple[ModelState, Any, tf.Tensor], batch: tuple[Any, ...]
+        self, carried: tuple[ModelState, Any, tf.Tensor], batch: tuple[Any, ...]
     ) -> tuple[ModelState, Any, tf.Tensor]:
         """State and metrics after a batch, unchanged for trials that have ended.
 
         Returns:
             State, metrics, and bool (trials,): which trials continue after this batch.
         """
-        state, metrics, goes_on = stands
+        state, metrics, goes_on = carried
         new_state, loss, outputs = self._over_trials(self._model.train_step, [state, *batch])
         new_metrics, epoch_loss = self._over_trials(
             self._model.batch_metrics, [new_state, metrics, batch[1:], outputs, loss]

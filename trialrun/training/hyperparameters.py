@@ -26,7 +26,7 @@ Values = Mapping[str, float]  # name of a `Place` -> its number
 # `numbers_key` of a variant -> its numbers at some `Place`s
 Numbers = dict[tuple[float, ...], list[float]]
 
-# ------------------------------------------------------------------------------------- places
+# ---------------------------------------------------------------------------------- locations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,9 +284,9 @@ class Trace:
         Args:
             numbers: One per location.
         """
-        of_trial = dict(zip((place.name for place in self.places), numbers, strict=True))
+        by_name = dict(zip((place.name for place in self.places), numbers, strict=True))
         for decision in self.decisions:
-            decision.check(of_trial)
+            decision.check(by_name)
 
 
 def _number_of(name: str, values: Values) -> float:

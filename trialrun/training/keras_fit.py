@@ -265,8 +265,8 @@ class _TrialRun(keras.callbacks.Callback):
         """The arguments of `fit` that are data: rows in memory, or streamed batches."""
         model, batch_size = self._compiled.model, self._trial.variant.training.batch_size
         if "train" in splits.streams:
-            of_epoch = training_batches(splits, batch_size, self._trial.seed, lambda: self._epoch)
-            given: dict[str, Any] = {"x": of_epoch}
+            batches = training_batches(splits, batch_size, self._trial.seed, lambda: self._epoch)
+            given: dict[str, Any] = {"x": batches}
         else:
             given = {
                 "x": _batches(self._trial, splits, first_epoch=self._epoch),

@@ -188,8 +188,8 @@ def required_bytes(prepared: "PreparedPack") -> tuple[int, int]:
     peak, inputs = prepared.program.memory_bytes(len(own.indices))
     shared = sum(map(_tensor_bytes, tf.nest.flatten((own.train, own.val)))) if own.is_shared else 0
     num_active = min(prepared.task.num_threads, num_slices)
-    of_trials = (inputs - shared) * num_slices + (peak - inputs) * num_active
-    return shared + of_trials, of_trials // (len(own.indices) * num_slices)
+    for_trials = (inputs - shared) * num_slices + (peak - inputs) * num_active
+    return shared + for_trials, for_trials // (len(own.indices) * num_slices)
 
 
 def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:

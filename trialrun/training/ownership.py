@@ -92,7 +92,7 @@ def refuse_shared(model: keras.Model, source: str) -> None:
         if not _is_fresh(variable, frozen.get(id(variable))):
             raise InputError(
                 f"{source}: {variable.path!r} belongs to a model that it returned before, so a"
-                " trial would go on where another one stopped; let the builder make its layers,"
+                " trial would continue where another stopped; let the builder make its layers,"
                 " metrics and optimizers inside the function, each time it is called. Only the"
                 " weights of layers that stay frozen (trainable = False) may be shared; of another"
                 " pretrained model let it take a copy (keras.models.clone_model, then set_weights)"
@@ -101,8 +101,8 @@ def refuse_shared(model: keras.Model, source: str) -> None:
         if not _is_fresh(variable, _checksum(variable)):
             raise InputError(
                 f"{source}: a model that it returned before has changed {name!r} of"
-                f" {_described(owner)}, which is not made by the builder, so a trial would go on"
-                " where another one stopped; let the builder make it, each time it is called"
+                f" {_described(owner)}, which is not made by the builder, so a trial would continue"
+                " where another stopped; let the builder make it, each time it is called"
             )
 
 

@@ -87,12 +87,12 @@ class ProgramCache:
         Returns:
             Whether there were any.
         """
-        of_pack = (task.pack.signature, str(task.job_folder))
+        pack_key = (task.pack.signature, str(task.job_folder))
         own = {numbers_key(trial.variant) for trial in task.pack.trials}
         others = [
             key
             for key, built in self._built.items()
-            if key[:2] == of_pack and numbers_key(built.first) not in own
+            if key[:2] == pack_key and numbers_key(built.first) not in own
         ]
         for key in others:
             del self._built[key]

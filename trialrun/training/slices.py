@@ -40,8 +40,8 @@ def cut_slices(task: PackTask) -> list[list[int]]:
     ended = np.zeros(num_trials, np.bool_) if ended is None else ended
     if all(_stand_together(epochs[indices], ended[indices]) for indices in slices):
         return slices  # as when the checkpoint was made, so the results are the same bit for bit
-    stand = np.where(ended, -1, epochs)
-    groups = [np.flatnonzero(stand == epoch).tolist() for epoch in np.unique(stand)]
+    last_epochs = np.where(ended, -1, epochs)
+    groups = [np.flatnonzero(last_epochs == epoch).tolist() for epoch in np.unique(last_epochs)]
     return [
         [group[position] for position in positions]
         for group in groups

@@ -86,7 +86,7 @@ def last_medians(curves: Mapping[str, Floats]) -> dict[str, float]:
 
 
 def draw_learning_curves(curves: Mapping[str, Floats], *, title: str) -> "Figure":
-    """A figure of training and validation over the epochs, with a panel for each log.
+    """A figure of training and validation over the epochs, a panel for the loss and each metric.
 
     Args:
         curves: `loss`, `val_loss`, ... -> (seeds, epochs); NaN after a trial's last epoch.

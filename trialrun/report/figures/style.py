@@ -57,31 +57,31 @@ def _size_in(axes: "Axes") -> tuple[float, float]:
 
 
 def name_columns(
-    axes: "Axes", places: Sequence[float], names: Sequence[str], *, room_in: float, size: float
+    axes: "Axes", positions: Sequence[float], names: Sequence[str], *, room_in: float, size: float
 ) -> None:
     """Writes names at positions of the x axis: horizontally if there is room, or else vertically.
 
     Args:
         axes: The panel.
-        places: The positions.
+        positions: The positions.
         names: One per position.
         room_in: Inches between two positions.
         size: Font size in points.
     """
     upright = [fold(name, 3) for name in names]
     if max((width_in(name, size) for name in upright), default=0) < 0.92 * room_in:
-        axes.set_xticks(places, upright, fontsize=size, **AS_IT_IS)
+        axes.set_xticks(positions, upright, fontsize=size, **AS_IT_IS)
         return
     standing = [fold(name, min(3, max_lines_in(room_in, size))) for name in names]
-    axes.set_xticks(places, standing, fontsize=size, rotation=90, **AS_IT_IS)
+    axes.set_xticks(positions, standing, fontsize=size, rotation=90, **AS_IT_IS)
 
 
 def name_rows(
-    axes: "Axes", places: Sequence[float], names: Sequence[str], *, room_in: float, size: float
+    axes: "Axes", positions: Sequence[float], names: Sequence[str], *, room_in: float, size: float
 ) -> None:
     """Writes names at positions of the y axis, folded if there is room for several lines."""
     num_lines = min(3, max_lines_in(room_in, size))
-    axes.set_yticks(places, [fold(name, num_lines) for name in names], fontsize=size, **AS_IT_IS)
+    axes.set_yticks(positions, [fold(name, num_lines) for name in names], fontsize=size, **AS_IT_IS)
 
 
 def spans_decades(values: npt.ArrayLike) -> bool:
