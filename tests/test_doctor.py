@@ -310,7 +310,7 @@ def test_a_file_in_the_way_is_a_problem(tmp_path):
         ("a@tcp:/x / lustre rw 0 0", {"SLURM_JOB_ID": "7"}, "ok", "on Lustre at /"),
         ("/dev/sda / xfs rw 0 0", {}, "ok", "on xfs (local) at /"),
         ("/dev/sda / xfs rw 0 0", {"SLURM_JOB_ID": "7"}, "warning", "other nodes may not"),
-        ("none / tmpfs rw 0 0", {}, "warning", "gone when the machine stops"),
+        ("none / tmpfs rw 0 0", {}, "warning", "lost when the machine stops"),
         ("overlay / overlay rw 0 0", {}, "warning", "removed with its container"),
     ],
 )

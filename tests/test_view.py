@@ -164,7 +164,7 @@ def test_the_better_one_is_named_whichever_comes_first(run):
     for pair in (("v01", "v00"), ("v00", "v01")):
         text = " ".join(call("compare", run.path, *pair).stdout.split())
         assert "By val_loss v01 is better than v00 (p = 0.002), under 100% of the seeds." in text
-        assert "see the p_value in variants.csv, corrected for all pairs" in text
+        assert "use the p_value in variants.csv, which is corrected for all pairs" in text
 
 
 def test_what_cannot_be_told_apart_is_said_to_be_so(run):
