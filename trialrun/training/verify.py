@@ -2,7 +2,8 @@
 
 The comparison must not depend on how rounding errors grow. A bias before a normalization, for
 example, has a gradient of nothing but rounding errors, which Adam turns into steps of full size. So
-the gradients are compared, as the optimizer's slots hold them, and the losses, but not the weights.
+the gradients are compared, as the optimizer's slots hold them, and the losses. The weights are
+compared only if the optimizer has no slots.
 """
 
 from collections.abc import Callable, Sequence
