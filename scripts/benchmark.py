@@ -2,9 +2,10 @@
 
     scripts/benchmark [--quick] [--only NAME,...] [--json FILE]
 
-Prints one table, where trialrun's time went, and the ratios that count; every number in them was
-measured just before. No number makes it fail: the exit code is 1 only if something that was to
-be measured did not run, and its row says why. The peers are the programs in `scripts/peers`.
+Prints a table of all measurements, a table of where trialrun's time went, and the ratios that
+matter; every number in them was measured just before. No number makes it fail: the exit code is 1
+only if some program could not be measured, and its row says why. The peers are the programs in
+`scripts/peers`.
 """
 
 import argparse
@@ -71,7 +72,7 @@ RAY_TUNE = Subject(
     quick_args=("--epochs", "1", "--trials", "3"),
 )
 
-# What is compared closely alternates, so that a slow minute of the machine meets both sides.
+# Subjects that are compared closely alternate, so that a slow minute of the machine affects both.
 ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
     (3, (KERAS_FIT, TRIALRUN_60, TRIALRUN_1000)),
     (3, (JAX_VMAP, FUSED_STEADY)),
@@ -83,7 +84,7 @@ SUBJECTS = tuple(subject for _, subjects in ROUNDS for subject in subjects)
 def main() -> int:
     args = parse_arguments()
     progress = Console(stderr=True)
-    console = Console(width=None if sys.stdout.isatty() else 120)  # the tables need the room
+    console = Console(width=None if sys.stdout.isatty() else 120)  # the tables are wide
     machine = describe_machine()
     rows = measure_all(args.only, quick=args.quick, progress=progress)
     ratios = compare({row.subject.name: row for row in rows})
@@ -97,19 +98,24 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="smoke run: few epochs and trials")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples here too")
+    parser.add_argument(
+        "--quick", action="store_true", help="only check that all runs: few epochs and trials"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all samples to this file"
+    )
     names = [subject.name for subject in SUBJECTS]
     parser.add_argument(
         "--only",
         type=lambda text: text.split(","),
         default=names,
         metavar="NAME,...",
-        help=", ".join(names),
+        help=f"measure only some of: {', '.join(names)}",
     )
     args = parser.parse_args()
     if unknown := set(args.only) - set(names):
-        parser.error(f"--only: unknown {sorted(unknown)}; there are: {', '.join(names)}")
+        unknown_names = ", ".join(sorted(unknown))
+        parser.error(f"--only: there is no {unknown_names}; choose from: {', '.join(names)}")
     return args
 
 
@@ -140,7 +146,7 @@ def measure_once(row: Row, *, quick: bool) -> None:
 
 
 def run_peer(name: str, args: Sequence[str]) -> dict[str, Any]:
-    """The sample of a program in `scripts/peers`, which reports on itself in its last line."""
+    """The sample of a program in `scripts/peers`, which prints its own numbers on its last line."""
     program = ROOT / "scripts" / "peers" / f"{name}.py"
     measured = run_checked([sys.executable, str(program), *args])
     report = json.loads(measured.stdout.splitlines()[-1])
@@ -148,7 +154,7 @@ def run_peer(name: str, args: Sequence[str]) -> dict[str, Any]:
 
 
 def run_trialrun(args: Sequence[str]) -> dict[str, Any]:
-    """The sample of a whole `trialrun run`, with its own timings from summary.json."""
+    """The sample of a whole `trialrun run`, with the run's own timings from summary.json."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trialrun", "run", str(JOB), "--runs-dir", folder]
         measured = run_checked([*command, *args])
@@ -156,7 +162,7 @@ def run_trialrun(args: Sequence[str]) -> dict[str, Any]:
         summary = json.loads(summary_file.read_text())
     num_trials = summary["counts"]["trials"]
     if summary["counts"]["completed"] != num_trials:
-        raise RuntimeError(f"not all trials were completed: {summary['counts']}")
+        raise RuntimeError(f"not all trials completed: {summary['counts']}")
     return {
         "trials": num_trials,
         "s_per_trial": measured.wall_s / num_trials,
@@ -167,7 +173,7 @@ def run_trialrun(args: Sequence[str]) -> dict[str, Any]:
 
 
 def run_checked(command: Sequence[str]) -> Measured:
-    """Runs a command without the settings that a user's shell may hold for Ray, XLA or GPUs."""
+    """Runs a command without settings for Ray, XLA or GPUs from the user's shell."""
     dropped = ("RAY_", "XLA_", "TF_", "JAX_", "CUDA_", "OMP_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     env |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
@@ -186,7 +192,7 @@ def whole_process(measured: Measured) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What was measured on, and how busy it was before."""
+    """The machine that is measured on, and its load before."""
     return {
         "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
@@ -204,7 +210,7 @@ def cpu_model() -> str:
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return value.strip()
-    return platform.machine()  # ARM kernels name no model
+    return platform.machine()  # kernels on ARM do not name the model
 
 
 def write_json(

@@ -1,4 +1,4 @@
-"""What the benchmark prints: the machine and the tables."""
+"""Prints the benchmark's results: the machine and the tables."""
 
 import math
 import statistics
@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 LEGEND = """\
-s/trial: for trialrun and Ray Tune (two trials at once) wall time over trials; in steady state,
-and for scikit-learn, core-seconds without compilation; the roofline is a bound, not a run.
-s/further: what one more trial costs once everything has started.
-to exit: from the command to its exit. GB: peak of the PSS of all its processes.
-Several runs: medians. pinned: to one core, with one thread.
+s/trial: for trialrun and Ray Tune (two trials at once) wall time divided by trials; in steady
+state, and for scikit-learn, core-seconds without compilation; the roofline is a bound, not a run.
+s/further: seconds that one more trial takes once everything has started.
+to exit: seconds from the command to its exit. GB: peak of the PSS of all its processes.
+With several runs, numbers are medians. pinned: bound to one core, with one thread.
 """
 
 
@@ -34,7 +34,7 @@ def print_report(
         highlight=False,
     )
     if quick:
-        console.print("Smoke run with few epochs and trials: the ratios mean nothing.")
+        console.print("This was a quick run with few epochs and trials: the ratios mean nothing.")
     console.print(measurements_table(rows))
     console.print(LEGEND, style="dim", highlight=False)
     if any("timings_s" in sample for row in rows for sample in row.samples):
@@ -72,7 +72,7 @@ def measurements_table(rows: Sequence[Row]) -> Table:
 
 
 def stages_table(rows: Sequence[Row]) -> Table:
-    """Where the wall time of trialrun's runs went, as they say themselves."""
+    """Where the wall time of trialrun's runs went, by the runs' own timings."""
     rows = [row for row in rows if row.samples and "timings_s" in row.samples[0]]
     table = Table("stage of trialrun, s", box=box.SIMPLE)
     for row in rows:
@@ -100,7 +100,7 @@ def ratios_table(ratios: Iterable[Ratio], *, quick: bool) -> Table:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, without an exponent."""
+    """A number with three significant digits, without an exponent; `-` for None."""
     if value is None:
         return "-"
     decimals = 2 - math.floor(math.log10(abs(value))) if value else 0

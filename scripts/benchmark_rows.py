@@ -1,4 +1,4 @@
-"""What the benchmark measured, and the ratios that follow. Numbers only: nothing runs or prints."""
+"""The benchmark's measurements and the ratios between them. Nothing here runs or prints."""
 
 import statistics
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ class Subject:
     """Something that is measured.
 
     Attributes:
-        name: For `--only`; the name of its program in `scripts/peers`, if it is a peer.
+        name: Its name for `--only`, and for a peer the name of its program in `scripts/peers`.
         title: What it is, for the table.
-        setting: Processes, threads and cores it may use.
+        setting: The cores that it may use.
         args: Arguments of its command.
-        quick_args: The same in a smoke run.
-        is_peer: A program in `scripts/peers`; otherwise it is trialrun itself.
+        quick_args: The arguments with `--quick`.
+        is_peer: Whether it is a program in `scripts/peers`, and not trialrun itself.
     """
 
     name: str
@@ -29,12 +29,12 @@ class Subject:
 
 @dataclass(slots=True)
 class Row:
-    """A subject and all that was measured of it.
+    """A subject and its measurements.
 
     Attributes:
-        subject: What was measured.
-        samples: One per run of it: `wall_s`, `peak_memory_bytes`, `trials`, `s_per_trial`, and
-            whatever else it reports of itself.
+        subject: The subject.
+        samples: One per run: `wall_s`, `peak_memory_bytes`, `trials`, `s_per_trial`, and whatever
+            else the program reports.
         error: Why it could not be measured; empty if it could.
     """
 
@@ -43,14 +43,14 @@ class Row:
     error: str = ""
 
     def median(self, key: str) -> float | None:
-        """Median over the samples, or None if they have no such number."""
+        """The median of a number over the samples; None if none of them has it."""
         values = [sample[key] for sample in self.samples if key in sample]
         return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Two measured numbers compared; `value` is None where one is missing."""
+    """The ratio of two measured numbers; `value` is None if one is missing."""
 
     title: str
     value: float | None
@@ -59,7 +59,7 @@ class Ratio:
 
 
 def compare(rows: Mapping[str, Row]) -> list[Ratio]:
-    """The ratios that count, each with its target."""
+    """The ratios that matter, most of them with a target."""
 
     def median(name: str, key: str) -> float | None:
         return rows[name].median(key) if name in rows else None
@@ -87,7 +87,7 @@ def compare(rows: Mapping[str, Row]) -> list[Ratio]:
             target=0.65,
         ),
         Ratio(
-            "the same, with JAX's batch orders counted as ours are",
+            "the same, with the time for JAX's batch orders added",
             divide(fused_s, jax_and_orders_s),
         ),
         Ratio(
@@ -110,7 +110,7 @@ def compare(rows: Mapping[str, Row]) -> list[Ratio]:
 
 
 def further_trial_s(rows: Mapping[str, Row]) -> float | None:
-    """Seconds that one more trial costs trialrun: start-up cancels between the two jobs."""
+    """Seconds that one more trial costs trialrun; the difference of two jobs has no start-up."""
     small, large = rows.get("trialrun_60"), rows.get("trialrun_1000")
     if not (small and large and small.samples and large.samples):
         return None
@@ -122,7 +122,7 @@ def further_trial_s(rows: Mapping[str, Row]) -> float | None:
 
 
 def trials_of(rows: Mapping[str, Row], name: str) -> str:
-    """How many trials were measured, for a title."""
+    """The number of trials that were measured, for a title."""
     row = rows.get(name)
     return f"{row.samples[0]['trials']:,}" if row and row.samples else name.partition("_")[2]
 

@@ -1,11 +1,12 @@
-"""Measures what it saves that a pack becomes narrower when most of its trials have stopped early.
+"""Measures the time that is saved by making a pack narrower when most of its trials have stopped.
 
     scripts/compaction [--trials N] [--epochs N] [--stop-after N]
 
-The reference job, with early stopping by which three quarters of the trials stop after so many
-epochs and the others never do. Prints seconds of CPU and of wall time for the pack: with all rows
-kept, with narrower programs that are compiled for it, and with those compiled before. One thread
-trains; CPU time counts the compiler's threads too.
+It trains the reference job with early stopping set such that three quarters of the trials stop
+after `--stop-after` epochs and the others never do. It prints seconds of CPU time and of wall time
+for the pack: with all rows kept, with narrower programs that must be compiled first, and with
+narrower programs that are already compiled. One thread trains; CPU time includes the compiler's
+threads.
 """
 
 import argparse
@@ -32,27 +33,27 @@ _JOB = Path(__file__).resolve().parents[1] / "jobs" / "medical_trial.yaml"
 
 
 def main() -> None:
-    """Prints a line per way."""
+    """Prints one line for each way of training the pack."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--stop-after", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=128, help="trials of the pack")
+    parser.add_argument("--epochs", type=int, default=300, help="epochs of the longest trials")
+    parser.add_argument("--stop-after", type=int, default=5, help="epochs of the other trials")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         task = _task(Path(folder), options.trials, options.epochs, options.stop_after)
         with _never_narrower():
             train_with_fused(task)  # compiles
-            _measure("all rows are kept", lambda: train_with_fused(task))
-        _measure("narrower, compiled for it", lambda: train_with_fused(task))
+            _measure("all rows kept", lambda: train_with_fused(task))
+        _measure("narrower, with compiling", lambda: train_with_fused(task))
         _measure("narrower, compiled before", lambda: train_with_fused(task))
         with _never_narrower():
-            _measure("all rows are kept, again", lambda: train_with_fused(task))
+            _measure("all rows kept, again", lambda: train_with_fused(task))
 
 
 def _task(folder: Path, num_trials: int, num_epochs: int, stop_after: int) -> PackTask:
-    """A pack in which no loss gets better by enough, so that a trial stops when its patience ends.
+    """A pack in which no loss improves enough, so that each trial stops when its patience ends.
 
-    Early stopping counts the epochs after the first.
+    Early stopping counts epochs after the first.
     """
     long = range(0, num_trials, 4)
     short = [seed for seed in range(num_trials) if seed not in long]

@@ -1,6 +1,6 @@
-"""Runs a command and measures it as a whole: wall time from start to exit, peak memory of its tree.
+"""Runs a command and measures its wall time from start to exit and its processes' peak memory.
 
-Linux only: it reads /proc.
+It works on Linux only, because it reads /proc.
 """
 
 import os
@@ -19,15 +19,15 @@ _LEFTOVERS_PATIENCE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a command did.
+    """The measurements and the output of a command.
 
     Attributes:
         wall_s: Seconds from its start to its exit.
         peak_memory_bytes: Greatest sum of PSS over its process tree, sampled four times a second.
-            PSS counts a page that n processes share as 1/n in each: the sum counts it once.
-        exit_code: Negative: the signal that ended it.
-        stdout: All it printed.
-        stderr: All it printed there.
+            PSS counts a page that n processes share as 1/n in each, so that the sum counts it once.
+        exit_code: Its exit code; if negative, the signal that ended it.
+        stdout: Its standard output.
+        stderr: Its standard error.
     """
 
     wall_s: float
@@ -43,7 +43,7 @@ def run_measured(
     """Runs a command to its end, and waits until the processes that it left behind are gone.
 
     Raises:
-        TimeoutError: It did not end in time; it and its children were killed.
+        TimeoutError: The command did not end in time; it and its descendants were killed.
     """
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         start = time.perf_counter()
@@ -70,7 +70,7 @@ class _TreeWatch:
     Attributes:
         root: Process id at the top of the tree.
         peak_bytes: Greatest sum seen so far.
-        start_times: Every process seen in the tree -> when it started, which tells it from a
+        start_times: Id of every process seen in the tree -> when it started, to tell it from a
             later process with the same id.
     """
 
@@ -89,7 +89,7 @@ class _TreeWatch:
         self._thread.join()
 
     def end_processes(self, *, patience_s: float | None) -> None:
-        """Waits for all processes of the tree to end, and kills what has not ended by then."""
+        """Waits for all processes of the tree to end, and kills those that do not end in time."""
         patience_s = _LEFTOVERS_PATIENCE_S if patience_s is None else patience_s
         deadline = time.monotonic() + patience_s
         while (alive := self._alive()) and time.monotonic() < deadline:
@@ -122,15 +122,15 @@ class _Process:
 
 
 def _read_processes() -> dict[int, _Process]:
-    """All living processes by id; those that ended and were not waited for are left out."""
+    """All living processes by id, without zombies."""
     processes = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():
             continue
         try:
-            # The name, in parentheses, may hold spaces.
+            # The name, in parentheses, may contain spaces.
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it just ended
+        except OSError:  # the process has just ended
             continue
         if fields[0] not in "ZX":
             processes[int(folder.name)] = _Process(int(fields[1]), int(fields[19]))
@@ -138,7 +138,7 @@ def _read_processes() -> dict[int, _Process]:
 
 
 def _descendants(root: int, processes: Mapping[int, _Process]) -> dict[int, int]:
-    """Process id -> start time, of the root and of all below it."""
+    """Process id -> start time, for the root and all its descendants."""
     children: dict[int, list[int]] = {}
     for pid, process in processes.items():
         children.setdefault(process.parent, []).append(pid)
@@ -154,6 +154,6 @@ def _descendants(root: int, processes: Mapping[int, _Process]) -> dict[int, int]
 def _pss_bytes(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it just ended
+    except OSError:  # the process has just ended
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

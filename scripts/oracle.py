@@ -2,14 +2,15 @@
 
     scripts/oracle [--quick] [--results FILE] [PATTERN...]
 
-For each case, 32 trials in one pack: the engine that `auto` took, the largest absolute difference
-of weights and of logs from `model.fit` for the first and the last of them, and how many times as
-many trials per second they make, of one thread, once compiled. `--quick` trains two trials and
-measures no time. At the end, the same by kind of case, as a table for the README. Exits with 1 when
-a case is out of its tolerance or on another engine.
+Each case is trained as 32 trials in one pack. For each it prints the engine that `auto` chose, the
+largest absolute difference of weights and of logs from `model.fit` for the first and the last
+trial, and the speed-up: trials per second of one thread, once compiled, divided by those of
+`model.fit`. `--quick` trains two trials and measures no time. At the end it prints a Markdown table
+by kind of case. It exits with 1 if a case is out of its tolerance or was trained by another engine
+than expected.
 
-All cases take about an hour. With `--results`, each is kept in that CSV file as it is done, and
-those that are there already are not trained again.
+All cases take about an hour. With `--results`, each result is added to that CSV file, and cases
+that are in it already are not trained again.
 """
 
 import argparse
@@ -32,16 +33,16 @@ from oracle import Comparison, compare
 from oracle_table import TABLE, Line
 
 _NUM_TRIALS = 32
-# TensorFlow keeps what it compiled, about 100 MB per case, as long as the process lives.
+# TensorFlow keeps compiled programs, about 100 MB per case, as long as the process lives.
 _CASES_PER_PROCESS = 10
 
 
 def main() -> None:
     """Prints one line per case, one per kind, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("patterns", nargs="*", help="of the cases' kinds and names")
+    parser.add_argument("patterns", nargs="*", help="train only cases whose kind and name match")
     parser.add_argument("--quick", action="store_true", help="two trials, no timing")
-    parser.add_argument("--results", type=Path, help="a CSV file that keeps what is done")
+    parser.add_argument("--results", type=Path, help="a CSV file to keep results in")
     options = parser.parse_args()
     names = [
         name
@@ -64,7 +65,7 @@ def main() -> None:
 def _compare_all(
     names: list[str], kept_in: Path | None, *, is_quick: bool
 ) -> Iterator[tuple[str, Comparison]]:
-    """Each case and what came out, in processes that are thrown away before they grow."""
+    """Each case and its result; worker processes are replaced before they use too much memory."""
     kept = {} if kept_in is None else _read(kept_in)
     with ProcessPoolExecutor(
         1, get_context("spawn"), max_tasks_per_child=_CASES_PER_PROCESS
@@ -86,7 +87,7 @@ def _compare(name: str, is_quick: bool) -> Comparison:
                 num_trials=2 if is_quick else _NUM_TRIALS,
                 timed=not is_quick,
             )
-        except Exception as error:  # the others are still to be seen; this one is shown as wrong
+        except Exception as error:  # the case is shown as wrong, and the others are still trained
             reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
             return Comparison("none", reason, float("inf"), float("inf"), 1.0, 1.0)
 
@@ -111,7 +112,7 @@ def _is_right(line: Line, result: Comparison) -> bool:
 
 
 def _speed_up(result: Comparison) -> float:
-    """How many times as fast as `model.fit`; 1 where that is what trained the case."""
+    """How many times as fast as `model.fit`; 1 if `model.fit` itself trained the case."""
     return 1.0 if result.engine == "keras" else result.plain_seconds / result.seconds
 
 
@@ -123,7 +124,7 @@ def _shown(name: str, result: Comparison) -> str:
 
 
 def _by_kind(results: Mapping[str, Comparison]) -> str:
-    """A Markdown table: cases, how many were fused, differences, speed-up of the fused ones."""
+    """A Markdown table by kind: cases, fused cases, largest difference, speed-up of fused cases."""
     kinds = dict.fromkeys(TABLE[name].kind for name in results)
     rows = [
         (kind, [r for name, r in results.items() if TABLE[name].kind == kind]) for kind in kinds
@@ -132,11 +133,11 @@ def _by_kind(results: Mapping[str, Comparison]) -> str:
         "| kind | cases | fused | largest difference | median speed-up |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for kind, of_kind in [*rows, ("all", list(results.values()))]:
-        fused = [result for result in of_kind if result.engine == "fused"]
-        largest = max(max(result.weights, result.logs) for result in of_kind)
+    for kind, group in [*rows, ("all", list(results.values()))]:
+        fused = [result for result in group if result.engine == "fused"]
+        largest = max(max(result.weights, result.logs) for result in group)
         median = f"{statistics.median(map(_speed_up, fused)):.0f}" if fused else "-"
-        lines.append(f"| {kind} | {len(of_kind)} | {len(fused)} | {largest:.0e} | {median} |")
+        lines.append(f"| {kind} | {len(group)} | {len(fused)} | {largest:.0e} | {median} |")
     return "\n".join(lines)
 
 

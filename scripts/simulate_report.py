@@ -1,10 +1,10 @@
-"""Measures what it takes to make tables and report of a run whose trials are made up.
+"""Measures the time and memory that tables and report take for a run whose trials are made up.
 
     scripts/simulate_report [--variants N] [--seeds N]
 
-Writes the trials of a run as training would, then, in a process of its own: reads them, aggregates
-over seeds, compares every variant with the winner, writes variants.csv, confusion matrices, figures
-and report.html. Prints seconds, peak memory and sizes.
+It writes the trials of a run as training would. Then a process of its own reads them, aggregates
+over seeds, compares every variant with the winner, and writes variants.csv, confusion matrices,
+figures and report.html. It prints seconds, peak memory and sizes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _TRIALS_PER_PACK = 500
 
 
 def write(folder: Path, num_variants: int, num_seeds: int) -> Path:
-    """A run folder with all its trials and nothing made of them."""
+    """Makes a run folder that holds all trials but no results computed from them."""
     from made_up_runs import JOB, completed, make_variants
 
     from trialrun.records import parameter_kinds
@@ -59,14 +59,14 @@ def write(folder: Path, num_variants: int, num_seeds: int) -> Path:
 
 
 def _like(pattern: Any, variant: Any, seed: int, pack_id: str, rng: np.random.Generator) -> Any:
-    """A trial of another variant, with metrics of its own."""
+    """A trial like the pattern, but of another variant and with its own metrics."""
     trial = Trial(f"{variant.variant_id}-{seed}", variant, seed)
     metrics = {name: value + rng.normal(0, 0.01) for name, value in pattern.metrics.items()}
     return replace(pattern, trial=trial, pack_id=pack_id, metrics=metrics)
 
 
 def report(path: Path) -> None:
-    """Makes everything of the trials and prints what it took, as JSON."""
+    """Writes tables and report of a run, and prints the measurements as JSON."""
     from trialrun.aggregate import variant_rows
     from trialrun.report import build_report
     from trialrun.standing import Tally
@@ -85,7 +85,7 @@ def report(path: Path) -> None:
         "report_s": time.perf_counter() - aggregated,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "report_html_mb": run.report_file.stat().st_size / 2**20,
-        "figures_mb": sum(one.stat().st_size for one in run.figures_dir.iterdir()) / 2**20,
+        "figures_mb": sum(file.stat().st_size for file in run.figures_dir.iterdir()) / 2**20,
     }
     print(json.dumps(measured))
 

@@ -1,9 +1,9 @@
-"""Measures what a run costs beside training: trials that are made up at once, on many nodes.
+"""Measures what a run costs apart from training, with trials whose results are made up.
 
     scripts/simulate_scale [--trials N,...] [--nodes N] [--gpus-per-node N] [--json FILE]
 
-Ray is real and has many nodes on this machine, whose GPUs are numbers only. Plan, packs, tasks,
-results, files, statistics and report are real; the training, which returns made-up results, and
+Ray is real and has many nodes on this machine, with logical GPUs. Plan, packs, tasks, results,
+files, statistics and report are real. Only the training, which returns made-up results at once, and
 the saved model are not. Each size runs in a driver process of its own, to measure its memory.
 """
 
@@ -36,7 +36,7 @@ search:
 
 
 def train_made_up(task: Any, device: str, should_stop: Any) -> Any:
-    """Results of a pack at once: curves and confusion matrices like those of the reference job."""
+    """Made-up results of a pack, with curves and confusion matrices like the reference job's."""
     import numpy as np
 
     from trialrun.results import PackResult, Progress, TrialResult, TrialState
@@ -79,7 +79,7 @@ def train_made_up(task: Any, device: str, should_stop: Any) -> Any:
 
 
 class NoExport:
-    """Stands in for `export.ExportProcess`."""
+    """Replaces `export.ExportProcess`, and saves nothing."""
 
     def __init__(self, log_file: Path) -> None:
         pass
@@ -98,7 +98,7 @@ class NoExport:
 
 
 def drive(job_file: Path, runs_dir: Path, address: str) -> None:
-    """The driver process: runs the job and prints what it measured, as JSON."""
+    """The driver process: runs the job and prints the measurements as JSON."""
     from rich.console import Console
 
     import trialrun.cluster
@@ -131,7 +131,7 @@ def drive(job_file: Path, runs_dir: Path, address: str) -> None:
 
 
 def measure(num_trials: int, address: str) -> dict[str, Any]:
-    """What a run of so many trials took."""
+    """The measurements of a run with this many trials."""
     with tempfile.TemporaryDirectory(prefix="simulate-") as folder:
         job_file = Path(folder, "job.yaml")
         rates = [round(1e-4 * (step + 1), 6) for step in range(VARIANTS)]
@@ -151,10 +151,10 @@ def main() -> None:
         drive(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", default=",".join(map(str, SIZES)))
-    parser.add_argument("--nodes", type=int, default=8)
-    parser.add_argument("--gpus-per-node", type=int, default=2)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--trials", default=",".join(map(str, SIZES)), help="sizes to measure")
+    parser.add_argument("--nodes", type=int, default=8, help="nodes of the simulated cluster")
+    parser.add_argument("--gpus-per-node", type=int, default=2, help="logical GPUs of each node")
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     args = parser.parse_args()
 
     from ray.cluster_utils import Cluster
@@ -170,13 +170,13 @@ def main() -> None:
     gpus = args.nodes * args.gpus_per_node
     rows = []
     try:
-        measure(1_000, cluster.address)  # starts what is started once
+        measure(1_000, cluster.address)  # starts the processes that later runs use again
         for size in map(int, args.trials.split(",")):
             rows.append(measure(size, cluster.address))
             print(f"{size:,} trials: {rows[-1]['wall_s']:.1f} s", file=sys.stderr)
     finally:
         cluster.shutdown()
-    table = Table(title=f"{args.nodes} nodes, {gpus} pretended GPUs, {os.cpu_count()} cores")
+    table = Table(title=f"{args.nodes} nodes, {gpus} logical GPUs, {os.cpu_count()} cores")
     columns = ("trials", "to report, s", "trials/s", "ms/trial", "driver ms/trial")
     for name in (*columns, "peak MB", "files", "folder, MB"):
         table.add_column(name, justify="right")

@@ -2,19 +2,22 @@
 
     scripts/simulate_seeds [--table FILE.npy]
 
-First, of 2,000 simulated sets of seeds each: how often the 95% interval holds the true mean
-(nominally 95 in 100), and how often two variants that do not differ are told apart by the sign-flip
-test at 5%. `normal` is a loss; `skewed` is an accuracy near 1, which a few unlucky seeds pull down.
+The first table is made from 2,000 simulated sets of seeds per line. It shows how often the 95%
+interval holds the true mean (nominally in 95 of 100), and how often the sign-flip test at 5% finds
+a difference between two equal variants. `normal` is like a loss; `skewed` is like an accuracy near
+1, which a few unlucky seeds pull down.
 
-Then what a summary says of many variants, of 200 runs each. Equal variants: how often any is called
-worse (at most 5 in 100), how often the interval of the winner holds its true mean, and by how much
-its mean is too good, in truth and as the summary says. Unequal ones: how often the set that is said
-to hold the best holds it, how many of the losers are named, and what pairing is said to be worth.
+The other tables show what a summary says of many variants, with 200 runs per line. For equal
+variants: how often any is called worse (at most in 5 of 100), how often the winner's interval holds
+its true mean, and by how much its mean is too good, in truth and by the summary's own estimate. If
+some variants lose: how often the set that is said to hold the best holds it, how many of the losers
+are named, and what pairing is said to be worth.
 
-`normal`: noise beside luck that seeds share, three times as large. `skewed`: the noise is
-exponential. `unequal`: the noise of some variants is many times that of others, and one in thirty
-variants fails badly under one seed in twenty. `table`: the residuals of a real run, values
-(variants, seeds) of which each row is moved to the same mean, and seeds are drawn with replacement.
+There, `normal` is normal noise, together with luck that all variants share and that is three times
+as large. `skewed` has exponential noise instead. In `unequal` the noise of some variants is many
+times that of others, and one in thirty variants fails badly under one seed in twenty. `table` takes
+the residuals of a real run from a file of values (variants, seeds): each row is moved to the same
+mean, and seeds are drawn with replacement.
 """
 
 import argparse
@@ -42,7 +45,7 @@ DISTRIBUTIONS: Mapping[str, tuple[Draw, float]] = {
 
 
 def coverage(name: str, *, num_seeds: int, num_sets: int = NUM_SETS) -> float:
-    """The part of the sets whose 95% interval holds the true mean."""
+    """The share of the sets whose 95% interval holds the true mean."""
     draw, mean = DISTRIBUTIONS[name]
     rng = np.random.default_rng([1, num_seeds])
     low, high = mean_interval(draw(rng, (num_sets, num_seeds)), rng)
@@ -50,9 +53,9 @@ def coverage(name: str, *, num_seeds: int, num_sets: int = NUM_SETS) -> float:
 
 
 def false_alarms(name: str, *, num_seeds: int, num_sets: int = NUM_SETS) -> float:
-    """The part of the pairs of equal variants that are told apart at 5%.
+    """The share of pairs of equal variants for which a difference is found at 5%.
 
-    What a seed does to both is added to both: luck that they share.
+    Luck that both share under a seed is added to both.
     """
     draw, _ = DISTRIBUTIONS[name]
     rng = np.random.default_rng([2, num_seeds])
@@ -99,10 +102,10 @@ class EqualVariants(NamedTuple):
     """What is said of runs whose variants are all equal.
 
     Attributes:
-        false_claims: The part of the runs in which any variant is called worse.
-        interval_holds: The part in which the winner's 95% interval holds its true mean.
+        false_claims: The share of the runs in which any variant is called worse.
+        interval_holds: The share in which the winner's 95% interval holds its true mean.
         flattery: By how much the winner's mean is too good, on average.
-        flattery_said: The same as the summaries say it.
+        flattery_said: The same by the summaries' own estimate.
     """
 
     false_claims: float
@@ -114,7 +117,7 @@ class EqualVariants(NamedTuple):
 def equal_variants(
     draw: Draw, *, num_variants: int, num_seeds: int, true_mean: float = 0.0, runs: int = NUM_RUNS
 ) -> EqualVariants:
-    """What is said of equal variants; small is good."""
+    """What is said of equal variants, whose losses are drawn by `draw`."""
     found = []
     for number in range(runs):
         values = draw(np.random.default_rng([3, number]), (num_variants, num_seeds))
@@ -123,7 +126,7 @@ def equal_variants(
         known = compare_with_best(scores, order, "minimize")
         winner = values[order[0]]
         low, high = seeds_interval(winner)
-        # What the seeds did to all variants is nobody's flattery.
+        # The effect of the seeds on all variants does not flatter the winner.
         flattery = np.median(values.mean(axis=1)) - winner.mean()
         holds = low <= true_mean <= high
         found.append((len(known.best_set) < len(values), holds, flattery, known.flattery))
@@ -134,9 +137,9 @@ class OneBest(NamedTuple):
     """What is said of runs in which some variants lose.
 
     Attributes:
-        holds_best: The part of the runs whose set holds all of the best.
-        named: The part of the losers that are called worse.
-        pairing: 5, 50 and 95 in 100 of the runs say at most this of what pairing is worth.
+        holds_best: The share of the runs whose set holds all of the best variants.
+        named: The share of the losers that are called worse.
+        pairing: The 5%, 50% and 95% quantiles over runs of what pairing is said to be worth.
     """
 
     holds_best: float
@@ -153,7 +156,7 @@ def some_lose(
     draw: Draw = _normal,
     runs: int = NUM_RUNS,
 ) -> OneBest:
-    """What is said of variants of which the last are worse by `by`, in units of the noise."""
+    """What is said of variants if the last `num_losers` are worse by `by`."""
     found, pairings = [], []
     for number in range(runs):
         values = draw(np.random.default_rng([4, number]), (num_variants, num_seeds))
@@ -180,7 +183,7 @@ def _scores(values: Values) -> ValidationScores:
 
 
 def main() -> None:
-    """Prints the tables, a line per number of seeds and distribution."""
+    """Prints the tables, with a line per number of seeds and distribution."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--table", type=Path, help="a .npy file: values (variants, seeds)")
     options = parser.parse_args()

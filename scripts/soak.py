@@ -1,12 +1,13 @@
-"""Breaks runs at random moments, goes on with them, and compares them with undisturbed ones.
+"""Breaks runs at random moments, resumes them, and compares them with undisturbed ones.
 
     scripts/soak [--minutes N] [--kills N] [--seed N]
 
-For `--minutes`, real runs on embedded Ray: their driver or a worker is killed (-9), or the driver
-told to stop, at a random moment, again and again until `trialrun resume` ends well; then the trials
-must be those of an undisturbed run. Then `--kills` drivers of made-up runs on a Ray of two nodes,
-each killed at a random moment of its life and looked at: no torn file, no trial twice, and after
-one resume the whole result. Prints counts; exits with 1 when anything was lost.
+For `--minutes` it makes real runs on embedded Ray. At a random moment their driver or a worker is
+killed (-9), or the driver is told to stop, again and again until `trialrun resume` succeeds. Then
+the trials must be those of an undisturbed run. After that it starts `--kills` drivers of made-up
+runs on a Ray of two nodes, and kills each at a random moment. There must be no torn file and no
+trial twice, and after one resume the result must be complete. It prints counts, and exits with 1 if
+anything was lost.
 """
 
 import argparse
@@ -43,7 +44,7 @@ OVERRIDES = {
 METRICS = ["train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 _KILLED_BENEATH = {"kill worker": b"ray::_train", "kill raylet": b"/raylet/raylet"}
 _FAULTS = ["kill driver", *_KILLED_BENEATH, "SIGTERM", "SIGINT", "SIGUSR1"]
-TOLERANCE = 1e-4  # of a metric, between packs of other sizes
+TOLERANCE = 1e-4  # of a metric, between packs of different sizes
 
 
 class Soak:
@@ -56,7 +57,7 @@ class Soak:
         self.problems: list[str] = []
 
     def real_runs(self, minutes: float) -> None:
-        """Real runs, broken until they end, for so many minutes."""
+        """Makes real runs for some minutes, and breaks each until it completes."""
         deadline = time.monotonic() + 60 * minutes
         began = time.monotonic()
         runs_dir = self.folder / "undisturbed"
@@ -90,7 +91,7 @@ class Soak:
         )
 
     def _break(self, process: subprocess.Popen[bytes], delay_s: float) -> None:
-        """Kills the driver or a worker, or sends a signal; or comes too late."""
+        """Kills the driver or a worker, or sends a signal, unless the run ends before."""
         try:
             process.wait(delay_s)
         except subprocess.TimeoutExpired:
@@ -105,9 +106,9 @@ class Soak:
                 process.send_signal(getattr(signal, how))
 
     def _compare(self, folder: Path, expected: Path) -> None:
-        """Every trial once, and the numbers of the undisturbed run."""
-        parts = [pq.read_table(part).to_pandas() for part in (folder / "trials").iterdir()]
-        recorded = pd.concat(parts)
+        """Checks that every trial is there once, with the numbers of the undisturbed run."""
+        tables = [pq.read_table(file).to_pandas() for file in (folder / "trials").iterdir()]
+        recorded = pd.concat(tables)
         finished = recorded.loc[recorded["status"] != "failed", "trial_id"]
         self._note(finished.is_unique, f"{folder}: a trial is there twice")
         ours, theirs = open_run(folder).trials, open_run(expected).trials
@@ -120,7 +121,7 @@ class Soak:
         self.counts["trials compared"] += len(ours)
 
     def kills(self, number: int) -> None:
-        """Made-up runs, each killed once at a random moment."""
+        """Makes made-up runs and kills the driver of each once at a random moment."""
         with RayNodes() as nodes:
             for index in range(number):
                 run = DurableRun(self.folder / f"kill{index}")
@@ -133,8 +134,8 @@ class Soak:
                     self.counts["... before there was a run"] += 1
                     continue
                 self.counts["... folders looked at"] += 1
-                for part in run.folder.glob("*/part-*.parquet"):
-                    pq.read_table(part)
+                for file in run.folder.glob("*/part-*.parquet"):
+                    pq.read_table(file)
                 if (run.folder / "summary.json").exists():
                     self.counts["... of runs that had ended"] += 1
                 finished = run.resume(nodes.address).finish()
@@ -153,9 +154,9 @@ class Soak:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=20, help="how long to break real runs")
+    parser.add_argument("--kills", type=int, default=50, help="drivers of made-up runs to kill")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments and faults")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         soak = Soak(args.seed, Path(folder))

@@ -1,7 +1,7 @@
 """Submits a job to the job server of a Ray cluster; see submit_ray.sh.
 
-The folder of the job file is sent there, without `runs/` and without what its `.rayignore` and
-`.gitignore` name; trialrun itself is the cluster's own.
+The folder of the job file is sent to the cluster, except `runs/` and what its `.rayignore` and
+`.gitignore` name. trialrun itself must be installed on the cluster.
 """
 
 import logging
@@ -34,13 +34,13 @@ EXAMPLE = "RAY_ADDRESS=http://HOST:8265"
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     options_metavar="[--no-wait]",
 )
-@click.option("--no-wait", is_flag=True, help="Submit, and leave it alone.")
+@click.option("--no-wait", is_flag=True, help="Submit the job, and do not wait for its end.")
 @click.argument("job", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("options", metavar="[TRIALRUN OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
     """Run JOB (a YAML file; its folder is sent along) on the Ray cluster at RAY_ADDRESS.
 
-    Exits with trialrun's own status; with 75 when the job was stopped.
+    Exits with trialrun's own exit code, or with 75 if the job was stopped.
     """
     url = server_url()
     check_server(url)
@@ -54,12 +54,12 @@ def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
     try:
         info, log = follow(client, job_id)
     except KeyboardInterrupt:
-        say(f"{job_id} goes on. Follow it: ray job logs --follow --address {url} {job_id}")
+        say(f"{job_id} keeps running. Follow it: ray job logs --follow --address {url} {job_id}")
         return EXIT_CTRL_C
     except (RuntimeError, OSError) as error:
         raise ClusterError(
-            f"the job server at {url} was lost ({error}); {job_id} may go on. Ask for it:"
-            f" ray job status --address {url} {job_id}"
+            f"the connection to the job server at {url} was lost ({error}); {job_id} may still be"
+            f" running. Ask for it: ray job status --address {url} {job_id}"
         ) from error
     return explain(info, log)
 
@@ -73,31 +73,31 @@ def server_url() -> str:
     try:
         parts = urlsplit(url)
         is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none
+    except ValueError:  # the port is not a number
         is_server = False
     if not is_server:
-        found = f"got {url!r}" if url else "it is not set"
-        raise InputError(f"RAY_ADDRESS must say where the job server is, {found}: {EXAMPLE}")
+        found = f"got {url!r}" if url else "but it is not set"
+        raise InputError(f"RAY_ADDRESS must be the address of a job server, {found}: {EXAMPLE}")
     return url.rstrip("/")
 
 
 def check_server(url: str) -> None:
-    """Raises ClusterError when no job would be taken; Ray's client alone may wait for minutes."""
+    """Raises ClusterError if the server would take no job; Ray's client may wait for minutes."""
     check_token()
     try:
-        import aiohttp  # noqa: F401 - Ray's client wants it
+        import aiohttp  # noqa: F401 - Ray's client needs it
         import requests
         from ray._private.authentication.http_token_authentication import (
             get_auth_headers_if_auth_enabled,
         )
     except ImportError as error:
         raise ClusterError(
-            f"{error}: this machine lacks what submits jobs; install it: pip install"
+            f"{error}: a package for submitting jobs is missing; install it: pip install"
             " 'trialrun[jobs]', or scripts/setup jobs"
         ) from error
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    no_server = f"what answers at {url} is no job server of Ray"
+    no_server = f"the program that answers at {url} is not Ray's job server"
     try:
         socket.create_connection((parts.hostname or "", port), timeout=TIMEOUT_S).close()
     except OSError as error:
@@ -111,9 +111,9 @@ def check_server(url: str) -> None:
         answer = requests.get(f"{url}/api/version", headers=headers, timeout=TIMEOUT_S)
     except OSError as error:
         kind = type(error).__name__
-        raise ClusterError(f"{no_server} ({kind}; its port is 8265 as a rule)") from error
+        raise ClusterError(f"{no_server} ({kind}; its port is usually 8265)") from error
     if answer.status_code in (401, 403):
-        what = "wants a token" if answer.status_code == 401 else "refuses our token"
+        what = "requires a token" if answer.status_code == 401 else "refuses our token"
         raise ClusterError(f"the job server at {url} {what}; {TOKEN_HELP}")
     if not answer.ok or "ray_version" not in answer.text:
         raise ClusterError(f"{no_server} (HTTP {answer.status_code}); {EXAMPLE}")
@@ -123,12 +123,12 @@ def check_server(url: str) -> None:
 
 
 def connect(url: str) -> Any:
-    """Ray's client, which says only what is wrong."""
+    """Ray's client for the job server, which logs only problems."""
     from ray.job_submission import JobSubmissionClient
 
     for name in ("job.sdk", "dashboard_sdk"):
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
-    # It warns of every large file; we say so once, if they are too large.
+    # It warns about every large file; `send` reports once if the folder is too large.
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
     return JobSubmissionClient(url)
 
@@ -145,17 +145,18 @@ def send(client: Any, job: Path, options: tuple[str, ...]) -> str:
         text = str(error)
         if "status code 413" in text or "exceeds the maximum size" in text:
             raise InputError(
-                f"{folder}: is too large to be sent; name what the job does not need in"
+                f"{folder}: is too large to send; list what the job does not need in"
                 f" {folder / '.rayignore'}, and keep large data on storage that all nodes see"
             ) from error
-        raise ClusterError(f"the job was not taken: {text.strip().splitlines()[-1]}") from error
+        reason = text.strip().splitlines()[-1]
+        raise ClusterError(f"the job server refused the job: {reason}") from error
     return job_id
 
 
 def follow(client: Any, job_id: str) -> tuple[Any, str]:
-    """Prints what the job prints until it ends; returns what Ray says of it, and all it printed.
+    """Prints the job's output until it ends; returns Ray's description of the job, and its output.
 
-    Asks again and again, so that a laptop may sleep meanwhile, and a network may fail for a while.
+    It polls, so that a laptop may sleep meanwhile, and a network may fail for a while.
     """
     log = ""
     last_heard_s = time.monotonic()
@@ -176,7 +177,7 @@ def follow(client: Any, job_id: str) -> tuple[Any, str]:
 
 
 def explain(info: Any, log: str) -> int:
-    """The exit status that says how the job ended, and what to do unless all is well."""
+    """Returns the exit code for the job's end; if it was no success, says what to do."""
     code = exit_code(info)
     folders = RUN_FOLDER.findall(log)
     if info.status == "STOPPED":
@@ -187,12 +188,13 @@ def explain(info: Any, log: str) -> int:
         say(f"Ray could not run the job: {info.message}")
     is_over = code in (0, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_NOT_FOUND)
     if folders and (not is_over or (code and info.driver_exit_code is None)):
-        say(f"Go on with the same command and: --run-folder {shlex.quote(folders[-1])}")
+        folder = shlex.quote(folders[-1])
+        say(f"To continue, run the same command with: --run-folder {folder}")
     return code
 
 
 def exit_code(info: Any) -> int:
-    """0, or the status of the command, as a shell gives it."""
+    """The exit code of the job's command, as a shell gives it; 75 if the job was stopped."""
     if info.status == "STOPPED":
         return EXIT_INTERRUPTED
     code: int | None = info.driver_exit_code
@@ -202,7 +204,7 @@ def exit_code(info: Any) -> int:
 
 
 def say(text: str) -> None:
-    """Tells the user; standard output is for what the job prints."""
+    """Prints a message to standard error; standard output is for the job's own output."""
     click.echo(text, err=True)
 
 

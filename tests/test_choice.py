@@ -63,7 +63,7 @@ def test_a_recurrent_model_is_not_compiled_for_a_few_steps(tmp_path, monkeypatch
     assert found.engine == "keras"
     assert found.reason == (
         "not fused or mapped: the recurrent layers' 18 steps take longer to compile (about 11 s)"
-        " than model.fit takes for the training's 36, a loop over them too"
+        " than model.fit takes for the training's 36, and so does a loop over them"
     )
 
 

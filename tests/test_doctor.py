@@ -144,7 +144,7 @@ def test_limits_of_this_machine_can_be_read():
 def test_ray_that_takes_more_cores_than_are_allowed_is_a_warning():
     assert_check(check_cpus({}, NO_LIMITS), "ok")
     quota = check_cpus({}, Limits(0.5, None))
-    assert_check(quota, "warning", "allows the time of 0.5", "--num-cpus=1")
+    assert_check(quota, "warning", "the control group allows only 0.5", "--num-cpus=1")
     given = check_cpus({"SLURM_CPUS_ON_NODE": "3"}, NO_LIMITS, ray_cpus=64)
     usable = min(3, len(os.sched_getaffinity(0)))
     assert_check(given, "warning", "Ray takes 64 of", f"--num-cpus={usable}")
@@ -310,8 +310,8 @@ def test_a_file_in_the_way_is_a_problem(tmp_path):
         ("a@tcp:/x / lustre rw 0 0", {"SLURM_JOB_ID": "7"}, "ok", "on Lustre at /"),
         ("/dev/sda / xfs rw 0 0", {}, "ok", "on xfs (local) at /"),
         ("/dev/sda / xfs rw 0 0", {"SLURM_JOB_ID": "7"}, "warning", "other nodes may not"),
-        ("none / tmpfs rw 0 0", {}, "warning", "gone when the machine stops"),
-        ("overlay / overlay rw 0 0", {}, "warning", "gone with its container"),
+        ("none / tmpfs rw 0 0", {}, "warning", "lost when the machine stops"),
+        ("overlay / overlay rw 0 0", {}, "warning", "removed with its container"),
     ],
 )
 def test_the_kind_of_file_system_is_told_by_proc_mounts(
@@ -327,7 +327,7 @@ def test_a_node_that_sees_another_folder_than_who_asked_is_a_problem(tmp_path):
     assert_check(same, "ok", "shared with the node that asked")
     for mounts in ("filer:/x / nfs rw 0 0", "none / tmpfs rw 0 0"):
         other, *_ = check_storage(tmp_path, {MARK: str(tmp_path / "none")}, mounts)
-        assert_check(other, "problem", "another than on the node that asked", "--runs-dir")
+        assert_check(other, "problem", "not the folder that the asking node sees", "--runs-dir")
 
 
 def test_a_disk_without_room_is_a_warning_and_one_that_cannot_be_written_a_problem(small_disk):
@@ -449,11 +449,11 @@ def test_visible_gpus_are_read_as_cuda_reads_them(text, visible):
     [
         ({}, "ok", "2 visible of 2"),
         ({"CUDA_VISIBLE_DEVICES": "GPU-bbbb"}, "ok", "1 visible"),
-        ({"CUDA_VISIBLE_DEVICES": "0,7"}, "problem", "the driver knows no GPU 7"),
+        ({"CUDA_VISIBLE_DEVICES": "0,7"}, "problem", "the driver finds no GPU 7"),
         ({"SLURM_JOB_ID": "7"}, "problem", "SLURM gave 0, 2 visible"),
         ({"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}, "ok", "SLURM gave 2, 2 visible"),
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "2-3"}, "ok", "SLURM gave 2, 2 visible"),
-        ({"SLURM_JOB_ID": "7", "SLURM_STEP_GPUS": "3"}, "problem", "GPUs of others"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_GPUS": "3"}, "problem", "GPUs of other users"),
         (
             {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "1"},
             "problem",
@@ -468,7 +468,7 @@ def test_visible_gpus_are_held_against_those_that_slurm_gave(environment, status
 
 def test_gpus_of_slurm_that_the_driver_does_not_know_are_a_problem():
     environment = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "0"}
-    assert_check(check_given(environment, ()), "problem", "knows none on this node", "--exclude")
+    assert_check(check_given(environment, ()), "problem", "finds none on this node", "--exclude")
 
 
 @pytest.mark.parametrize(
@@ -608,7 +608,7 @@ def node_report(name, ray="2.60.0", gpu="A100"):
 def test_a_clock_that_is_apart_is_said_in_the_place_of_one_that_does_not_jump():
     report = node_report("n1").with_clock_compared(ClockSpan(100.0, 110.0))
     [check] = report.checks
-    assert_check(check, "warning", "-50 s from the clock of who asked")
+    assert_check(check, "warning", "-50 s off the clock of the machine that asked")
 
 
 def test_different_versions_are_a_problem_and_different_gpus_a_warning():
@@ -630,9 +630,9 @@ def test_a_report_comes_back_from_json_as_it_was():
     [
         ("*", False, "ok", "beyond loopback: gcs_server 6379; the head refuses"),
         ("127.0.0.1", False, "ok", "loopback only"),
-        ("*", True, "warning", "who reaches them can run programs"),
-        ("127.0.0.1", True, "warning", "who has an account on this machine can run programs"),
-        ("*", None, "warning", "was not found out"),
+        ("*", True, "warning", "anybody who reaches them can run programs"),
+        ("127.0.0.1", True, "warning", "anybody with an account here can run programs"),
+        ("*", None, "warning", "it is not known whether a token is required"),
     ],
 )
 def test_ports_beyond_loopback_are_named_with_what_protects_them(address, is_open, status, part):

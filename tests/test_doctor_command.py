@@ -66,9 +66,9 @@ def test_every_node_of_a_cluster_is_looked_at_from_inside_a_task(tmp_path, nodes
         assert found["compute CPU:0"]["status"] == "ok"
         assert found["CPU cores"]["found"].startswith("Ray takes 1 of")
         # This Ray asks for no token.
-        assert "no token is asked for" in found["Ray's ports"]["found"]
+        assert "no token is required" in found["Ray's ports"]["found"]
         assert "gcs_server" in found["Ray's ports"]["found"]
-        assert found["clock"]["found"] == "agrees with the clock of who asked"
+        assert found["clock"]["found"] == "agrees with the clock of the machine that asked"
     assert report["across_nodes"] == [
         {"name": "versions", "status": "ok", "found": "the same everywhere", "advice": ""}
     ]
@@ -204,7 +204,7 @@ def test_a_node_of_a_slurm_job_is_asked_through_srun_and_a_silent_one_is_a_probl
     found = by_name(good)
     assert found["Ray"]["status"] == "ok"
     assert found["compute CPU:0"]["status"] == "ok"
-    assert found["clock"]["found"] == "agrees with the clock of who asked"
+    assert found["clock"]["found"] == "agrees with the clock of the machine that asked"
     assert found["SLURM"]["found"] == "slurm-wlm 22.05.8; job 7 on n[1-2]"
     assert "shared with the node that asked" in found["runs folder"]["found"]
     assert list(tmp_path.glob(".trialrun-*")) == []

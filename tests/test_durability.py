@@ -174,7 +174,7 @@ def test_a_pack_that_gives_no_sign_of_life_is_tried_again(tmp_path, nodes):
     finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="60").finish()
     assert finished.code == 1, finished
     trials = pd.concat(map(pd.read_parquet, (run.folder / "trials").iterdir()))
-    assert set(trials["error"]) == {"no sign of life for 2 s"}
+    assert set(trials["error"]) == {"no heartbeat for 2 s"}
 
 
 def test_a_task_that_ends_without_a_result_is_tried_again(tmp_path, nodes):

@@ -392,7 +392,7 @@ def test_of_many_categories_the_best_are_drawn_and_that_is_said(goal, kept):
     drawing = effects_drawing({"name": [f"n{i}" for i in range(30)]}, means, metric="m", goal=goal)
     labels = [label.get_text() for label in fine(drawing).figure.axes[0].get_xticklabels()]
     assert labels == [f"n{i}" for i in kept]
-    assert "Of name the best 10 of 30 values." in drawing.caption
+    assert "For name the best 10 of 30 values are shown." in drawing.caption
     best, worst = (kept[0], kept[-1]) if goal == "minimize" else (kept[-1], kept[0])
     assert f"name: best median {best} at n{best}, worst {worst} at n{worst}." in drawing.alt
 

@@ -67,8 +67,8 @@ def test_a_pack_whose_checkpoint_does_not_fit_into_the_object_store_goes_on_in_h
     run.assert_whole()
     assert all(size < 12 for size, _ in sizes_and_attempts(run))
     log = (run.folder / "run.log").read_text()
-    assert "p000: its checkpoint: Ray's object store is full" in log
-    assert "beginning again" not in log
+    assert "p000: no room for its checkpoint: Ray's object store is full" in log
+    assert "starting from epoch 0" not in log
 
 
 def job_of(trouble: int, *, max_trials_per_pack: int) -> str:

@@ -166,9 +166,9 @@ def test_the_page_does_not_claim_the_jobs_optimizer_for_a_model_that_its_builder
         return fact.text
 
     assert training("none") == "optimizer adam, learning_rate 0.1, loss mse, epochs 3"
-    assert training("all") == "optimizer and loss by the model's builder, epochs 3"
+    assert training("all") == "optimizer and loss set by the model's builder, epochs 3"
     assert training("some") == (
-        "optimizer adam, learning_rate 0.1, loss mse (of some models by their builder), epochs 3"
+        "optimizer adam, learning_rate 0.1, loss mse (some models: set by their builder), epochs 3"
     )
 
 
@@ -320,7 +320,7 @@ def test_the_page_tells_what_the_run_ran_on(tmp_path):
         "Python": "3.12.1",
         "Machine": "box, Linux-6.1",
         "Devices": "num_devices 2, gpus_per_pack 0.5, address local",
-        "Interrupted": "1 time; this is where the last part ran",
+        "Interrupted": "1 time; this describes where the run was last continued",
     }
     page = page_of(folder)
     assert "trialrun run 'my job.yaml'" in page.text

@@ -183,7 +183,7 @@ def test_what_the_job_does_not_need_stays_here(ray, made_up):
         (folder / name).write_bytes(os.urandom(101 << 20))
     finished = submit(ray, made_up.home, folder / "made_up.yaml").finish()
     assert finished.code == 2
-    assert "is too large to be sent; name what the job does not need in" in finished.stderr
+    assert "is too large to send; list what the job does not need in" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
 
     (folder / ".rayignore").write_text("large.bin\n")
@@ -234,15 +234,19 @@ GIVE_TOKEN = "give this cluster's token: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN
 @pytest.mark.parametrize(
     ("environment", "code", "expected"),
     [
-        ({"RAY_AUTH_TOKEN": ""}, 1, f"wants a token; {GIVE_TOKEN}"),
+        ({"RAY_AUTH_TOKEN": ""}, 1, f"requires a token; {GIVE_TOKEN}"),
         ({"RAY_AUTH_TOKEN": "f" * 64}, 1, f"refuses our token; {GIVE_TOKEN}"),
         ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "token"}, 1, NO_TOKEN),
         ({"RAY_ADDRESS": "http://127.0.0.1:{free}"}, 1, "no job server answers at http://127"),
-        ({"RAY_ADDRESS": "http://{head}"}, 1, "is no job server of Ray"),
-        ({"RAY_ADDRESS": "http://127.0.0.1:{silent}"}, 1, "is no job server of Ray (ReadTimeout;"),
-        ({"RAY_ADDRESS": ""}, 2, "must say where the job server is, it is not set"),
-        ({"RAY_ADDRESS": "{head}"}, 2, "must say where the job server is, got '127.0.0.1:"),
-        ({"PYTHONPATH": "{broken}"}, 1, "lacks what submits jobs; install it: pip install"),
+        ({"RAY_ADDRESS": "http://{head}"}, 1, "is not Ray's job server"),
+        ({"RAY_ADDRESS": "http://127.0.0.1:{silent}"}, 1, "is not Ray's job server (ReadTimeout;"),
+        ({"RAY_ADDRESS": ""}, 2, "must be the address of a job server, but it is not set"),
+        ({"RAY_ADDRESS": "{head}"}, 2, "must be the address of a job server, got '127.0.0.1:"),
+        (
+            {"PYTHONPATH": "{broken}"},
+            1,
+            "a package for submitting jobs is missing; install it: pip install",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_at_once(ray, tmp_path, environment, code, expected):
@@ -296,7 +300,7 @@ def test_a_stopped_job_goes_on_where_it_was(ray, made_up, job):
     assert last_job(ray)["status"] == "STOPPED"
     place = run_folder(finished)
     assert place == made_up.folder.resolve()
-    assert f"Go on with the same command and: --run-folder {place}\n" in finished.stderr
+    assert f"To continue, run the same command with: --run-folder {place}\n" in finished.stderr
     assert not (place / "summary.json").exists()
     before = results(place) if (place / "trials").exists() else {}
     assert (0 < len(before) < 6) if job == "steady.yaml" else before == {}
@@ -319,7 +323,7 @@ def test_whoever_only_watched_may_leave(ray, made_up):
     command.interrupt()
     finished = command.finish()
     assert finished.code == 130, finished
-    assert "goes on. Follow it: ray job logs --follow --address http" in finished.stderr
+    assert "keeps running. Follow it: ray job logs --follow --address http" in finished.stderr
     deadline = time.monotonic() + _DEADLINE_S
     while last_job(ray)["status"] == "RUNNING":
         assert time.monotonic() < deadline

@@ -153,6 +153,6 @@ def test_a_node_that_does_not_join_is_named_with_the_reason(slurm_user):
     slurm_user.hosts.call("scontrol", "release", job.id)
     assert job.wait_until("FAILED")["ExitCode"] == "1:0"
     taken.rmdir()
-    assert "n2: not joined Ray, and a step that starts it has ended" in job.output()
+    assert "n2: has not joined Ray, and a step that starts Ray has ended" in job.output()
     assert re.search(f"/tmp/trialrun-{job.id}-ray.*File exists", job.output())
     job.assert_left_nothing()

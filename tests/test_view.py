@@ -103,7 +103,7 @@ def test_ranks_and_the_winner_stay_those_of_all_variants(run):
     assert content["selection"]["variant_id"] == "v01"
     assert content["certainty"]["num_compared"] == 3
     nothing = call("show", run.path, "--where", "units=[9]").stdout
-    assert "None of the 4 variants is like that." in nothing
+    assert "None of the 4 variants meets the conditions." in nothing
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_ranks_and_the_winner_stay_those_of_all_variants(run):
         (["--where", "actvation=relu"], "no column 'actvation'; did you mean 'activation'?"),
         (
             ["--where", "learning_rate"],
-            "expected a column, one of =, !=, <, <=, >, >=, and a value",
+            "write a column, one of =, !=, <, <=, >, >=, and a value, such as n>=3",
         ),
         (["--where", "learning_rate<fast"], "< compares numbers, got 'fast'"),
         (["--where", "learning_rate=[1"], "--where learning_rate=[1: not YAML"),
@@ -134,7 +134,7 @@ def test_the_end_of_two_paths_is_refused_with_both(tmp_path):
     folder = write_run(tmp_path, variants, range(2))
     done = call("show", folder.path, "--where", "units=3")
     assert done.code == 2
-    assert "'units' may be model.args.units or data.args.units" in done.stderr
+    assert "'units' may mean model.args.units or data.args.units" in done.stderr
     assert shown(folder, "--where", "model.args.units=3") == ["v00"]
 
 
@@ -164,20 +164,20 @@ def test_the_better_one_is_named_whichever_comes_first(run):
     for pair in (("v01", "v00"), ("v00", "v01")):
         text = " ".join(call("compare", run.path, *pair).stdout.split())
         assert "By val_loss v01 is better than v00 (p = 0.002), under 100% of the seeds." in text
-        assert "see the p_value in variants.csv, corrected for all pairs" in text
+        assert "use the p_value in variants.csv, which is corrected for all pairs" in text
 
 
 def test_what_cannot_be_told_apart_is_said_to_be_so(run):
     text = call("compare", run.path, "v00", "v03").stdout
-    assert "By val_loss they cannot be told apart at 5% (p = " in text
+    assert "By val_loss no difference between them is found at 5% (p = " in text
 
 
 def test_few_seeds_compare_nothing(tmp_path):
     folder = write_run(tmp_path, VARIANTS, range(5), result_of=result_of)
     text = " ".join(call("compare", folder.path, "v00", "v01").stdout.split())
     assert (
-        "5 seeds with a val_loss of both can tell nothing apart: a sign-flip test takes at least 6."
-        in text
+        "Both have a val_loss in 5 seeds only, and a sign-flip test needs at least 6 to find a"
+        " difference." in text
     )
 
 
@@ -195,7 +195,7 @@ def test_a_comparison_fits_the_terminal(run, width):
     ("pair", "message"),
     [
         (("v00", "v09"), "there is no variant 'v09'; did you mean"),
-        (("v00", "v00"), "give two variants"),
+        (("v00", "v00"), "give two different variants"),
     ],
 )
 def test_a_pair_that_is_none_is_refused(run, pair, message):

@@ -1,4 +1,4 @@
-"""The digits CNN on one core: 32 trials by the engine that `auto` takes, and one by `model.fit`.
+"""The digits CNN on one core: 32 trials with the engine that `auto` takes, and one `model.fit`.
 
     python scripts/peers/digits_cnn.py [--trials 32] [--epochs 15] [--job JOB.yaml]
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def time_call(task: PackTask, data) -> tuple[float, str, str]:
-    """Seconds of training the pack, and the engine that did."""
+    """Seconds of training the pack, and the engine that trained it."""
     timings_s: dict[str, float] = {}
     training = choose_and_train(task, data, timings_s, Reports(lambda: False))
     while True:

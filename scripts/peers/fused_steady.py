@@ -1,12 +1,12 @@
-"""trialrun's fused engine in its steady state: the reference job, one core, nothing to compile.
+"""trialrun's fused engine in its steady state: the reference job on one core, without compiling.
 
     python scripts/peers/fused_steady.py [--trials 64] [--repeats 3]
 
 The first call of `train_compiled` traces and compiles; the next ones reuse the program, as packs of
-one run do. A timed call holds all that the product does for a pack of loaded data: initial
-weights, a permutation per epoch and trial, training, training and validation logs per epoch, and
-at the end the evaluation on the test set. `jax_vmap.py` does the same work without the last and
-with its permutations made beforehand. Prints one JSON line.
+one run do. A timed call does everything that trialrun does for a pack of loaded data: initial
+weights, a permutation per epoch and trial, training, training and validation logs per epoch, and at
+the end the evaluation on the test set. `jax_vmap.py` does the same work without that evaluation,
+and with permutations that are made beforehand. Prints one JSON line.
 """
 
 import argparse

@@ -4,9 +4,9 @@
 
 The same work as trialrun's fused engine: every trial has its own data, initial weights and batch
 order; Adam by Keras's formula; training and validation loss and accuracy for every epoch. The
-whole training is one compiled program. Permutations are drawn on the host beforehand: their
-core-seconds are given apart and are not part of the timing; neither is compilation. Prints one
-JSON line.
+whole training is one compiled program. Permutations are drawn on the host beforehand; their
+core-seconds are reported separately, and the timing does not include them or the compilation.
+Prints one JSON line.
 
 Shapes are those of one trial; `vmap` adds the trial axis in front.
 """
@@ -40,7 +40,7 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Summed over samples: divided by their number they are an epoch's loss and accuracy."""
+    """Sums over samples; divided by the number of samples they are an epoch's loss and accuracy."""
 
     loss: jax.Array
     correct: jax.Array
@@ -146,7 +146,7 @@ def evaluate(weights, x, y) -> tuple[jax.Array, Sums]:
         x = jax.nn.relu(x @ kernel + bias)
     logits = x @ last_kernel + last_bias
     log_probabilities = jax.nn.log_softmax(logits)
-    # As fast as it gets here: `take_along_axis` becomes a gather under vmap and costs 4% more.
+    # This is the fastest way: `take_along_axis` becomes a gather under vmap and costs 4% more.
     losses = -jnp.sum(log_probabilities * jax.nn.one_hot(y, logits.shape[-1]), axis=1)
     correct = (logits.argmax(axis=1) == y).astype(jnp.float32)
     return losses.mean(), Sums(losses.sum(), correct.sum())

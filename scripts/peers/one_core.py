@@ -1,4 +1,4 @@
-"""Pinning of the single-core peers. Import it, and call `pin`, before any numerical library.
+"""Pins the single-core peers to a core. Import it and call `pin` before any numerical library.
 
 Libraries count cores and start their threads when they are imported; a thread started before
 the pinning would go on using the other cores.

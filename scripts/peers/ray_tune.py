@@ -20,13 +20,13 @@ import reference_job
 
 NUM_GPUS = 2
 
-# Before the import of Ray, which reads them there; the workers inherit them.
+# Set before Ray is imported, because Ray reads them then; the workers inherit them.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the coming default, and no warning
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the future default, which avoids a warning
 os.environ["RAY_AUTH_MODE"] = "token"
-os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the user's home
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise Ray writes one to the user's home
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # else Ray refuses to offer GPUs that are not there
+os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # otherwise Ray refuses logical GPUs
 os.environ["PYTHONWARNINGS"] = "ignore"
 
 import ray  # noqa: E402
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results, tune_s = run_trials(Path(folder), trials=args.trials, epochs=args.epochs)
     finished = sorted(result.metrics["finished_s"] for result in results)
-    # Those of the first wave also waited for the start of Tune; one wave is NUM_GPUS trials.
+    # The first NUM_GPUS trials, which run at once, also waited for Tune to start.
     later = finished[NUM_GPUS - 1 :]
     print(
         json.dumps(
@@ -71,7 +71,9 @@ def run_trials(folder: Path, *, trials: int, epochs: int) -> tuple[tune.ResultGr
         run_config=tune.RunConfig(name="medical_trial", storage_path=str(folder), verbose=0),
     )
     start = time.perf_counter()
-    with contextlib.redirect_stdout(sys.stderr):  # Tune prints a frame however quiet
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # Tune prints a frame even if it is told to be quiet
         results = tuner.fit()
     seconds = time.perf_counter() - start
     if results.errors:

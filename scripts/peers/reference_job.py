@@ -1,7 +1,7 @@
 """The job that every peer trains: its numbers and its data.
 
-The data is written out here once more, apart from trialrun, so that no peer runs any of
-trialrun's code. `keras_fit.py` does not even import this file: it is a user's plain script.
+The data is defined here again, independently of trialrun, so that no peer runs any of trialrun's
+code. `keras_fit.py` does not even import this file, because it is a user's plain script.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Peer that nobody can beat: the job's matrix products at the speed of a large one, on one core.
+"""A peer that cannot be beaten: the job's matrix products at the speed of a large one, on one core.
 
     python scripts/peers/roofline.py
 
@@ -12,7 +12,7 @@ so one trial needs
 
     FLOP = rows * epochs * (3 * sum over layers of 2 i o  -  2 i_1 o_1)
 
-Biases, activations, loss, Adam, logs and validation are left out: a bound from below.
+Biases, activations, loss, Adam, logs and validation are left out, so this is a lower bound.
 Prints one JSON line.
 """
 
@@ -59,7 +59,7 @@ def sgemm_flop_per_s(size: int = 1024, repeats: int = 20) -> float:
     """Best speed of a float32 product of two (size, size) matrices through NumPy."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, size, size), dtype=np.float32)
-    a @ b  # loads the library and its buffers
+    a @ b  # the first product loads the library and its buffers
     return 2 * size**3 / min(product_s(a, b) for _ in range(repeats))
 
 

@@ -2,7 +2,7 @@
 
     python scripts/peers/sklearn_mlp.py
 
-It has no validation logs per epoch and so does a little less work than the others.
+It logs no validation per epoch, and so does a little less work than the others.
 Prints one JSON line.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3)
     args = parser.parse_args()
 
-    # 30 epochs are the job, converged or not.
+    # The job has 30 epochs, whether the training has converged or not.
     warnings.simplefilter("ignore", ConvergenceWarning)
     with threadpool_limits(1):
         trials = [train(seed, args.epochs) for seed in range(args.trials)]

@@ -1,4 +1,4 @@
-"""Waits until all nodes of a SLURM job have joined its Ray; says which have not, and why."""
+"""Waits until all nodes of a SLURM job have joined its Ray, or says which have not, and why."""
 
 import argparse
 import contextlib
@@ -16,21 +16,22 @@ _POLL_S = 0.2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit-s", type=float, required=True)
-    parser.add_argument("--steps", type=int, nargs="+", required=True, help="processes of srun")
-    parser.add_argument("--logs", type=Path, required=True, help="folder of NODE.log")
+    parser.add_argument("--steps", type=int, nargs="+", required=True, help="process ids of srun")
+    parser.add_argument("--logs", type=Path, required=True, help="folder of the logs NODE.log")
     parser.add_argument("--address", required=True, help="host:port of the head")
-    parser.add_argument("--nodes", nargs="+", required=True, help="their names in SLURM")
+    parser.add_argument("--nodes", nargs="+", required=True, help="SLURM's names of the nodes")
     given = parser.parse_args()
     deadline = time.monotonic() + given.limit_s
 
     missing = set(given.nodes)
     while missing:
         if time.monotonic() > deadline:
-            give_up(f"not joined Ray within {given.limit_s:g} s", missing, given.logs)
+            give_up(f"has not joined Ray within {given.limit_s:g} s", missing, given.logs)
         if not all(map(is_alive, given.steps)):
-            give_up("not joined Ray, and a step that starts it has ended", missing, given.logs)
+            reason = "has not joined Ray, and a step that starts Ray has ended"
+            give_up(reason, missing, given.logs)
         if not ray.is_initialized() and answers(given.address):
-            # The head answers a moment before its own node has joined, which Ray takes for a fault.
+            # The head answers a moment before its own node has joined; `init` then raises.
             with contextlib.suppress(ConnectionError):
                 ray.init(address=given.address, log_to_driver=False, logging_level="CRITICAL")
         if ray.is_initialized():
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def give_up(what: str, missing: set[str], logs: Path) -> None:
-    print(f"{', '.join(sorted(missing))}: {what}. The end of what was said there:", file=sys.stderr)
+    print(f"{', '.join(sorted(missing))}: {what}. The ends of the logs:", file=sys.stderr)
     for name in sorted(missing):
         log = logs / f"{name}.log"
         said = log.read_text().splitlines()[-15:] if log.exists() else ["(nothing)"]

@@ -7,9 +7,10 @@
 #   scripts/slurm/submit.sh jobs/medical_trial.yaml --gpus-per-node=1 -- --set seeds=50
 #   scripts/slurm/submit.sh jobs/medical_trial.yaml -- --run-folder runs/medical_trial/slurm-123
 #
-# The last one goes on with a run, say of a job that was cancelled. --shards is for sites that have
-# no jobs of several nodes: an array of N jobs of one node, each with a part of the trials, and a
-# job after them that makes one run of theirs. Folders are relative to the project's.
+# The last one continues a run, for example of a job that was cancelled. --shards is for sites that
+# allow no jobs of several nodes: it submits an array of N jobs of one node, each with a share of
+# the trials, and a job after them that merges their runs into one. Folders are relative to the
+# project's folder.
 set -euo pipefail
 
 usage() {
@@ -41,8 +42,8 @@ else
   array=$(sbatch --parsable "${options[@]}" --nodes=1 --array="1-$num_shards" "$script" \
     "${run_options[@]}")
   array=${array%%;*} # the cluster's name may follow
-  echo "Submitted the shards as job array $array; the job that makes one run of them:"
-  # Whatever becomes of them: what is finished is merged, and what is missing is said.
+  echo "Submitted the shards as job array $array; the job that merges them:"
+  # It runs however the shards end: it merges what is finished, and says what is missing.
   sbatch "${options[@]}" --nodes=1 --dependency="afterany:$array" "$script" merge "$array" \
     "${run_options[@]}"
 fi

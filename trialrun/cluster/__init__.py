@@ -1,7 +1,7 @@
-"""Ray: connecting, and running packs as remote tasks. The only room that imports it.
+"""Connects to Ray and runs packs as remote tasks. Only this package imports Ray.
 
-`connection` reaches a Ray, or starts the one of `embedded`; `tasks` trains packs there; `faults`
-(which needs no Ray) decides what follows when one of them cannot be trained.
+`connection` connects to a running Ray, or starts one through `embedded`. `tasks` trains packs
+there. `faults`, which needs no Ray, decides what happens to a pack that cannot be trained.
 """
 
 from trialrun.cluster.connection import Cluster, connect

@@ -1,4 +1,4 @@
-"""Reaching a Ray that runs, or starting one inside this process."""
+"""Connects to a running Ray, or starts one inside this process."""
 
 import contextlib
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Ray reads this when it is imported. Who gives a token wants it to be used.
+# Ray reads this when it is imported. A user who gives a token wants it to be used.
 if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
@@ -22,7 +22,7 @@ from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.packing import choose_cpus_per_pack
 
-_ROUNDING = 1e-9  # ten packs of 0.1 GPU each fit, though 1 // 0.1 is 9
+_ROUNDING = 1e-9  # ten packs of 0.1 GPU each must fit, though 1 // 0.1 is 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Needs:
     """What each pack's task asks Ray for.
 
     Attributes:
-        gpus: 1, a part of one, or 0 when the CPU computes.
-        cpus: CPU cores.
+        gpus: 1, a fraction of a GPU, or 0 when the CPU computes.
+        cpus: Number of CPU cores.
         accelerator_type: Kind of GPU; None for any.
     """
 
@@ -40,11 +40,11 @@ class Needs:
     accelerator_type: str | None
 
     def fit_into(self, node: Mapping[str, float]) -> int:
-        """How many packs a node with these resources takes at the same time."""
+        """The number of packs that a node with these resources can train at the same time."""
         if self.accelerator_type and f"accelerator_type:{self.accelerator_type}" not in node:
             return 0
         packs = int(node.get("CPU", 0) // self.cpus)
-        if self.gpus:  # packs that share a GPU lie on one GPU each, never across two
+        if self.gpus:  # a pack that needs a fraction of a GPU gets it from a single GPU
             packs = min(packs, int(node.get("GPU", 0) * int(1 / self.gpus + _ROUNDING)))
         return packs
 
@@ -58,10 +58,10 @@ class Cluster:
     """What a connected Ray offers.
 
     Attributes:
-        address: Of the cluster, or `local` for embedded Ray.
+        address: The cluster's address, or `local` for embedded Ray.
         needs: What each pack is given.
         num_devices: Packs that could be trained at the same time when the run connected.
-        num_threads: Slices of a pack trained side by side.
+        num_threads: Slices of a pack that are trained side by side.
         head: Notices when the cluster's head is gone.
     """
 
@@ -72,7 +72,7 @@ class Cluster:
     head: HeadWatch
 
     def describe(self) -> dict[str, Any]:
-        """What there is, as plain values."""
+        """The cluster's properties as plain values, for JSON."""
         return {
             "address": self.address,
             "num_devices": self.num_devices,
@@ -87,17 +87,17 @@ class Cluster:
 def connect(
     address: str | None, resources: ResourcesSpec, give_up: Callable[[str], None]
 ) -> Iterator[Cluster]:
-    """A connection to Ray, closed at the end.
+    """Connects to Ray and closes the connection on exit.
 
     Args:
-        address: Of a running cluster, or `auto`. None takes RAY_ADDRESS (set inside a Ray job), or
-            else starts Ray inside this process; see `embedded`.
-        resources: GPUs and CPUs the job may use.
-        give_up: Ends the process when the head is lost while Ray cannot be interrupted; is told
-            the reason.
+        address: The address of a running cluster, or `auto`. None takes RAY_ADDRESS (which is set
+            inside a Ray job), or else starts Ray inside this process; see `embedded`.
+        resources: The GPUs and CPUs that the job may use.
+        give_up: Called with the reason when the head is lost while Ray cannot be interrupted; must
+            end the process.
 
     Raises:
-        ClusterError: Ray cannot be reached, or has not what the job asks for.
+        ClusterError: Ray cannot be reached, or does not have what the job asks for.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     with contextlib.ExitStack() as stack:
@@ -110,9 +110,9 @@ def connect(
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except ClusterError:
             raise
-        except Exception as error:  # Ray raises it bare when its processes do not start in time
+        except Exception as error:  # Ray raises a bare Exception if its processes start too slowly
             raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
-        # Ray prints what it has to say of a lost worker on stdout, which is for the final table.
+        # Ray prints messages about lost workers on stdout, which is only for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         head = stack.enter_context(HeadWatch(_addresses_to_watch(), give_up))
         yield _describe(address, resources, head)
@@ -134,22 +134,22 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
     if num_devices == 0:
         raise ClusterError(
             f"no node of the cluster has what a pack asks for: {needs}; the nodes have"
-            f" {'; '.join(sorted({_offer(node) for node in nodes}))}; see `resources` in the job"
+            f" {'; '.join(sorted({_offer(node) for node in nodes}))}; change `resources` in the job"
         )
     return Cluster(address, needs, num_devices, 1 if needs.gpus else needs.cpus, head)
 
 
 def choose_needs(nodes: Sequence[Mapping[str, float]], resources: ResourcesSpec) -> Needs:
-    """What each pack asks for, when some of it is left to us.
+    """What each pack asks Ray for; resources that the job sets to `auto` are chosen here.
 
     Args:
-        nodes: What each node has, by Ray's names.
-        resources: What the job says of it.
+        nodes: The resources of each node: Ray's name -> amount.
+        resources: The job's `resources`.
     """
     gpus = float(any(node.get("GPU", 0) for node in nodes))
     if resources.gpus != "auto":
         gpus = resources.gpus
-    # A head that is to train nothing has no CPU cores for Ray.
+    # A head that must train nothing offers Ray no CPU cores.
     smallest_node = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
     if resources.cpus != "auto":
         cpus = resources.cpus
@@ -159,18 +159,18 @@ def choose_needs(nodes: Sequence[Mapping[str, float]], resources: ResourcesSpec)
 
 
 def _offer(node: Mapping[str, float]) -> str:
-    """What a node has, for a message."""
+    """A node's GPUs and CPU cores, for a message."""
     prefix = "accelerator_type:"
-    kinds = [name.removeprefix(prefix) for name in node if name.startswith(prefix)]
-    of_type = f" of type {', '.join(kinds)}" if kinds else ""
-    return f"{node.get('GPU', 0):g} GPUs{of_type} and {node.get('CPU', 0):g} CPU cores"
+    types = [name.removeprefix(prefix) for name in node if name.startswith(prefix)]
+    kind = f" of type {', '.join(types)}" if types else ""
+    return f"{node.get('GPU', 0):g} GPUs{kind} and {node.get('CPU', 0):g} CPU cores"
 
 
 def count_devices(needs: Needs) -> int:
-    """Packs that the cluster's living nodes can train at the same time."""
+    """The number of packs that the cluster's living nodes can train at the same time."""
     return sum(needs.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def count_idle_devices(needs: Needs) -> int:
-    """Packs that they could train beside what they do now."""
+    """The number of packs that they could train in addition to what they do now."""
     return sum(map(needs.fit_into, available_resources_per_node().values()))

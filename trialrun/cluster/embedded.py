@@ -1,8 +1,8 @@
-"""Ray inside this process: reachable from this machine alone, for this run's processes alone.
+"""Ray inside this process, which only this run's processes on this machine can reach.
 
-Every socket is bound to loopback and answers only to a token that nobody else has; what it leaves
-on disk lies in a folder of its own that only its user can enter, and is removed at the end,
-whatever ends the driver.
+Every socket is bound to loopback and answers only to a token that nobody else has. What Ray writes
+to disk is in a folder that only its user can enter, and that is removed at the end, whatever ends
+the driver.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Without it a task that asks for no GPU would see all of them.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # What Ray measures of itself is served to whoever asks, without the token. No port is -1.
+    # Ray would serve its metrics to anybody, without the token. A port of -1 means no port.
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "-1",
     "DASHBOARD_METRIC_PORT": "-1",
@@ -41,10 +41,10 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def embedded_ray(*, gpus: bool) -> Iterator[None]:
-    """Ray, started and at the end shut down.
+    """Starts Ray and shuts it down on exit.
 
     Args:
-        gpus: Whether it may use the GPUs of this machine.
+        gpus: Whether Ray may use the GPUs of this machine.
     """
     with _temporary_folder() as folder, _environment(folder):
         try:
@@ -54,7 +54,7 @@ def embedded_ray(*, gpus: bool) -> Iterator[None]:
                     num_cpus=num_local_cpus(),
                     num_gpus=None if gpus else 0,
                     include_dashboard=False,
-                    _temp_dir=str(folder / "r"),  # Ray lets everybody into it
+                    _temp_dir=str(folder / "r"),  # Ray opens this subfolder to everybody
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
@@ -65,14 +65,14 @@ def embedded_ray(*, gpus: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """Variables for Ray's processes; at the end they are as before, for whatever Ray comes next."""
+    """Sets variables for Ray's processes and restores them on exit, for the next Ray."""
     before = dict(os.environ)
-    # A worker that is killed does not tidy up what TensorFlow and user code put there.
+    # A killed worker does not remove the temporary files of TensorFlow and of user code.
     temporary = folder / "t"
     temporary.mkdir()
     os.environ.update({**_ENVIRONMENT, "TMPDIR": str(temporary)})
     # A new local cluster turns token authentication on unless this variable says otherwise. The
-    # token is given by environment, so that Ray does not write it to a file that all can read.
+    # token is passed in the environment, so that Ray does not write it to a file that all can read.
     os.environ.pop("RAY_AUTH_MODE", None)
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     AuthenticationTokenLoader.instance().reset_cache()  # Ray reads it once per process
@@ -86,10 +86,11 @@ def _environment(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Lets Ray listen at 127.0.0.1 alone, as it does by itself on macOS, and at free ports.
+    """Makes Ray listen only at 127.0.0.1, as it does by itself on macOS, and at free ports.
 
-    `_node_ip_address` does not do the one: Ray replaces a loopback address by another. For the
-    other there is no argument: where another Ray has its agent's fixed port, ours waits for 5 s.
+    `_node_ip_address` cannot set the address, because Ray replaces a loopback address by another
+    one. The agent's port has no argument; it is fixed by default, and if another Ray has taken it,
+    ours waits for 5 s.
     """
     free_port = functools.partial(parameter.RayParams, dashboard_agent_listen_port=0)
     with (
@@ -101,14 +102,14 @@ def _on_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """A folder of one's own, which a guardian removes when this process has been killed.
+    """A new private folder, which a guardian removes if this process is killed.
 
-    Folders whose guardian was killed too are removed by whoever comes next.
+    A later run removes folders whose guardian was killed too.
     """
     parent = _temporary_parent()
     for left_over in parent.glob(f"{_TEMPORARY_PREFIX}*-{_machine_tag()}-*"):
         pid = left_over.name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):  # another user's, or another is removing it
+        with contextlib.suppress(OSError):  # another user's, or another process is removing it
             if left_over.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
                 shutil.rmtree(left_over)
     prefix = f"{_TEMPORARY_PREFIX}{os.getpid()}-{_machine_tag()}-"
@@ -128,11 +129,11 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 def _temporary_parent() -> Path:
-    """Sockets lie deep beneath it, and their paths may have 107 characters."""
+    """A folder with a short path: paths of sockets deep inside may have 107 characters at most."""
     parent = Path(tempfile.gettempdir())
     return parent if len(str(parent)) <= _MAX_PARENT_LENGTH else Path("/tmp")
 
 
 def _machine_tag() -> str:
-    """Tells machines, and containers on them, apart that share a folder but not their processes."""
+    """A short tag that differs between machines and containers that may share the folder."""
     return hashlib.sha256(machine_id().encode()).hexdigest()[:6]

@@ -1,8 +1,8 @@
-"""What follows when a pack could not be trained: once more, in halves, or not at all. Pure rules.
+"""Rules for a pack that could not be trained: try again, try in halves, or give up.
 
-A fault may be the cluster's, the pack's size, or one poisonous trial among good ones. The rules
-find out by trying: what fails for no reason of its own completes elsewhere, what is too large fits
-in halves, and a trial that always fails ends up alone in a pack, where it is reported.
+A fault may come from the cluster, from the pack's size, or from one bad trial among good ones. The
+rules find out by trying: a pack that is not to blame completes elsewhere, a pack that is too large
+fits in halves, and a trial that always fails ends up alone in a pack, where it is reported.
 """
 
 from collections import Counter
@@ -17,31 +17,34 @@ from trialrun.training import PackTask
 Fault = Literal["worker", "node", "memory", "share", "error", "model"]
 """What happened to a pack.
 
-- `worker`: its process died or gave no sign of life. Perhaps a trial's doing.
-- `node`: the machine is gone. No trial's doing.
+- `worker`: its process died or sent no heartbeat. A trial may be the cause.
+- `node`: the machine is gone. No trial is the cause.
 - `memory`: it does not fit into memory.
-- `share`: its trials differ in a number that no program can be given.
-- `error`: user code or a library raised. Perhaps one trial's doing.
-- `model`: what all its trials share is wrong.
+- `share`: its trials differ in a number that no program can take as an input.
+- `error`: user code or a library raised. One of its trials may be the cause.
+- `model`: something that all its trials share is wrong.
 """
 
-# A worker that dies is given one chance as a whole, before its pack is suspected.
+# After its worker died, a pack is tried this often as a whole before it is halved.
 _TRIES_AS_A_WHOLE = 1
 
 
 class FaultRules:
-    """Decides, and remembers for the rest of the run how many trials fit, and which cannot share.
+    """Decides what happens to a failed pack, and learns from the failure for later packs.
+
+    It remembers for the rest of the run how many trials fit into memory, and which cannot share a
+    program.
 
     Args:
-        max_retries: How often a pack is tried again at most, when it is one trial or the fault is
-            the cluster's. Halving a pack is never limited, it ends by itself; the halves are packs
-            of their own, with as many retries.
+        max_retries: How often a pack is tried again, if it has one trial or the fault is the
+            cluster's. Halving is not limited, because it ends by itself; each half is a new pack
+            with as many retries.
     """
 
     def __init__(self, max_retries: int) -> None:
         self._max_retries = max_retries
         self._max_trials: dict[str, int] = {}  # by signature
-        # Of signatures whose trials share no program: the numbers that stand in the way.
+        # Signature whose trials cannot share a program -> the numbers that prevent it.
         self._not_shared: dict[str, frozenset[NumberPath]] = {}
         self._num_faults: Counter[str] = Counter()  # by pack_id
 
@@ -52,13 +55,13 @@ class FaultRules:
         max_trials: int | None = None,
         paths: Collection[NumberPath] = (),
     ) -> tuple[PackTask, ...]:
-        """The tasks that take the place of one that failed; none to give it up.
+        """The tasks that replace one that failed; none if it is given up.
 
         Args:
             task: The pack.
             fault: What happened to it.
             max_trials: How many trials would have fitted into memory, if that is known.
-            paths: The numbers that no program can be given, if they are known.
+            paths: The numbers that no program can take as inputs, if they are known.
         """
         num_trials = len(task.pack.trials)
         can_retry = self._num_faults[task.pack.pack_id] < self._max_retries
@@ -82,18 +85,18 @@ class FaultRules:
         return again if can_retry and fault != "model" else ()
 
     def fit(self, task: PackTask) -> tuple[PackTask, ...]:
-        """The task in pieces that are known to do; itself if it may do."""
+        """The task, split into smaller ones if earlier faults have shown that it must be."""
         if (paths := self._not_shared.get(task.pack.signature)) is not None:
-            parts = _with_packs(task, split_by(task.pack, paths))
-            return tuple(piece for part in parts for piece in self.fit(part))
+            sharing = _with_packs(task, split_by(task.pack, paths))
+            return tuple(fitting for smaller in sharing for fitting in self.fit(smaller))
         limit = self._max_trials.get(task.pack.signature)
         if limit is None or len(task.pack.trials) <= limit:
             return (task,)
-        return tuple(piece for half in halves(task, tried=False) for piece in self.fit(half))
+        return tuple(fitting for half in halves(task, tried=False) for fitting in self.fit(half))
 
 
 def _with_packs(task: PackTask, packs: Sequence[Pack]) -> tuple[PackTask, ...]:
-    """A task for each part of a task's pack."""
+    """One task for each of the packs that a task's pack was split into."""
     return tuple(replace(task, pack=pack, checkpoint=None) for pack in packs)
 
 
@@ -102,13 +105,13 @@ def halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:
 
     Args:
         task: A pack of at least two trials.
-        tried: Whether it has been tried, and its halves are another attempt.
+        tried: Whether the pack has been tried, so that its halves count as another attempt.
     """
     trials = task.pack.trials
     middle = (len(trials) + 1) // 2
 
-    def part(letter: str, trials: tuple[Trial, ...]) -> PackTask:
+    def half(letter: str, trials: tuple[Trial, ...]) -> PackTask:
         pack = replace(task.pack, pack_id=task.pack.pack_id + letter, trials=trials)
         return replace(task, pack=pack, attempt=task.attempt + tried, checkpoint=None)
 
-    return part("a", trials[:middle]), part("b", trials[middle:])
+    return half("a", trials[:middle]), half("b", trials[middle:])

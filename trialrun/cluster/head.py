@@ -1,4 +1,4 @@
-"""Noticing that Ray is gone: it waits a minute for its head, and then ends the process itself."""
+"""Notices early that Ray is gone; Ray itself waits a minute for its head, then ends the process."""
 
 import socket
 import threading
@@ -12,12 +12,15 @@ _REACT_S = 5.0
 
 
 class HeadWatch:
-    """Looks every second whether Ray's head and its node here answer; a context manager.
+    """Checks every second whether Ray's head and its node on this machine answer.
+
+    It is a context manager, which watches in a thread while it is entered.
 
     Args:
-        addresses: What to call it -> `host:port`.
-        give_up: Called with the reason when `check` was not called in the seconds after the loss:
-            the main thread waits inside Ray, which nothing can interrupt. Must end the process.
+        addresses: Name for messages -> `host:port`.
+        give_up: Called with the reason if `check` is not called within a few seconds after the
+            loss, because the main thread then waits inside Ray, where nothing can interrupt it.
+            Must end the process.
     """
 
     def __init__(self, addresses: Mapping[str, str], give_up: Callable[[str], None]) -> None:
@@ -36,7 +39,7 @@ class HeadWatch:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises ClusterLost once one of them has not answered a few times in a row."""
+        """Raises ClusterLost once an address has not answered several times in a row."""
         if self._lost:
             self._ended.set()
             raise ClusterLost(self._lost)

@@ -1,4 +1,4 @@
-"""A look at every node of a Ray, each from inside a task that runs there."""
+"""Examines every node of a Ray cluster, each from inside a task that runs there."""
 
 import os
 import subprocess
@@ -19,24 +19,24 @@ from trialrun.cluster.connection import connect
 from trialrun.cluster.sockets import Listening, listening_sockets
 from trialrun.job import ResourcesSpec
 
-_PATIENCE_S = 30.0  # for a GPU that others may be using
-_LIMIT_S = 300.0  # for a node's answer
+_PATIENCE_S = 30.0  # how long to wait for a GPU that others may be using
+_LIMIT_S = 300.0  # how long to wait for a node's answer
 _POLL_S = 0.5
 _PROBE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class RayNode:
-    """A node as Ray counts on it, and what the task that looks at it was given.
+    """A node with the resources that Ray assumes, and those of the task that examines it.
 
     Attributes:
-        name: Its host's name; with the beginning of its id where hosts hold several.
-        node_id: Ray's.
-        num_cpus: CPU cores that Ray gives out there.
-        num_gpus: GPUs that Ray gives out there.
-        memory_bytes: Memory that Ray counts on there, object store included.
-        assigned: GPUs that the task was given; None when all of the node's are in use.
-        listening: Where the node's Ray processes listen.
+        name: Its host's name, with the beginning of the node's id if a host has several nodes.
+        node_id: Ray's id of the node.
+        num_cpus: CPU cores that Ray gives to tasks there.
+        num_gpus: GPUs that Ray gives to tasks there.
+        memory_bytes: Memory that Ray counts on there, including the object store.
+        assigned: GPUs that the task was given; None if all of the node's GPUs are in use.
+        listening: The sockets at which the node's Ray processes listen.
     """
 
     name: str
@@ -50,7 +50,7 @@ class RayNode:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back from a node: a value, or why there is none."""
+    """What a node answered: a value, or the reason why there is none."""
 
     node: RayNode
     value: Any = None
@@ -59,10 +59,10 @@ class Answer:
 
 @contextmanager
 def looking(address: str | None) -> Iterator[str]:
-    """A connection to look with; gives the address of the head.
+    """Connects to Ray to examine its nodes, and yields the address of the head.
 
     Args:
-        address: As for `connect`.
+        address: See `connect`.
 
     Raises:
         ClusterError: Ray cannot be started or reached.
@@ -77,10 +77,10 @@ def _give_up(reason: str) -> None:
 
 
 def answers_without_token(head: str) -> bool | None:
-    """Whether the head answers who has no token; None if that could not be found out.
+    """Whether the head answers a client without a token; None if that could not be found out.
 
     Args:
-        head: Its address.
+        head: The head's address.
     """
     command = [sys.executable, "-m", "trialrun.cluster.unauthorized", head]
     hidden = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
@@ -101,17 +101,17 @@ def answers_without_token(head: str) -> bool | None:
 
 
 def ask_nodes(look: Callable[[RayNode], Any]) -> Iterator[Answer]:
-    """Runs a function on every living node and yields what it returned, as it comes.
+    """Runs a function on every living node and yields each result as it comes.
 
-    It costs no CPU core of the cluster. Where a node has GPUs it is given one, if one gets free
+    It takes no CPU core of the cluster. On a node with GPUs it is given one, if one becomes free
     in time.
 
     Args:
-        look: Importable on the nodes; what it returns can be pickled.
+        look: A function that the nodes can import; what it returns must be picklable.
     """
     questions = [_Question(look, node) for node in _nodes()]
     while questions:
-        streams = [one.stream for one in questions]
+        streams = [question.stream for question in questions]
         ready, _ = ray.wait(streams, num_returns=1, timeout=_POLL_S, fetch_local=False)
         for question in list(questions):
             answer = question.listen() if question.stream in ready else question.look_at_clock()
@@ -135,11 +135,11 @@ def _nodes() -> list[RayNode]:
                 memory_bytes=has.get("memory", 0.0) + has.get("object_store_memory", 0.0),
             )
         )
-    return sorted(nodes, key=lambda one: one.name)
+    return sorted(nodes, key=lambda node: node.name)
 
 
 class _Question:
-    """A task on a node: first it says that it runs, then what it saw."""
+    """A task on a node, which first reports that it runs and then what it found."""
 
     def __init__(self, look: Callable[[RayNode], Any], node: RayNode) -> None:
         self._look = look
@@ -155,11 +155,11 @@ class _Question:
         self.stream = _run_there.options(**options).remote(self._look, self._node, num_gpus)
 
     def listen(self) -> Answer | None:
-        """The answer, if this was it."""
+        """Takes the task's next message; returns the answer if the message is the answer."""
         try:
             value = ray.get(next(self.stream))
         except StopIteration:
-            return Answer(self._node, error="its task ended without a word")
+            return Answer(self._node, error="its task ended without an answer")
         except RayError as error:
             return Answer(self._node, error=_reason(error))
         if not self._runs:
@@ -168,7 +168,7 @@ class _Question:
         return Answer(self._node, value)
 
     def look_at_clock(self) -> Answer | None:
-        """Asks again without a GPU, or gives up, when it takes too long."""
+        """Asks again without a GPU, or gives up, if the answer takes too long."""
         waited_s = time.monotonic() - self._asked_s
         if waited_s > _LIMIT_S:
             ray.cancel(self.stream, force=True)
@@ -190,7 +190,7 @@ def _run_there(look: Callable[[RayNode], Any], node: RayNode, num_gpus: float) -
 
 
 def _sockets_of_node() -> tuple[Listening, ...]:
-    """Those of Ray's processes that belong to this task's cluster, on this machine."""
+    """The listening sockets on this machine of Ray's processes of this task's cluster."""
     session = ray.get_runtime_context().get_session_name()
     raylet = os.getppid()
     return listening_sockets(

@@ -1,7 +1,7 @@
-"""A look at a Ray cluster before connecting to it, so that what is wrong is said at once.
+"""Checks a Ray cluster before connecting to it, so that a problem is reported at once.
 
-Ray itself waits 20 s for a head that does not answer or does not take the token, and says nothing
-of the token. Nothing here needs a connection.
+Ray itself waits 20 s for a head that does not answer or does not accept the token, and does not
+mention the token. Nothing here needs a connection.
 """
 
 import json
@@ -25,13 +25,13 @@ TOKEN_HELP = (
 
 
 def check_cluster(address: str) -> str:
-    """The `host:port` of a cluster to which a connection will not fail for a reason seen here.
+    """The `host:port` of a cluster that has passed all checks.
 
     Args:
-        address: `host:port` of its head, or `auto`: RAY_ADDRESS, or the Ray that runs here.
+        address: `host:port` of its head, or `auto`: RAY_ADDRESS, or else the Ray on this machine.
 
     Raises:
-        ClusterError: It cannot be used; says why, and what to do.
+        ClusterError: The cluster cannot be used; the message says why, and what to do.
     """
     check_token()
     if address == "auto":
@@ -44,10 +44,10 @@ def check_cluster(address: str) -> str:
 
 
 def check_token() -> None:
-    """Raises ClusterError when there is to be a token but there is none."""
+    """Raises ClusterError if Ray must use a token but none is given."""
     if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")  # taken by Ray as it is
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")  # Ray uses it as it is given
     path = Path(named) if named else Path.home() / ".ray" / "auth_token"
     try:
         reason = "" if path.read_bytes().strip() else "it is empty"
@@ -65,12 +65,12 @@ def _check_form(address: str) -> None:
         raise ClusterError(
             f"{address} is the address of a job server: submit the job to it with"
             f" `scripts/submit_ray.sh` or `ray job submit --address {address}`, or, on a machine of"
-            " the cluster, give host:port of its head (6379 as a rule) or auto"
+            " the cluster, give host:port of its head (the port is usually 6379) or auto"
         )
     if separator:
         raise ClusterError(
-            f"{address}: Ray Client cannot stream results; give host:port of the head (6379 as a"
-            " rule) on a machine of the cluster, or use `ray job submit`"
+            f"{address}: Ray Client cannot stream results; give host:port of the head (the port is"
+            " usually 6379) on a machine of the cluster, or use `ray job submit`"
         )
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or not port.isdecimal()):
@@ -102,16 +102,18 @@ def _check_head(address: str) -> None:
     except AuthenticationError as error:
         raise ClusterError(f"the Ray at {address} refuses our token; {TOKEN_HELP}") from error
     except RayError as error:
-        raise ClusterError(f"what answers at {address} is no Ray: {error}") from error
+        raise ClusterError(
+            f"the program that answers at {address} is not Ray: {error}; give host:port of a head"
+        ) from error
     check_versions(address, content)
 
 
 def read_metadata(address: str) -> bytes | None:
-    """The JSON in which a head says what its cluster runs.
+    """The JSON in which a head describes its cluster.
 
     Raises:
-        AuthenticationError: It does not take our token, or that we have none.
-        RayError: It does not answer, or is no Ray.
+        AuthenticationError: The head does not accept our token, or wants one and we have none.
+        RayError: The head does not answer, or is not Ray.
     """
     content: bytes | None = GcsClient(address=address).internal_kv_get(
         b"CLUSTER_METADATA", b"cluster", timeout=_TIMEOUT_S
@@ -120,11 +122,11 @@ def read_metadata(address: str) -> bytes | None:
 
 
 def check_versions(address: str, metadata: bytes | None) -> None:
-    """Raises ClusterError when a cluster runs another Ray, or another minor version of Python.
+    """Raises ClusterError if a cluster runs another Ray, or another minor version of Python.
 
     Args:
-        address: Of the cluster.
-        metadata: The JSON that its head keeps: `ray_version` and `python_version`.
+        address: The cluster's address.
+        metadata: The JSON that its head keeps, with `ray_version` and `python_version`.
     """
     there = json.loads(metadata or b"{}")
     for name, here in (("ray", ray.__version__), ("python", platform.python_version())):

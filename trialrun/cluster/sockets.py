@@ -1,4 +1,4 @@
-"""Where processes of this machine listen, read from /proc. Needs no Ray."""
+"""Finds the sockets at which processes of this machine listen, from /proc. Needs no Ray."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ _LISTEN = "0A"
 
 
 class Listening(NamedTuple):
-    """A TCP socket that is listened at."""
+    """A TCP socket at which a program listens."""
 
     program: str
     address: str
@@ -26,21 +26,21 @@ def listening_sockets(is_wanted: Callable[[int, str], bool]) -> tuple[Listening,
     """The listening sockets of this user's processes, ordered by port.
 
     Args:
-        is_wanted: Is asked of each process: its id and its command line.
+        is_wanted: Selects processes, by their id and command line.
     """
-    places = dict(_places())
+    addresses = dict(_places())
     found = {
-        Listening(_name(line), *places[inode])
+        Listening(_name(line), *addresses[inode])
         for pid, line in _own_processes()
         if is_wanted(pid, line)
         for inode in _inodes(pid)
-        if inode in places
+        if inode in addresses
     }
-    return tuple(sorted(found, key=lambda one: (one.port, one.program)))
+    return tuple(sorted(found, key=lambda socket: (socket.port, socket.program)))
 
 
 def _places() -> Iterator[tuple[str, tuple[str, int]]]:
-    """Inode -> address and port."""
+    """The inode of each listening socket, with its address and port."""
     for table in ("tcp", "tcp6"):
         with suppress(OSError):  # a machine without IPv6
             for line in Path("/proc/self/net", table).read_text().splitlines()[1:]:
@@ -51,11 +51,11 @@ def _places() -> Iterator[tuple[str, tuple[str, int]]]:
 
 
 def _address(digits: str) -> str:
-    """IPv4, also inside IPv6, is written as such; `*` is every address."""
+    """The usual form of an IPv4 address, also inside IPv6, and of `::1`; `*` for all addresses."""
     if not int(digits, 16):
         return "*"
     if len(digits) == 8 or digits.startswith("0000000000000000FFFF0000"):
-        return ".".join(str(part) for part in reversed(bytes.fromhex(digits[-8:])))
+        return ".".join(str(byte) for byte in reversed(bytes.fromhex(digits[-8:])))
     return "::1" if digits == "0" * 24 + "01000000" else digits
 
 
@@ -77,7 +77,7 @@ def _inodes(pid: int) -> Iterator[str]:
 
 
 def _name(line: str) -> str:
-    """`raylet` of a path and its arguments; of Python's the script; `ray::IDLE` as it is."""
+    """A process's short name: a Python script's name, or else the program's, such as `raylet`."""
     words = line.split()
     scripts = [Path(word).stem for word in words if word.endswith(".py")]
     if scripts and "python" in Path(words[0]).name:

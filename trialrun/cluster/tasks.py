@@ -1,8 +1,8 @@
-"""Packs as Ray tasks: given out, listened to, and given out again when something breaks.
+"""Runs packs as Ray tasks: submits them, listens to them, and submits them again after a fault.
 
-Each pack is one task that asks Ray for its GPU (or CPU cores) and streams signs of life,
-checkpoints and its result while it trains; `worker` is the other end. Faults are answered here by
-`faults`, not by Ray, so that a trial row can say which attempt it came from.
+Each pack is one task that asks Ray for its GPU (or CPU cores) and streams heartbeats, checkpoints
+and its result while it trains; `worker` is the other end. The rules of `faults` decide about
+retries, not Ray, so that a trial row can say which attempt it came from.
 """
 
 import logging
@@ -54,25 +54,25 @@ _log = logging.getLogger(__name__)
 _WAIT_S = 0.5
 _COUNT_S = 5.0
 _STORE_IS_FULL = "Ray's object store is full, and so is the disk that it overflows to"
-_NOTICE_S = 1.0  # in which the head notices that a node is gone
-# A pack that is split begins anew with processes to start and programs to compile: some 10 s.
+_NOTICE_S = 1.0  # how long the head takes to notice that a node is gone
+# A pack that is split has to start processes and compile programs again, which takes some 10 s.
 _WORTH_SPLITTING_S = 60.0
 
 
 class Listener(Protocol):
-    """What a run of packs tells, and asks, the driver."""
+    """What the training of packs tells the driver, and asks it."""
 
     def on_progress(self, progress: Progress) -> None:
-        """A pack gave a sign of life."""
+        """Called when a pack has sent a heartbeat."""
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """A pack says where its trials stand."""
+        """Called when a pack has sent the state of its trials."""
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
-        """Where the trials of a pack stand, in its order; None if they have not begun."""
+        """The latest state of a pack's trials, in the pack's order; None if they have not begun."""
 
     def should_stop(self) -> bool:
-        """Whether to give out no more packs, and to let those that run leave a checkpoint."""
+        """Whether to submit no more packs, and to let running ones leave a checkpoint and stop."""
 
 
 def run_packs(
@@ -85,45 +85,54 @@ def run_packs(
 ) -> Iterator[PackResult]:
     """Trains packs as remote tasks and yields each result as it comes, in order of completion.
 
-    Twice as many tasks as devices are handed to Ray at a time: no device waits for the driver, and
-    a hundred thousand packs do not wait inside Ray.
+    Up to twice as many tasks as devices are submitted at a time. So no device waits for the driver,
+    and a hundred thousand packs do not wait inside Ray.
 
     Args:
         tasks: The packs.
-        cluster: Where.
-        resources: Limits: retries, seconds without a sign of life, seconds to stop.
-        listener: Hears what happens; may ask for a stop.
-        train_pack: Takes the place of `training.pack.train_pack`, for simulations.
+        cluster: The cluster that trains them.
+        resources: Limits: retries, seconds without a heartbeat, seconds to stop.
+        listener: Is told what happens; can ask for a stop.
+        train_pack: Replaces `training.pack.train_pack`, for simulations.
 
     Yields:
-        Results whose trials together are those of the tasks, unless a stop was asked for. Trials
-        that cannot be trained are `failed`; the pack of a result may be a part of a task's.
+        Results that together hold all trials of the tasks, unless a stop was asked for. Trials
+        that cannot be trained are `failed`. A task whose pack was split has several results.
 
     Raises:
-        ClusterLost: The cluster's head, or its part on this machine, does not answer any more.
+        ClusterLost: The cluster's head, or its node on this machine, does not answer any more.
     """
     return _Run(tasks, cluster, resources, listener, train_pack).results()
 
 
 @dataclass(slots=True)
 class _Running:
-    """A task in Ray's hands."""
+    """A task that was submitted to Ray.
+
+    Attributes:
+        task: The pack.
+        last_heard_s: When its last message came, by the monotonic clock.
+        node_id: The node where it runs; empty until it does.
+        first_sign: When its first heartbeat came, and the epochs done by then.
+        epochs_done: The epochs done at its last heartbeat.
+        is_splitting: Whether it was asked to stop in order to be halved.
+    """
 
     task: PackTask
     last_heard_s: float
     node_id: str = ""
-    first_sign: tuple[float, int] | None = None  # seconds, epochs done
+    first_sign: tuple[float, int] | None = None
     epochs_done: int = 0
     is_splitting: bool = False
 
     def hear(self, progress: Progress) -> None:
-        """Takes a sign of life."""
+        """Takes a heartbeat."""
         self.epochs_done = progress.epochs_done
         if self.first_sign is None:
             self.first_sign = time.monotonic(), progress.epochs_done
 
     def left_s(self) -> float:
-        """Seconds that it takes still, if it goes on as it did; 0 when that is not known."""
+        """Seconds that are left at the speed so far; 0 if that is not known."""
         if self.first_sign is None:
             return 0.0
         began_s, began_epochs = self.first_sign
@@ -134,7 +143,7 @@ class _Running:
 
 
 class _Run:
-    """Packs that wait, packs in Ray's hands, and the rules for what comes next."""
+    """Packs that wait, packs that were submitted, and the rules for what happens next."""
 
     def __init__(
         self,
@@ -145,21 +154,21 @@ class _Run:
         train_pack: TrainPack | None,
     ) -> None:
         self._waiting = list(reversed(tasks))
-        self._running: dict[Any, _Running] = {}  # by the stream of what the task says
+        self._running: dict[Any, _Running] = {}  # by the stream of the task's messages
         self._cluster, self._resources, self._listener = cluster, resources, listener
         self._rules = FaultRules(resources.max_retries)
         self._train_pack = None if train_pack is None else ray.put(train_pack)
         self._bad_nodes: dict[str, str] = {}  # pack_id -> the node on which it failed
-        self._room = math.inf  # tasks at a time that Ray's object store has shown it can hold
+        self._room = math.inf  # how many tasks at a time fit into Ray's object store
         self._stop_by_s: float | None = None
         self._devices = cluster.num_devices
         self._next_count_s = self._next_split_s = time.monotonic() + _COUNT_S
 
     def results(self) -> Iterator[PackResult]:
-        """See `run_packs`."""
+        """Trains the packs; see `run_packs`."""
         while self._waiting or self._running:
             if self._stop_by_s is None and self._listener.should_stop():
-                for stream in self._ready():  # it may have begun just now
+                for stream in self._ready():  # a task may have begun just now
                     yield from self._listen(stream)
                 self._stop()
             if self._stop_by_s is None:
@@ -180,7 +189,7 @@ class _Run:
             try:
                 self._start(task)
                 self._room = math.inf
-            except (ObjectStoreFullError, OutOfDiskError):  # its checkpoint would lie there
+            except (ObjectStoreFullError, OutOfDiskError):  # there is no room for its checkpoint
                 self._wait_or_start_with_less(task)
 
     def _start(self, task: PackTask) -> None:
@@ -190,52 +199,54 @@ class _Run:
         needs = self._cluster.needs
         if needs.accelerator_type:
             options["accelerator_type"] = needs.accelerator_type
-        # A process for which there is no other pack must not keep a GPU's memory.
+        # A process that gets no further pack must not keep a GPU's memory.
         is_last = needs.gpus and len(self._waiting) < self._num_devices()
         train = train_and_leave if is_last else train_and_stay
         stream = train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
             task, needs.gpus, self._train_pack
         )
-        # Its checkpoint is in Ray's hands now; the driver's memory is not for it.
+        # Ray holds its checkpoint now, so the driver need not keep it in memory.
         self._running[stream] = _Running(replace(task, checkpoint=None), time.monotonic())
 
     def _wait_or_start_with_less(self, task: PackTask) -> None:
-        """For tasks that run and take the room; without them in halves, or from the beginning."""
+        """Waits for running tasks to make room; if there are none, starts with less to store."""
         if self._running:
             how = "waiting for another pack to end"
             self._waiting.append(replace(task, checkpoint=None))
             self._room = len(self._running)
         elif len(task.pack.trials) > 1:
-            how = "going on in halves"
+            how = "continuing in halves"
             self._waiting += reversed(self._rules.answer(task, "memory"))
         else:
-            how = "beginning again without it"
+            how = "starting from epoch 0 without it"
             self._start(replace(task, checkpoint=None))
-        _log.warning("%s: its checkpoint: %s; %s", task.pack.pack_id, _STORE_IS_FULL, how)
+        _log.warning(
+            "%s: no room for its checkpoint: %s; %s", task.pack.pack_id, _STORE_IS_FULL, how
+        )
 
     def _num_devices(self) -> int:
-        """Packs that the cluster takes now: nodes come and go."""
+        """The number of packs that the cluster can train now; nodes come and go."""
         if time.monotonic() > self._next_count_s:
             self._next_count_s = time.monotonic() + _COUNT_S
             self._devices = count_devices(self._cluster.needs)
         return self._devices
 
     def _split_straggler(self) -> None:
-        """Asks the pack that takes longest to stop and be halved, when devices are idle."""
-        is_queue = self._waiting or not all(one.node_id for one in self._running.values())
+        """Asks the slowest pack to stop, so that it can be halved, if devices are idle."""
+        is_queue = self._waiting or not all(r.node_id for r in self._running.values())
         if is_queue or time.monotonic() < self._next_split_s:
             return
         self._next_split_s = time.monotonic() + _COUNT_S
-        running = [one for one in self._running.values() if len(one.task.pack.trials) > 1]
-        slowest = max(running, key=_Running.left_s, default=None)
-        if slowest is None or any(one.is_splitting for one in running):
+        candidates = [r for r in self._running.values() if len(r.task.pack.trials) > 1]
+        slowest = max(candidates, key=_Running.left_s, default=None)
+        if slowest is None or any(running.is_splitting for running in candidates):
             return
         if slowest.left_s() > _WORTH_SPLITTING_S and count_idle_devices(self._cluster.needs):
             slowest.is_splitting = True
             _ask_to_stop(slowest)
 
     def _stop(self) -> None:
-        """Asks running tasks for a last checkpoint, and takes back those that have not begun."""
+        """Asks running tasks for a last checkpoint, and cancels those that have not begun."""
         self._stop_by_s = time.monotonic() + self._resources.grace_s
         for stream, running in list(self._running.items()):
             if running.node_id:
@@ -245,7 +256,7 @@ class _Run:
                 ray.cancel(stream)
 
     def _ready(self) -> list[Any]:
-        """The streams that have something to say; empty after a while without."""
+        """The streams that have a message; empty if none has one for a while."""
         streams = list(self._running)
         ready, _ = ray.wait(streams, num_returns=1, timeout=_WAIT_S, fetch_local=False)
         if ready:
@@ -276,7 +287,7 @@ class _Run:
                 case Checkpoint():
                     self._listener.on_checkpoint(message)
                 case PackResult():
-                    del self._running[stream]  # what happens to its worker now is nobody's loss
+                    del self._running[stream]  # a fault of its worker does not matter any more
                     yield message
 
     def _end_without_result(self, stream: Any) -> Iterator[PackResult]:
@@ -296,7 +307,7 @@ class _Run:
         for stream, running in list(self._running.items()):
             if running.node_id and running.last_heard_s < deadline:
                 ray.cancel(stream, force=True)
-                error = TrialrunError(f"no sign of life for {limit_s:g} s")
+                error = TrialrunError(f"no heartbeat for {limit_s:g} s")
                 yield from self._answer(stream, "worker", error)
 
     def _answer(self, stream: Any, fault: Fault, error: BaseException) -> Iterator[PackResult]:
@@ -322,7 +333,7 @@ def _ask_to_stop(running: _Running) -> None:
 
 
 def _require_own_node(error: RayError) -> None:
-    """Raises ClusterLost for what comes of Ray's death on this machine: no trial is to blame."""
+    """Raises ClusterLost if an error comes from Ray's death on this machine, not from a trial."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     is_memory = isinstance(cause, OutOfMemoryError | ObjectStoreFullError | OutOfDiskError)
     if is_memory or not isinstance(cause, RayError):
@@ -344,7 +355,7 @@ def _another_node(node_id: str) -> str | None:
 
 
 def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
-    """What kind of fault an error is, and the error that says why."""
+    """The kind of fault that an error is, and the error that explains it."""
     if isinstance(error, RayTaskError):
         cause = error.cause
         if isinstance(cause, ObjectStoreFullError | OutOfDiskError):
@@ -354,7 +365,7 @@ def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
         if isinstance(cause, CannotShare):
             return "share", cause
         return ("model" if isinstance(cause, ModelError) else "error"), cause
-    if isinstance(error, ObjectStoreFullError | OutOfDiskError):  # with bytes for a message
+    if isinstance(error, ObjectStoreFullError | OutOfDiskError):  # its own message is just bytes
         return "memory", OutOfMemory(_STORE_IS_FULL)
     if isinstance(error, OutOfMemoryError):
         return "memory", error

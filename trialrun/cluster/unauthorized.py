@@ -1,7 +1,7 @@
-"""A program: whether a Ray head answers who has no token. Prints `answers` or `refuses`.
+"""A program that prints whether a Ray head answers a client without a token.
 
-In a process of its own, because Ray reads its token once; RAY_AUTH_MODE=disabled must be set.
-`python -m trialrun.cluster.unauthorized HOST:PORT`.
+`python -m trialrun.cluster.unauthorized HOST:PORT` prints `answers` or `refuses`. It is a process
+of its own because Ray reads its token only once; RAY_AUTH_MODE=disabled must be set.
 """
 
 import sys
@@ -12,7 +12,7 @@ from trialrun.cluster.preflight import read_metadata
 
 
 def answers_without_token(address: str) -> bool:
-    """Asks the head of a cluster for its description, as somebody without its token would.
+    """Whether the head of a cluster describes itself to a client without a token.
 
     Args:
         address: `host:port`.

@@ -1,10 +1,10 @@
-"""What runs in a worker process: one pack at a time, on the GPUs that the process took first.
+"""What runs in a worker process: one pack at a time, on the GPUs that the process claimed first.
 
-TensorFlow never lets go of a GPU, nor of its memory, while its process lives. So a process is used
-again for the next pack of the run if Ray gives it the same GPU, is ended and replaced if Ray gives
-it another, and leaves by itself after the last packs, so that nobody's memory is held by a process
-that waits. Reuse saves the import of TensorFlow and, for packs of one shape, the compilation:
-`jobs/medical_trial.yaml` as four packs of 15 trials on one pretended GPU, on two cores of an AMD
+TensorFlow never releases a GPU or its memory while its process lives. So a process is used again
+for the next pack of the run if Ray gives it the same GPU, and it is ended and replaced if Ray gives
+it another. After the last packs it ends by itself, so that no waiting process holds memory. Reuse
+saves the import of TensorFlow and, for packs of one shape, the compilation:
+`jobs/medical_trial.yaml` as four packs of 15 trials on one logical GPU, on two cores of an AMD
 EPYC, is trained in 12 s by one process and in 30 s by a process per pack.
 """
 
@@ -23,10 +23,10 @@ from trialrun.sources import install_files
 from trialrun.training import PackTask
 
 _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-# Slices of a pack fill the cores; XLA's own threads would only get in their way.
+# The slices of a pack already use all cores; XLA's own threads would only disturb them.
 _ONE_THREAD_PER_PROGRAM = "--xla_cpu_multi_thread_eigen=false"
 _STOP_POLL_S = 0.5
-_MAX_UNHEARD = 4  # messages of a task: a slow driver would find Ray's object store full of them
+_MAX_UNHEARD = 4  # unread messages of a task: with a slow driver they would fill the object store
 
 TrainPack = Callable[
     [PackTask, str, Callable[[], bool]], Iterator[Progress | Checkpoint | PackResult]
@@ -35,14 +35,14 @@ TrainPack = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first thing that a task says: where it runs."""
+    """A task's first message: the node on which it runs."""
 
     node_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class WrongProcess:
-    """The task's process holds another GPU than the one it was given now: it is to be killed."""
+    """A task's message that its process holds another GPU than it was given and must be killed."""
 
 
 Message = Started | WrongProcess | Progress | Checkpoint | PackResult
@@ -53,8 +53,8 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
 
     Args:
         task: The pack.
-        num_gpus: What it asked Ray for.
-        train_pack: Takes the place of `training.pack.train_pack`.
+        num_gpus: The number of GPUs that it asked Ray for.
+        train_pack: Replaces `training.pack.train_pack`, if it is not None.
     """
     yield Started(ray.get_runtime_context().get_node_id())
     gpus = tuple(map(str, ray.get_gpu_ids()))
@@ -80,7 +80,7 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
 
 _streaming = functools.partial(
     ray.remote,
-    max_retries=0,  # faults are answered by the driver
+    max_retries=0,  # the driver decides about retries
     num_returns="streaming",
     _generator_backpressure_num_objects=_MAX_UNHEARD,
 )

@@ -1,4 +1,4 @@
-"""What one look gives: ok, a warning or a problem, and what to do about it."""
+"""The result of one check: ok, a warning or a problem, and what to do about it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,9 +14,9 @@ class Check:
 
     Attributes:
         name: The thing, e.g. `/dev/shm`.
-        status: `problem` when something does not work, `warning` when it may not, or not well.
-        found: What there is. Never a secret.
-        advice: What to do; empty when all is well.
+        status: `problem` if it does not work, `warning` if it may not work, or not well.
+        found: What was found. Never a secret.
+        advice: What to do; empty if all is well.
     """
 
     name: str
@@ -25,38 +25,38 @@ class Check:
     advice: str = ""
 
     def as_plain_values(self) -> dict[str, str]:
-        """What JSON takes."""
+        """The check as plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_plain_values(cls, values: Mapping[str, Any]) -> "Check":
-        """The same check again."""
+        """The check that `as_plain_values` gave these values for."""
         return cls(**values)
 
 
 def ok(name: str, found: str) -> Check:
-    """All is well."""
+    """A check of something that works."""
     return Check(name, "ok", found)
 
 
 def warning(name: str, found: str, advice: str) -> Check:
-    """It may not work, or not well."""
+    """A check of something that may not work, or not well."""
     return Check(name, "warning", found, advice)
 
 
 def problem(name: str, found: str, advice: str) -> Check:
-    """It does not work."""
+    """A check of something that does not work."""
     return Check(name, "problem", found, advice)
 
 
 def worst(checks: Iterable[Check]) -> Status:
-    """The worst status of them; `ok` for none."""
+    """The worst status of some checks; `ok` if there are none."""
     found = {check.status for check in checks}
     return next((status for status in _WORST_FIRST if status in found), "ok")
 
 
 def bytes_text(size: float) -> str:
-    """A size as people write it.
+    """A size with a unit that people read easily.
 
     >>> bytes_text(64 * 2**20)
     '64 MB'

@@ -1,4 +1,4 @@
-"""The story of `trialrun doctor`: this machine, then the nodes of a cluster or of a SLURM job."""
+"""Runs `trialrun doctor`: examines this machine, or also the nodes of a cluster or SLURM job."""
 
 import os
 import platform
@@ -33,18 +33,18 @@ EXIT_PROBLEM = 1
 
 
 def examine(address: str | None, *, slurm: bool, as_json: bool, runs_dir: Path) -> int:
-    """Looks, prints, and gives the exit code.
+    """Examines, prints the findings, and returns the exit code.
 
     Args:
-        address: Of a Ray cluster; None for RAY_ADDRESS, or for this machine alone.
-        slurm: Whether to look at the nodes of this SLURM job instead.
+        address: The address of a Ray cluster; None for RAY_ADDRESS, or else for this machine alone.
+        slurm: Whether to examine the nodes of this SLURM job instead.
         as_json: Whether to print JSON.
         runs_dir: Where run folders are made.
 
     Returns:
         0 if there is no problem, else 1.
     """
-    # While Ray is connected, standard output is not for its words: ours is kept.
+    # While Ray is connected, stdout is redirected to stderr. The findings go to the real stdout.
     out = Console(file=sys.stdout)
     screen = Json(out.file) if as_json else Terminal(out, Console(stderr=True))
     address = address or os.environ.get("RAY_ADDRESS")
@@ -59,37 +59,37 @@ def examine(address: str | None, *, slurm: bool, as_json: bool, runs_dir: Path) 
 
 
 class Screen(Protocol):
-    """Where findings are shown as they come."""
+    """Shows findings as they come."""
 
     def heading(self, text: str) -> None:
-        """What follows is of this node."""
+        """Shows the name of the machine that the next findings are about."""
 
     def group(self, title: str, checks: Sequence[Check]) -> None:
-        """Findings about one thing."""
+        """Shows findings about one thing."""
 
     def node(self, report: NodeReport) -> None:
-        """All that was found on a node of a cluster."""
+        """Shows everything that was found on a node of a cluster."""
 
     def say(self, text: str) -> None:
-        """What is done now, when it takes seconds."""
+        """Shows what is being done now, if it takes seconds."""
 
     def conclude(self, report: Report) -> None:
-        """All has been looked at."""
+        """Shows the result, after everything has been examined."""
 
 
 def examine_machine(runs_dir: Path, screen: Screen) -> Report:
-    """Looks at this machine as a run without a cluster would use it.
+    """Examines this machine as a run without a cluster would use it.
 
     Args:
         runs_dir: Where run folders are made.
-        screen: Is shown each group as soon as it is known.
+        screen: Shows each group as soon as it is known.
     """
     watch, environment = ClockWatch(), dict(os.environ)
     driver = ask_driver(environment)
     checks = _look_quickly(runs_dir, driver, screen, _check_machine)
     screen.say("starting Ray")
     checks += _shown(screen, "Ray", check_embedded_ray(driver))
-    # One after the other: on few cores Ray would not start in its time beside it.
+    # After Ray, not at the same time: with few cores Ray would then take too long to start.
     screen.say("importing TensorFlow")
     with TensorflowView(environment, driver) as view:
         checks += _shown(screen, "TensorFlow", view.checks())
@@ -98,12 +98,12 @@ def examine_machine(runs_dir: Path, screen: Screen) -> Report:
 
 
 def examine_cluster(address: str, runs_dir: Path, screen: Screen) -> Report:
-    """Looks at this machine as a driver's, and at every node of a Ray cluster from inside a task.
+    """Examines this machine as the driver's, and every node of a Ray cluster from inside a task.
 
     Args:
-        address: Of the cluster, or `auto`.
-        runs_dir: Where run folders are made, by the driver.
-        screen: Is shown each group and each node as soon as it is known.
+        address: The cluster's address, or `auto`.
+        runs_dir: Where the driver makes run folders.
+        screen: Shows each group and each node as soon as it is known.
     """
     watch, environment = ClockWatch(), dict(os.environ)
     driver = ask_driver(environment)
@@ -121,14 +121,14 @@ def examine_cluster(address: str, runs_dir: Path, screen: Screen) -> Report:
 
 
 def examine_allocation(runs_dir: Path, screen: Screen) -> Report:
-    """Looks at every node of the SLURM job that this process is in.
+    """Examines every node of the SLURM job that this process is in.
 
     Args:
         runs_dir: Where run folders are made.
-        screen: Is shown each node.
+        screen: Shows each node.
 
     Raises:
-        InputError: This is no SLURM job.
+        InputError: This process is not in a SLURM job.
     """
     nodes = look_at_allocation(dict(os.environ), runs_dir, screen.say)
     for node in nodes:
@@ -144,7 +144,7 @@ def _look_quickly(
     screen: Screen,
     check_machine: Callable[[Mapping[str, str]], tuple[Check, ...]],
 ) -> list[Check]:
-    """What is known without Ray and TensorFlow, in less than a second."""
+    """The checks that need neither Ray nor TensorFlow and take less than a second together."""
     environment = dict(os.environ)
     screen.heading(platform.node())
     groups: dict[str, Callable[[], tuple[Check, ...]]] = {
@@ -157,7 +157,7 @@ def _look_quickly(
 
 
 def _check_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
-    """For Ray and packs inside this machine."""
+    """The checks of a machine that runs Ray and trains packs."""
     limits = read_limits()
     return (
         check_cpus(environment, limits),
@@ -169,7 +169,7 @@ def _check_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
 
 
 def _check_driver_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
-    """For the driver alone: packs are computed on a cluster's nodes."""
+    """The checks of a machine that only runs the driver, while a cluster's nodes train packs."""
     return (check_loopback(), check_token(environment, Path.home()))
 
 
@@ -185,7 +185,7 @@ def _report_here(checks: Sequence[Check], driver: Driver, watch: ClockWatch) -> 
 
 
 def _compared(here: NodeReport, nodes: Sequence[NodeReport], screen: Screen) -> Report:
-    driver = NodeReport("this machine", here.checks, here.versions)  # it needs no GPU
+    driver = NodeReport("this machine", here.checks, here.versions)  # its hardware does not matter
     across = compare_nodes((driver, *nodes))
     if across:
         screen.group("Across nodes", across)

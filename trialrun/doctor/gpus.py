@@ -1,4 +1,4 @@
-"""GPUs: what NVIDIA's driver says, what SLURM gave, what is visible here, what Ray counts on."""
+"""GPUs: those that NVIDIA's driver finds, that SLURM gave, that are visible, that Ray counts on."""
 
 import re
 import shutil
@@ -12,15 +12,16 @@ from trialrun.doctor.check import Check, ok, problem, warning
 _QUERY = "index,uuid,name,driver_version,memory.total,memory.used"
 _KILL_S = 2
 _TIMEOUT_S = 20  # a driver that must be loaded first takes some seconds
-# The first driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility, minor versions.
+# Major CUDA version -> the first driver for it (docs.nvidia.com/deploy/cuda-compatibility, in the
+# section on minor version compatibility).
 _FIRST_DRIVER = {11: 450, 12: 525, 13: 580}
-_IN_USE = 0.1  # of a GPU's memory; an idle driver keeps less
+_IN_USE = 0.1  # the share of a GPU's memory above which it is in use; an idle driver keeps less
 _ASK_SLURM = "ask for GPUs: --gpus-per-node=1, and a partition that has them"
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as nvidia-smi names it; memory in MiB, None where the driver does not tell."""
+    """A GPU as nvidia-smi describes it; memory in MiB, None if the driver does not report it."""
 
     index: str
     uuid: str
@@ -32,11 +33,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What NVIDIA's driver says.
+    """What NVIDIA's driver reports.
 
     Attributes:
-        gpus: Those that this process may look at.
-        trouble: Why it does not answer; empty if it does, or if there is none.
+        gpus: The GPUs that it shows to this process.
+        trouble: Why the driver does not answer; empty if it does, or if there is no driver.
     """
 
     gpus: tuple[Gpu, ...]
@@ -44,10 +45,10 @@ class Driver:
 
 
 def ask_driver(environment: Mapping[str, str]) -> Driver:
-    """The GPUs of this machine; none without a driver.
+    """The GPUs of this machine; none if there is no driver.
 
     Args:
-        environment: Its PATH is where nvidia-smi is looked for.
+        environment: The variables; nvidia-smi is looked for on the PATH.
     """
     program = shutil.which("nvidia-smi", path=environment.get("PATH"))
     if program is None:
@@ -69,7 +70,10 @@ def ask_driver(environment: Mapping[str, str]) -> Driver:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Exit code and output. A process that a broken driver holds cannot even be killed."""
+    """A command's exit code and output.
+
+    A process that a broken driver blocks cannot even be killed; its end is waited for only briefly.
+    """
     process = subprocess.Popen(
         command,
         env=dict(environment),
@@ -96,14 +100,15 @@ def _mib(text: str) -> int | None:
 
 
 def check_driver(driver: Driver) -> tuple[Check, ...]:
-    """The driver, and each kind of trouble with its GPUs."""
+    """Checks the driver, and the memory of each GPU."""
     if driver.trouble:
         return (
             problem(
                 "NVIDIA driver",
                 driver.trouble,
-                "run nvidia-smi by hand; a node like that needs a reboot or a new driver (in a"
-                " container: --gpus all, or --nv), so leave it out until then",
+                "run nvidia-smi by hand. In a container, start it with --gpus all (docker) or --nv"
+                " (apptainer); otherwise the node needs a reboot or a new driver: leave it out"
+                " until then",
             ),
         )
     if not driver.gpus:
@@ -119,7 +124,8 @@ def _check_memory(gpu: Gpu) -> Check:
         return ok(name, gpu.name)
     found = f"{gpu.name}, {gpu.memory_mib} MiB, {gpu.used_mib} MiB in use"
     if gpu.used_mib > _IN_USE * gpu.memory_mib:
-        return warning(name, found, "others compute on it: see nvidia-smi, or ask for another GPU")
+        advice = "others compute on it: see nvidia-smi, or ask for another GPU"
+        return warning(name, found, advice)
     return ok(name, found)
 
 
@@ -127,8 +133,8 @@ def check_cuda(driver: Driver, cuda: str) -> Check:
     """Whether the driver is new enough for the CUDA that TensorFlow was built with.
 
     Args:
-        driver: What the driver says.
-        cuda: Version, e.g. `12.5.1`; empty for a TensorFlow without CUDA.
+        driver: What NVIDIA's driver reports; it has at least one GPU.
+        cuda: CUDA's version, e.g. `12.5.1`; empty for a TensorFlow without CUDA.
     """
     if not cuda:
         advice = "install NVIDIA's build: `pip install 'trialrun[gpu]'`"
@@ -138,44 +144,47 @@ def check_cuda(driver: Driver, cuda: str) -> Check:
     if first and int(have.split(".")[0]) < first:
         return problem(
             "CUDA",
-            f"TensorFlow was built with CUDA {cuda}, which needs a driver from {first}; this is"
+            f"TensorFlow was built with CUDA {cuda}, which needs a driver from {first} on; this is"
             f" {have}",
-            "a newer driver must be installed on this machine",
+            "install a newer driver on this machine",
         )
     return ok("CUDA", f"TensorFlow was built with CUDA {cuda}; driver {have} is new enough")
 
 
 def num_gpus_from_slurm(environment: Mapping[str, str]) -> int | None:
-    """How many GPUs of this node SLURM gave the job; None outside of a job."""
+    """The number of GPUs of this node that SLURM gave the job; None outside of a job."""
     if "SLURM_JOB_ID" not in environment:
         return None
     if (count := environment.get("SLURM_GPUS_ON_NODE", "")).isdecimal():
         return int(count)
     names = environment.get("SLURM_STEP_GPUS") or environment.get("SLURM_JOB_GPUS") or ""
-    return sum(_length(part) for part in names.split(",") if part)
+    return sum(_length(indices) for indices in names.split(",") if indices)
 
 
-def _length(part: str) -> int:
-    """Of `3` or `0-3`."""
-    bounds = re.fullmatch(r"(\d+)-(\d+)", part)
+def _length(indices: str) -> int:
+    """The number of indices in a text like `3` or `0-3`."""
+    bounds = re.fullmatch(r"(\d+)-(\d+)", indices)
     return int(bounds[2]) - int(bounds[1]) + 1 if bounds else 1
 
 
 def visible_gpus(environment: Mapping[str, str], gpus: Sequence[Gpu]) -> tuple[str, ...]:
-    """What CUDA lets this process see: indices or names, until the first that names none."""
+    """The indices or names of the GPUs that CUDA shows this process.
+
+    Like CUDA, this stops at the first entry of CUDA_VISIBLE_DEVICES that names no GPU.
+    """
     text = environment.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return tuple(gpu.index for gpu in gpus)
     visible: list[str] = []
-    for one in (part.strip() for part in text.split(",")):
-        if one in ("", "-1", "NoDevFiles"):
+    for name in (entry.strip() for entry in text.split(",")):
+        if name in ("", "-1", "NoDevFiles"):
             break
-        visible.append(one)
+        visible.append(name)
     return tuple(visible)
 
 
 def check_given(environment: Mapping[str, str], gpus: Sequence[Gpu]) -> Check:
-    """The GPUs that this process sees, against those that SLURM gave and those that there are."""
+    """Compares the GPUs that this process sees with those that SLURM gave and those that exist."""
     name = "GPUs given"
     visible, given = visible_gpus(environment, gpus), num_gpus_from_slurm(environment)
     here = f"{len(visible)} visible"
@@ -184,13 +193,13 @@ def check_given(environment: Mapping[str, str], gpus: Sequence[Gpu]) -> Check:
     if given and not gpus:
         return problem(
             name,
-            f"SLURM gave {given}, but NVIDIA's driver knows none on this node",
-            "tell who looks after the cluster, and leave the node out: --exclude",
+            f"SLURM gave {given}, but NVIDIA's driver finds none on this node",
+            "tell the cluster's administrators, and leave the node out with --exclude",
         )
-    if unknown := [one for one in visible if not _is_there(one, gpus)]:
+    if unknown := [gpu for gpu in visible if not _is_there(gpu, gpus)]:
         return problem(
             name,
-            f"{here}, but the driver knows no GPU {', '.join(unknown)}",
+            f"{here}, but the driver finds no GPU {', '.join(unknown)}",
             "correct CUDA_VISIBLE_DEVICES; in a SLURM job leave it to SLURM",
         )
     if given is None:
@@ -199,20 +208,24 @@ def check_given(environment: Mapping[str, str], gpus: Sequence[Gpu]) -> Check:
     if len(visible) > given:
         return problem(
             name,
-            f"{found}: this job would compute on GPUs of others",
-            f"{_ASK_SLURM}; until then resources.gpus: 0",
+            f"{found}: this job would compute on GPUs of other users",
+            f"{_ASK_SLURM}; until then set resources.gpus: 0",
         )
     if len(visible) < given:
         return problem(
             name,
-            f"{found}: GPUs that are paid for would idle",
-            "do not change CUDA_VISIBLE_DEVICES after SLURM; see nvidia-smi on this node",
+            f"{found}: GPUs of this job would stay idle",
+            "do not change CUDA_VISIBLE_DEVICES after SLURM set it; run nvidia-smi on this node",
         )
     return ok(name, found)
 
 
 def _is_there(name: str, gpus: Sequence[Gpu]) -> bool:
-    """Whether the driver knows it. CUDA takes any clear beginning of a UUID; MIG has its own."""
+    """Whether the driver finds a GPU with this name, as CUDA understands names.
+
+    CUDA accepts an index or the beginning of a UUID. MIG devices have UUIDs of their own, which are
+    not looked up.
+    """
     if name.startswith("MIG"):
         return bool(gpus)
     return any(name == gpu.index or gpu.uuid.startswith(name) for gpu in gpus)
@@ -221,13 +234,13 @@ def _is_there(name: str, gpus: Sequence[Gpu]) -> bool:
 def check_ray_gpus(
     ray_gpus: float, environment: Mapping[str, str], gpus: Sequence[Gpu], num_visible: int
 ) -> Check:
-    """The GPUs that Ray gives out on a node, against SLURM's and the driver's.
+    """Compares the GPUs that Ray offers on a node with those of SLURM and of the driver.
 
     Args:
-        ray_gpus: What Ray counts on there.
-        environment: Of a process there.
-        gpus: What the driver knows there.
-        num_visible: How many of them whoever started Ray could see.
+        ray_gpus: The number of GPUs that Ray counts on there.
+        environment: The variables of a process there.
+        gpus: The GPUs that the driver finds there.
+        num_visible: How many of them were visible where Ray was started.
     """
     name = "GPUs of Ray"
     given = num_gpus_from_slurm(environment)
@@ -240,11 +253,12 @@ def check_ray_gpus(
         return warning(
             name,
             f"Ray counts on {ray_gpus:g}, but there is none: packs would compute on the CPU",
-            "if nobody pretends on purpose: start Ray without --num-gpus",
+            "start Ray without --num-gpus, unless these are logical GPUs for tests",
         )
     if ray_gpus > expected:
         advice = f"start Ray with --num-gpus={expected}"
-        return problem(name, f"{found}: packs would share GPUs, or take those of others", advice)
+        return problem(name, f"{found}: packs would share GPUs, or use other users' GPUs", advice)
     if ray_gpus < expected:
-        return warning(name, f"{found}: some would idle", f"start Ray with --num-gpus={expected}")
+        advice = f"start Ray with --num-gpus={expected}"
+        return warning(name, f"{found}: some would stay idle", advice)
     return ok(name, found)

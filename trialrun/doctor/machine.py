@@ -1,4 +1,4 @@
-"""The machine: cores, memory, /dev/shm, temporary folder, loopback; and their limits here."""
+"""Checks of the machine: cores, memory, /dev/shm, temporary folder, loopback, and their limits."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from trialrun.host import Limits, num_local_cpus
 
 # What a run of the reference job needs at its peak.
 _ENOUGH_MEMORY_BYTES = 2 << 30
-# Ray's object store takes this part of the memory unless told otherwise.
+# Ray's object store takes this share of the memory by default.
 _OBJECT_STORE_PART = 0.3
 # A unix socket's path has at most 107 bytes. Ray's longest beneath its temporary folder:
 _MAX_SOCKET_PATH = 107
@@ -22,21 +22,21 @@ _OWN_RAY = "start Ray with the limits yourself, as scripts/slurm/trialrun.sbatch
 def check_cpus(
     environment: Mapping[str, str], limits: Limits, ray_cpus: float | None = None
 ) -> Check:
-    """The cores that may be used, against those that Ray takes.
+    """Compares the cores that may be used with those that Ray takes.
 
     Args:
-        environment: Tells what SLURM gave.
-        limits: Of the control group.
-        ray_cpus: What Ray gives out on this node; None for Ray inside this process.
+        environment: The variables, which tell what SLURM gave.
+        limits: The limits of the control group.
+        ray_cpus: The cores that Ray offers on this node; None for Ray inside this process.
     """
     usable, total = num_local_cpus(), os.cpu_count() or 1
     taken = usable if ray_cpus is None else ray_cpus
-    allowed = {"this process may use": float(usable)}
+    allowed = {"this process may use only": float(usable)}
     if limits.cpus is not None:
-        allowed["the control group allows the time of"] = limits.cpus
+        allowed["the control group allows only"] = limits.cpus
     given = environment.get("SLURM_CPUS_ON_NODE", "")
     if given.isdecimal():
-        allowed["SLURM gave"] = float(given)
+        allowed["SLURM gave only"] = float(given)
     tightest = min(allowed, key=lambda who: allowed[who])
     if taken > allowed[tightest]:
         return warning(
@@ -50,12 +50,12 @@ def check_cpus(
 def check_memory(
     environment: Mapping[str, str], limits: Limits, ray_bytes: float | None = None
 ) -> Check:
-    """Memory: how much is free, and whether Ray counts on more than is allowed here.
+    """Checks how much memory is free, and whether Ray counts on more than is allowed here.
 
     Args:
-        environment: Tells what SLURM gave.
-        limits: Of the control group.
-        ray_bytes: What Ray counts on; None for Ray inside this process.
+        environment: The variables, which tell what SLURM gave.
+        limits: The limits of the control group.
+        ray_bytes: The memory that Ray counts on; None for Ray inside this process.
     """
     total, available = _memory_bytes("MemTotal"), _memory_bytes("MemAvailable")
     allowed = min(total, limits.memory_bytes or total, _memory_from_slurm(environment) or total)
@@ -64,7 +64,8 @@ def check_memory(
         return warning(
             "memory",
             f"Ray counts on {bytes_text(counted)}, but {bytes_text(allowed)} is allowed here",
-            f"beyond that processes are killed: {_OWN_RAY}: --memory and --object-store-memory",
+            "processes are killed if they use more:"
+            f" {_OWN_RAY}: --memory and --object-store-memory",
         )
     found = f"{bytes_text(available)} of {bytes_text(total)} free"
     if available < _ENOUGH_MEMORY_BYTES:
@@ -74,7 +75,7 @@ def check_memory(
 
 
 def _memory_from_slurm(environment: Mapping[str, str]) -> int:
-    """What SLURM gave on this node, in bytes; 0 for all there is, or outside of a job."""
+    """The memory that SLURM gave on this node, in bytes; 0 for all of it, or outside of a job."""
 
     def number(name: str) -> int:
         text = environment.get(name, "")
@@ -86,7 +87,10 @@ def _memory_from_slurm(environment: Mapping[str, str]) -> int:
 
 
 def _memory_that_ray_sees(total: int) -> int:
-    """Ray reads the limit of the outermost group only: a container's, but not a SLURM job's."""
+    """The memory that Ray would count on, in bytes.
+
+    Ray reads only the limit of the outermost control group: a container's, but not a SLURM job's.
+    """
     root = Path("/sys/fs/cgroup")
     for file in (root / "memory.max", root / "memory/memory.limit_in_bytes"):
         if file.exists() and (limit := file.read_text().strip()) != "max":
@@ -100,7 +104,7 @@ def _memory_bytes(field: str) -> int:
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
-    """Whether Ray's object store has room in memory.
+    """Checks whether Ray's object store has room in shared memory.
 
     Args:
         folder: Where shared memory is mounted.
@@ -116,14 +120,16 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
         return warning(
             "/dev/shm",
             f"{found}; below 30% Ray may keep its objects in /tmp, or fewer of them",
-            f"{bigger}; or free what lies there",
+            f"{bigger}; or delete files in {folder}",
         )
     return ok("/dev/shm", found)
 
 
 def check_temporary_folder(environment: Mapping[str, str]) -> Check:
-    """Whether Ray's unix sockets can be made in its temporary folder."""
-    name = next((one for one in ("RAY_TMPDIR", "TMPDIR") if environment.get(one)), "")
+    """Checks whether Ray's unix sockets can be made in its temporary folder."""
+    name = next(
+        (variable for variable in ("RAY_TMPDIR", "TMPDIR") if environment.get(variable)), ""
+    )
     folder = Path(environment[name]) if name else Path("/tmp")
     length = len(os.fsencode(folder / "ray" / _LONGEST_SOCKET))
     if length > _MAX_SOCKET_PATH:
@@ -157,7 +163,7 @@ def _try_socket(folder: Path) -> Check:
 
 
 def check_loopback(host: str = "127.0.0.1") -> Check:
-    """Whether a port of loopback can be listened at and reached."""
+    """Checks whether a program can listen at a port of loopback, and another can reach it."""
     try:
         with socket.create_server((host, 0)) as server:
             address = server.getsockname()
@@ -165,7 +171,7 @@ def check_loopback(host: str = "127.0.0.1") -> Check:
     except OSError as error:
         return problem(
             "loopback",
-            f"{host} cannot be listened at and reached: {error.strerror or error}",
+            f"a port of {host} cannot be opened and reached: {error.strerror or error}",
             "bring it up: `ip link set lo up`; in a sandbox, allow it",
         )
-    return ok("loopback", f"{host} can be listened at and reached")
+    return ok("loopback", f"a port of {host} can be opened and reached")

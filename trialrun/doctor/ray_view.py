@@ -1,4 +1,4 @@
-"""Ray: whether it starts, what it listens at, whether it asks for a token, what nodes it has."""
+"""Checks of Ray: whether it starts, its ports, whether it requires a token, and its nodes."""
 
 import os
 import time
@@ -37,16 +37,16 @@ _PORTS = "Ray's ports"
 _WORKERS = ("ray::IDLE", "ray::_")
 _SAME_PACKAGE = "does `python -c 'import trialrun'` work there? Is its raylet alive (`ray status`)?"
 _SET_TOKEN = (
-    "give all `ray start` and trialrun RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN_PATH, or"
-    " keep others off this network"
+    "set RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN_PATH for every `ray start` and for"
+    " trialrun, or keep others off this network"
 )
 
 
 def check_embedded_ray(driver: Driver) -> tuple[Check, ...]:
-    """Starts Ray as a run without a cluster does, and looks at it from inside a task.
+    """Starts Ray as a run without a cluster does, and examines it from inside a task.
 
     Args:
-        driver: What NVIDIA's driver says.
+        driver: What NVIDIA's driver reports.
     """
     from trialrun.cluster.inspect import answers_without_token, ask_nodes, looking
 
@@ -59,10 +59,10 @@ def check_embedded_ray(driver: Driver) -> tuple[Check, ...]:
             seconds = time.monotonic() - began
             is_open = answers_without_token(head)
     except ClusterError as error:
-        advice = "see what it says, and `ray start --head` by hand"
+        advice = "read its message, and try `ray start --head` by hand"
         return (problem("Ray", f"does not start: {error}", advice),)
     if answer.error:
-        advice = "see what it says; is memory or the number of processes limited?"
+        advice = "read its message; is memory or the number of processes limited?"
         return (problem("Ray", f"starts, but runs no task: {answer.error}", advice),)
     node = answer.value
     return (
@@ -77,38 +77,36 @@ def _node_itself(node: "RayNode") -> "RayNode":
 
 
 def check_ports(node: "RayNode", is_open: bool | None) -> Check:
-    """What a node's Ray listens at, and whether a stranger would be answered there.
+    """Checks where a node's Ray listens, and whether a client without a token is answered there.
 
     Args:
         node: The node.
-        is_open: Whether its head answers who has no token; None if unknown.
+        is_open: Whether its head answers a client without a token; None if unknown.
     """
-    beyond = [one for one in node.listening if not one.is_loopback]
+    beyond = [socket for socket in node.listening if not socket.is_loopback]
     found = f"beyond loopback: {_ports_text(beyond)}" if beyond else "loopback only"
     if is_open is None:
-        return warning(
-            _PORTS, f"{found}; whether it asks for a token was not found out", _SET_TOKEN
-        )
+        return warning(_PORTS, f"{found}; it is not known whether a token is required", _SET_TOKEN)
     if not is_open:
-        return ok(_PORTS, f"{found}; the head refuses who has no token")
-    who = "who reaches them" if beyond else "who has an account on this machine"
-    return warning(_PORTS, f"{found}; no token is asked for: {who} can run programs", _SET_TOKEN)
+        return ok(_PORTS, f"{found}; the head refuses clients without the token")
+    who = "anybody who reaches them" if beyond else "anybody with an account here"
+    return warning(_PORTS, f"{found}; no token is required: {who} can run programs", _SET_TOKEN)
 
 
 def _ports_text(sockets: "Sequence[Listening]") -> str:
-    """`gcs_server 6379; raylet 40001, 40003`: programs and their ports."""
+    """Programs and their ports: `gcs_server 6379; raylet 40001, 40003`."""
     ports: dict[str, list[str]] = {}
-    for one in sockets:
-        program = "workers" if one.program.startswith(_WORKERS) else one.program
-        ports.setdefault(program.removeprefix("ray::"), []).append(str(one.port))
+    for socket in sockets:
+        program = "workers" if socket.program.startswith(_WORKERS) else socket.program
+        ports.setdefault(program.removeprefix("ray::"), []).append(str(socket.port))
     return "; ".join(f"{program} {', '.join(found)}" for program, found in sorted(ports.items()))
 
 
 def look_at_cluster(address: str) -> Iterator[NodeReport | Check]:
-    """Asks every node of a cluster; first the cluster itself, then the nodes as they answer.
+    """Yields a check of the cluster itself, then a report of each node as it answers.
 
     Args:
-        address: Of the cluster, or `auto`.
+        address: The cluster's address, or `auto`.
     """
     from trialrun.cluster.inspect import answers_without_token, ask_nodes, looking
 
@@ -123,7 +121,7 @@ def look_at_cluster(address: str) -> Iterator[NodeReport | Check]:
                 else:
                     yield answer.value.with_clock_compared(asked.span())
     except ClusterError as error:
-        yield problem("Ray cluster", str(error), "see the message; `ray status` on its head")
+        yield problem("Ray cluster", str(error), "see the message; try `ray status` on its head")
 
 
 def _silent_node(name: str, error: str) -> NodeReport:
@@ -131,11 +129,11 @@ def _silent_node(name: str, error: str) -> NodeReport:
 
 
 def look_at_node(node: "RayNode", *, is_open: bool | None) -> NodeReport:
-    """What a task sees of its node; runs there.
+    """The report of a node, made by a task that runs there.
 
     Args:
-        node: The node as Ray counts on it.
-        is_open: Whether the cluster's head answers who has no token; None if unknown.
+        node: The node with the resources that Ray assumes.
+        is_open: Whether the cluster's head answers a client without a token; None if unknown.
     """
     watch = ClockWatch()
     environment = dict(os.environ)
@@ -165,14 +163,18 @@ def look_at_node(node: "RayNode", *, is_open: bool | None) -> NodeReport:
 
 
 def _check_given_on_node(environment: Mapping[str, str], driver: Driver) -> tuple[Check, ...]:
-    """What Ray left in CUDA_VISIBLE_DEVICES is the task's part; only GPUs that are none count."""
+    """Checks that a node has GPUs if SLURM gave some.
+
+    Inside a task nothing more can be compared, because Ray has set CUDA_VISIBLE_DEVICES to the
+    task's own GPUs.
+    """
     if not driver.gpus and num_gpus_from_slurm(environment):
         return (check_given(environment, driver.gpus),)
     return ()
 
 
 def describe_hardware(driver: Driver) -> dict[str, str]:
-    """What had better be the same on all nodes that have GPUs; empty for one without."""
+    """Name -> value of what should be the same on all nodes with GPUs; empty for one without."""
     if not driver.gpus:
         return {}
     names = sorted({gpu.name for gpu in driver.gpus})

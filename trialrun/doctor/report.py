@@ -1,4 +1,4 @@
-"""What the doctor says of one node, and of all together; to JSON and back."""
+"""The doctor's findings on one node and on all nodes, which can be turned into JSON and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +13,11 @@ class NodeReport:
     """What was found on one node.
 
     Attributes:
-        node: Its name.
-        checks: In the order of looking.
-        versions: What must be the same on all nodes: name -> version.
-        hardware: What had better be the same.
-        clock: When it looked, by its own clock; None if it did not.
+        node: The node's name.
+        checks: The checks in the order in which they were made.
+        versions: Name -> version of what must be the same on all nodes.
+        hardware: Name -> value of what should be the same on all nodes.
+        clock: When the node was examined, by its own clock; None if it was not.
     """
 
     node: str
@@ -27,7 +27,7 @@ class NodeReport:
     clock: ClockSpan | None = None
 
     def as_plain_values(self) -> dict[str, Any]:
-        """What JSON takes."""
+        """The report as plain values, for JSON."""
         return {
             "node": self.node,
             "status": worst(self.checks),
@@ -39,32 +39,38 @@ class NodeReport:
 
     @classmethod
     def from_plain_values(cls, values: Mapping[str, Any]) -> "NodeReport":
-        """The same report again."""
+        """The report that `as_plain_values` gave these values for."""
         return cls(
             node=values["node"],
-            checks=tuple(Check.from_plain_values(one) for one in values["checks"]),
+            checks=tuple(Check.from_plain_values(check) for check in values["checks"]),
             versions=values["versions"],
             hardware=values["hardware"],
             clock=ClockSpan(*values["clock"]) if values["clock"] else None,
         )
 
     def with_clock_compared(self, asked: ClockSpan) -> "NodeReport":
-        """The report with what its clock says, compared with that of who asked for it."""
+        """The report with a check of the node's clock against that of the machine that asked.
+
+        A check that found a jump of the clock is kept instead.
+
+        Args:
+            asked: Question and answer, by the clock of the machine that asked.
+        """
         if self.clock is None:
             return self
         check = check_offset(clock_offset(asked, self.clock))
-        others = tuple(one for one in self.checks if one.name != check.name)
-        jumped = any(one.name == check.name and one.status != "ok" for one in self.checks)
+        others = tuple(other for other in self.checks if other.name != check.name)
+        jumped = any(other.name == check.name and other.status != "ok" for other in self.checks)
         return self if jumped else replace(self, checks=(*others, check))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the doctor says.
+    """All findings of the doctor.
 
     Attributes:
-        nodes: This machine first, then those of the cluster.
-        across: What differs between them.
+        nodes: This machine first, then the nodes of the cluster.
+        across: Checks of what differs between them.
     """
 
     nodes: tuple[NodeReport, ...]
@@ -72,16 +78,16 @@ class Report:
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """All of them."""
+        """The checks of all nodes, and those across nodes."""
         return (*(check for node in self.nodes for check in node.checks), *self.across)
 
     @property
     def status(self) -> Status:
-        """The worst that was found."""
+        """The worst status of all checks."""
         return worst(self.checks)
 
     def as_plain_values(self) -> dict[str, Any]:
-        """What JSON takes."""
+        """The report as plain values, for JSON."""
         return {
             "status": self.status,
             "nodes": [node.as_plain_values() for node in self.nodes],
@@ -90,20 +96,25 @@ class Report:
 
 
 def compare_nodes(reports: Sequence[NodeReport]) -> tuple[Check, ...]:
-    """What differs between nodes; a check that all is the same where nothing does."""
+    """Checks of what differs between nodes, or a single one that says that nothing does."""
     known = [report for report in reports if report.versions]
     if len(known) < 2:
         return ()
     advice = "install the same versions on all nodes: scripts/lock.txt names them"
     checks = [problem(name, found, advice) for name, found in _differences(known, "versions")]
     with_gpus = [report for report in known if report.hardware]
-    advice = "packs may go to either; resources.accelerator_type chooses, or leave nodes out"
+    advice = "packs may run on any of them; set resources.accelerator_type, or leave nodes out"
     checks += [warning(name, found, advice) for name, found in _differences(with_gpus, "hardware")]
     return tuple(checks) or (ok("versions", "the same everywhere"),)
 
 
 def _differences(reports: Sequence[NodeReport], of: str) -> list[tuple[str, str]]:
-    """Name -> `2.21.0 on n1, n3; 2.21.1 on n2`, for each that is not the same everywhere."""
+    """Name and text like `2.21.0 on n1, n3; 2.21.1 on n2` of each value that differs.
+
+    Args:
+        reports: The nodes' reports.
+        of: `versions` or `hardware`.
+    """
     names = dict.fromkeys(name for report in reports for name in getattr(report, of))
     found = []
     for name in names:
@@ -111,6 +122,6 @@ def _differences(reports: Sequence[NodeReport], of: str) -> list[tuple[str, str]
         for report in reports:
             nodes.setdefault(getattr(report, of).get(name, "none"), []).append(report.node)
         if len(nodes) > 1:
-            parts = [f"{value} on {', '.join(where)}" for value, where in nodes.items()]
-            found.append((name, "; ".join(parts)))
+            texts = [f"{value} on {', '.join(names)}" for value, names in nodes.items()]
+            found.append((name, "; ".join(texts)))
     return found

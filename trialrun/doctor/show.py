@@ -1,4 +1,4 @@
-"""The doctor's findings on a terminal: a line for what is ok, advice beneath what is not."""
+"""Shows the doctor's findings on a terminal, with advice below each that is not ok, or as JSON."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ from trialrun.doctor.report import NodeReport, Report
 
 _STYLE: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 _NAME_WIDTH = 19
-# Of the nodes of a cluster what is ok is only counted, but for these.
+# For the nodes of a cluster, checks that are ok are only counted, except these.
 _ALWAYS_SHOWN = ("GPU", "TensorFlow's device", "memory growth", "Ray's ports", "compute")
 
 
@@ -22,8 +22,8 @@ class Terminal:
     """Shows findings as they come.
 
     Args:
-        out: For findings.
-        errors: For what is done now.
+        out: The console for findings.
+        errors: The console for what is being done now.
     """
 
     def __init__(self, out: Console, errors: Console) -> None:
@@ -31,26 +31,28 @@ class Terminal:
         self._errors = errors
 
     def heading(self, text: str) -> None:
-        """The name of the machine."""
+        """Shows the name of the machine."""
         self._print(f"trialrun doctor on {text}")
 
     def group(self, title: str, checks: Sequence[Check]) -> None:
-        """All checks of a group."""
+        """Shows all checks of a group."""
         self._print(f"\n{title}", style="bold")
         self._out.print(_table(checks))
 
     def node(self, report: NodeReport) -> None:
-        """How many are ok; which are not; and what its devices are."""
-        shown = [one for one in report.checks if one.status != "ok" or _is_always_shown(one)]
+        """Shows how many checks are ok, which are not, and the node's devices."""
+        shown = [
+            check for check in report.checks if check.status != "ok" or _is_always_shown(check)
+        ]
         self._print(f"\nNode {report.node}: {counts_text(report.checks)}", style="bold")
         self._out.print(_table(shown))
 
     def say(self, text: str) -> None:
-        """A line on standard error."""
+        """Prints a line to standard error."""
         self._errors.print(f"... {text}", highlight=False, markup=False, soft_wrap=True)
 
     def conclude(self, report: Report) -> None:
-        """Counts, and what they mean."""
+        """Shows the counts, and what they mean."""
         verdict = {
             "ok": "everything works",
             "warning": "it works; see the warnings",
@@ -63,29 +65,29 @@ class Terminal:
 
 
 class Json:
-    """Prints all at the end, for machines.
+    """Prints the whole report as JSON at the end.
 
     Args:
-        out: Where.
+        out: The file to print to.
     """
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
 
     def heading(self, text: str) -> None:
-        """Nothing yet."""
+        """Shows nothing yet; `conclude` prints everything."""
 
     def group(self, title: str, checks: Sequence[Check]) -> None:
-        """Nothing yet."""
+        """Shows nothing yet; `conclude` prints everything."""
 
     def node(self, report: NodeReport) -> None:
-        """Nothing yet."""
+        """Shows nothing yet; `conclude` prints everything."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Shows nothing."""
 
     def conclude(self, report: Report) -> None:
-        """The whole report."""
+        """Prints the whole report."""
         self._out.write(json.dumps(report.as_plain_values(), indent=2) + "\n")
 
 
@@ -94,13 +96,13 @@ def _is_always_shown(check: Check) -> bool:
 
 
 def counts_text(checks: Sequence[Check]) -> str:
-    """`12 ok, 1 warning, 2 problems`; only what there is."""
+    """A text like `12 ok, 1 warning, 2 problems`, without counts of zero."""
     count = Counter(check.status for check in checks)
-    parts = [f"{count['ok']} ok"] if count["ok"] else []
+    texts = [f"{count['ok']} ok"] if count["ok"] else []
     for status in ("warning", "problem"):
         if num := count[status]:
-            parts.append(f"{num} {status}{'s'[: num != 1]}")
-    return ", ".join(parts) or "nothing was looked at"
+            texts.append(f"{num} {status}{'s'[: num != 1]}")
+    return ", ".join(texts) or "nothing was checked"
 
 
 def _table(checks: Sequence[Check]) -> Table:

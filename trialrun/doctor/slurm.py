@@ -1,4 +1,4 @@
-"""The nodes of a SLURM job, each asked by `trialrun doctor --json` that srun starts there."""
+"""Examines the nodes of a SLURM job: srun starts `trialrun doctor --json` on each of them."""
 
 import json
 import re
@@ -19,21 +19,21 @@ from trialrun.errors import InputError
 
 _LIMIT_S = 600.0
 _TIMEOUT_S = 20.0
-_LABELED = re.compile(r"\s*(\d+): ?(.*)")  # as `srun --label` writes, because lines get mixed
+_LABELED = re.compile(r"\s*(\d+): ?(.*)")  # `srun --label` begins each line with its task's number
 
 
 def look_at_allocation(
     environment: Mapping[str, str], runs_dir: Path, say: Callable[[str], None]
 ) -> tuple[NodeReport, ...]:
-    """One report for each node of the job, also for those that did not answer.
+    """One report for each node of the job, including nodes that did not answer.
 
     Args:
-        environment: Of a process inside the job.
+        environment: The variables of a process inside the job.
         runs_dir: Where run folders are made.
-        say: Is told what takes long.
+        say: Shows what is being done, if it takes long.
 
     Raises:
-        InputError: This is no SLURM job, or its programs are missing.
+        InputError: This is not a SLURM job, or SLURM's programs are missing.
     """
     job_id = environment.get("SLURM_JOB_ID")
     if not job_id:
@@ -56,7 +56,7 @@ def look_at_allocation(
 
 
 def _node_names(environment: Mapping[str, str]) -> list[str]:
-    """In SLURM's order, which with one task on each node is that of the tasks."""
+    """The job's nodes in SLURM's order, which is that of the tasks if each node has one task."""
     nodes = environment.get("SLURM_JOB_NODELIST", "")
     try:
         told = subprocess.run(
@@ -68,13 +68,16 @@ def _node_names(environment: Mapping[str, str]) -> list[str]:
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise InputError(f"--slurm: scontrol does not name the job's nodes: {error}") from error
+        raise InputError(f"--slurm: scontrol cannot list the job's nodes: {error}") from error
     return told.stdout.split()
 
 
 @contextmanager
 def _marked(runs_dir: Path) -> Iterator[dict[str, str]]:
-    """A file beside the runs, by which a node can tell whether it sees the same folder."""
+    """Makes a file beside the runs while entered, and yields the variable that names it.
+
+    A node that does not see the file does not share the folder.
+    """
     with ExitStack() as stack:
         try:
             folder = nearest_folder(runs_dir)
@@ -88,8 +91,8 @@ def _marked(runs_dir: Path) -> Iterator[dict[str, str]]:
 def _run(
     environment: Mapping[str, str], num_nodes: int, runs_dir: Path
 ) -> tuple[dict[int, str], dict[int, str]]:
-    """Output and errors of each task; those of srun itself under -1."""
-    # One that listens here would be asked by every node, instead of the node.
+    """Output and errors by task; those of srun itself under -1."""
+    # With RAY_ADDRESS every node would examine that one cluster instead of itself.
     own = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     command = [
         "srun",
@@ -115,7 +118,7 @@ def _run(
 
 
 def _of_each_task(text: str) -> dict[int, str]:
-    """Task -> its lines; -1 for lines without a label."""
+    """Task -> its lines; lines without a label are under -1."""
     lines: dict[int, list[str]] = defaultdict(list)
     for line in text.splitlines():
         labeled = _LABELED.fullmatch(line)
@@ -140,6 +143,6 @@ def _no_answer(noise: str) -> Check:
     lines = [line for line in noise.splitlines() if line.strip()]
     return problem(
         "node",
-        f"no answer: {lines[-1] if lines else 'its task said nothing'}",
+        f"no answer: {lines[-1] if lines else 'its task printed nothing'}",
         f"does `srun --nodelist=NODE {sys.executable} -m trialrun doctor` work there?",
     )

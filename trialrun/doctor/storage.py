@@ -1,4 +1,4 @@
-"""The folder of runs: its file system, and whether what a run does with files works there."""
+"""Checks of the folder of runs: its file system, and whether a run's file operations work there."""
 
 import os
 import tempfile
@@ -35,14 +35,15 @@ _SHARED = (
     "a job that is requeued to another node would not find its run: choose a folder that all nodes"
     " share with --runs-dir"
 )
-# Names a file that who asks a node made beside the runs: does the node see it?
+# A variable that names a file beside the runs; the machine that asks made it. A node that does not
+# see the file does not share the folder.
 MARK = "TRIALRUN_DOCTOR_MARK"
 _ELSEWHERE = "choose another folder with --runs-dir"
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Where a file system is mounted, and of which kind it is, as /proc/mounts says."""
+    """A mounted file system, as /proc/mounts lists it: where, of which kind, and from what."""
 
     point: Path
     kind: str
@@ -50,11 +51,11 @@ class Mount:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other machines can have it too."""
+        """Whether other machines can mount it too."""
         return self.kind in _NETWORK
 
     def describe(self) -> str:
-        """`NFS at /home` or `ext4 (local) at /`."""
+        """A text like `NFS at /home` or `ext4 (local) at /`."""
         if self.is_shared:
             return f"{_NETWORK[self.kind]} at {self.point}"
         return (
@@ -63,10 +64,10 @@ class Mount:
 
 
 def mount_of(path: Path, mounts: str) -> Mount | None:
-    """The mount on which a path lies; None if none of them holds it.
+    """The mount that holds a path; None if there is none.
 
     Args:
-        path: Absolute, without links.
+        path: An absolute path without symbolic links.
         mounts: The text of /proc/mounts.
     """
     found = None
@@ -82,7 +83,7 @@ def mount_of(path: Path, mounts: str) -> Mount | None:
 
 
 def _unescape(text: str) -> str:
-    """Spaces and the like are written as `\\040` there."""
+    """A path as /proc/mounts writes it, with `\\040` for a space and the like turned back."""
     for code in (r"\040", r"\011", r"\012", r"\134"):
         text = text.replace(code, chr(int(code[1:], 8)))
     return text
@@ -91,14 +92,14 @@ def _unescape(text: str) -> str:
 def check_storage(
     runs_dir: Path, environment: Mapping[str, str], mounts: str | None = None
 ) -> tuple[Check, ...]:
-    """Kind of file system, room, safe writing, hard links.
+    """Checks the kind of file system, free space, safe writing and hard links.
 
     Args:
         runs_dir: Where run folders are made; it need not exist yet.
-        environment: Tells whether this is a SLURM job.
-        mounts: The text of /proc/mounts, where it is not this machine's.
+        environment: The variables, which tell whether this is a SLURM job.
+        mounts: A text to use instead of this machine's /proc/mounts; None to read that.
     """
-    # Whoever touches a network file system whose server is gone waits without an end.
+    # In a thread, because an access to a network file system whose server is gone never returns.
     outcome: Future[tuple[Check, ...]] = Future()
 
     def look() -> None:
@@ -130,7 +131,7 @@ def _look(runs_dir: Path, environment: Mapping[str, str], mounts: str | None) ->
 
 
 def nearest_folder(runs_dir: Path) -> Path:
-    """The folder itself, or the one above it that exists."""
+    """The folder itself, or the nearest one above it that exists."""
     folder = Path(os.path.realpath(runs_dir))
     while not os.path.lexists(folder):
         folder = folder.parent
@@ -144,16 +145,16 @@ def _check_kind(folder: Path, mount: Mount | None, environment: Mapping[str, str
     found = f"{folder} on {mount.describe()}"
     mark = environment.get(MARK)
     if mark and not Path(mark).exists():
-        return problem(name, f"{found}: another than on the node that asked", _SHARED)
+        return problem(name, f"{found}: not the folder that the asking node sees", _SHARED)
     if mount.kind in _IN_MEMORY:
-        return warning(name, f"{found}: gone when the machine stops", _ELSEWHERE)
+        return warning(name, f"{found}: lost when the machine stops", _ELSEWHERE)
     if mount.kind == "overlay":
         advice = f"bind a folder of the host, or {_ELSEWHERE}"
-        return warning(name, f"{found}: gone with its container", advice)
+        return warning(name, f"{found}: removed with its container", advice)
     if mark:
         return ok(name, f"{found}, shared with the node that asked")
     if "SLURM_JOB_ID" in environment and not mount.is_shared:
-        return warning(name, f"{found}: other nodes may not have it", _SHARED)
+        return warning(name, f"{found}: other nodes may not see it", _SHARED)
     return ok(name, found)
 
 
@@ -161,7 +162,7 @@ def _check_room(folder: Path) -> Check:
     space = os.statvfs(folder)
     free = space.f_bavail * space.f_frsize
     found = f"{bytes_text(free)} free"
-    if space.f_files:  # some file systems do not count them
+    if space.f_files:  # some file systems do not count files
         found += f", {space.f_favail:,} more files"
         if space.f_favail < _ENOUGH_FILES:
             return warning("room for runs", found, f"delete files, or {_ELSEWHERE}")
@@ -171,7 +172,7 @@ def _check_room(folder: Path) -> Check:
 
 
 def _check_writing(folder: Path) -> tuple[Check, ...]:
-    """Writes, flushes and renames a file as a run does, then links it as a lease does."""
+    """Checks writing, flushing and renaming a file as a run does, and linking as a lease does."""
     try:
         with tempfile.TemporaryDirectory(prefix=".trialrun-", dir=folder) as own:
             file = Path(own, "file")
@@ -195,7 +196,7 @@ def _check_hard_link(file: Path) -> Check:
         os.link(file, file.with_name("link"))
         os.link(file, file.with_name("link"))
     except FileExistsError:  # only one of two drivers may get the lease
-        return ok("hard links", "work, and only one of two gets the name")
+        return ok("hard links", "work, and only one of two files gets a name")
     except OSError as error:
         return problem(
             "hard links",

@@ -1,4 +1,4 @@
-"""TensorFlow, asked in a process of its own: a crash, a hang and its noise become findings."""
+"""Examines TensorFlow in a process of its own, so that a crash or a hang becomes a finding."""
 
 import json
 import subprocess
@@ -13,20 +13,22 @@ _PROGRAM = ("-m", "trialrun.training.device_view")
 _LIMIT_S = 180
 _KILL_S = 5
 _SLOW_IMPORT_S = 60  # 3 to 6 s alone on a local disk; others may be importing at the same time
-# A pack's worker is quiet; here what TensorFlow says of CUDA is wanted.
+# A pack's worker silences TensorFlow; here its messages about CUDA are wanted.
 _ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "0"}
 _TELLING = ("dlopen", "cuInit", "CUDA_ERROR", "libdevice", "ptxas")
 _REINSTALL = "install it again into an environment of its own: `pip install trialrun`"
-_INSTALL_CUDA = "install NVIDIA's libraries beside it: `pip install 'trialrun[gpu]'`"
+_INSTALL_CUDA = "install NVIDIA's libraries too: `pip install 'trialrun[gpu]'`"
 
 
 class TensorflowView:
-    """Begins to look at once; `checks` waits for what was seen. A context manager.
+    """Starts examining TensorFlow when created; `checks` waits for the findings.
+
+    It is a context manager, which ends the process on exit.
 
     Args:
-        environment: Of the process.
-        driver: What NVIDIA's driver says.
-        program: What Python runs.
+        environment: The variables of the process.
+        driver: What NVIDIA's driver reports.
+        program: The arguments of Python.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class TensorflowView:
             self._kill()
 
     def checks(self, limit_s: float = _LIMIT_S) -> tuple[Check, ...]:
-        """What TensorFlow sees, and whether it computes.
+        """Checks of what TensorFlow sees, and whether it computes.
 
         Args:
-            limit_s: Seconds to wait.
+            limit_s: Seconds to wait for the process.
         """
         try:
             out, noise = self._process.communicate(timeout=limit_s)
@@ -77,7 +79,10 @@ class TensorflowView:
         )
 
     def _kill(self) -> str:
-        """Ends it and gives what it said; one that a broken driver holds cannot even be killed."""
+        """Ends the process and returns its errors.
+
+        A process that a broken driver blocks cannot even be killed; then there are none.
+        """
         self._process.kill()
         try:
             return self._process.communicate(timeout=_KILL_S)[1]
@@ -103,7 +108,7 @@ def _check_import(seconds: float) -> Check:
 
 
 def _check_settings(view: Mapping[str, Any]) -> Check:
-    """Keras reads ~/.keras/keras.json, which changes what every model computes."""
+    """Checks that ~/.keras/keras.json, which Keras reads, does not change what models compute."""
     found = f"backend {view['backend']}, {view['floatx']}"
     if (view["backend"], view["floatx"]) != ("tensorflow", "float32"):
         return warning("Keras", found, "remove ~/.keras/keras.json: trials would differ by machine")
@@ -113,13 +118,13 @@ def _check_settings(view: Mapping[str, Any]) -> Check:
 def check_devices(
     view: Mapping[str, Any], assigned: Sequence[str], driver: Driver, noise: str
 ) -> tuple[Check, ...]:
-    """TensorFlow's GPUs against those given, memory growth, and one computation on each device.
+    """Checks TensorFlow's GPUs against those given, memory growth, and a computation per device.
 
     Args:
         view: What `trialrun.training.device_view` printed.
         assigned: The GPUs that its process was given.
-        driver: What NVIDIA's driver says.
-        noise: What TensorFlow said on standard error.
+        driver: What NVIDIA's driver reports.
+        noise: What TensorFlow printed to standard error.
     """
     growth = view["memory_growth"]
     checks = [ok("TensorFlow's device", view["device"])]
@@ -141,7 +146,7 @@ def _is_telling(line: str) -> bool:
 
 
 def _check_growth(growth: Mapping[str, bool], forced: str) -> Check:
-    """The variable, where it is set, has the last word."""
+    """Checks that memory growth is on; TF_FORCE_GPU_ALLOW_GROWTH overrides the setting."""
     is_off = forced.lower() in ("false", "0")
     if without := [name for name, is_on in growth.items() if is_off or not is_on]:
         return problem(

@@ -1,4 +1,4 @@
-"""Ray's token: whether there is one, and who else can read it. It is never shown."""
+"""Checks of Ray's token: whether there is one, and who else can read it. It is never shown."""
 
 import os
 import stat
@@ -12,7 +12,10 @@ _MAKE = "copy the cluster's token into it, for your eyes only (mode 0600)"
 
 
 def check_token(environment: Mapping[str, str], home: Path) -> Check:
-    """Looks where Ray looks, in its order: the variable, the file it names, ~/.ray/auth_token.
+    """Checks the token that Ray would use.
+
+    Ray looks for it in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, and in
+    ~/.ray/auth_token, in this order.
 
     Args:
         environment: The variables.
@@ -34,7 +37,8 @@ def check_token(environment: Mapping[str, str], home: Path) -> Check:
             "RAY_AUTH_MODE is token, but there is none",
             "set RAY_AUTH_TOKEN_PATH to the file of the cluster's token, or unset RAY_AUTH_MODE",
         )
-    return ok(_NAME, "none; trialrun's own Ray gets a new one for each run, other clusters may ask")
+    found = "none; trialrun's own Ray gets a new one for each run, other clusters may require one"
+    return ok(_NAME, found)
 
 
 def _check_file(file: Path, where: str) -> Check:
@@ -45,7 +49,7 @@ def _check_file(file: Path, where: str) -> Check:
     if not stat.S_ISREG(status.st_mode):
         return problem(_NAME, f"{where}: {file} is not a file", _MAKE)
     if not os.access(file, os.R_OK):
-        return problem(_NAME, f"{where}: {file} may not be read by you", _MAKE)
+        return problem(_NAME, f"{where}: you may not read {file}", _MAKE)
     if not file.read_bytes().strip():
         return problem(_NAME, f"{where}: {file} is empty", _MAKE)
     mode = stat.S_IMODE(status.st_mode)

@@ -1,4 +1,4 @@
-"""Versions: Python and packages against the ranges of trialrun's own metadata, and SLURM's."""
+"""Checks of versions: Python and packages against the ranges that trialrun needs, and SLURM."""
 
 import platform
 import shutil
@@ -11,19 +11,19 @@ from packaging.specifiers import SpecifierSet
 
 from trialrun.doctor.check import Check, ok, problem, warning
 
-# Their versions decide what a run computes; of the others only what is wrong is told.
+# Their versions decide what a run computes. Other packages are only reported if they are wrong.
 _TOLD = ("tensorflow", "keras", "ray")
 _INSTALL = "install trialrun again into an environment of its own: `pip install trialrun`"
-_ASK = "if you mean to use it: is this a node of the cluster? Ask who looks after it"
+_ASK = "if you want to use SLURM: is this a node of the cluster? Ask its administrators"
 _SRUN_TIMEOUT_S = 10
 
 
 def check_versions() -> tuple[Check, ...]:
-    """One check for Python, each of the big packages, and all others together."""
+    """A check each for trialrun, Python and the main packages, and one for all others together."""
     try:
         requirements = _requirements()
     except metadata.PackageNotFoundError:
-        found = "runs from a folder of sources: the versions it needs are not known here"
+        found = "runs from a source folder, so the versions that it needs are not known here"
         return (warning("trialrun", found, "install it on this node: `pip install trialrun`"),)
     python = SpecifierSet(metadata.metadata("trialrun")["Requires-Python"])
     others = [
@@ -43,10 +43,10 @@ def check_versions() -> tuple[Check, ...]:
 
 
 def check_version(name: str, wanted: SpecifierSet) -> Check:
-    """Whether an installed package is of a version that trialrun was proved with.
+    """Checks whether an installed package has a version that trialrun supports.
 
     Args:
-        name: Of the package.
+        name: The package's name.
         wanted: The range, e.g. `>=2.21,<2.22`.
     """
     try:
@@ -63,21 +63,21 @@ def _in_range(name: str, version: str, wanted: SpecifierSet) -> Check:
 
 
 def _range_text(wanted: SpecifierSet) -> str:
-    """`>=2.21,<2.22`, the lower bound first."""
-    return ",".join(sorted((str(one) for one in wanted), reverse=True))
+    """The range as text with the lower bound first: `>=2.21,<2.22`."""
+    return ",".join(sorted((str(bound) for bound in wanted), reverse=True))
 
 
 def _requirements() -> dict[str, SpecifierSet]:
     parsed = [Requirement(text) for text in metadata.requires("trialrun") or ()]
     return {
-        one.name: one.specifier
-        for one in parsed
-        if one.marker is None or one.marker.evaluate({"extra": ""})
+        requirement.name: requirement.specifier
+        for requirement in parsed
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     }
 
 
 def versions_here() -> dict[str, str]:
-    """What must be the same on all nodes of a cluster: name -> version; `none` if missing."""
+    """Name -> version of what must be the same on all nodes of a cluster; `none` if missing."""
     versions = {"Python": platform.python_version()}
     for name in ("trialrun", *_TOLD):
         try:
@@ -88,7 +88,7 @@ def versions_here() -> dict[str, str]:
 
 
 def check_slurm(environment: Mapping[str, str]) -> Check:
-    """SLURM's version, and the job that this process is in."""
+    """Checks whether SLURM works here; names its version and the job that this process is in."""
     job_id = environment.get("SLURM_JOB_ID")
     job = f"job {job_id} on {environment.get('SLURM_JOB_NODELIST', '?')}" if job_id else ""
     if not shutil.which("srun", path=environment.get("PATH")):

@@ -1,4 +1,4 @@
-"""What people see of a run: terminal tables, figures, the page. All from the run folder alone."""
+"""What people see of a run: terminal tables, figures, the page; made from the run folder alone."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -29,10 +29,10 @@ def print_overview(
     """Prints a run, finished or interrupted: leaderboard, selection, confusion matrix, problems.
 
     Args:
-        console: Where to.
+        console: The console to print to.
         folder: The run.
-        view: Which variants, in which order.
-        standing: What its trials say, if that is known already.
+        view: Which variants are shown, and in which order.
+        standing: What was computed from its trials; None to compute it here.
     """
     from trialrun.report.overview import load_overview, overview_of
     from trialrun.report.tables import print_run
@@ -42,7 +42,7 @@ def print_overview(
 
 
 def overview_content(folder: RunFolder, view: View = WHOLE) -> dict[str, Any]:
-    """A run, finished or interrupted, in values that JSON knows."""
+    """A run, finished or interrupted, as values for JSON."""
     from trialrun.report.overview import load_overview, overview_json
 
     overview = load_overview(folder, max_problems=None)
@@ -50,7 +50,7 @@ def overview_content(folder: RunFolder, view: View = WHOLE) -> dict[str, Any]:
 
 
 def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
-    """The rows of variants.csv, of a run that is finished or interrupted."""
+    """A run, finished or interrupted, as CSV text with the columns of variants.csv."""
     from trialrun.aggregate import variant_rows
     from trialrun.report.overview import load_overview
     from trialrun.store import variants_csv
@@ -66,7 +66,7 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
 
     Args:
         folder: The run.
-        standing: What its trials say, if that is known already.
+        standing: What was computed from its trials; None to compute it here.
     """
     from trialrun.report.figures import draw_figures
     from trialrun.report.overview import load_overview, overview_of
@@ -77,7 +77,7 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
     figure_problem = ""
     try:
         figures = draw_figures(overview, *_winner(folder, overview))
-    except Exception as error:  # of matplotlib: the page says so, and is written all the same
+    except Exception as error:  # matplotlib failed: the page says so, and is written without them
         _log.exception("the figures could not be drawn")
         figure_problem = f"{type(error).__name__}: {error}"
     for figure in figures:
@@ -94,7 +94,7 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
 
 
 def draw_run(folder: RunFolder) -> "dict[str, Figure]":
-    """The figures of a run, finished or interrupted, by name, as matplotlib's."""
+    """The figures of a run, finished or interrupted: name -> matplotlib figure."""
     from trialrun.report.figures import run_drawings
     from trialrun.report.overview import load_overview
 

@@ -16,13 +16,14 @@ from trialrun.report.format import (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that is written out.
+    """A column of a leaderboard as text.
 
     Attributes:
-        header: Its name.
+        header: The column's name.
         cells: One text per variant.
         is_number: Whether the cells are numbers.
-        values: What sorts the cells of numbers, NaN where there is none; empty: what they say.
+        values: The numbers by which the cells are sorted, NaN for a cell without one; empty to
+            sort by the texts.
     """
 
     header: str
@@ -32,29 +33,29 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Character cells of a terminal that the header and the widest cell need."""
+        """The width in a terminal, in character cells, of the header or of the widest cell."""
         lines = [line for text in (self.header, *self.cells) for line in text.splitlines()]
         return max(map(cell_len, lines), default=0)
 
     def with_folded_header(self) -> "Column":
-        """The header broken after underscores, so that it is no wider than it must be."""
-        room = max([len(part) + 1 for part in self.header.split("_")] + [*map(len, self.cells)])
+        """The column with its header broken after underscores, to make it as narrow as possible."""
+        room = max([len(word) + 1 for word in self.header.split("_")] + [*map(len, self.cells)])
         return replace(self, header=fold(self.header, room))
 
 
 def fold(name: str, room: int) -> str:
-    """A name broken after underscores into lines of `room` characters, as far as that goes."""
+    """A name broken after underscores into lines of `room` characters, or of one longer word."""
     lines = [""]
-    *parts, last = name.split("_")
-    for part in [*(f"{part}_" for part in parts), last]:
-        if lines[-1] and len(lines[-1] + part) > room:
+    *words, last = name.split("_")
+    for word in [*(f"{word}_" for word in words), last]:
+        if lines[-1] and len(lines[-1] + word) > room:
             lines.append("")
-        lines[-1] += part
+        lines[-1] += word
     return "\n".join(lines)
 
 
 def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
-    """Rank, id, parameters under their short names, and n; other counts only if there are any.
+    """Columns of rank, id, parameters under short names, and n; other counts only if not all 0.
 
     Args:
         variants: At least one, the best first.
@@ -78,7 +79,7 @@ def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
 
 
 def metric_column(name: str, variants: Sequence[VariantSummary], *, with_sd: bool) -> Column:
-    """The mean of a metric over seeds, with or without its standard deviation."""
+    """The column of a metric's mean over seeds, with or without its standard deviation."""
     summaries = [variant.metrics[name] for variant in variants]
     cells = tuple(map(mean_sd_text if with_sd else mean_text, summaries))
     return Column(name, cells, values=tuple(summary.mean for summary in summaries))

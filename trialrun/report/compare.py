@@ -29,8 +29,8 @@ class MetricComparison:
 
     Attributes:
         name: `val_loss`, `test_accuracy`, ...
-        first, second: Their means over these seeds; NaN without any.
-        paired: First against second, seed by seed.
+        first, second: The variants' means over these seeds; NaN if there are none.
+        paired: The first compared with the second, seed by seed.
     """
 
     name: str
@@ -45,11 +45,11 @@ class VariantComparison:
 
     Attributes:
         job_name: The run's job.
-        first, second: Their ids.
-        parameters: Searched dotted path -> both values, of those that differ.
-        num_seeds: Seeds that both completed.
-        metric, goal: By which the job selects.
-        num_variants: Of the run.
+        first, second: The variants' ids.
+        parameters: Searched dotted path -> both values, for parameters that differ.
+        num_seeds: Number of seeds that both completed.
+        metric, goal: What the job selects by.
+        num_variants: Number of variants in the run.
         metrics: The selection metric first, then validation, test, training.
     """
 
@@ -68,7 +68,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
     """Two variants of a run, finished or not, compared over the seeds that both completed.
 
     Raises:
-        InputError: There is no such variant, or it is twice the same.
+        InputError: There is no such variant, or both are the same.
     """
     index = folder.tables.index()
     for variant_id in (first, second):
@@ -76,11 +76,11 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
             hint = suggest(variant_id, index.variant_ids[:20])
             raise InputError(f"{folder.path}: there is no variant {variant_id!r}; {hint}")
     if first == second:
-        raise InputError(f"{first} and {second}: give two variants")
+        raise InputError(f"{first} and {second}: give two different variants")
     job = folder.read_job()
     select = job.get("select", {})
     metric = select.get("metric", "val_loss")
-    of_first, of_second = index.parameters[first], index.parameters[second]
+    ours, theirs = index.parameters[first], index.parameters[second]
     both = _both_completed(index.read([first, second], "numbers"), first, second)
     names = sorted(index.metrics, key=lambda name: (name != metric, _PARTS.index(_part(name))))
     bounds = metric_bounds(names, job)
@@ -89,9 +89,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
         first=first,
         second=second,
         parameters={
-            path: (of_first[path], of_second[path])
-            for path in of_first
-            if of_first[path] != of_second[path]
+            path: (ours[path], theirs[path]) for path in ours if ours[path] != theirs[path]
         },
         num_seeds=len(both[0]),
         metric=metric,
@@ -111,9 +109,9 @@ def _part(metric: str) -> str:
 def _both_completed(
     trials: "pd.DataFrame", first: str, second: str
 ) -> tuple["pd.DataFrame", "pd.DataFrame"]:
-    """The rows of the seeds that both completed, by seed."""
+    """The rows of both variants for the seeds that both completed, ordered by seed."""
     completed = trials[trials["status"] == "completed"].set_index("seed")
-    ours, theirs = (completed[completed["variant_id"] == one] for one in (first, second))
+    ours, theirs = (completed[completed["variant_id"] == name] for name in (first, second))
     seeds = ours.index.intersection(theirs.index).sort_values()
     return ours.loc[seeds], theirs.loc[seeds]
 
@@ -128,47 +126,51 @@ def _compare_metric(
     else:
         means = (float(first[known].mean()), float(second[known].mean()))
     paired = compare(first, second, np.random.default_rng(0))
-    # No difference is larger than the room that a metric has.
-    room = bounds[1] - bounds[0]
-    if (np.abs(first[known] - second[known]) <= room).all() and math.isfinite(paired.low):
-        paired = paired._replace(low=max(paired.low, -room), high=min(paired.high, room))
+    # No difference is larger than the range of the metric.
+    largest = bounds[1] - bounds[0]
+    if (np.abs(first[known] - second[known]) <= largest).all() and math.isfinite(paired.low):
+        paired = paired._replace(low=max(paired.low, -largest), high=min(paired.high, largest))
     return MetricComparison(name, *means, paired)
 
 
 def verdict(compared: VariantComparison) -> str:
-    """Whether the two can be told apart by the selection metric, in one sentence."""
+    """A sentence that says which variant is better by the selection metric, if that is known."""
     first, second = compared.first, compared.second
     needed = num_seeds_needed(1, level=LEVEL)
     paired = compared.metrics[0].paired
     if paired.n < needed:
         return (
-            f"{seeds_text(paired.n)} with a {compared.metric} of both can tell nothing apart: a"
-            f" sign-flip test takes at least {needed}."
+            f"Both have a {compared.metric} in {seeds_text(paired.n)} only, and a sign-flip test"
+            f" needs at least {needed} to find a difference."
         )
     p_value = f"p = {p_value_text(paired.p_value)}".replace("= <", "< ")
     if paired.p_value > LEVEL:
-        return f"By {compared.metric} they cannot be told apart at 5% ({p_value})."
+        return f"By {compared.metric} no difference between them is found at 5% ({p_value})."
     is_first = (paired.difference < 0) == (compared.goal == "minimize")
     better, worse = (first, second) if is_first else (second, first)
     is_higher = compared.goal == "maximize"
-    part = (
+    share = (
         paired.probability_first_higher
         if is_first == is_higher
         else (1 - paired.probability_first_higher)
     )
     return (
-        f"By {compared.metric} {better} is better than {worse} ({p_value}), under {part:.0%} of the"
-        " seeds."
+        f"By {compared.metric} {better} is better than {worse} ({p_value}), under {share:.0%} of"
+        " the seeds."
     )
 
 
 def comparison_json(compared: VariantComparison) -> dict[str, Any]:
-    """The comparison for machines: `trialrun compare --json`; what is not known is None."""
+    """The comparison as values for JSON (`trialrun compare --json`); unknown values are None."""
     content = {name: getattr(compared, name) for name in VariantComparison.__dataclass_fields__} | {
         "verdict": verdict(compared),
         "metrics": {
-            one.name: {"first": one.first, "second": one.second, **one.paired._asdict()}
-            for one in compared.metrics
+            metric.name: {
+                "first": metric.first,
+                "second": metric.second,
+                **metric.paired._asdict(),
+            }
+            for metric in compared.metrics
         },
     }
     ready: dict[str, Any] = json_ready(content)
@@ -176,7 +178,7 @@ def comparison_json(compared: VariantComparison) -> dict[str, Any]:
 
 
 def print_comparison(console: "Console", compared: VariantComparison) -> None:
-    """Prints what differs, a table of the metrics, and what it says."""
+    """Prints the parameters that differ, a table of the metrics, and the verdict."""
     from rich.text import Text
 
     from trialrun.report.tables import fits, plain_table
@@ -197,7 +199,10 @@ def print_comparison(console: "Console", compared: VariantComparison) -> None:
 
 
 def _layouts(compared: VariantComparison) -> Iterator[list[Column]]:
-    """The columns, from the most room to the least: long names in lines, without the last one."""
+    """Layouts of the columns, from the widest to the narrowest.
+
+    Narrower ones fold long names, and the narrowest leave out the last column.
+    """
     names, *numbers = _columns(compared, compared.metrics)
     for room, num_left_out in ((99, 0), (16, 0), (16, 1), (12, 1)):
         folded = Column(names.header, tuple(fold(name, room) for name in names.cells), False)
@@ -205,31 +210,32 @@ def _layouts(compared: VariantComparison) -> Iterator[list[Column]]:
 
 
 def _columns(compared: VariantComparison, shown: Sequence[MetricComparison]) -> list[Column]:
-    decimals = [_decimals(one) for one in shown]
+    decimals = [_decimals(metric) for metric in shown]
+    paired = [metric.paired for metric in shown]
 
     def numbers(name: str, values: Sequence[float]) -> Column:
         return Column(name, tuple(map(number_text, values, decimals)))
 
     return [
-        Column("metric", tuple(one.name for one in shown), is_number=False),
-        Column(compared.first, tuple(map(_mean_text, [one.first for one in shown], decimals))),
-        Column(compared.second, tuple(map(_mean_text, [one.second for one in shown], decimals))),
-        numbers("difference", [one.paired.difference for one in shown]),
+        Column("metric", tuple(metric.name for metric in shown), is_number=False),
+        Column(compared.first, tuple(map(_mean_text, [m.first for m in shown], decimals))),
+        Column(compared.second, tuple(map(_mean_text, [m.second for m in shown], decimals))),
+        numbers("difference", [comparison.difference for comparison in paired]),
         Column("95% interval", tuple(map(_interval_text, shown, decimals))),
-        Column("p", tuple(p_value_text(one.paired.p_value) for one in shown)),
+        Column("p", tuple(p_value_text(comparison.p_value) for comparison in paired)),
         Column(
             f"{compared.first}\nhigher in",
-            tuple(_percent_text(one.paired.probability_first_higher) for one in shown),
+            tuple(_percent_text(comparison.probability_first_higher) for comparison in paired),
         ),
     ]
 
 
-def _decimals(one: MetricComparison) -> int:
-    """Two significant digits of the interval's width; four of the means without one."""
-    width = one.paired.high - one.paired.low
+def _decimals(metric: MetricComparison) -> int:
+    """Decimals for two significant digits of the interval's width, or else four of the means."""
+    width = metric.paired.high - metric.paired.low
     if width and math.isfinite(width):
         return min(max(1 - math.floor(math.log10(width)), 0), 6)
-    return _four_digits(max(abs(one.first), abs(one.second)))
+    return _four_digits(max(abs(metric.first), abs(metric.second)))
 
 
 def _four_digits(number: float) -> int:
@@ -238,25 +244,27 @@ def _four_digits(number: float) -> int:
 
 
 def _mean_text(mean: float, decimals: int) -> str:
-    """Four digits at least: a wild variant beside it takes none of them."""
+    """A mean with at least four significant digits, however wide the interval is."""
     return number_text(mean, max(decimals, _four_digits(mean)))
 
 
-def _interval_text(one: MetricComparison, decimals: int) -> str:
-    low, high = one.paired.low, one.paired.high
+def _interval_text(metric: MetricComparison, decimals: int) -> str:
+    low, high = metric.paired.low, metric.paired.high
     if not math.isfinite(low):
         return "none"
     return f"{number_text(low, decimals)} to {number_text(high, decimals)}"
 
 
-def _percent_text(part: float) -> str:
-    return "n/a" if math.isnan(part) else f"{part:.0%}"
+def _percent_text(share: float) -> str:
+    return "n/a" if math.isnan(share) else f"{share:.0%}"
 
 
 def _notes(compared: VariantComparison) -> Iterator[str]:
-    yield "p: sign-flip test of the differences seed by seed. Test numbers are only shown."
+    yield (
+        "p: sign-flip test of the differences seed by seed. Test numbers are only shown, not used."
+    )
     if compared.num_variants > 2:
         yield (
-            "It is of this pair alone: if the pair was picked from many for its difference, see the"
-            " p_value in variants.csv, corrected for all pairs."
+            "This p is for this pair alone. If you picked the pair because it differs, use the"
+            " p_value in variants.csv, which is corrected for all pairs."
         )

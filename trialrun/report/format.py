@@ -11,13 +11,13 @@ _MOST_DECIMALS = 6
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """The shortest endings of dotted paths that tell them apart.
+    """The shortest endings of dotted paths that are still unambiguous.
 
     >>> short_names(["training.learning_rate", "model.args.units"])
     {'training.learning_rate': 'learning_rate', 'model.args.units': 'units'}
 
     Returns:
-        Path -> ending, which is the whole path where nothing shorter is unambiguous.
+        Path -> ending, which is the whole path if nothing shorter is unambiguous.
     """
     return {path: _short_name(path, paths) for path in paths}
 
@@ -46,7 +46,7 @@ def parameter_text(value: Any) -> str:
 
 
 def num_decimals(summary: MetricSummary) -> int:
-    """Decimals for a mean: two significant digits of its spread, four of the mean without one."""
+    """Decimals for two significant digits of the spread, or four of the mean if it has none."""
     if summary.sd > 0 and math.isfinite(summary.sd):
         digits = 1 - math.floor(math.log10(summary.sd))
     elif summary.mean and math.isfinite(summary.mean):
@@ -57,14 +57,14 @@ def num_decimals(summary: MetricSummary) -> int:
 
 
 def mean_text(summary: MetricSummary) -> str:
-    """`0.184`, or `n/a` for a variant without a completed trial."""
+    """The mean as text: `0.184`, or `n/a` for a variant without a completed trial."""
     return number_text(summary.mean, num_decimals(summary))
 
 
 def mean_sd_text(summary: MetricSummary) -> str:
-    """`0.184 ± 0.012`; one seed has no spread: `0.184 ± n/a`; no seed: `n/a`.
+    """Mean and standard deviation: `0.184 ± 0.012`; for one seed `0.184 ± n/a`, for none `n/a`.
 
-    Each has the digits of its own spread: a wild variant takes none from another.
+    The number of decimals depends on the variant's own spread, not on other variants.
     """
     if not summary.n:
         return "n/a"
@@ -73,7 +73,7 @@ def mean_sd_text(summary: MetricSummary) -> str:
 
 
 def number_text(value: float, decimals: int) -> str:
-    """`0.184`; `1.84e+07` for what is very large or very small; `n/a` for NaN."""
+    """A number as text: `0.184`, or `1.84e+07` if it is very large or small; `n/a` for NaN."""
     if math.isnan(value):
         return "n/a"
     is_extreme = abs(value) >= 1e6 or 0 < abs(value) < 10.0**-_MOST_DECIMALS
@@ -81,12 +81,12 @@ def number_text(value: float, decimals: int) -> str:
 
 
 def p_value_text(p_value: float) -> str:
-    """`0.031`, or `<0.0001`."""
+    """A p-value as text: `0.031`, or `<0.0001`."""
     return "<0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
-    """`60 trials: 58 completed, 2 diverged`; only what there is."""
+    """A text like `60 trials: 58 completed, 2 diverged`, without counts of zero."""
     total = counts["trials"]
     parts = [f"{counts[name]:,} {name}" for name in ("completed", "diverged", "failed")]
     shown = [part for part in parts if not part.startswith("0 ")]
@@ -95,17 +95,17 @@ def counts_text(counts: Mapping[str, int]) -> str:
 
 
 def class_labels(class_names: Sequence[str], num_classes: int) -> list[str]:
-    """The names of the classes; their numbers where the data has no name for each."""
+    """The names of the classes, or their numbers if the data does not name each of them."""
     if len(class_names) == num_classes:
         return [str(name) for name in class_names]
     return [str(number) for number in range(num_classes)]
 
 
 def seeds_text(num_seeds: int) -> str:
-    """`1 seed` or `20 seeds`."""
+    """A number of seeds as text: `1 seed` or `20 seeds`."""
     return f"{num_seeds} seed{'s'[: num_seeds != 1]}"
 
 
 def pooled_text(num_seeds: int) -> str:
-    """`1 seed` or `20 seeds pooled`."""
+    """A number of pooled seeds as text: `1 seed` or `20 seeds pooled`."""
     return f"{seeds_text(num_seeds)} pooled" if num_seeds > 1 else seeds_text(num_seeds)

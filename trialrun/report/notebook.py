@@ -1,4 +1,4 @@
-"""A run in a Jupyter notebook: its summary as HTML, everything that is not ours escaped."""
+"""A run's summary as HTML for a Jupyter notebook; all texts of users are escaped."""
 
 from trialrun.explanation import sentences
 from trialrun.report.columns import identity_columns, metric_column
@@ -25,7 +25,7 @@ _TEMPLATE = """\
 
 
 def summary_html(overview: Overview) -> str:
-    """What won and how sure that is, and the first variants; validation and test means ± sd."""
+    """HTML with the winner, how certain it is, and the first variants with means ± sd."""
     from jinja2 import Environment, StrictUndefined
 
     board = overview.leaderboard

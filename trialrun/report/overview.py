@@ -1,4 +1,4 @@
-"""What is known of a run from its folder alone, finished or interrupted."""
+"""What is known of a run, finished or interrupted, from its folder alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,15 +22,16 @@ from trialrun.store import PackRecord, RunFolder, distinct_tasks
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overview:
-    """A run as people look at it.
+    """Everything about a run that is shown to people.
 
     Attributes:
         folder: The run folder.
         job_name: Name of the job.
         leaderboard: The ranked variants and the selection.
-        class_names: Empty when the data has none.
+        class_names: Empty if the data has none.
         model_tasks: What the models are, and why; empty for an older run.
-        compiled_by_builder: Of which models loss, metrics and optimizer are the builder's own.
+        compiled_by_builder: Whether builders compile all, some or none of the models themselves,
+            with their own loss, metrics and optimizer.
         counts: `trials`, `completed`, `diverged`, `failed`.
         problems: Trials that diverged or failed, by variant and seed; perhaps only the first.
         summary: summary.json; None for a run that has not ended.
@@ -50,24 +51,24 @@ class Overview:
 
     @property
     def num_problems(self) -> int:
-        """How many trials diverged or failed."""
+        """The number of trials that diverged or failed."""
         return self.counts["diverged"] + self.counts["failed"]
 
     @property
     def data_warnings(self) -> list[str]:
-        """What a reader has to know of the data, such as rows that two parts share."""
+        """What a reader must know about the data, such as rows that two parts share."""
         return data_warnings((self.summary or {}).get("data", ()))
 
 
 def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEPT) -> Overview:
     """The overview of a run folder, computed from its trials.
 
-    What a finished run wrote about itself is computed again and not read: an interrupted run is
-    shown in the same way, from the trials that ended.
+    What a finished run wrote about itself is computed again instead of read, so that an interrupted
+    run is shown in the same way, from the trials that have ended.
 
     Raises:
         InputError: job.yaml is damaged.
-        TrialrunError: A part of `trials/` is damaged.
+        TrialrunError: A file in `trials/` is damaged.
     """
     select = folder.read_job().get("select", {})
     tally = Tally(
@@ -81,7 +82,7 @@ def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEP
 
 
 def overview_of(folder: RunFolder, standing: Standing) -> Overview:
-    """The overview of a run folder whose trials were taken in already, confusion matrices too."""
+    """The overview of a run folder whose trials and confusion matrices were already summed up."""
     packs = folder.read_packs()
     class_names = [pack.class_names for pack in packs if pack.class_names]
     return Overview(
@@ -106,14 +107,14 @@ def _compiled_by_builder(packs: Sequence[PackRecord]) -> Literal["all", "some", 
 
 
 def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[str, Any]:
-    """The overview for machines: `trialrun show --json`.
+    """The overview as values for JSON (`trialrun show --json`).
 
     Args:
         overview: The run.
         shown: The variants that are listed, in their order.
 
     Returns:
-        Values that JSON knows; what is not known is None.
+        Values for JSON; unknown ones are None.
     """
     board = overview.leaderboard
     p_values = board.certainty.p_values if board.certainty else {}
@@ -133,7 +134,7 @@ def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[s
         "variants": [
             {**_fields(variant), "p_value": p_values.get(variant.variant_id), "metrics": metrics}
             for variant in shown
-            for metrics in [{name: _fields(of) for name, of in variant.metrics.items()}]
+            for metrics in [{name: _fields(m) for name, m in variant.metrics.items()}]
         ],
         "best_model": (overview.summary or {}).get("best_model"),
         "problems": [_fields(problem) for problem in overview.problems],
@@ -143,5 +144,5 @@ def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[s
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass, without the copies that `dataclasses.asdict` makes of arrays."""
+    """The fields of a dataclass; arrays are not copied, as `dataclasses.asdict` would."""
     return {name: getattr(value, name) for name in value.__dataclass_fields__}

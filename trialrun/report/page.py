@@ -1,7 +1,7 @@
-"""report.html: one self-contained page, everything that is not ours escaped.
+"""Renders report.html: one self-contained page; all texts of users are escaped.
 
-Its parts: `page.html.j2` and `page_leaderboard.html.j2` (structure), `page.css`, `page.js`. What
-the page says in words is in `page_words`, its table in `page_table`.
+It is made from `page.html.j2` and `page_leaderboard.html.j2` (structure), `page.css` and `page.js`.
+`page_words` writes its texts, `page_table` its table.
 """
 
 import base64
@@ -40,15 +40,15 @@ def render_page(
     environment: Mapping[str, Any] | None = None,
     figure_problem: str = "",
 ) -> str:
-    """The whole page as HTML. It loads nothing: styles, script and images are inside it.
+    """The whole page as HTML, which loads nothing: styles, script and images are inside it.
 
     Args:
         overview: The run.
-        figures: Shown in this order.
+        figures: The figures in the order in which they are shown.
         job: The resolved job.
-        job_text: The same as it is written.
-        environment: Content of environment.json; None where there is none.
-        figure_problem: Why there are no figures; empty where there are.
+        job_text: The text of job.yaml.
+        environment: Content of environment.json; None if there is none.
+        figure_problem: Why the figures could not be drawn; empty if they could.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -66,7 +66,7 @@ def render_page(
     problems = overview.problems[:NUM_PROBLEMS_SHOWN]
     return templates.get_template("page.html.j2").render(
         policy=_content_policy(style, script),
-        # Ours, and free of "</": the only texts that are not escaped.
+        # The only texts that are not escaped: they are our own, and contain no "</".
         style=Markup(style),
         script=Markup(script),
         job_name=overview.job_name,
@@ -99,7 +99,7 @@ def render_page(
 
 
 def _content_policy(style: str, script: str) -> str:
-    """What a browser may do with the page: run this script, and nothing that anybody put in."""
+    """The content security policy: a browser runs this script, and nothing in users' texts."""
     return (
         f"default-src 'none'; img-src data:; style-src {_source_hash(style)};"
         f" script-src {_source_hash(script)}; base-uri 'none'; form-action 'none'"
@@ -112,8 +112,8 @@ def _source_hash(text: str) -> str:
 
 
 def _shown_size(png: bytes) -> tuple[int, int]:
-    """Width and height in CSS pixels: text in figures as large as text around them, and sharp."""
-    width, height = struct.unpack(">II", png[16:24])  # of the header that begins every PNG
+    """Width and height in CSS pixels, such that text in figures is as large as the page's text."""
+    width, height = struct.unpack(">II", png[16:24])  # in the header that begins every PNG
     return round(width / _PIXELS_PER_CSS_PIXEL), round(height / _PIXELS_PER_CSS_PIXEL)
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard of the page: cells with what sorts them, and choices that filter its rows."""
+"""The leaderboard of the page: cells with values to sort by, and choices to filter rows by."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from trialrun.report.columns import Column, identity_columns, metric_column
 from trialrun.report.format import p_value_text, short_names
 
 MAX_ROWS = 200
-MAX_CELLS = 20_000  # about a megabyte of HTML: what phones still scroll
+MAX_CELLS = 20_000  # about a megabyte of HTML, which phones can still scroll
 _MIN_ROWS = 20
 _MAX_CHOICES = 6
 _MAX_TEXTS = 25
@@ -24,7 +24,7 @@ _PLAIN_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Columns under one upper header, which may have no title."""
+    """A group of columns under one upper header, which may have no title."""
 
     title: str
     width: int
@@ -41,7 +41,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell: its text, and for numbers the value that sorts it, empty where there is none."""
+    """A cell: its text, and for a number the value to sort by; empty if there is none."""
 
     text: str
     is_number: bool
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A parameter of which a value can be chosen: its column and its values as written there."""
+    """A parameter to filter by: its column, and its values as the column shows them."""
 
     name: str
     column: int
@@ -72,7 +72,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class PageTable:
-    """The leaderboard as the page shows it; all is empty without variants."""
+    """The leaderboard as the page shows it; empty if there are no variants."""
 
     groups: tuple[Group, ...] = ()
     heads: tuple[Head, ...] = ()
@@ -83,7 +83,7 @@ class PageTable:
 
 
 def page_table(board: Leaderboard) -> PageTable:
-    """The best variants, as many as a page can hold, and all their metrics."""
+    """The table of the best variants, as many as a page can hold, with all their metrics."""
     if not board.variants:
         return PageTable()
     variants = board.variants[: _num_rows(board)]
@@ -111,11 +111,11 @@ def page_table(board: Leaderboard) -> PageTable:
 
 
 def _p_values(board: Leaderboard, variants: Sequence[VariantSummary]) -> list[Column]:
-    """At which a variant may not be the best, where there is more than one to compare."""
+    """The column of p-values for being worse than the leader; none for a single variant."""
     if board.certainty is None or not board.certainty.p_values:
         return []
     p_values = [board.certainty.p_values.get(variant.variant_id, math.nan) for variant in variants]
-    texts = tuple("" if math.isnan(one) else p_value_text(one) for one in p_values)
+    texts = tuple("" if math.isnan(value) else p_value_text(value) for value in p_values)
     return [Column("p", texts, values=tuple(p_values))]
 
 
@@ -136,7 +136,7 @@ def _cells(column: Column) -> list[Cell]:
 
 
 def leading_number(text: str) -> float:
-    """The number that a text begins with, NaN if it begins with none.
+    """The number that a text begins with; NaN if it begins with none.
 
     >>> leading_number("1,890 of 2,100")
     1890.0
@@ -146,7 +146,7 @@ def leading_number(text: str) -> float:
 
 
 def _choices(identity: Sequence[Column], variants: Sequence[VariantSummary]) -> tuple[Choice, ...]:
-    """The parameters with few enough values to choose from; the first of them."""
+    """Choices for the first parameters that have few enough values to choose from."""
     names = set(short_names(list(variants[0].parameters)).values())
     choices = []
     for index, column in enumerate(identity):
@@ -157,7 +157,7 @@ def _choices(identity: Sequence[Column], variants: Sequence[VariantSummary]) -> 
 
 
 def _ordered(texts: Sequence[str]) -> tuple[str, ...]:
-    """Numbers by size, then lists by the numbers in them, other texts by the alphabet."""
+    """The texts sorted: numbers by size, then lists by their numbers, other texts by alphabet."""
 
     def key(text: str) -> tuple[bool, tuple[float, ...], str]:
         numbers = tuple(float(number) for number in _PLAIN_NUMBER.findall(text))

@@ -1,4 +1,4 @@
-"""What the page says in words: what was asked, the winner's numbers, lost trials, environment."""
+"""The texts of the page: what was asked, the winner's numbers, lost trials, environment."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _SOURCES = ("generator", "csv", "parquet", "npz")
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A name and what is known under it; `is_name` where the name stands in the job file so."""
+    """A name and a text about it; `is_name` if the name is written like this in the job file."""
 
     name: str
     text: str
@@ -38,10 +38,10 @@ class ProblemGroup:
 
     Attributes:
         status: `diverged` or `failed`.
-        num_trials: How many.
-        trials: Which: `v00: seeds 0, 1; v03: seed 4`.
-        reason: One line.
-        text: The whole error; empty where the line says it all.
+        num_trials: Number of trials.
+        trials: Which trials: `v00: seeds 0, 1; v03: seed 4`.
+        reason: The reason in one line.
+        text: The whole error; empty if it is only that line.
     """
 
     status: str
@@ -55,7 +55,7 @@ class ProblemGroup:
 
 
 def run_facts(overview: Overview) -> list[str]:
-    """Short facts under the title."""
+    """The short facts under the title."""
     facts = [f"run {overview.folder.name}", counts_text(overview.counts)]
     summary = overview.summary or {}
     total_s = summary.get("timings_s", {}).get("total")
@@ -80,7 +80,7 @@ def _duration_text(seconds: float) -> str:
 
 
 def question(job: Mapping[str, Any], board: Leaderboard) -> str:
-    """The job as a question, from its search, its seeds and its selection."""
+    """The job as a question, made from its search, its seeds and its selection."""
     statistic = str(job.get("select", {}).get("statistic", "mean")).replace("_", " ")
     searched = list(job.get("search", {}).get("parameters", {}))
     searched = searched or (list(board.variants[0].parameters) if board.variants else [])
@@ -101,11 +101,11 @@ def _listed(names: Sequence[str]) -> str:
 def asked(
     job: Mapping[str, Any], compiled_by_builder: Literal["all", "some", "none"] = "none"
 ) -> list[Fact]:
-    """What was searched, with which seeds, model and data; only what the job says.
+    """What was searched, with which seeds, model and data, as far as the job says it.
 
     Args:
         job: The resolved job.
-        compiled_by_builder: Of which models the job's loss and optimizer mean nothing.
+        compiled_by_builder: Which models ignore the job's loss and optimizer.
     """
     search = job.get("search", {})
     facts = [
@@ -128,7 +128,7 @@ def asked(
 
 
 def _domain_text(domain: Mapping[str, Any]) -> str:
-    """`0.0001, 0.0003, 0.001`, or `0.0001 to 0.1, log_uniform`."""
+    """A domain as text: `0.0001, 0.0003, 0.001`, or `0.0001 to 0.1, log_uniform`."""
     if "values" in domain:
         texts = [parameter_text(value) for value in domain["values"]]
         num_more = len(texts) - _MAX_VALUES
@@ -153,7 +153,7 @@ def _seeds(job: Mapping[str, Any]) -> Sequence[int]:
 
 
 def _seeds_text(seeds: Sequence[int]) -> str:
-    """`20: 0 to 19`, or each where they do not follow one another."""
+    """Seeds as text: `20: 0 to 19`, or a list if they are not consecutive."""
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"{len(seeds)}: {seeds[0]} to {seeds[-1]}"
     num_more = len(seeds) - _MAX_VALUES
@@ -162,7 +162,7 @@ def _seeds_text(seeds: Sequence[int]) -> str:
 
 
 def _fixed(job: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """A section without what is searched: of that it holds only a default."""
+    """A section without the fields that are searched, for which it holds only a default."""
     searched = job.get("search", {}).get("parameters", {})
     fields = {
         name: value
@@ -176,7 +176,7 @@ def _fixed(job: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def _source_text(data: Mapping[str, Any]) -> str:
-    """`trialrun.datasets:medical_trial; scaling minmax, seed per_trial`."""
+    """The data as text: `trialrun.datasets:medical_trial; scaling minmax, seed per_trial`."""
     source = next((name for name in _SOURCES if data.get(name) is not None), None)
     if source is None:
         return ""
@@ -185,7 +185,7 @@ def _source_text(data: Mapping[str, Any]) -> str:
 
 
 def _call_text(section: Mapping[str, Any], field: str) -> str:
-    """`trialrun.models:mlp(units=[16, 32])`; nothing without the field."""
+    """A function and its arguments: `trialrun.models:mlp(units=[16, 32])`; empty if not given."""
     if section.get(field) is None:
         return ""
     args = section.get("args") or {}
@@ -194,12 +194,12 @@ def _call_text(section: Mapping[str, Any], field: str) -> str:
 
 
 def _training_text(training: Mapping[str, Any], compiled_by_builder: str) -> str:
-    """`optimizer adam, learning_rate 0.0001, ...`."""
+    """The training as text: `optimizer adam, learning_rate 0.0001, ...`."""
     compiling = _settings_text(training, ("optimizer", "learning_rate", "loss"))
     if compiled_by_builder == "all":
-        compiling = "optimizer and loss by the model's builder"
+        compiling = "optimizer and loss set by the model's builder"
     elif compiled_by_builder == "some":
-        compiling += " (of some models by their builder)"
+        compiling += " (some models: set by their builder)"
     rest = _settings_text(training, ("batch_size", "epochs", "early_stopping"))
     return ", ".join(filter(None, [compiling, rest]))
 
@@ -214,7 +214,7 @@ def _settings_text(section: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def highlights(board: Leaderboard) -> list[Fact]:
-    """The winner's selection metric, and what it measured on the test set."""
+    """The winner's selection metric and its metrics on the test set."""
     if board.selection is None:
         return []
     names = [board.metric, *(name for name in ordered_metrics(board) if name.startswith("test_"))]
@@ -226,7 +226,7 @@ def highlights(board: Leaderboard) -> list[Fact]:
 
 
 def group_problems(problems: Sequence[TrialProblem]) -> list[ProblemGroup]:
-    """Lost trials by reason, in the order in which the reasons come."""
+    """Lost trials grouped by reason, in the order in which the reasons first occur."""
     by_reason: dict[tuple[str, str], list[TrialProblem]] = {}
     for problem in problems:
         by_reason.setdefault((problem.status, problem.error), []).append(problem)
@@ -247,13 +247,13 @@ def _trials_text(trials: Sequence[TrialProblem]) -> str:
     for trial in trials:
         seeds.setdefault(trial.variant_id, []).append(trial.seed)
     return "; ".join(
-        f"{variant_id}: seed{'s'[: len(of) != 1]} {', '.join(map(str, of))}"
-        for variant_id, of in seeds.items()
+        f"{variant_id}: seed{'s'[: len(own) != 1]} {', '.join(map(str, own))}"
+        for variant_id, own in seeds.items()
     )
 
 
 def _reason(status: str, error: str) -> str:
-    """The last line of an error, where Python says what is wrong."""
+    """The last line of an error, in which Python says what is wrong."""
     if not error.strip():
         return "a loss is not finite" if status == "diverged" else "no reason was recorded"
     last = error.strip().splitlines()[-1].strip()
@@ -275,7 +275,7 @@ def _full_text(error: str) -> str:
 
 
 def environment_facts(environment: Mapping[str, Any]) -> list[Fact]:
-    """What the run ran on, for people; nothing of what was not written."""
+    """What the run ran on, without facts that were not recorded."""
     packages = environment.get("packages", {})
     facts = [
         Fact("Command", shlex.join(map(str, environment.get("command", ())))),
@@ -295,7 +295,7 @@ def _texts(values: Mapping[str, Any], *names: str) -> list[str]:
 
 
 def _devices_text(ray: Mapping[str, Any]) -> str:
-    """`num_devices 1, gpus_per_pack 0, cpus_per_pack 2, address local`."""
+    """The devices as text: `num_devices 1, gpus_per_pack 0, cpus_per_pack 2, address local`."""
     order = ("num_devices", "accelerator_type", "gpus_per_pack", "cpus_per_pack", "num_threads")
     names = [*(name for name in order if name in ray), *(name for name in ray if name not in order)]
     return ", ".join(
@@ -306,4 +306,5 @@ def _devices_text(ray: Mapping[str, Any]) -> str:
 def _earlier_text(earlier: Sequence[Any]) -> str:
     if not earlier:
         return ""
-    return f"{len(earlier)} time{'s'[: len(earlier) != 1]}; this is where the last part ran"
+    times = f"{len(earlier)} time{'s'[: len(earlier) != 1]}"
+    return f"{times}; this describes where the run was last continued"

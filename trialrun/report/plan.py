@@ -1,4 +1,4 @@
-"""The plan of a job as text: variants, trials, packs, and why. Starts nothing."""
+"""Prints the plan of a job: variants, trials, packs and engine, and why. Starts no run."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +36,12 @@ from trialrun.training import PackTask
 _MAX_ROWS = 20
 _MAX_MODELS_TRIED = 3
 _ENGINES = {
-    "auto": "fused: all trials of a pack as one program; a model that cannot be vectorized is"
-    " trained in one program trial after trial (mapped), and one that cannot be compiled by plain"
-    " model.fit (keras), which shows when it is built",
+    "auto": "fused: one program trains all trials of a pack together. A model that cannot be"
+    " vectorized is trained by one program, one trial after another (mapped), and a model that"
+    " cannot be compiled by plain model.fit (keras); this is decided when the model is built",
     "fused": "fused: the job asks for it; a model that cannot be vectorized is an error",
-    "mapped": "mapped: the job asks for one program that trains trial after trial; a model that"
-    " cannot be compiled is an error",
+    "mapped": "mapped: the job asks for one program that trains one trial after another; a model"
+    " that cannot be compiled is an error",
     "keras": "keras: the job asks for plain model.fit, one trial after another",
 }
 
@@ -50,10 +50,10 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     """Prints what a run of the job would do on this machine.
 
     Args:
-        console: Where.
+        console: The console to print to.
         loaded: The job.
-        trace: Whether to build and compile the programs, to know their engines and memory, and to
-            try the save of the models.
+        trace: Whether to build and compile the programs to find their engines and memory, and to
+            try saving the models.
 
     Raises:
         InputError: The job's data is wrong.
@@ -69,19 +69,19 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     _print_variants(console, job, list(variants.values()))
     _print_parameters(console, job)
-    of_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
+    in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     _print_data(console, loaded, own or trials)
     console.print(
         f"\n{_counted(len(variants), 'variant')} x {seeds_text(len(job.seed_list))} ="
         f" {_counted(len(trials), 'trial')} of"
-        f" {_epochs(trials)} epochs{of_shard}; packs: {len(packs)}, signatures:"
+        f" {_epochs(trials)} epochs{in_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
     console.print(f"Engine {_engine(job.training)}.")
     console.print(
         f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
-        f" {num_threads}. A cluster or a GPU machine packs anew when the run starts; no result"
-        " depends on it.\n"
+        f" {num_threads}. On a cluster or with GPUs the run makes other packs when it starts; no"
+        " result depends on the packs.\n"
     )
     if trace:
         tasks = [PackTask(pack, loaded.folder, job.select, num_threads) for pack in packs]
@@ -97,7 +97,7 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
     for path in job.search.parameters:
         table.add_column(path, overflow="fold")
     for variant in variants[:_MAX_ROWS]:
-        # Text: a value with brackets is no markup.
+        # Text, so that a value with brackets is not taken for markup.
         values = (Text(_value_text(value)) for value in variant.parameters.values())
         table.add_row(variant.variant_id, *values)
     console.print(table)
@@ -105,7 +105,7 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
 
 
 def _value_text(value: Any) -> str:
-    """As a job file may have it, floats with all their digits."""
+    """A value as it may be written in a job file, floats with all their digits."""
     return str(value) if isinstance(value, float) else parameter_text(value)
 
 
@@ -114,7 +114,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _print_data(console: Console, loaded: LoadedJob, trials: Sequence[Trial]) -> None:
-    """What became of a file, for the first trial; a generator is not called for it."""
+    """Prints how a file was read, for the first trial; a generator is not called for this."""
     first = trials[0]
     if first.variant.data.generator is not None:
         return
@@ -145,7 +145,7 @@ def _print_parameters(console: Console, job: JobSpec) -> None:
 
 
 def _sharing(job: JobSpec, path: str, parameter: ParameterSpec) -> str:
-    """Whether trials that differ in a parameter alone are given to one program."""
+    """A text on whether trials that differ only in one parameter share one program."""
     if isinstance(parameter, Values):
         values: Sequence[Any] = parameter.values
     else:
@@ -156,15 +156,15 @@ def _sharing(job: JobSpec, path: str, parameter: ParameterSpec) -> str:
     num_programs = len({signature_of(variant) for variant in variants})
     if num_programs == len(variants) > 1:
         return "no: a program for each value" + _unless_compiled(job, path)
-    how = "yes" if num_programs == 1 else f"yes, but for 0: {num_programs} programs"
+    how = "yes" if num_programs == 1 else f"yes, except 0: {num_programs} programs"
     is_users = job.model.builder != ModelSpec().builder
     if path.startswith("model.args.") and is_users:
-        how += "; if the builder gives the number to Keras as it is, else no"
+        how += " if the builder passes the number to Keras unchanged, otherwise no"
     return how + _unless_compiled(job, path)
 
 
 def _unless_compiled(job: JobSpec, path: str) -> str:
-    """What to say of a field that means nothing to a model that its builder compiled."""
+    """A note on a field that a model ignores if its builder compiles it; empty otherwise."""
     section, field = path.split(".")[:2]
     is_compiled = section == "training" and field in COMPILED_FIELDS
     if not (is_compiled and may_compile(job.model.builder, Path())):
@@ -202,9 +202,9 @@ def _print_packs(
     console.print(table)
     _print_rest(console, len(packs), "packs")
     console.print(
-        "\nData memory is what the pack's data takes on its device, twice while an epoch is"
-        " shuffled. Weights, optimizer slots and activations come on top: `plan --trace` builds and"
-        " compiles the model to know them, and which engine trains it."
+        "\nData memory is what the pack's data takes on its device; while an epoch is shuffled it"
+        " is twice that. Weights, optimizer slots and activations come on top: `plan --trace`"
+        " builds and compiles the model to find their size, and the engine that trains it."
     )
 
 
@@ -214,7 +214,7 @@ def _variants_of(pack: Pack) -> str:
 
 
 def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]) -> None:
-    """The packs with what was found out by compiling the first of each signature."""
+    """Prints the packs with what was found by compiling the first pack of each signature."""
     with quiet_tensorflow():
         from trialrun.training.examine import examine
     table = Table(title="Packs", title_justify="left", box=None, pad_edge=False)
@@ -232,43 +232,45 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
         except InputError as error:
             raise InputError(loaded.locate(str(error))) from error
         is_whole = len(found) == 1
-        for one in found:
-            pack = task.pack if is_whole else one.pack
+        for result in found:
+            pack = task.pack if is_whole else result.pack
             variants = _variants_of(pack)
-            model_tasks.setdefault(one.model_task, []).append(variants)
-            if one.reason:
-                reasons[one.reason] = None
+            model_tasks.setdefault(result.model_task, []).append(variants)
+            if result.reason:
+                reasons[result.reason] = None
+            size = result.bytes_per_trial
             table.add_row(
                 pack.pack_id,
                 variants,
-                one.engine,
+                result.engine,
                 str(len(pack.trials)),
-                "" if one.compile_s is None else f"{one.compile_s:.1f} s",
-                "" if one.bytes_per_trial is None else _human_bytes(one.bytes_per_trial),
+                "" if result.compile_s is None else f"{result.compile_s:.1f} s",
+                "" if size is None else _human_bytes(size),
             )
     console.print(table)
     _print_rest(console, len(tasks), "packs")
-    for model_task, of_packs in model_tasks.items():
-        shown = ", ".join(dict.fromkeys(of_packs))
+    for model_task, names in model_tasks.items():
+        shown = ", ".join(dict.fromkeys(names))
         console.print(f"\n{shown}: {model_task}.", soft_wrap=True, highlight=False, markup=False)
-    first_ones = [found[0] for found in known.values()]
-    for reason in [*reasons, *_what_will_not_be_saved(first_ones, loaded.folder)]:
+    first_results = [found[0] for found in known.values()]
+    for reason in [*reasons, *_what_will_not_be_saved(first_results, loaded.folder)]:
         console.print(f"\n{reason}.", soft_wrap=True, highlight=False, markup=False)
     console.print(
-        "\nMemory is estimated: data, weights, the optimizer's variables, and what a step needs."
+        "\nThe memory is an estimate for data, weights, the optimizer's variables, and what a step"
+        " needs."
     )
 
 
 def _what_will_not_be_saved(examined: Sequence[Any], job_folder: Path) -> list[str]:
-    """Tries the save of the first of some untrained models."""
+    """Sentences on what cannot be saved, found by trying to save the first untrained models."""
     from trialrun.proof import what_will_be_missing
     from trialrun.save_trial import try_formats
 
     lines: dict[str, None] = {}
-    for one in examined[:_MAX_MODELS_TRIED]:
-        variant = one.pack.trials[0].variant
+    for result in examined[:_MAX_MODELS_TRIED]:
+        variant = result.pack.trials[0].variant
         settings = Settings(variant.data, variant.model, variant.training)
-        found = try_formats(settings, job_folder, one.rows)
+        found = try_formats(settings, job_folder, result.rows)
         lines |= dict.fromkeys(what_will_be_missing(found))
     return list(lines)
 
@@ -279,7 +281,7 @@ def _print_rest(console: Console, num_rows: int, kind: str) -> None:
 
 
 def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int | None]:
-    """Signature -> bytes of one trial's data, of the packs that are shown; None if streamed."""
+    """Signature -> bytes of one trial's data, for the packs that are shown; None if streamed."""
     sizes: dict[str, int | None] = {}
     for pack in packs[:_MAX_ROWS]:
         if pack.signature not in sizes:
@@ -288,7 +290,7 @@ def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int | N
 
 
 def _data_bytes(raw: RawData) -> int | None:
-    """Bytes of one trial's data as the device holds it: at most 4 per number; None if streamed."""
+    """Bytes of one trial's data on its device, at most 4 per number; None if it is streamed."""
     if raw.streams:
         return None
     parts = [raw.output[part] for part in ("train", "test", "validation") if part in raw.output]

@@ -1,4 +1,4 @@
-"""What the plan of a job says of its table: each column, the target, and the rows of each part."""
+"""Prints a job's table as part of its plan: each column, the target, and the rows of each part."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,17 +18,18 @@ _PARTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def print_table_data(console: Console, raw: RawData, *, shown: str) -> None:
-    """Prints what became of a job's table; nothing where the data is no table.
+    """Prints how a job's table is used; prints nothing if the data is not a table.
 
     Args:
-        console: Where.
+        console: The console to print to.
         raw: The data of the job's first trial.
-        shown: That trial.
+        shown: The name of that trial.
     """
     if raw.summary is None or raw.encoder is None:
         return
     summary = raw.summary
-    table = Table(title=f"\nColumns, of {shown}", title_justify="left", box=None, pad_edge=False)
+    title = f"\nColumns for {shown}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("column", "becomes"):
         table.add_column(name, overflow="fold")
     for name in ("features", "missing"):
@@ -52,9 +53,9 @@ def _about(column: Column, summary: TableSummary) -> Iterable[Text]:
     if column.kind == "number":
         becomes, holds = "number", "true and false, as 1 and 0" if kind == "boolean" else "numbers"
         if column.fill is not None:
-            holds += f"; {column.fill:.4g} where it is missing"
+            holds += f"; {column.fill:.4g} if missing"
     elif column.kind == "ordinal":
-        becomes, holds = "place", _listed(column.categories, " < ")
+        becomes, holds = "position", _listed(column.categories, " < ")
     else:
         becomes, holds = "one-hot", _listed(column.categories, ", ")
     num_features, num_missing = len(column.feature_names), summary.num_missing[column.name]
@@ -63,13 +64,13 @@ def _about(column: Column, summary: TableSummary) -> Iterable[Text]:
 
 
 def _listed(names: Sequence[str], mark: str) -> str:
-    """The first names and how many there are."""
+    """The first names, and how many there are if there are more."""
     first = mark.join(names[:_MAX_NAMES])
     return first if len(names) <= _MAX_NAMES else f"{first}{mark}... ({len(names):,} in all)"
 
 
 def _rows(output: Mapping[str, Any], names: Sequence[str]) -> Table:
-    """How many rows each part has, of each class and in all."""
+    """A table of how many rows each part has, by class and in all."""
     table = Table(box=None, pad_edge=False)
     table.add_column("\nrows", overflow="fold")
     parts = [part for part in _PARTS if part in output]
@@ -78,8 +79,8 @@ def _rows(output: Mapping[str, Any], names: Sequence[str]) -> Table:
     labels = [output[part][1] for part in parts]
     if names:
         counts = [np.bincount(own, minlength=len(names)) for own in labels]
-        for place, name in enumerate(names[:_MAX_ROWS]):
-            table.add_row(Text(name), *(f"{count[place]:,}" for count in counts))
+        for index, name in enumerate(names[:_MAX_ROWS]):
+            table.add_row(Text(name), *(f"{count[index]:,}" for count in counts))
     table.add_row("in all" if names else "", *(f"{len(own):,}" for own in labels))
     return table
 

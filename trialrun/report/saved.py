@@ -1,4 +1,4 @@
-"""What a run says of its best model's files: which were proved, and why others were not."""
+"""Texts about the files of a run's best model: which were proved, and why others were not."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,18 @@ def proved_formats(summary: Mapping[str, Any] | None) -> tuple[str, ...]:
     """The formats of the best model that were loaded again and compared.
 
     Args:
-        summary: Content of summary.json; runs of older versions had all formats or did not end.
+        summary: Content of summary.json. Older runs lack the list of formats; they had all formats,
+            or they did not end.
     """
     summary = summary or {}
     saved = summary.get("best_model")
     if saved is None:
         return _ALL if summary.get("selection") else ()
-    return tuple(one["name"] for one in saved["formats"] if one["is_proved"])
+    return tuple(found["name"] for found in saved["formats"] if found["is_proved"])
 
 
 def saved_sentences(summary: Mapping[str, Any] | None) -> list[str]:
-    """Which files of the best model were proved, why others were not, and how to load it."""
+    """Sentences on the best model's files: which were proved, why not others, how to load it."""
     saved = (summary or {}).get("best_model")
     if not saved:
         return []
@@ -37,12 +38,13 @@ def saved_sentences(summary: Mapping[str, Any] | None) -> list[str]:
 
 
 def _reasons(saved: Mapping[str, Any], *, only_lost: bool) -> list[str]:
-    """`not as .json, .keras: <why>`, a line for each reason."""
-    names: dict[tuple[bool, str], list[str]] = {}
-    for one in saved["formats"]:
-        if one["note"] and not (one["is_proved"] and (only_lost or one["name"] == ".weights.h5")):
-            names.setdefault((one["is_proved"], one["note"]), []).append(one["name"])
+    """One line per reason: `not as .json, .keras: <why>`."""
+    by_reason: dict[tuple[bool, str], list[str]] = {}
+    for found in saved["formats"]:
+        name, is_proved, note = found["name"], found["is_proved"], found["note"]
+        if note and not (is_proved and (only_lost or name == ".weights.h5")):
+            by_reason.setdefault((is_proved, note), []).append(name)
     return [
-        f"{'' if is_proved else 'not as '}{', '.join(of)}: {note}"
-        for (is_proved, note), of in names.items()
+        f"{'' if is_proved else 'not as '}{', '.join(names)}: {note}"
+        for (is_proved, note), names in by_reason.items()
     ]

@@ -26,7 +26,7 @@ def print_run(console: Console, overview: Overview, shown: Sequence[VariantSumma
     """Prints the leaderboard, the selection, the winner's confusion matrix, and problems.
 
     Args:
-        console: Where to.
+        console: The console to print to.
         overview: The run.
         shown: The variants of the leaderboard, in their order.
     """
@@ -37,21 +37,21 @@ def print_run(console: Console, overview: Overview, shown: Sequence[VariantSumma
 def run_renderables(
     overview: Overview, shown: Sequence[VariantSummary], *, width: int
 ) -> Iterator[RenderableType]:
-    """All that is said about a run, from top to bottom, for a terminal of `width` columns."""
+    """Everything that is printed about a run, in order, for a terminal of `width` columns."""
     board = overview.leaderboard
     yield Text.assemble((overview.job_name, "bold"), f"  {counts_text(overview.counts)}")
     if overview.summary is None:
         yield Text("This run has not ended: these are the trials so far.", style="yellow")
     if board.variants and not shown:
-        yield Text(f"\nNone of the {len(board.variants):,} variants is like that.")
+        yield Text(f"\nNone of the {len(board.variants):,} variants meets the conditions.")
     if shown:
         yield Text()
         yield leaderboard_table(board, shown, width=width)
         num_more = len(shown) - NUM_VARIANTS_SHOWN
         if num_more > 0:
             is_whole = overview.summary is not None and len(shown) == len(board.variants)
-            place = "variants.csv" if is_whole else "--csv"
-            yield Text(f"... and {num_more:,} more ({place})", style="dim")
+            source = "variants.csv" if is_whole else "--csv"
+            yield Text(f"... and {num_more:,} more ({source})", style="dim")
     yield Text(f"\n{explain(board)}\n")
     for warning in overview.data_warnings:
         yield Text(f"Warning: {warning}", style="yellow")
@@ -79,15 +79,15 @@ def _problem_lines(overview: Overview) -> Iterator[Text]:
 def leaderboard_table(
     leaderboard: Leaderboard, shown: Sequence[VariantSummary], *, width: int
 ) -> Table:
-    """The first 20 variants: parameters, n, validation with the selection metric first, test.
+    """A table of the first 20 variants: parameters, n, selection metric, other metrics.
 
-    A wide terminal gets mean ± sd of every metric, training included. A narrow one gives up, in
-    this order: training, headers in one line, metrics down to three (losses first), the sd of all
-    but the selection metric.
+    A wide terminal shows mean ± sd of every metric, also in training. A narrow one leaves out, in
+    this order: training metrics, headers on one line, metrics down to three (losses first), and the
+    sd of all metrics but the selection metric.
 
     Args:
-        leaderboard: The metrics, and the winner, which is printed bold.
-        shown: At least one variant of it.
+        leaderboard: The leaderboard, whose winner is printed bold.
+        shown: At least one of its variants.
         width: Columns of the terminal.
     """
     variants = shown[:NUM_VARIANTS_SHOWN]
@@ -106,12 +106,12 @@ def leaderboard_table(
 
 
 def fits(columns: Sequence[Column], width: int) -> bool:
-    """Whether the columns stand side by side in a terminal of `width` columns."""
+    """Whether the columns fit side by side into a terminal of `width` columns."""
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1) <= width
 
 
 def plain_table(columns: Sequence[Column]) -> Table:
-    """Columns side by side under a line; nothing in them is taken for markup."""
+    """A table of the columns under a line; nothing in them is taken for markup."""
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -120,7 +120,7 @@ def plain_table(columns: Sequence[Column]) -> Table:
     )
     for column in columns:
         table.add_column(
-            # Text, not str, here and below: a name with brackets is a name, not markup.
+            # Text, not str, here and below, so that a name with brackets is not taken for markup.
             Text(column.header),
             justify="right" if column.is_number else "left",
             overflow="fold",
@@ -134,7 +134,7 @@ def plain_table(columns: Sequence[Column]) -> Table:
 def _layouts(
     leaderboard: Leaderboard, variants: Sequence[VariantSummary]
 ) -> Iterator[list[Column]]:
-    """The columns of the leaderboard, from the most room to the least."""
+    """Layouts of the leaderboard's columns, from the widest to the narrowest."""
     names = ordered_metrics(leaderboard)
     main = [name for name in names if not name.startswith("train_")]
     identity = identity_columns(variants)
@@ -152,7 +152,7 @@ def _layouts(
 
 
 def _by_need(names: Sequence[str], metric: str) -> list[str]:
-    """The selection metric, then each other's test value before its validation; losses last."""
+    """Metrics by importance: the selection metric first, test before validation, losses last."""
     bases = list(dict.fromkeys(name.split("_", 1)[1] for name in names))
 
     def need(name: str) -> tuple[bool, bool, int, bool]:
@@ -168,10 +168,10 @@ def confusion_table(
     """The pooled test confusion matrix of a variant, with the recall of each class.
 
     Args:
-        variant: With a test confusion matrix.
-        class_names: Empty when the data has none.
-        width: Columns of the terminal; with too many classes for it, one line takes the place of
-            the table.
+        variant: A variant that has a test confusion matrix.
+        class_names: Empty if the data has none.
+        width: Columns of the terminal; if there are too many classes for it, one line replaces the
+            table.
     """
     matrix = variant.test_confusion_matrix
     assert matrix is not None
@@ -184,10 +184,10 @@ def confusion_table(
 
 
 def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[Column]]:
-    """The columns of a confusion matrix: headed by the names of the classes, then by numbers."""
+    """Layouts of a confusion matrix: headed by names of classes, or, if narrower, by numbers."""
     numbered = [f"{number} {name}" for number, name in enumerate(names)]
     numbers = [str(number) for number in range(len(names))]
-    recalls = ["n/a" if isnan(one) else f"{one:.1%}" for one in matrix_scores(matrix).recall]
+    recalls = ["n/a" if isnan(rate) else f"{rate:.1%}" for rate in matrix_scores(matrix).recall]
     for rows, headers in ((names, names), (numbered, numbers)):
         predicted = zip(headers, matrix.T.tolist(), strict=True)
         yield [

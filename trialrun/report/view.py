@@ -1,4 +1,4 @@
-"""A leaderboard as its reader wants it: some of the variants, in another order."""
+"""Filters and sorts a leaderboard: `trialrun show --where ... --sort ...`."""
 
 import json
 import math
@@ -25,7 +25,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-# Of the scores that are not Keras's own.
+# Scores that are not Keras's own.
 _LARGE_IS_GOOD = ("roc_auc", "average_precision")
 _CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)\s*(.*)")
 
@@ -36,13 +36,14 @@ Row = Mapping[str, Any]
 class View:
     """Which variants of a leaderboard are shown, in which order.
 
-    A column is one of variants.csv, a searched parameter by its path or the end of it, or a metric,
-    which stands for its mean.
+    A column is named by its name in variants.csv, by a searched parameter's path or the end of it,
+    or by a metric, which stands for its mean.
 
     Attributes:
         where: Conditions such as `learning_rate=0.001` or `test_accuracy>0.9`; values as in YAML.
-        sort: A column; None: by rank. Parameters ascend, metrics begin with the best.
-        reverse: Whether the order is turned around.
+        sort: The column to sort by; None to sort by rank. Parameters are sorted in ascending order,
+            metrics begin with the best.
+        reverse: Whether the order is reversed.
     """
 
     where: Sequence[str] = ()
@@ -50,10 +51,10 @@ class View:
     reverse: bool = False
 
     def variants_of(self, leaderboard: Leaderboard) -> tuple[VariantSummary, ...]:
-        """The variants that meet all conditions, sorted; their ranks stay those among all.
+        """The variants that meet all conditions, sorted; they keep their ranks among all variants.
 
         Raises:
-            InputError: There is no such column, or a condition is none.
+            InputError: There is no such column, or a condition is malformed.
         """
         if self == WHOLE or not leaderboard.variants:
             return leaderboard.variants
@@ -79,26 +80,26 @@ def _select(
 
 
 def _condition(text: str, row: Row) -> Callable[[Row], bool]:
-    place = f"--where {text}"
-    parts = _CONDITION.fullmatch(text)
-    if parts is None:
+    option = f"--where {text}"
+    found = _CONDITION.fullmatch(text)
+    if found is None:
         allowed = ", ".join(_OPERATORS)
-        raise InputError(f"{place}: expected a column, one of {allowed}, and a value")
-    name, symbol, written = parts.groups()
-    column, value = _column(name, row, place), parse_value(written, place)
+        raise InputError(f"{option}: write a column, one of {allowed}, and a value, such as n>=3")
+    name, symbol, written = found.groups()
+    column, value = _column(name, row, option), parse_value(written, option)
     holds = _OPERATORS[symbol]
     if symbol in ("=", "!="):
         return lambda row: holds(row[column], value)
     if not is_real(value):
-        raise InputError(f"{place}: {symbol} compares numbers, got {show(value)}")
+        raise InputError(f"{option}: {symbol} compares numbers, got {show(value)}")
     return lambda row: is_real(row[column]) and holds(row[column], value)
 
 
-def _column(name: str, row: Row, place: str) -> str:
+def _column(name: str, row: Row, option: str) -> str:
     """The column of variants.csv that a name stands for.
 
     Raises:
-        InputError: None, or more than one.
+        InputError: The name stands for no column, or for more than one.
     """
     paths = [key.removeprefix(_PARAMETER) for key in row if key.startswith(_PARAMETER)]
     endings = [path for path in paths if path == name or path.endswith(f".{name}")]
@@ -108,15 +109,15 @@ def _column(name: str, row: Row, place: str) -> str:
         if column in row and len(endings) <= 1:
             return column
     if endings:
-        raise InputError(f"{place}: {name!r} may be {' or '.join(endings)}")
+        raise InputError(f"{option}: {name!r} may mean {' or '.join(endings)}")
     means = [key.removesuffix(_MEAN) for key in row if key.endswith(_MEAN)]
     others = ("rank", "variant_id", "n", "diverged", "failed", "p_value")
     known = [*short_names(paths).values(), *means, *others]
-    raise InputError(f"{place}: there is no column {name!r}; {suggest(name, known)}")
+    raise InputError(f"{option}: there is no column {name!r}; {suggest(name, known)}")
 
 
 def _direction(column: str) -> int:
-    """-1 for a column of a metric that is good when large."""
+    """The direction to sort in: -1 for a metric of which large values are good, else 1."""
     metric, _, statistic = column.rpartition("_")
     bare = metric.partition("_")[2]
     is_large_good = bare in _LARGE_IS_GOOD or natural_goal(bare) == "maximize"
@@ -124,7 +125,7 @@ def _direction(column: str) -> int:
 
 
 def _sort_key(value: Any, direction: int) -> tuple[int, float, str]:
-    """Numbers by size, then texts and lists, then what is not known."""
+    """A key that sorts numbers by size, then texts and lists, then unknown values."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return 2, 0.0, ""
     if is_real(value):

@@ -1,9 +1,9 @@
-"""Which variants may be the best, when the one that leads was chosen by the same seeds.
+"""Which variants may be the best, given that the leader was chosen by the same seeds.
 
-The leader of many variants is partly a lucky one, so that a test against it, corrected only for
-the number of tests, tells equal variants apart in every third run. Here a variant is called worse
-at 5% only if none that is as good as the best is called so in 95 of 100 runs, whichever of them
-leads: the variants that are left are a set that holds the best.
+The leader of many variants is partly just lucky. A test against it that corrects only for the
+number of tests finds a difference between equal variants in every third run. Here variants are
+called worse so that, in at least 95 of 100 runs, no variant that is as good as the best is called
+worse, whichever variant leads. The variants that are left are a set that holds the best.
 """
 
 from typing import NamedTuple
@@ -14,22 +14,23 @@ import numpy.typing as npt
 from trialrun.statistics.spread import Counts, Floats, describe
 
 LEVEL = 0.05
-# Differences that float32 training makes of the same trial in another pack.
+# Relative differences that float32 rounding makes between equal trials in different packs.
 ROUNDING = 1e-6
-# With fewer variants or seeds, what the variances have in common is not known well enough.
+# With fewer variants or seeds, too little is known of what the variances have in common.
 _FEWEST_VARIANTS, _FEWEST_SEEDS = 8, 5
-# A prior that weighs no more than this is one of unequal variances: it lends no certainty.
+# Subtracted from the prior's degrees of freedom. A prior of less than that means that the variances
+# are unequal, and must not add any certainty.
 _PRIOR_DISCOUNT = 10.0
 _NUM_PARTNERS = 5
-_WILD = 1000.0  # times the median variance, thirty times the deviation
+_WILD = 1000.0  # times the median variance, which is thirty times the deviation
 
 
 class Prior(NamedTuple):
-    """Of what size variances are, before any is measured.
+    """The distribution of variances from which each one is taken to come.
 
     Attributes:
-        df: As many degrees of freedom as it weighs; inf where all variances are the same.
-        variance: The typical one.
+        df: Its weight in degrees of freedom; inf if all variances are the same.
+        variance: The typical variance.
     """
 
     df: float
@@ -41,12 +42,13 @@ class Worse(NamedTuple):
 
     Attributes:
         p_values: (variants,) the smallest level at which the variant leaves the set that holds the
-            best; NaN of the leader and of variants without a value.
-        num_pairs: (variants,) int64 seeds that the variant shares with the leader.
-        pairing: (variants,) by how much pairing by seed divides the variance of the difference from
-            the leader: as if there were as many times the seeds. NaN where it is not known.
-        variances: (variants,) of the differences from the leader, 0 where they are rounding; NaN
-            for less than two pairs.
+            best; NaN for the leader and for variants without a value.
+        num_pairs: (variants,) int64 number of seeds that the variant shares with the leader.
+        pairing: (variants,) the factor by which pairing by seed reduces the variance of the
+            difference from the leader. It has the effect of that many times the seeds. NaN where it
+            is not known.
+        variances: (variants,) variances of the differences from the leader, 0 where they are only
+            rounding; NaN for less than two pairs.
     """
 
     p_values: Floats
@@ -59,19 +61,21 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
     """How sure it is that each variant is worse than the leader in its mean over all seeds.
 
     Differences from the leader are taken seed by seed. Their one-sided p-values by Student's t are
-    multiplied, from the smallest of V variants on, by `(V - k) * (V - 1)`, `k` = 0, 1, ...: the
-    number of ordered pairs of a variant that is still in the set and another. The level so holds
-    for every pair that chance may have put at the top, and the set holds the best, all of the best
-    if there are several, in at least 95 of 100 runs (a subset selection in the sense of Gupta, with
-    the step-down of Holm; Hsu's multiple comparisons with the best give the same statement).
+    multiplied, starting with the smallest of V variants, by `(V - k) * (V - 1)` for `k` = 0, 1, ...
+    This is the number of ordered pairs of a variant that is still in the set and another one. So
+    the level holds for every pair that chance may have put at the top, and the set holds the best
+    variant (all of them if several are equally good) in at least 95 of 100 runs. This is a subset
+    selection in the sense of Gupta with the step-down of Holm; Hsu's multiple comparisons with the
+    best give the same statement.
 
     From 8 variants and 5 seeds on, variances are shared between variants (`moderated_variances`).
-    Differences that are the same in all of n seeds have no variance; their p-value is that of the
+    Differences that are the same in all n seeds have no variance; their p-value is that of the
     sign-flip test, `1 / 2^n`.
 
     Args:
         losses: (variants, seeds); NaN where a seed has no value. Small is good.
-        leader: Index of the variant with the smallest mean; another one makes fewer claims.
+        leader: Index of the variant with the smallest mean; with another index fewer variants are
+            found worse.
 
     References:
         Gupta, "On Some Multiple Decision (Selection and Ranking) Rules" (Technometrics, 1965);
@@ -79,7 +83,7 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
         (Annals of Statistics, 1984); Holm (1979); Smyth (2004), see `moderated_variances`.
     """
     losses = np.asarray(losses, np.float64)
-    with np.errstate(invalid="ignore"):  # of infinities
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
         differences = losses - losses[leader]
     spread = describe(differences)
     own = np.square(spread.sd)
@@ -98,7 +102,7 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
 
 
 def _one_sided(mean: Floats, variances: Floats, n: Counts, df: Floats) -> Floats:
-    """The p-values of mean differences that are above zero; 1 where nothing is known."""
+    """The one-sided p-values of mean differences, small if above zero; 1 if nothing is known."""
     from scipy import stats
 
     p_values = np.ones(len(mean))
@@ -112,7 +116,9 @@ def _one_sided(mean: Floats, variances: Floats, n: Counts, df: Floats) -> Floats
 
 
 def _step_down(p_values: Floats) -> Floats:
-    """The smallest p-value times `(m + 1) * m`, the next times `m * m`, ... of m that are known."""
+    """The p-values corrected: of the m known ones the smallest times `(m + 1) * m`, the next times
+    `m * m`, and so on.
+    """
     order = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]
     num_compared = len(order)
     factors = num_compared * (num_compared + 1 - np.arange(num_compared))
@@ -122,14 +128,14 @@ def _step_down(p_values: Floats) -> Floats:
 
 
 def same_values(losses: Floats, of: int) -> npt.NDArray[np.bool_]:
-    """Whether the other variants have the values of one, seed for seed, but for rounding.
+    """Whether the other variants have the same value as one variant in every seed, up to rounding.
 
     Args:
         losses: (variants, seeds); NaN where a seed has no value.
-        of: Index of a variant.
+        of: The index of that one variant.
 
     Returns:
-        (variants,), false of the variant itself.
+        bool (variants,); False for the variant itself.
     """
     with np.errstate(invalid="ignore"):
         near = np.abs(losses - losses[of]) <= ROUNDING * np.abs(losses[of])
@@ -140,7 +146,7 @@ def same_values(losses: Floats, of: int) -> npt.NDArray[np.bool_]:
 
 
 def _pairing(losses: Floats, leader: int, variances: Floats) -> Floats:
-    """The variance of a difference of two separate means over that of the paired one."""
+    """The variance of a difference of unpaired values, divided by that of the paired difference."""
     shared = ~np.isnan(losses) & ~np.isnan(losses[leader])
     ours = describe(np.where(shared, losses[leader], np.nan)).sd
     theirs = describe(np.where(shared, losses, np.nan)).sd
@@ -155,19 +161,20 @@ def _pairing(losses: Floats, leader: int, variances: Floats) -> Floats:
 def moderated_variances(losses: Floats, leader: int) -> tuple[Floats, Floats]:
     """The variances of the differences from the leader, shared between variants.
 
-    Few seeds know a variance badly, but all variants together know what variances are like here.
-    Each is drawn towards what is typical, and has the degrees of freedom of both (the moderated t).
-    It is the larger of two: that of the differences themselves, and the sum of the variances of
-    both variants around what a seed does to all. Of these none counts as less than the upper
-    quartile of the better half: a leader is often one that was lucky not to show its bad seeds.
-    What is typical is learned without variants that went wild.
+    A few seeds determine a variance badly, but all variants together show what is typical. Each
+    variance is drawn towards the typical one, and has the degrees of freedom of both (the moderated
+    t-test). It is the larger of two variances: that of the differences themselves, and the sum of
+    both variants' variances around the effect that a seed has on all variants. None of the latter
+    counts as less than the upper quartile of the better half, because a leader is often one that
+    had the luck not to show its bad seeds. Variants that scatter far more than the others are left
+    out when the typical variance is estimated.
 
     Args:
         losses: (variants, seeds); NaN where a seed has no value. Small is good.
-        leader: Index of a variant.
+        leader: The index of the leader.
 
     Returns:
-        (variants,) variances, NaN for less than two pairs, and their degrees of freedom.
+        (variants,) variances, NaN for less than two pairs, and (variants,) degrees of freedom.
 
     References:
         Smyth, "Linear Models and Empirical Bayes Methods for Assessing Differential Expression in
@@ -179,23 +186,23 @@ def moderated_variances(losses: Floats, leader: int) -> tuple[Floats, Floats]:
     around, around_df = _variances_around_seeds(losses)
     tame = _tame(around)
     pairs = fit_prior(*_variances_of_pairs(losses[tame]))
-    of_pairs = squeeze(np.square(spread.sd), df, pairs)
+    paired = squeeze(np.square(spread.sd), df, pairs)
     variants = fit_prior(around[tame], around_df[tame])
     single = squeeze(around, np.maximum(around_df, 1.0), variants)
     better = tame[np.argsort(describe(losses[tame]).mean)[: -(-len(tame) // 2)]]
     single = np.fmax(single, np.nanquantile(single[better], 0.75))
     shared_df = max(0.0, min(pairs.df, variants.df, 1e6) - _PRIOR_DISCOUNT)
-    return np.maximum(of_pairs, single + single[leader]), df + shared_df
+    return np.maximum(paired, single + single[leader]), df + shared_df
 
 
 def _tame(variances: Floats) -> npt.NDArray[np.intp]:
-    """Indices of the variants that do not scatter beyond all others, as diverging ones do."""
+    """Indices of the variants that do not scatter far more than others, as diverging ones do."""
     typical = np.nanmedian(variances)
     return np.flatnonzero(variances <= _WILD * typical if typical > 0 else ~np.isnan(variances))
 
 
 def _variances_of_pairs(losses: Floats) -> tuple[Floats, Floats]:
-    """The variances of the differences of some pairs of variants, and their degrees of freedom."""
+    """Variances of the differences between some pairs of variants, and their degrees of freedom."""
     order = np.random.default_rng(0).permutation(len(losses))
     mixed = losses[order]
     with np.errstate(invalid="ignore"):
@@ -204,16 +211,16 @@ def _variances_of_pairs(losses: Floats) -> tuple[Floats, Floats]:
             for shift in range(1, min(_NUM_PARTNERS, len(losses) // 2) + 1)
         ]
     return (
-        np.concatenate([np.square(of.sd) for of in spreads]),
-        np.concatenate([of.n - 1.0 for of in spreads]),
+        np.concatenate([np.square(spread.sd) for spread in spreads]),
+        np.concatenate([spread.n - 1.0 for spread in spreads]),
     )
 
 
 def _variances_around_seeds(losses: Floats) -> tuple[Floats, Floats]:
-    """The variance of each variant without what a seed does to all, and degrees of freedom."""
+    """Each variant's variance without the effect that a seed has on all, and degrees of freedom."""
     with np.errstate(invalid="ignore"):
         centered = losses - describe(losses).mean[:, np.newaxis]
-        # The median: one variant that is wild must not make all of them wild.
+        # The median, so that a variant with extreme values does not change the residuals of all.
         residuals = centered - describe(centered.T).median
         df = np.count_nonzero(~np.isnan(residuals), axis=1) - 1.0
         sums = np.nansum(np.square(residuals), axis=1)
@@ -229,11 +236,13 @@ def fit_prior(variances: Floats, df: Floats) -> Prior:
     `trigamma(df / 2)` give `variance` and `df`. Variances of zero count as a little above it.
 
     Args:
-        variances: (n,) measured; what is not finite or has no degrees of freedom is left out.
+        variances: (n,) measured; those that are not finite or have no degrees of freedom are left
+            out.
         df: (n,) their degrees of freedom.
 
     Returns:
-        Of no weight where fewer than three are known or half of them are zero.
+        The distribution; it has no weight if fewer than three variances are known, or half of them
+        are zero.
 
     References:
         Smyth (2004), section 6.2; R's limma, `fitFDist`.
@@ -261,7 +270,7 @@ def squeeze(variances: Floats, df: Floats, prior: Prior) -> Floats:
     Args:
         variances: (n,) measured.
         df: (n,) their degrees of freedom, more than 0.
-        prior: Of `fit_prior`.
+        prior: The result of `fit_prior`.
 
     References:
         Smyth (2004), equation 3; R's limma, `squeezeVar`.
@@ -273,7 +282,10 @@ def squeeze(variances: Floats, df: Floats, prior: Prior) -> Floats:
 
 
 def trigamma_inverse(value: float) -> float:
-    """The x at which the trigamma function has a value above 0, by Newton's method on 1/trigamma.
+    """The x at which the trigamma function has a value, by Newton's method on 1/trigamma.
+
+    Args:
+        value: Above 0.
 
     References:
         Smyth (2004), appendix.
@@ -295,7 +307,12 @@ def trigamma_inverse(value: float) -> float:
 
 
 def luck_of_the_first(num_equal: int) -> float:
-    """How far the best of equal normal values lies from their mean, in standard deviations.
+    """How far the best of some equally good variants lies from their mean, in standard deviations.
+
+    This is the expected maximum of standard normal values; 0 for a single one.
+
+    Args:
+        num_equal: How many variants there are.
 
     References:
         Blom, "Statistical Estimates and Transformed Beta-Variables" (1958), for the approximation.

@@ -1,6 +1,6 @@
-"""Within which bounds the mean over all seeds lies, as far as the seeds that were run can say.
+"""Confidence intervals of the mean over all possible seeds, from the seeds that were run.
 
-SciPy is imported inside the functions: it takes a second.
+SciPy is imported inside the functions, because importing it takes a second.
 """
 
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from trialrun.statistics.spread import Floats, groups_of_equal_count
 
 CONFIDENCE = 0.95
 
-# The bootstrap needs some ten values to know the shape of their distribution; with hundreds the
-# mean is normal, and Student's interval is the same for no cost.
+# The bootstrap needs about ten values to know the shape of their distribution. With hundreds of
+# values the mean is normally distributed, and Student's interval is the same but costs nothing.
 _BOOTSTRAP_COUNTS = range(10, 201)
 _NUM_RESAMPLES = 1999
 _ROWS_AT_A_TIME = 4096
@@ -23,8 +23,8 @@ class Interval(NamedTuple):
     """Bounds of means, one entry per group of seeds.
 
     Attributes:
-        low: (...,) lower bound; -inf where the values bound nothing.
-        high: (...,) upper bound; inf where the values bound nothing.
+        low: (...,) lower bound; -inf where the values give no bound.
+        high: (...,) upper bound; inf where the values give no bound.
     """
 
     low: Floats
@@ -36,20 +36,21 @@ def mean_interval(
 ) -> Interval:
     """The confidence interval of the mean over the last axis.
 
-    From 10 to 200 values: the bias-corrected and accelerated bootstrap, at a confidence that is
-    expanded because resampled means of few values lie too close together: `a` becomes
-    `2 * Phi(-sqrt(n / (n - 1)) * t)`, with `t` the quantile `1 - a/2` of Student's distribution of
-    `n - 1` degrees of freedom. Otherwise Student's, `mean -+ t * sd / sqrt(n)`.
+    For 10 to 200 values this is the bias-corrected and accelerated bootstrap. Its confidence is
+    expanded, because resampled means of few values lie too close together: `a` becomes
+    `2 * Phi(-sqrt(n / (n - 1)) * t)`, with `t` the quantile `1 - a/2` of Student's distribution
+    with `n - 1` degrees of freedom. For other numbers of values it is Student's interval,
+    `mean -+ t * sd / sqrt(n)`.
 
-    One value bounds nothing. Nor do values that are all equal: a spread that did not show in a few
-    seeds is not known to be zero. Both have the interval from -inf to inf, as has a group with an
-    infinite value. The interval of a group depends on its own values and on `rng`, not on the
-    groups beside it.
+    A single value gives no bounds, nor do values that are all equal: a spread that did not show in
+    a few seeds is not known to be zero. In both cases the interval is from -inf to inf, also if a
+    value is infinite. The interval of a group depends on its own values and on `rng`, not on the
+    other groups.
 
     Args:
         values: (..., seeds); NaN where a seed has no value.
         rng: Draws the resamples.
-        confidence: How often such intervals hold the mean, between 0 and 1.
+        confidence: The share of such intervals that hold the true mean, between 0 and 1.
 
     References:
         Efron, "Better Bootstrap Confidence Intervals" (JASA, 1987); Hesterberg, "What Teachers
@@ -58,8 +59,8 @@ def mean_interval(
     values = np.asarray(values, np.float64)
     low, high = np.full(values.shape[:-1], -np.inf), np.full(values.shape[:-1], np.inf)
     key = int(rng.integers(1 << 62))
-    for places, rows in groups_of_equal_count(values):
-        with np.errstate(invalid="ignore"):  # of infinities
+    for indices, rows in groups_of_equal_count(values):
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
             bounded = np.ptp(rows, axis=-1) > 0
         bounded &= np.isfinite(rows).all(axis=-1)
         if not bounded.any():
@@ -70,20 +71,21 @@ def mean_interval(
             found = _bootstrap(rows[bounded], draws, confidence)
         else:
             found = _student(rows[bounded], confidence)
-        low.flat[places[bounded]], high.flat[places[bounded]] = found
+        low.flat[indices[bounded]], high.flat[indices[bounded]] = found
     return Interval(low, high)
 
 
 def within_bounds(interval: Interval, values: npt.ArrayLike, low: Floats, high: Floats) -> Interval:
-    """Intervals cut off where a metric ends; the true mean is held as often as before.
+    """Intervals cut off at the bounds of a metric; they hold the true mean as often as before.
 
-    What has a value beyond a bound does not have that bound. Infinite ends stay infinite: seeds
-    that bound nothing have no interval.
+    A bound is ignored if some value lies beyond it. Infinite ends stay infinite, because seeds that
+    give no bounds have no interval.
 
     Args:
-        interval: (...,) of means.
-        values: (..., seeds) of which they are; NaN where a seed has no value.
-        low, high: (...,), or of a shape that is broadcast to it; infinite where there is no bound.
+        interval: (...,) the intervals of the means.
+        values: (..., seeds) the values of these means; NaN where a seed has no value.
+        low, high: The metric's bounds, (...,) or a shape that broadcasts to it; infinite for no
+            bound.
     """
     values = np.asarray(values, np.float64)
     present = ~np.isnan(values)
@@ -102,7 +104,7 @@ def within_bounds(interval: Interval, values: npt.ArrayLike, low: Floats, high: 
 
 
 def _bootstrap(rows: Floats, rng: np.random.Generator, confidence: float) -> Interval:
-    """The BCa interval of each row (groups, n): the same resamples for all of them."""
+    """The BCa interval of each row (groups, n), with the same resamples for all rows."""
     from scipy import stats
 
     num_values = rows.shape[1]
@@ -127,7 +129,7 @@ def _bootstrap(rows: Floats, rng: np.random.Generator, confidence: float) -> Int
 
 
 def _mean(values: Floats, axis: int) -> Floats:
-    """The mean, summed in the same order however the values lie in memory."""
+    """The mean, always summed in the same order, whatever the memory layout of the values."""
     mean: Floats = np.ascontiguousarray(values).mean(axis=axis)
     return mean
 

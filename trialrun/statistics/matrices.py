@@ -1,4 +1,4 @@
-"""What a confusion matrix says: rates over all classes and of each class."""
+"""Rates from a confusion matrix: over all classes and for each class."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ class MatrixScores(NamedTuple):
     """Rates of a confusion matrix, as scikit-learn defines them.
 
     Attributes:
-        accuracy: The part of the predictions that are right.
+        accuracy: The share of the predictions that are right.
         balanced_accuracy: The mean recall of the classes that have samples.
-        matthews_correlation: -1 to 1, 0 for chance; 0 where it is not defined.
-        precision: (classes,) of the predictions of a class, the part that is right; NaN without
-            any.
-        recall: (classes,) of the samples of a class, the part that is found; NaN without any.
-        f1: (classes,) `2 * right / (samples + predictions)` of a class; NaN without any of both.
-        support: (classes,) int64 samples of each class.
+        matthews_correlation: -1 to 1, 0 for chance; 0 if it is not defined.
+        precision: (classes,) the share of a class's predictions that are right; NaN if there are
+            none.
+        recall: (classes,) the share of a class's samples that are found; NaN if there are none.
+        f1: (classes,) `2 * right / (samples + predictions)` for a class; NaN if it has neither.
+        support: (classes,) int64 number of samples of each class.
 
     References:
         Gorodkin, "Comparing two K-category assignments by a K-category correlation coefficient"
@@ -49,7 +49,7 @@ def pool_confusion_matrices(matrices: npt.ArrayLike) -> Counts:
 
 
 def matrix_scores(matrix: npt.ArrayLike) -> MatrixScores:
-    """The rates of a confusion matrix; NaN over all classes where nothing was predicted.
+    """The rates of a confusion matrix; rates over all classes are NaN if it has no predictions.
 
     Args:
         matrix: (classes, classes) counts, rows = true class.
@@ -69,7 +69,7 @@ def matrix_scores(matrix: npt.ArrayLike) -> MatrixScores:
 
 
 def accuracy(matrix: npt.ArrayLike) -> float:
-    """The part of the predictions that are right, 0 to 1; NaN for a matrix without predictions.
+    """The share of the predictions that are right, 0 to 1; NaN for a matrix without predictions.
 
     Args:
         matrix: (classes, classes) counts, rows = true class.
@@ -79,7 +79,7 @@ def accuracy(matrix: npt.ArrayLike) -> float:
 
 
 def normalize_rows(matrix: npt.ArrayLike) -> Floats:
-    """Of each true class, the part that was predicted as each class; its diagonal is the recall.
+    """The share of each true class that was predicted as each class; the diagonal is the recall.
 
     Args:
         matrix: (classes, classes) counts, rows = true class.
@@ -92,15 +92,15 @@ def normalize_rows(matrix: npt.ArrayLike) -> Floats:
 
 
 def _parts(counts: npt.ArrayLike, totals: npt.ArrayLike, without: float = 0.0) -> Floats:
-    """Quotients; `without` where the total is 0."""
-    parts = np.full(np.shape(counts), without)
-    np.divide(counts, totals, out=parts, where=np.asarray(totals) > 0)
-    return parts
+    """The counts divided by the totals; `without` where a total is 0."""
+    shares = np.full(np.shape(counts), without)
+    np.divide(counts, totals, out=shares, where=np.asarray(totals) > 0)
+    return shares
 
 
 def _matthews_correlation(matrix: Counts) -> float:
-    """The covariance of true and predicted classes over the root of both variances."""
-    # float64: products of sums of counts leave int64 at some billion predictions.
+    """The covariance of true and predicted classes, divided by the root of both variances."""
+    # float64, because products of counts overflow int64 at some billion predictions.
     true, predicted = (matrix.sum(axis=axis).astype(np.float64) for axis in (1, 0))
     total = float(matrix.sum())
     covariance = np.trace(matrix) * total - true @ predicted

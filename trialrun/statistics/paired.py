@@ -1,8 +1,8 @@
 """Two variants compared seed by seed.
 
-A seed gives every variant the same data, split, initial random numbers and batch order, so that
-the difference of two variants under one seed is free of the luck that both share: a paired test
-tells apart what two separate means cannot (Bouthillier et al., MLSys 2021).
+A seed gives every variant the same data, split, initial random numbers and batch order. So the
+difference of two variants under one seed is free of the luck that both share, and a paired test
+finds differences that two separate means hide (Bouthillier et al., MLSys 2021).
 """
 
 from typing import NamedTuple
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from trialrun.statistics.intervals import mean_interval
 from trialrun.statistics.spread import Floats, groups_of_equal_count
 
-# 2^24 signs are counted exactly in half a millisecond; beyond, some of them are drawn, and of
-# thousands of seeds the sum is normal.
+# Up to 24 seeds all 2^24 signs are counted exactly, in half a millisecond. With more seeds some of
+# the signs are drawn, and with more than a thousand the sum is taken as normally distributed.
 _MAX_EXACT, _MAX_DRAWN = 24, 1000
 _NUM_BATCHES, _DRAWS_PER_BATCH = 11, 909
 _NUM_DRAWS = _NUM_BATCHES * _DRAWS_PER_BATCH
@@ -24,12 +24,12 @@ class Comparison(NamedTuple):
     """Values of one variant against those of another, over the seeds that both have.
 
     Attributes:
-        n: Seeds that both have.
-        difference: Mean of first minus second; NaN without such seeds.
-        low, high: Its 95% interval, as of `mean_interval`.
-        p_value: Of the sign-flip test; 1 without such seeds.
-        probability_first_higher: The part of the seeds in which the first value is the higher one;
-            equal ones count half. NaN without such seeds.
+        n: Number of seeds that both have.
+        difference: Mean of first minus second; NaN if there are no such seeds.
+        low, high: The 95% interval of the difference; see `mean_interval`.
+        p_value: The p-value of the sign-flip test; 1 if there are no such seeds.
+        probability_first_higher: The share of these seeds in which the first value is higher;
+            equal values count half. NaN if there are no such seeds.
     """
 
     n: int
@@ -45,7 +45,7 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, rng: np.random.Generato
 
     Args:
         first, second: (seeds,), the same seeds in the same order; NaN where one has no value.
-        rng: For the interval, and for the test where there are many seeds.
+        rng: Used for the interval, and for the test if there are many seeds.
     """
     differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     differences = differences[~np.isnan(differences)]
@@ -63,20 +63,21 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, rng: np.random.Generato
 
 
 def sign_flip_p_values(differences: npt.ArrayLike, rng: np.random.Generator) -> Floats:
-    """How often differences as far from zero come about when each sign is a coin's toss.
+    """How often a sum as far from zero would come about if each difference had a random sign.
 
-    The two-sided permutation test of paired values: if neither variant is better, the difference
-    of a seed is as likely to be `d` as `-d`. The p-value is the part of all 2^n signs under which
-    `|sum|` is at least as large as it is. It is exact up to 24 seeds. Up to 1,000 seeds 9,999 signs
-    are drawn, and the p-value is `(1 + hits) / (1 + draws)`, which is never 0. Of more seeds it is
-    that of the normal distribution with the same variance, the sum of `d^2`.
+    This is the two-sided permutation test of paired values: if neither variant is better, the
+    difference of a seed is as likely to be `d` as `-d`. The p-value is the share of all 2^n choices
+    of signs for which `|sum|` is at least as large as the observed one. It is exact up to 24 seeds.
+    Up to 1,000 seeds 9,999 choices are drawn, and the p-value is `(1 + hits) / (1 + draws)`, which
+    is never 0. For more seeds it is that of the normal distribution with the same variance, the sum
+    of `d^2`.
 
     Args:
-        differences: (..., seeds) of first minus second; NaN where a seed has no pair.
-        rng: Draws the signs of more than 24 seeds.
+        differences: (..., seeds) first minus second; NaN where a seed has no pair.
+        rng: Draws the signs for more than 24 seeds.
 
     Returns:
-        (...,) between 0 and 1; 1 without any difference.
+        (...,) between 0 and 1; 1 if there are no differences.
 
     References:
         Good, "Permutation, Parametric, and Bootstrap Tests of Hypotheses" (2005), section 3.2;
@@ -85,26 +86,26 @@ def sign_flip_p_values(differences: npt.ArrayLike, rng: np.random.Generator) -> 
     differences = np.asarray(differences, np.float64)
     p_values = np.ones(differences.shape[:-1])
     key = int(rng.integers(1 << 62))
-    for places, rows in groups_of_equal_count(differences):
+    for indices, rows in groups_of_equal_count(differences):
         num_seeds = rows.shape[1]
         if num_seeds <= _MAX_EXACT:
-            p_values.flat[places] = [_exact(row) for row in rows]
+            p_values.flat[indices] = [_exact(row) for row in rows]
         elif num_seeds <= _MAX_DRAWN:
-            p_values.flat[places] = _drawn(rows, np.random.default_rng([key, num_seeds]))
+            p_values.flat[indices] = _drawn(rows, np.random.default_rng([key, num_seeds]))
         else:
-            p_values.flat[places] = _normal(rows)
+            p_values.flat[indices] = _normal(rows)
     return p_values
 
 
 def _least_extreme(rows: Floats) -> Floats:
-    """The |sum| of each row, less what rounding may have added: equal sums count as equal."""
+    """The |sum| of each row, less what rounding may have added: equal sums must count as equal."""
     slack = 1e-12 * np.abs(rows).sum(axis=-1)
     least: Floats = np.abs(rows.sum(axis=-1)) - slack
     return least
 
 
 def _exact(differences: Floats) -> float:
-    """The p-value over all signs: the sums of one half of the seeds, looked up in the other's."""
+    """The p-value over all signs; sums of one half of the seeds are looked up in the other's."""
     least = _least_extreme(differences)
     if not least > 0:
         return 1.0
@@ -147,13 +148,14 @@ def _normal(rows: Floats) -> Floats:
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
-    """P-values corrected for their number, so that 5% is the chance of any false alarm at all.
+    """P-values corrected for their number: at 5%, the chance of any false alarm at all is 5%.
 
     Args:
         p_values: (tests,).
 
     Returns:
-        (tests,): the k-th smallest of m, times `m - k + 1`, at most 1, never below a smaller one's.
+        (tests,): the k-th smallest of m p-values is multiplied by `m - k + 1`; the results are at
+        most 1 and keep the order of the p-values.
 
     References:
         Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (1979).
@@ -166,9 +168,10 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
 
 def num_seeds_needed(num_tests: int, *, level: float = 0.05) -> int:
-    """With fewer seeds than this no difference, however large, is told apart by the test.
+    """The least number of seeds with which the sign-flip test can find a difference at all.
 
-    The smallest p-value of n seeds is `2 / 2^n`, and Holm multiplies it by the number of tests.
+    The smallest p-value of n seeds is `2 / 2^n`, and Holm multiplies it by the number of tests. So
+    with fewer seeds no difference is found, however large it is.
 
     >>> num_seeds_needed(1), num_seeds_needed(999)
     (6, 16)

@@ -1,7 +1,7 @@
-"""How good predicted probabilities are: of one trial, where its predictions are at hand.
+"""Scores of predicted probabilities, for one trial at a time, while its predictions are in memory.
 
-scikit-learn has these scores too, and the tests hold ours to them; but its functions look at their
-arguments for milliseconds, a quarter of what training a small trial takes.
+scikit-learn has these scores too, and the tests compare ours with them. But its functions spend
+milliseconds on checking their arguments, a quarter of the time that training a small trial takes.
 """
 
 from typing import NamedTuple
@@ -18,15 +18,16 @@ class ProbabilityScores(NamedTuple):
     """Scores of predicted class probabilities.
 
     Attributes:
-        roc_auc: Area under the ROC curve: how often a sample of the class has a higher probability
-            of it than one of another class. Two classes: of the second. More: the mean over
-            classes, each against the rest. NaN if a class has no sample.
+        roc_auc: Area under the ROC curve: how often a sample of a class has a higher probability
+            of that class than a sample of another class. For two classes it is that of the second
+            one; for more, the mean over classes, each against the rest. NaN if a class has no
+            sample.
         average_precision: Area under the precision-recall curve, `sum((R_k - R_{k-1}) * P_k)` over
-            thresholds; classes as above.
+            thresholds; for the same classes as `roc_auc`.
         calibration_error: Expected calibration error: `sum(n_b / n * |accuracy_b - confidence_b|)`
             over 10 bins of equal width of the confidence, the probability of the predicted class.
-        brier_score: Mean squared error of the probabilities. Two classes: of the second one's.
-            More: summed over classes.
+        brier_score: Mean squared error of the probabilities. For two classes it is that of the
+            second one's probability; for more, the sum over classes.
 
     References:
         Fawcett, "An introduction to ROC analysis" (2006); Guo et al., "On Calibration of Modern
@@ -41,12 +42,12 @@ class ProbabilityScores(NamedTuple):
 
 
 def as_probabilities(predictions: npt.ArrayLike) -> Floats | None:
-    """Predictions (rows, outputs) as probabilities (rows, classes); None if they are none.
+    """Predictions (rows, outputs) as probabilities (rows, classes); None if they are not.
 
-    A single output is the probability of the second of two classes. Logits are no probabilities.
+    A single output is the probability of the second of two classes. Logits are not probabilities.
     """
     given = np.asarray(predictions, np.float64)
-    # Also of NaN this is false. Half precision rounds by a thousandth.
+    # NaN fails this test too. In half precision, sums are off by a thousandth.
     if not (given.size and given.min() >= 0 and given.max() <= 1 + 1e-6):
         return None
     if given.shape[1] == 1:
@@ -55,17 +56,17 @@ def as_probabilities(predictions: npt.ArrayLike) -> Floats | None:
 
 
 def probability_scores(labels: npt.ArrayLike, probabilities: Floats) -> ProbabilityScores:
-    """The scores of some rows.
+    """The scores of the predicted probabilities of some rows.
 
     Args:
         labels: (rows,) integers from 0, the true classes.
-        probabilities: (rows, classes), two classes at least.
+        probabilities: (rows, classes), at least two classes.
     """
     labels = np.asarray(labels)
     num_classes = probabilities.shape[1]
     is_class = labels[:, np.newaxis] == np.arange(num_classes)
     judged = range(1, 2) if num_classes == 2 else range(num_classes)
-    ranked = [_rank_scores(is_class[:, one], probabilities[:, one]) for one in judged]
+    ranked = [_rank_scores(is_class[:, k], probabilities[:, k]) for k in judged]
     roc_auc, average_precision = np.mean(ranked, axis=0).tolist()
     errors = np.square(probabilities - is_class)
     return ProbabilityScores(
@@ -82,7 +83,7 @@ def _rank_scores(is_class: npt.NDArray[np.bool_], scores: Floats) -> tuple[float
     if num_inside in (0, num_all):
         return np.nan, np.nan
     order = np.argsort(-scores, kind="stable")
-    # A threshold takes in all rows of equal score: only the last of them ends a step.
+    # Rows with equal scores pass a threshold together, so only the last of them ends a step.
     ends = np.nonzero(np.append(np.diff(scores[order]) != 0, True))[0]
     found = np.cumsum(is_class[order])[ends]
     others = ends + 1 - found
@@ -93,24 +94,25 @@ def _rank_scores(is_class: npt.NDArray[np.bool_], scores: Floats) -> tuple[float
 
 
 def reliability_bins(labels: npt.ArrayLike, probabilities: Floats) -> Floats:
-    """How often the predicted class was right, by how probable the model found it.
+    """How often the predicted class was right, by the probability that the model gave it.
 
     Args:
         labels: (rows,) integers from 0.
         probabilities: (rows, classes).
 
     Returns:
-        (10, 3): of each tenth of the confidence, from [0, 0.1) to [0.9, 1], the number of rows, the
-        sum of their confidences, and how many were right. Sums, so that seeds can be pooled.
+        (10, 3): for each tenth of the confidence, from [0, 0.1) to [0.9, 1], the number of rows,
+        the sum of their confidences, and how many were right. They are sums, so that seeds can be
+        pooled.
     """
     confidences = np.minimum(probabilities.max(axis=1), 1.0)
     right = probabilities.argmax(axis=1) == np.asarray(labels)
     bins = np.minimum((confidences * NUM_BINS).astype(np.intp), NUM_BINS - 1)
     weights = (np.ones(len(bins)), confidences, right)
-    return np.stack([np.bincount(bins, one, minlength=NUM_BINS) for one in weights], axis=1)
+    return np.stack([np.bincount(bins, column, minlength=NUM_BINS) for column in weights], axis=1)
 
 
 def calibration_error(bins: Floats) -> float:
-    """The expected calibration error of `reliability_bins`, of one seed or summed over seeds."""
+    """The expected calibration error from `reliability_bins`, of one seed or summed over seeds."""
     counts = bins[:, 0]
     return float(np.abs(bins[:, 2] - bins[:, 1]).sum() / counts.sum()) if counts.any() else np.nan

@@ -1,4 +1,4 @@
-"""How the values of seeds lie: mean, standard deviation, median, interquartile mean, range."""
+"""How values spread over seeds: mean, standard deviation, median, interquartile mean, range."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class Spread(NamedTuple):
-    """How values lie over the seeds, one entry per group of seeds.
+    """How values spread over seeds, one entry per group of seeds.
 
     Attributes:
         mean: (...,) arithmetic mean; NaN without values.
@@ -22,9 +22,9 @@ class Spread(NamedTuple):
         max: (...,) largest value; NaN without values.
         n: (...,) int64 number of values.
         median: (...,) middle value, or the mean of the middle two; NaN without values.
-        iqm: (...,) interquartile mean: the mean of what is left without the lowest and the highest
-            quarter of the values, `floor(n / 4)` of them each (Agarwal et al., 2021, section 4.3);
-            NaN without values.
+        iqm: (...,) interquartile mean: the mean without the lowest and the highest quarter of the
+            values, `floor(n / 4)` of them each (Agarwal et al., 2021, section 4.3); NaN without
+            values.
     """
 
     mean: Floats
@@ -51,7 +51,7 @@ def describe(values: npt.ArrayLike) -> Spread:
     values = np.asarray(values, np.float64)
     present = ~np.isnan(values)
     n = present.sum(axis=-1)
-    # Infinities are values like others: their mean is infinite and their sd is NaN, silently.
+    # Infinities are values like others: the mean is infinite and the sd NaN, without a warning.
     with np.errstate(invalid="ignore"):
         mean = _divide(values.sum(axis=-1, where=present), n)
         deviations = values - mean[..., np.newaxis]
@@ -66,15 +66,16 @@ def describe(values: npt.ArrayLike) -> Spread:
 def _middles(values: Floats) -> tuple[Floats, Floats]:
     """Median and interquartile mean over the last axis."""
     median, iqm = np.full((2, *values.shape[:-1]), np.nan)
-    for places, rows in groups_of_equal_count(values):
+    for indices, rows in groups_of_equal_count(values):
         ordered, cut = np.sort(rows, axis=-1), rows.shape[1] // 4
-        median.flat[places] = np.median(ordered, axis=-1)
-        iqm.flat[places] = ordered[:, cut : rows.shape[1] - cut].mean(axis=-1)
+        median.flat[indices] = np.median(ordered, axis=-1)
+        iqm.flat[indices] = ordered[:, cut : rows.shape[1] - cut].mean(axis=-1)
     return median, iqm
 
 
 def groups_of_equal_count(values: Floats) -> Iterator[tuple[npt.NDArray[np.intp], Floats]]:
-    """The values without NaN: rows that have as many of them, together; none without any.
+    """The values without NaN, in groups of rows that have equally many; rows without any are left
+    out.
 
     Args:
         values: (..., seeds).
@@ -86,12 +87,12 @@ def groups_of_equal_count(values: Floats) -> Iterator[tuple[npt.NDArray[np.intp]
     present = ~np.isnan(flat)
     counts = present.sum(axis=-1)
     for n in np.unique(counts[counts > 0]):
-        places = np.flatnonzero(counts == n)
-        yield places, flat[places][present[places]].reshape(-1, n)
+        indices = np.flatnonzero(counts == n)
+        yield indices, flat[indices][present[indices]].reshape(-1, n)
 
 
 def _divide(sums: Floats, counts: Counts) -> Floats:
-    """Quotients; NaN where nothing was counted."""
+    """The sums divided by the counts; NaN where a count is 0."""
     quotients = np.full(np.shape(sums), np.nan)
     np.divide(sums, counts, out=quotients, where=counts > 0)
     return quotients

@@ -1,7 +1,7 @@
-"""Where people already look: a run that ended is shown by TensorBoard and MLflow too.
+"""Writes a run that has ended to TensorBoard and MLflow, where people already look.
 
-All is read from the run folder, in the driver's process, without TensorFlow. Refuses to lose a run:
-what a tracker raises becomes a `TrackerError` to be told, and the run stays as it is.
+Everything is read from the run folder, in the driver's process, without TensorFlow. A tracker that
+fails does not harm the run: its error is returned as a `TrackerError` for the user to see.
 """
 
 import logging
@@ -19,17 +19,17 @@ _MAX_REASON = 300  # characters
 
 
 def require_packages(output: OutputSpec) -> None:
-    """Nothing, if the packages of the trackers that a job asks for are installed.
+    """Raises InputError unless the packages of the trackers that a job asks for are installed.
 
     Raises:
-        InputError: One is missing; says what to install.
+        InputError: A package is missing; the message says what to install.
     """
     needs: dict[str, list[str]] = {}
     if output.tensorboard:
         needs["tensorboard"] = ["tensorboard"]
     if output.mlflow is not None:
-        of_database = ["sqlalchemy", "alembic"] if is_database(output.mlflow) else []
-        needs["mlflow"] = ["mlflow", *of_database]
+        for_database = ["sqlalchemy", "alembic"] if is_database(output.mlflow) else []
+        needs["mlflow"] = ["mlflow", *for_database]
     for extra, packages in needs.items():
         missing = [name for name in packages if find_spec(name) is None]
         if missing:
@@ -40,17 +40,17 @@ def require_packages(output: OutputSpec) -> None:
 
 
 def show_in_trackers(run: RunFolder, output: OutputSpec) -> list[TrackerError]:
-    """Writes a run to the trackers that its job asks for, in place of what was there of it.
+    """Writes a run to the trackers that its job asks for, replacing what they held of it.
 
-    Nothing is written of a run that has not ended, and of a shard: the run that is made of all
-    shards is the one to be shown.
+    A run that has not ended is not written, nor is a shard: the run that is merged from all shards
+    is the one to show.
 
     Args:
         run: The run folder.
         output: What the job asks for; see `require_packages`.
 
     Returns:
-        What could not be written, each with the reason in one line.
+        One error per tracker that could not be written, with the reason in one line.
     """
     if run.read_summary() is None or run.read_job().get("resources", {}).get("shard") is not None:
         return []
@@ -65,7 +65,7 @@ def show_in_trackers(run: RunFolder, output: OutputSpec) -> list[TrackerError]:
 def _attempt(target: str, write: Callable[[], None]) -> list[TrackerError]:
     try:
         write()
-    except Exception as error:  # whatever a server, a database or a disk comes up with
+    except Exception as error:  # a server, a database or a disk may raise anything
         _log.exception("%s could not be written", target)
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         return [TrackerError(f"{target} could not be written: {reason[:_MAX_REASON]}")]

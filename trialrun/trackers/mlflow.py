@@ -1,7 +1,7 @@
-"""A run in MLflow: the run as a parent, its variants as children.
+"""Writes a run to MLflow: the run as a parent run, its variants as children.
 
-What MLflow holds is what the run folder holds, or it is written anew: parameters of MLflow's runs
-cannot be changed, and values of a metric are only ever added.
+If MLflow holds something other than the run folder, all of it is deleted and written again, because
+the parameters of MLflow's runs cannot be changed and its metric values can only be added.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# Each is a few requests, and a row of the page that compares them.
+# Each child takes a few requests, and a row in MLflow's table of runs.
 MAX_CHILDREN = 1000
-# Of MLflow's servers: metrics, parameters and tags together are at most 1,000 in a call.
+# MLflow's servers take at most 1,000 metrics, parameters and tags together in a call.
 _METRICS_PER_CALL, _PARAMETERS_PER_CALL = 900, 100
-_MAX_PARAMETER = 500  # characters, that older servers take too
+_MAX_PARAMETER = 500  # characters; older servers do not take more
 _MAX_NOTE = 5000
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ ]", re.ASCII)
 _RUN_TAG, _DIGEST_TAG, _VARIANT_TAG = "trialrun.run", "trialrun.digest", "trialrun.variant_id"
@@ -46,29 +46,29 @@ _PARENT_TAG, _NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # what is printed is the leaderboard
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for the leaderboard
 }
-# Of the tables that they make in a new database, and of each time that a server is tried again.
+# Loggers that report each table made in a new database, and each retry of a server.
 _TALKATIVE = ("mlflow.store.db.utils", "urllib3.connectionpool")
-# A server that does not answer is given up within a minute or two, and not seven.
+# A server that does not answer is given up after a minute or two, instead of seven.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 
 
 def write_mlflow(run: RunFolder, uri: str, max_children: int = MAX_CHILDREN) -> None:
-    """Logs an ended run, unless MLflow holds all of it; files are written again in any case.
+    """Logs a run that has ended, unless MLflow holds all of it; files are always written again.
 
-    Parent: the job's fields as parameters, the winner's statistics and the counts as metrics, the
-    report, the figures and the best model as artifacts. Child: a variant's parameters, its
-    statistics of variants.csv, and the mean over its completed seeds of every log, `epoch/<log>`,
-    an epoch per step.
+    The parent has the job's fields as parameters, the winner's statistics and the counts as
+    metrics, and the report, the figures and the best model as artifacts. A child has a variant's
+    parameters, its statistics from variants.csv, and for every log a metric `epoch/<log>`: the mean
+    over the variant's completed seeds, with one step per epoch.
 
     Args:
         run: The run folder.
         uri: Where MLflow keeps runs.
-        max_children: The best variants that are logged, if there are more.
+        max_children: The most variants that are logged; the best are chosen if there are more.
 
     Raises:
-        Exception: What MLflow, its database or the way to its server raises.
+        Exception: Whatever MLflow, its database or the connection to its server raises.
     """
     rows = variant_rows_of(run)
     if rows[max_children:]:
@@ -88,14 +88,14 @@ def write_mlflow(run: RunFolder, uri: str, max_children: int = MAX_CHILDREN) -> 
             for child in _children_of(run, shown):
                 writer.write(child, {_PARENT_TAG: parent_id})
         _log_files(client, parent_id, run)
-        client.set_tag(parent_id, _DIGEST_TAG, digest)  # last: until then the run is not whole
+        client.set_tag(parent_id, _DIGEST_TAG, digest)  # last, because it marks a complete run
 
 
 @contextmanager
 def _client(uri: str) -> "Iterator[MlflowClient]":
-    """MLflow's client, which tells nobody of its use and prints nothing.
+    """MLflow's client, without telemetry and without output.
 
-    A notebook that uses MLflow itself has its own settings back afterwards.
+    On exit MLflow's settings are restored, for a notebook that uses MLflow itself.
     """
     patience = {name: os.environ.get(name, value) for name, value in _PATIENCE.items()}
     with _environment(_ENVIRONMENT | patience), _only_errors_of(*_TALKATIVE):
@@ -136,13 +136,13 @@ def _only_errors_of(*names: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Logged:
-    """What MLflow is to hold of one of its runs.
+    """The content of one of MLflow's runs.
 
     Attributes:
-        name: As MLflow lists it.
+        name: The name under which MLflow lists it.
         has_result: Whether a trial completed.
         parameters: Name -> text.
-        metrics: Name, value, step.
+        metrics: (Name, value, step) of each value.
         tags: Name -> text.
     """
 
@@ -174,7 +174,7 @@ def _parent_of(run: RunFolder, summary: Mapping[str, Any], rows: Sequence[Varian
 
 
 def _children_of(run: RunFolder, rows: Sequence[VariantRow]) -> Iterator[_Logged]:
-    """The variants, read anew each time: all epochs of all of them need not be in memory."""
+    """The content of the child runs, read from disk as needed; it may not fit into memory."""
     for row, series in zip(rows, variant_series(run, rows), strict=True):
         yield _child_of(row, series)
 
@@ -196,7 +196,7 @@ def _child_of(row: VariantRow, series: Series) -> _Logged:
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted path -> value, of all that is no mapping."""
+    """Dotted path -> value, for all values that are not mappings themselves."""
     flat: dict[str, Any] = {}
     for key, value in fields.items():
         path = f"{prefix}{key}"
@@ -215,21 +215,21 @@ def _text(value: Any) -> str:
 
 
 def _name(text: str) -> str:
-    """A name that MLflow takes."""
+    """The text as a name that MLflow accepts."""
     return _NOT_IN_NAMES.sub("_", text)
 
 
 def _digest(content: Iterable[_Logged]) -> str:
-    """Equal for equal content; JSON writes a number so that it is read as the same."""
+    """A digest that is equal for equal content; JSON keeps every number exactly."""
     digest = hashlib.sha256()
-    for one in content:
-        fields = [one.name, one.has_result, one.parameters, one.metrics, one.tags]
+    for logged in content:
+        fields = [logged.name, logged.has_result, logged.parameters, logged.metrics, logged.tags]
         digest.update(json.dumps(fields).encode())
     return digest.hexdigest()
 
 
 def _tracking_id(run: RunFolder) -> str:
-    """What tells this run from all others, also after its folder was moved."""
+    """An id that tells this run from all others, also after its folder was moved."""
     if not run.tracking_file.exists():
         write_json(run.tracking_file, {"run": secrets.token_hex(8)})
     with reading(run.tracking_file):
@@ -237,7 +237,7 @@ def _tracking_id(run: RunFolder) -> str:
 
 
 def _moments_ms(run: RunFolder, summary: Mapping[str, Any]) -> tuple[int, int]:
-    """When the run began and ended."""
+    """When the run began and ended, in milliseconds since 1970."""
     ended_ms = run.summary_file.stat().st_mtime_ns // 1_000_000
     return ended_ms - round(1000 * summary["timings_s"].get("total", 0.0)), ended_ms
 
@@ -249,7 +249,7 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    # Files of a run that is in a SQLite file lie beside it, and not where the command was given.
+    # With a SQLite file, MLflow would put artifacts into the current folder. Put them beside it.
     database = sqlite_file(uri)
     location = None if database is None else (database.absolute().parent / "mlruns" / name).as_uri()
     return str(client.create_experiment(name, artifact_location=location))
@@ -260,10 +260,10 @@ class _Writer:
     """Writes the runs of one run folder.
 
     Attributes:
-        client: MLflow.
-        experiment_id: Where all of them are.
-        tracking_id: Which of MLflow's runs are of this run folder.
-        started_ms, ended_ms: When it was.
+        client: MLflow's client.
+        experiment_id: The experiment that all of them belong to.
+        tracking_id: The tag value that marks MLflow's runs of this run folder.
+        started_ms, ended_ms: When the run began and ended, in milliseconds since 1970.
     """
 
     client: "MlflowClient"
@@ -273,14 +273,14 @@ class _Writer:
     ended_ms: int
 
     def find_parent(self, digest: str) -> str | None:
-        """The parent that holds what the digest is of, if MLflow has it."""
+        """The id of the parent run whose content has this digest; None if MLflow has none."""
         found = self._find(f"tags.`{_DIGEST_TAG}` = '{digest}'")
-        return next((str(one.info.run_id) for one in found), None)
+        return next((str(parent.info.run_id) for parent in found), None)
 
     def delete_all(self) -> None:
-        """What MLflow holds of the run goes to its trash."""
-        # A parent that says to be whole goes before its children do.
-        for found in sorted(self._find(), key=lambda one: _DIGEST_TAG not in one.data.tags):
+        """Moves everything that MLflow holds of the run to MLflow's trash."""
+        # A parent that is marked as complete goes first, before its children.
+        for found in sorted(self._find(), key=lambda old: _DIGEST_TAG not in old.data.tags):
             self.client.delete_run(found.info.run_id)
 
     def _find(self, condition: str = "") -> "Iterator[MlflowRun]":
@@ -296,7 +296,7 @@ class _Writer:
             token = page.token or None
 
     def write(self, logged: _Logged, tags: Mapping[str, str] | None = None) -> str:
-        """Makes a run that has ended; returns its id."""
+        """Writes a run of MLflow and marks it as ended; returns its id."""
         from mlflow.entities import Metric, Param
 
         created = self.client.create_run(
@@ -327,7 +327,7 @@ def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 
 def _log_files(client: "MlflowClient", run_id: str, run: RunFolder) -> None:
-    """The report and what it rests on, the figures, the best model with all its files."""
+    """Uploads the report with the files behind it, the figures, and all files of the best model."""
     files = (run.report_file, run.job_file, run.summary_file, run.variants_file)
     for file in (*files, run.environment_file, run.confusion_matrices_file):
         if file.exists():

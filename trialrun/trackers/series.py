@@ -1,7 +1,7 @@
-"""What trackers show of a run: curves and final numbers of its trials, or of its variants.
+"""The data that trackers show of a run: curves and final numbers of its trials or variants.
 
-Read from the run folder alone, some variants at a time, because all epochs of all trials may not
-fit into memory.
+It is read from the run folder alone, for some variants at a time, because all epochs of all trials
+may not fit into memory.
 """
 
 import csv
@@ -32,8 +32,8 @@ class VariantRow:
 
     Attributes:
         variant_id: The variant.
-        parameters: Searched dotted path -> value, as it was before storing.
-        numbers: Column -> number, of all statistics that are known: `val_loss_mean`, ...
+        parameters: Searched dotted path -> value, with the type that it has in the job.
+        numbers: Column -> number, for all statistics that are known: `val_loss_mean`, ...
     """
 
     variant_id: str
@@ -46,12 +46,12 @@ class Series:
     """What one line of a tracker shows: a trial, or the mean of a variant's completed trials.
 
     Attributes:
-        name: `v00/seed_3` of a trial, `v00` of a variant.
+        name: `v00/seed_3` for a trial, `v00` for a variant.
         variant_id: The variant.
-        is_completed: Whether the trial completed, or any trial of the variant.
+        is_completed: Whether the trial, or any trial of the variant, completed.
         epochs: (epochs,) int64, counted from 1.
         curves: Log -> (epochs,) float64: `loss`, `val_loss`, ...
-        finals: Metric -> value at the end; none of a trial that did not complete.
+        finals: Metric -> value at the end; empty for a trial that did not complete.
     """
 
     name: str
@@ -73,39 +73,39 @@ def variant_rows_of(run: RunFolder) -> list[VariantRow]:
 
 
 def ended_summary(run: RunFolder) -> Mapping[str, Any]:
-    """The content of summary.json of a run that ended."""
+    """The content of summary.json of a run that has ended."""
     summary = run.read_summary()
     assert summary is not None  # only runs that ended are shown
     return summary
 
 
 def trial_series(run: RunFolder, variant_ids: Sequence[str]) -> Iterator[Series]:
-    """The trials of some variants, one after the other."""
+    """One series per trial of some variants."""
     metrics = run.tables.index().metrics
     for _, trials, history in _chunks(run, variant_ids):
         epochs_of = history.groupby("trial_id", sort=False).indices
         for row in trials.to_dict("records"):
             is_completed = row["status"] == "completed"
-            of_trial = history.take(np.asarray(epochs_of.get(row["trial_id"], ()), np.int64))
+            own = history.take(np.asarray(epochs_of.get(row["trial_id"], ()), np.int64))
             yield Series(
                 name=f"{row['variant_id']}/seed_{row['seed']}",
                 variant_id=row["variant_id"],
                 is_completed=is_completed,
-                epochs=of_trial["epoch"].to_numpy(np.int64),
-                curves=_curves(of_trial),
+                epochs=own["epoch"].to_numpy(np.int64),
+                curves=_curves(own),
                 finals=_known({name: row[name] for name in metrics}) if is_completed else {},
             )
 
 
 def variant_series(run: RunFolder, rows: Sequence[VariantRow]) -> Iterator[Series]:
-    """The mean of each variant over its completed trials, in the order of the rows.
+    """One series per variant, in the order of the rows: the mean over its completed trials.
 
-    An epoch's mean is over the trials that came to it: where some stopped early, the last epochs
-    are those of the others.
+    An epoch's mean is taken over the trials that reached it: if some stopped early, the last epochs
+    are means over the others.
 
     Args:
         run: The run folder.
-        rows: The variants, and their means at the end.
+        rows: The variants, with their means at the end.
     """
     row_of = {row.variant_id: row for row in rows}
     for variant_ids, trials, history in _chunks(run, list(row_of)):
@@ -116,14 +116,14 @@ def variant_series(run: RunFolder, rows: Sequence[VariantRow]) -> Iterator[Serie
         means = means.groupby(["variant_id", "epoch"])[names].mean().reset_index()
         epochs_of = means.groupby("variant_id", sort=False).indices
         for variant_id in variant_ids:
-            of_variant = means.take(np.asarray(epochs_of.get(variant_id, ()), np.int64))
+            own = means.take(np.asarray(epochs_of.get(variant_id, ()), np.int64))
             numbers = row_of[variant_id].numbers
             yield Series(
                 name=variant_id,
                 variant_id=variant_id,
                 is_completed=numbers["n"] > 0,
-                epochs=of_variant["epoch"].to_numpy(np.int64),
-                curves=_curves(of_variant),
+                epochs=own["epoch"].to_numpy(np.int64),
+                curves=_curves(own),
                 finals={
                     name.removesuffix("_mean"): value
                     for name, value in numbers.items()
@@ -137,7 +137,7 @@ def _chunks(
 ) -> "Iterator[tuple[Sequence[str], pd.DataFrame, pd.DataFrame]]":
     """Some variants at a time, their trials with metrics, and the epochs of these trials."""
     index = run.tables.index()
-    longest = max((int(part["epochs"].max()) for part in index.by_variants("identity")), default=0)
+    longest = max((int(rows["epochs"].max()) for rows in index.by_variants("identity")), default=0)
     step = max(1, _EPOCHS_AT_A_TIME // max(1, longest * len(index.seeds)))
     for start in range(0, len(variant_ids), step):
         some = variant_ids[start : start + step]
@@ -146,7 +146,7 @@ def _chunks(
 
 
 def _curves(history: "pd.DataFrame") -> Curves:
-    """The logs that were recorded: other trials' logs are columns without any number here."""
+    """The logs that have a number here; a log of other trials is a column without any."""
     columns = {name: history[name].to_numpy(np.float64) for name in _log_columns(history)}
     return {name: values for name, values in columns.items() if not np.isnan(values).all()}
 
@@ -156,7 +156,7 @@ def _log_columns(history: "pd.DataFrame") -> list[str]:
 
 
 def _numbers_in(row: Mapping[str, str]) -> dict[str, float]:
-    """The statistics of a row: cells that are numbers."""
+    """The statistics of a row: the cells that are numbers."""
     cells = {
         name: cell
         for name, cell in row.items()
@@ -168,7 +168,7 @@ def _numbers_in(row: Mapping[str, str]) -> dict[str, float]:
 def _number(cell: str) -> float:
     try:
         return float(cell)
-    except ValueError:  # it is text, or empty
+    except ValueError:  # the cell is text, or empty
         return math.nan
 
 

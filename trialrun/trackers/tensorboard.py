@@ -1,7 +1,7 @@
-"""tensorboard/ of a run folder: scalars of every epoch, and HParams, as TensorBoard reads them.
+"""Writes tensorboard/ of a run folder: scalars of every epoch, and the data of the HParams page.
 
-Written with TensorBoard's own messages and records, without its summary writers: these import
-TensorFlow where it is installed, which takes longer than all that is written here.
+It uses TensorBoard's own messages and records, but not its summary writers: these import TensorFlow
+if it is installed, which takes longer than everything that is written here.
 """
 
 import json
@@ -26,7 +26,7 @@ from trialrun.trackers.series import (
 
 _log = logging.getLogger(__name__)
 
-# TensorBoard reads a folder per line and lists all; with thousands it is no help any more.
+# TensorBoard reads one folder per line and lists all of them; with thousands it becomes useless.
 MAX_FOLDERS = 1000
 _MAX_BOXES = 50
 _ORDER = ("val", "test", "train")
@@ -35,16 +35,16 @@ _FILE = "events.out.tfevents.trialrun"  # TensorBoard reads what has `tfevents` 
 
 
 def write_tensorboard(run: RunFolder, max_folders: int = MAX_FOLDERS) -> None:
-    """Writes `tensorboard/` of an ended run, in place of what was there.
+    """Writes `tensorboard/` of a run that has ended, replacing what was there.
 
-    Each trial is a TensorBoard run `<variant>/seed_<seed>` with scalars `epoch/<log>`, step by
-    epoch, and `final/<metric>`; in HParams it is a session, and a variant the group of its
-    sessions. With more trials than `max_folders` a variant is one run, with the means over its
-    completed trials; with more variants, the best of them are written.
+    Each trial is a TensorBoard run `<variant>/seed_<seed>` with scalars `epoch/<log>`, one step per
+    epoch, and `final/<metric>`. On the HParams page a trial is a session, and a variant is the
+    group of its sessions. If there are more trials than `max_folders`, each variant is one run with
+    the means over its completed trials. If there are more variants than that, the best are written.
 
     Args:
         run: The run folder.
-        max_folders: How many TensorBoard runs there may be.
+        max_folders: The most TensorBoard runs that are written.
     """
     rows = variant_rows_of(run)
     shown = rows[:max_folders]
@@ -70,12 +70,12 @@ def write_tensorboard(run: RunFolder, max_folders: int = MAX_FOLDERS) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """What HParams says of trials: the hyperparameters of their variants, and how groups are named.
+    """What the HParams page shows of trials: their hyperparameters, and the names of their groups.
 
     Attributes:
-        hparams: variant_id -> dotted path -> a boolean, a number or text, one type for each path.
-        of_run: Keeps variants of several runs apart where TensorBoard shows these together.
-        wall_time_s: When the run ended; the moment of all that is written.
+        hparams: variant_id -> dotted path -> a boolean, a number or text; one type for each path.
+        of_run: The run's name, which keeps the variants of several runs in one TensorBoard apart.
+        wall_time_s: When the run ended, in seconds since 1970; the time of everything written.
     """
 
     hparams: Mapping[str, Mapping[str, Any]]
@@ -102,7 +102,7 @@ def _hparams(rows: Sequence[VariantRow]) -> dict[str, dict[str, Any]]:
 
 
 def _of_one_type(values: Sequence[Any]) -> Sequence[Any]:
-    """The values as they are if HParams has their type, else as text."""
+    """The values unchanged if HParams has a common type for them, or else as text."""
     types = {type(value) for value in values}
     if types == {bool} or types <= {int, float} or types == {str}:
         return values
@@ -111,17 +111,17 @@ def _of_one_type(values: Sequence[Any]) -> Sequence[Any]:
 
 def _write_all(folder: Path, series: Iterable[Series], session: _Session) -> None:
     metrics: dict[str, None] = {}
-    for one in series:
-        metrics |= dict.fromkeys(one.finals)
-        path = folder / one.name
+    for line in series:
+        metrics |= dict.fromkeys(line.finals)
+        path = folder / line.name
         path.mkdir(parents=True)
-        _write_events(path / _FILE, _session_events(one, session), session.wall_time_s)
+        _write_events(path / _FILE, _session_events(line, session), session.wall_time_s)
     experiment = _experiment(session, list(metrics))
     _write_events(folder / _FILE, [(0, [experiment])], session.wall_time_s)
 
 
 def _write_events(path: Path, steps: Iterable[tuple[int, list[Any]]], wall_time_s: float) -> None:
-    """Writes one file of events: the version first, then an event for each step's values."""
+    """Writes one file of events: first the file version, then one event for each step's values."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -136,7 +136,7 @@ def _write_events(path: Path, steps: Iterable[tuple[int, list[Any]]], wall_time_
 
 
 def _session_events(series: Series, session: _Session) -> Iterable[tuple[int, list[Any]]]:
-    """Step and values: the session begins, its epochs, its end."""
+    """Each step with its values: the session's start, its epochs, its end."""
     from tensorboard.plugins.hparams.api_pb2 import Status
     from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
     from tensorboard.plugins.hparams.plugin_data_pb2 import (
@@ -146,15 +146,15 @@ def _session_events(series: Series, session: _Session) -> Iterable[tuple[int, li
     )
 
     start = SessionStartInfo(
-        # The variant first: TensorBoard's table shows the beginning of it.
+        # The variant comes first, because TensorBoard's table shows only the beginning of the name.
         group_name=f"{series.variant_id}/{session.of_run}",
         start_time_secs=session.wall_time_s,
     )
     for path, value in session.hparams[series.variant_id].items():
         _set_value(start.hparams[path], value)
     yield 0, [_hparams_value(SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))]
-    for place, epoch in enumerate(series.epochs.tolist()):
-        yield epoch, _scalars(_EPOCH, {name: x[place] for name, x in series.curves.items()})
+    for index, epoch in enumerate(series.epochs.tolist()):
+        yield epoch, _scalars(_EPOCH, {name: x[index] for name, x in series.curves.items()})
     last = int(series.epochs.max(initial=0))
     yield last, _scalars(_FINAL, series.finals)
     status = "STATUS_SUCCESS" if series.is_completed else "STATUS_FAILURE"
@@ -163,26 +163,26 @@ def _session_events(series: Series, session: _Session) -> Iterable[tuple[int, li
 
 
 def _experiment(session: _Session, metrics: Sequence[str]) -> Any:
-    """Which hyperparameters and metrics HParams shows."""
+    """The message that lists the hyperparameters and metrics of the HParams page."""
     from tensorboard.plugins.hparams.api_pb2 import Experiment, HParamInfo, MetricInfo, MetricName
     from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     experiment = Experiment(time_created_secs=session.wall_time_s)
-    of_paths: dict[str, list[Any]] = {}
+    by_path: dict[str, list[Any]] = {}
     for hparams in session.hparams.values():
         for path, value in hparams.items():
-            of_paths.setdefault(path, []).append(value)
-    for path, values in of_paths.items():
+            by_path.setdefault(path, []).append(value)
+    for path, values in by_path.items():
         info = HParamInfo(name=path, type=_type_of(values[0]))
         distinct = dict.fromkeys(values)
-        # A box to tick for each; TensorBoard takes numbers from an interval, and many texts by a
-        # pattern.
+        # A checkbox for each value. Without these TensorBoard filters numbers by an interval, and
+        # texts by a pattern.
         if not is_real(values[0]) and len(distinct) <= _MAX_BOXES:
             for value in distinct:
                 _set_value(info.domain_discrete.values.add(), value)
         experiment.hparam_infos.append(info)
-    # TensorBoard shows the first five until it is asked for more.
+    # TensorBoard shows only the first five metrics until the user selects more.
     for name in sorted(metrics, key=lambda name: _ORDER.index(name.partition("_")[0])):
         metric = MetricName(tag=f"{_FINAL}{name}")
         experiment.metric_infos.append(MetricInfo(name=metric, display_name=name))

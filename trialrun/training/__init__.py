@@ -1,6 +1,7 @@
-"""Trains packs. This module is what the driver needs: the task; TensorFlow is in the others.
+"""Trains packs. This module holds the task, which the driver needs, and imports no TensorFlow.
 
-`pack.train_pack` is the entry; `fused` and `keras_fit` are the engines.
+`pack.train_pack` is the entry point. The engines are `compiled` (`fused` and `mapped`) and
+`keras_fit` (`keras`).
 """
 
 from collections.abc import Mapping
@@ -16,18 +17,18 @@ __all__ = ["PackTask"]
 
 @dataclass(frozen=True, slots=True)
 class PackTask:
-    """A pack and all that a worker needs to train it.
+    """A pack and everything that a worker needs to train it.
 
     Attributes:
-        pack: What is trained.
-        job_folder: Where the paths of the user's files start.
-        select: Which of a variant's trials is kept as its best.
+        pack: The trials to train.
+        job_folder: The folder that the paths of the user's files are relative to.
+        select: Decides which of a variant's trials is kept as its best.
         num_threads: CPU threads that train slices of the pack side by side; 1 on a GPU.
         attempt: 0 for the first try.
-        files: Path -> content of the user's Python files, for machines that have not got them.
+        files: Path -> content of the user's Python files, for machines that lack them.
         is_continued: Whether trials of the run were trained before.
-        checkpoint: Where the pack's trials stand, in the pack's order; None to begin.
-        progress_interval_s: Seconds between two signs of life, at least.
+        checkpoint: The state of the pack's trials, in the pack's order; None to start from epoch 0.
+        progress_interval_s: Least number of seconds between two heartbeats.
     """
 
     pack: Pack

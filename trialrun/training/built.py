@@ -1,9 +1,9 @@
-"""What a built model says of its job before it is trained: what it logs, what it does not heed.
+"""Checks a built model against its job before it is trained: its logs, and fields it ignores.
 
-A model that its builder compiled has a loss, metrics and an optimizer of its own, and one with a
-`train_step` of its own may log anything. So the logs that a job selects by and watches are looked
-for here, and a field of `training` that such a model does not heed is refused: a search over it
-would compare a trial with itself.
+A model that its builder compiled has its own loss, metrics and optimizer, and a model with its own
+`train_step` may log anything. So this module checks that the model gives the logs that the job
+selects by and watches. It also refuses a field of `training` that such a model ignores: a search
+over that field would compare a trial with itself.
 """
 
 import math
@@ -37,7 +37,7 @@ from trialrun.vocabulary import CHOSEN_BY_SHAPES, suggest
 
 
 def check_built(built: CompiledModel, task: PackTask, data: PackData) -> tuple[str, ...]:
-    """The names of all that `fit` will log for the model of a pack's first trial.
+    """The names of all logs that `fit` will give for the model of a pack's first trial.
 
     Args:
         built: That model.
@@ -45,7 +45,7 @@ def check_built(built: CompiledModel, task: PackTask, data: PackData) -> tuple[s
         data: Its data.
 
     Raises:
-        ModelError: It cannot be trained or evaluated at all; or it does not heed a field of
+        ModelError: The model cannot be trained or evaluated at all, or it ignores a field of
             `training` that was set or is searched.
     """
     trial = task.pack.trials[0]
@@ -56,18 +56,19 @@ def check_built(built: CompiledModel, task: PackTask, data: PackData) -> tuple[s
 
 
 def check_logs(logs: Collection[str], task: PackTask) -> None:
-    """Nothing, if a pack's model logs what the job selects by and what its trials watch.
+    """Raises ModelError unless a pack's model logs what the job selects by and its trials watch.
 
     Raises:
-        ModelError: It does not; names what it logs, and the nearest name.
+        ModelError: A log is missing. The message lists the model's logs and suggests the nearest.
     """
     trainings = list({id(t.variant): t.variant.training for t in task.pack.trials}.values())
     if trainings[0].callbacks:
         return  # they may add logs of their own
     _require(("select", "metric"), task.select.metric, [n for n in logs if n.startswith("val_")])
-    for path, monitor in dict.fromkeys(one for each in trainings for one in monitors_of(each)):
+    watched = (item for training in trainings for item in monitors_of(training))
+    for path, monitor in dict.fromkeys(watched):
         _require(path, monitor, logs)
-    if any(each.terminate_on_nan for each in trainings) and not loss_logs(logs):
+    if any(training.terminate_on_nan for training in trainings) and not loss_logs(logs):
         raise ModelError(
             "training.terminate_on_nan: the model logs no loss that could be NaN; it logs"
             f" {', '.join(logs)}"
@@ -87,7 +88,7 @@ def _require(path: tuple[str, ...], name: str, logs: Collection[str]) -> None:
 def _names_of_logs(
     model: keras.Model, task: PackTask, trial: Trial, data: PackData
 ) -> tuple[str, ...]:
-    """What `fit` logs for an epoch, without training the model."""
+    """The names of the logs that `fit` gives for an epoch, found without training the model."""
     splits = data.of_trial(0)
     batch_size = trial.variant.training.batch_size
     train, val = (
@@ -115,9 +116,9 @@ def _names_of_logs(
 def _names_of_a_step(
     model: keras.Model, variant: Variant, train: tuple[Any, ...], val: tuple[Any, ...]
 ) -> tuple[str, ...]:
-    """The logs of one step of training, and of an evaluation, of a model that is thrown away.
+    """The names of what a model logs in training and in evaluation; the model is thrown away.
 
-    Only the steps themselves say what they log.
+    With steps of its own, only running them tells what they log.
     """
     source = f"model.builder {portable_reference(variant.model.builder)}"
     kind = type(model).__name__
@@ -147,7 +148,7 @@ def _require_one_number_each(logs: Mapping[str, Any]) -> None:
         if len(np.shape(value)):
             raise ModelError(
                 f"the model logs {np.size(value)} values as {name!r}, and a log is one number: let"
-                ' the metric average them (F1Score: average="macro"), or have one for each'
+                ' the metric average them (F1Score: average="macro"), or use one metric for each'
             )
 
 
@@ -173,14 +174,14 @@ def _refuse_without_effect(model: keras.Model, variant: Variant, logs: Collectio
         f"{', '.join(paths)} {have} no effect: model.builder"
         f" {portable_reference(variant.model.builder)} compiled the model itself"
         f" ({_described(model)}). Remove {them}, or let the builder return the model uncompiled, or"
-        f" let it take what it compiles with as arguments (model.args) in the place of {fields}"
+        f" let it take what it compiles with as arguments (model.args) instead of {fields}"
     )
 
 
 def _without_effect(model: keras.Model, variant: Variant, logs: Collection[str]) -> Iterator[str]:
-    """Paths of the fields that are searched, or set to something else than the model has.
+    """Paths of the fields that are searched, or set to something other than what the model has.
 
-    A field at its default counts as not set: a resolved job says all of them.
+    A field at its default counts as not set, because a resolved job writes all defaults out.
     """
     training = variant.training
     for path in variant.parameters:
@@ -214,13 +215,13 @@ def _agrees(name: str, training: TrainingSpec, model: keras.Model, logs: Collect
                 _is_of(term, losses[output]) for output, term in expected.items()
             )
         case "metrics" | "weighted_metrics":
-            of_field = logs_of(training.loss, getattr(training, name), ())
-            return of_field.keys() - logs_of(training.loss, (), ()).keys() <= set(logs)
+            expected_logs = logs_of(training.loss, getattr(training, name), ())
+            return expected_logs.keys() - logs_of(training.loss, (), ()).keys() <= set(logs)
     return False
 
 
 def _is_of(term: Any, compiled: Any) -> bool:
-    """Whether an object of Keras's, or its name, is what a term means."""
+    """Whether a Keras object, or its name, is what a term of the job means."""
     name, arguments = split_term(term)
     if is_own(name) or name in CHOSEN_BY_SHAPES:
         return bool(compiled == term)
@@ -241,5 +242,5 @@ def _rate(model: keras.Model) -> float | None:
 
 def _described(model: keras.Model) -> str:
     rate = _rate(model)
-    of_rate = "a schedule" if rate is None else f"learning_rate {rate:g}"
-    return f"{type(model.optimizer).__name__}, {of_rate}"
+    shown_rate = "a schedule" if rate is None else f"learning_rate {rate:g}"
+    return f"{type(model.optimizer).__name__}, {shown_rate}"

@@ -1,4 +1,4 @@
-"""Callbacks of one trial in `model.fit`: Keras's own for the job's fields, and the user's."""
+"""The callbacks of one trial in `model.fit`: Keras's own for the job's fields, and the user's."""
 
 import warnings
 import weakref
@@ -17,7 +17,7 @@ from trialrun.training.control import loss_logs, wants_best_weights
 
 
 class Controls(keras.callbacks.Callback):
-    """Keras's callbacks that a job asks for, as one that can be put back to where it stood.
+    """The Keras callbacks that a job asks for, as one callback whose state can be restored.
 
     Args:
         training: The trial's settings.
@@ -35,7 +35,8 @@ class Controls(keras.callbacks.Callback):
             self._keeper = keras.callbacks.EarlyStopping(mode=mode, **given)
             self._callbacks.append(self._keeper)
         if training.keep_best is not None:
-            # One that never stops: it keeps what `ModelCheckpoint(save_best_only=True)` would.
+            # This one never stops a trial; it keeps what `ModelCheckpoint(save_best_only=True)`
+            # would.
             self._keeper = keras.callbacks.EarlyStopping(
                 monitor=training.keep_best,
                 mode=_mode(training, training.keep_best),
@@ -75,12 +76,12 @@ class Controls(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Called by Keras."""
         if self._is_replayed:
-            return  # they stand where they stood
+            return  # `replay` has restored the callbacks' state
         for callback in self._callbacks:
             callback.on_train_begin(logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Called by Keras: what `TerminateOnNaN` does, without printing a line."""
+        """Called by Keras: does what `TerminateOnNaN` does, without printing a line."""
         logs = logs or {}
         if self._ends_on_nan and not all(np.isfinite(logs[name]) for name in loss_logs(logs)):
             self.model.stop_training = True
@@ -88,7 +89,7 @@ class Controls(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Called by Keras."""
         with warnings.catch_warnings():
-            # Keras reads the learning rate in a way of which NumPy 2 disapproves.
+            # Keras reads the learning rate in a way that NumPy 2 has deprecated.
             warnings.simplefilter("ignore", DeprecationWarning)
             for callback in self._callbacks:
                 callback.on_epoch_end(epoch, logs)
@@ -99,7 +100,7 @@ class Controls(keras.callbacks.Callback):
             callback.on_train_end(logs)
 
     def replay(self, history: Mapping[str, Sequence[float]], num_epochs: int) -> None:
-        """Goes through some epochs again; the model's learning rate is that of the beginning."""
+        """Replays the decisions of trained epochs; the model must have its first learning rate."""
         for callback in self._callbacks:
             callback.on_train_begin()
         for epoch in range(num_epochs):
@@ -107,7 +108,7 @@ class Controls(keras.callbacks.Callback):
         self._is_replayed = True
 
     def set_best_weights(self, weights: list[Any]) -> None:
-        """Puts back the weights of the best epoch, if there was one."""
+        """Restores the weights of the best epoch, if there was one."""
         if self._keeper is not None and self._keeper.best_weights is not None:
             self._keeper.best_weights = weights
 
@@ -117,7 +118,7 @@ def _mode(training: TrainingSpec, monitor: str) -> str:
 
 
 def refuse_schedule(optimizer: keras.optimizers.Optimizer) -> None:
-    """Raises ModelError where no variable holds the learning rate."""
+    """Raises ModelError if no variable holds the learning rate because a schedule computes it."""
     if internals.learning_rate_variable(optimizer) is None:
         raise ModelError(
             "training.reduce_lr_on_plateau: a schedule sets the optimizer's learning rate, so"
@@ -129,11 +130,11 @@ _OF_EARLIER_TRIALS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueD
 
 
 def users_callbacks(training: TrainingSpec, job_folder: Path) -> list[keras.callbacks.Callback]:
-    """New callbacks of the user's functions.
+    """New callbacks, one from each of the user's functions.
 
     Raises:
-        ModelError: One cannot be loaded, raises, or returns something else, or what it returned
-            before.
+        ModelError: A function cannot be loaded, raises, or returns something that is not a
+            callback or that it returned before.
     """
     callbacks = []
     for reference in training.callbacks:

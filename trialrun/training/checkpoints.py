@@ -1,4 +1,4 @@
-"""Checkpoints of a pack, gathered from threads that each train some of its trials."""
+"""Checkpoints of a pack, put together from threads that each train some of its trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from trialrun.training.functional import ModelState
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialsState:
-    """Where some trials of a pack stand.
+    """The state of some trials of a pack after an epoch.
 
     Attributes:
-        indices: Their places in the pack; one may be repeated.
+        indices: Their indices in the pack; one may be repeated.
         epochs: Epochs trained: one number, or int64 (trials,).
         history: Keras's log names -> float32 (trials, epochs).
         state: Arrays or tensors (trials, ...).
-        best: Arrays or tensors (trials, ...) of the weights of each one's best epoch; empty if
-            none is kept.
-        ended: bool (trials,) which of them need no more epochs; None if that is plain by `epochs`.
+        best: Arrays or tensors (trials, ...): the weights of each trial's best epoch; empty if
+            they are not kept.
+        ended: bool (trials,) which trials need no more epochs; None if `epochs` alone tells it.
     """
 
     indices: Sequence[int]
@@ -35,11 +35,11 @@ class TrialsState:
 
 
 class CheckpointMaker:
-    """Remembers what was last heard of each trial of a pack; copies nothing until asked to.
+    """Remembers the last state that was reported for each trial; copies no array until `make`.
 
     Args:
-        task: The pack; it may itself begin at a checkpoint.
-        engine: That trains it.
+        task: The pack; it may itself start from a checkpoint.
+        engine: The engine that trains it.
     """
 
     def __init__(self, task: PackTask, engine: str) -> None:
@@ -56,13 +56,13 @@ class CheckpointMaker:
             )
 
     def put(self, heard: TrialsState) -> None:
-        """Takes over where some trials stand now."""
+        """Remembers the newest state of some trials."""
         key = tuple(heard.indices)
         self._heard.pop(key, None)
         self._heard[key] = heard
 
     def make(self) -> Checkpoint | None:
-        """The checkpoint; None before any trial has been heard of."""
+        """The checkpoint of all trials; None before any trial's state was reported."""
         if not self._heard:
             return None
         num_trials = len(self._trial_ids)
@@ -79,18 +79,18 @@ class CheckpointMaker:
             for name in STATE_GROUPS
         }
         for heard in self._heard.values():  # the newest last
-            places = list(heard.indices)
-            epochs[places] = heard.epochs
-            ended[places] = epochs[places] == self._num_epochs
+            indices = list(heard.indices)
+            epochs[indices] = heard.epochs
+            ended[indices] = epochs[indices] == self._num_epochs
             if heard.ended is not None:
-                ended[places] |= heard.ended
+                ended[indices] |= heard.ended
             for name, values in heard.history.items():
-                history[name][places, : values.shape[1]] = values
+                history[name][indices, : values.shape[1]] = values
             for name in STATE_GROUPS:
                 for room, array in zip(groups[name], getattr(heard.state, name), strict=True):
-                    room[places] = np.asarray(array)
+                    room[indices] = np.asarray(array)
             for room, array in zip(best, heard.best, strict=True):
-                room[places] = np.asarray(array)
+                room[indices] = np.asarray(array)
         return Checkpoint(
             self._pack_id,
             self._trial_ids,

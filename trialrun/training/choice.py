@@ -1,10 +1,11 @@
-"""Which engine trains a pack: the first that can, or the fastest, where it can pay to find out.
+"""Chooses the engine that trains a pack: the first that can, or the fastest if measuring can pay.
 
-Small dense models are always fastest fused: thousands of operations that cost less than starting
-them. Where one step of one trial is much work by itself, as of a recurrent net or a large
-convolution, another engine may win, and the time to find out is small against the training. Where
-the training is short and compiling is long, as of unrolled recurrent nets, compiling counts. On a
-CPU, mapped wins for large recurrent nets and `model.fit` for large convolutions.
+Small dense models are always fastest with `fused`: their thousands of operations take less time
+than starting them does. Where one step of one trial is much work by itself, as in a recurrent net
+or a large convolution, another engine may win, and measuring takes little time compared with the
+training. Where the training is short and compiling is long, as for unrolled recurrent nets, the
+time to compile decides. On a CPU, `mapped` wins for large recurrent nets and `model.fit` for large
+convolutions.
 """
 
 import contextlib
@@ -26,26 +27,27 @@ from trialrun.training.program import CompiledEngine
 from trialrun.training.trained import PackData, build_compiled
 from trialrun.training.verify import first_batches
 
-_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")  # in the order of trying
-Reasons = dict[str, list[str]]  # what was said -> the engines it was said of
+_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")  # tried in this order
+Reasons = dict[str, list[str]]  # reason -> the engines that it rules out
 
-# Bytes that the operations of one trial's step write: below, nothing is faster than fused.
+# Bytes that the operations of one trial's step write. Below this, nothing is faster than `fused`.
 _MIN_BYTES_PER_STEP = 200_000
 # Longer than it takes to compile a step once more.
 _MIN_SECONDS = 20.0
-# What one core writes, of such steps, at least: 4e9 to 8e9 were measured for convolutions and LSTM.
-# Guessing low pays: the whole fused program of such a step takes longer to compile than to measure.
+# The least that one core writes in such steps; 4e9 to 8e9 were measured for convolutions and LSTM.
+# A low guess is the better one: it measures more often, and to measure takes less time than to
+# compile the whole fused program of such a step.
 _BYTES_PER_SECOND = 1e9
-# What compilation costs, in seconds of one core: `fused` unrolls recurrent layers, and XLA takes
-# 0.4 (GRU), 0.6 (LSTM) to 0.9 (masked LSTM) per step in time; `mapped` takes about 3 whatever their
-# length. A step of `model.fit` takes 2 to 4 ms where the model is small: that is Keras's overhead.
+# What compilation costs, in seconds of one core. `fused` unrolls recurrent layers, and XLA takes
+# 0.4 (GRU), 0.6 (LSTM) to 0.9 (masked LSTM) per step in time; `mapped` takes about 3, however long
+# they are. A step of `model.fit` takes 2 to 4 ms for a small model: that is Keras's overhead.
 _SECONDS_PER_UNROLLED_STEP = 0.6
 _SECONDS_TO_COMPILE_A_LOOP = 3.0
 _SECONDS_PER_STEP_OF_FIT = 0.003
-_MOST_UNROLLED_STEPS = 1_000  # beyond, what they take is no longer looked at before it is tried
+_MOST_UNROLLED_STEPS = 1_000  # where `fit` takes longer than compiling so many, none are counted
 _NUM_REPEATS = 3
-_LONG_ENOUGH_S = 2.0  # to be measured well by one step
-_CLEARLY = 0.9
+_LONG_ENOUGH_S = 2.0  # a total time that is long enough to be measured well
+_CLEARLY = 0.9  # a time below this share of another is clearly shorter, not just noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,9 +56,9 @@ class Choice:
 
     Attributes:
         engine: `fused`, `mapped` or `keras`.
-        reason: Why not a better one; empty if it is the best.
-        prepared: The pack, ready for it; None for `keras`.
-        reasons: What speaks against the engines that were tried.
+        reason: Why no better engine is used; empty if this is the best.
+        prepared: The pack, ready for this engine; None for `keras`.
+        reasons: The reasons against the engines that were ruled out.
     """
 
     engine: str
@@ -65,7 +67,11 @@ class Choice:
     reasons: Reasons
 
     def without(self, error: CannotFuse) -> Reasons:
-        """The reasons, when this engine turns out not to be possible either."""
+        """The reasons, with the one why this engine turned out not to be possible either.
+
+        Raises:
+            ModelError: The job asks for this engine.
+        """
         training = _training(self.prepared.task) if self.prepared else None
         if training is not None and training.engine == self.engine:
             raise ModelError(f"training.engine: {self.engine} is not possible: {error}") from error
@@ -75,16 +81,16 @@ class Choice:
 def choose_engine(
     task: PackTask, data: PackData, timings_s: dict[str, float], reasons: Reasons | None = None
 ) -> Choice:
-    """The engine for a pack, prepared.
+    """The engine for a pack, with the pack prepared for it.
 
-    A pack that goes on from a checkpoint stays with the engine that left it.
+    A pack that continues from a checkpoint stays with the engine that wrote the checkpoint.
 
     Args:
         task: The pack.
         data: Its data.
-        timings_s: Gets seconds of wall time under `build`, `trace` and, where it was done,
+        timings_s: Gets seconds of wall time under `build`, `trace` and, if engines were measured,
             `measure`.
-        reasons: What is known to speak against engines.
+        reasons: The reasons against engines that are already known.
 
     Raises:
         ModelError: The engine that the job asks for is not possible.
@@ -100,7 +106,7 @@ def choose_engine(
         reasons = {reason: list(_COMPILED_ENGINES)}
     elif wanted == "auto" and not reasons:
         reasons = _not_worth_compiling(task, data)
-    tried = {engine for of in reasons.values() for engine in of}
+    tried = {engine for engines in reasons.values() for engine in engines}
     for engine in _COMPILED_ENGINES:
         if engine in tried or wanted not in ("auto", engine):
             continue
@@ -122,7 +128,7 @@ def choose_engine(
 
 
 def _why_only_keras(training: TrainingSpec, data: PackData) -> str:
-    """What no compiled program can do, known before one is built; empty if nothing is."""
+    """Why no compiled engine can train a pack, known before one is built; empty if one may."""
     if training.callbacks:
         names = ", ".join(portable_reference(reference) for reference in training.callbacks)
         return f"only model.fit calls training.callbacks ({names})"
@@ -134,7 +140,7 @@ def _why_only_keras(training: TrainingSpec, data: PackData) -> str:
 
 
 def _not_worth_compiling(task: PackTask, data: PackData) -> Reasons:
-    """Engines that take longer to compile a recurrent model than `model.fit` takes to train it."""
+    """The engines that take longer to compile a recurrent model than `fit` takes to train it."""
     trials = task.pack.trials
     training, splits = trials[0].variant.training, data.of_trial(0)
     num_steps = steps_per_epoch(splits, training.batch_size) * training.epochs * len(trials)
@@ -149,13 +155,13 @@ def _not_worth_compiling(task: PackTask, data: PackData) -> Reasons:
 
 
 def engines_not_worth_compiling(num_unrolled: int, num_steps: int) -> Reasons:
-    """Why engines are passed over where compiling is most of the work; empty where it is not.
+    """Why engines are ruled out because compiling takes most of the time; empty if it does not.
 
-    It is decided by counts, so that a job is trained by the same engine wherever it runs.
+    Counts decide this, not measurements, so that a job uses the same engine wherever it runs.
 
     Args:
-        num_unrolled: Steps in time of the model's recurrent layers.
-        num_steps: Training steps of all trials of the pack.
+        num_unrolled: Number of steps in time of the model's recurrent layers.
+        num_steps: Number of training steps of all trials of the pack.
 
     >>> engines_not_worth_compiling(num_unrolled=7, num_steps=10_000)
     {}
@@ -170,19 +176,19 @@ def engines_not_worth_compiling(num_unrolled: int, num_steps: int) -> Reasons:
     )
     reasons = {reason: ["fused"]}
     if fit_s < _SECONDS_TO_COMPILE_A_LOOP:
-        reasons = {f"{reason}, a loop over them too": ["fused", "mapped"]}
+        reasons = {f"{reason}, and so does a loop over them": ["fused", "mapped"]}
     return reasons
 
 
 def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
-    """The fastest engine for a pack that a compiled one can train.
+    """The fastest engine for a pack that a compiled engine can train.
 
     Args:
-        first: The first engine that can.
-        timings_s: Gets `measure`.
+        first: The first engine that can train it.
+        timings_s: Gets seconds of wall time under `measure`.
 
     Raises:
-        CannotFuse: It cannot, after all.
+        CannotFuse: The first engine turns out not to be able to.
     """
     begin, prepared = time.perf_counter(), first.prepared
     assert prepared is not None
@@ -217,11 +223,11 @@ def _with_reason(reasons: Reasons, reason: str, engine: str) -> Reasons:
 
 
 def _join(reasons: Reasons) -> str:
-    return "; ".join(f"not {' or '.join(of)}: {reason}" for reason, of in reasons.items())
+    return "; ".join(f"not {' or '.join(engines)}: {reason}" for reason, engines in reasons.items())
 
 
 def is_worth_measuring(prepared: PreparedPack) -> bool:
-    """Whether a pack may train faster otherwise, and long enough for that to matter."""
+    """Whether another engine may be faster, and the training is long enough for that to matter."""
     own, training = prepared.slices[0], _training(prepared.task)
     num_trials, num_rows = len(prepared.task.pack.trials), own.order_shape[1]
     width = len(own.indices) if prepared.engine == "fused" else 1
@@ -232,7 +238,7 @@ def is_worth_measuring(prepared: PreparedPack) -> bool:
 
 
 def seconds_per_step(prepared: PreparedPack) -> float:
-    """Seconds of wall time of a step of one trial, all threads at work on slices of their own.
+    """Seconds of wall time per step and trial, while every thread trains a slice of its own.
 
     Raises:
         CannotFuse: XLA cannot compile it.
@@ -245,7 +251,7 @@ def seconds_per_step(prepared: PreparedPack) -> float:
 
 
 def seconds_per_step_of_keras(prepared: PreparedPack) -> float:
-    """The same in plain Keras, which trains one trial with all threads."""
+    """Seconds of wall time of a step in plain Keras, which trains one trial with all threads."""
     model, own = prepared.plain_model(0), prepared.slices[0]
     batch_size = prepared.task.pack.trials[0].variant.training.batch_size
     batch = first_batches(own.train, batch_size, slice(0, 1), len(own.indices), own.is_shared)[0]
@@ -263,5 +269,5 @@ def _fastest(step: Callable[[], None]) -> float:
 
 
 def is_clearly_faster(seconds: float, than: float) -> bool:
-    """Whether one of two measured times is less by more than their noise."""
+    """Whether a measured time is shorter than another by more than their noise."""
     return seconds < _CLEARLY * than

@@ -34,11 +34,11 @@ def train_compiled(
     """Trains a pack; yields each slice's newest logs after every call, and checkpoints.
 
     Args:
-        task: The pack, and perhaps where it stands.
+        task: The pack, and perhaps a checkpoint to continue from.
         data: Its data.
         engine: How the program runs its trials.
         timings_s: Gets seconds of wall time under `build`, `trace` and `train`.
-        reports: From the slices; may ask them to stop.
+        reports: What the slices report; can ask them to stop.
 
     Returns:
         The trained trials; None if training was stopped, after a last checkpoint.
@@ -60,8 +60,8 @@ def train_prepared(
         return None
     by_index = {
         index: trained
-        for one_slice, outcome in zip(prepared.slices, outcomes, strict=True)
-        for index, trained in zip(one_slice.indices, outcome, strict=True)
+        for own, outcome in zip(prepared.slices, outcomes, strict=True)
+        for index, trained in zip(own.indices, outcome, strict=True)
     }
     return [by_index[index] for index in range(len(prepared.task.pack.trials))]
 
@@ -69,15 +69,15 @@ def train_prepared(
 def _train_slices(
     prepared: PreparedPack, reports: Reports
 ) -> Generator[Advance | Checkpoint, None, list[list[TrainedTrial]] | None]:
-    """Trains all slices in threads; compiled code does not hold Python's lock."""
+    """Trains all slices in threads; compiled code does not hold Python's global lock."""
     task, program = prepared.task, prepared.program
     slices, schedule = prepared.slices, prepared.schedule
     maker = CheckpointMaker(task, prepared.engine)
     num_new = 0
     with ThreadPoolExecutor(task.num_threads, thread_name_prefix="slice") as pool:
-        futures = [pool.submit(_train_slice, program, one, schedule, reports) for one in slices]
-        # While the threads wait for the first epoch to be compiled, look at the program itself,
-        # and compile the evaluation.
+        futures = [pool.submit(_train_slice, program, own, schedule, reports) for own in slices]
+        # While the threads wait for the first epoch to be compiled, verify the program and compile
+        # the evaluation.
         try:
             prepared.verify()
             with compiling(program):
@@ -105,7 +105,7 @@ def _train_slices(
 def _train_slice(
     program: Program, own: Slice, schedule: Schedule, reports: Reports
 ) -> list[TrainedTrial] | None:
-    """The trained trials of a slice; None if it was stopped, once it has said where it stands."""
+    """The trained trials of a slice; None if it was stopped, after it has reported its state."""
     if own.control is not None:
         return _train_controlled_slice(program, own, schedule, reports)
     num_trials = len(set(own.indices))
@@ -142,7 +142,7 @@ def _train_slice(
 def _train_controlled_slice(
     program: Program, own: Slice, schedule: Schedule, reports: Reports
 ) -> list[TrainedTrial] | None:
-    """As `_train_slice`, of trials that may stop early."""
+    """Like `_train_slice`, for trials that may stop early."""
     controlled = ControlledSlice(program, own)
     is_first_call = True
     while controlled.control.active.any() and not reports.stopping:
@@ -159,11 +159,11 @@ def _train_controlled_slice(
     trained = _evaluate(program, own, controlled.given_state(), controlled.history)
     return [
         replace(
-            one,
-            history={name: values[:epochs] for name, values in one.history.items()},
+            outcome,
+            history={name: values[:epochs] for name, values in outcome.history.items()},
             best_epoch=int(best_epoch) or None,
         )
-        for one, epochs, best_epoch in zip(
+        for outcome, epochs, best_epoch in zip(
             trained, control.epochs, control.best_epochs, strict=True
         )
     ]
@@ -192,14 +192,14 @@ def _evaluate(
         model_task=own.model_task,
         is_compiled_by_builder=own.is_compiled_by_builder,
     )
-    return [_take_trial(stacked, place) for place in range(len(own.indices))]
+    return [_take_trial(stacked, index) for index in range(len(own.indices))]
 
 
-def _take_trial(stacked: TrainedTrial, place: int) -> TrainedTrial:
+def _take_trial(stacked: TrainedTrial, index: int) -> TrainedTrial:
     """One trial of several whose arrays are stacked on axis 0."""
 
     def take(structure: Any) -> Any:
-        return keras.tree.map_structure(lambda array: array[place], structure)
+        return keras.tree.map_structure(lambda array: array[index], structure)
 
     return TrainedTrial(
         history=take(stacked.history),

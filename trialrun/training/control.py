@@ -1,8 +1,8 @@
-"""Who goes on, at which learning rate, and whose weights are the best so far: after each epoch.
+"""Decides after each epoch which trials continue, their learning rates, and whose weights are best.
 
 The rules of `keras.callbacks.EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint` (the best only)
-and `TerminateOnNaN`, for all trials of a slice at once, as NumPy arrays (trials,). What it decides
-follows from the logs alone, so a checkpoint needs none of it: `replay` gets there again.
+and `TerminateOnNaN`, for all trials of a slice at once, as NumPy arrays (trials,). The decisions
+follow from the logs alone, so a checkpoint does not hold them: `replay` makes them again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ LEARNING_RATE = "learning_rate"  # what `ReduceLROnPlateau` adds to the logs
 
 
 def is_controlled(training: TrainingSpec) -> bool:
-    """Whether something is decided between epochs."""
+    """Whether something is decided about a trial between its epochs."""
     return training.terminate_on_nan or any(
         field is not None
         for field in (training.early_stopping, training.reduce_lr_on_plateau, training.keep_best)
@@ -29,7 +29,7 @@ def is_controlled(training: TrainingSpec) -> bool:
 
 
 def wants_best_weights(training: TrainingSpec) -> bool:
-    """Whether a trial gives the weights of its best epoch and not those of its last one."""
+    """Whether a trial's result holds the weights of its best epoch instead of its last one."""
     stopping = training.early_stopping
     return training.keep_best is not None or (
         stopping is not None and stopping.restore_best_weights
@@ -48,12 +48,12 @@ def loss_logs(logs: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows from an epoch.
+    """What is decided after an epoch.
 
     Attributes:
         goes_on: bool (trials,) which trials are trained for another epoch.
-        is_best: bool (trials,) whose weights are the best so far, of those that keep them.
-        learning_rates: float32 (trials,) for the next epoch; None where nothing reduces them.
+        is_best: bool (trials,) which trials keep these weights as their best so far.
+        learning_rates: float32 (trials,) for the next epoch; None if nothing reduces them.
     """
 
     goes_on: Bools
@@ -65,14 +65,15 @@ class Control:
     """The control of several trials, each by its own settings.
 
     Args:
-        trainings: One per trial; whether a section is there is the same for all.
+        trainings: One per trial; a section that one trial has, all have.
         learning_rates: float32 (trials,) at the start; only `reduce_lr_on_plateau` needs them.
 
     Attributes:
         active: bool (trials,) the trials that are still trained.
         epochs: int64 (trials,) epochs trained.
-        best_epochs: int64 (trials,) the epoch, from 1, whose weights a trial gives; 0 for its last.
-        ends_on_nan: bool (trials,) which trials a loss that is not finite ends, after its batch.
+        best_epochs: int64 (trials,) the epoch, from 1, whose weights are a trial's result; 0 if
+            it is the last one.
+        ends_on_nan: bool (trials,) which trials end at the batch whose loss is not finite.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class Control:
         self.best_epochs: Ints = np.zeros(num_trials, np.int64)
         self._max_epochs = np.array([training.epochs for training in trainings])
         self.ends_on_nan: Bools = np.array([training.terminate_on_nan for training in trainings])
-        stopping = [one.early_stopping for one in trainings if one.early_stopping is not None]
-        reducing = [one.reduce_lr_on_plateau for one in trainings if one.reduce_lr_on_plateau]
-        keeping = [one.keep_best for one in trainings if one.keep_best is not None]
+        stopping = [t.early_stopping for t in trainings if t.early_stopping is not None]
+        reducing = [t.reduce_lr_on_plateau for t in trainings if t.reduce_lr_on_plateau]
+        keeping = [t.keep_best for t in trainings if t.keep_best is not None]
         goal_of = trainings[0].goal_of  # metrics are the same in every variant
         self._stopping = _EarlyStopping(stopping, goal_of) if stopping else None
         self._plateau = _Plateau(reducing, learning_rates, goal_of) if reducing else None
@@ -97,10 +98,11 @@ class Control:
 
         Args:
             epoch: Its number, from 0.
-            logs: Keras's log names -> (trials,). Where a trial was not active they mean nothing.
+            logs: Keras's log names -> float32 (trials,); the values of trials that were not active
+                are not used.
 
         Raises:
-            ModelError: What is monitored is not among the logs.
+            ModelError: A monitored name is not among the logs.
         """
         active = self.active
         self.epochs[active] = epoch + 1
@@ -120,14 +122,14 @@ class Control:
 
     @property
     def learning_rates(self) -> Floats | None:
-        """float32 (trials,) now; None where nothing reduces them."""
+        """The current learning rates, float32 (trials,); None if nothing reduces them."""
         return None if self._plateau is None else self._plateau.rates
 
     def replay(self, num_epochs: int, history: Mapping[str, Floats]) -> None:
-        """Decides again what was decided after each of some epochs.
+        """Makes the decisions of the first epochs again.
 
         Args:
-            num_epochs: How many.
+            num_epochs: The number of epochs.
             history: Log names -> (trials, epochs); NaN after a trial's end.
         """
         for epoch in range(num_epochs):
@@ -135,7 +137,7 @@ class Control:
 
 
 class _Monitor:
-    """The best value of a log so far, which may be another log for each trial.
+    """The best value so far of each trial's monitored log; trials may monitor different logs.
 
     Keras compares float32: `float32(value - min_delta) < float32(best)` where less is better. The
     first value is always an improvement, and nothing improves on NaN.
@@ -157,23 +159,23 @@ class _Monitor:
         self._has_best = np.zeros(len(names), np.bool_)
 
     def values(self, logs: Mapping[str, Floats]) -> Floats:
-        """What each trial monitors (trials,)."""
+        """The value that each trial monitors, (trials,)."""
         for name in self._names:
             if name not in logs:
                 raise ModelError(
                     f"training.{self._field}: nothing gives {name!r}; epochs give {', '.join(logs)}"
                 )
-        picked = [logs[name][place] for place, name in enumerate(self._names)]
+        picked = [logs[name][trial] for trial, name in enumerate(self._names)]
         return np.array(picked, np.float32)
 
     def improves_on(self, values: Floats, reference: Floats) -> Bools:
-        """Whether values are better than others, by more than the least change that counts."""
+        """Which values are better than the reference by more than the least change that counts."""
         lowered = (values.astype(np.float64) - self._min_delta).astype(np.float32)
         better: Bools = self._sign * lowered > self._sign * reference
         return better
 
     def improve(self, logs: Mapping[str, Floats], among: Bools) -> Bools:
-        """Takes over what is better than the best so far; returns for which trials it was."""
+        """Updates the best values; returns bool (trials,): for which trials they improved."""
         values = self.values(logs)
         improved = among & (~self._has_best | self.improves_on(values, self._best))
         self._best = np.where(improved, values, self._best)
@@ -199,7 +201,7 @@ class _EarlyStopping:
         self._wait = np.zeros(len(specs), np.int64)
 
     def update(self, epoch: int, logs: Mapping[str, Floats], active: Bools) -> tuple[Bools, Bools]:
-        """Whose weights are the best so far and to be restored, and who stops."""
+        """bool (trials,) whose weights are the best so far and will be restored, and who stops."""
         watched = active & (epoch >= self._first_epoch)
         self._wait[watched] += 1
         improved = self._monitor.improve(logs, watched)

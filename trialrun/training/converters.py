@@ -1,7 +1,7 @@
-"""Teaches TensorFlow's `pfor` the operations that training needs: registered on import.
+"""Converters that TensorFlow's `pfor` lacks and training needs; they are registered on import.
 
-`Bitcast` (in the accuracy metric), `Squeeze` of a single trial, the random generators (dropout,
-noise: every trial has its own key), and a fast product of tiny matrices.
+They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, the random generators
+(for dropout and noise every trial has its own key), and a fast product of tiny matrices.
 """
 
 import math
@@ -63,7 +63,10 @@ def _draw_together(
 
 
 def _draw_in_loop(pfor: PForInput) -> Any:
-    """One trial after another; in a compiled program other numbers would come out."""
+    """Draws for one trial after another; refused in a compiled program.
+
+    Inside XLA the same operation would give other numbers.
+    """
     if internals.is_traced_for_xla():
         raise CannotFuse(f"{pfor.op_type} draws other numbers inside XLA than outside")
     return internals.run_in_loop(pfor)
@@ -113,8 +116,8 @@ def _multiply_and_sum_is_faster(
     """Whether XLA's CPU backend multiplies matrices of this size faster without its dot.
 
     Its batched dot runs tiny shapes at 0.5 to 8 GFLOP/s, as it calls a kernel per matrix; a
-    product and a sum are fused into one vectorized loop. The limits are measured
-    (`scripts/benchmark.py` shows the sum of it) and concern the CPU only.
+    product and a sum are fused into one vectorized loop. The limits were measured and hold for the
+    CPU only; `scripts/benchmark` measures what they gain in all.
     """
     if transpose_a and not transpose_b:  # gradient of a kernel: (features, batch) x (batch, units)
         return inner <= 16 and rows <= 256 and columns <= 256

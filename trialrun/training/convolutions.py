@@ -1,9 +1,10 @@
-"""Convolutions whose kernel differs between trials, for TensorFlow's `pfor`: registered on import.
+"""Converters for convolutions whose kernel differs between trials; registered on import.
 
-TensorFlow's own converters fold the trials into the batch, which takes one kernel for all. Here the
-patches under the kernel are laid side by side and multiplied with it, one product of matrices per
-trial (Chellapilla et al., "High Performance Convolutional Neural Networks for Document Processing",
-2006). A convolution in groups, one per trial, is four times slower on the CPU.
+TensorFlow's own converters for `pfor` fold the trials into the batch, so all trials must share one
+kernel. Here the patches under the kernel are laid side by side and multiplied by it, with one
+matrix product per trial (Chellapilla et al., "High Performance Convolutional Neural Networks for
+Document Processing", 2006). A grouped convolution, one group per trial, is four times slower on
+the CPU.
 """
 
 import itertools
@@ -25,7 +26,7 @@ class Geometry:
 
     Attributes:
         strides, dilations: One number per spatial axis.
-        padding: `SAME` or `VALID`, as TensorFlow means them.
+        padding: `SAME` or `VALID`, with TensorFlow's meaning.
     """
 
     strides: tuple[int, ...]
@@ -63,15 +64,17 @@ def convolve(x: tf.Tensor, kernels: tf.Tensor, geometry: Geometry) -> tf.Tensor:
         ],
         -2,
     )  # (trials, batch, *outputs, kernel, channels)
-    num_places, num_kernel = num_rows * math.prod(outputs), math.prod(kernel)
+    num_positions, num_kernel = num_rows * math.prod(outputs), math.prod(kernel)
     inner = num_kernel * group_channels
     if num_groups == 1:
-        left = tf.reshape(patches, [num_trials, num_places, inner])
+        left = tf.reshape(patches, [num_trials, num_positions, inner])
         right = tf.reshape(kernels, [num_trials, inner, num_filters])
         return tf.reshape(tf.matmul(left, right), [num_trials, num_rows, *outputs, num_filters])
-    by_group = tf.reshape(patches, [num_trials, num_places, num_kernel, num_groups, group_channels])
+    by_group = tf.reshape(
+        patches, [num_trials, num_positions, num_kernel, num_groups, group_channels]
+    )
     left = tf.reshape(
-        tf.transpose(by_group, [0, 3, 1, 2, 4]), [num_trials, num_groups, num_places, inner]
+        tf.transpose(by_group, [0, 3, 1, 2, 4]), [num_trials, num_groups, num_positions, inner]
     )
     right = tf.transpose(
         tf.reshape(kernels, [num_trials, inner, num_groups, num_filters // num_groups]),
@@ -97,14 +100,14 @@ def _pad_same(
 def _under(
     x: tf.Tensor, offsets: Sequence[int], outputs: Sequence[int], geometry: Geometry
 ) -> tf.Tensor:
-    """What lies under one element of the kernel at each of its places."""
-    places = tuple(
+    """The inputs that lie under one element of the kernel at each of the kernel's positions."""
+    positions = tuple(
         slice(offset * dilation, offset * dilation + (number - 1) * stride + 1, stride)
         for offset, number, stride, dilation in zip(
             offsets, outputs, geometry.strides, geometry.dilations, strict=True
         )
     )
-    return x[(slice(None), slice(None), *places)]
+    return x[(slice(None), slice(None), *positions)]
 
 
 def _geometry(pfor: PForInput) -> Geometry:
@@ -117,7 +120,10 @@ def _geometry(pfor: PForInput) -> Geometry:
 
 
 def _register(op_type: str, input_gradient: str, kernel_gradient: str) -> None:
-    """Converters of a convolution and its two gradients, whose shapes come as their inputs."""
+    """Registers converters of a convolution and of its two gradients.
+
+    A gradient gets the shape of its result as an input.
+    """
     with_one_kernel = {
         name: internals.take_converter(name) for name in (op_type, input_gradient, kernel_gradient)
     }
@@ -147,10 +153,13 @@ def _register(op_type: str, input_gradient: str, kernel_gradient: str) -> None:
 
 
 def _gradient(pfor: PForInput, linear: Callable[[tf.Tensor], tf.Tensor]) -> Any:
-    """The gradient of a linear function, which is the same at any point, by the output's shape."""
+    """The gradient of a linear function with respect to an input of the output's shape.
+
+    It is the same at any point, so it is taken at zero.
+    """
     upstream, shape = pfor.stacked_input(2), pfor.output(0).shape
     if not shape.is_fully_defined():
-        raise CannotFuse(f"{pfor.op_type} with a shape that is not known when it is traced")
+        raise CannotFuse(f"{pfor.op_type} has a shape that is not known when it is traced")
     point = tf.zeros([upstream.shape[0], *shape], upstream.dtype)
     with tf.GradientTape() as tape:
         tape.watch(point)

@@ -1,6 +1,6 @@
-"""A program: what TensorFlow sees, and whether each device computes; one line of JSON.
+"""A program that prints what TensorFlow sees, and whether each device computes, as a line of JSON.
 
-`python -m trialrun.training.device_view [GPU ...]` takes the GPUs it was given as a pack's task
+`python -m trialrun.training.device_view [GPU ...]` claims the GPUs it is given as a pack's task
 does. `trialrun doctor` runs it in a process of its own, because TensorFlow is noisy and may crash.
 """
 
@@ -29,7 +29,7 @@ def look(assigned: Sequence[str]) -> dict[str, Any]:
     """
     device = claim_gpus(assigned)
     physical = tf.config.list_physical_devices("GPU")
-    logical = tf.config.list_logical_devices()  # from here on nothing can be set any more
+    logical = tf.config.list_logical_devices()  # after this call no device setting can be changed
     build = tf.sysconfig.get_build_info()
     return {
         "device": device,
@@ -40,17 +40,23 @@ def look(assigned: Sequence[str]) -> dict[str, Any]:
         "memory_growth": {
             gpu.name: bool(tf.config.experimental.get_memory_growth(gpu)) for gpu in physical
         },
-        "computes": {one.name: compute(one.name) for one in logical if one.device_type != "TPU"},
+        "computes": {
+            device.name: compute(device.name) for device in logical if device.device_type != "TPU"
+        },
     }
 
 
 def compute(device: str) -> dict[str, Any]:
-    """A compiled product of two matrices, compared with NumPy's: `seconds`, `is_right`, `error`.
+    """The outcome of a compiled matrix product on a device, compared with NumPy's.
 
-    The numbers are small integers, so that no order of adding and no shorter float rounds.
+    The numbers are small integers, so that neither the order of the sums nor a shorter float type
+    rounds anything.
 
     Args:
         device: A logical device.
+
+    Returns:
+        `seconds` of wall time, `is_right`, and `error` (empty if there is none).
     """
     a, b = np.random.default_rng(0).integers(0, 8, (2, _SIZE, _SIZE)).astype(np.float32)
     began = time.monotonic()
@@ -58,7 +64,7 @@ def compute(device: str) -> dict[str, Any]:
         with tf.device(device):
             product = tf.function(tf.matmul, jit_compile=True)(tf.constant(a), tf.constant(b))
             is_right = bool(np.array_equal(product.numpy(), a @ b))
-        # TensorFlow takes another device without a word when one cannot be used.
+        # TensorFlow silently uses another device when one cannot be used.
         if not product.device.endswith(device.removeprefix("/")):
             return _failed(f"computed on {product.device} instead")
     except tf.errors.OpError as error:
@@ -71,7 +77,7 @@ def _failed(why: str) -> dict[str, Any]:
 
 
 def seconds_since_start() -> float:
-    """The age of this process: importing TensorFlow is most of it."""
+    """The age of this process in seconds, most of which was spent on importing TensorFlow."""
     ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     started_s = int(ticks) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s

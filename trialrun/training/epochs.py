@@ -1,4 +1,4 @@
-"""Epochs of training, and an evaluation, of trials of one signature: what a program computes.
+"""What a program computes for trials of one signature: epochs of training, and an evaluation.
 
 Shapes in comments: trials, rows (of a data set), steps (batches of an epoch), batch.
 """
@@ -13,7 +13,7 @@ import tensorflow as tf
 from trialrun.training.functional import FunctionalModel, ModelState
 
 Logs = dict[str, tf.Tensor]
-# A function of one trial's tensors, and their stacks (trials, ...) -> its results, stacked.
+# (A function of one trial's tensors, stacks of such tensors (trials, ...)) -> its stacked results.
 OverTrials = Callable[[Callable[..., Any], Sequence[Any]], Any]
 
 
@@ -23,14 +23,15 @@ class Epochs:
     Args:
         model: The model as pure functions of one trial.
         over_trials: Applies a function of one trial to all of them.
-        batch_size: Rows per step; the last step takes what is left.
+        batch_size: Rows per step; the last step takes the rows that are left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
-        evaluation_batch_size: Rows that are evaluated together, where that changes something, be
-            it the state; None for all at once.
+        evaluation_batch_size: Rows that are evaluated together, if their number changes the
+            results or the state; None for all at once.
 
     Attributes:
-        step: Traced with the first epoch: state and a batch -> new state, losses, predictions.
-        traced_step: Its graph.
+        step: The traced step: (state, batch) -> (new state, losses, predictions). It exists once
+            the first epoch was traced.
+        traced_step: The step's graph.
     """
 
     step: Callable[..., Any]
@@ -60,14 +61,15 @@ class Epochs:
             state: Tensors (trials, ...).
             train: Inputs, targets and perhaps sample weights (trials, rows, ...), or (rows, ...)
                 when data is shared.
-            orders: int32 row numbers (epochs, trials, rows): how each trial sees its rows.
-            val: As `train`.
+            orders: int32 row numbers (epochs, trials, rows): the order in which each trial sees
+                its rows.
+            val: Like `train`.
 
         Returns:
             The new state, and Keras's logs of each epoch: name -> float32 (epochs, trials); the
             names of the validation logs begin with `val_`.
         """
-        # A function of its own, so that it is traced once for its shapes and for the loop.
+        # A function of its own, so that one trace serves both its shapes and the loop.
         epoch = tf.function(self._train_epoch, autograph=False)
         _, log_forms = epoch.get_concrete_function(state, train, orders[0], val).structured_outputs
         num_epochs, num_trials, _ = orders.shape
@@ -116,7 +118,7 @@ class Epochs:
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
 
     def _in_order(self, structure: Any, orders: tf.Tensor) -> Any:
-        """The rows of each array that `orders` names, laid out as it is: (..., trials, any)."""
+        """Each array's rows with the numbers in `orders`, in the shape of `orders`."""
 
         def take(data: tf.Tensor) -> tf.Tensor:
             if self._shared_data:
@@ -132,7 +134,7 @@ class Epochs:
     ) -> tuple[ModelState, tf.Tensor, Any]:
         """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
 
-        # A function of its own, so that it is traced once for its shapes and for the loop.
+        # A function of its own, so that one trace serves both its shapes and the loop.
         step = tf.function(
             lambda state, batch: self._over_trials(self._model.train_step, [state, *batch]),
             autograph=False,
@@ -158,11 +160,11 @@ class Epochs:
     def train_until_not_finite(
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
-        """Trains an epoch in which a trial takes no step once its loss is not finite.
+        """Trains an epoch in which a trial takes no further step once its loss is not finite.
 
-        As `keras.callbacks.TerminateOnNaN` does it: it looks at the logs after each batch, where
-        the loss is the mean over the epoch so far; the epoch's logs are those of the batches that
-        were taken, so metrics are updated batch by batch. Then the trial is evaluated.
+        As in `keras.callbacks.TerminateOnNaN`, the logs are checked after each batch, where the
+        loss is the mean over the epoch so far. The epoch's logs are those of the batches that were
+        taken, so metrics are updated batch by batch. Then the trials are evaluated.
 
         Args:
             state: Tensors (trials, ...).
@@ -182,8 +184,8 @@ class Epochs:
 
         def body(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             batch = keras.tree.map_structure(lambda a: a[index], batches)
-            stands = self._step_if_finite(tf.nest.pack_sequence_as(start, flat), batch)
-            pairs = zip(tf.nest.flatten(stands), flat, strict=True)
+            carried = self._step_if_finite(tf.nest.pack_sequence_as(start, flat), batch)
+            pairs = zip(tf.nest.flatten(carried), flat, strict=True)
             return index + 1, [tf.ensure_shape(new, old.shape) for new, old in pairs]
 
         _, flat = tf.while_loop(
@@ -192,19 +194,23 @@ class Epochs:
             (0, tf.nest.flatten(start)),
             maximum_iterations=num_steps,
         )
-        stands = tf.nest.pack_sequence_as(start, flat)
+        carried = tf.nest.pack_sequence_as(start, flat)
         if num_left:
-            stands = self._step_if_finite(stands, self._in_order(train, orders[:, num_whole:]))
-        state, metrics, _ = stands
+            carried = self._step_if_finite(carried, self._in_order(train, orders[:, num_whole:]))
+        state, metrics, _ = carried
         logs = self._over_trials(self._model.metric_logs, [state, metrics])
         state, val_logs, _ = self._evaluate_one(state, val)
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
 
     def _step_if_finite(
-        self, stands: tuple[ModelState, Any, tf.Tensor], batch: tuple[Any, ...]
+        self, carried: tuple[ModelState, Any, tf.Tensor], batch: tuple[Any, ...]
     ) -> tuple[ModelState, Any, tf.Tensor]:
-        """State and metrics after a batch for the trials that go on, and which do then."""
-        state, metrics, goes_on = stands
+        """State and metrics after a batch, unchanged for trials that have ended.
+
+        Returns:
+            State, metrics, and bool (trials,): which trials continue after this batch.
+        """
+        state, metrics, goes_on = carried
         new_state, loss, outputs = self._over_trials(self._model.train_step, [state, *batch])
         new_metrics, epoch_loss = self._over_trials(
             self._model.batch_metrics, [new_state, metrics, batch[1:], outputs, loss]
@@ -254,9 +260,9 @@ class Epochs:
         ).structured_outputs
 
         def take_step(index: tf.Tensor, state: ModelState) -> tuple[ModelState, Any]:
-            places = index * batch_size + tf.range(batch_size)
+            rows = index * batch_size + tf.range(batch_size)
             axis = 0 if self._shared_data else 1
-            batch = keras.tree.map_structure(lambda a: tf.gather(a, places, axis=axis), data)
+            batch = keras.tree.map_structure(lambda a: tf.gather(a, rows, axis=axis), data)
             new_state, *outputs = test(state, batch)
             return new_state, outputs
 
@@ -279,7 +285,7 @@ class Epochs:
 
 
 def select_trials(mask: Any, new: Any, old: Any) -> Any:
-    """Tensors (trials, ...) of `new` for the trials where the mask says so, else of `old`."""
+    """Tensors (trials, ...): those of `new` for trials where the mask is true, else of `old`."""
 
     def select(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         return tf.where(tf.reshape(mask, [-1, *[1] * (a.shape.rank - 1)]), a, b)
@@ -296,11 +302,11 @@ def _record(
     """The state after a loop of steps, and the outputs of all of them.
 
     Args:
-        take_step: Step number and state -> new state, and `(losses (trials,), predictions (trials,
-            batch, ...))`.
+        take_step: (step number, state) -> (new state, outputs); the outputs are losses (trials,)
+            and predictions (trials, batch, ...).
         num_steps: At least one.
-        state: Before the first step.
-        outputs: Tensors like those of a step.
+        state: The state before the first step.
+        outputs: Tensors with the shapes and dtypes of a step's outputs.
 
     Returns:
         The state, and losses (trials, steps) and predictions (trials, rows, ...).
@@ -330,7 +336,7 @@ def _record(
 
 
 def _append(recorded: Any, last: Any) -> Any:
-    """What whole batches gave, (trials, any, ...), and behind it what the last gave."""
+    """The last batch's results appended on axis 1 to those of the whole batches."""
     return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), recorded, last)
 
 

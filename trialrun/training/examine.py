@@ -1,4 +1,4 @@
-"""What training a pack would be like: its program is built and compiled, and not run."""
+"""Finds out how a pack would be trained: its program is built and compiled, but not run."""
 
 import time
 from dataclasses import dataclass, replace
@@ -24,12 +24,12 @@ class Examined:
 
     Attributes:
         pack: The pack.
-        engine: That will train it.
-        reason: Why not a better one; empty if it is the best.
+        engine: The engine that will train it.
+        reason: Why no better engine is used; empty if this is the best.
         model_task: What the model is, and why.
         rows: The first rows of the first trial's data.
         compile_s: Seconds of wall time to trace and compile its program; None for `keras`.
-        bytes_per_trial: Memory on its device, estimated; None for `keras`.
+        bytes_per_trial: Estimated memory per trial on the device; None for `keras`.
     """
 
     pack: Pack
@@ -42,7 +42,9 @@ class Examined:
 
 
 def examine(task: PackTask) -> list[Examined]:
-    """A pack, or the packs that it is split into because its trials cannot share a program.
+    """The findings about a pack, or about the packs that it must be split into.
+
+    A pack is split if its trials cannot share a program, or do not fit into memory.
 
     Raises:
         InputError: The data or the model is wrong.
@@ -57,13 +59,13 @@ def examine(task: PackTask) -> list[Examined]:
             raise ModelError(str(error)) from error
         names = ", ".join(".".join(path) for path in sorted(by))
         how = f"a program for each value of {names}" if by else "not one program for all variants"
-        found = [one for pack in packs for one in examine(replace(task, pack=pack))]
-        return [_with_reason(one, f"{how}: {error}") for one in found]
+        found = [result for pack in packs for result in examine(replace(task, pack=pack))]
+        return [_with_reason(result, f"{how}: {error}") for result in found]
     except OutOfMemory as error:
         fit = error.max_trials or (len(task.pack.trials) + 1) // 2
         fitting = replace(task, pack=replace(task.pack, trials=task.pack.trials[:fit]))
         reason = f"only {fit} trials fit: {error}"
-        return [_with_reason(one, reason) for one in examine(fitting)]
+        return [_with_reason(result, reason) for result in examine(fitting)]
 
 
 def _examine(task: PackTask) -> Examined:

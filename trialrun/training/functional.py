@@ -19,10 +19,10 @@ from trialrun.training.settings import settings_to_trace
 
 
 class ModelState(NamedTuple):
-    """All variables of a model by kind, each a list in Keras's order, and numbers beside them.
+    """All variables of a model by kind, each a list in Keras's order, and its hyperparameters.
 
-    Holds `keras.Variable`s, or tensors of one trial, or tensors stacked over trials on axis 0. The
-    hyperparameters are float64 scalars per trial that no step changes.
+    The lists hold `keras.Variable`s, or tensors of one trial, or tensors stacked over trials on
+    axis 0. The hyperparameters are float64 scalars per trial that no step changes.
     """
 
     trainable: list[Any]
@@ -38,13 +38,14 @@ class FunctionalModel:
         model: A compiled model; it is built, and never changed afterwards.
         batch: `(x, y)` or `(x, y, sample_weight)` tensors of one batch of one trial: shapes and
             dtypes are what matters.
-        places: Where the hyperparameters are kept that are not the same for all trials.
+        places: Where the model keeps the hyperparameters that differ between trials.
 
     Attributes:
         trace: What tracing found out about these.
 
     Raises:
-        CannotFuse: The model holds something whose meaning over batches is not known.
+        CannotFuse: The model has steps, metrics or an optimizer that cannot be turned into pure
+            functions over batches.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class FunctionalModel:
         )
         _refuse_own_steps(model)
         if internals.copied_weights(model.optimizer):
-            # On tf.Variables, and only there, its "old" momentum is the new one.
+            # With tf.Variables its "old" momentum is already the new one; here it would be the old.
             raise CannotFuse("ScheduleFreeAdamW reads its momentum after it has changed it")
         _refuse_unknown_metrics(model)
 
@@ -83,8 +84,8 @@ class FunctionalModel:
             sample_weight: Weights (batch,), or of each output; None for 1 each.
 
         Returns:
-            The new state; the loss before the update, a scalar, or for several outputs a vector of
-            the whole loss and each output's; and the outputs.
+            The new state; the loss before the update: a scalar, or for several outputs a vector of
+            the total loss and each output's loss; and the outputs.
         """
         model, optimizer = self.model, self.model.optimizer
         with self._scope(state) as scope:
@@ -97,7 +98,7 @@ class FunctionalModel:
                     model, x, y, predictions, sample_weight, training=True
                 )
                 scaled_loss = optimizer.scale_loss(loss)
-            gradients = [_sum(of_one) for of_one in tape.gradient(scaled_loss, watched)]
+            gradients = [_sum(parts) for parts in tape.gradient(scaled_loss, watched)]
             optimizer.apply(gradients, self.variables.trainable)
             self.trace.require_all_read()
             return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
@@ -105,10 +106,10 @@ class FunctionalModel:
     def test_step(
         self, state: ModelState, x: Any, y: Any, sample_weight: Any = None
     ) -> tuple[ModelState, tf.Tensor, "Outputs"]:
-        """One trial on a batch: its state, the loss as in `train_step`, and the outputs.
+        """One trial evaluated on a batch: its state, the loss as in `train_step`, and the outputs.
 
-        The state is another where a layer draws random numbers in inference, as Keras's recurrent
-        cells with dropout do.
+        The state changes if a layer draws random numbers in inference, as Keras's recurrent cells
+        with dropout do.
         """
         with self._scope(state) as scope:
             predictions = internals.call_model(self.model, x, training=False)
@@ -118,13 +119,13 @@ class FunctionalModel:
             return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
 
     def finalize(self, state: ModelState) -> ModelState:
-        """What `fit` makes of the state when it ends: averaged weights, where they are kept."""
+        """The state as `fit` leaves it at its end: with averaged weights, if they are kept."""
         with self._scope(state) as scope:
             self.model.optimizer.finalize_variable_values(self.variables.trainable)
             return self._read(scope, state)
 
     def _losses(self, scope: keras.StatelessScope, loss: tf.Tensor) -> tf.Tensor:
-        """The loss of a batch, and in a vector behind it that of each output if there are more."""
+        """The loss of a batch; for several outputs a vector of it and each output's loss."""
         trackers = internals.output_loss_trackers(self.model)
         if not trackers:
             return loss
@@ -151,9 +152,9 @@ class FunctionalModel:
             state: The trial's tensors (some metrics read weights).
             targets: `(y,)` or `(y, sample_weight)` of the epoch in the order of training
                 (rows, ...).
-            outputs: Outputs made during the epoch (rows, ...).
+            outputs: The model's outputs during the epoch (rows, ...).
             losses: The loss of every batch (batches,), or (batches, 1 + outputs).
-            batch_sizes: Rows of every batch.
+            batch_sizes: The number of rows of every batch.
 
         Returns:
             Scalar float32 tensors by Keras's names: `loss`, `accuracy`, ...
@@ -210,9 +211,9 @@ class FunctionalModel:
         losses = losses[:, None] if losses.shape.rank == 1 else losses
         sizes = tf.constant(batch_sizes, tf.float32)
         internals.loss_tracker(model).update_state(losses[:, 0], sample_weight=sizes)
-        for place, tracker in enumerate(internals.output_loss_trackers(model), 1):
+        for index, tracker in enumerate(internals.output_loss_trackers(model), 1):
             # Keras counts a partial batch as a whole one here.
-            tracker.update_state(losses[:, place])
+            tracker.update_state(losses[:, index])
         predictions = outputs.with_masks()
         model.compute_metrics(None, y, predictions, sample_weight=weights[0] if weights else None)
 
@@ -235,9 +236,9 @@ class FunctionalModel:
             for variables, tensors in zip(self.variables[:3], state[:3], strict=True)
             for pair in zip(variables, tensors, strict=True)
         ]
-        of_metrics = self.model.metrics_variables
-        metrics = metrics or [tf.zeros(v.shape, v.dtype) for v in of_metrics]
-        pairs += zip(of_metrics, metrics, strict=True)
+        metrics_variables = self.model.metrics_variables
+        metrics = metrics or [tf.zeros(v.shape, v.dtype) for v in metrics_variables]
+        pairs += zip(metrics_variables, metrics, strict=True)
         known = {id(variable) for variable, _ in pairs}
         with (
             internals.pure_optimizers(),
@@ -261,9 +262,10 @@ class FunctionalModel:
 
 
 class _Scope(keras.StatelessScope):
-    """A scope in which gradients are those of tf.Variables: by every value that was read.
+    """A scope with the gradients that tf.Variables would give.
 
     A layer may assign its own trainable weight while it is called (SpectralNormalization does).
+    The gradient of a weight is then the sum of those by every value that was read from it.
     """
 
     _tape: tf.GradientTape | None = None
@@ -272,7 +274,7 @@ class _Scope(keras.StatelessScope):
     def watching(
         self, variables: Sequence[keras.Variable], tape: tf.GradientTape
     ) -> Iterator[list[list[tf.Tensor]]]:
-        """Gives each variable's value, and then, in the same list, those assigned to it."""
+        """Gives one list per variable: its value, to which assigned values are added later."""
         self._watched = {id(v): [self.get_current_value(v)] for v in variables}
         self._tape = tape
         tape.watch(list(self._watched.values()))
@@ -290,7 +292,7 @@ class _Scope(keras.StatelessScope):
 
 
 def _sum(gradients: Sequence[Any]) -> Any:
-    """The sum of a variable's gradients; a single one stays as sparse as it is."""
+    """The sum of a variable's gradients; a single one is left as it is, also if it is sparse."""
     known = [gradient for gradient in gradients if gradient is not None]
     if len(known) <= 1:
         return known[0] if known else None
@@ -302,7 +304,8 @@ class Outputs(NamedTuple):
 
     Attributes:
         predictions: The model's outputs, in their structure.
-        masks: Place of an output -> the mask that a layer left on it; empty without.
+        masks: Index of an output -> the mask that a layer left on it; outputs without one are
+            not listed.
     """
 
     predictions: Any
@@ -312,13 +315,13 @@ class Outputs(NamedTuple):
     def of(cls, predictions: Any) -> "Outputs":
         """The outputs of a call of a model."""
         masks = map(internals.mask_of, keras.tree.flatten(predictions))
-        return cls(predictions, {place: m for place, m in enumerate(masks) if m is not None})
+        return cls(predictions, {index: m for index, m in enumerate(masks) if m is not None})
 
     def with_masks(self) -> Any:
         """The predictions, each with its mask on it."""
-        for place, prediction in enumerate(keras.tree.flatten(self.predictions)):
-            if place in self.masks:
-                internals.set_mask(prediction, self.masks[place])
+        for index, prediction in enumerate(keras.tree.flatten(self.predictions)):
+            if index in self.masks:
+                internals.set_mask(prediction, self.masks[index])
         return self.predictions
 
 
@@ -341,5 +344,5 @@ def _refuse_unknown_metrics(model: keras.Model) -> None:
                 )
         is_mean = isinstance(metric, keras.metrics.MeanMetricWrapper)
         axis = getattr(metric, "axis", -1) if is_mean else -1
-        if any(one == 0 for one in (axis if isinstance(axis, list | tuple) else [axis])):
+        if 0 in (axis if isinstance(axis, list | tuple) else [axis]):
             raise CannotFuse(f"metric {metric.name!r} ({kind}) compares the rows of a batch")

@@ -1,9 +1,9 @@
-"""Numbers of a model that are another for each trial of a program: rates, penalties, momenta.
+"""Numbers of a model that may differ between the trials of a program: rates, penalties, momenta.
 
 Keras keeps such a number as a Python float in a layer, a regularizer, the optimizer or the loss.
-Here it is found by building the model again with another number, and while a program is traced a
-`TracedNumber` takes its place: a float to Python, one trial's tensor to TensorFlow. What Python
-decides by it (`if rate > 0`) is noted, and must hold for every trial.
+Where it is kept is found by building the model again with another number. While a program is
+traced, a `TracedNumber` replaces it: a float to Python, one trial's tensor to TensorFlow. What
+Python decides by it (`if rate > 0`) is recorded, and must hold for every trial.
 """
 
 import contextlib
@@ -22,23 +22,23 @@ from trialrun.identity import NumberPath, numbers_inside, numbers_key, with_numb
 from trialrun.plan import Variant
 from trialrun.training import internals
 
-Values = Mapping[str, float]  # by the name of a place
-# `numbers_key` of a variant -> its numbers at some places
+Values = Mapping[str, float]  # name of a `Place` -> its number
+# `numbers_key` of a variant -> its numbers at some `Place`s
 Numbers = dict[tuple[float, ...], list[float]]
 
-# ------------------------------------------------------------------------------------- places
+# ---------------------------------------------------------------------------------- locations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """Where a number is kept.
+    """The location of a number in a model.
 
     Attributes:
-        name: `layers[1].rate`: the same in every build of a model.
-        owner: The object, or the mapping, that holds it.
-        key: Its attribute, or its key.
-        value: What it holds.
-        path: The number of the settings that is kept there.
+        name: Its name, like `layers[1].rate`; the same in every build of the model.
+        owner: The object or mapping that holds the number.
+        key: The attribute or key under which the owner holds it.
+        value: The number.
+        path: The number of the trial's settings that is kept there.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Place:
     path: NumberPath = ()
 
     def put(self, value: float) -> None:
-        """Puts a number there, past what Keras does when an attribute is set."""
+        """Stores a number there directly, without what Keras does when an attribute is set."""
         holder = self.owner if isinstance(self.owner, dict) else vars(self.owner)
         holder[self.key] = value
 
 
 def places_of(model: keras.Model) -> dict[str, Place]:
-    """Every number that a compiled model, its optimizer and its loss keep, by its name."""
+    """Every number that a compiled model, its optimizer and its loss keep: name -> location."""
     places: dict[str, Place] = {}
     seen: set[int] = set()
 
@@ -78,7 +78,7 @@ def places_of(model: keras.Model) -> dict[str, Place]:
         walk(model.optimizer, "optimizer")
         walk(model.loss, "loss")
     model_and_layers = internals.all_layers(model)
-    for number, layer in enumerate(sorted(model_and_layers, key=lambda one: one is model)):
+    for number, layer in enumerate(sorted(model_and_layers, key=lambda layer: layer is model)):
         walk(layer, f"layers[{number}]")
     return places
 
@@ -92,8 +92,8 @@ _HOLDERS = (
     keras.optimizers.schedules.LearningRateSchedule,
     keras.losses.Loss,
 )
-# What Keras notes about a model's graph and about variables, by names that no two builds share; and
-# layers in layers, which are walked as layers.
+# What Keras records about a model's graph and variables, under names that differ from build to
+# build, and layers inside layers, which `internals.all_layers` already lists.
 _NOT_FOLLOWED = (
     *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
     *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
@@ -102,7 +102,7 @@ _NOT_FOLLOWED = (
 
 @contextlib.contextmanager
 def numbers_put(places: Sequence[Place], numbers: Sequence[float]) -> Iterator[None]:
-    """While it lasts, places hold other numbers."""
+    """Within this context, the given locations hold other numbers."""
     try:
         for place, number in zip(places, numbers, strict=True):
             place.put(number)
@@ -117,27 +117,28 @@ def find_varying(
     variants: Sequence[Variant],
     build: Callable[[Variant], keras.Model],
 ) -> tuple[tuple[Place, ...], Numbers]:
-    """The places whose numbers differ between variants of one signature.
+    """The locations whose numbers differ between variants of one signature.
 
     Each number that differs in the settings is changed alone, to see where it ends up.
 
     Args:
-        model: That of the first variant, compiled.
+        model: The first variant's compiled model.
         variants: At least one.
-        build: The compiled model of a variant, made under the same seed as `model`.
+        build: Gives the compiled model of a variant, built under the same seed as `model`.
 
     Returns:
-        The places, and the numbers of each variant there.
+        The locations, and the numbers of each variant there.
 
     Raises:
-        CannotShare: A number ends up nowhere, or where a program cannot be given it.
+        CannotShare: A number is found nowhere in the model, or a program cannot take it as an
+            input where it is kept.
     """
     first = variants[0]
     distinct = {numbers_key(variant): variant for variant in variants}
     own = places_of(model)
     names: dict[str, None] = {}
     changed_by: dict[str, NumberPath] = {}
-    is_plain = True  # each number of the settings is what is kept in its places
+    is_plain = True  # the model keeps each number of the settings unchanged
     for path, values in _differing(list(distinct.values())).items():
         other = next(value for value in values if value != values[0])
         changed = places_of(build(with_number(first, path, other)))
@@ -153,17 +154,17 @@ def find_varying(
             given = numbers_inside(variant)
             numbers[key] = [given[changed_by[name]] for name in names]
         else:
-            of_variant = places_of(build(variant))
-            _require_same(own, of_variant, "the settings of its trials")
-            numbers[key] = [of_variant[name].value for name in names]
+            others = places_of(build(variant))
+            _require_same(own, others, "the settings of its trials")
+            numbers[key] = [others[name].value for name in names]
     return tuple(replace(own[name], path=changed_by[name]) for name in names), numbers
 
 
 def _differing(variants: Sequence[Variant]) -> dict[NumberPath, list[float]]:
-    """The numbers of the settings that are not the same in all variants: one value per variant."""
-    each = [numbers_inside(variant) for variant in variants]
-    values = {path: [one[path] for one in each] for path in each[0]}
-    return {path: of_path for path, of_path in values.items() if len(set(of_path)) > 1}
+    """The numbers of the settings that differ between variants: path -> one value per variant."""
+    settings = [numbers_inside(variant) for variant in variants]
+    by_path = {path: [numbers[path] for numbers in settings] for path in settings[0]}
+    return {path: values for path, values in by_path.items() if len(set(values)) > 1}
 
 
 def _changed_places(
@@ -193,7 +194,7 @@ def _require_same(
 
 
 def guilty_paths(error: BaseException | None) -> tuple[NumberPath, ...]:
-    """The paths of a CannotShare, or of the one that Keras made a new exception of."""
+    """The paths of a CannotShare, also if Keras has wrapped it in another exception."""
     while error is not None:
         if isinstance(error, CannotShare) and error.paths:
             return error.paths
@@ -209,11 +210,11 @@ class Decision:
     """A comparison that Python made while a program was traced.
 
     Attributes:
-        of: Numbers of a trial -> what was compared.
-        comparison: With what it was compared, and how.
-        outcome: What came out.
-        shown: For messages.
-        paths: The numbers of the settings that are compared.
+        of: A trial's numbers -> the value that was compared.
+        comparison: The comparison, as a function of that value.
+        outcome: Its result.
+        shown: The comparison as text, for messages.
+        paths: The numbers of the settings that were compared.
     """
 
     of: Callable[[Values], float]
@@ -223,18 +224,18 @@ class Decision:
     paths: tuple[NumberPath, ...] = ()
 
     def check(self, values: Values) -> None:
-        """Raises CannotShare if another trial's numbers would have been decided otherwise."""
+        """Raises CannotShare if the comparison has another result for these numbers."""
         if self.comparison(self.of(values)) != self.outcome:
             raise CannotShare.of(f"{self.shown} is not the same for all trials", self.paths)
 
 
 class Trace:
-    """What becomes of the numbers while a program is traced.
+    """Records how the numbers are used while a program is traced.
 
     Attributes:
-        places: Where they are kept.
-        read: Names of the places whose tensor went into a computation.
-        decisions: What Python decided by them.
+        places: Where the model keeps them.
+        read: Names of the locations whose tensor went into a computation.
+        decisions: The comparisons that Python made with them.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
@@ -244,7 +245,7 @@ class Trace:
 
     @contextlib.contextmanager
     def tracing(self, tensors: Sequence[tf.Tensor]) -> Iterator[None]:
-        """While it lasts, each place holds a number that is one trial's float64 tensor."""
+        """Within this context, each location holds a number that is one trial's float64 tensor."""
         numbers = [
             TracedNumber(
                 place.value,
@@ -259,9 +260,10 @@ class Trace:
             yield
 
     def require_all_read(self) -> None:
-        """Raises CannotShare if a number went into no computation: it would be the first's.
+        """Raises CannotShare if a number went into no computation.
 
-        Keras may keep it in several places, and remember in some of them only what it was given.
+        All trials would then use the first trial's. A number may be kept in several locations, and
+        one that is read is enough: in others Keras may only remember what it was given.
         """
         read = {place.path for place in self.places if place.name in self.read}
         for place in self.places:
@@ -272,15 +274,19 @@ class Trace:
                 )
 
     def paths_of(self, names: Collection[str]) -> tuple[NumberPath, ...]:
-        """The numbers of the settings that are kept in places of these names."""
+        """The paths of the settings whose numbers are kept in the locations with these names."""
         paths = (place.path for place in self.places if place.name in names)
         return tuple(dict.fromkeys(filter(None, paths)))
 
     def check(self, numbers: Sequence[float]) -> None:
-        """Raises CannotShare if something was decided that does not hold for other numbers."""
-        of_trial = dict(zip((place.name for place in self.places), numbers, strict=True))
+        """Raises CannotShare if a decision that was made while tracing is wrong for these numbers.
+
+        Args:
+            numbers: One per location.
+        """
+        by_name = dict(zip((place.name for place in self.places), numbers, strict=True))
         for decision in self.decisions:
-            decision.check(of_trial)
+            decision.check(by_name)
 
 
 def _number_of(name: str, values: Values) -> float:
@@ -290,8 +296,8 @@ def _number_of(name: str, values: Values) -> float:
 class TracedNumber(float):
     """A float to Python, with the first trial's value; a trial's scalar tensor to TensorFlow.
 
-    Arithmetic with Python's numbers gives another one, in float64 as Python computes; what meets a
-    tensor becomes a tensor of its type, as a Python float would.
+    Arithmetic with Python numbers gives another traced number, in float64 as Python computes.
+    Arithmetic with a tensor gives a tensor of that tensor's type, as for a Python float.
     """
 
     tensor: tf.Tensor
@@ -299,7 +305,7 @@ class TracedNumber(float):
     of: Callable[[Values], float]
     trace: Trace
     shape = ()
-    dtype = float  # Keras promotes it as it does Python's
+    dtype = float  # Keras promotes it like a Python float
 
     def __new__(
         cls,
@@ -309,7 +315,7 @@ class TracedNumber(float):
         of: Callable[[Values], float],
         trace: Trace,
     ) -> "TracedNumber":
-        """A number of some places, computed by `of` from theirs."""
+        """A number that `of` computes from the numbers of the named locations."""
         number = super().__new__(cls, value)
         number.tensor, number.names, number.of, number.trace = tensor, names, of, trace
         return number
@@ -353,7 +359,7 @@ def _plain(number: float) -> float:
 
 
 def _compute(function: Callable[..., Any], numbers: Sequence[Any]) -> TracedNumber:
-    """A function of Python's numbers, of which at least one is traced."""
+    """A function of Python numbers, of which at least one is traced, as a traced number."""
     traced = [number for number in numbers if isinstance(number, TracedNumber)]
     tensors = [
         number.tensor if isinstance(number, TracedNumber) else tf.constant(number, tf.float64)
@@ -374,7 +380,7 @@ def _compute(function: Callable[..., Any], numbers: Sequence[Any]) -> TracedNumb
 
 
 def _square_root(number: float) -> float:
-    """That of Python, of a traced number a traced one."""
+    """The square root of a number; of a traced number, a traced one."""
     if not isinstance(number, TracedNumber):
         return math.sqrt(number)
     return _compute(lambda n: tf.sqrt(n) if tf.is_tensor(n) else math.sqrt(n), [number])

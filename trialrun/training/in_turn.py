@@ -17,7 +17,7 @@ from trialrun.training import internals, philox
 
 
 def apply_to_the_only(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """`function` of a single trial, whose tensors and results are stacked as those of many.
+    """The results of `function` for a single trial; tensors and results keep a trial axis of 1.
 
     Args:
         function: Maps one trial's tensors to a structure of tensors.
@@ -36,13 +36,13 @@ def run_in_turn(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     """
     stacks = tuple(arguments)
     specs = tf.nest.map_structure(lambda s: tf.TensorSpec([1, *s.shape[1:]], s.dtype), stacks)
-    # A function of its own, so that it is traced once for its results' shapes and for the loop.
-    one = tf.function(function, autograph=False)
-    results = one.get_concrete_function(*specs).structured_outputs
+    # A function of its own, so that one trace serves both its results' shapes and the loop.
+    traced = tf.function(function, autograph=False)
+    results = traced.get_concrete_function(*specs).structured_outputs
     whole = tf.map_fn(
         lambda own: tf.nest.map_structure(
             lambda tensor: tensor[0],
-            one(*tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), own)),
+            traced(*tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), own)),
         ),
         stacks,
         fn_output_signature=tf.nest.map_structure(
@@ -57,7 +57,7 @@ def run_in_turn(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 
 @contextlib.contextmanager
 def numbers_as_outside_xla() -> Iterator[None]:
-    """While it lasts, TensorFlow's stateless random operations are traced as our own arithmetic."""
+    """Within this context, stateless random operations are traced as our own arithmetic."""
     with internals.random_operations_replaced(_RANDOM_OPERATIONS):
         yield
 

@@ -1,4 +1,4 @@
-"""The only room that touches private names of Keras and TensorFlow.
+"""The only module that uses private names of Keras and TensorFlow.
 
 Keras's TensorFlow backend keeps its state in `tf.Variable`s and its optimizers go through
 `tf.distribute`. To use its layers, losses, metrics and optimizers as pure functions, a handful of
@@ -6,8 +6,8 @@ private methods have to be called or, while a program is traced, replaced. Each 
 so that a new Keras or TensorFlow version is checked in one place: versions are pinned in
 pyproject.toml and `tests/test_fused_oracle.py` compares the result with plain `model.fit`.
 
-The replacements are process-wide while they last. Programs are traced by one thread at a time
-(`fused` holds a lock); running an already traced program needs none of them.
+The replacements hold for the whole process while they last. Programs are traced by one thread at a
+time (`program` holds a lock); running a traced program needs none of them.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def build_symbolically(model: keras.Model, batch: Any) -> None:
 
 
 def own_steps(model: keras.Model) -> list[str]:
-    """The names of the steps, and of what else decides a model's logs, that are not Keras's own."""
+    """The names of the methods that train, test or log and that the model's class overrides."""
     names = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
     return [name for name in names if getattr(type(model), name) is not getattr(keras.Model, name)]
 
@@ -100,7 +100,7 @@ def loss_is_mean_over_rows(model: keras.Model) -> bool:
     """
     if type(model).compute_loss is not keras.Model.compute_loss:
         return False
-    losses = [one.loss for one in model._compile_loss._flat_losses]
+    losses = [entry.loss for entry in model._compile_loss._flat_losses]
     return all(
         type(loss).__module__ == losses_module.__name__
         and loss.reduction in ("sum_over_batch_size", "mean")
@@ -119,11 +119,11 @@ def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
 def metrics_of_layers(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics that layers or the model itself update on their own."""
     known = [model._loss_tracker, model._compile_metrics, *output_loss_trackers(model)]
-    return [metric for metric in model.metrics if not any(metric is one for one in known)]
+    return [metric for metric in model.metrics if not any(metric is other for other in known)]
 
 
 def mask_of(prediction: Any) -> Any:
-    """The mask that a layer left on its output; None without."""
+    """The mask that a layer left on its output; None if there is none."""
     return keras_backend.get_keras_mask(prediction)
 
 
@@ -133,14 +133,14 @@ def set_mask(prediction: Any, mask: Any) -> None:
 
 
 def train_on_batch(model: keras.Model, batch: tuple[Any, Any]) -> float:
-    """The loss before the update of one step as `fit` takes it, but eagerly."""
+    """The loss before the update in one step, taken as `fit` takes it but eagerly."""
     model.reset_metrics()
     key_variables_in_both_ways(model.optimizer)
     return float(model.train_step(batch)["loss"])
 
 
 def make_step_of_fit(model: keras.Model, batch: Any) -> Callable[[], None]:
-    """A function that trains one step of one trial as `fit` does it, compiled as there.
+    """A function that trains one step of one trial as `fit` does it, and compiled in the same way.
 
     Args:
         model: Compiled; it is trained.
@@ -165,7 +165,7 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def num_recurrent_steps(model: keras.Model) -> int:
-    """Steps in time of all recurrent layers of a built model; 0 where they are not known."""
+    """The number of steps in time of a built model's recurrent layers; unknown lengths count 0."""
     total = 0
     for layer in all_layers(model):
         if isinstance(layer, keras.layers.RNN):
@@ -182,7 +182,7 @@ def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Varia
 
 
 def copied_weights(optimizer: keras.optimizers.Optimizer) -> dict[int, int]:
-    """The optimizer's variables that start as copies of weights: own place -> weight's place.
+    """The optimizer's variables that start as copies of weights: own index -> weight's index.
 
     Args:
         optimizer: Built for all trainable variables of a model.
@@ -190,12 +190,12 @@ def copied_weights(optimizer: keras.optimizers.Optimizer) -> dict[int, int]:
     inner = _innermost(optimizer)
     if not isinstance(inner, keras.optimizers.ScheduleFreeAdamW):
         return {}
-    places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
-    return {places[id(copy)]: place for place, copy in enumerate(inner._momentums)}
+    indices = {id(variable): index for index, variable in enumerate(optimizer.variables)}
+    return {indices[id(copy)]: index for index, copy in enumerate(inner._momentums)}
 
 
 def finalizes_weights(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether `fit` ends with a change of the weights: a moving average takes their place."""
+    """Whether `fit` ends with a change of the weights: a moving average replaces them."""
     inner = _innermost(optimizer)
     is_own = type(inner).finalize_variable_values is not BaseOptimizer.finalize_variable_values
     return is_own or bool(inner.use_ema)
@@ -228,30 +228,31 @@ def all_variables(model: keras.Model) -> list[keras.Variable]:
         given = model._compile_metrics
         metrics = [] if given is None else [given._user_metrics, given._user_weighted_metrics]
         owners += [model.optimizer, *keras.tree.flatten(metrics)]
-    of_all = [getattr(owner, "variables", []) for owner in owners]
-    return [variable for variables in of_all for variable in variables]
+    return [variable for owner in owners for variable in getattr(owner, "variables", [])]
 
 
 def frozen_variables(model: keras.Model) -> list[keras.Variable]:
     """The weights of layers with `trainable` False that no training step of Keras changes.
 
-    Not the seeds of dropout, which go on, nor what a layer of another kind updates on its own.
+    The states of dropout's seed generators are not among them, as they still change, nor is what a
+    layer of another kind updates on its own.
     """
     frozen = [layer for layer in all_layers(model) if not layer.trainable]
-    of_statistics = (keras.layers.BatchNormalization, keras.layers.Normalization)
+    classes = (keras.layers.BatchNormalization, keras.layers.Normalization)
+    with_statistics = [layer for layer in frozen if type(layer) in classes]
     return [
         *(variable for layer in frozen for variable in layer._trainable_variables),
-        *(v for one in frozen if type(one) in of_statistics for v in one._non_trainable_variables),
+        *(v for layer in with_statistics for v in layer._non_trainable_variables),
     ]
 
 
 def global_dtype_policy() -> Any:
-    """The dtype policy that was set for new layers; None where `floatx` decides."""
+    """The dtype policy that was set for new layers; None if none was set and `floatx` decides."""
     return global_state.get_global_attribute("dtype_policy")
 
 
 def set_global_dtype_policy(policy: Any) -> None:
-    """Sets it, as `global_dtype_policy` gave it."""
+    """Sets the dtype policy for new layers to what `global_dtype_policy` gave."""
     global_state.set_global_attribute("dtype_policy", policy)
 
 
@@ -260,9 +261,10 @@ def set_global_dtype_policy(policy: Any) -> None:
 
 @contextlib.contextmanager
 def names_of_a_new_process() -> Iterator[None]:
-    """While it lasts, Keras names layers and metrics as if there had been none before.
+    """Within this context, Keras names layers and metrics as in a new process.
 
-    It counts `dense`, `dense_1`, ... on from model to model, and a metric's name is a log's.
+    Otherwise it goes on counting `dense`, `dense_1`, ... from model to model, and a log would have
+    another name, because it has the name of its metric.
     """
     counts = global_state.get_global_attribute("object_name_uids")
     global_state.set_global_attribute("object_name_uids", None)
@@ -274,9 +276,10 @@ def names_of_a_new_process() -> Iterator[None]:
 
 @contextlib.contextmanager
 def pure_optimizers() -> Iterator[None]:
-    """While it lasts, Keras's TensorFlow optimizers update Keras variables, not tf.Variables.
+    """Within this context, Keras's TensorFlow optimizers update Keras variables, not tf.Variables.
 
-    Methods are given back one by one instead of changing the class: Nadam calls `super()`.
+    The base class's methods are put in one by one instead of changing the class, because Nadam
+    calls `super()`.
     """
     with contextlib.ExitStack() as stack:
         for name in _DISTRIBUTED_METHODS:
@@ -289,9 +292,9 @@ def pure_optimizers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def square_root_of_dropout(square_root: Callable[[float], float]) -> Iterator[None]:
-    """While it lasts, GaussianDropout takes the square root of its rate by another function.
+    """Within this context, GaussianDropout takes the square root of its rate by another function.
 
-    Python's reads the float that a number is, whatever its class says.
+    Python's own reads the value of any float directly, so a subclass of float cannot trace it.
     """
     replaced = SimpleNamespace(sqrt=square_root)
     with mock.patch.object(gaussian_dropout, "math", replaced):
@@ -300,7 +303,7 @@ def square_root_of_dropout(square_root: Callable[[float], float]) -> Iterator[No
 
 @contextlib.contextmanager
 def selecting_cond() -> Iterator[None]:
-    """While it lasts, `keras.ops.cond` runs both branches and selects results and assignments.
+    """Within this context, `keras.ops.cond` runs both branches and selects what they gave.
 
     An assignment inside a traced branch would otherwise leak the branch's tensor out of it.
     """
@@ -310,13 +313,13 @@ def selecting_cond() -> Iterator[None]:
 
 @contextlib.contextmanager
 def encoding_without_bincount() -> Iterator[None]:
-    """While it lasts, Keras counts categories by its portable code: one column per category.
+    """Within this context, Keras counts categories by its portable code: one column per category.
 
     Its TensorFlow shortcut, `bincount`, has no vectorized form, and XLA cannot know its size.
     """
 
     def not_possible(*_: Any, **__: Any) -> Any:
-        raise ValueError  # upon which Keras takes its portable code
+        raise ValueError  # Keras then uses its portable code
 
     with mock.patch.object(tf_utils, "tf_encode_categorical_inputs", not_possible):
         yield
@@ -355,7 +358,7 @@ class BuildRecord:
     """What was drawn and initialized while a model was built.
 
     Attributes:
-        draws: Every default seed in the order in which Keras drew them.
+        draws: All default seeds, in the order in which Keras drew them.
         initializers: `id(variable)` -> the initializer that made it.
     """
 
@@ -366,7 +369,7 @@ class BuildRecord:
 
 @contextlib.contextmanager
 def recording_build() -> Iterator[BuildRecord]:
-    """Records seed draws and initializers of everything built while it lasts."""
+    """Records the seed draws and initializers of everything built within this context."""
     record = BuildRecord()
     draw_seed, initialize = (
         seed_generator.make_default_seed,
@@ -416,7 +419,8 @@ def seed_draw_of(initializer: Any) -> int | None:
 def seed_generator_states(model: keras.Model) -> dict[int, int]:
     """`id(state variable)` -> seed value, of every seed generator whose seed Keras drew.
 
-    When it was made, which may be before the model was built: a layer of the user's file.
+    Keras drew it when the generator was made. That may have been before the model was built, in a
+    layer of the user's file.
     """
     return {
         id(generator.state): int(generator.state.numpy()[0])
@@ -438,10 +442,10 @@ def initialize_with_seed(initializer: Any, variable: keras.Variable, seed: tf.Te
 
 @contextlib.contextmanager
 def random_operations_replaced(operations: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """While it lasts, TensorFlow's generated functions of these names are others.
+    """Within this context, TensorFlow's generated functions with these names are replaced.
 
     Args:
-        operations: `stateless_random_uniform_v2`, ... -> a function with its parameters.
+        operations: `stateless_random_uniform_v2`, ... -> a function with the same parameters.
     """
     with contextlib.ExitStack() as stack:
         for name, function in operations.items():
@@ -451,7 +455,7 @@ def random_operations_replaced(operations: Mapping[str, Callable[..., Any]]) -> 
 
 @contextlib.contextmanager
 def unrolled_recurrence(model: keras.Model) -> Iterator[None]:
-    """While it lasts, recurrent layers are traced step by step: a loop is not vectorized well."""
+    """Within this context, recurrent layers are unrolled, because loops do not vectorize well."""
     with contextlib.ExitStack() as stack:
         for layer in all_layers(model):
             if isinstance(layer, keras.layers.RNN):
@@ -482,8 +486,8 @@ def for_every_index(function: Callable[[tf.Tensor], Any], num_indices: int) -> A
     Raises:
         ValueError: An operation in `function` has no converter.
     """
-    # Under XLA `pfor` makes a tf.function of its own, in which AutoGraph would rewrite the source
-    # of all that is called, take a third of the time, and leave it in the temporary folder.
+    # Under XLA `pfor` makes a tf.function of its own. AutoGraph would rewrite the source of all
+    # that it calls, take a third of the time, and leave the sources in the temporary folder.
     pfor = tf.autograph.experimental.do_not_convert(control_flow_ops.pfor)
     return pfor(function, num_indices, fallback_to_while_loop=False)
 
@@ -499,8 +503,9 @@ def run_in_loop(pfor: PForInput) -> Any:
 
 
 def take_converter(op_type: str) -> Any:
-    """Removes and returns TensorFlow's own converter, to be called where ours does not apply.
+    """Removes TensorFlow's own converter and returns it, to be called where ours does not apply.
 
-    None where there is none.
+    Returns:
+        The converter; None if there is none.
     """
     return parallel_for._pfor_converter_registry.pop(op_type, None)

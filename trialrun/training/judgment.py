@@ -1,4 +1,4 @@
-"""What a trial's predictions say of it, computed where they are: they never leave the worker."""
+"""Scores and confusion matrices of a trial, computed on the worker: predictions never leave it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,18 @@ from trialrun.statistics.probabilities import (
     reliability_bins,
 )
 
-Classes = Mapping[str, npt.NDArray[np.int64]] | None  # part -> (rows,); None where rows have none
+# Part -> class numbers (rows,); None if not every row has one class.
+Classes = Mapping[str, npt.NDArray[np.int64]] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What predictions on one part of the data say; empty for a model that does not classify.
+    """What is computed from predictions on one part of the data; empty for a non-classifier.
 
     Attributes:
         confusion_matrix: int64 (classes, classes), rows = true class.
-        scores: `roc_auc`, `average_precision`, `calibration_error`, `brier_score`, as far as they
-            are defined.
+        scores: `roc_auc`, `average_precision`, `calibration_error`, `brier_score`, those of them
+            that are defined.
         reliability: float64 (bins, 3), see `reliability_bins`.
     """
 
@@ -37,19 +38,19 @@ class Judgment:
 
 
 def classes_of(task: ModelTask, splits: Splits) -> Classes:
-    """The class of each row of each part; None for no classifier, or no class in each row."""
+    """The class of each row of each part; None if the model is no classifier or a row has none."""
     return classes_of_parts(task, {part: splits.part(part)[1] for part in PARTS})
 
 
 def describe(task: ModelTask, classes: Sequence[Classes]) -> str:
-    """What a model is, why, and what is not said of it.
+    """A sentence on what a model is, why, and what cannot be computed for it.
 
     Args:
-        task: Of the model.
-        classes: Of the data of its trials.
+        task: The model's task.
+        classes: The classes in the data of each trial.
     """
     notes = [task.describe(), task.warning]
-    if task.num_classes and any(one is None for one in classes):
+    if task.num_classes and None in classes:
         notes.append("the labels are not one class per row, so there is no confusion matrix")
     return "; ".join(filter(None, notes))
 
@@ -61,16 +62,16 @@ def judge(
     *,
     with_probabilities: bool = True,
 ) -> Judgment:
-    """What a classifier's predictions say.
+    """The confusion matrix of a classifier's predictions, and what their probabilities give.
 
     Args:
         task: What the model is.
-        labels: (rows,) class numbers; None where the labels are not one class per row.
-        predictions: (rows, outputs), or (rows,) of a single output.
-        with_probabilities: Whether more than the confusion matrix is wanted.
+        labels: (rows,) class numbers; None if the labels are not one class per row.
+        predictions: (rows, outputs), or (rows,) for a single output.
+        with_probabilities: Whether to compute more than the confusion matrix.
 
     Raises:
-        TrialrunError: A row is missing in the confusion matrix: an error of ours.
+        TrialrunError: A row is missing in the confusion matrix, which is a bug of trialrun.
     """
     if labels is None or not task.num_classes or not isinstance(predictions, np.ndarray):
         return Judgment()
@@ -96,7 +97,7 @@ def _confusion_matrix(
     matrix: npt.NDArray[np.int64] = confusion_matrix(
         labels, predicted, labels=np.arange(num_classes)
     )
-    if matrix.sum() != len(labels):  # scikit-learn leaves out labels that it was not told of
+    if matrix.sum() != len(labels):  # scikit-learn leaves out labels that are not in `labels`
         raise TrialrunError(
             f"a confusion matrix of {len(labels)} rows counts {matrix.sum()}: labels from"
             f" {labels.min()} to {labels.max()}, {num_classes} classes"

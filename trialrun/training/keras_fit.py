@@ -1,4 +1,4 @@
-"""The plain engine: `model.fit` for one trial after another. The oracle, and the last fallback."""
+"""The plain engine: `model.fit` for one trial after another; the oracle and the last fallback."""
 
 import math
 import time
@@ -51,18 +51,18 @@ from trialrun.training.trained import (
 def train_keras(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
 ) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
-    """Trains a pack's trials in turn; yields a sign of life after each epoch, and checkpoints.
+    """Trains a pack's trials in turn; yields a heartbeat after each epoch, and checkpoints.
 
-    A model of nothing but Keras's own parts serves all trials with the same hyperparameters: its
-    variables are set to each trial's start, so that Keras traces its train step once. Any other is
-    built anew for each trial. `fit` runs in a thread, so that it is not cut into pieces to be
-    heard.
+    A model that is made only of Keras's own classes serves all trials with the same
+    hyperparameters: its variables are set to each trial's start, so that Keras traces its train
+    step once. Any other model is built anew for each trial. `fit` runs in a thread, so that this
+    generator can yield while `fit` goes on.
 
     Args:
-        task: The pack, and perhaps where it stands.
+        task: The pack, and perhaps a checkpoint to continue from.
         data: Its data.
         timings_s: Gets seconds of wall time under `build` and `train`.
-        reports: From the thread; may ask it to stop.
+        reports: What the thread reports; can ask it to stop.
 
     Returns:
         The trained trials; None if training was stopped, after a last checkpoint.
@@ -101,7 +101,7 @@ def _train_trials(
             if models.can_be_set_back:
                 run.set_back()
             kept = task.checkpoint
-            # What a user's callbacks remember is in no checkpoint: such a trial begins again.
+            # What a user's callbacks remember is in no checkpoint: such a trial starts again.
             if kept is not None and (
                 is_ended(kept, index)
                 or (kept.epochs[index] and not trial.variant.training.callbacks)
@@ -117,11 +117,11 @@ def _train_trials(
 
 
 class _Models:
-    """The compiled model of each trial of a pack: the one before where that can be set back.
+    """The compiled model of each trial of a pack; one model serves several trials if it can.
 
     Attributes:
-        can_be_set_back: Whether the newest one can be put at the start of any trial.
-        seconds: Of wall time, spent on building.
+        can_be_set_back: Whether the newest model can be reset to the start of any trial.
+        seconds: Seconds of wall time spent on building.
     """
 
     def __init__(self, task: PackTask, data: PackData) -> None:
@@ -132,22 +132,22 @@ class _Models:
         self.seconds = 0.0
 
     def of_trial(self, index: int) -> CompiledModel:
-        """The model of the trial with this place in the pack: at its start, or to be set back."""
+        """The model of the trial with this index; used before if `can_be_set_back`, else fresh."""
         begin, trial = time.perf_counter(), self._task.pack.trials[index]
         numbers = numbers_key(trial.variant)
-        is_of_others = numbers != self._built_for
-        if self._newest is None or is_of_others or not self.can_be_set_back:
+        has_other_numbers = numbers != self._built_for
+        if self._newest is None or has_other_numbers or not self.can_be_set_back:
             self._newest = make_compiled_model(
                 trial.variant, self._task.job_folder, self._data.of_trial(index), trial.seed
             )
-        if is_of_others:
+        if has_other_numbers:
             self._built_for = numbers
             self.can_be_set_back = self._is_all_known(self._newest)
         self.seconds += time.perf_counter() - begin
         return self._newest
 
     def _is_all_known(self, compiled: CompiledModel) -> bool:
-        """Whether a model's state, and all in which seeds differ, is in the variables set back."""
+        """Whether a model keeps all its state, and all that seeds change, in its own variables."""
         trials = self._task.pack.trials
         difference = compiled.initial.difference_under(trials[-1].seed)
         # A user's callbacks may change anything.
@@ -156,7 +156,7 @@ class _Models:
 
 
 def _check_steps(training: TrainingSpec, data: PackData) -> None:
-    """Refuses a schedule in epochs where an epoch is not as long for every trial of the model."""
+    """Refuses a schedule that counts epochs if the trials' epochs differ in length."""
     lengths = {steps_per_epoch(splits, training.batch_size) for splits in data.splits}
     if len(lengths) > 1 and any(
         key.endswith("_epochs") for key in training.learning_rate_schedule or ()
@@ -168,9 +168,9 @@ def _check_steps(training: TrainingSpec, data: PackData) -> None:
 
 
 class _TrialRun(keras.callbacks.Callback):
-    """One trial in `fit`: says where it stands after each epoch, and ends it when asked to.
+    """One trial in `fit`: reports its state after each epoch, and stops it when asked to.
 
-    It is the last of the callbacks: what the others logged and decided is known to it.
+    It must be the last of the callbacks, because it uses what the others logged and decided.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class _TrialRun(keras.callbacks.Callback):
         self._callbacks = users_callbacks(training, job_folder)
 
     def set_back(self) -> None:
-        """Puts the model at the trial's start, whatever it was trained on before."""
+        """Resets the model to the trial's start, whatever it was trained on before."""
         compiled, trial = self._compiled, self._trial
         start = compiled.initial.initial_variables([trial.seed])
         start += initial_optimizer(compiled, [trial.variant.training.learning_rate], start)
@@ -209,7 +209,7 @@ class _TrialRun(keras.callbacks.Callback):
         keras.utils.set_random_seed(trial.seed)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
-        """Puts the model where the trial stood."""
+        """Restores the model's state from a checkpoint of the trial."""
         self._epoch = int(checkpoint.epochs[self._index])
         self._is_ended = is_ended(checkpoint, self._index)
         self._history = {
@@ -244,7 +244,7 @@ class _TrialRun(keras.callbacks.Callback):
 
     def _fit(self, splits: Splits) -> None:
         model, training = self._compiled.model, self._trial.variant.training
-        # XLA draws other random numbers for dropout than TensorFlow does; one meaning everywhere.
+        # XLA draws other random numbers for dropout than TensorFlow; the engines must not differ.
         model.jit_compile = False
         # With more, the last steps of an epoch would take batches of the next one.
         model.steps_per_execution = 1
@@ -262,11 +262,11 @@ class _TrialRun(keras.callbacks.Callback):
             raise InputError(f"Keras cannot train the model on this data: {error}") from error
 
     def _data_to_fit(self, splits: Splits) -> dict[str, Any]:
-        """The arguments of `fit` that are data: rows in memory, or batches that are streamed."""
+        """The arguments of `fit` that are data: rows in memory, or streamed batches."""
         model, batch_size = self._compiled.model, self._trial.variant.training.batch_size
         if "train" in splits.streams:
-            of_epoch = training_batches(splits, batch_size, self._trial.seed, lambda: self._epoch)
-            given: dict[str, Any] = {"x": of_epoch}
+            batches = training_batches(splits, batch_size, self._trial.seed, lambda: self._epoch)
+            given: dict[str, Any] = {"x": batches}
         else:
             given = {
                 "x": _batches(self._trial, splits, first_epoch=self._epoch),
@@ -291,7 +291,7 @@ class _TrialRun(keras.callbacks.Callback):
         left_out = training.epochs - self._epoch if self._is_ended else 0
         self._reports.put(Advance(1 + left_out, newest))
         if self._is_ended:
-            return  # `fit` may still change the weights, as a moving average of them does
+            return  # `fit` may still change the weights, e.g. to their moving average
         is_due = training.checkpoint_every and self._epoch % training.checkpoint_every == 0
         if is_due or self._reports.stopping:
             self._report_state()
@@ -299,7 +299,7 @@ class _TrialRun(keras.callbacks.Callback):
             self._compiled.model.stop_training = True
 
     def _report_state(self) -> None:
-        if self._has_other_state:  # which is in no checkpoint: such a trial begins again
+        if self._has_other_state:  # a checkpoint would not hold it: such a trial starts again
             return
         arrays = ([variable.numpy()[None] for variable in group] for group in self._variables)
         history = {name: values[None] for name, values in self._history_arrays().items()}
@@ -315,7 +315,7 @@ class _TrialRun(keras.callbacks.Callback):
         )
 
     def _best_arrays(self) -> list[npt.NDArray[np.generic]]:
-        """The weights of the best epoch (1, ...); those of now before there is one."""
+        """The weights of the best epoch (1, ...), or the current ones before there is one."""
         if not wants_best_weights(self._trial.variant.training):
             return []
         model = self._compiled.model
@@ -367,7 +367,7 @@ class _TrialRun(keras.callbacks.Callback):
 
 
 def _batches(trial: Trial, splits: Splits, *, first_epoch: int) -> tf.data.Dataset:
-    """Every batch from an epoch on, epoch after epoch, in the trial's own order."""
+    """All batches from `first_epoch` on, epoch after epoch, in the trial's own order."""
     training = trial.variant.training
     orders = BatchOrders([trial.seed], _num_rows(splits.y_train))
     orders.skip(first_epoch)
@@ -388,7 +388,7 @@ def _batches(trial: Trial, splits: Splits, *, first_epoch: int) -> tf.data.Datas
     )
 
 
-# AutoGraph would leave the source that it writes in the temporary folder.
+# AutoGraph would leave the sources that it generates in the temporary folder.
 _as_written = tf.autograph.experimental.do_not_convert
 
 

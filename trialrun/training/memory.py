@@ -1,4 +1,4 @@
-"""How much memory a program needs for each trial, before it is compiled."""
+"""Estimates, before a program is compiled, how much memory it needs for each trial."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from trialrun.training import internals
 if TYPE_CHECKING:
     from trialrun.training.prepared import PreparedPack
 
-# What XLA computes as part of the operation that reads it, without writing it to memory.
+# Operations that XLA computes inside the operation that reads them, without writing to memory.
 _FUSED_AWAY = frozenset(
     {
         *(
@@ -87,22 +87,22 @@ _FUSED_AWAY = frozenset(
 def peak_bytes(function: Any) -> tuple[int, int]:
     """The most memory that a traced function's tensors take at one time, its arguments included.
 
-    The operations are gone through in the order in which they were traced. A tensor lives from the
-    operation that makes it to the last that reads it; what XLA fuses into the operation that reads
-    it takes nothing. A loop needs what its body needs.
+    The estimate follows the operations in the order in which they were traced. A tensor lives from
+    the operation that makes it to the last one that reads it. A tensor that XLA fuses into the
+    operation that reads it takes no memory. A loop needs what its body needs.
 
     Args:
         function: A `tf.types.experimental.ConcreteFunction`.
 
     Returns:
-        The most bytes at one time, and those of the arguments alone.
+        The most bytes at one time, and the bytes of the arguments alone.
     """
     inputs = _inputs_bytes(function.graph)
     return inputs + _temporary_bytes(function.graph, {}), inputs
 
 
 def traffic_bytes(function: Any) -> int:
-    """The bytes of everything that the operations of a traced function give, one by one."""
+    """The bytes that all operations of a traced function give, summed."""
     return _outputs_bytes(function.graph)
 
 
@@ -118,31 +118,36 @@ def _inputs_bytes(graph: Any) -> int:
 
 
 def _temporary_bytes(graph: Any, known: dict[int, int]) -> int:
-    """What the operations of a graph take beyond its inputs, at most."""
+    """The most bytes at one time that a graph's operations take beyond its inputs.
+
+    Args:
+        graph: The graph.
+        known: `id(graph)` -> results, for graphs that are called more than once.
+    """
     if id(graph) in known:
         return known[id(graph)]
     operations = graph.get_operations()
     last_use: dict[str, int] = {}
     num_readers: dict[str, int] = {}
-    for place, operation in enumerate(operations):
+    for number, operation in enumerate(operations):
         for tensor in operation.inputs:
-            last_use[tensor.name] = place
+            last_use[tensor.name] = number
             num_readers[tensor.name] = num_readers.get(tensor.name, 0) + 1
     for tensor in graph.outputs:
         last_use[tensor.name] = len(operations)
     sizes: dict[str, int] = {}
     dying: dict[int, list[str]] = {}
     live = peak = 0
-    for place, operation in enumerate(operations):
-        inner = max((_temporary_bytes(one, known) for one in _functions(operation)), default=0)
+    for number, operation in enumerate(operations):
+        inner = max((_temporary_bytes(f, known) for f in _functions(operation)), default=0)
         if operation.type != "Placeholder":
             for tensor in operation.outputs:
                 is_fused = operation.type in _FUSED_AWAY and num_readers.get(tensor.name, 0) <= 1
                 sizes[tensor.name] = 0 if is_fused else _tensor_bytes(tensor)
                 live += sizes[tensor.name]
-                dying.setdefault(last_use.get(tensor.name, place), []).append(tensor.name)
+                dying.setdefault(last_use.get(tensor.name, number), []).append(tensor.name)
         peak = max(peak, live + inner)
-        live -= sum(sizes[name] for name in dying.get(place, ()))
+        live -= sum(sizes[name] for name in dying.get(number, ()))
     known[id(graph)] = peak
     return peak
 
@@ -167,24 +172,24 @@ def _functions(operation: Any) -> Iterator[Any]:
 
 
 def _tensor_bytes(tensor: tf.Tensor) -> int:
-    """Its bytes; 0 where shape or type are not known, as of a list that a loop fills."""
+    """A tensor's bytes; 0 if its shape or type is not known, as of a list that a loop fills."""
     if not tensor.shape.is_fully_defined():
         return 0
     return int(tensor.shape.num_elements()) * int(tensor.dtype.size or 0)
 
 
 def required_bytes(prepared: "PreparedPack") -> tuple[int, int]:
-    """Bytes that a pack needs on its device, and how many more each further trial takes.
+    """Bytes that a pack needs on its device, and bytes that each further trial would take.
 
-    All slices hold their trials' state and data; those that are trained need the rest too. Data
-    that all trials share is there once.
+    All slices hold their trials' state and data; those that are being trained also need memory for
+    the computation. Data that all trials share is held once.
     """
     own, num_slices = prepared.slices[0], len(prepared.slices)
     peak, inputs = prepared.program.memory_bytes(len(own.indices))
     shared = sum(map(_tensor_bytes, tf.nest.flatten((own.train, own.val)))) if own.is_shared else 0
     num_active = min(prepared.task.num_threads, num_slices)
-    of_trials = (inputs - shared) * num_slices + (peak - inputs) * num_active
-    return shared + of_trials, of_trials // (len(own.indices) * num_slices)
+    for_trials = (inputs - shared) * num_slices + (peak - inputs) * num_active
+    return shared + for_trials, for_trials // (len(own.indices) * num_slices)
 
 
 def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:
@@ -197,8 +202,8 @@ def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:
     needed, per_trial = required_bytes(prepared)
     if needed <= _SHARE_OF_FREE * free_bytes or num_trials == 1:
         return
-    places = sum(len(one.indices) for one in prepared.slices)
-    shared = needed - per_trial * places
+    num_rows = sum(len(own.indices) for own in prepared.slices)  # repeated trials included
+    shared = needed - per_trial * num_rows
     fit = max(1, int((_SHARE_OF_FREE * free_bytes - shared) / per_trial))
     raise OutOfMemory(
         f"{num_trials} trials need about {needed / 2**20:,.0f} MiB,"
@@ -207,5 +212,5 @@ def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:
     )
 
 
-# The rest is for what the estimate does not know: XLA's own buffers, other processes.
+# The rest is for what the estimate leaves out: XLA's own buffers, other processes.
 _SHARE_OF_FREE = 0.7

@@ -1,8 +1,9 @@
-"""What a model's state is made of: Keras's own variables, or something that Keras cannot know.
+"""Tells whether a model's state is all in Keras's variables, or also in something of the user's.
 
-The state of a model of Keras's own classes is its variables and its optimizer's: setting them sets
-the model back. A class or function of the user's may keep anything: a second optimizer, a
-`tf.Variable`, an attribute that `train_step` counts up. Such a model is built anew for each trial.
+A model that is made of Keras's own classes has all its state in its own and its optimizer's
+variables, so setting these resets the model. A class or function of the user's may keep anything: a
+second optimizer, a `tf.Variable`, an attribute that `train_step` counts up. Such a model is built
+anew for each trial.
 """
 
 import functools
@@ -31,7 +32,7 @@ _STATELESS = (
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type)
 _RUN_ANYTHING = (keras.layers.Lambda, keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper)
 _CONTAINERS = (list, tuple, set, frozenset)
-# What `fit` makes of a model, and bookkeeping of layers that other layers hold as well.
+# What `fit` adds to a model, and bookkeeping that leads only to layers found elsewhere.
 _NOT_FOLLOWED = frozenset(
     (
         "train_function",
@@ -46,7 +47,7 @@ _NOT_FOLLOWED = frozenset(
 
 
 def why_unknown(model: keras.Model) -> str:
-    """What a compiled model holds that is not of Keras's own making; empty if nothing is."""
+    """The first object in a compiled model that Keras does not define; empty if there is none."""
     for owner, name, value in _reachable(model):
         if _is_foreign(value):
             return f"{type(owner).__name__}.{name} is {_described(value)}"
@@ -60,8 +61,8 @@ def has_other_state(model: keras.Model) -> bool:
         known |= {id(variable) for variable in model.optimizer.variables}
     for _, _, value in _reachable(model):
         if isinstance(value, keras.Variable | keras.optimizers.Optimizer):
-            of_one = getattr(value, "variables", [value])
-            if any(id(variable) not in known for variable in of_one):
+            variables = getattr(value, "variables", [value])
+            if any(id(variable) not in known for variable in variables):
                 return True
         if isinstance(value, tf.Variable):
             return True
@@ -69,28 +70,29 @@ def has_other_state(model: keras.Model) -> bool:
 
 
 _OF_EARLIER_MODELS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
-_CHECKSUMS: dict[int, int | None] = {}  # `id(variable)` -> of its value, if it may be shared
+# `id(variable)` -> checksum of its value; None if models may not share it.
+_CHECKSUMS: dict[int, int | None] = {}
 
 
 def refuse_shared(model: keras.Model, source: str) -> None:
-    """Refuses a model that holds variables of one that was built before it.
+    """Raises InputError if a model holds variables of a model that was built before it.
 
-    Frozen weights may be shared, as those of a pretrained model, and what the user's functions and
-    classes find in their file, as long as their values stay what they are.
+    Two kinds may be shared as long as their values do not change: frozen weights, like those of a
+    pretrained model, and variables that the user's functions and classes find in their file.
 
     Args:
-        model: Fresh from its builder.
-        source: Names the builder in the message.
+        model: The model, as its builder returned it.
+        source: The builder, as the message names it.
 
     Raises:
-        InputError: It does.
+        InputError: The model holds other variables of an earlier model.
     """
     frozen = {id(v): _checksum(v) for v in internals.frozen_variables(model)}
     for variable in internals.all_variables(model):
         if not _is_fresh(variable, frozen.get(id(variable))):
             raise InputError(
                 f"{source}: {variable.path!r} belongs to a model that it returned before, so a"
-                " trial would go on where another one stopped; let the builder make its layers,"
+                " trial would continue where another stopped; let the builder make its layers,"
                 " metrics and optimizers inside the function, each time it is called. Only the"
                 " weights of layers that stay frozen (trainable = False) may be shared; of another"
                 " pretrained model let it take a copy (keras.models.clone_model, then set_weights)"
@@ -99,17 +101,17 @@ def refuse_shared(model: keras.Model, source: str) -> None:
         if not _is_fresh(variable, _checksum(variable)):
             raise InputError(
                 f"{source}: a model that it returned before has changed {name!r} of"
-                f" {_described(owner)}, which is not made by the builder, so a trial would go on"
-                " where another one stopped; let the builder make it, each time it is called"
+                f" {_described(owner)}, which is not made by the builder, so a trial would continue"
+                " where another stopped; let the builder make it, each time it is called"
             )
 
 
 def _is_fresh(variable: Any, checksum: int | None) -> bool:
-    """Whether no earlier model has a variable, or it may be shared and has the value of then.
+    """Whether no earlier model has the variable, or it may be shared and has not changed since.
 
     Args:
-        variable: Of Keras or TensorFlow.
-        checksum: Of its value; None where it may not be shared.
+        variable: A variable of Keras or TensorFlow.
+        checksum: The checksum of its value; None if it may not be shared.
     """
     key = id(variable)
     is_known = _OF_EARLIER_MODELS.get(key) is variable
@@ -125,7 +127,7 @@ def _checksum(variable: Any) -> int:
 
 
 def _other_variables(model: keras.Model) -> Iterator[tuple[Any, str, Any]]:
-    """Owner, attribute and variable of all that `fit` neither sets back nor trains by itself."""
+    """Owner, attribute name and variable for all but the model's, optimizer's and metrics' own."""
     known = {id(v) for v in (*internals.all_variables(model), *model.metrics_variables)}
     for owner, name, value in _reachable(model):
         if isinstance(value, tf.Variable | keras.Variable) and id(value) not in known:
@@ -133,7 +135,7 @@ def _other_variables(model: keras.Model) -> Iterator[tuple[Any, str, Any]]:
 
 
 def _reachable(model: keras.Model) -> Iterator[tuple[Any, str, Any]]:
-    """Owner, attribute and value of all that Keras's objects and the user's hold, each once."""
+    """Owner, attribute name and value of everything that a model leads to, each value once."""
     seen, waiting = {id(model)}, [model]
     while waiting:
         owner = waiting.pop()
@@ -152,7 +154,7 @@ def _items(owner: Any) -> list[tuple[str, Any]]:
     if isinstance(owner, Mapping):
         return [(str(key), value) for key, value in owner.items()]
     if isinstance(owner, _CONTAINERS):
-        return [(f"[{place}]", value) for place, value in enumerate(owner)]
+        return [(f"[{index}]", value) for index, value in enumerate(owner)]
     if isinstance(owner, MethodType):
         return [("__self__", owner.__self__), ("__func__", owner.__func__)]
     if isinstance(owner, FunctionType):
@@ -178,7 +180,7 @@ def _is_users(module: str | None) -> bool:
 
 
 def _found_by(function: FunctionType) -> list[tuple[str, Any]]:
-    """What a function of the user's finds outside itself: enclosed, and in its file."""
+    """Names and values that a user's function uses from its file or from enclosing functions."""
     codes, names = [function.__code__], set[str]()
     while codes:
         code = codes.pop()
@@ -201,13 +203,14 @@ def _is_foreign(value: Any) -> bool:
         return False
     if isinstance(value, _RUN_ANYTHING):
         return True
-    of = value if isinstance(value, _FUNCTIONS) else type(value)
-    module = str(getattr(of, "__module__", None))
+    definition = value if isinstance(value, _FUNCTIONS) else type(value)
+    module = str(getattr(definition, "__module__", None))
     if module.startswith("tensorflow."):
         return not isinstance(value, _FUNCTIONS)
     return not module.startswith(("keras.", "builtins", "inspect", "None"))
 
 
 def _described(value: Any) -> str:
-    of = value if isinstance(value, _FUNCTIONS) else type(value)
-    return f"{getattr(of, '__module__', '')}.{getattr(of, '__qualname__', of)}"
+    definition = value if isinstance(value, _FUNCTIONS) else type(value)
+    name = getattr(definition, "__qualname__", definition)
+    return f"{getattr(definition, '__module__', '')}.{name}"

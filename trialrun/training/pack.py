@@ -1,4 +1,4 @@
-"""Trains one pack: data, engine, results. What a Ray task runs; knows nothing of Ray."""
+"""Trains one pack: data, engine, results. A Ray task calls it, but it knows nothing of Ray."""
 
 import math
 import platform
@@ -26,20 +26,20 @@ from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack
 def train_pack(
     task: PackTask, device: str, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Progress | Checkpoint | PackResult]:
-    """Signs of life while a pack is trained, checkpoints, and at the end what it gave.
+    """Yields heartbeats while a pack is trained, checkpoints, and at the end the pack's result.
 
     A trial whose data cannot be generated fails alone.
 
     Args:
         task: The pack.
         device: Name of the device that computes, for the trial rows.
-        should_stop: Asked now and then; on yes a last checkpoint follows, and no result.
+        should_stop: Asked regularly; once it returns True, a last checkpoint follows and no result.
 
     Raises:
         ModelError: The model or its settings are wrong, for every trial of the pack.
-        InputError: The user's data or model cannot be trained; says why.
+        InputError: The user's data or model cannot be trained; the message says why.
         OutOfMemory: The pack is too large for its device.
-        CannotShare: Its trials differ in a number that no program can be given.
+        CannotShare: The trials differ in a number that no program can take as an input.
     """
     try:
         yield from _train_pack(task, device, Reports(should_stop))
@@ -124,7 +124,7 @@ def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResul
 
 
 def _only(task: PackTask, trials: Sequence[Trial]) -> PackTask:
-    """The task for some of its trials."""
+    """The task, reduced to some of its trials."""
     kept = task.checkpoint and task.checkpoint.of_trials([trial.trial_id for trial in trials])
     return replace(task, pack=replace(task.pack, trials=tuple(trials)), checkpoint=kept)
 
@@ -132,12 +132,12 @@ def _only(task: PackTask, trials: Sequence[Trial]) -> PackTask:
 def choose_and_train(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
 ) -> Generator[Progress | Checkpoint, None, tuple[str, str, list[TrainedTrial] | None]]:
-    """Engine, the reason for it, and the trained trials; None for them if it was stopped."""
+    """Returns the engine, the reason for it, and the trained trials; None for them if stopped."""
     try:
         return (yield from _choose_and_train(task, data, timings_s, reports))
     except CannotShare:
         if not forget_programs_of_others(task):
-            raise  # its trials are given out again, apart
+            raise  # the driver then submits the trials again, in separate packs
     return (yield from _choose_and_train(task, data, timings_s, reports.again()))
 
 
@@ -162,9 +162,9 @@ def _choose_and_train(
 def _reporting(
     task: PackTask, engine: Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]
 ) -> Generator[Progress | Checkpoint, None, list[TrainedTrial] | None]:
-    """Turns an engine's advances into signs of life, not more often than is asked for."""
+    """Turns an engine's advances into heartbeats, at most one per `progress_interval_s`."""
     pick = max if task.select.goal == "maximize" else min
-    epochs_done, last_sign = 0, 0.0
+    epochs_done, last_heartbeat = 0, 0.0
     if task.checkpoint is not None:
         ended, in_all = task.checkpoint.ended, task.pack.trials[0].variant.training.epochs
         epochs = task.checkpoint.epochs
@@ -182,13 +182,13 @@ def _reporting(
         values = advance.logs.get(task.select.metric, np.empty(0))
         finite = [float(value) for value in values if np.isfinite(value)]
         best = pick([*finite, *([] if best is None else [best])], default=None)
-        if time.perf_counter() - last_sign >= task.progress_interval_s:
-            last_sign = time.perf_counter()
+        if time.perf_counter() - last_heartbeat >= task.progress_interval_s:
+            last_heartbeat = time.perf_counter()
             yield Progress(task.pack.pack_id, epochs_done, best)
 
 
 def _status(trained: TrainedTrial, selected: str) -> Status:
-    """Diverged where a loss is not finite; of a model that logs none, what is selected by."""
+    """Diverged if a final loss is not finite; without losses, the selected metric decides."""
     given = _given_epoch(trained)
     final = {name: values[given] for name, values in trained.history.items()}
     final |= {f"test_{name}": value for name, value in trained.test_logs.items()}
@@ -198,12 +198,12 @@ def _status(trained: TrainedTrial, selected: str) -> Status:
 
 
 def _given_epoch(trained: TrainedTrial) -> int:
-    """The place in the history of the epoch whose weights the trial gives."""
+    """The index in the history of the epoch whose weights are the trial's result."""
     return -1 if trained.best_epoch is None else trained.best_epoch - 1
 
 
 def _judge(trained: TrainedTrial, classes: Classes) -> tuple[Judgment, Judgment]:
-    """What the predictions of a trial say, on validation and on the test set."""
+    """The judgments of a trial's predictions on the validation and the test set."""
     task, labels = trained.model_task, classes or {}
     streamed = {part: Judgment(matrix) for part, matrix in trained.streamed_matrices.items()}
     val, test = trained.val_predictions, trained.test_predictions
@@ -214,9 +214,9 @@ def _judge(trained: TrainedTrial, classes: Classes) -> tuple[Judgment, Judgment]
 
 
 def _final_metrics(trained: TrainedTrial, test: Judgment) -> dict[str, float]:
-    """Values after the epoch that the trial gives: train_*, then val_*, then test_*.
+    """Values at the epoch whose weights are the result: train_*, then val_*, then test_*.
 
-    A metric of the job's own keeps its name from one of `Judgment`.
+    Where a metric of the job has the name of a score of `Judgment`, the job's metric is kept.
     """
     given = _given_epoch(trained)
     final = {name: float(values[given]) for name, values in trained.history.items()}

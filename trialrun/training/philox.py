@@ -1,8 +1,8 @@
 """TensorFlow's stateless random numbers as plain arithmetic, for many keys at once.
 
-They are what TensorFlow's own operations give one trial at a time outside of XLA: uniform numbers
-and integers bit for bit, normal ones but for the last bits of logarithm, sine and cosine. (Inside
-XLA the same operations give other numbers.)
+They equal what TensorFlow's own operations give for one trial at a time outside of XLA: uniform
+numbers and integers bit for bit, normal ones except for the last bits of logarithm, sine and
+cosine. (Inside XLA the same operations give other numbers.)
 
 References:
     Philox4x32-10 of Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011).
@@ -98,7 +98,7 @@ def _random_bits(keys: tf.Tensor, counters: tf.Tensor, num_calls: int) -> tf.Ten
 
 
 def can_draw(distribution: Distribution, dtype: tf.DType) -> bool:
-    """Whether `draw` knows numbers of this kind and type, or the bits of integers of this type."""
+    """Whether `draw` supports this distribution and type; for `bits` the type of the integers."""
     if distribution == "bits":
         return tf.as_dtype(dtype) == tf.int32  # int64 takes two words for each
     return tf.as_dtype(dtype) in (tf.float32, tf.float16, tf.bfloat16)
@@ -114,16 +114,16 @@ def draw(
     """Random numbers of each trial.
 
     Args:
-        distribution: `uniform` in [0, 1), standard `normal`, or `bits`, a word per integer.
+        distribution: `uniform` in [0, 1), standard `normal`, or `bits`, one word per integer.
         keys: uint64 (trials, 1).
         counters: uint64 (trials, 2).
-        num_values: How many per trial.
-        dtype: One that `can_draw` knows.
+        num_values: The number of values per trial.
+        dtype: A type that `can_draw` accepts.
 
     Returns:
         (trials, num_values) of that type, or uint32 for `bits`.
     """
-    # Whole calls of four words: a normal needs its pair.
+    # Always whole calls of four words, because normal numbers are made in pairs.
     bits = _random_bits(keys, counters, -(-num_values // 4))
     match distribution:
         case "uniform":
@@ -161,7 +161,7 @@ def _normal_floats(bits: tf.Tensor) -> tf.Tensor:
     """Random uint32 words (trials, 4n) -> standard normals (trials, 4n)."""
     uniform = _unit_floats(bits)
     radius = tf.sqrt(-2.0 * tf.math.log(tf.maximum(uniform[:, 0::2], 1e-7)))
-    # As TensorFlow: the product in float64. Rounded in float32 it would be off by 5e-7.
+    # Like TensorFlow, with the product in float64. In float32 it would be off by 5e-7.
     angle = tf.cast(2 * math.pi * tf.cast(uniform[:, 1::2], tf.float64), tf.float32)
     return tf.reshape(
         tf.stack([tf.sin(angle) * radius, tf.cos(angle) * radius], -1), tf.shape(bits)

@@ -1,4 +1,4 @@
-"""A pack made ready for a compiled engine: its program traced, its trials at their start."""
+"""Prepares a pack for a compiled engine: traces its program and sets its trials to their start."""
 
 import contextlib
 import time
@@ -20,7 +20,7 @@ from trialrun.training.trained import PackData, build_compiled
 
 _MAX_PROGRAMS_KEPT = 4
 
-_PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # a worker process lives for one run
+_PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # of one run: a worker process serves no other
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +29,12 @@ class PreparedPack:
 
     Attributes:
         task: The pack.
-        data: Of its trials.
-        engine: How the program runs them.
-        program: Traced for the slices.
-        traced_seed: The seed of the model that it was traced from.
-        slices: All of one width.
-        schedule: When they stop for a moment.
+        data: The data of its trials.
+        engine: How the program runs the trials.
+        program: The program, traced for the slices.
+        traced_seed: The seed of the model that the program was traced from.
+        slices: The slices of the pack, all of one width.
+        schedule: How many epochs each call trains, and when checkpoints are made.
     """
 
     task: PackTask
@@ -46,10 +46,10 @@ class PreparedPack:
     schedule: Schedule
 
     def verify(self) -> None:
-        """Raises CannotFuse if the first steps are not those of plain Keras; looks once."""
+        """Raises CannotFuse if the first steps are not those of plain Keras; once per program."""
         trials = self.task.pack.trials
         if trials[0].variant.training.check_engine and not self.program.is_verified:
-            other_seeds = {p for p, trial in enumerate(trials) if trial.seed != self.traced_seed}
+            other_seeds = {i for i, trial in enumerate(trials) if trial.seed != self.traced_seed}
             self.program.verify(self.slices, self.plain_model, other_seeds)
 
     def plain_model(self, index: int) -> keras.Model:
@@ -59,24 +59,24 @@ class PreparedPack:
 
 
 def forget_programs_of_others(task: PackTask) -> bool:
-    """See `ProgramCache.forget_those_of_others`."""
+    """Forgets programs of this process; see `ProgramCache.forget_those_of_others`."""
     return _PROGRAMS.forget_those_of_others(task)
 
 
 def prepare(
     task: PackTask, data: PackData, engine: CompiledEngine, timings_s: dict[str, float]
 ) -> PreparedPack:
-    """Builds the model of a pack, traces its program, and puts its trials at their start.
+    """Builds the model of a pack, traces its program, and sets its trials to their start.
 
     Args:
-        task: The pack, and perhaps where it stands.
+        task: The pack, and perhaps a checkpoint to continue from.
         data: Its data.
         engine: How the program is to run its trials.
         timings_s: Gets seconds of wall time under `build` and `trace`.
 
     Raises:
         CannotFuse: No such program can be built.
-        CannotShare: Its trials differ in a number that the program cannot be given.
+        CannotShare: The trials differ in a number that the program cannot take as an input.
     """
     trials = task.pack.trials
     if len({form_of(splits) for splits in data.splits}) > 1:
@@ -90,8 +90,8 @@ def prepare(
     schedule = Schedule.of(task)
     timings_s["build"] = time.perf_counter() - start
     _trace(built.program, slices[0], schedule)
-    for of_trial in numbers:
-        built.program.check_numbers(of_trial)
+    for trial_numbers in numbers:
+        built.program.check_numbers(trial_numbers)
     timings_s["trace"] = time.perf_counter() - start - timings_s["build"]
     return PreparedPack(task, data, engine, built.program, built.seed, slices, schedule)
 
@@ -106,7 +106,7 @@ def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
         ) from error
     except InputError:
         raise
-    except Exception as error:  # whatever Keras or TensorFlow says while it traces
+    except Exception as error:  # Keras and TensorFlow may raise anything while they trace
         if is_out_of_memory(error):
             raise
         raise CannotFuse(short_reason(error, program.keras_model)) from error
@@ -114,7 +114,7 @@ def _trace(program: Program, first: Slice, schedule: Schedule) -> None:
 
 @contextlib.contextmanager
 def compiling(program: Program) -> Iterator[None]:
-    """The first call compiles: an operation without an XLA kernel shows here."""
+    """Turns an error of XLA's compiler into CannotFuse; to be put around a program's first call."""
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CompiledEngine = Literal["fused", "mapped"]
 
-# Tracing replaces functions of Keras and TensorFlow for the whole process: one trace at a time.
+# Tracing replaces functions of Keras and TensorFlow for the whole process, so one at a time.
 _TRACING = threading.Lock()
 
 
@@ -35,13 +35,13 @@ class Program:
         model: The model as pure functions.
         engine: `fused` computes each step for all trials together; `mapped` trains one trial after
             another.
-        batch_size: Rows per step; the last step takes what is left.
+        batch_size: Rows per step; the last step takes the rows that are left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
         evaluation_batch_size: Rows that are evaluated together; None for all at once.
 
     Attributes:
-        is_verified: Whether its first steps were found to be those of plain Keras, also under
-            another seed than that of the model that was traced.
+        is_verified: Whether its first steps were found to be those of plain Keras, also under a
+            seed other than that of the traced model.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Program:
             jit_compile=True,
             autograph=False,
         )
-        # Without XLA: nothing is computed but which array takes the place of which.
+        # Without XLA, because it only replaces arrays by others and computes nothing.
         self._finalize = tf.function(
             lambda state: vectorize(model.finalize, [state]), autograph=False
         )
         self._traced: dict[int, Any] = {}  # width -> the concrete function
         self._memory_bytes: dict[int, tuple[int, int]] = {}
         self._compiled_widths: set[int] = set()
-        self.compile_s = 0.0  # of one width, its first epochs included
+        self.compile_s = 0.0  # the longest for one width, its first epochs included
         self._batch_size = batch_size
         self.is_verified = False
 
@@ -108,14 +108,14 @@ class Program:
     def train_until_not_finite(
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
-        """Trains an epoch up to the first loss that is not finite; see `Epochs`."""
+        """Trains an epoch in which trials end at a loss that is not finite; see `Epochs`."""
         arguments = (state, train, orders, val)
         with self._tracing():
             self._train_until_not_finite.get_concrete_function(*arguments)
         return self._train_until_not_finite(*arguments)
 
     def is_compiled_for(self, num_trials: int) -> bool:
-        """Whether epochs of so many trials at once were trained before."""
+        """Whether epochs of this many trials at once were trained before."""
         return num_trials in self._compiled_widths
 
     def evaluate(
@@ -139,18 +139,18 @@ class Program:
         """Traces `train_epochs` for arguments of these shapes; its first call compiles it.
 
         Raises:
-            CannotFuse: The model says that this engine cannot train it.
+            CannotFuse: This engine cannot train the model.
             ValueError: An operation has no vectorized form.
         """
         with self._tracing():
             traced = self._train_epochs.get_concrete_function(state, train, orders, val)
         if others := traced.graph.variables:
-            # It would be one for all trials, and for all packs of this process.
+            # All trials, and all packs of this process, would share the variable.
             raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
         self._traced[orders.shape[1]] = traced
 
     def compile_only(self, own: "Slice", num_epochs: int) -> None:
-        """Compiles `train_epochs`, traced before, and does not run it.
+        """Compiles `train_epochs`, which must be traced, without running it.
 
         Raises:
             tf.errors.InvalidArgumentError: XLA cannot compile it; a call would raise the same.
@@ -161,18 +161,18 @@ class Program:
         )
         try:
             compiler(stage="optimized_hlo")
-        except (TypeError, ValueError) as error:  # how this way of compiling says it
+        except (TypeError, ValueError) as error:  # what this way of compiling raises instead
             raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
 
     def memory_bytes(self, width: int) -> tuple[int, int]:
-        """About what `train_epochs` of so many trials needs at most, and its arguments alone."""
+        """The estimated most bytes of `train_epochs` for this many trials, and of its arguments."""
         if width not in self._memory_bytes:
             self._memory_bytes[width] = peak_bytes(self._traced[width])
         return self._memory_bytes[width]
 
     @property
     def keras_model(self) -> keras.Model:
-        """The model that it was traced from."""
+        """The model that the program was traced from."""
         return self._model.model
 
     @property
@@ -181,20 +181,21 @@ class Program:
         return self._epochs.traced_step
 
     def compile_step(self, own: "Slice") -> Callable[[], None]:
-        """A function that computes one step of a slice's trials, or of the first where one is.
+        """A function that computes one step of a slice: of all its trials, or of its first one.
 
-        The step stands in a loop, as in training: what XLA makes of it there may be much slower (on
-        a CPU, convolutions of one trial: 1,400 ms instead of 24).
+        It takes all trials with `fused`, the first with `mapped`. The step is put into a loop, as
+        in training, because XLA's code for it may be much slower there (on a CPU, convolutions of
+        one trial: 1,400 ms instead of 24).
         """
         together = self._engine == "fused"
         rows = slice(None) if together else slice(0, 1)
         state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
         batch = first_batches(own.train, self._batch_size, rows, len(own.indices), own.is_shared)[0]
         steps = tf.function(self._take_steps, jit_compile=True, autograph=False)
-        once = tf.constant(1)  # a tensor, so that XLA does not know it and keeps the loop
+        once = tf.constant(1)  # a tensor, whose value XLA does not know, so that it keeps the loop
 
         def take_step() -> None:
-            steps(state, batch, once)[0].numpy()  # it is computed when it is read
+            steps(state, batch, once)[0].numpy()  # reading the result waits for the computation
 
         return take_step
 
@@ -220,55 +221,56 @@ class Program:
         model_of: Callable[[int], keras.Model],
         other_seeds: Collection[int],
     ) -> None:
-        """Compares the first steps with plain Keras, once `train_epochs` is traced.
+        """Compares the first steps with plain Keras; `train_epochs` must be traced.
 
-        A trial is compared whose hyperparameters are not those of the traced model, and one whose
-        seed is another: the same one if there is one. Its model is built anew, under its own seed:
-        so a builder is found whose models differ from seed to seed in more than their variables.
+        One trial is enough if both its hyperparameters and its seed differ from the traced model's;
+        otherwise one with other hyperparameters and one with another seed are compared. The trial's
+        model is built anew, under its own seed. This finds a builder whose models differ from seed
+        to seed in more than their variables.
 
         Args:
-            slices: Before the first step.
-            model_of: A trial's place in the pack -> its own compiled model.
-            other_seeds: Places of the trials with another seed than the traced model's.
+            slices: The slices before the first step.
+            model_of: A trial's index in the pack -> its own compiled model.
+            other_seeds: Indices of the trials whose seed is not the traced model's.
 
         Raises:
-            CannotFuse: They differ.
+            CannotFuse: The steps differ.
         """
         numbers = [place.value for place in self._model.trace.places]
-        places = [(own, place) for own in slices for place in range(len(own.indices))]
+        candidates = [(own, row) for own in slices for row in range(len(own.indices))]
 
-        def is_other(own: "Slice", place: int) -> tuple[bool, bool]:
-            return list(own.numbers[place]) != numbers, own.indices[place] in other_seeds
+        def is_other(own: "Slice", row: int) -> tuple[bool, bool]:
+            return list(own.numbers[row]) != numbers, own.indices[row] in other_seeds
 
-        chosen = max(places, key=lambda one: is_other(*one))
-        by_seed = max(places, key=lambda one: is_other(*one)[::-1])
+        chosen = max(candidates, key=lambda candidate: is_other(*candidate))
+        by_seed = max(candidates, key=lambda candidate: is_other(*candidate)[::-1])
         compared = [chosen] if is_other(*chosen)[1] or not other_seeds else [chosen, by_seed]
-        for own, place in compared:
-            self._compare(own, place, model_of, numbers)
-        self.is_verified = bool(other_seeds)  # else the next pack may have some
+        for own, row in compared:
+            self._compare(own, row, model_of, numbers)
+        self.is_verified = bool(other_seeds)  # without any, a later pack with some is compared
 
     def _compare(
         self,
         own: "Slice",
-        place: int,
+        row: int,
         model_of: Callable[[int], keras.Model],
         numbers: Sequence[float],
     ) -> None:
-        """Raises CannotFuse if the first steps of a trial of a slice are not plain Keras's."""
-        rows = slice(None) if self._engine == "fused" else slice(place, place + 1)
+        """Raises CannotFuse if the first steps of a slice's trial differ from plain Keras's."""
+        rows = slice(None) if self._engine == "fused" else slice(row, row + 1)
         state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
         batches = first_batches(
             own.train, self._batch_size, rows, own.order_shape[0], own.is_shared
         )
-        index = place if self._engine == "fused" else 0
-        with _TRACING:  # Keras as it is
-            model = model_of(own.indices[place])
+        index = row if self._engine == "fused" else 0
+        with _TRACING:  # so that no other thread replaces functions of Keras meanwhile
+            model = model_of(own.indices[row])
             with settings_to_trace(model):
                 reason = why_different(model, self._epochs.step, state, batches, index)
         if reason:
             said = f"it would not be trained as by plain Keras: {reason}"
-            of_places = zip(self._model.trace.places, own.numbers[place], strict=True)
-            paths = dict.fromkeys(one.path for one, number in of_places if number != one.value)
+            with_numbers = zip(self._model.trace.places, own.numbers[row], strict=True)
+            paths = dict.fromkeys(place.path for place, n in with_numbers if n != place.value)
             raise CannotShare.of(said, tuple(paths)) if paths else CannotFuse(said)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The programs that this process has compiled, kept for the next pack of a signature."""
+"""The programs that this process has compiled, kept for later packs of the same signature."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from trialrun.training.verify import can_evaluate_at_once
 
 @dataclass(slots=True, eq=False)
 class BuiltProgram:
-    """A program, the model that it was traced from, and the numbers that it is given per trial.
+    """A program, the model that it was traced from, and the numbers that each trial gives it.
 
     Attributes:
         compiled: The model of the first variant.
-        program: What is called.
+        program: The program.
         first: The variant whose numbers the model holds.
         seed: The seed that the model was built under.
-        places: Where the numbers are kept that may be another for each trial.
-        numbers: Of the variants that are known, at these places.
-        logs: The names of what the model logs.
+        places: Where the model keeps the numbers that may differ between trials.
+        numbers: The numbers of the known variants at these locations.
+        logs: The names of the model's logs.
     """
 
     compiled: CompiledModel
@@ -48,17 +48,17 @@ class BuiltProgram:
 
 
 class ProgramCache:
-    """Programs by what they were compiled for, the latest ones."""
+    """The latest programs, found by what they were compiled for."""
 
     def __init__(self, max_programs: int) -> None:
         self._max_programs = max_programs
         self._built: dict[tuple[Any, ...], BuiltProgram] = {}
 
     def get(self, task: PackTask, data: PackData, engine: CompiledEngine) -> BuiltProgram:
-        """The program for a pack; made if there is none that takes the numbers of its trials.
+        """The program for a pack; made unless there is one that takes the numbers of its trials.
 
         Raises:
-            CannotFuse: There can be none.
+            CannotFuse: No such program can be built.
         """
         key = (
             task.pack.signature,
@@ -80,16 +80,19 @@ class ProgramCache:
         return self._built[key]
 
     def forget_those_of_others(self, task: PackTask) -> bool:
-        """Whether there were programs for a pack that hold numbers which none of its trials has.
+        """Forgets a pack's programs whose own numbers are those of no trial of the pack.
 
-        They are gone then: what the pack's trials cannot share with these, they need not share.
+        The pack's trials may not be able to share such a program, and yet share a new one.
+
+        Returns:
+            Whether there were any.
         """
-        of_pack = (task.pack.signature, str(task.job_folder))
+        pack_key = (task.pack.signature, str(task.job_folder))
         own = {numbers_key(trial.variant) for trial in task.pack.trials}
         others = [
             key
             for key, built in self._built.items()
-            if key[:2] == of_pack and numbers_key(built.first) not in own
+            if key[:2] == pack_key and numbers_key(built.first) not in own
         ]
         for key in others:
             del self._built[key]
@@ -97,7 +100,7 @@ class ProgramCache:
 
 
 def form_of(splits: Splits) -> tuple[Any, ...]:
-    """Shapes and types of all arrays of a data set, and which parts have weights."""
+    """The shapes and types of all arrays of a data set, and which parts have sample weights."""
     parts = [splits.part(name) for name in PARTS]
     arrays = keras.tree.flatten(parts)
     shapes = tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
@@ -107,7 +110,7 @@ def form_of(splits: Splits) -> tuple[Any, ...]:
 def _learns_numbers(
     built: BuiltProgram, variants: Sequence[Variant], task: PackTask, data: PackData
 ) -> bool:
-    """Whether a program can be given the numbers of some variants, and if so, notes them."""
+    """Whether a program can take the numbers of some variants; if so, they are added to it."""
     if all(numbers_key(variant) in built.numbers for variant in variants):
         return True
     places, numbers = _find_varying(
@@ -117,8 +120,8 @@ def _learns_numbers(
     found = [place.name for place in places]
     if not set(found) <= set(known):
         return False
-    for key, of_found in numbers.items():
-        given = dict(zip(found, of_found, strict=True))
+    for key, values in numbers.items():
+        given = dict(zip(found, values, strict=True))
         built.numbers[key] = [given.get(p.name, p.value) for p in built.places]
     return True
 

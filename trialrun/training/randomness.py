@@ -1,6 +1,6 @@
-"""Every random stream of a trial, keyed by its seed alone: initial weights and batch order.
+"""A trial's random initial weights and batch orders, which depend on its seed alone.
 
-(Data and split are keyed in `datasets`; dropout's seeds are part of the initial state.)
+(Data and split get their streams in `datasets`; dropout's seeds are part of the initial state.)
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse, InputError
 
-# `vectorize` teaches TensorFlow to run random initializers for all trials, bit-equal to one by one.
+# Importing `vectorize` registers the converters that run random initializers for all trials at
+# once, bit-equal to running them one by one.
 from trialrun.training import internals, vectorize  # noqa: F401
 from trialrun.training.hyperparameters import places_of
 
@@ -38,7 +39,7 @@ class BatchOrders:
         ]
 
     def skip(self, num_epochs: int) -> None:
-        """Passes over epochs that were trained before."""
+        """Skips the orders of epochs that were trained before."""
         for _ in range(num_epochs):
             self.next_epoch()
 
@@ -51,7 +52,7 @@ class BatchOrders:
 
 
 def build_seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
-    """The model that `keras.utils.set_random_seed(seed)` and `build()` give in a new process."""
+    """The model that `set_random_seed(seed)` followed by `build()` gives in a new process."""
     keras.utils.set_random_seed(seed)
     with internals.names_of_a_new_process():
         return build()
@@ -61,12 +62,12 @@ class SeededBuild:
     """One model, and the initial variables of the same model under any other seed.
 
     Building a Keras model takes tens of milliseconds. Here it is built once while the seed of each
-    initializer is recorded; for other seeds the draws are replayed and the initializers are run
+    initializer is recorded. For other seeds the draws are replayed, and the initializers are run
     for all trials together.
 
     Args:
-        build: Gives a new, built model; called under a fixed seed.
-        seed: Seed of the recorded build.
+        build: Gives a new, built model; it is called after a seed has been set.
+        seed: The seed of the recorded build.
 
     Attributes:
         model: The model, as built under `seed`.
@@ -76,7 +77,7 @@ class SeededBuild:
         self._build, self._seed = build, seed
         with internals.recording_build() as self._record:
             self.model = build_seeded(build, seed)
-        self._built_numbers = _numbers_of(self.model)  # use may count some of them up
+        self._built_numbers = _numbers_of(self.model)  # now, because use of the model changes some
         self._built_values = {id(variable): variable.numpy() for variable in self.variables}
         self._draw_of_generator = {
             state: self._record.draws.index(value)
@@ -96,28 +97,28 @@ class SeededBuild:
         return _variables_of(self.model)
 
     def initial_variables(self, seeds: Sequence[int]) -> list[npt.NDArray[np.generic]]:
-        """Arrays (trials, ...) for each of `variables`: what a build under each seed gives.
+        """Arrays (trials, ...) for each of `variables`: the values that a build under a seed gives.
 
-        The replay is checked against a real build for the last of the seeds; a builder that draws
-        from other streams (NumPy's, say) is then built once per trial.
+        The replay is checked against a real build under the last seed. If they differ, because the
+        builder draws from other streams (NumPy's, say), it is called once per trial.
 
         Raises:
-            CannotFuse: Under another seed it is another model.
-            InputError: It is another model, or starts otherwise, each time.
+            CannotFuse: The builder gives another model under another seed.
+            InputError: It gives another model, or other initial weights, each time.
         """
         if difference := self.difference_under(seeds[-1]):
             raise CannotFuse(difference)
         return self._replay(seeds) if self._replay_is_exact else self._rebuild(seeds)
 
     def difference_under(self, seed: int) -> str:
-        """In what the model differs under another seed, beside its variables' values; found once.
+        """How the model differs under another seed, apart from its variables' values; found once.
 
         Returns:
-            Empty if in nothing.
+            The difference in words; empty if there is none.
 
         Raises:
-            InputError: The builder gives another model, or other initial weights, each time that it
-                is called.
+            InputError: The builder gives another model, or other initial weights, each time it is
+                called.
         """
         if self._difference is None:
             other = build_seeded(self._build, seed)
@@ -131,7 +132,7 @@ class SeededBuild:
         return self._difference
 
     def _require_the_same_again(self) -> None:
-        """Refuses a builder that draws from what no seed sets, or goes on from its last call."""
+        """Refuses a builder whose result depends on more than its arguments and the seed."""
         again = build_seeded(self._build, self._seed)
         if difference := self._difference_to(again):
             difference = self._difference or difference
@@ -151,19 +152,20 @@ class SeededBuild:
                 )
 
     def _difference_to(self, other: keras.Model) -> str:
-        """In what another build differs, beside the values of its variables."""
-        shapes, of_other = (
-            [tuple(v.shape) for v in _variables_of(one)] for one in (self.model, other)
+        """How another build differs, apart from its variables' values; empty if it does not."""
+        shapes, other_shapes = (
+            [tuple(v.shape) for v in _variables_of(model)] for model in (self.model, other)
         )
-        if shapes != of_other:
-            return f"its variables are of shapes {shapes} and {of_other}"
+        if shapes != other_shapes:
+            return f"its variables are of shapes {shapes} and {other_shapes}"
         numbers, others = self._built_numbers, _numbers_of(other)
         for name in sorted(numbers.keys() & others.keys()):
             if numbers[name] != others[name]:
                 return f"{name} is {numbers[name]} and {others[name]}"
         if other.compiled:  # by the builder
-            both = [internals.learning_rate_variable(one.optimizer) for one in (self.model, other)]
-            rates = [None if rate is None else float(rate) for rate in both]
+            models = (self.model, other)
+            variables = [internals.learning_rate_variable(model.optimizer) for model in models]
+            rates = [None if variable is None else float(variable) for variable in variables]
             if rates[0] != rates[1]:
                 return f"the learning rate is {rates[0]} and {rates[1]}"
         return ""
@@ -221,13 +223,13 @@ def _are_close(
     arrays: Sequence[npt.NDArray[np.generic]], others: Sequence[npt.NDArray[np.generic]]
 ) -> bool:
     return all(
-        np.allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
-        for one, other in zip(arrays, others, strict=True)
+        np.allclose(array, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+        for array, other in zip(arrays, others, strict=True)
     )
 
 
 def _numbers_of(model: keras.Model) -> dict[str, Any]:
-    """The numbers that a builder gave a model, by their places; none that are drawn."""
+    """The numbers that a builder gave a model, by the names of their locations; none are drawn."""
     return {
         name: place.value
         for name, place in places_of(model).items()

@@ -1,4 +1,4 @@
-"""What Keras, TensorFlow or XLA said against a program, in one line that names the layer."""
+"""Turns an error of Keras, TensorFlow or XLA about a program into one line that names the layer."""
 
 import re
 
@@ -13,17 +13,17 @@ _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse|CannotShare): ")
 _WITHIN_KERAS = re.compile(
     r"Exception encountered when calling (\w+)\.\w+\(\)\.?\s+(?:\x1b\[\d*m)*(.*?)(?:\x1b|\n)"
 )
-# How a graph's operation is named: by TensorFlow's vectorization, and by XLA.
+# How an error names a graph's operation: in TensorFlow's vectorization, and in XLA.
 _OPERATION = re.compile(r'^\s*name: "([^"]+)"$|\{\{node ([^}]+)\}\}', re.MULTILINE)
 _NUMBER = re.compile(r"_\d+$")
 
 
 def short_reason(error: Exception, model: keras.Model) -> str:
-    """The telling line of an error: `layer "attend": Qr has no vectorized form`.
+    """An error in one line, such as `layer "attend": Qr has no vectorized form`.
 
     Args:
-        error: That was raised while a program of the model was traced or compiled.
-        model: Its layers give the names.
+        error: An error that was raised while a program of the model was traced or compiled.
+        model: The model, whose layers give the names.
     """
     message = str(error)
     layer = _layer_of_operation(message, model)
@@ -31,8 +31,8 @@ def short_reason(error: Exception, model: keras.Model) -> str:
         reason = f"{operation[1]} has no vectorized form"
     elif operation := _NO_KERNEL.search(message):
         reason = f"XLA cannot compile the operation {operation[1]}"
-    elif of_layer := _WITHIN_KERAS.search(message):
-        layer, reason = layer or _layer_of_class(of_layer[1], model), of_layer[2]
+    elif call := _WITHIN_KERAS.search(message):
+        layer, reason = layer or _layer_of_class(call[1], model), call[2]
     else:
         reason = _first_line(error)
     where = f'layer "{layer}": ' if layer else ""
@@ -48,9 +48,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _layer_of_operation(message: str, model: keras.Model) -> str:
-    """The innermost layer whose scope an operation in the message stands in; empty if none.
+    """The innermost layer whose scope holds an operation of the message; empty if there is none.
 
-    TensorFlow puts a number behind a scope that is entered again: `sequential_1/attend_1/Qr`.
+    TensorFlow numbers a scope that is entered again: `sequential_1/attend_1/Qr`.
     """
     names = {layer.name for layer in internals.all_layers(model) if layer is not model}
     for found in _OPERATION.finditer(message):
@@ -63,6 +63,6 @@ def _layer_of_operation(message: str, model: keras.Model) -> str:
 
 
 def _layer_of_class(class_name: str, model: keras.Model) -> str:
-    """The only layer of a class; empty if there are more."""
-    found = [one for one in internals.all_layers(model) if type(one).__name__ == class_name]
+    """The name of the only layer of a class; empty if there is not exactly one."""
+    found = [layer for layer in internals.all_layers(model) if type(layer).__name__ == class_name]
     return str(found[0].name) if len(found) == 1 else ""

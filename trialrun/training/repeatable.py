@@ -1,7 +1,7 @@
-"""A trial's data follow from its seed alone: a generator that gives others when asked again is out.
+"""Refuses a generator that gives other data when it is called again with the same seed.
 
-Such a one draws from a stream of its own file, say. Each process, and each pack, would get other
-data, and variants would be compared on different rows.
+Such a generator draws from a stream of its own file, for example. Each process, and each pack,
+would get other data, and variants would be compared on different rows.
 """
 
 import time
@@ -16,11 +16,11 @@ from trialrun.errors import InputError
 from trialrun.job import DataSpec
 from trialrun.references import portable_reference
 
-_QUICK_S = 1.0  # a generator that takes longer is only compared where it is called again anyway
+_QUICK_S = 1.0  # a generator that takes longer is compared only when it is called again anyway
 _NUM_ROWS_KEPT = 64
 
 _Rows = list[npt.NDArray[np.generic]]
-# Of the first seed that a process generated data for: the seed, and some rows of each array.
+# (Data settings, job folder) -> the first seed that this process generated data for, and some rows.
 _FIRST: dict[tuple[str, str], tuple[int, _Rows]] = {}
 
 
@@ -28,7 +28,7 @@ def load_repeatable(data: DataSpec, job_folder: Path, seed: int, looked_up: Look
     """The data of one trial, as `load_splits` gives them.
 
     Raises:
-        InputError: They cannot be had, or are others when they are generated again.
+        InputError: They cannot be loaded, or differ when they are generated again.
     """
     start = time.perf_counter()
     splits = load_splits(data, job_folder, seed, looked_up)
@@ -56,7 +56,7 @@ def _require_same(before: _Rows, splits: Splits, data: DataSpec) -> None:
 
 
 def _some_rows(splits: Splits) -> _Rows:
-    """Rows of every array, evenly spread, and the last one."""
+    """Evenly spaced rows of every array, and its last row."""
     arrays = keras.tree.flatten([splits.part(part) for part in PARTS])
     return [np.concatenate([a[:: 1 + len(a) // _NUM_ROWS_KEPT], a[-1:]]) for a in arrays]
 

@@ -1,4 +1,4 @@
-"""What the threads of an engine say while they train, brought to the one that listens."""
+"""Brings what an engine's training threads report to the thread that waits for it."""
 
 import queue
 import threading
@@ -10,10 +10,10 @@ _POLL_INTERVAL_S = 0.5
 
 
 class Reports:
-    """A queue from training threads to the engine, and a request to stop the other way.
+    """A queue of reports from training threads, and a request to stop in the other direction.
 
     Args:
-        should_stop: Asked now and then; once it says yes, `stopping` stays true.
+        should_stop: Asked regularly; once it returns True, `stopping` stays true.
     """
 
     def __init__(self, should_stop: Callable[[], bool]) -> None:
@@ -23,23 +23,27 @@ class Reports:
 
     @property
     def stopping(self) -> bool:
-        """Whether threads are to end at their next epoch, leaving a checkpoint."""
+        """Whether threads must end after their current epoch, leaving a checkpoint."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Asks threads to end at their next epoch."""
+        """Asks threads to end after their current epoch."""
         self._stopping.set()
 
     def again(self) -> "Reports":
-        """A new queue, for another engine, that is asked to stop by the same."""
+        """A new queue for another engine, with the same `should_stop`."""
         return Reports(self._should_stop)
 
     def put(self, report: Any) -> None:
-        """Says something; called by threads."""
+        """Adds a report to the queue; called by threads."""
         self._queue.put(report)
 
     def drain(self, futures: Sequence[Future[Any]]) -> Generator[Any, None, None]:
-        """Yields what threads say until all have ended; raises what one of them raised."""
+        """Yields the threads' reports until all threads have ended; raises what one of them raised.
+
+        Args:
+            futures: One per thread.
+        """
         for future in futures:
             future.add_done_callback(self._queue.put)
         num_running = len(futures)
@@ -57,6 +61,6 @@ class Reports:
                 else:
                     yield report
         finally:
-            self._stopping.set()  # an error, or nobody listens: the others need not go on
+            self._stopping.set()  # after an error, or if nobody reads on, the others need not go on
             for future in futures:
                 future.cancel()

@@ -1,8 +1,8 @@
-"""The settings that Keras and TensorFlow keep for the whole process, of each trial by itself.
+"""Keeps apart, for each trial, the settings that Keras and TensorFlow hold for the whole process.
 
-A builder, or the file that it stands in, may set a dtype policy or `floatx` as scripts do. That
-holds for the models that it builds, while they are built, compiled, traced and trained, and for
-nothing else that this process ever does.
+A builder, or the file that defines it, may set a dtype policy or `floatx` as scripts do. Such
+settings apply to the models that it builds, while they are built, compiled, traced and trained,
+and to nothing else that this process does.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ class Settings:
     """What a user's code may have set for the whole process.
 
     Attributes:
-        dtype_policy: The default policy; None where none was set and `floatx` says it.
+        dtype_policy: The default policy; None if none was set and `floatx` decides.
         floatx, epsilon, image_data_format: Keras's.
         run_functions_eagerly: TensorFlow's.
     """
@@ -38,7 +38,7 @@ class Settings:
 
     @classmethod
     def now(cls) -> "Settings":
-        """Those of this process, and for the dtype policy of this thread."""
+        """The current settings of this process; the dtype policy is that of this thread."""
         return cls(
             internals.global_dtype_policy(),
             keras.config.floatx(),
@@ -48,7 +48,7 @@ class Settings:
         )
 
     def put(self) -> None:
-        """Sets them."""
+        """Puts these settings in force."""
         internals.set_global_dtype_policy(self.dtype_policy)
         keras.config.set_floatx(self.floatx)
         keras.config.set_epsilon(self.epsilon)
@@ -63,7 +63,7 @@ _CHANGED_BY_IMPORT: dict[tuple[str, str], dict[str, Any]] = {}
 
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
-    """After it, the settings of the process are what they were before."""
+    """On leaving this context, the settings of the process are what they were before."""
     before = Settings.now()
     try:
         yield
@@ -72,12 +72,12 @@ def settings_kept() -> Iterator[None]:
 
 
 def import_with_settings(references: Iterable[str], job_folder: Path) -> None:
-    """Puts in force what the files of some functions set when they are imported.
+    """Puts in force the settings that the files of some functions make when they are imported.
 
-    A file is executed once in a process; what it set then is noted, and set again each time.
+    A file is executed once per process. What it set then is recorded, and set again each time.
 
     Raises:
-        InputError: One of them cannot be imported.
+        InputError: A file cannot be imported.
     """
     for reference in references:
         key = (parse_reference(reference).source, str(job_folder))
@@ -95,13 +95,13 @@ def import_with_settings(references: Iterable[str], job_folder: Path) -> None:
 
 
 def note_settings(model: keras.Model) -> None:
-    """Notes that the settings in force are those that a model was built under."""
+    """Records that the settings in force are those that a model was built under."""
     _OF_MODEL[model] = Settings.now()
 
 
 @contextlib.contextmanager
 def settings_of(model: keras.Model) -> Iterator[None]:
-    """While it lasts, those settings are in force that a model was built under."""
+    """Within this context, the settings that a model was built under are in force."""
     with settings_kept():
         if model in _OF_MODEL:
             _OF_MODEL[model].put()
@@ -110,7 +110,7 @@ def settings_of(model: keras.Model) -> Iterator[None]:
 
 @contextlib.contextmanager
 def settings_to_trace(model: keras.Model) -> Iterator[None]:
-    """The same, but that functions are traced: a compiled program has no other way to run them."""
+    """Like `settings_of`, but functions are never run eagerly, because programs must be traced."""
     with settings_of(model):
         tf.config.run_functions_eagerly(False)
         yield

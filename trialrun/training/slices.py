@@ -1,4 +1,4 @@
-"""How the fused engine cuts a pack: into slices that a thread trains, and into calls of epochs."""
+"""How a compiled engine cuts a pack into slices, one per thread, and epochs into calls."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _MAX_EPOCHS_PER_CALL = 6
 
 
 def cut_slices(task: PackTask) -> list[list[int]]:
-    """The slices of a pack; trials that stand at different epochs never share one."""
+    """The slices of a pack, as trial indices; trials at different epochs never share a slice."""
     num_trials = len(task.pack.trials)
     slices = slice_trials(num_trials, task.num_threads)
     if task.checkpoint is None:
@@ -39,18 +39,18 @@ def cut_slices(task: PackTask) -> list[list[int]]:
     epochs, ended = task.checkpoint.epochs, task.checkpoint.ended
     ended = np.zeros(num_trials, np.bool_) if ended is None else ended
     if all(_stand_together(epochs[indices], ended[indices]) for indices in slices):
-        return slices  # as they were when the checkpoint was made: bit for bit the same goes on
-    stand = np.where(ended, -1, epochs)
-    groups = [np.flatnonzero(stand == epoch).tolist() for epoch in np.unique(stand)]
+        return slices  # as when the checkpoint was made, so the results are the same bit for bit
+    last_epochs = np.where(ended, -1, epochs)
+    groups = [np.flatnonzero(last_epochs == epoch).tolist() for epoch in np.unique(last_epochs)]
     return [
-        [group[place] for place in places]
+        [group[position] for position in positions]
         for group in groups
-        for places in slice_trials(len(group), task.num_threads)
+        for positions in slice_trials(len(group), task.num_threads)
     ]
 
 
 def _stand_together(epochs: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_]) -> bool:
-    """Whether trials can be one slice: at one epoch, but for those that stopped before it."""
+    """Whether trials can form one slice: all at one epoch, or ended at that epoch or before."""
     going = set(epochs[~ended].tolist())
     return not going or (len(going) == 1 and max(epochs) <= min(going))
 
@@ -58,7 +58,7 @@ def _stand_together(epochs: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_])
 def slice_trials(num_trials: int, num_threads: int) -> list[list[int]]:
     """Indices of trials cut into slices of one width, so that one program serves all.
 
-    The last slice repeats its last trial where the numbers do not come out even.
+    The last slice repeats its last trial to reach that width.
 
     >>> slice_trials(5, 2)
     [[0, 1, 2], [3, 4, 4]]
@@ -74,12 +74,12 @@ def slice_trials(num_trials: int, num_threads: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a pack's slices stop for a moment.
+    """How many epochs each call trains, and when checkpoints are made.
 
     Attributes:
         epochs: Epochs of the training.
         per_call: Epochs that each call of the program trains.
-        checkpoint_every: Epochs between checkpoints; None without.
+        checkpoint_every: Epochs between checkpoints; None for no checkpoints.
     """
 
     epochs: int
@@ -88,20 +88,20 @@ class Schedule:
 
     @classmethod
     def of(cls, task: PackTask) -> "Schedule":
-        """The schedule of a pack: calls end at each checkpoint, and where the pack stood."""
+        """The schedule of a pack: calls end at each checkpoint and at epochs already trained."""
         training = task.pack.trials[0].variant.training
         if is_controlled(training):  # something is decided after each epoch
             return cls(training.epochs, 1, training.checkpoint_every)
         begun = [] if task.checkpoint is None else task.checkpoint.epochs.tolist()
-        pieces = math.gcd(training.epochs, training.checkpoint_every or 0, *begun)
-        return cls(training.epochs, _epochs_per_call(pieces), training.checkpoint_every)
+        between_stops = math.gcd(training.epochs, training.checkpoint_every or 0, *begun)
+        return cls(training.epochs, _epochs_per_call(between_stops), training.checkpoint_every)
 
 
 def _epochs_per_call(epochs: int) -> int:
-    """Epochs that one call trains: few enough to see progress, none left over.
+    """Epochs that one call trains: few enough to show progress, and a divisor of `epochs`.
 
-    Each call costs about two milliseconds of handing tensors over, as much as a tenth of an epoch
-    of the reference job.
+    Each call costs about two milliseconds for passing tensors, as much as a tenth of an epoch of
+    the reference job.
 
     >>> _epochs_per_call(30), _epochs_per_call(7)
     (6, 1)
@@ -110,17 +110,17 @@ def _epochs_per_call(epochs: int) -> int:
 
 
 class Slice:
-    """Trials of a pack that one thread trains: where they stand, their data and batch orders.
+    """Trials of a pack that one thread trains: their state, data and batch orders.
 
-    Everything is stacked over the slice's trials on axis 0, but for shared data, which all slices
-    hold together.
+    Everything is stacked over the slice's trials on axis 0, except shared data, which all slices
+    have in common.
 
     Args:
         compiled: The model.
-        task: The pack, and perhaps where it stands.
-        data: Of all its trials.
-        indices: The places of the slice's trials in the pack; one may be repeated.
-        numbers: Of each trial of the pack, the hyperparameters that the program is given.
+        task: The pack, and perhaps a checkpoint to continue from.
+        data: The data of all trials of the pack.
+        indices: The indices of the slice's trials in the pack; one may be repeated.
+        numbers: The hyperparameters of each trial of the pack that the program takes as inputs.
     """
 
     def __init__(
@@ -135,8 +135,8 @@ class Slice:
         self.model_task = compiled.task
         self.is_compiled_by_builder = compiled.is_compiled_by_builder
         self.numbers = [numbers[index] for index in indices]
-        of_places = zip(*self.numbers, strict=True)
-        hyperparameters = [tf.constant(of_all, tf.float64) for of_all in of_places]
+        by_location = zip(*self.numbers, strict=True)
+        hyperparameters = [tf.constant(values, tf.float64) for values in by_location]
         own = [task.pack.trials[index] for index in indices]
         seeds = [trial.seed for trial in own]
         self.train, self.val, self.test = (_on_device(data, part, indices) for part in PARTS)
@@ -172,27 +172,29 @@ class Slice:
                 self.best = [tf.constant(array[indices]) for array in kept.best]
 
     def _begin_control(self, compiled: CompiledModel, trainings: Sequence[TrainingSpec]) -> None:
-        """Brings the control to where the slice stands; before that no epoch is the best."""
+        """Starts the control and replays the epochs that the slice has already trained.
+
+        The best weights are the current ones until some epoch is the best.
+        """
         model = compiled.model
         kept = {id(variable) for variable in kept_variables(model)}
         self.kept_non_trainable = [
-            place
-            for place, variable in enumerate(model.non_trainable_variables)
+            index
+            for index, variable in enumerate(model.non_trainable_variables)
             if id(variable) in kept
         ]
         self.learning_rate_place = learning_rate_place(model)
         rates = None
         if self.learning_rate_place is not None:
-            rates = np.array([one.learning_rate for one in trainings], np.float32)
+            rates = np.array([training.learning_rate for training in trainings], np.float32)
             if compiled.learning_rate_index is None:  # the builder's own
                 rates[:] = compiled.optimizer_start[self.learning_rate_place]
         self.control = Control(trainings, rates)
         self.control.replay(self.epoch, self.history)
         if any(map(wants_best_weights, trainings)):
-            places = self.kept_non_trainable
             self.best = [
                 *self.state.trainable,
-                *(self.state.non_trainable[place] for place in places),
+                *(self.state.non_trainable[index] for index in self.kept_non_trainable),
             ]
 
 
@@ -213,7 +215,7 @@ def _initial_state(
 
 
 def _on_device(data: PackData, part: Part, indices: Sequence[int]) -> tuple[Any, ...]:
-    """Inputs, targets and perhaps weights of a part: of each trial, or the ones that all share."""
+    """Inputs, targets and perhaps weights of a part as tensors; stacked unless they are shared."""
     if data.is_shared:
         return data.on_device[part]
     parts = [data.splits[index].part(part) for index in indices]

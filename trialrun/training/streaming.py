@@ -1,4 +1,4 @@
-"""How the plain engine reads parts that do not fit into memory: batch by batch, in each epoch."""
+"""Reads parts that do not fit into memory batch by batch in each epoch, for the plain engine."""
 
 import contextlib
 import re
@@ -23,22 +23,22 @@ from trialrun.modeltask import ModelTask
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.judgment import classes_of, judge
 
-# Where TensorFlow's message says which step of a dataset raised; what it raised follows.
+# TensorFlow's message names the dataset's step that raised in this form; the error follows.
 _OF_ITERATOR = re.compile(r"Iterator::\S+: ")
-# Keys the orders of rows that are streamed, apart from the trial's other streams.
+# Separates the random orders of streamed rows from the trial's other random streams.
 _STREAM_ORDER = 2
 
 
 def training_batches(
     splits: Splits, batch_size: int, seed: int, epoch: Callable[[], int]
 ) -> tf.data.Dataset:
-    """The batches of one epoch of a training part that is streamed; each pass reads them anew.
+    """The batches of one epoch of a streamed training part; each pass reads them again.
 
     Args:
         splits: The trial's data.
         batch_size: Rows of a batch.
-        seed: The trial's.
-        epoch: Gives the epoch that begins, from 0: with the seed, it decides the order.
+        seed: The trial's seed.
+        epoch: Gives the number, from 0, of the epoch that begins. It and the seed decide the order.
     """
     stream, first_rows = splits.streams["train"], splits.part("train")
 
@@ -54,7 +54,7 @@ def training_batches(
 def evaluation_batches(
     model: keras.Model, splits: Splits, part: Part, batch_size: int
 ) -> tf.data.Dataset:
-    """The batches of a part that is streamed, in its order."""
+    """The batches of a streamed part, in the order of its rows."""
     return in_order(model, _batches(splits, part, splits.streams[part].rows, batch_size))
 
 
@@ -71,12 +71,12 @@ def _batches(splits: Splits, part: Part, rows: tf.data.Dataset, batch_size: int)
 def streamed_confusion(
     model: keras.Model, splits: Splits, part: Part, task: ModelTask, batch_size: int
 ) -> npt.NDArray[np.int64] | None:
-    """The confusion matrix of a part that is streamed, summed over its batches; see `judge`.
+    """The confusion matrix of a streamed part, summed over its batches; see `judge`.
 
-    What is no classifier is known by the first rows, and the part is not read.
+    The first rows tell whether the model is a classifier. If it is none, the part is not read.
 
     Raises:
-        InputError: A later row has a label that is no class of the model's.
+        InputError: A later row has a label that is none of the model's classes.
     """
     if classes_of(task, splits) is None:
         return None
@@ -85,7 +85,8 @@ def streamed_confusion(
         if (labels := class_numbers(y.numpy(), task.num_classes)) is None:
             raise InputError(
                 f"{splits.streams[part].where}: a later row has a label that is none of the"
-                f" {task.num_classes} classes of the model; the first rows have classes alone"
+                f" {task.num_classes} classes of the model; every label must be one of them, as in"
+                " the first rows"
             )
         predictions = model.predict_on_batch(x)
         matrix = judge(task, labels, predictions, with_probabilities=False).confusion_matrix
@@ -97,7 +98,7 @@ def streamed_confusion(
 
 @contextlib.contextmanager
 def reading(splits: Splits) -> Iterator[None]:
-    """Raises InputError for what reading a stream raises: the user's own steps, or a wrong row."""
+    """Raises InputError for an error in reading a stream: in the user's steps, or a wrong row."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,4 +1,4 @@
-"""What an engine is given and what it gives, whichever it is."""
+"""The inputs and results of an engine, the same for every engine."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -42,16 +42,15 @@ class PackData:
     """The data of a pack's trials.
 
     Attributes:
-        splits: One entry per trial; a single one that all trials share when the data's seed is
-            fixed.
-        is_shared: Which of the two.
+        splits: One entry per trial, or a single one that all trials share.
+        is_shared: Whether all trials share one entry, as they do if the data's seed is fixed.
     """
 
     splits: tuple[Splits, ...]
     is_shared: bool
 
     def of_trial(self, index: int) -> Splits:
-        """The data of the trial with this place in the pack."""
+        """The data of the trial with this index in the pack."""
         return self.splits[0 if self.is_shared else index]
 
     @functools.cached_property
@@ -63,17 +62,17 @@ class PackData:
     @property
     def why_streamed(self) -> str:
         """The part that does not fit into memory, and why; empty if all parts of all trials do."""
-        of_all = (item for splits in self.splits for item in splits.streams.items())
-        return next((f"{part} {stream.reason}" for part, stream in of_all), "")
+        streams = (item for splits in self.splits for item in splits.streams.items())
+        return next((f"{part} {stream.reason}" for part, stream in streams), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """An engine's sign of life.
+    """An engine's heartbeat.
 
     Attributes:
-        num_epochs: Epochs trained since the last sign, summed over trials, with those
-            that a trial left out because it stopped early.
+        num_epochs: Epochs trained since the last heartbeat, summed over trials. Epochs that a
+            trial skips because it stopped early are counted when it stops.
         logs: Keras's log names -> float32 (trials,): the newest epoch of those trials.
     """
 
@@ -88,14 +87,13 @@ class TrainedTrial:
     Attributes:
         history: Keras's log names -> float32 (epochs,).
         test_logs: Keras's log names -> value on the test set.
-        val_predictions, test_predictions: (rows, ...); of a part that is streamed, of its first
-            rows.
+        val_predictions, test_predictions: (rows, ...); for a streamed part, of its first rows.
         trainable, non_trainable, optimizer: Variables in Keras's order.
         model_task: What the model is.
-        is_compiled_by_builder: Whether nothing of it comes from the job's `training`.
-        best_epoch: The epoch, from 1, whose weights these are; None for those of the last one, in a
-            trial that does not keep its best.
-        streamed_matrices: The confusion matrices of parts that are streamed; None for no
+        is_compiled_by_builder: Whether the builder compiled the model, not the job's `training`.
+        best_epoch: The epoch, from 1, whose weights these are; None in a trial that does not keep
+            its best, whose weights are those of the last epoch.
+        streamed_matrices: The confusion matrices of streamed parts; None if the model is no
             classifier.
     """
 
@@ -116,10 +114,10 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
     """Generates, splits, scales and weighs the data of trials of one signature.
 
     Returns:
-        The data of the trials that have some, and trial_id -> error of those that have none.
+        The data of the trials whose data could be loaded, and trial_id -> error of the others.
 
     Raises:
-        OutOfMemory: The data of so many trials does not fit.
+        OutOfMemory: The data of this many trials does not fit into memory.
     """
     data = trials[0].variant.data
     class_weights = [trial.variant.training.class_weight for trial in trials]
@@ -132,7 +130,7 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
             splits = load_repeatable(data, job_folder, trial.seed, looked_up)
         return weigh_classes(splits, trial.variant.training.class_weight)
 
-    if data.seed != "per_trial" and all(one == class_weights[0] for one in class_weights):
+    if data.seed != "per_trial" and all(weight == class_weights[0] for weight in class_weights):
         try:
             shared = load(trials[0])
             require_memory(shared, num_trials=1)
@@ -155,11 +153,11 @@ def load_pack_data(trials: Sequence[Trial], job_folder: Path) -> tuple[PackData,
 
 
 def _require_same_classes(splits: Splits, seed: int, first: Splits) -> None:
-    """Refuses labels that would mean other classes than in the first trial of a pack."""
+    """Refuses data whose classes differ from those of the first trial of a pack."""
     if splits.class_names != first.class_names:
-        named = [", ".join(one.class_names) or "none" for one in (splits, first)]
+        own, others = (", ".join(data.class_names) or "none" for data in (splits, first))
         raise InputError(
-            f"the data of seed {seed} has the classes {named[0]}, that of other seeds {named[1]};"
+            f"the data of seed {seed} has the classes {own}, that of other seeds {others};"
             " let the generator return class_names, the same for every seed"
         )
 
@@ -169,13 +167,13 @@ class CompiledModel:
     """A compiled model and how it starts under any seed.
 
     Attributes:
-        model: Built, compiled, its optimizer built; in the state of its first seed.
-        initial: Initial variables under other seeds.
+        model: The model, built and compiled under its first seed; its optimizer is built too.
+        initial: Gives the initial variables under other seeds.
         optimizer_start: The optimizer's variables before the first step.
-        is_compiled_by_builder: Whether nothing of it comes from the job's `training`.
-        learning_rate_index: Place of the learning rate among the optimizer's variables; None where
+        is_compiled_by_builder: Whether the builder compiled the model, not the job's `training`.
+        learning_rate_index: Index of the learning rate among the optimizer's variables; None if
             the builder's own `compile` or a schedule decides it.
-        copied_weights: Place of an optimizer's variable -> place of the trainable variable that it
+        copied_weights: Index of an optimizer's variable -> index of the trainable variable that it
             starts as a copy of.
         losses: The model's outputs and their losses.
     """
@@ -194,7 +192,7 @@ class CompiledModel:
         return task_of(self.losses)
 
     def check_labels(self, splits: Splits) -> None:
-        """Raises ModelError for labels that a loss cannot mean; of a stream, the first rows."""
+        """Raises ModelError for labels that do not fit a loss; of a stream, only the first rows."""
         labels: dict[str, Any] = {part: splits.part(part)[1] for part in PARTS}
         try:
             check_labels(self.losses, labels)
@@ -209,7 +207,7 @@ def make_compiled_model(
     """Builds and compiles a variant's model for data like `splits`.
 
     Raises:
-        ModelError: The builder, the compilation, or the labels do not fit.
+        ModelError: Building or compiling failed, or the labels do not fit the losses.
     """
     try:
         return _make_compiled_model(variant, job_folder, splits, seed)
@@ -221,7 +219,7 @@ def build_compiled(variant: Variant, job_folder: Path, splits: Splits, seed: int
     """A variant's model under a seed, compiled.
 
     Raises:
-        InputError: The builder or the compilation does not fit.
+        InputError: Building or compiling failed.
     """
     model = build_seeded(_builder_of(variant, job_folder, splits), seed)
     _compile(model, variant, splits)
@@ -229,9 +227,9 @@ def build_compiled(variant: Variant, job_folder: Path, splits: Splits, seed: int
 
 
 def _builder_of(variant: Variant, job_folder: Path, splits: Splits) -> Callable[[], keras.Model]:
-    """What builds a variant's model as if it were the first one in this process."""
+    """A function that builds a variant's model as if it were the first one in this process."""
     references = Settings(variant.data, variant.model, variant.training).references
-    with settings_kept():  # imported before a seed is set, which an import changes
+    with settings_kept():  # imported before a seed is set, because an import may change the streams
         import_with_settings(references, job_folder)
 
     def build() -> keras.Model:
@@ -278,7 +276,7 @@ def _make_compiled_model(
 
 
 def learning_rate_place(model: keras.Model) -> int | None:
-    """Place of the learning rate among the optimizer's variables; None when a schedule sets it."""
+    """Index of the learning rate among the optimizer's variables; None when a schedule sets it."""
     rate = internals.learning_rate_variable(model.optimizer)
     return next((i for i, v in enumerate(model.optimizer.variables) if v is rate), None)
 
@@ -301,8 +299,8 @@ def initial_optimizer(
     ]
     if compiled.learning_rate_index is not None:
         arrays[compiled.learning_rate_index] = np.asarray(learning_rates, np.float32)
-    for place, of_weight in compiled.copied_weights.items():
-        arrays[place] = variables[of_weight]
+    for own_index, weight_index in compiled.copied_weights.items():
+        arrays[own_index] = variables[weight_index]
     return arrays
 
 
@@ -312,7 +310,7 @@ def is_ended(checkpoint: Checkpoint, index: int) -> bool:
 
 
 def kept_variables(model: keras.Model) -> list[keras.Variable]:
-    """What `model.get_weights` gives, in the order of trainable and non-trainable variables."""
+    """The variables of `model.get_weights`, the trainable ones first, then the non-trainable."""
     kept = {id(variable) for variable in model.weights}
     everything = [*model.trainable_variables, *model.non_trainable_variables]
     return [variable for variable in everything if id(variable) in kept]

@@ -1,7 +1,7 @@
 """Vectorizes a function of one trial over the trial axis.
 
-TensorFlow's `pfor` converts a traced function operation by operation; `converters` and
-`convolutions` add what it lacks for training, when this module is imported.
+TensorFlow's `pfor` converts a traced function operation by operation. When this module is imported,
+`converters` and `convolutions` add the conversions that `pfor` lacks and training needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         arguments: Structures of tensors `(trials, ...)`, one per parameter of `function`.
 
     Raises:
-        ValueError: An operation in `function` has no vectorized form; names the operation.
+        ValueError: An operation in `function` has no vectorized form; the message names it.
     """
     stacks = tuple(arguments)
     num_trials = tf.nest.flatten(stacks)[0].shape[0]

@@ -1,8 +1,9 @@
-"""Compares a program's first steps with plain Keras, so that no model is trained wrong in silence.
+"""Compares a program's first steps with plain Keras, so that no model is silently trained wrong.
 
-What is compared does not depend on how rounding errors are blown up: a bias under a normalization
-has a gradient of nothing but rounding errors, which Adam turns into steps of full size. So
-gradients are compared, as the optimizer's slots hold them, and the losses that follow from them.
+The comparison must not depend on how rounding errors grow. A bias before a normalization, for
+example, has a gradient of nothing but rounding errors, which Adam turns into steps of full size. So
+the gradients are compared, as the optimizer's slots hold them, and the losses. The weights are
+compared only if the optimizer has no slots.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,23 +29,23 @@ def why_different(
     batches: Sequence[tuple[Any, ...]],
     index: int = 0,
 ) -> str:
-    """In what one of several trials differs from plain Keras after some steps.
+    """How one of several trials differs from plain Keras after some steps.
 
     Args:
         model: The compiled model; its variables are overwritten.
-        step: A program's step: state and a batch -> new state, losses (trials,), predictions.
+        step: A program's step: (state, batch) -> (new state, losses (trials,), predictions).
         state: Tensors (trials, ...) before the first step.
         batches: Inputs, targets and perhaps weights (trials, batch, ...) of each step.
-        index: Which of the trials; the model holds its hyperparameters.
+        index: The trial's index; the model must have its hyperparameters.
 
     Returns:
-        Empty if it does not differ.
+        The difference in words; empty if there is none.
     """
     variables = ModelState(
         model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
     )
-    for of_kind, tensors in zip(variables[:3], state[:3], strict=True):
-        for variable, tensor in zip(of_kind, tensors, strict=True):
+    for group, tensors in zip(variables[:3], state[:3], strict=True):
+        for variable, tensor in zip(group, tensors, strict=True):
             variable.assign(tensor[index])
     tolerance = _tolerance(model)
     for number, batch in enumerate(batches, start=1):
@@ -60,11 +61,11 @@ def why_different(
     }
     if len(variables.optimizer) <= _NUM_WITHOUT_SLOTS:
         compared["weights"] = (variables.trainable, state.trainable)
-    for kind, (of_kind, tensors) in compared.items():
-        values = [variable.numpy().astype(float) for variable in of_kind]
+    for kind, (group, tensors) in compared.items():
+        values = [variable.numpy().astype(float) for variable in group]
         largest = max((np.abs(v[np.isfinite(v)]).max(initial=0) for v in values), default=0.0)
         allowed = tolerance * max(float(largest), 1e-12)
-        for variable, value, tensor in zip(of_kind, values, tensors, strict=True):
+        for variable, value, tensor in zip(group, values, tensors, strict=True):
             if not _are_close(tensor[index].numpy().astype(float), value, allowed):
                 return f"after {len(batches)} steps the {kind} differ: {variable.path}"
     return ""
@@ -73,7 +74,7 @@ def why_different(
 def _are_close(
     values: npt.NDArray[np.float64], others: npt.NDArray[np.float64], allowed: float
 ) -> bool:
-    """Whether values are near where they are finite, and finite in the same places."""
+    """Whether values are finite at the same positions, and close to each other there."""
     finite = np.isfinite(others)
     near = np.abs(values[finite] - others[finite]) <= allowed
     return np.array_equal(np.isfinite(values), finite) and bool(near.all())
@@ -88,8 +89,8 @@ def first_batches(
         train: Inputs, targets, perhaps weights (trials, rows, ...), or (rows, ...) when data is
             shared.
         batch_size: Rows of a batch.
-        trials: Which of them.
-        num_trials: How many there are.
+        trials: Selects the trials.
+        num_trials: Number of trials to select from.
         shared: Whether all trials see the same rows.
     """
     width = len(range(num_trials)[trials])
@@ -107,9 +108,9 @@ def first_batches(
 
 
 def can_evaluate_at_once(model: keras.Model, data: tuple[Any, ...], batch_size: int) -> bool:
-    """Whether a model that is given many rows at once says of each what it says of a few.
+    """Whether a model gives the same results for many rows at once as for a few at a time.
 
-    And changes no state: a recurrent cell with dropout draws random numbers for each batch.
+    It must also change no state: a recurrent cell with dropout draws random numbers for each batch.
 
     Args:
         model: A compiled model.
@@ -137,11 +138,11 @@ def can_evaluate_at_once(model: keras.Model, data: tuple[Any, ...], batch_size: 
     if any(internals.mask_of(prediction) is not None for prediction in together):
         return False
     apart = [evaluate(slice(start, start + batch_size)) for start in starts]
-    expected = float(np.average([of_one for _, of_one in apart], weights=sizes))
+    expected = float(np.average([batch_loss for _, batch_loss in apart], weights=sizes))
     tolerance = _tolerance(model)
     return _close(loss, expected, tolerance) and all(
-        _close(whole.numpy(), np.concatenate([p.numpy() for p in parts]), tolerance)
-        for whole, *parts in zip(together, *(predictions for predictions, _ in apart), strict=True)
+        _close(whole.numpy(), np.concatenate([batch.numpy() for batch in batches]), tolerance)
+        for whole, *batches in zip(together, *(outputs for outputs, _ in apart), strict=True)
     )
 
 

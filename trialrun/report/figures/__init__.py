@@ -1,9 +1,9 @@
 """The figures of a run. Numbers come in as arrays; nothing is read or written here.
 
-One module per kind of figure: `draw_...` makes a matplotlib figure out of arrays, for notebooks
-too, and `..._drawing` adds what it says in words. Only matplotlib's objects are used, never pyplot:
-there is no global figure, and no display is looked for. matplotlib is imported inside functions: it
-takes half a second.
+There is one module per kind of figure: `draw_...` makes a matplotlib figure out of arrays, also for
+notebooks, and `..._drawing` adds a caption and a description. Only matplotlib's objects are used,
+never pyplot, so there is no global figure and no display is needed. matplotlib is imported inside
+functions, because importing it takes half a second.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ def draw_figures(
         overview, curves, reliability: See `run_drawings`.
 
     Returns:
-        In the order in which they are read; nothing without a winner.
+        The figures in the order of reading; none if there is no winner.
     """
     with own_settings():
         return tuple(map(render, run_drawings(overview, curves, reliability)))
@@ -43,7 +43,7 @@ def draw_figures(
 def run_drawings(
     overview: Overview, curves: Mapping[str, Floats], reliability: Floats | None
 ) -> Iterator[Drawing]:
-    """The figures of a run as matplotlib's: first of all variants, then of the winner.
+    """The figures of a run as matplotlib figures: first of all variants, then of the winner.
 
     Args:
         overview: The run.
@@ -52,7 +52,7 @@ def run_drawings(
             model that gives no probabilities.
 
     Yields:
-        What there is something to draw for.
+        The figures for which the run has data.
     """
     board = overview.leaderboard
     if board.selection is None:
@@ -62,8 +62,8 @@ def run_drawings(
     names = [variant.variant_id for variant in board.variants]
     values = scores.values[[rows[name] for name in names]]
     metric, goal = board.metric, board.goal
-    of_metric = [variant.metrics[metric] for variant in board.variants]
-    intervals = np.array([(of.low, of.high) for of in of_metric])
+    summaries = [variant.metrics[metric] for variant in board.variants]
+    intervals = np.array([(summary.low, summary.high) for summary in summaries])
     yield variants_drawing(names, values, intervals, metric=metric, goal=goal)
     if distribution := distribution_drawing(names, values, metric=metric, goal=goal):
         yield distribution
@@ -84,9 +84,7 @@ def run_drawings(
 
 
 def _parameters(overview: Overview, scores: ValidationScores) -> dict[str, list[Any]]:
-    """Searched dotted path -> its value in each variant, in the order of the search."""
-    of_variant = {
-        variant.variant_id: variant.parameters for variant in overview.leaderboard.variants
-    }
-    in_order = [of_variant[variant_id] for variant_id in scores.variant_ids]
+    """Searched dotted path -> its value in each variant, in the order of `scores`."""
+    by_id = {variant.variant_id: variant.parameters for variant in overview.leaderboard.variants}
+    in_order = [by_id[variant_id] for variant_id in scores.variant_ids]
     return {path: [values[path] for values in in_order] for path in in_order[0]}

@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 _MAX_CLASSES_WITH_TEXT = 20
 _MAX_CLASSES_IN_WORDS = 5
-_MOST_BESIDE_IN = 12.0  # inches: two wider panels stand one below the other
+_MOST_BESIDE_IN = 12.0  # if both panels together are wider than that, they go one below the other
 _MAX_SIDE_IN = 10.0
 _CELL_WITH_TEXT_IN, _CELL_IN = 0.46, 0.16
-_DARK = 0.7  # from here on white contrasts more with the blue scale than black
+_DARK = 0.7  # above this, white text contrasts more with the blue scale than black text
 _NAME_SIZE, _SMALLEST_NAME_SIZE, _CELL_SIZE = 9.5, 8.0, 11.0
 
 
 def confusion_drawing(
     matrix: Counts, class_names: Sequence[str], *, variant_id: str, num_seeds: int
 ) -> Drawing:
-    """The confusion matrix of one variant and what it says.
+    """The figure of one variant's confusion matrix, with its caption and description.
 
     Args:
         matrix: (classes, classes) counts of all seeds together, rows = true class.
-        class_names: (classes,); or empty: numbers.
-        variant_id: Whose.
+        class_names: (classes,); empty to use class numbers.
+        variant_id: The variant.
         num_seeds: How many seeds were counted.
     """
     names = class_labels(class_names, len(matrix))
     title = f"Confusion matrix of {variant_id} on the test set, {pooled_text(num_seeds)}"
     return Drawing(
         name="confusion_matrix",
-        caption=f"{title}: counts, and the part of each true class.",
+        caption=f"{title}: counts, and shares of each true class.",
         alt=f"{title}, accuracy {accuracy(matrix):.1%}. {_words(matrix, names)}",
         figure=draw_confusion_matrix(matrix, names, title=title),
     )
@@ -59,7 +59,7 @@ def _words(matrix: Counts, names: Sequence[str]) -> str:
 
 
 def _worst_classes(matrix: Counts, names: Sequence[str]) -> str:
-    """Which class is recognized least, and which two are mistaken most."""
+    """A text on the class that is recognized least, and the most frequent mistake."""
     recalls = np.where(matrix.sum(axis=1) > 0, np.diag(normalize_rows(matrix)), np.inf)
     wrong = matrix - np.diag(np.diag(matrix))
     words = f"{len(names)} classes."
@@ -74,38 +74,38 @@ def _worst_classes(matrix: Counts, names: Sequence[str]) -> str:
 
 
 def draw_confusion_matrix(matrix: Counts, class_names: Sequence[str], *, title: str) -> "Figure":
-    """Counts, and beside them the part of each true class, on a blue scale.
+    """A figure with counts, and beside them shares of each true class, on a blue scale.
 
     Args:
         matrix: (classes, classes) counts, rows = true class.
         class_names: (classes,) names for both axes.
-        title: Above both.
+        title: The title above both panels.
 
     Returns:
-        Two panels, one below the other if they are wide. Numbers are written into the cells of up
-        to 20 classes; for more there is a scale of colors, stretched where values are small.
+        Two panels, one below the other if they are wide. With up to 20 classes, numbers are written
+        into the cells. With more there is a scale of colors, stretched where values are small.
     """
     side = _side_in(len(matrix))
     figure = new_figure()
     is_beside = 2 * side <= _MOST_BESIDE_IN
     rows = add_panels(figure, 2, 2 if is_beside else 1)
     set_sizes(figure, rows, widths=[side] * len(rows[0]), heights=[side] * len(rows))
-    counts, parts = (panel for row in rows for panel in row)
+    counts, shares = (panel for row in rows for panel in row)
     _draw_matrix(counts, matrix, class_names, top=max(1, int(matrix.max())), cell="{:,.0f}")
     counts.set_title("Counts", fontsize=PANEL_TITLE_SIZE)
     cell = "{:.1%}" if len(matrix) <= _MAX_CLASSES_IN_WORDS else "{:.0%}"
-    of_classes = np.where(matrix.sum(axis=1, keepdims=True), normalize_rows(matrix), np.nan)
-    _draw_matrix(parts, of_classes, class_names, top=1, cell=cell)
-    parts.set_title("Part of the true class", fontsize=PANEL_TITLE_SIZE)
+    by_class = np.where(matrix.sum(axis=1, keepdims=True), normalize_rows(matrix), np.nan)
+    _draw_matrix(shares, by_class, class_names, top=1, cell=cell)
+    shares.set_title("Share of the true class", fontsize=PANEL_TITLE_SIZE)
     if is_beside:
-        parts.tick_params(labelleft=False)
-        parts.set_ylabel("")
+        shares.tick_params(labelleft=False)
+        shares.set_ylabel("")
     arrange(figure, rows, title=title)
     return figure
 
 
 def _side_in(num_classes: int) -> float:
-    """How wide and high a matrix is, in inches."""
+    """The width and height of a matrix, in inches."""
     cell = _CELL_WITH_TEXT_IN if num_classes <= _MAX_CLASSES_WITH_TEXT else _CELL_IN
     return min(max(2.8, cell * num_classes), _MAX_SIDE_IN)
 
@@ -118,19 +118,19 @@ def _draw_matrix(
 
     num_classes = len(values)
     is_large = num_classes > _MAX_CLASSES_WITH_TEXT
-    # Without numbers, colors alone must show the mistakes, which are few beside what is right.
+    # Without numbers only the colors show the mistakes, which are few compared with what is right.
     norm = PowerNorm(0.4 if is_large else 1, vmin=0, vmax=top)
     edges = np.arange(num_classes + 1) - 0.5
-    # Cells are lines in an SVG, and so stay sharp; thousands of them an image.
+    # In an SVG, cells are shapes, which stay sharp; thousands of them become an image instead.
     mesh = axes.pcolormesh(edges, edges, values, cmap="Blues", norm=norm, rasterized=is_large)
     axes.invert_yaxis()
     room = _side_in(num_classes) / num_classes
-    # More names than there is room for: every second, third, ...
+    # If there is no room for all names, only every second, third, ... is shown.
     step = int(np.ceil(_SMALLEST_NAME_SIZE * 1.25 / 72 / room))
-    places, names = range(0, num_classes, step), class_names[::step]
+    positions, names = range(0, num_classes, step), class_names[::step]
     size = min(_NAME_SIZE, max(_SMALLEST_NAME_SIZE, room * step * 72 / 1.3))
-    name_columns(axes, places, names, room_in=room * step, size=size)
-    name_rows(axes, places, names, room_in=room * step, size=size)
+    name_columns(axes, positions, names, room_in=room * step, size=size)
+    name_rows(axes, positions, names, room_in=room * step, size=size)
     name_axes(axes, x="Predicted label", y="True label")
     if is_large:
         _draw_scale(axes, mesh, cell)
@@ -145,11 +145,11 @@ def _write_cells(axes: "Axes", values: Counts | Floats, texts: Sequence[str], to
     for (row, column), text in zip(np.ndindex(values.shape), texts, strict=True):
         color = "white" if values[row, column] > _DARK * top else "black"
         inside = axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
-        inside.set_in_layout(False)  # hundreds of texts that need not be measured
+        inside.set_in_layout(False)  # there may be hundreds of texts, and all fit into their cells
 
 
 def _draw_scale(axes: "Axes", mesh: "QuadMesh", cell: str) -> None:
-    """Draws beside the matrix which color stands for which value."""
+    """Draws the scale of colors beside the matrix."""
     from matplotlib.ticker import FuncFormatter
 
     scale = axes.inset_axes((1.02, 0, 0.025, 1))

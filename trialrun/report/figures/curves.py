@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 8
 _WIDTH_IN, _HEIGHT_IN = 4.3, 2.7
-_MAX_POINTS = 600  # along an axis that is fewer dots wide
-_FEW_POINTS = 12  # so few epochs are marked one by one
+_MAX_POINTS = 600  # a panel is fewer pixels wide
+_FEW_POINTS = 12  # up to so many epochs are marked one by one
 
 
 class Quartiles(NamedTuple):
-    """Of the seeds of every epoch, (epochs,) each; NaN where none has a value."""
+    """Quartiles over the seeds at every epoch, (epochs,) each; NaN where no seed has a value."""
 
     low: Floats
     median: Floats
@@ -41,11 +41,11 @@ class Quartiles(NamedTuple):
 
 
 def curves_drawing(curves: Mapping[str, Floats], *, variant_id: str) -> Drawing:
-    """The learning curves of one variant and what they say.
+    """The figure of one variant's learning curves, with its caption and description.
 
     Args:
         curves: `loss`, `val_loss`, ... -> (seeds, epochs); NaN after a trial's last epoch.
-        variant_id: Whose.
+        variant_id: The variant.
     """
     num_seeds, num_epochs = next(iter(curves.values())).shape
     about = f"{variant_id}, {seeds_text(num_seeds)}"
@@ -73,7 +73,7 @@ def _panels(curves: Mapping[str, Floats]) -> list[str]:
 
 
 def last_medians(curves: Mapping[str, Floats]) -> dict[str, float]:
-    """Of each curve the median over seeds of its last value; only those that have one."""
+    """Name -> median over seeds of a curve's last values; curves without any are left out."""
     medians = {}
     for name, values in curves.items():
         known = finite(values)
@@ -86,15 +86,15 @@ def last_medians(curves: Mapping[str, Floats]) -> dict[str, float]:
 
 
 def draw_learning_curves(curves: Mapping[str, Floats], *, title: str) -> "Figure":
-    """Training and validation over the epochs, one panel for the loss and for each metric.
+    """A figure of training and validation over the epochs, a panel for the loss and each metric.
 
     Args:
         curves: `loss`, `val_loss`, ... -> (seeds, epochs); NaN after a trial's last epoch.
-        title: Above all panels.
+        title: The title above all panels.
 
     Returns:
-        Medians over seeds as lines, and with three seeds or more bands from the first to the third
-        quartile. Of more than 600 epochs that many are drawn.
+        Lines are medians over seeds. With three seeds or more, bands reach from the first to the
+        third quartile. At most 600 epochs are drawn, evenly spaced.
     """
     panels = _panels(curves)
     num_columns = min(len(panels), 2)
@@ -147,7 +147,7 @@ def _draw_curve(axes: "Axes", values: Floats, label: str, color: str, dashes: st
 
 
 def _thinned(num_epochs: int) -> "np.typing.NDArray[np.intp]":
-    """Indices of the epochs that are drawn: all, or evenly some of very many."""
+    """Indices of the epochs that are drawn: all, or evenly spaced ones of very many."""
     num_points = min(num_epochs, _MAX_POINTS)
     return np.linspace(0, num_epochs - 1, num_points).round().astype(np.intp)
 

@@ -1,4 +1,4 @@
-"""How the seeds' scores lie: the part of them that is as good as a threshold, or better."""
+"""The distribution of the seeds' scores: the share that is as good as a threshold, or better."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -34,7 +34,7 @@ MAX_VARIANTS = 8
 _WIDTH_IN, _HEIGHT_IN = 6.2, 3.6
 _FEWEST_SEEDS_WITH_BAND = 4
 _MAX_THRESHOLDS = 1000
-_Z = 1.959963984540054  # the standard normal distribution is within it 95% of the time
+_Z = 1.959963984540054  # a standard normal value is between -z and z 95% of the time
 _STYLES: Sequence[tuple[str, Any, str]] = (
     (BLUE, "-", "o"),
     (VERMILLION, "--", "s"),
@@ -51,9 +51,9 @@ class Profile(NamedTuple):
     """The performance profile of one variant.
 
     Attributes:
-        parts: (thresholds,) part of the seeds that are as good or better, 0 to 1.
-        low, high: (thresholds,) 95% interval of it, at each threshold by itself.
-        n: How many seeds.
+        parts: (thresholds,) share of the seeds that are as good or better, 0 to 1.
+        low, high: (thresholds,) pointwise 95% interval of the share.
+        n: Number of seeds.
     """
 
     parts: Floats
@@ -63,10 +63,10 @@ class Profile(NamedTuple):
 
 
 def profile_of(values: Floats, thresholds: Floats, goal: Goal) -> Profile:
-    """The part of the seeds whose value is at most (minimize) or at least (maximize) a threshold.
+    """The share of the seeds whose value is at most (minimize) or at least (maximize) a threshold.
 
     Args:
-        values: (seeds,) one at least.
+        values: (seeds,), at least one.
         thresholds: (thresholds,).
         goal: Whether small or large is good.
 
@@ -78,23 +78,23 @@ def profile_of(values: Floats, thresholds: Floats, goal: Goal) -> Profile:
     """
     ordered, n = np.sort(values), len(values)
     if goal == "minimize":
-        parts = np.searchsorted(ordered, thresholds, side="right") / n
+        shares = np.searchsorted(ordered, thresholds, side="right") / n
     else:
-        parts = 1 - np.searchsorted(ordered, thresholds, side="left") / n
-    middle = (parts + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * np.sqrt(parts * (1 - parts) / n + (_Z / (2 * n)) ** 2) / (1 + _Z**2 / n)
-    return Profile(parts, np.maximum(middle - half, 0), np.minimum(middle + half, 1), n)
+        shares = 1 - np.searchsorted(ordered, thresholds, side="left") / n
+    middle = (shares + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * np.sqrt(shares * (1 - shares) / n + (_Z / (2 * n)) ** 2) / (1 + _Z**2 / n)
+    return Profile(shares, np.maximum(middle - half, 0), np.minimum(middle + half, 1), n)
 
 
 def distribution_drawing(
     names: Sequence[str], values: Floats, *, metric: str, goal: Goal
 ) -> Drawing | None:
-    """The score distributions of the best variants, at most 8, and what they say.
+    """The figure of the best variants' score distributions, with its caption and description.
 
     Args:
-        names: (variants,) the best first.
+        names: (variants,) the best first; at most the first 8 that completed are shown.
         values: (variants, seeds) the selection metric; NaN where nothing completed.
-        metric, goal: What ranks them.
+        metric, goal: What ranks the variants.
 
     Returns:
         None if nothing completed.
@@ -105,11 +105,11 @@ def distribution_drawing(
         return None
     shown = [names[index] for index in measured]
     top = f"the best {len(shown)} of {len(names):,}" if len(shown) < len(names) else "all"
-    of = f"{top} variants" if len(names) > 1 else "the only variant"
-    title = f"Distribution of {metric} over seeds, {of}"
+    which = f"{top} variants" if len(names) > 1 else "the only variant"
+    title = f"Distribution of {metric} over seeds, {which}"
     relation = "at most" if goal == "minimize" else "at least"
     has_band = _has_band(known[measured])
-    band = " The band is a 95% interval of the best one's, at each value by itself."
+    band = " The band around the first line is its pointwise 95% interval."
     return Drawing(
         name="score_distribution",
         caption=f"{title}: how many of its seeds reach {relation} the value on the axis."
@@ -123,7 +123,7 @@ def distribution_drawing(
 
 
 def _words(names: Sequence[str], values: Floats, goal: Goal) -> str:
-    """The value that each seed, half of them, and any of them reaches."""
+    """A text with the best, the median and the worst value of each variant's seeds."""
     told = []
     for name, row in zip(names, values, strict=True):
         low, median, high = np.nanquantile(row, [0, 0.5, 1])
@@ -139,16 +139,17 @@ def _has_band(values: Floats) -> bool:
 def draw_score_distribution(
     names: Sequence[str], values: Floats, *, metric: str, goal: Goal, title: str
 ) -> "Figure":
-    """The performance profile of each variant, as steps at the values of its seeds.
+    """A figure of the variants' performance profiles, with steps at the values of their seeds.
 
     Args:
         names: (variants,) the best first; at most 8.
-        values: (variants, seeds); NaN where a seed has no value, but one value each.
+        values: (variants, seeds); NaN where a seed has no value; at least one value per variant.
         metric, goal: What the values are.
-        title: Above all.
+        title: The title.
 
     Returns:
-        One panel with a line per variant; a band around the first, with four seeds or more.
+        One panel with a line per variant, and a band around the first if it has at least four
+        seeds.
     """
     figure = new_figure()
     rows = add_panels(figure, 1, 1)
@@ -156,7 +157,8 @@ def draw_score_distribution(
     axes = rows[0][0]
     values = finite(values)
     thresholds = _thresholds(values)
-    # The part changes right at a value: for `at most` from there on, for `at least` up to there.
+    # The share changes exactly at a value: for `at most` it holds from there on, for `at least` up
+    # to there.
     step: Literal["post", "pre"] = "post" if goal == "minimize" else "pre"
     handles = []
     for index, (name, row) in enumerate(zip(names, values, strict=True)):
@@ -179,13 +181,13 @@ def draw_score_distribution(
 
 
 def _thresholds(values: Floats) -> Floats:
-    """Where any line steps, and a margin beyond; evenly some of very many."""
+    """The values at which any line has a step, and a margin; evenly spaced ones of very many."""
     steps = np.unique(values[~np.isnan(values)])
     if len(steps) > _MAX_THRESHOLDS:
         steps = steps[np.linspace(0, len(steps) - 1, _MAX_THRESHOLDS).round().astype(np.intp)]
     margin = 0.04 * (steps[-1] - steps[0]) or 0.05 * abs(steps[0]) or 0.05
     first = steps[0] - margin
-    if steps[0] > 0:  # there may be a logarithmic axis
+    if steps[0] > 0:  # the axis may be logarithmic
         first = max(first, steps[0] / 2)
     return np.concatenate([[first], steps, [steps[-1] + margin]])
 

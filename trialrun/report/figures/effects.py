@@ -1,4 +1,4 @@
-"""What each searched parameter does: the variants' means by its values, and their medians."""
+"""The effect of each searched parameter: the variants' means by its values, and their medians."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 8
 _MAX_COLUMNS = 3
-# With more values, numbers are taken together in groups, and the worst categories left out.
+# With more values, numbers are put into groups, and the worst categories are left out.
 _MAX_VALUES = 10
 _NUM_GROUPS = 6
 _WIDTH_IN, _HEIGHT_IN = 3.3, 2.5
-_MAX_POINTS_AS_LINES = 2000  # of an SVG; more become an image in it
-_REACH = 0.36  # of the place of a category, to both sides
+_MAX_POINTS_AS_LINES = 2000  # with more points, an SVG holds them as an image
+_REACH = 0.36  # how far a category reaches to both sides of its position
 
 
 class Group(NamedTuple):
-    """The variants with one value of a parameter, or with numbers that are neighbors.
+    """The variants with one value of a parameter, or with neighboring numbers.
 
     Attributes:
         label: The value, or the range of the numbers.
-        low, high: Where it lies on the axis.
-        median: Of the variants' means.
+        low, high: The group's range on the axis.
+        median: The median of the variants' means.
     """
 
     label: str
@@ -62,11 +62,11 @@ class Effect(NamedTuple):
     """One parameter, ready to be drawn.
 
     Attributes:
-        name: Its short name.
-        is_number: Whether its axis is one of numbers; else of categories 0, 1, 2, ...
-        places: (variants,) on the axis; NaN for a variant that is not drawn.
-        groups: In the order of the axis.
-        num_values: How many values it has; more than there are groups if some are not shown.
+        name: The parameter's short name.
+        is_number: Whether its axis has numbers, instead of categories at 0, 1, 2, ...
+        places: (variants,) positions on the axis; NaN for a variant that is not drawn.
+        groups: The groups in the order of the axis.
+        num_values: How many values it has; there may be fewer groups.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Effect(NamedTuple):
 
     @property
     def size(self) -> float:
-        """From the best median to the worst."""
+        """The difference between the best and the worst median."""
         medians = [group.median for group in self.groups]
         return max(medians) - min(medians)
 
@@ -85,15 +85,15 @@ class Effect(NamedTuple):
 def effects_drawing(
     parameters: Mapping[str, Sequence[Any]], means: Floats, *, metric: str, goal: Goal
 ) -> Drawing | None:
-    """The effects of the parameters and what they say.
+    """The figure of the parameters' effects, with its caption and description.
 
     Args:
         parameters: Dotted path -> its value in each variant.
-        means: (variants,) of the selection metric; NaN where nothing completed.
+        means: (variants,) means of the selection metric; NaN where nothing completed.
         metric, goal: What was measured.
 
     Returns:
-        None if no parameter has two values.
+        None if no parameter has at least two values.
     """
     effects = parameter_effects(parameters, means, goal)
     if not effects:
@@ -120,9 +120,9 @@ def parameter_effects(
     """The parameters that have two values or more among the variants that completed.
 
     Args:
-        parameters: Dotted path -> its value in each variant, in the order that categories get.
+        parameters: Dotted path -> its value in each variant; categories keep this order.
         means: (variants,); NaN where nothing completed.
-        goal: Which categories are kept where there are more than 10.
+        goal: Decides which categories are the best 10, which are kept if there are more.
     """
     known = finite(means)
     names = short_names(list(parameters))
@@ -150,27 +150,27 @@ def _number_effect(name: str, numbers: Floats, means: Floats) -> Effect:
 
 
 def _category_effect(name: str, texts: Sequence[str], means: Floats, goal: Goal) -> Effect:
-    of_text: dict[str, list[int]] = {}
+    by_text: dict[str, list[int]] = {}
     for index in np.flatnonzero(~np.isnan(means)):
-        of_text.setdefault(texts[int(index)], []).append(int(index))
-    medians = {text: float(np.median(means[indices])) for text, indices in of_text.items()}
+        by_text.setdefault(texts[int(index)], []).append(int(index))
+    medians = {text: float(np.median(means[indices])) for text, indices in by_text.items()}
     best = sorted(medians, key=lambda text: medians[text] * (1 if goal == "minimize" else -1))
     kept = set(best[:_MAX_VALUES])
-    places = np.full(len(means), np.nan)
+    positions = np.full(len(means), np.nan)
     groups: list[Group] = []
-    for text in (text for text in of_text if text in kept):
-        place, indices = len(groups), of_text[text]
-        groups.append(Group(text, place - _REACH, place + _REACH, medians[text]))
+    for text in (text for text in by_text if text in kept):
+        center, indices = len(groups), by_text[text]
+        groups.append(Group(text, center - _REACH, center + _REACH, medians[text]))
         # Side by side, so that equal means do not hide each other.
         reach = _REACH * 0.8 if len(indices) > 1 else 0.0
-        places[indices] = place + np.linspace(-reach, reach, len(indices))
-    return Effect(name, False, places, tuple(groups), len(of_text))
+        positions[indices] = center + np.linspace(-reach, reach, len(indices))
+    return Effect(name, False, positions, tuple(groups), len(by_text))
 
 
 def _largest(effects: Sequence[Effect]) -> tuple[Effect, ...]:
-    """The effects that are drawn, in their order."""
+    """The largest effects, which are drawn, in their original order."""
     kept = sorted(effects, key=lambda effect: -effect.size)[:MAX_PANELS]
-    return tuple(effect for effect in effects if any(effect is one for one in kept))
+    return tuple(effect for effect in effects if any(effect is large for large in kept))
 
 
 def _notes(effects: Sequence[Effect]) -> str:
@@ -182,7 +182,10 @@ def _notes(effects: Sequence[Effect]) -> str:
         )
     for effect in effects:
         if not effect.is_number and effect.num_values > len(effect.groups):
-            notes += f" Of {effect.name} the best {_MAX_VALUES} of {effect.num_values} values."
+            notes += (
+                f" For {effect.name} the best {_MAX_VALUES} of {effect.num_values} values are"
+                " shown."
+            )
     return notes
 
 
@@ -191,7 +194,7 @@ def _is_grouped(effect: Effect) -> bool:
 
 
 def _words(effects: Sequence[Effect], goal: Goal) -> str:
-    """Of each parameter the value with the best median, and that with the worst."""
+    """A text with the best and the worst median of each parameter, and their values."""
     told = []
     for effect in effects:
         falling = goal == "maximize"
@@ -206,16 +209,16 @@ def _words(effects: Sequence[Effect], goal: Goal) -> str:
 def draw_parameter_effects(
     effects: Sequence[Effect], means: Floats, *, metric: str, goal: Goal, title: str
 ) -> "Figure":
-    """One panel per parameter, all with the same axis of the metric.
+    """A figure with one panel per parameter; all share the metric's axis.
 
     Args:
         effects: From `parameter_effects`.
-        means: (variants,) of the metric.
+        means: (variants,) means of the metric.
         metric, goal: What was measured.
-        title: Above all panels.
+        title: The title above all panels.
 
     Returns:
-        Panels in the order of `effects`; the first line of each are the variants.
+        Panels in the order of `effects`; in each, the first line holds the variants' points.
     """
     num_columns = min(len(effects), 2 if len(effects) == 4 else _MAX_COLUMNS)
     figure = new_figure()
@@ -253,9 +256,10 @@ def _draw_panel(axes: "Axes", effect: Effect, means: Floats) -> list[Any]:
     axes.set_title(heading, loc="left", fontsize=PANEL_TITLE_SIZE, pad=22, **AS_IT_IS)
     tidy(axes, "y")
     if not effect.is_number:
-        places, labels = range(len(effect.groups)), [group.label for group in effect.groups]
-        axes.set_xlim(-0.6, len(places) - 0.4)
-        name_columns(axes, places, labels, room_in=_WIDTH_IN / len(places), size=TICK_SIZE)
+        labels = [group.label for group in effect.groups]
+        axes.set_xlim(-0.6, len(labels) - 0.4)
+        room_in = _WIDTH_IN / len(labels)
+        name_columns(axes, range(len(labels)), labels, room_in=room_in, size=TICK_SIZE)
         return [points, medians]
     if spans_decades(effect.places):
         scale_by_decades(axes, "x")
@@ -277,16 +281,16 @@ def _draw_medians(axes: "Axes", effect: Effect) -> Any:
 
 
 def _tick_values(axes: "Axes", groups: Sequence[Group]) -> None:
-    """Ticks at the numbers that were tried, if there is room for each."""
-    places = axes.transData.transform([(group.low, 0.5) for group in groups])[:, 0]
+    """Puts ticks at the numbers that were tried, if there is room for all of them."""
+    positions = axes.transData.transform([(group.low, 0.5) for group in groups])[:, 0]
     widths = np.array([width_in(group.label, TICK_SIZE) for group in groups])
     needed = (widths[1:] + widths[:-1]) / 2 + 0.08
-    if (np.diff(places) / axes.figure.dpi > needed).all():
+    if (np.diff(positions) / axes.figure.dpi > needed).all():
         axes.set_xticks([group.low for group in groups], [group.label for group in groups])
 
 
 def _share_axis(panels: Sequence["Axes"], means: Floats) -> None:
-    """The same axis of the metric everywhere: only so can sizes of effects be compared."""
+    """Gives all panels the same axis of the metric, so that sizes of effects can be compared."""
     for axes in panels:
         scale_metric(axes, "y", means)
     limits: npt.NDArray[np.float64] = np.array([axes.get_ylim() for axes in panels])

@@ -1,4 +1,4 @@
-"""Figures as bytes: PNG for the page, SVG for papers; the same bytes whenever they are made."""
+"""Turns figures into bytes: PNG for the page, SVG for papers; equal figures give equal bytes."""
 
 import io
 from collections.abc import Iterator
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SETTINGS: Any = {
-    # Paths and no text: the layout is measured in the font that comes with matplotlib. In another
-    # font, as a reader's machine may have it, text would be cut off or lie on other text.
+    # Letters become paths, because the layout is measured in the font that comes with matplotlib.
+    # In another font, as on a reader's machine, text would be cut off or overlap.
     "svg.fonttype": "path",
-    # The ids inside an SVG are random without it.
+    # Without it the ids inside an SVG are random.
     "svg.hashsalt": "trialrun",
 }
-# What else would tell when and with which version of matplotlib it was made.
+# Metadata that would depend on the time and on the version of matplotlib.
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @dataclass(frozen=True, slots=True)
 class RunFigure:
-    """A figure and what it says.
+    """A figure as images, with its caption and description.
 
     Attributes:
         name: File name without suffix.
         caption: A sentence or two under the figure: what it shows and how to read it.
         alt: What it shows, with its numbers, for those who cannot see it.
         png: The image.
-        svg: The same image in lines: UTF-8, refers to nothing outside itself.
+        svg: The same image as vectors: UTF-8, without references to anything outside.
     """
 
     name: str
@@ -45,11 +45,11 @@ class RunFigure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
-    """A figure before it is an image.
+    """A figure before it is turned into images.
 
     Attributes:
-        name, caption, alt: As of `RunFigure`.
-        figure: matplotlib's; no pyplot knows it.
+        name, caption, alt: See `RunFigure`.
+        figure: The matplotlib figure, which is not registered with pyplot.
     """
 
     name: str
@@ -66,7 +66,7 @@ def render(drawing: Drawing) -> RunFigure:
 
 
 def to_png(figure: "Figure") -> bytes:
-    """The figure as a PNG image of 256 colors: a third of the size, and no difference to see."""
+    """The figure as a PNG image of 256 colors, a third of the size without a visible difference."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -81,10 +81,10 @@ def to_png(figure: "Figure") -> bytes:
 
 
 def to_svg(figure: "Figure", *, title: str) -> bytes:
-    """The figure as an SVG image: ids and order are the same each time, and no date is in it.
+    """The figure as an SVG image that is the same each time: fixed ids and order, and no date.
 
     Args:
-        figure: Drawn.
+        figure: The figure.
         title: The name that browsers and screen readers give to the image.
     """
     from matplotlib import rc_context
@@ -92,14 +92,14 @@ def to_svg(figure: "Figure", *, title: str) -> bytes:
     image = io.BytesIO()
     with rc_context(_SETTINGS), no_glyph_warnings():
         figure.savefig(image, format="svg", metadata={"Title": title, **_NO_METADATA})
-    # Nothing before <svg> but a reference to the type of the document on another host.
+    # Before <svg> there is only a document type, which refers to another host.
     content = image.getvalue()
     return content[content.index(b"<svg") :]
 
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """matplotlib as it comes, whatever a user's matplotlibrc or notebook says; then as before."""
+    """Within this context, matplotlib has its default settings, whatever the user has set."""
     import matplotlib
 
     with matplotlib.rc_context():

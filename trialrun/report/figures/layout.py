@@ -1,8 +1,8 @@
-"""Where panels stand in a figure: as large as asked for, and the figure as large as they need.
+"""Arranges panels in a figure: each keeps the size asked for, and the figure grows as needed.
 
-matplotlib's own layouts fit panels into a figure of a given size; a long name then leaves a panel
-no room. Here a panel keeps its size, what is written around it is measured once, and the figure
-grows. That is also faster than to draw everything, as its layouts do, to find out.
+matplotlib's own layouts fit panels into a figure of a given size, so a long name may leave a panel
+no room. Here a panel keeps its size, the texts around it are measured once, and the figure grows.
+That is also faster, because matplotlib's layouts draw everything to find the sizes.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 150
-_EDGE, _GAP = 0.12, 0.22  # inches around all, and between panels
+_EDGE, _GAP = 0.12, 0.22  # inches around the whole figure, and between panels
 _NARROWEST_TITLE = 4.0
 
 
 class _Margins(NamedTuple):
-    """What is written around a panel, in inches."""
+    """The room that texts around a panel take, in inches."""
 
     left: float
     bottom: float
@@ -31,7 +31,7 @@ class _Margins(NamedTuple):
 
 
 def new_figure() -> "Figure":
-    """An empty figure that pyplot does not know."""
+    """An empty figure that is not registered with pyplot."""
     from matplotlib.figure import Figure
 
     return Figure(dpi=_DPI)
@@ -50,10 +50,10 @@ def set_sizes(
     widths: Sequence[float],
     heights: Sequence[float],
 ) -> None:
-    """Gives the panels their sizes: what is drawn next may depend on them, ticks above all.
+    """Gives the panels their sizes, which what is drawn next may depend on, above all ticks.
 
     Args:
-        figure: Theirs.
+        figure: The panels' figure.
         rows: The panels.
         widths: (columns,) inches.
         heights: (rows,) inches.
@@ -65,12 +65,12 @@ def set_sizes(
 
 
 def arrange(figure: "Figure", rows: Sequence[Sequence["Axes"]], *, title: str) -> None:
-    """Puts the panels side by side and one below the other, and the title above them.
+    """Puts the panels into rows and columns, with the title above them.
 
     Args:
-        figure: Of the panels, which `set_sizes` has seen.
-        rows: The panels, all drawn.
-        title: Folded to the width of the panels.
+        figure: The panels' figure; `set_sizes` was called for it.
+        rows: The panels, with everything drawn.
+        title: The title, which is folded to the width of the panels.
     """
     with no_glyph_warnings():
         margins, sizes = _measured(figure, rows)
@@ -81,12 +81,12 @@ def arrange(figure: "Figure", rows: Sequence[Sequence["Axes"]], *, title: str) -
         beside = [_widest(row) for row in margins]
         widths = [sizes[0][column][0] for column in columns]
         heights = [row[0][1] for row in sizes]
-        width = sum(widths) + sum(one.left + one.right for one in around) + _GAP * (len(widths) - 1)
+        width = sum(widths) + sum(m.left + m.right for m in around) + _GAP * (len(widths) - 1)
         text = fold_to_width(title, max(width, _NARROWEST_TITLE), TITLE_SIZE)
         num_lines = len(text.splitlines())
         head = num_lines * TITLE_SIZE * 1.2 / 72 + 0.1 if title else 0.0
         full_width = max(width, width_in(text, TITLE_SIZE)) + 2 * _EDGE
-        height = sum(heights) + sum(one.top + one.bottom for one in beside)
+        height = sum(heights) + sum(m.top + m.bottom for m in beside)
         full_height = height + _GAP * (len(heights) - 1) + head + 2 * _EDGE
         figure.set_size_inches(full_width, full_height)
         if title:
@@ -120,7 +120,7 @@ def arrange(figure: "Figure", rows: Sequence[Sequence["Axes"]], *, title: str) -
 def _measured(
     figure: "Figure", rows: Sequence[Sequence["Axes"]]
 ) -> tuple[list[list[_Margins]], list[list[tuple[float, float]]]]:
-    """Of every panel what is written around it, and its own width and height."""
+    """The margins of every panel, and its width and height, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
@@ -136,8 +136,8 @@ def _margins(panel: "Axes", renderer: "RendererBase") -> _Margins:
     outer, inner, dpi = panel.get_tightbbox(renderer), panel.bbox, panel.figure.dpi
     assert outer is not None, "a panel that is not visible"
     reach = (inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1)
-    return _Margins(*(max(0.0, one / dpi) for one in reach))
+    return _Margins(*(max(0.0, pixels / dpi) for pixels in reach))
 
 
 def _widest(margins: Sequence[_Margins]) -> _Margins:
-    return _Margins(*(max(of_side) for of_side in zip(*margins, strict=True)))
+    return _Margins(*(max(side) for side in zip(*margins, strict=True)))

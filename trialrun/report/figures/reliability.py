@@ -1,4 +1,4 @@
-"""Whether the winner's probabilities can be believed: how often it was right when how sure."""
+"""Whether the winner's probabilities can be trusted: how often it was right, by its confidence."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,13 +18,13 @@ _SIDE_IN, _BELOW_IN = 4.2, 1.1
 
 
 class Reliability(NamedTuple):
-    """What the bins say.
+    """The rates of bins of confidence.
 
     Attributes:
-        parts: (bins,) part of all predictions; 0 to 1.
-        confidences: (bins,) mean probability of the predicted class; NaN in an empty bin.
-        accuracies: (bins,) part of the predictions that were right; NaN in an empty bin.
-        calibration_error: `sum(part * |accuracy - confidence|)`, the expected calibration error.
+        parts: (bins,) share of all predictions; 0 to 1.
+        confidences: (bins,) mean probability of the predicted class; NaN for an empty bin.
+        accuracies: (bins,) share of the predictions that were right; NaN for an empty bin.
+        calibration_error: `sum(share * |accuracy - confidence|)`, the expected calibration error.
     """
 
     parts: Floats
@@ -50,15 +50,15 @@ def reliability_of(bins: Floats) -> Reliability:
 
 
 def reliability_drawing(bins: Floats, *, variant_id: str, num_seeds: int) -> Drawing | None:
-    """The reliability diagram of one variant and what it says.
+    """The figure of one variant's reliability, with its caption and description.
 
     Args:
-        bins: See `reliability_of`; of all seeds together.
-        variant_id: Whose.
+        bins: See `reliability_of`; all seeds together.
+        variant_id: The variant.
         num_seeds: How many seeds were counted.
 
     Returns:
-        None without a prediction.
+        None if there are no predictions.
     """
     if not bins[:, 0].any():
         return None
@@ -69,14 +69,14 @@ def reliability_drawing(bins: Floats, *, variant_id: str, num_seeds: int) -> Dra
         name="reliability",
         caption=f"{title}: how often the predicted class was right, by the probability that the"
         f" model gave it; {error}. On the dashed line both are equal; below it the model is too"
-        " sure of itself. The bars are the predictions in each bin.",
+        " confident. The bars show the share of the predictions in each bin.",
         alt=f"{title}; {error}. {_words(bins, rates)}",
         figure=draw_reliability(bins, title=f"{title}: {error}"),
     )
 
 
 def _words(bins: Floats, rates: Reliability) -> str:
-    """What is true of all predictions, and the bins that hold most of them."""
+    """A text on all predictions together, and on the bins that hold most of them."""
     counts, confidences, right = bins.sum(axis=0)
     told = [
         f"{int(counts):,} predictions, mean confidence {confidences / counts:.1%}, accuracy"
@@ -92,11 +92,11 @@ def _words(bins: Floats, rates: Reliability) -> str:
 
 
 def draw_reliability(bins: Floats, *, title: str) -> "Figure":
-    """Accuracy by confidence, and below it where the predictions lie.
+    """A figure of accuracy by confidence, and below it the share of the predictions in each bin.
 
     Args:
         bins: (bins, 3), see `reliability_of`; bins of equal width from 0 to 1.
-        title: Above both.
+        title: The title above both panels.
 
     Returns:
         Two panels, both over the confidence from 0 to 1.
@@ -113,7 +113,9 @@ def draw_reliability(bins: Floats, *, title: str) -> "Figure":
 
 
 def _draw_diagram(axes: "Axes", rates: Reliability) -> None:
-    (ideal,) = axes.plot([0, 1], [0, 1], "--", color=GRAY, linewidth=1.4, label="as it should be")
+    (ideal,) = axes.plot(
+        [0, 1], [0, 1], "--", color=GRAY, linewidth=1.4, label="perfectly calibrated"
+    )
     filled = rates.parts > 0
     axes.vlines(
         rates.confidences[filled],
@@ -139,9 +141,9 @@ def _draw_diagram(axes: "Axes", rates: Reliability) -> None:
     name_axes(axes, y="Accuracy")
 
 
-def _draw_histogram(axes: "Axes", parts: Floats) -> None:
-    edges = np.linspace(0, 1, len(parts) + 1)
-    axes.bar(edges[:-1], parts, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+def _draw_histogram(axes: "Axes", shares: Floats) -> None:
+    edges = np.linspace(0, 1, len(shares) + 1)
+    axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
     axes.set(xlim=(0, 1))
     for axis in (axes.xaxis, axes.yaxis):
         _in_percent(axis)

@@ -1,8 +1,8 @@
 """Colors, sizes and axes that all figures share.
 
-The colors are those of Okabe and Ito, "Color Universal Design" (2008), which people of all kinds of
-color vision tell apart; without its yellow, which is hard to see on white. None of them is the only
-sign of what it stands for: markers or dashes differ too.
+The colors are those of Okabe and Ito, "Color Universal Design" (2008), which people with any kind
+of color vision can distinguish, except their yellow, which is hard to see on white. No color alone
+carries a meaning: markers or dashes differ too.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ TITLE_SIZE, PANEL_TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 12.0, 11.0, 10.5, 10.0
 
 
 def finite(values: npt.ArrayLike) -> Floats:
-    """The values with NaN for infinities, which have no place on an axis."""
+    """The values with NaN instead of infinities, which cannot be drawn on an axis."""
     array = np.asarray(values, np.float64)
     return np.where(np.isfinite(array), array, np.nan)
 
 
 def tidy(axes: "Axes", grid: str = "both") -> None:
-    """Lines along the axes alone, and a light grid behind everything.
+    """Leaves lines only along the axes, and puts a light grid behind everything.
 
     Args:
         axes: The panel.
@@ -43,7 +43,7 @@ def tidy(axes: "Axes", grid: str = "both") -> None:
 
 
 def name_axes(axes: "Axes", *, x: str = "", y: str = "") -> None:
-    """What the axes show, folded to their lengths."""
+    """Labels the axes, with the labels folded to the axes' lengths."""
     width, height = _size_in(axes)
     if x:
         axes.set_xlabel(fold_to_width(x, width, LABEL_SIZE), fontsize=LABEL_SIZE, **AS_IT_IS)
@@ -57,37 +57,38 @@ def _size_in(axes: "Axes") -> tuple[float, float]:
 
 
 def name_columns(
-    axes: "Axes", places: Sequence[float], names: Sequence[str], *, room_in: float, size: float
+    axes: "Axes", positions: Sequence[float], names: Sequence[str], *, room_in: float, size: float
 ) -> None:
-    """Names at places of the x axis: upright where they find room, else turned to stand.
+    """Writes names at positions of the x axis: horizontally if there is room, or else vertically.
 
     Args:
         axes: The panel.
-        places: Where.
-        names: As many.
-        room_in: Inches between two places.
-        size: Of the letters, in points.
+        positions: The positions.
+        names: One per position.
+        room_in: Inches between two positions.
+        size: Font size in points.
     """
     upright = [fold(name, 3) for name in names]
     if max((width_in(name, size) for name in upright), default=0) < 0.92 * room_in:
-        axes.set_xticks(places, upright, fontsize=size, **AS_IT_IS)
+        axes.set_xticks(positions, upright, fontsize=size, **AS_IT_IS)
         return
     standing = [fold(name, min(3, max_lines_in(room_in, size))) for name in names]
-    axes.set_xticks(places, standing, fontsize=size, rotation=90, **AS_IT_IS)
+    axes.set_xticks(positions, standing, fontsize=size, rotation=90, **AS_IT_IS)
 
 
 def name_rows(
-    axes: "Axes", places: Sequence[float], names: Sequence[str], *, room_in: float, size: float
+    axes: "Axes", positions: Sequence[float], names: Sequence[str], *, room_in: float, size: float
 ) -> None:
-    """Names at places of the y axis, folded where there is room for lines."""
+    """Writes names at positions of the y axis, folded if there is room for several lines."""
     num_lines = min(3, max_lines_in(room_in, size))
-    axes.set_yticks(places, [fold(name, num_lines) for name in names], fontsize=size, **AS_IT_IS)
+    axes.set_yticks(positions, [fold(name, num_lines) for name in names], fontsize=size, **AS_IT_IS)
 
 
 def spans_decades(values: npt.ArrayLike) -> bool:
-    """Whether numbers that were tried are better told apart on a logarithmic axis.
+    """Whether numbers that were tried should be drawn on a logarithmic axis.
 
-    They span a decade, and their middle is then nearer to the middle of the axis.
+    They should if they span at least a decade, and their median is then nearer to the middle of the
+    axis.
     """
     known = np.unique(finite(values))
     low, median, high = np.nanquantile(known, [0, 0.5, 1])
@@ -98,7 +99,7 @@ def spans_decades(values: npt.ArrayLike) -> bool:
 
 
 def scale_metric(axes: "Axes", direction: str, values: npt.ArrayLike) -> None:
-    """Gives an axis of a metric a scale: logarithmic only over three decades and more."""
+    """Makes an axis of a metric logarithmic if the values span at least three decades."""
     known = finite(values)
     known = known[~np.isnan(known)]
     if known.size and known.min() > 0 and known.max() >= 1000 * known.min():
@@ -106,7 +107,7 @@ def scale_metric(axes: "Axes", direction: str, values: npt.ArrayLike) -> None:
 
 
 def scale_by_decades(axes: "Axes", direction: str) -> None:
-    """A logarithmic axis with numbers as they stand in job files.
+    """Makes an axis logarithmic, with numbers written as in job files.
 
     Args:
         axes: The panel.
@@ -117,20 +118,20 @@ def scale_by_decades(axes: "Axes", direction: str) -> None:
     axes.set(**{f"{direction}scale": "log"})
     axis = axes.xaxis if direction == "x" else axes.yaxis
     low, high = axis.get_data_interval()
-    # A range of two or three decades shows more than their ends.
+    # A range below three decades needs more ticks than the powers of ten.
     steps = (1.0, 3.0) if low > 0 and high / low < 1000 else (1.0,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=6))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.5g}"))
-    axis.set_minor_locator(NullLocator())  # dozens of ticks, which take longer than the rest
+    axis.set_minor_locator(NullLocator())  # minor ticks would take longer to draw than the rest
 
 
 def better(metric: str, goal: Goal) -> str:
-    """The name of an axis: `val_loss (lower is better)`."""
+    """The label of a metric's axis, such as `val_loss (lower is better)`."""
     return f"{metric} ({'lower' if goal == 'minimize' else 'higher'} is better)"
 
 
 def legend_above(axes: "Axes", handles: Sequence[Any], num_columns: int) -> None:
-    """A legend between the panel and its title, where it hides nothing."""
+    """Puts a legend between the panel and its title, where it hides nothing."""
     legend = axes.legend(
         handles=handles,
         loc="lower left",

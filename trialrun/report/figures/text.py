@@ -1,4 +1,4 @@
-"""Names of users as they fit into a figure: on one line or folded, none longer than it can be."""
+"""Makes users' names fit into a figure: folds them into lines, and shortens very long ones."""
 
 import math
 import re
@@ -9,23 +9,23 @@ from typing import Any
 
 _MAX_LENGTH, _MAX_LINE = 72, 40
 _NARROWEST = 14  # shorter names are not folded
-_LETTER_WIDTH = 0.5  # of the size of DejaVu Sans; most are wider
+_LETTER_WIDTH = 0.5  # times the font size of DejaVu Sans; most letters are wider
 _PIECES = re.compile(r"[^\s_\-./,;:]*[\s_\-./,;:]?")
 
-# Keywords of every text that is not ours: "$50k" is a name, not a formula.
+# Keywords for every text with users' names: "$50k" is a name, not a formula.
 AS_IT_IS: dict[str, Any] = {"parse_math": False}
 
 
 def plain(text: str) -> str:
-    """The text on one line, without what cannot be printed and may not stand in an SVG."""
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    """The text on one line, without characters that cannot be printed or may not be in an SVG."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def fold(text: str, max_lines: int = 1) -> str:
-    """A name on no more lines than there is room for, these about equally long.
+    """A name on at most `max_lines` lines of about equal length.
 
-    Of a name longer than 72 characters, 40 on a single line, the middle is left out: names that
-    differ often do so at their end.
+    In a name longer than 72 characters (40 on a single line) the middle is left out, because names
+    often differ at their ends.
     """
     text = _shorten(plain(text), _MAX_LINE if max_lines == 1 else _MAX_LENGTH)
     width = max(_NARROWEST, math.ceil(len(text) / max_lines))
@@ -42,12 +42,12 @@ def _shorten(text: str, max_length: int) -> str:
 
 
 def fold_to_width(text: str, room_in: float, size: float) -> str:
-    """A text of any length on lines that are no wider than there is room for.
+    """A text of any length, on lines that fit into a width.
 
     Args:
         text: The text.
-        room_in: Inches.
-        size: Of the letters, in points.
+        room_in: The width in inches.
+        size: Font size in points.
     """
     num_letters = int(room_in * 72 / (size * _LETTER_WIDTH))
     lines = _lines(plain(text), max(_NARROWEST, num_letters))
@@ -58,7 +58,7 @@ def fold_to_width(text: str, room_in: float, size: float) -> str:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` characters, broken after words where that can be."""
+    """The text in lines of at most `width` characters, broken after words if possible."""
     lines = [""]
     for piece in _PIECES.findall(text):
         if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
@@ -70,11 +70,11 @@ def _lines(text: str, width: int) -> list[str]:
 
 
 def width_in(text: str, size: float) -> float:
-    """How wide a text is drawn, in inches; of several lines the widest.
+    """The width of a text in inches; for several lines, that of the widest.
 
     Args:
-        text: Lines.
-        size: Of the letters, in points.
+        text: The text, perhaps of several lines.
+        size: Font size in points.
     """
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
@@ -89,18 +89,21 @@ def width_in(text: str, size: float) -> float:
 
 
 def max_lines_in(room_in: float, size: float) -> int:
-    """How many lines of text find room, one at least.
+    """The number of lines of text that fit into a height; at least one.
 
     Args:
-        room_in: Inches.
-        size: Of the letters, in points.
+        room_in: The height in inches.
+        size: Font size in points.
     """
     return max(1, int(room_in * 72 / (size * 1.25)))
 
 
 @contextmanager
 def no_glyph_warnings() -> Iterator[None]:
-    """Draws a name in a script that the font lacks as boxes; the page has the name in letters."""
+    """Within this context, letters that the font lacks are drawn as boxes without a warning.
+
+    The page shows such a name in letters.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40
 _WIDTH_IN, _ROW_IN, _LOWEST_IN = 6.2, 0.24, 1.1
-_SPREAD = 0.27  # of a row, to both sides: seeds in their order, so that equal ones do not hide
+# How far seeds are spread to both sides of a row, in their order, so that equal ones are all seen.
+_SPREAD = 0.27
 _MAX_IN_WORDS = 3
 
 
@@ -43,13 +44,13 @@ def variants_drawing(
     metric: str,
     goal: Goal,
 ) -> Drawing:
-    """The variants, at most the best 40, and what their figure says.
+    """The figure of the variants, with its caption and description.
 
     Args:
-        names: (variants,) the best first.
+        names: (variants,) the best first; at most the first 40 are shown.
         values: (variants, seeds) the selection metric; NaN where nothing completed.
         intervals: (variants, 2) 95% interval of the mean; not finite where there is none.
-        metric, goal: What ranks them.
+        metric, goal: What ranks the variants.
     """
     num_all = len(names)
     names, values, intervals = names[:MAX_ROWS], values[:MAX_ROWS], intervals[:MAX_ROWS]
@@ -72,11 +73,13 @@ def _all(num_variants: int) -> str:
 
 
 def _words(names: Sequence[str], values: Floats, intervals: Floats) -> str:
-    """The first variants and the last one, with their numbers."""
+    """A text with the numbers of the first variants and of the last one."""
     means = describe(finite(values)).mean
-    places = list(range(min(len(names), _MAX_IN_WORDS)))
     last = len(names) - 1
-    told = [f"{names[place]}: {_number(means[place], intervals[place])}" for place in places]
+    told = [
+        f"{names[row]}: {_number(means[row], intervals[row])}"
+        for row in range(min(len(names), _MAX_IN_WORDS))
+    ]
     if last >= _MAX_IN_WORDS:
         told.append(f"the last shown, {names[last]}: {_number(means[last], intervals[last])}")
     return f"{'; '.join(told)}."
@@ -99,17 +102,17 @@ def draw_variants(
     goal: Goal,
     title: str,
 ) -> "Figure":
-    """One row per variant: its seeds as points, its mean, and the interval of that.
+    """A figure with one row per variant: its seeds as points, its mean, and the mean's interval.
 
     Args:
-        names: (variants,) from the top to the bottom.
+        names: (variants,) from top to bottom.
         values: (variants, seeds); NaN where a seed has no value.
         intervals: (variants, 2) low and high; not finite where there is no interval.
         metric, goal: What the values are.
-        title: Above all.
+        title: The title.
 
     Returns:
-        Lines in this order: the seeds, the means, the best mean; then the intervals.
+        One panel with lines in this order: the seeds, the means, the best mean; then the intervals.
     """
     values = finite(values)
     height = max(_LOWEST_IN, _ROW_IN * len(names))
@@ -118,7 +121,6 @@ def draw_variants(
     set_sizes(figure, rows, widths=[_WIDTH_IN], heights=[height])
     axes = rows[0][0]
     spread = describe(values)
-    places = np.arange(len(names))
     handles = _draw_points(axes, values, spread.mean)
     bounded = np.flatnonzero(np.isfinite(intervals).all(axis=1))
     if len(bounded):
@@ -127,7 +129,7 @@ def draw_variants(
     axes.set_ylim(len(names) - 0.5, -0.5)
     scale_metric(axes, "x", values)
     tidy(axes, "x")
-    name_rows(axes, places.tolist(), names, room_in=height / len(names), size=TICK_SIZE)
+    name_rows(axes, range(len(names)), names, room_in=height / len(names), size=TICK_SIZE)
     name_axes(axes, x=better(metric, goal))
     _note_missing(axes, values.shape[1], spread.n.tolist())
     legend_above(axes, handles, 3)
@@ -136,13 +138,13 @@ def draw_variants(
 
 
 def _draw_points(axes: "Axes", values: Floats, means: Floats) -> list[object]:
-    """Draws seeds, means and the line at the best mean; returns what the legend needs."""
+    """Draws seeds, means and the line at the best mean; returns the lines for the legend."""
     num_variants, num_seeds = values.shape
     offsets = np.linspace(-_SPREAD, _SPREAD, num_seeds) if num_seeds > 1 else np.zeros(1)
-    places = np.arange(num_variants)
+    rows = np.arange(num_variants)
     (seeds,) = axes.plot(
         values.ravel(),
-        (places[:, np.newaxis] + offsets).ravel(),
+        (rows[:, np.newaxis] + offsets).ravel(),
         "o",
         color=BLUE,
         markersize=4,
@@ -152,7 +154,7 @@ def _draw_points(axes: "Axes", values: Floats, means: Floats) -> list[object]:
     )
     (mean,) = axes.plot(
         means,
-        places,
+        rows,
         "D",
         color=VERMILLION,
         markeredgecolor=BLACK,
@@ -173,12 +175,12 @@ def _line(label: str) -> object:
 
 
 def _note_missing(axes: "Axes", num_seeds: int, completed: Sequence[int]) -> None:
-    """Says at the end of a row where seeds are missing from it."""
-    for place, number in enumerate(completed):
+    """Notes at the end of a row how many seeds it has, if some are missing."""
+    for row, number in enumerate(completed):
         if number < num_seeds:
             axes.annotate(
                 f"{number} of {num_seeds} seeds",
-                (1, place),
+                (1, row),
                 xycoords=axes.get_yaxis_transform(),
                 xytext=(5, 0),
                 textcoords="offset points",
