@@ -5,8 +5,8 @@
 For each case, 32 trials in one pack: the engine that `auto` took, the largest absolute difference
 of weights and of logs from `model.fit` for the first and the last of them, and how many times as
 many trials per second they make, of one thread, once compiled. `--quick` trains two trials and
-measures no time. At the end, the same by kind of case: the table of docs/correctness.md. Exits with
-1 when a case is out of its tolerance or on another engine.
+measures no time. At the end, the same by kind of case, as a table for the README. Exits with 1 when
+a case is out of its tolerance or on another engine.
 
 All cases take about an hour. With `--results`, each is kept in that CSV file as it is done, and
 those that are there already are not trained again.

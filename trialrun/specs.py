@@ -483,8 +483,8 @@ class ResourcesSpec(Section):
     """What a run may use. `auto` takes what the machine or the cluster has."""
 
     gpus: Annotated[Literal["auto"] | float, BeforeValidator(_check_gpus)] = "auto"
-    """What each pack is given: 1 GPU, a part of one that it shares with others, or 0 for the CPU.
-    `auto` is 1 where there are any.
+    """What each pack is given: 1 GPU, a share of one if packs are to share it, or 0 for the
+    CPU. `auto` is 1 where there are any.
 
     Allowed: `auto`, or a number from 0 to 1. Example: `0.5`.
     """
@@ -512,9 +512,9 @@ class ResourcesSpec(Section):
     grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     """Seconds that an interrupted run waits for checkpoints. Example: `60`."""
     shard: Annotated[str, BeforeValidator(_check_shard)] | None = None
-    """The part of the trials that this run trains.
+    """Which of the job's trials this run trains.
 
-    Allowed: `I/N`, the I-th of N. Example: `2/8`.
+    Allowed: `I/N`, the I-th of N shards. Example: `2/8`.
     """
 
 
