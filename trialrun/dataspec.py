@@ -164,12 +164,44 @@ class DataSpec(Section):
     """
 
     generator: Reference | None = None
+    """The function that makes the data: `f(seed, **args)` returns
+    `{"train": (x, y), "test": (x, y)}`, and perhaps `"validation"`, `"class_names"` and
+    `"feature_names"`. The default, where no other source is given, is
+    `trialrun.datasets:medical_trial`.
+
+    Allowed: `module:function`, or `file.py:function` with the path starting at the job's folder.
+    Example: `mine.py:my_data`.
+    """
     args: Annotated[dict[str, Any], AfterValidator(_check_args)] = Field(default_factory=dict)
+    """Keyword arguments of the generator.
+
+    Allowed: a mapping without `seed`. Example: `{num_rows: 5000}`.
+    """
     csv: DataFile | None = None
+    """A CSV file with a header. It may be compressed: `.gz`, `.bz2`, `.xz`.
+
+    Allowed: a path that starts at the job's folder. Example: `patients.csv`.
+    """
     npz: DataFile | None = None
+    """A file of NumPy arrays: `x` and `y`, which are split, or `x_train`, `y_train`, `x_test`,
+    `y_test` and perhaps `x_val`, `y_val`; perhaps `class_names` and `feature_names`. The arrays
+    of several inputs are named `x.age`, `x.dose`.
+
+    Allowed: a path that starts at the job's folder. Example: `images.npz`.
+    """
     parquet: DataFile | None = None
+    """A Parquet file.
+
+    Allowed: a path that starts at the job's folder. Example: `patients.parquet`.
+    """
     target: Annotated[str, Field(min_length=1)] | None = None
+    """The column of a table that is predicted. Every table needs it. Example: `outcome`."""
     task: Literal["auto", "classification", "regression"] = "auto"
+    """Whether the target is classes or quantities. With `auto`, text and whole numbers are classes,
+    and numbers with fractions are quantities.
+
+    Example: `regression`.
+    """
     # strict=False accepts the list that YAML gives; the texts inside it are still strict.
     columns: (
         Annotated[
@@ -177,26 +209,87 @@ class DataSpec(Section):
         ]
         | None
     ) = None
+    """The columns that are features; without it, all but the target are.
+
+    Allowed: a list of distinct column names. Example: `[age, dose, clinic]`.
+    """
     categorical: Annotated[
         Encoding | dict[str, Encoding | Order], BeforeValidator(_check_categorical)
     ] = "onehot"
+    """How columns of categories become numbers: all in the same way, or each as its name says. A
+    list gives the categories in order, the lowest first. Text columns that are not named here
+    are one-hot encoded.
+
+    Allowed: `onehot`, `ordinal`, or a mapping of columns to these or to lists of categories.
+    Example: `{clinic: onehot, stage: [low, mid, high]}`.
+    """
     missing: Literal["refuse", "drop", "mean"] = "refuse"
+    """What happens to a missing value: the job is refused, its row is dropped, or the mean of the
+    training rows takes its place.
+
+    Example: `mean`.
+    """
     missing_values: (
         Annotated[tuple[Level, ...], BeforeValidator(_check_missing_values), Field(strict=False)]
         | None
     ) = None
+    """What stands for a missing value besides an empty field. Nothing else is taken as missing.
+
+    Allowed: a list of texts and numbers. Example: `[NA, "?", -999]`.
+    """
     separator: Annotated[str, BeforeValidator(_check_separator)] | None = None
+    """The character between the fields of a CSV file; a comma if not given.
+
+    Allowed: one character, or `tab`. Example: `";"`.
+    """
     decimal: Literal[".", ","] | None = None
+    """The decimal mark of a CSV file; a point if not given. Example: `","`."""
     thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    """The mark between groups of three digits in a CSV file; none if not given. Example: `"."`."""
     encoding: Annotated[str, AfterValidator(_check_encoding)] | None = None
+    """The encoding of a CSV file; UTF-8 if not given.
+
+    Allowed: one that Python knows. Example: `latin-1`.
+    """
     test: DataFile | None = None
+    """A table of the test rows, in the place of `test_split`.
+
+    Allowed: a path that starts at the job's folder, to another file than that of the training rows.
+    Example: `other.csv`.
+    """
     test_split: Share | None = None
+    """The share of a file's rows that is kept for the test; 0.2 if neither this nor `test` is
+    given.
+
+    Example: `0.3`.
+    """
     stratify: Annotated[Literal["auto"] | bool, BeforeValidator(_check_stratify)] = "auto"
+    """Whether the parts of a file get the same share of each class, and at least one row of each.
+    `auto` does so where the target is classes.
+
+    Allowed: `auto`, `true` or `false`. Example: `false`.
+    """
     seed: Annotated[Literal["per_trial"] | int, word_or_int("per_trial", 0, SEED_LIMIT)] = (
         "per_trial"
     )
+    """`per_trial` gives each seed data, or a split, of its own; an integer gives all trials the
+    same.
+
+    Allowed: `per_trial`, or an integer from 0 to 2**32 - 1. Example: `7`.
+    """
     scaling: Annotated[Kind | dict[str, Kind], _word_or_words(_KINDS, "input names")] = "minmax"
+    """How inputs are scaled, per feature, by the training rows alone: to the range from 0 to 1, to
+    mean 0 and standard deviation 1, or not at all. Inputs may differ, by name.
+
+    Allowed: `minmax`, `standard`, `none`, or a mapping of input names to these. Example:
+    `{measurements: standard, clinic: none}`.
+    """
     validation_split: Share = 0.1
+    """The share of the shuffled training rows that is kept for validation: the last ones, as Keras
+    does. It is not used where the data has a validation part of its own.
+
+    Example: `0.2`.
+    """
 
     @model_validator(mode="before")
     @classmethod
