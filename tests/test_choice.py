@@ -16,6 +16,8 @@ from trialrun.training.examine import examine
 from trialrun.training.memory import require_device_memory, required_bytes
 from trialrun.training.trained import load_pack_data
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture
 def always_measured(monkeypatch):

@@ -15,6 +15,8 @@ from trialrun.cluster.preflight import check_versions
 from trialrun.errors import ClusterError
 
 JOB = ROOT / "jobs" / "medical_trial.yaml"
+pytestmark = pytest.mark.cluster
+
 _DEADLINE_S = 60
 # 10 s on a machine that does nothing else. Ray alone waits for 20 s.
 _AT_ONCE_S = 15

@@ -24,6 +24,8 @@ from trialrun.training.pack import train_pack
 from trialrun.training.program import Program
 from trialrun.training.randomness import BatchOrders
 
+pytestmark = pytest.mark.compiled
+
 EPOCHS = 9
 ENGINES = {"fused": train_with_fused, "mapped": train_with_mapped, "keras": train_with_keras}
 PATIENCES = (0, 1, 3, EPOCHS)

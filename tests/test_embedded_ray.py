@@ -15,6 +15,8 @@ from durable_runs import JOB, DurableRun
 
 from trialrun.cluster.sockets import listening_sockets
 
+pytestmark = pytest.mark.cluster
+
 # Of each of Ray's services one method; the last one says that the process serves, nothing else.
 METHODS = (
     "/ray.rpc.InternalKVGcsService/InternalKVGet",

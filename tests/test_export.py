@@ -32,7 +32,10 @@ from trialrun.save_trial import save_best, try_formats
 from trialrun.saving import in_short
 from trialrun.store import BestFiles, RunFolder
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Keras's own, about HDF5 and custom compile()
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.filterwarnings("ignore"),  # Keras's own, about HDF5 and custom compile()
+]
 
 MODELS = """
 import keras

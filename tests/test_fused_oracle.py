@@ -15,7 +15,7 @@ from trialrun.datasets import load_splits
 from trialrun.models import mlp
 from trialrun.training.randomness import BatchOrders
 
-LEARNING_RATES = (0.003, 0.03)
+pytestmark = pytest.mark.compiled
 
 # What stands in the job file, and the same as one writes it in Python.
 OPTIMIZERS = {

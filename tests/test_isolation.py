@@ -11,6 +11,8 @@ from trialrun.training.internals import global_dtype_policy
 from trialrun.training.ownership import has_other_state, refuse_shared, why_unknown
 from trialrun.training.settings import settings_kept
 
+pytestmark = pytest.mark.compiled
+
 MODELS = '''
 import itertools
 

@@ -18,6 +18,8 @@ from trialrun.training.pack import train_pack
 from trialrun.training.slices import slice_trials
 from trialrun.training.trained import load_pack_data
 
+pytestmark = pytest.mark.compiled
+
 # A trial and its pack -----------------------------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ from ray_heads import RAY, TOKEN, RayHead, free_ports
 
 import trialrun
 
+pytestmark = pytest.mark.cluster
+
 SUBMIT = str(ROOT / "scripts" / "submit_ray.py")
 _DEADLINE_S = 120
 _AT_ONCE_S = 15  # 10 s on a machine that does nothing else
