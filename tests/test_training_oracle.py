@@ -17,8 +17,8 @@ from trialrun.job import load_job
 pytestmark = pytest.mark.compiled
 
 FUSED = [
-    *("muon", "moving_average", "accumulation", "loss_scaling"),
-    "early_stopping_averaged",
+    *("muon", "accumulation", "loss_scaling"),
+    "early_stopping_averaged",  # of a moving average of the weights
     *("curves", "class_weight", "two_outputs_weighted", "masked_outputs"),
 ]
 
