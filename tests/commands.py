@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 from unittest import mock
 
+from warm_python import WarmProcess
+
 from trialrun.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +80,8 @@ class Command:
         program: What Python runs.
         environment: Variables beside those of the tests.
         wrapper: What runs Python.
+        is_warm: Whether it is forked from a Python that has imported what drivers need: see
+            `warm_python`. Its program is a file then.
     """
 
     def __init__(
@@ -87,12 +91,20 @@ class Command:
         program: tuple[str, ...] = ("-m", "trialrun"),
         environment: Mapping[str, str] = MappingProxyType({}),
         wrapper: Sequence[str] = (),
+        is_warm: bool = False,
     ) -> None:
         self.home = home
         (home / "tmp").mkdir(parents=True, exist_ok=True)
-        own = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
-        own |= {"HOME": str(home), "COLUMNS": "80", _MARK: str(home)}
+        inherited = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
+        own = inherited | {"HOME": str(home), "COLUMNS": "80", _MARK: str(home)}
         own |= {"TMPDIR": str(home / "tmp"), **environment}
+        self.process: subprocess.Popen[str] | WarmProcess
+        if is_warm:
+            words = [*program, *map(str, arguments)]
+            self.process = WarmProcess(
+                words, ROOT, environment=own, inherited=inherited, output=home
+            )
+            return
         with _interruptible():
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, *program, *map(str, arguments)],
@@ -143,7 +155,7 @@ class Command:
         Ray's agents overwrite their environment, but they have their logs open.
         """
         mark, logs = f"{_MARK}={self.home}".encode(), f"/tmp/trialrun-{self.process.pid}-"
-        found = {}
+        found = {} if self.process.poll() is not None else {self.process.pid: "the command"}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 marks = (folder / "environ").read_bytes().split(b"\0")

@@ -13,15 +13,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 
-# These wait longest, for a real Ray or SLURM: in several processes (scripts/test) they begin first.
-SLOWEST = ("test_slurm_interrupts", "test_slurm", "test_run", "test_ray_jobs", "test_fault_matrix")
-SLOWEST += ("test_doctor_command", "test_durability", "test_embedded_ray", "test_shards")
-SLOWEST += ("test_gpu_pinning",)
+# What a file needs that takes long; in several processes (scripts/test) the longest begins first.
+MARKERS = {
+    "slurm": "waits for a real SLURM",
+    "cluster": "starts Rays, and whole runs on them",
+    "compiled": "builds, compiles and trains models",
+    "browser": "opens a page in a real browser",
+}
+
+
+def pytest_configure(config):
+    for name, need in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {need}; left out by scripts/test --quick")
 
 
 def pytest_collection_modifyitems(items):
-    ranks = {name: rank for rank, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    def rank(item):
+        own = {mark.name for mark in item.getparent(pytest.Module).own_markers}
+        return next((i for i, name in enumerate(MARKERS) if name in own), len(MARKERS))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True, scope="module")

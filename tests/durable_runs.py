@@ -54,7 +54,12 @@ class DurableRun:
     ) -> Command:
         program = (PROGRAM, str(self.home / "driver.pid"))
         return Command(
-            self.home, *arguments, program=program, environment=environment, wrapper=wrapper
+            self.home,
+            *arguments,
+            program=program,
+            environment=environment,
+            wrapper=wrapper,
+            is_warm=not wrapper and not any(name.startswith("RAY_") for name in environment),
         )
 
     def has_reached(self, moment: str) -> bool:

@@ -1,4 +1,4 @@
-"""The command line with everything real but the training and the saved model, which are made up.
+"""The command line with everything real but training, saved model and figures, which are made up.
 
 Results are what seed and learning rate say, so that two runs can be compared to the last digit. A
 pack takes half a second, in epochs, with checkpoints. A row's device is what CUDA is told of, its
@@ -20,6 +20,7 @@ import numpy as np
 
 import trialrun.cluster
 import trialrun.driver
+import trialrun.report.figures
 from trialrun.cli import main
 from trialrun.errors import OutOfMemory
 from trialrun.export import SavedModel
@@ -149,14 +150,19 @@ class MadeUpExport:
         return []
 
 
-if __name__ == "__main__":
+def make_up():
+    """Puts what is made up into the places of what is real."""
+    real = trialrun.cluster.run_packs
+    trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)
+    trialrun.driver.ExportProcess = MadeUpExport
+    trialrun.report.figures.draw_figures = lambda *_: ()
+
+
+if __name__ == "__main__":  # so that workers get by value what is defined here
     if limit := os.environ.get("MADE_UP_MAX_FILE_BYTES"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     if seconds := os.environ.get("MADE_UP_WORTH_SPLITTING_S"):
         trialrun.cluster.tasks._WORTH_SPLITTING_S = float(seconds)
-    # Defined in the main module, so that workers get it by value.
-    real = trialrun.cluster.run_packs
-    trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)
-    trialrun.driver.ExportProcess = MadeUpExport
+    make_up()
     Path(sys.argv.pop(1)).write_text(str(os.getpid()))
     main()

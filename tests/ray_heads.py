@@ -22,7 +22,7 @@ from typing import Any, Self
 
 TOKEN = "0123456789abcdef" * 4
 RAY = Path(sys.executable).with_name("ray")
-_DEADLINE_S = 90
+_DEADLINE_S = 300  # only a hanging Ray comes near it
 _STOP_S = 30
 
 

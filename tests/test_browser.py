@@ -23,10 +23,13 @@ VARIANTS = make_variants(
 )
 NUM_ROWS = len(VARIANTS)
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no chromium or no chromedriver: scripts/setup_debian chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="no chromium or no chromedriver: scripts/setup_debian chromium chromium-driver",
+    ),
+]
 
 
 def result_of(variant, seed):

@@ -14,6 +14,8 @@ from trialrun.errors import InputError, ModelError
 from trialrun.job import load_job
 from trialrun.training.examine import examine
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture
 def load(tmp_path):

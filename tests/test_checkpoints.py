@@ -10,6 +10,8 @@ from trialrun.results import STATE_GROUPS, Checkpoint, PackResult
 from trialrun.training.pack import train_pack
 from trialrun.training.reports import Reports
 
+pytestmark = pytest.mark.compiled
+
 EPOCHS = 8
 
 

@@ -14,6 +14,8 @@ from ray_nodes import RayNodes
 from trialrun.doctor.check import Check
 from trialrun.doctor.report import NodeReport, Report
 
+pytestmark = pytest.mark.cluster
+
 SECRET = "5ec7e7" * 10
 
 

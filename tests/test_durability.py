@@ -22,6 +22,8 @@ import trialrun.cluster
 import trialrun.driver
 from trialrun import open_run
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def nodes():

@@ -24,6 +24,8 @@ from trialrun.training.pack import train_pack
 from trialrun.training.program import Program
 from trialrun.training.randomness import BatchOrders
 
+pytestmark = pytest.mark.compiled
+
 EPOCHS = 9
 ENGINES = {"fused": train_with_fused, "mapped": train_with_mapped, "keras": train_with_keras}
 PATIENCES = (0, 1, 3, EPOCHS)
@@ -96,24 +98,27 @@ def assert_close(actual, expected, what=""):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5, err_msg=what)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_each_trial_of_a_pack_stops_where_keras_stops_it(tmp_path, engine):
+def test_each_trial_of_a_pack_stops_where_keras_stops_it(tmp_path, subtests):
     trials = trials_of(tmp_path, seeds=[1], stopping={"restore_best_weights": True})
-    trained = ENGINES[engine](make_task(tmp_path, trials, num_threads=2))
-    for trial, one in zip(trials, trained, strict=True):
+    oracles = []
+    for trial in trials:
         patience = trial.variant.training.early_stopping.patience
         callback = keras.callbacks.EarlyStopping(
             **STOPPING, mode="max", patience=patience, restore_best_weights=True
         )
-        Oracle(tmp_path, trial, callback).assert_same(one)
-        assert one.best_epoch == callback.best_epoch + 1
-    num_epochs = {len(one.history["loss"]) for one in trained}
+        oracles.append((Oracle(tmp_path, trial, callback), callback.best_epoch + 1))
+    num_epochs = {len(oracle.history["loss"]) for oracle, _ in oracles}
     assert len(num_epochs) > 2
     assert max(num_epochs) == EPOCHS
+    for engine, train_with in ENGINES.items():
+        with subtests.test(engine=engine):
+            trained = train_with(make_task(tmp_path, trials, num_threads=2))
+            for one, (oracle, best_epoch) in zip(trained, oracles, strict=True):
+                oracle.assert_same(one)
+                assert one.best_epoch == best_epoch
 
 
-@pytest.mark.parametrize("engine", ["fused", "keras"])
-def test_the_learning_rate_of_each_trial_is_reduced_where_keras_reduces_it(tmp_path, engine):
+def test_the_learning_rate_of_each_trial_is_reduced_where_keras_reduces_it(tmp_path, subtests):
     plateau = {"monitor": "val_accuracy", "patience": 1, "factor": 0.5, "min_lr": 0.01}
     trials = trials_of(
         tmp_path,
@@ -123,19 +128,26 @@ def test_the_learning_rate_of_each_trial_is_reduced_where_keras_reduces_it(tmp_p
         reduce_lr_on_plateau=plateau,
         learning_rate=0.03,
     )
-    trained = ENGINES[engine](make_task(tmp_path, trials))
-    for trial, one in zip(trials, trained, strict=True):
-        patience = trial.variant.training.early_stopping.patience
-        oracle = Oracle(
+    oracles = [
+        Oracle(
             tmp_path,
             trial,
-            keras.callbacks.EarlyStopping(**STOPPING, mode="max", patience=patience),
+            keras.callbacks.EarlyStopping(
+                **STOPPING, mode="max", patience=trial.variant.training.early_stopping.patience
+            ),
             keras.callbacks.ReduceLROnPlateau(**plateau, mode="max"),
             builder="everything",
         )
-        oracle.assert_same(one)
-        assert one.best_epoch is None
-    assert {round(float(v), 4) for v in trained[-1].history["learning_rate"]} >= {0.03, 0.015}
+        for trial in trials
+    ]
+    for engine in ("fused", "keras"):
+        with subtests.test(engine=engine):
+            trained = ENGINES[engine](make_task(tmp_path, trials))
+            for one, oracle in zip(trained, oracles, strict=True):
+                oracle.assert_same(one)
+                assert one.best_epoch is None
+            rates = {round(float(v), 4) for v in trained[-1].history["learning_rate"]}
+            assert rates >= {0.03, 0.015}
 
 
 class KeepBest(keras.callbacks.Callback):

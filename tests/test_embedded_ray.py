@@ -15,6 +15,8 @@ from durable_runs import JOB, DurableRun
 
 from trialrun.cluster.sockets import listening_sockets
 
+pytestmark = pytest.mark.cluster
+
 # Of each of Ray's services one method; the last one says that the process serves, nothing else.
 METHODS = (
     "/ray.rpc.InternalKVGcsService/InternalKVGet",
@@ -127,9 +129,12 @@ def test_its_folder_is_for_its_user_alone_and_holds_no_token(embedded):
 def test_one_process_may_run_job_after_job(tmp_path):
     """Each with a Ray, and a token, of its own."""
     job = tmp_path / "job.yaml"
-    job.write_text("name: again\nseeds: 1\ntraining: {epochs: 1}\n")
+    job.write_text(JOB)
+    tests = str(Path(__file__).parent)
     program = (
-        "import os, subprocess, trialrun; before = dict(os.environ)\n"
+        "import os, subprocess, sys, trialrun; before = dict(os.environ)\n"
+        f"sys.path.insert(0, {tests!r}); import made_up_driver, ray\n"
+        "made_up_driver.make_up(); ray.cloudpickle.register_pickle_by_value(made_up_driver)\n"
         f"runs = [trialrun.run({str(job)!r}, runs_dir={str(tmp_path)!r}) for _ in range(2)]\n"
         "assert len({run.folder.path for run in runs}) == 2 and dict(os.environ) == before\n"
         "for _ in range(100): subprocess.run(['true'], check=True)  # the guardian spares them\n"

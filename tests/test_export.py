@@ -4,9 +4,11 @@ Oracle: Keras itself. A trial is trained here, its files are written by the func
 process, and what they give is compared with the trial.
 """
 
+import functools
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +34,10 @@ from trialrun.save_trial import save_best, try_formats
 from trialrun.saving import in_short
 from trialrun.store import BestFiles, RunFolder
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Keras's own, about HDF5 and custom compile()
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.filterwarnings("ignore"),  # Keras's own, about HDF5 and custom compile()
+]
 
 MODELS = """
 import keras
@@ -265,6 +270,18 @@ def save(folder: Path, builder: str, **sections: Any) -> Saved:
     )
 
 
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Saved]:
+    """A trained and saved trial of a builder; who changes its files puts them back."""
+
+    @functools.cache
+    def saved_of(builder: str) -> Saved:
+        data_args = {"num_outputs": 2} if builder in TWO_OUTPUTS else {}
+        return save(tmp_path_factory.mktemp(builder), builder, data_args=data_args)
+
+    return saved_of
+
+
 def predictions_of(model: keras.Model, saved: Saved) -> np.ndarray:
     outputs = model.predict(saved.splits.x_test, verbose=0)
     return np.hstack(outputs) if isinstance(outputs, list) else outputs
@@ -275,9 +292,10 @@ TWO_OUTPUTS = ["names_in_dicts", "objects_in_dicts"]
 
 
 @pytest.mark.parametrize("builder", [*SERIALIZABLE, *TWO_OUTPUTS])
-def test_what_keras_can_save_is_saved_in_every_format_and_loaded_by_plain_keras(tmp_path, builder):
-    data_args = {"num_outputs": 2} if builder in TWO_OUTPUTS else {}
-    saved = save(tmp_path, builder, data_args=data_args)
+def test_what_keras_can_save_is_saved_in_every_format_and_loaded_by_plain_keras(
+    saved_once, builder
+):
+    saved = saved_once(builder)
     assert {
         name: (one.is_proved, one.note) for name, one in saved.formats.items()
     } == dict.fromkeys((".weights.h5", ".json", ".keras", ".h5"), (True, ""))
@@ -310,13 +328,13 @@ FOREIGN = {
 
 @pytest.mark.parametrize("builder", FOREIGN)
 def test_where_keras_cannot_serialize_the_weights_are_proved_with_the_jobs_builder(
-    tmp_path, builder
+    saved_once, builder
 ):
-    saved = save(tmp_path, builder)
-    weights = saved.formats.pop(".weights.h5")
+    saved = saved_once(builder)
+    weights = saved.formats[".weights.h5"]
     assert weights.is_proved
     assert "builder" in weights.note
-    for one in saved.formats.values():
+    for one in [one for one in saved.formats.values() if one is not weights]:
         assert not one.is_proved
         assert FOREIGN[builder] in one.note
     made = [path.name for path in saved.files.folder.iterdir()]
@@ -329,8 +347,8 @@ def test_where_keras_cannot_serialize_the_weights_are_proved_with_the_jobs_build
     np.testing.assert_allclose(best.predict(saved.splits.x_test), saved.predictions, atol=1e-6)
 
 
-def test_the_code_of_the_readme_makes_the_model_without_trialrun(tmp_path, monkeypatch):
-    saved = save(tmp_path, "lambda_layer")
+def test_the_code_of_the_readme_makes_the_model_without_trialrun(saved_once, monkeypatch):
+    saved = saved_once("lambda_layer")
     monkeypatch.chdir(saved.files.folder)
     code = Path("README.md").read_text().split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
@@ -364,32 +382,37 @@ def test_a_model_whose_predictions_are_random_is_held_to_its_weights(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["edited", "gone", "in the run folder", "os:system"])
-def test_a_builder_that_may_be_anothers_is_not_called(tmp_path, change):
-    saved = save(tmp_path, "lambda_layer")
-    models = tmp_path / "models.py"
-    if change == "edited":
-        models.write_text(models.read_text() + "\nprint(1 / 0)\n")
-    elif change == "gone":
-        models.unlink()
-    else:
-        content = json.loads(saved.files.builder.read_text())
-        inside = saved.run.path / "models.py"
-        inside.write_text("def build():\n    raise AssertionError('foreign code was run')\n")
-        text = f"{inside}:build" if "folder" in change else change
-        content["model"] = {"builder": text, "args": {}}
-        content["sources"] = {text: trialrun.sources.source_digest(text)}
-        saved.files.builder.write_text(json.dumps(content))
-    expected = {
-        "edited": "has changed since the model was saved",
-        "gone": "cannot be found: there is no file",
-    }.get(change, "is not in a file of yours")
-    with pytest.raises(InputError, match=expected) as refused:
-        load_best_model(saved.files)
-    assert 'model.load_weights("oracle.weights.h5")' in str(refused.value)
+def test_a_builder_that_may_be_anothers_is_not_called(saved_once, change):
+    saved = saved_once("lambda_layer")
+    models, inside = saved.run.path.parents[2] / "models.py", saved.run.path / "models.py"
+    before = {path: path.read_bytes() for path in (models, saved.files.builder)}
+    try:
+        if change == "edited":
+            models.write_text(models.read_text() + "\nprint(1 / 0)\n")
+        elif change == "gone":
+            models.unlink()
+        else:
+            content = json.loads(saved.files.builder.read_text())
+            inside.write_text("def build():\n    raise AssertionError('foreign code was run')\n")
+            text = f"{inside}:build" if "folder" in change else change
+            content["model"] = {"builder": text, "args": {}}
+            content["sources"] = {text: trialrun.sources.source_digest(text)}
+            saved.files.builder.write_text(json.dumps(content))
+        expected = {
+            "edited": "has changed since the model was saved",
+            "gone": "cannot be found: there is no file",
+        }.get(change, "is not in a file of yours")
+        with pytest.raises(InputError, match=expected) as refused:
+            load_best_model(saved.files)
+        assert 'model.load_weights("oracle.weights.h5")' in str(refused.value)
+    finally:
+        inside.unlink(missing_ok=True)
+        for path, content in before.items():
+            path.write_bytes(content)
 
 
-def test_a_bare_file_that_names_a_jobs_class_is_refused_and_the_run_loads_it(tmp_path):
-    saved = save(tmp_path, "subclass")
+def test_a_bare_file_that_names_a_jobs_class_is_refused_and_the_run_loads_it(saved_once):
+    saved = saved_once("subclass")
     registered = keras.saving.get_custom_objects()
     kept = {name: registered.pop(name) for name in list(registered) if "export_tests" in name}
     for name in [name for name in sys.modules if name.startswith(("trialrun_models", "models"))]:

@@ -12,6 +12,8 @@ import pytest
 from durable_runs import DurableRun
 from ray_nodes import RayNodes
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def nodes():

@@ -16,6 +16,8 @@ from ray.cluster_utils import Cluster
 
 from trialrun.cluster import worker
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def gpu_node():

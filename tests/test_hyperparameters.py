@@ -13,6 +13,8 @@ from trialrun.plan import Pack, plan_trials, split_by, take_apart
 from trialrun.training.examine import examine
 from trialrun.training.hyperparameters import Place, Trace, TracedNumber
 
+pytestmark = pytest.mark.compiled
+
 BUILDERS = '''
 import keras
 from keras import layers, regularizers

@@ -10,6 +10,8 @@ from trialrun.results import PackResult
 from trialrun.training import PackTask
 from trialrun.training.pack import train_pack
 
+pytestmark = pytest.mark.compiled
+
 JOBS = ROOT / "jobs"
 SMALL = {
     "digits_cnn": (["training.epochs=4", "training.learning_rate=0.01"], "test_accuracy", 0.85),

@@ -12,6 +12,8 @@ from durable_runs import JOB, DurableRun
 from made_up_driver import FILLS_MEMORY, FILLS_STORE, LARGE_CHECKPOINTS, MAX_BYTES_TO_FILL
 from ray_nodes import RayNodes
 
+pytestmark = pytest.mark.cluster
+
 MEMORY_TO_LEAVE = 3 << 30  # what other processes may take meanwhile
 FULL_DISK = {"local_fs_capacity_threshold": 0.0}
 

@@ -343,6 +343,7 @@ def test_a_server_that_is_not_there_is_one_line_of_a_report(tmp_path, monkeypatc
     assert (folder.tensorboard_dir / "v00").exists()
 
 
+@pytest.mark.cluster
 def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path):
     """A server that is not there is a warning; resume with another place trains nothing."""
     durable = DurableRun(tmp_path / "home")

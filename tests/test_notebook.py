@@ -57,6 +57,7 @@ def test_the_summary_is_html_with_names_as_text(tmp_path):
     assert "This run has not ended" in html
 
 
+@pytest.mark.cluster
 def test_the_notebook_of_the_reference_job_runs(tmp_path):
     """As it stands, with fewer seeds and epochs."""
     for name in ("medical_trial.yaml", "medical_trial.ipynb"):

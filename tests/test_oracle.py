@@ -13,6 +13,8 @@ from trialrun.training.functional import ModelState
 from trialrun.training.internals import build_symbolically
 from trialrun.training.verify import can_evaluate_at_once, why_different
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.mark.parametrize("name", ["Conv2D", "Embedding_masked_LSTM", "SpectralNormalization"])
 def test_a_model_is_trained_as_plain_keras_trains_it(tmp_path, name):

@@ -14,6 +14,8 @@ from trialrun.ownterms import is_itself
 from trialrun.resume import referenced_functions
 from trialrun.sources import collect_files
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture
 def load(tmp_path):

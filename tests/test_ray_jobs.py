@@ -15,6 +15,8 @@ from ray_heads import RAY, TOKEN, RayHead, free_ports
 
 import trialrun
 
+pytestmark = pytest.mark.cluster
+
 SUBMIT = str(ROOT / "scripts" / "submit_ray.py")
 _DEADLINE_S = 120
 _AT_ONCE_S = 15  # 10 s on a machine that does nothing else
@@ -154,11 +156,12 @@ def test_a_job_with_its_own_files_is_trained_on_all_nodes_and_its_output_comes_b
     assert len({task["node_id"] for task in own if task["name"] == "_train"}) == 2
     assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("SUCCEEDED", 0)
 
-    # Another file beside the job: Ray unpacks the folder at another path.
-    (folder / "notes.txt").write_text("more seeds\n")
+    # Another file beside the job: Ray unpacks the folder at another path. The training of the
+    # further seed is made up, as the file has that name.
+    (folder / "made_up.yaml").write_text(REAL_JOB)
     before = results(place)
     more = ["--run-folder", place, "--set", "seeds=3"]
-    finished = submit(ray, tmp_path / "home", folder / "real.yaml", *more).finish()
+    finished = submit(ray, tmp_path / "home", folder / "made_up.yaml", *more).finish()
     assert finished.code == 0, finished
     assert run_folder(finished) == place
     assert before.items() <= results(place).items()

@@ -26,6 +26,8 @@ from trialrun.job import load_job, settings_of
 from trialrun.plan import plan_trials
 
 REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
+pytestmark = pytest.mark.cluster
+
 
 # Runs the command line, and writes down what cannot be seen from outside.
 _OBSERVED = """

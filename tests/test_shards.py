@@ -16,6 +16,8 @@ from trialrun.job import dump_job, load_job
 from trialrun.plan import plan_trials, shard_trials
 from trialrun.store import RunFolder
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def nodes():

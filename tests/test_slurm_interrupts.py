@@ -7,11 +7,12 @@ exactly. A file of its own, with hosts of its own, because it waits for SLURM mo
 import os
 import signal
 
+import pytest
 from durable_runs import assert_run_is_whole
 from slurm_hosts import wait_for
 from slurm_jobs import BOTH_HOSTS, needs_slurm
 
-pytestmark = needs_slurm
+pytestmark = [pytest.mark.slurm, needs_slurm]
 
 
 def test_a_job_that_loses_its_ray_too_often_is_not_requeued(slurm_user):

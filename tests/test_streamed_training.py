@@ -28,6 +28,8 @@ from trialrun.training.reports import Reports
 from trialrun.training.streaming import training_batches
 from trialrun.training.trained import load_pack_data
 
+pytestmark = pytest.mark.compiled
+
 STREAMS = '''
 import numpy as np
 import tensorflow as tf

@@ -9,6 +9,8 @@ import trialrun
 from trialrun.datasets import load_splits
 from trialrun.job import load_job
 
+pytestmark = pytest.mark.cluster
+
 JOB = """
 name: clinic
 data: {csv: patients.csv, target: outcome, missing: mean, categorical: {zip: ordinal}, seed: 3}

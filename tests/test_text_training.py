@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from training_jobs import load_trials, make_task, train
 
+pytestmark = pytest.mark.compiled
+
 CODE = """
 import keras, numpy as np, pandas as pd
 from keras import layers

@@ -14,9 +14,11 @@ from training_jobs import load_trials, make_task, train, train_with_keras
 from trialrun.errors import CannotFuse, InputError
 from trialrun.job import load_job
 
+pytestmark = pytest.mark.compiled
+
 FUSED = [
-    *("muon", "moving_average", "accumulation", "loss_scaling"),
-    "early_stopping_averaged",
+    *("muon", "accumulation", "loss_scaling"),
+    "early_stopping_averaged",  # of a moving average of the weights
     *("curves", "class_weight", "two_outputs_weighted", "masked_outputs"),
 ]
 
