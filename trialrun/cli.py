@@ -90,7 +90,10 @@ def run(
     resume_run: Path | None,
     shard: str | None,
 ) -> None:
-    """Train all trials of JOB (a YAML file) and save the best model and a report."""
+    """Train all trials of JOB, a YAML file.
+
+    Then select the best variant, and save the best model and a report.
+    """
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
@@ -108,7 +111,10 @@ def run(
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
 def resume(run_folder: Path, address: str | None) -> None:
-    """Finish RUN (a run folder): train missing trials, then save the best model and a report."""
+    """Finish the interrupted run in the folder RUN.
+
+    Trains missing trials, then saves the best model and a report.
+    """
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
@@ -123,7 +129,10 @@ def resume(run_folder: Path, address: str | None) -> None:
 @_runs_dir_option
 @_run_folder_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
-    """Merge the runs of all shards of a job into one run with one winner and one report."""
+    """Merge the runs of all shards of a job into one run.
+
+    The merged run has one winner and one report.
+    """
     from trialrun.driver import merge_runs
     from trialrun.job import load_job
     from trialrun.progress import ProgressLine
@@ -200,7 +209,10 @@ def _tell(outcome: Any) -> None:
     " to compile and the memory per trial.",
 )
 def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) -> None:
-    """Show the variants, trials and packs of JOB without training anything."""
+    """Show the variants, trials and packs of JOB.
+
+    Nothing is trained.
+    """
     from trialrun.job import load_job
     from trialrun.report.plan import print_plan
 
@@ -237,7 +249,10 @@ def show(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Show the leaderboard of RUN (a run folder), which may still be running or interrupted."""
+    """Show the leaderboard of RUN, a run folder.
+
+    The run may still be running, or may have been interrupted.
+    """
     from trialrun.report import overview_content, overview_csv, print_overview
     from trialrun.report.view import View
     from trialrun.store import RunFolder
@@ -259,7 +274,10 @@ def show(
 @click.argument("second", metavar="VARIANT")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
-    """Compare two variants of RUN seed by seed: differences, intervals, a paired test."""
+    """Compare two variants of RUN seed by seed.
+
+    Shows differences, their intervals and a paired test.
+    """
     from trialrun.report.compare import compare_variants, comparison_json, print_comparison
     from trialrun.store import RunFolder
 
@@ -273,7 +291,10 @@ def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_folder: Path) -> None:
-    """Build RUN's figures, report.html and whatever else its job's `output` asks for again."""
+    """Build the figures and the report of RUN again.
+
+    Also writes the run again to the trackers that its job's `output` names.
+    """
     from trialrun.job import read_output
     from trialrun.report import build_report
     from trialrun.store import RunFolder
@@ -306,7 +327,7 @@ def report(run_folder: Path) -> None:
     help="Write the predictions to FILE (.csv or .parquet) with every digit [default: print CSV].",
 )
 def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
-    """Predict the rows of a CSV or Parquet file with RUN's best model."""
+    """Predict the rows of a file with the best model of RUN."""
     from trialrun.predict import predict_file
     from trialrun.predictions import check_output, printed_csv, write_predictions
     from trialrun.store import RunFolder
@@ -329,7 +350,9 @@ def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @_runs_dir_option
 def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> int:
-    """Check devices, versions, Ray, SLURM and disks: what works, what does not, and what to do.
+    """Check devices, versions, Ray, SLURM and disks.
+
+    Says what works, what does not, and what to do.
 
     With --address (or RAY_ADDRESS), every node of that Ray cluster is checked from inside a task.
     Exit codes: 0 all works, perhaps with warnings; 1 something does not work; 2 wrong usage.
