@@ -20,10 +20,8 @@ from typing import Any, NamedTuple
 
 from pydantic.fields import FieldInfo
 
-from trialrun.dataspec import DataSpec
-from trialrun.document import canonical_json
-from trialrun.section import Section
-from trialrun.specs import (
+from trialrun.job import (
+    DataSpec,
     EarlyStoppingSpec,
     JobSpec,
     ModelSpec,
@@ -36,7 +34,9 @@ from trialrun.specs import (
     TrainingSpec,
     Values,
 )
-from trialrun.vocabulary import LOSSES, METRICS, OPTIMIZERS, SCHEDULES
+from trialrun.job.document import canonical_json
+from trialrun.job.fields import Section
+from trialrun.job.keras_api.names import LOSSES, METRICS, OPTIMIZERS, SCHEDULES
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "job-file.md"
 # Where each table's fields stand in a job file.

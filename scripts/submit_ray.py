@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import click
 
 from trialrun.cluster.preflight import TOKEN_HELP, check_token
+from trialrun.driver.interrupts import EXIT_CTRL_C, EXIT_INTERRUPTED
 from trialrun.errors import ClusterError, InputError, TrialrunError
-from trialrun.interrupts import EXIT_CTRL_C, EXIT_INTERRUPTED
 
 EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_NOT_FOUND = 1, 2, 127
 TIMEOUT_S = 5.0

@@ -14,88 +14,40 @@ from commands import ROOT
 
 import trialrun
 from trialrun.job import dump_job, load_job
-from trialrun.plan import plan_trials
-from trialrun.records import parameter_kinds
-from trialrun.results import PackResult, TrialResult
 from trialrun.store import RunFolder
+from trialrun.store.columns import parameter_kinds
+from trialrun.trials.plan import plan_trials
+from trialrun.trials.results import PackResult, TrialResult
 
 PACKAGE = ROOT / "trialrun"
 
-# The modules of each room, and the rooms that it may import.
-ROOMS = {
-    "errors": ["errors"],
-    "host": ["host", "quiet"],
-    "job": [
-        *("job", "jobchecks", "specs", "section", "dataspec", "datafiles", "dialect"),
-        *("document", "references", "sources", "seeding"),
-        *("compilation", "arguments", "vocabulary", "tracking", "ownterms", "builders"),
-    ],
-    "search": ["search"],
-    "plan": ["plan", "identity", "packing"],
-    "results": ["results"],
-    "datasets": [
-        *("datasets", "generated", "arrays", "weights", "streamed", "sizes"),
-        *("tabledata", "tablerows", "target", "rawtable", "cells", "spelling", "doubtful"),
-        *("encoding", "archives", "holdout", "given", "census"),
-    ],
-    "task": ["modeltask", "labels"],
-    "models": [
-        *("models", "inputs", "ownobjects", "lookups", "batches", "untrusted"),
-        *("builttask", "logitmetrics"),
-    ],
-    "training": ["training"],
-    "cluster": ["cluster"],
-    "store": ["store", "places", "kept", "records", "parts", "tables", "files", "lease"],
-    "statistics": ["statistics"],
-    "aggregate": [
-        *("aggregate", "bounds", "certainty", "edges", "explanation", "grid", "selection"),
-        "standing",
-    ],
-    "export": [
-        *("export", "save_trial", "saving", "proof", "rebuild", "loading_code"),
-        *("predict", "rawinput", "predictions"),
-    ],
-    "report": ["report"],
-    "trackers": ["trackers"],
-    "doctor": ["doctor"],
-    "driver": [
-        "driver",
-        "trainer",
-        "environment",
-        "interrupts",
-        "progress",
-        "resume",
-        "merge",
-        "best",
-    ],
-    "api": ["api", "__init__"],
-    "cli": ["cli", "__main__"],
-}
+# The rooms that each room may import. A room is a folder, or a module beside them.
 MAY_IMPORT = {
     "errors": "",
+    "messages": "",
     "host": "",
-    "job": "errors host",
-    "search": "errors job",
-    "plan": "job search",
-    "results": "plan",
-    "datasets": "errors host job task",
-    "task": "errors",
-    "models": "errors job task",
-    "training": "errors host job plan results datasets task models statistics",
-    "cluster": "errors host job plan results training",
-    "store": "errors host plan results",
     "statistics": "",
-    "aggregate": "errors job store statistics",
-    "export": "errors host job results datasets task models store statistics",
-    "report": "errors host job plan datasets training store statistics aggregate export",
+    "job": "errors messages host",
+    "trials": "errors job",
+    "data": "errors messages host job",
+    "training": "errors messages host statistics job trials data",
+    "store": "errors host trials",
+    "cluster": "errors host job trials training",
+    "analysis": "errors messages statistics job store",
+    "export": "errors host statistics job trials data training store",
+    "report": "errors messages statistics job store analysis",
     "trackers": "errors job store",
-    "doctor": "errors host plan store cluster",
-    "driver": "errors job plan results datasets training cluster store aggregate export report"
+    "doctor": "errors host store cluster",
+    "driver": "errors messages host job trials data training cluster store analysis export report"
     " trackers",
-    "api": "errors job models store export driver report",
-    "cli": "errors job store export report trackers driver doctor",
+    "datasets": "",
+    "models": "",
+    "api": "errors job store analysis export report driver",
+    "cli": "errors job store analysis export report trackers doctor driver",
+    "__init__": "errors export api",
+    "__main__": "cli",
 }
-# Only in these rooms, and outside training/ only inside functions, is TensorFlow or Keras imported.
+# Here TensorFlow and Keras may be imported inside functions; in training/ anywhere.
 TENSORFLOW_ROOMS = {"training", "models", "export"}
 TENSORFLOW = {"tensorflow", "keras"}
 PRIVATE = ("keras.src", "tensorflow.python", "tensorflow.compiler")
@@ -104,23 +56,29 @@ PRIVATE = ("keras.src", "tensorflow.python", "tensorflow.compiler")
 class Import(NamedTuple):
     """One import statement's target and where it stands."""
 
-    path: str  # of the importing file, from the package
+    module: str  # that imports, as `job.load`; a package by its own name, as `job`
     target: str
     in_function: bool
     for_types_only: bool
 
 
-def _imports(path: Path) -> Iterator[Import]:
-    relative = path.relative_to(PACKAGE).as_posix()
+def _name_of(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return name.removesuffix(".__init__")
 
+
+MODULES = {_name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _imports(module: str, path: Path) -> Iterator[Import]:
     def walk(node: ast.AST, in_function: bool, for_types: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(relative, alias.name, in_function, for_types)
+                yield Import(module, alias.name, in_function, for_types)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{relative}:{node.lineno}: imports are absolute here"
+            assert not node.level, f"{path}:{node.lineno}: imports are absolute here"
             for alias in node.names:
-                yield Import(relative, f"{node.module}.{alias.name}", in_function, for_types)
+                yield Import(module, f"{node.module}.{alias.name}", in_function, for_types)
         else:
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
@@ -130,17 +88,21 @@ def _imports(path: Path) -> Iterator[Import]:
     return walk(ast.parse(path.read_text(encoding="utf-8")), False, False)
 
 
-IMPORTS = [one for path in sorted(PACKAGE.rglob("*.py")) for one in _imports(path)]
+IMPORTS = [one for module, path in MODULES.items() for one in _imports(module, path)]
+
+
+def _own_module(target: str) -> str | None:
+    """`job.load` for `trialrun.job.load.load_job`; None for what is not trialrun's."""
+    if not _starts_with(target, "trialrun"):
+        return None
+    name = target.removeprefix("trialrun").removeprefix(".")
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or "__init__"
 
 
 def _room(module: str) -> str:
-    """The room of `job`, `training.fused`, `report`, ..."""
-    top = module.split(".")[0]
-    return next(room for room, modules in ROOMS.items() if top in modules)
-
-
-def _room_of_file(path: str) -> str:
-    return _room(path.removesuffix(".py").replace("/", "."))
+    return module.split(".")[0]
 
 
 def _starts_with(target: str, *packages: str) -> bool:
@@ -148,50 +110,73 @@ def _starts_with(target: str, *packages: str) -> bool:
 
 
 def _names(imports: list[Import]) -> list[str]:
-    return [f"{one.path} imports {one.target}" for one in imports]
+    return [f"{one.module} imports {one.target}" for one in imports]
+
+
+def _circle(graph: dict[str, set[str]]) -> list[str]:
+    """What is left of a graph when all that is in no circle, and leads to none, is taken away."""
+    left = dict(graph)
+    while free := {one for one, needs in left.items() if not needs & left.keys() - {one}}:
+        left = {one: needs for one, needs in left.items() if one not in free}
+    return sorted(left)
 
 
 # Rooms ------------------------------------------------------------------------------------------
 
 
-def test_every_module_has_one_room_and_every_room_its_rule():
-    modules = [p.stem for p in PACKAGE.glob("*.py")]
-    modules += [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
-    in_rooms = [module for room in ROOMS.values() for module in room]
-    assert sorted(modules) == sorted(in_rooms)
-    assert ROOMS.keys() == MAY_IMPORT.keys()
+def test_every_folder_and_top_module_has_its_row():
+    entries = {path.stem for path in PACKAGE.glob("*.py")}
+    entries |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert entries == MAY_IMPORT.keys()
 
 
-def test_a_room_imports_only_what_its_row_of_the_table_says():
+def test_a_room_imports_only_what_its_row_says():
     wrong = []
     for one in IMPORTS:
-        if not _starts_with(one.target, "trialrun"):
-            continue
-        module = one.target.removeprefix("trialrun.") if "." in one.target else "__init__"
-        here, there = _room_of_file(one.path), _room(module)
-        if there not in (here, *MAY_IMPORT[here].split()):
-            wrong.append(f"{one.path} imports {one.target}: {here} may not import {there}")
+        if (module := _own_module(one.target)) is not None:
+            here, there = _room(one.module), _room(module)
+            if there not in (here, *MAY_IMPORT[here].split()):
+                wrong.append(f"{one.module} imports {one.target}: {here} may not import {there}")
     assert wrong == []
 
 
-def test_the_table_has_no_circle():
-    allowed = {room: set(text.split()) for room, text in MAY_IMPORT.items()}
-    while allowed:
-        free = {room for room, needs in allowed.items() if not needs & allowed.keys()}
-        assert free, f"these rooms import each other in a circle: {sorted(allowed)}"
-        allowed = {room: needs for room, needs in allowed.items() if room not in free}
+def test_no_row_allows_what_no_module_needs():
+    needed = {(_room(one.module), _room(_own_module(one.target) or "")) for one in IMPORTS}
+    allowed = {(room, other) for room, text in MAY_IMPORT.items() for other in text.split()}
+    assert allowed - needed == set()
+
+
+def test_rooms_import_each_other_in_no_circle():
+    assert _circle({room: set(text.split()) for room, text in MAY_IMPORT.items()}) == []
+
+
+def test_modules_import_each_other_in_no_circle_not_even_for_types():
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for one in IMPORTS:
+        if module := _own_module(one.target):
+            graph[one.module].add(module)
+    assert _circle(graph) == []
+
+
+def test_no_module_imports_a_private_name_of_another():
+    private = [
+        one
+        for one in IMPORTS
+        if _own_module(one.target) not in (None, "__init__")
+        and one.target.rpartition(".")[2].startswith("_")
+    ]
+    assert _names(private) == []
 
 
 def test_only_cluster_imports_ray():
-    wrong = [
-        i for i in IMPORTS if _starts_with(i.target, "ray") and not i.path.startswith("cluster/")
-    ]
+    wrong = [i for i in IMPORTS if _starts_with(i.target, "ray") and _room(i.module) != "cluster"]
     assert _names(wrong) == []
 
 
-def test_private_names_of_keras_and_tensorflow_are_in_one_module():
+def test_private_names_of_keras_and_tensorflow_are_in_one_folder():
     private = [i for i in IMPORTS if _starts_with(i.target, *PRIVATE)]
-    assert {one.path for one in private} == {"training/internals.py"}
+    folders = {one.module.rpartition(".")[0] for one in private}
+    assert folders == {"training.internals"}
 
 
 def test_tensorflow_is_imported_in_training_and_elsewhere_only_inside_functions():
@@ -200,20 +185,29 @@ def test_tensorflow_is_imported_in_training_and_elsewhere_only_inside_functions(
         for one in IMPORTS
         if _starts_with(one.target, *TENSORFLOW)
         and not one.for_types_only
-        and not one.path.startswith("training/")
-        and not (one.in_function and _room_of_file(one.path) in TENSORFLOW_ROOMS)
+        and _room(one.module) != "training"
+        and not (one.in_function and _room(one.module) in TENSORFLOW_ROOMS)
     ]
     assert _names(wrong) == []
 
 
-def test_what_the_driver_needs_of_training_is_free_of_tensorflow():
-    wanted = [i for i in IMPORTS if _starts_with(i.target, "trialrun.training")]
-    outside = [i for i in wanted if not i.path.startswith(("training/", "cluster/"))]
-    assert {i.target for i in outside if not i.in_function} == {"trialrun.training.PackTask"}
-    in_cluster = [i for i in wanted if i.path.startswith("cluster/") and not i.in_function]
-    assert {one.target for one in in_cluster} == {"trialrun.training.PackTask"}
-    in_package = {i.target for i in IMPORTS if i.path == "training/__init__.py"}
-    assert not any(_starts_with(target, *TENSORFLOW) for target in in_package)
+def test_what_other_rooms_import_of_training_at_their_top_is_free_of_tensorflow():
+    at_top = [one for one in IMPORTS if not one.in_function and not one.for_types_only]
+    loads: dict[str, set[str]] = {module: set() for module in MODULES}
+    for one in at_top:
+        loads[one.module].add(_own_module(one.target) or one.target.split(".")[0])
+    for module in MODULES:  # a module's packages are loaded before it
+        parts = module.split(".")
+        loads[module] |= {".".join(parts[:count]) for count in range(1, len(parts))}
+    for module in MODULES:
+        if _room(module) == "training":
+            continue
+        found, waiting = {module}, [module]
+        while waiting:
+            new = loads.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        assert not found & TENSORFLOW, module
 
 
 def test_no_duration_and_no_order_rests_on_the_clock_of_the_wall():
@@ -223,19 +217,29 @@ def test_no_duration_and_no_order_rests_on_the_clock_of_the_wall():
     """
     readers = ("time.time(", "datetime.now", "time.time_ns", "utcnow")
     found = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
+        module
+        for module, path in MODULES.items()
         for reader in readers
         if reader in path.read_text(encoding="utf-8")
     }
-    assert found == {"store.py", "doctor/clock.py"}
+    assert found == {"store.run_folder", "doctor.clock"}
 
 
 def test_statistics_knows_arrays_alone():
-    outside = [i for i in IMPORTS if i.path.startswith("statistics/")]
+    outside = [i for i in IMPORTS if _room(i.module) == "statistics"]
     packages = {i.target.split(".")[0] for i in outside if not i.in_function}
     assert packages == {"collections", "math", "numpy", "trialrun", "typing"}
     assert {i.target.split(".")[0] for i in outside if i.in_function} == {"scipy", "statsmodels"}
+
+
+def test_no_folder_of_the_package_has_more_entries_than_a_reader_can_see_at_once():
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 24
+
+
+def test_no_module_is_longer_than_four_hundred_lines():
+    lengths = {m: len(path.read_text(encoding="utf-8").splitlines()) for m, path in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > 400} == {}
 
 
 # Names ------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from trialrun.errors import (
     InputError,
     TrialrunError,
 )
-from trialrun.models import load_model
+from trialrun.export.load import load_model
 
 __all__ = [
     "Best",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.errors import InputError
-from trialrun.places import default_runs_dir
 from trialrun.store import RunFolder
+from trialrun.store.runs_dir import default_runs_dir
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +42,7 @@ class Best:
         Raises:
             InputError: The model was not saved, or its builder is missing or has changed.
         """
-        from trialrun.rebuild import load_best_model
+        from trialrun.export.rebuild import load_best_model
 
         return load_best_model(self._run.best(self._run.read_job()["name"]))
 
@@ -52,7 +52,7 @@ class Best:
         A model with several inputs takes a dict or tuple of such arrays; a model that was trained
         on a table takes a DataFrame or a dict of the table's columns.
         """
-        from trialrun.predict import predict_raw
+        from trialrun.export.predict import predict_raw
 
         return predict_raw(self._run, raw)
 
@@ -96,7 +96,7 @@ class Run:
         """
         import pandas as pd
 
-        from trialrun.report.compare import compare_variants
+        from trialrun.analysis.comparison import compare_variants
 
         compared = compare_variants(self.folder, first, second)
         rows = [
@@ -169,9 +169,9 @@ def run(
     """
     from rich.console import Console
 
-    from trialrun.driver import run_job
+    from trialrun.driver.progress import ProgressLine
+    from trialrun.driver.run import run_job
     from trialrun.job import load_job
-    from trialrun.progress import ProgressLine
 
     if resume is not None:
         if run_folder is not None:

@@ -10,9 +10,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.driver.interrupts import EXIT_CTRL_C, Interrupted
 from trialrun.errors import InputError, TrackerError, TrialrunError
-from trialrun.interrupts import EXIT_CTRL_C, Interrupted
-from trialrun.places import default_runs_dir, describe_place
+from trialrun.store.runs_dir import default_runs_dir, describe_place
 
 EXIT_TRIALS_FAILED = 1
 EXIT_WRONG_INPUT = 2
@@ -133,9 +133,9 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
 
     The merged run has one winner and one report.
     """
-    from trialrun.driver import merge_runs
+    from trialrun.driver.progress import ProgressLine
+    from trialrun.driver.run import merge_runs
     from trialrun.job import load_job
-    from trialrun.progress import ProgressLine
     from trialrun.store import RunFolder
 
     sources = [RunFolder.open(path) for path in run_folders]
@@ -151,8 +151,8 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
 
 
 def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None) -> None:
-    from trialrun.driver import run_job
-    from trialrun.progress import ProgressLine
+    from trialrun.driver.progress import ProgressLine
+    from trialrun.driver.run import run_job
 
     outcome = run_job(
         job,
@@ -213,8 +213,8 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
 
     Nothing is trained.
     """
+    from trialrun.driver.preview import print_plan
     from trialrun.job import load_job
-    from trialrun.report.plan import print_plan
 
     print_plan(Console(), load_job(job, _with_shard(overrides, shard)), trace=trace)
 
@@ -278,7 +278,8 @@ def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
 
     Shows differences, their intervals and a paired test.
     """
-    from trialrun.report.compare import compare_variants, comparison_json, print_comparison
+    from trialrun.analysis.comparison import compare_variants
+    from trialrun.report.comparison import comparison_json, print_comparison
     from trialrun.store import RunFolder
 
     compared = compare_variants(RunFolder.open(run_folder), first, second)
@@ -328,8 +329,8 @@ def report(run_folder: Path) -> None:
 )
 def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
     """Predict the rows of a file with the best model of RUN."""
-    from trialrun.predict import predict_file
-    from trialrun.predictions import check_output, printed_csv, write_predictions
+    from trialrun.export.predict import predict_file
+    from trialrun.export.predictions import check_output, printed_csv, write_predictions
     from trialrun.store import RunFolder
 
     def warn(text: str) -> None:

@@ -1,7 +1,10 @@
 """This machine as its processes see it: what they may use, and what identifies it."""
 
+import contextlib
+import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -105,3 +108,24 @@ def _words(file: Path) -> list[str]:
         return file.read_text().split()
     except OSError:
         return []
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Hides what TensorFlow's C++ code writes during its import; later only errors are shown.
+
+    This also hides Keras's warnings about each HDF5 file, whose format it calls legacy.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a file
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    if "absl.logging" in sys.modules:  # only then is the logger `absl` of absl's own class
+        logging.getLogger("absl").setLevel(logging.ERROR)

@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from trialrun.identity import NumberPath
-from trialrun.plan import Pack, Trial, split_by, take_apart
-from trialrun.training import PackTask
+from trialrun.trials.packing import split_by, take_apart
+from trialrun.trials.signature import NumberPath
+from trialrun.trials.task import PackTask
+from trialrun.trials.trial import Pack, Trial
 
 Fault = Literal["worker", "node", "memory", "share", "error", "model"]
 """What happened to a pack.

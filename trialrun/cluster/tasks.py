@@ -45,9 +45,9 @@ from trialrun.errors import (
     TrialrunError,
 )
 from trialrun.job import ResourcesSpec
-from trialrun.plan import Pack
-from trialrun.results import Checkpoint, PackResult, Progress, TrialResult
-from trialrun.training import PackTask
+from trialrun.trials.results import Checkpoint, PackResult, Progress, TrialResult
+from trialrun.trials.task import PackTask
+from trialrun.trials.trial import Pack
 
 _log = logging.getLogger(__name__)
 

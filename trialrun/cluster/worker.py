@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import ray
 from ray.experimental import internal_kv
 
-from trialrun.results import Checkpoint, PackResult, Progress
-from trialrun.sources import install_files
-from trialrun.training import PackTask
+from trialrun.job.user_files import install_files
+from trialrun.trials.results import Checkpoint, PackResult, Progress
+from trialrun.trials.task import PackTask
 
 _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 # The slices of a pack already use all cores; XLA's own threads would only disturb them.

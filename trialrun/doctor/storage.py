@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trialrun.doctor.check import Check, bytes_text, ok, problem, warning
 from trialrun.errors import FileError
-from trialrun.files import write_bytes
+from trialrun.store.files import write_bytes
 
 _NETWORK = {
     "nfs": "NFS",

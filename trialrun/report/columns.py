@@ -5,13 +5,8 @@ from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
-from trialrun.aggregate import VariantSummary
-from trialrun.report.format import (
-    mean_sd_text,
-    mean_text,
-    parameter_text,
-    short_names,
-)
+from trialrun.analysis.variants import VariantSummary
+from trialrun.report.format import mean_sd_text, mean_text, parameter_text, short_names
 
 
 @dataclass(frozen=True, slots=True)

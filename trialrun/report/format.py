@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trialrun.aggregate import MetricSummary
+from trialrun.analysis.variants import MetricSummary
 
 _MOST_DECIMALS = 6
 

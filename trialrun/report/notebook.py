@@ -1,6 +1,6 @@
 """A run's summary as HTML for a Jupyter notebook; all texts of users are escaped."""
 
-from trialrun.explanation import sentences
+from trialrun.analysis.explanation import sentences
 from trialrun.report.columns import identity_columns, metric_column
 from trialrun.report.format import counts_text
 from trialrun.report.overview import Overview

@@ -5,19 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trialrun.aggregate import Leaderboard, VariantSummary
-from trialrun.explanation import explain
-from trialrun.files import json_ready
-from trialrun.selection import ValidationScores
-from trialrun.standing import (
-    NUM_PROBLEMS_KEPT,
-    Standing,
-    Tally,
-    TrialProblem,
-    certainty_content,
-    data_warnings,
-)
-from trialrun.store import PackRecord, RunFolder, distinct_tasks
+from trialrun.analysis.explanation import explain
+from trialrun.analysis.run_summary import NUM_PROBLEMS_KEPT, Standing, Tally, TrialProblem
+from trialrun.analysis.selection import ValidationScores
+from trialrun.analysis.summary_json import certainty_content, data_warnings
+from trialrun.analysis.variants import Leaderboard, VariantSummary
+from trialrun.store import RunFolder
+from trialrun.store.files import json_ready
+from trialrun.store.run_folder import PackRecord, distinct_tasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """Renders report.html: one self-contained page; all texts of users are escaped.
 
 It is made from `page.html.j2` and `page_leaderboard.html.j2` (structure), `page.css` and `page.js`.
-`page_words` writes its texts, `page_table` its table.
+`page_text` writes its texts, `page_table` its table.
 """
 
 import base64
@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trialrun.explanation import sentences
+from trialrun.analysis.explanation import sentences
 from trialrun.report.figures import RunFigure
 from trialrun.report.overview import Overview
 from trialrun.report.page_table import page_table
-from trialrun.report.page_words import (
+from trialrun.report.page_text import (
     asked,
     environment_facts,
     group_problems,

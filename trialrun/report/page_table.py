@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trialrun.aggregate import Leaderboard, VariantSummary, ordered_metrics
+from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
 from trialrun.report.columns import Column, identity_columns, metric_column
 from trialrun.report.format import p_value_text, short_names
 

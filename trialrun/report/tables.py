@@ -8,8 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trialrun.aggregate import Leaderboard, VariantSummary, ordered_metrics
-from trialrun.explanation import explain
+from trialrun.analysis.explanation import explain
+from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
 from trialrun.report.columns import Column, identity_columns, metric_column
 from trialrun.report.format import class_labels, counts_text, pooled_text
 from trialrun.report.overview import Overview

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trialrun.aggregate import Leaderboard, VariantSummary, variant_rows
-from trialrun.arguments import is_real
-from trialrun.compilation import natural_goal
-from trialrun.document import parse_value, show
+from trialrun.analysis.variants import Leaderboard, VariantSummary, variant_rows
 from trialrun.errors import InputError
+from trialrun.job.document import parse_value
+from trialrun.job.keras_api.arguments import is_real
+from trialrun.job.keras_api.logs import natural_goal
+from trialrun.messages import show, suggest
 from trialrun.report.format import short_names
-from trialrun.vocabulary import suggest
 
 _PARAMETER, _MEAN = "param.", "_mean"
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trialrun.files import reading, write_json
+from trialrun.job.tracking_uri import sqlite_file
 from trialrun.store import RunFolder
+from trialrun.store.files import reading, write_json
 from trialrun.trackers.series import (
     Series,
     VariantRow,
@@ -25,7 +26,6 @@ from trialrun.trackers.series import (
     variant_rows_of,
     variant_series,
 )
-from trialrun.tracking import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

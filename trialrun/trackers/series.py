@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.files import reading
-from trialrun.records import HISTORY_IDENTITY, METRIC_PREFIXES, PARAMETER_PREFIX
 from trialrun.store import RunFolder
+from trialrun.store.columns import HISTORY_IDENTITY, METRIC_PREFIXES, PARAMETER_PREFIX
+from trialrun.store.files import reading
 
 if TYPE_CHECKING:
     import pandas as pd

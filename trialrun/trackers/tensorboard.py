@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trialrun.arguments import is_real
+from trialrun.job.keras_api.arguments import is_real
 from trialrun.store import RunFolder
 from trialrun.trackers.series import (
     Series,

@@ -1,42 +1,7 @@
-"""Trains packs. This module holds the task, which the driver needs, and imports no TensorFlow.
+"""Trains packs: the only room that imports TensorFlow where its modules begin.
 
-`pack.train_pack` is the entry point. The engines are `compiled` (`fused` and `mapped`) and
-`keras_fit` (`keras`).
+`pack` is the entry, `engine_choice` chooses between the engines, and `compiled` and `keras_fit` are
+these. `model` builds and compiles a trial's model, `program` and `vectorize` make one program of
+many trials, and `internals` holds every private name of Keras and TensorFlow. Refuses to know of
+Ray and of the run folder.
 """
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from trialrun.job import SelectSpec
-from trialrun.plan import Pack
-from trialrun.results import Checkpoint
-
-__all__ = ["PackTask"]
-
-
-@dataclass(frozen=True, slots=True)
-class PackTask:
-    """A pack and everything that a worker needs to train it.
-
-    Attributes:
-        pack: The trials to train.
-        job_folder: The folder that the paths of the user's files are relative to.
-        select: Decides which of a variant's trials is kept as its best.
-        num_threads: CPU threads that train slices of the pack side by side; 1 on a GPU.
-        attempt: 0 for the first try.
-        files: Path -> content of the user's Python files, for machines that lack them.
-        is_continued: Whether trials of the run were trained before.
-        checkpoint: The state of the pack's trials, in the pack's order; None to start from epoch 0.
-        progress_interval_s: Least number of seconds between two heartbeats.
-    """
-
-    pack: Pack
-    job_folder: Path
-    select: SelectSpec
-    num_threads: int = 1
-    attempt: int = 0
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    is_continued: bool = False
-    checkpoint: Checkpoint | None = None
-    progress_interval_s: float = 0.2

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.results import STATE_GROUPS, Checkpoint
-from trialrun.training import PackTask
-from trialrun.training.functional import ModelState
+from trialrun.training.state import ModelState
+from trialrun.trials.results import STATE_GROUPS, Checkpoint
+from trialrun.trials.task import PackTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,19 +8,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from trialrun.arrays import join_outputs
+from trialrun.data.arrays import join_outputs
 from trialrun.errors import CannotFuse, CannotShare, OutOfMemory
-from trialrun.plan import Trial
-from trialrun.results import Checkpoint, PackResult, Progress, Status, TrialResult, TrialState
-from trialrun.training import PackTask
-from trialrun.training.choice import choose_engine
-from trialrun.training.compiled import train_prepared
+from trialrun.training.channel import Reports
+from trialrun.training.compiled.prepare import forget_programs_of_others
+from trialrun.training.compiled.train import train_prepared
 from trialrun.training.devices import is_out_of_memory
-from trialrun.training.judgment import Classes, Judgment, classes_of, describe, judge
-from trialrun.training.keras_fit import train_keras
-from trialrun.training.prepared import forget_programs_of_others
-from trialrun.training.reports import Reports
-from trialrun.training.trained import Advance, PackData, TrainedTrial, load_pack_data
+from trialrun.training.engine import Advance, TrainedTrial
+from trialrun.training.engine_choice import choose_engine
+from trialrun.training.keras_fit.fit import train_keras
+from trialrun.training.pack_data import PackData, load_pack_data
+from trialrun.training.scores import Classes, Judgment, classes_of, describe, judge
+from trialrun.trials.results import (
+    Checkpoint,
+    PackResult,
+    Progress,
+    Status,
+    TrialResult,
+    TrialState,
+)
+from trialrun.trials.task import PackTask
+from trialrun.trials.trial import Trial
 
 
 def train_pack(

@@ -11,10 +11,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.datasets import PARTS, LookedUp, Splits, load_splits
+from trialrun.data.load import load_splits
+from trialrun.data.scaling import LookedUp
+from trialrun.data.splits import PARTS, Splits
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
-from trialrun.references import portable_reference
+from trialrun.job.user_functions import portable_reference
 
 _QUICK_S = 1.0  # a generator that takes longer is compared only when it is called again anyway
 _NUM_ROWS_KEPT = 64

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trialrun.references import load_function, parse_reference
-from trialrun.training import internals
+from trialrun.job.user_functions import load_function, parse_reference
+from trialrun.training.internals import keras_model, keras_tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Settings:
     def now(cls) -> "Settings":
         """The current settings of this process; the dtype policy is that of this thread."""
         return cls(
-            internals.global_dtype_policy(),
+            keras_model.global_dtype_policy(),
             keras.config.floatx(),
             keras.config.epsilon(),
             keras.config.image_data_format(),
@@ -49,7 +49,7 @@ class Settings:
 
     def put(self) -> None:
         """Puts these settings in force."""
-        internals.set_global_dtype_policy(self.dtype_policy)
+        keras_model.set_global_dtype_policy(self.dtype_policy)
         keras.config.set_floatx(self.floatx)
         keras.config.set_epsilon(self.epsilon)
         keras.config.set_image_data_format(self.image_data_format)
@@ -83,7 +83,7 @@ def import_with_settings(references: Iterable[str], job_folder: Path) -> None:
         key = (parse_reference(reference).source, str(job_folder))
         before = Settings.now()
         if key not in _CHANGED_BY_IMPORT:
-            with internals.names_of_a_new_process():
+            with keras_tracing.names_of_a_new_process():
                 load_function(reference, job_folder)
             after = Settings.now()
             _CHANGED_BY_IMPORT[key] = {

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.arguments import is_real
 from trialrun.job import Goal
+from trialrun.job.keras_api.arguments import is_real
 from trialrun.report.figures.images import Drawing
 from trialrun.report.figures.layout import add_panels, arrange, new_figure, set_sizes
 from trialrun.report.figures.style import (

@@ -1,0 +1,141 @@
+"""The benchmark's measurements and the ratios between them. Nothing here runs or prints."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something that is measured.
+
+    Attributes:
+        name: Its name for `--only`, and for a peer the name of its program in
+            `scripts/benchmarks/peers`.
+        title: What it is, for the table.
+        setting: The cores that it may use.
+        args: Arguments of its command.
+        quick_args: The arguments with `--quick`.
+        is_peer: Whether it is a program in `scripts/benchmarks/peers`, and not trialrun itself.
+    """
+
+    name: str
+    title: str
+    setting: str
+    args: tuple[str, ...] = ()
+    quick_args: tuple[str, ...] = ("--epochs", "2")
+    is_peer: bool = True
+
+
+@dataclass(slots=True)
+class Row:
+    """A subject and its measurements.
+
+    Attributes:
+        subject: The subject.
+        samples: One per run: `wall_s`, `peak_memory_bytes`, `trials`, `s_per_trial`, and whatever
+            else the program reports.
+        error: Why it could not be measured; empty if it could.
+    """
+
+    subject: Subject
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+
+    def median(self, key: str) -> float | None:
+        """The median of a number over the samples; None if none of them has it."""
+        values = [sample[key] for sample in self.samples if key in sample]
+        return statistics.median(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The ratio of two measured numbers; `value` is None if one is missing."""
+
+    title: str
+    value: float | None
+    target: float | None = None
+    is_upper_bound: bool = True
+
+
+def compare(rows: Mapping[str, Row]) -> list[Ratio]:
+    """The ratios that matter, most of them with a target."""
+
+    def median(name: str, key: str) -> float | None:
+        return rows[name].median(key) if name in rows else None
+
+    script_s = median("keras_fit", "wall_s")
+    jax_s, fused_s = median("jax_vmap", "s_per_trial"), median("fused_steady", "s_per_trial")
+    jax_orders_s = median("jax_vmap", "orders_s_per_trial")
+    jax_and_orders_s = jax_s + jax_orders_s if jax_s and jax_orders_s else None
+    further_s = further_trial_s(rows)
+    tune_further_s = median("ray_tune", "marginal_s_per_trial")
+    return [
+        Ratio(
+            f"{trials_of(rows, 'trialrun_60')} trials / one model.fit script, command to exit",
+            divide(median("trialrun_60", "wall_s"), script_s),
+            target=1.5,
+        ),
+        Ratio(
+            f"{trials_of(rows, 'trialrun_1000')} trials / one model.fit script, command to exit",
+            divide(median("trialrun_1000", "wall_s"), script_s),
+            target=2.2,
+        ),
+        Ratio(
+            "fused engine / JAX, core-seconds per trial, steady state",
+            divide(fused_s, jax_s),
+            target=0.65,
+        ),
+        Ratio(
+            "the same, with the time for JAX's batch orders added",
+            divide(fused_s, jax_and_orders_s),
+        ),
+        Ratio(
+            "model.fit / trialrun, digits CNN, core-seconds per trial, steady state",
+            divide(median("digits_cnn", "fit_s_per_trial"), median("digits_cnn", "s_per_trial")),
+            target=4,
+            is_upper_bound=False,
+        ),
+        Ratio(
+            "Ray Tune / trialrun, seconds per further trial",
+            divide(tune_further_s, further_s),
+            target=500,
+            is_upper_bound=False,
+        ),
+        Ratio(
+            "Ray Tune, wall per trial / trialrun, per further trial",
+            divide(median("ray_tune", "s_per_trial"), further_s),
+        ),
+    ]
+
+
+def further_trial_s(rows: Mapping[str, Row]) -> float | None:
+    """Seconds that one more trial costs trialrun; the difference of two jobs has no start-up."""
+    small, large = rows.get("trialrun_60"), rows.get("trialrun_1000")
+    if not (small and large and small.samples and large.samples):
+        return None
+    small_s, large_s = small.median("wall_s"), large.median("wall_s")
+    if small_s is None or large_s is None:
+        return None
+    num_further: int = large.samples[0]["trials"] - small.samples[0]["trials"]
+    return (large_s - small_s) / num_further
+
+
+def trials_of(rows: Mapping[str, Row], name: str) -> str:
+    """The number of trials that were measured, for a title."""
+    row = rows.get(name)
+    return f"{row.samples[0]['trials']:,}" if row and row.samples else name.partition("_")[2]
+
+
+def divide(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or not denominator:
+        return None
+    return numerator / denominator
+
+
+def verdict(ratio: Ratio) -> str:
+    if ratio.value is None or ratio.target is None:
+        return ""
+    is_met = ratio.value <= ratio.target
+    return "met" if is_met == ratio.is_upper_bound else "missed"

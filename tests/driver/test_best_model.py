@@ -1,0 +1,111 @@
+"""Whatever becomes of the best model's files, a run has its reports. Training is made up here."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from commands import call
+from made_up_runs import completed, state_of
+
+import trialrun.driver.run
+from trialrun.errors import ClusterError, ExportError
+from trialrun.export.check import SavedFormat
+from trialrun.export.process import SavedModel
+from trialrun.store.columns import parameter_kinds
+from trialrun.trials.results import PackResult
+
+REPORTS = ("variants.csv", "summary.json", "report.html", "confusion_matrices.json")
+LOST = SavedModel.lost("the disk is full")
+PROVED = SavedModel((SavedFormat(".keras", "m.keras", True),), summary="a model")
+
+
+class MadeUpExport:
+    """Stands in for the export process: gives what the test says, and counts."""
+
+    saved = PROVED
+    num_saved = 0
+
+    def __init__(self, log_file):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def try_untrained(self, *_):
+        raise ExportError("the generator is slow today")
+
+    def export(self, *_):
+        MadeUpExport.num_saved += 1
+        return MadeUpExport.saved
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A job of one trial, which is trained at once."""
+
+    def train(work, missing, cluster):
+        results = tuple(replace(completed(t.variant, t.seed), trial=t) for t in missing)
+        result = PackResult("p000", results, {"v00": state_of(results[0])})
+        work.run.kept.write_states(result)
+        work.run.write_pack(result, parameter_kinds([trial.variant for trial in missing]))
+
+    monkeypatch.setattr(trialrun.driver.run, "connect_to_cluster", lambda *_: None)
+    monkeypatch.setattr(trialrun.driver.run, "train_missing", train)
+    monkeypatch.setattr(trialrun.driver.run, "ExportProcess", MadeUpExport)
+    monkeypatch.setattr(MadeUpExport, "saved", PROVED)
+    path = tmp_path / "job.yaml"
+    path.write_text("name: best\nseeds: 1\n")
+    return path
+
+
+def words(text):
+    """A text without the ends of a terminal's lines."""
+    return " ".join(text.split())
+
+
+def run(job):
+    finished = call("run", job, "--runs-dir", job.parent)
+    (folder,) = job.parent.glob("best/*")
+    return finished, folder
+
+
+def test_a_run_whose_model_is_lost_has_its_reports_and_resume_tries_again(job, monkeypatch):
+    monkeypatch.setattr(MadeUpExport, "saved", LOST)
+    finished, folder = run(job)
+    assert finished.code == 1, finished
+    assert f"The best model was not saved. To try again: trialrun resume {folder}" in words(
+        finished.stderr
+    )
+    assert "The best model was not saved: not as" in words(finished.stdout)
+    assert "the disk is full" in words(finished.stdout)
+    assert all((folder / name).is_file() for name in REPORTS)
+    assert "the disk is full" in (folder / "report.html").read_text()
+    saved = json.loads((folder / "summary.json").read_text())["best_model"]
+    assert (saved["proved"], saved["problem"]) == (False, "the disk is full")
+
+    monkeypatch.setattr(MadeUpExport, "saved", PROVED)
+    monkeypatch.setattr(MadeUpExport, "num_saved", 0)
+    for _ in range(2):  # the second time there is nothing left to do
+        assert call("resume", folder).code == 0
+        assert MadeUpExport.num_saved == 1
+    saved = json.loads((folder / "summary.json").read_text())["best_model"]
+    assert [one["name"] for one in saved["formats"]] == [".keras"]
+
+
+def test_a_best_trial_that_cannot_be_trained_again_costs_the_model_alone(job, monkeypatch):
+    def refuse(*_):
+        raise ClusterError("Ray cannot be reached")
+
+    _, folder = run(job)
+    for name in ("summary.json", "report.html"):
+        (folder / name).unlink()
+    for path in (folder / "states").iterdir():
+        path.unlink()
+    monkeypatch.setattr(trialrun.driver.run, "connect_to_cluster", refuse)
+    finished = call("resume", folder)
+    assert finished.code == 1, finished
+    assert "the best trial cannot be trained again: Ray cannot be reached" in words(finished.stdout)
+    assert all((folder / name).is_file() for name in REPORTS)

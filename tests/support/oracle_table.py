@@ -1,0 +1,102 @@
+"""The oracle's table: cases of models, and cases of what stands in a job's `training`.
+
+A case of `training` is given in the job's words, its model by the same in plain Keras's; its name
+begins with `job_`.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import keras
+import oracle_cases
+import oracle_cases_training
+from oracle import Line, Plain, fit_plainly
+from oracle_cases import CASES, Case
+from oracle_cases_control import CONTROL_CASES
+from oracle_cases_training import TRAINING_CASES, TrainingCase
+
+from trialrun.job import load_job
+from trialrun.job.document import write_yaml
+from trialrun.job.user_functions import load_function
+from trialrun.trials.plan import plan_trials
+from trialrun.trials.trial import Trial
+
+
+def _line(name: str, case: Case) -> Line:
+    return Line(
+        case.kind,
+        case.engine,
+        case.tolerance,
+        partial(_plan, name),
+        lambda trial, folder: fit_plainly(case.build, trial, folder),
+    )
+
+
+def _plan(name: str, folder: Path, num_trials: int, engine: str) -> tuple[Trial, ...]:
+    module = oracle_cases.__file__
+    job = {
+        "name": "oracle",
+        "seeds": num_trials,
+        "data": {"generator": f"{module}:data", "args": {"case": name}, "scaling": "none"},
+        "model": {"builder": f"{module}:build", "args": {"case": name}},
+        "training": {
+            "batch_size": oracle_cases.BATCH_SIZE,
+            "epochs": oracle_cases.EPOCHS,
+            "engine": engine,
+        },
+    }
+    return _planned(job, folder)
+
+
+def _training_line(case: TrainingCase) -> Line:
+    plan, train = partial(_plan_training, case), partial(_train_plainly, case)
+    return Line(case.kind, case.engine, case.tolerance, plan, train)
+
+
+def _plan_training(
+    case: TrainingCase, folder: Path, num_trials: int, engine: str
+) -> tuple[Trial, ...]:
+    job = {
+        "name": "oracle",
+        "seeds": num_trials,
+        "data": {"generator": _reference(case.generator), "scaling": "none"},
+        "model": {"builder": _reference(case.builder)},
+        "training": {
+            "learning_rate": oracle_cases_training.RATE,
+            "batch_size": oracle_cases_training.BATCH_SIZE,
+            "epochs": oracle_cases_training.EPOCHS,
+            "engine": engine,
+            **case.training,
+        },
+    }
+    return _planned(job, folder)
+
+
+def _reference(function: str) -> str:
+    return function if ":" in function else f"{oracle_cases_training.__file__}:{function}"
+
+
+def _planned(job: dict[str, object], folder: Path) -> tuple[Trial, ...]:
+    (folder / "job.yaml").write_text(write_yaml(job))
+    return plan_trials(load_job(folder / "job.yaml").spec)
+
+
+def _train_plainly(case: TrainingCase, trial: Trial, folder: Path) -> Plain:
+    def build() -> keras.Model:
+        model = load_function(_reference(case.builder), folder)()
+        model.compile(**case.compile(), jit_compile=False)
+        if case.is_built_first:
+            model.optimizer.build(model.trainable_variables)
+        return model
+
+    callbacks = case.callbacks()
+    return fit_plainly(build, trial, folder, class_weight=case.class_weight, callbacks=callbacks)
+
+
+TABLE: dict[str, Line] = {
+    **{name: _line(name, case) for name, case in CASES.items()},
+    **{
+        f"job_{name}": _training_line(case)
+        for name, case in (TRAINING_CASES | CONTROL_CASES).items()
+    },
+}

@@ -1,0 +1,684 @@
+"""Whole runs through the command line, with a real Ray, real workers, real files, real signals.
+
+The runs are small: 12 trials of 2 epochs, and four more of which each brings one kind of trouble.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import h5py
+import keras
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from commands import ROOT, Command, Finished, call
+from sklearn.preprocessing import MinMaxScaler
+
+import trialrun
+from trialrun.data.load import load_splits
+from trialrun.host import num_local_cpus
+from trialrun.job import load_job, settings_of
+from trialrun.trials.plan import plan_trials
+
+pytestmark = pytest.mark.cluster
+
+REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
+
+# Runs the command line, and writes down what cannot be seen from outside.
+_OBSERVED = """
+import atexit, json, os, secrets, sys
+from pathlib import Path
+
+def make_token(num_bytes):
+    tokens.append(make(num_bytes))
+    return tokens[-1]
+
+tokens, make = [], secrets.token_hex
+secrets.token_hex = make_token
+
+def note():
+    heavy = sorted({"tensorflow", "keras"} & sys.modules.keys())
+    seen = {"heavy": heavy, "token": max(tokens, key=len)}
+    Path(os.environ["HOME"], "observed.json").write_text(json.dumps(seen))
+
+atexit.register(note)
+from trialrun.cli import main
+main()
+"""
+
+
+class FinishedRun(NamedTuple):
+    """A run that ended, and what there is to know about it."""
+
+    finished: Finished
+    folder: Path
+    home: Path
+    survivors: dict[int, str]
+
+    @property
+    def api(self) -> trialrun.Run:
+        return trialrun.open_run(self.folder)
+
+
+def run_to_its_end(
+    home: Path,
+    *arguments: object,
+    observed: bool = False,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> FinishedRun:
+    """Runs a job in a process of its own; its only run folder is beneath `home`."""
+    program = ("-c", _OBSERVED) if observed else ("-m", "trialrun")
+    command = Command(
+        home,
+        *("run", *arguments, "--runs-dir", home / "runs"),
+        program=program,
+        environment=environment,
+    )
+    finished = command.finish()
+    survivors = command.survivors()
+    folders = list((home / "runs").glob("*/*"))
+    assert len(folders) == 1, finished
+    return FinishedRun(finished, folders[0], home, survivors)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """The reference job, shortened: three learning rates x four seeds, two epochs."""
+    home = tmp_path_factory.mktemp("small")
+    overrides = ["--set", "seeds=4", "--set", "training.epochs=2"]
+    return run_to_its_end(home, REFERENCE_JOB, *overrides, observed=True)
+
+
+@pytest.fixture(scope="session")
+def best_files(small_run: FinishedRun) -> dict[str, Path]:
+    """The four model files by kind."""
+    best = small_run.folder / "best"
+    return {
+        "h5": best / "medical_trial_model.h5",
+        "json": best / "medical_trial_architecture.json",
+        "weights": best / "medical_trial.weights.h5",
+        "keras": best / "medical_trial_model.keras",
+    }
+
+
+@pytest.fixture(scope="session")
+def best_splits(small_run: FinishedRun) -> Any:
+    """The data of the best trial: its inputs as the model takes them, and raw."""
+    best = small_run.api.best
+    job = load_job(small_run.folder / "job.yaml")
+    data = settings_of(job.spec, best.parameters).data
+    raw = data.model_copy(update={"scaling": "none"})
+    return load_splits(data, job.folder, best.seed), load_splits(raw, job.folder, best.seed)
+
+
+def raw_test_ages(best_splits: Any) -> np.ndarray:
+    return best_splits[1].x_test
+
+
+# The run and its folder -------------------------------------------------------------------------
+
+
+def test_a_run_ends_well_and_says_where_its_folder_is(small_run):
+    finished = small_run.finished
+    assert finished.code == 0, finished
+    assert str(small_run.folder) in finished.stdout.replace("\n", "")
+    assert "Traceback" not in finished.stderr
+
+
+def test_standard_error_says_only_where_the_run_is_where_there_is_no_terminal(small_run):
+    assert small_run.finished.stderr == f"Run folder: {small_run.folder}\n"
+
+
+def test_a_run_prints_the_leaderboard_and_the_pooled_confusion_matrix(small_run):
+    out = small_run.finished.stdout
+    for part in ("v00", "v01", "v02", "no_side_effects", "had_side_effects"):
+        assert part in out
+    lines = [line for line in out.splitlines() if "Run folder" not in line]
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_a_run_leaves_every_file_of_the_contract_and_no_other(small_run):
+    folder = small_run.folder
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    expected = {
+        "job.yaml",
+        "environment.json",
+        "trials/part-p000.parquet",
+        "history/part-p000.parquet",
+        "variants.csv",
+        "summary.json",
+        "confusion_matrices.json",
+        "report.html",
+        "run.log",
+        "lease/000001.json",
+        "states/part-p000.npz",
+        "best/medical_trial_model.h5",
+        "best/medical_trial_architecture.json",
+        "best/medical_trial.weights.h5",
+        "best/medical_trial_model.keras",
+        "best/preprocessing.json",
+        "best/builder.json",
+        "best/README.md",
+    }
+    figures = {
+        name for name in found if name.startswith("figures/") and name.endswith((".png", ".svg"))
+    }
+    assert figures
+    assert found - figures == expected
+
+
+def test_a_run_is_named_by_job_time_and_a_short_id(small_run):
+    assert small_run.folder.parent == small_run.home / "runs" / "medical_trial"
+    time, short_id = small_run.folder.name.split("-")
+    assert pd.Timestamp(time) > pd.Timestamp("2025-01-01", tz="UTC")
+    assert int(short_id, 16) >= 0
+
+
+def test_the_trials_have_the_columns_of_the_contract_in_its_order(small_run):
+    table = pd.concat(map(pd.read_parquet, (small_run.folder / "trials").glob("part-*.parquet")))
+    assert list(table.columns) == [
+        *("trial_id", "variant_id", "seed", "status", "engine", "pack_id", "attempt"),
+        *("epochs", "duration_s", "device", "node", "error"),
+        "param.training.learning_rate",
+        *("train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+        *("test_loss", "test_accuracy", "test_roc_auc", "test_average_precision"),
+        *("test_calibration_error", "test_brier_score"),
+        *("val_confusion_matrix", "test_confusion_matrix", "test_reliability"),
+    ]
+    assert len(table) == 12
+    assert set(table["status"]) == {"completed"}
+    assert set(table["engine"]) == {"fused"}
+    assert set(table["attempt"]) == {0}
+    assert set(table["device"]) == {"CPU"}
+    assert set(table["epochs"]) == {2}
+    assert sorted(set(table["param.training.learning_rate"])) == [1e-4, 3e-4, 1e-3]
+    assert table["trial_id"].is_unique
+
+
+def test_the_history_has_a_row_per_trial_and_epoch_and_ends_in_the_trial_row(small_run):
+    history = small_run.api.folder.read_history()
+    trials = small_run.api.trials.set_index("trial_id")
+    assert len(history) == 12 * 2
+    last = history[history["epoch"] == 2].set_index("trial_id").loc[trials.index]
+    for name, column in {"loss": "train_loss", "val_accuracy": "val_accuracy"}.items():
+        np.testing.assert_allclose(last[name], trials[column], rtol=1e-6)
+
+
+def test_accuracy_is_what_the_confusion_matrix_counts(small_run):
+    trials = small_run.api.trials
+    for part, num_rows in (("val", 210), ("test", 420)):
+        matrices = np.stack(trials[f"{part}_confusion_matrix"]).reshape(-1, 2, 2)
+        assert (matrices.sum((1, 2)) == num_rows).all()
+        correct = matrices.trace(axis1=1, axis2=2)
+        np.testing.assert_allclose(correct / num_rows, trials[f"{part}_accuracy"], atol=1e-6)
+
+
+def test_the_variants_are_means_over_seeds_ranked_by_validation_loss(small_run):
+    variants = small_run.api.variants
+    by_variant = small_run.api.trials.groupby("variant_id")
+    assert list(variants["rank"]) == [1, 2, 3]
+    assert variants["val_loss_mean"].is_monotonic_increasing
+    ids = list(variants["variant_id"])
+    for metric in ("val_loss", "test_accuracy", "train_loss"):
+        for statistic, ours in (("mean", "mean"), ("std", "sd"), ("min", "min"), ("max", "max")):
+            expected = by_variant[metric].agg(statistic).loc[ids]
+            np.testing.assert_allclose(variants[f"{metric}_{ours}"], expected, rtol=1e-9)
+
+
+def test_the_best_model_is_the_winners_best_seed_on_validation(small_run):
+    run = small_run.api
+    winner = run.trials[run.trials["variant_id"] == run.variants["variant_id"][0]]
+    expected = winner.loc[winner["val_loss"].idxmin()]
+    best = run.best
+    assert (best.trial_id, best.seed) == (expected["trial_id"], expected["seed"])
+    assert best.parameters == {"training.learning_rate": expected["param.training.learning_rate"]}
+
+
+def test_the_environment_says_what_the_run_ran_on(small_run):
+    environment = json.loads((small_run.folder / "environment.json").read_text())
+    assert {"tensorflow", "keras", "ray", "trialrun"} <= environment["packages"].keys()
+    assert "--set" in environment["command"]
+    assert environment["ray"]["address"] == "local"
+
+
+def test_the_confusion_matrices_pool_the_seeds(small_run):
+    content = json.loads((small_run.folder / "confusion_matrices.json").read_text())
+    assert content["class_names"] == ["no_side_effects", "had_side_effects"]
+    assert len(content["variants"]) == 3
+    for variant in content["variants"].values():
+        per_seed = np.array(list(variant["test"]["per_seed"].values()))
+        assert per_seed.shape == (4, 2, 2)
+        assert (per_seed.sum(0) == variant["test"]["pooled"]).all()
+
+
+def test_the_resolved_job_plans_the_same_trials_again(small_run, tmp_path):
+    copy = shutil.copy(small_run.folder / "job.yaml", tmp_path)
+    planned = {trial.trial_id for trial in plan_trials(load_job(copy).spec)}
+    assert planned == set(small_run.api.trials["trial_id"])
+
+
+def test_the_driver_of_a_run_needs_no_tensorflow(small_run):
+    observed = json.loads((small_run.home / "observed.json").read_text())
+    assert observed["heavy"] == []
+
+
+def test_the_token_of_ray_is_written_nowhere(small_run):
+    token = json.loads((small_run.home / "observed.json").read_text())["token"]
+    assert len(token) >= 32
+    kept = [path for path in small_run.home.rglob("*") if path.is_file()]
+    holders = [p for p in kept if token.encode() in p.read_bytes() and p.name != "observed.json"]
+    assert holders == []
+    assert not (small_run.home / ".ray").exists()
+
+
+def test_no_process_outlives_the_run(small_run):
+    assert small_run.survivors == {}
+
+
+# The best model ---------------------------------------------------------------------------------
+
+
+def load_as_a_stranger(files: dict[str, Path]) -> dict[str, keras.Model]:
+    """Each format with nothing but Keras."""
+    rebuilt = keras.models.model_from_json(files["json"].read_text())
+    rebuilt.load_weights(files["weights"])
+    return {
+        "h5": keras.models.load_model(files["h5"], compile=False),
+        "json": rebuilt,
+        "keras": keras.models.load_model(files["keras"]),
+    }
+
+
+def test_every_format_gives_the_same_predictions_and_the_accuracy_of_the_trial(
+    small_run, best_files, best_splits
+):
+    splits, _ = best_splits
+    trials = small_run.api.trials.set_index("trial_id")
+    row = trials.loc[small_run.api.best.trial_id]
+    predictions = {
+        name: model.predict(splits.x_test, verbose=0)
+        for name, model in load_as_a_stranger(best_files).items()
+    }
+    for of_format in predictions.values():
+        np.testing.assert_allclose(of_format, predictions["keras"], atol=1e-6)
+        accuracy = np.mean(of_format.argmax(1) == splits.y_test)
+        assert accuracy == pytest.approx(row["test_accuracy"], abs=1e-6)
+
+
+def test_the_json_is_the_architecture_alone(best_files):
+    rebuilt = keras.models.model_from_json(best_files["json"].read_text())
+    assert rebuilt.count_params() == 642
+    before = [weight.copy() for weight in rebuilt.get_weights()]
+    assert not rebuilt.compiled
+    rebuilt.load_weights(best_files["weights"])
+    after = rebuilt.get_weights()
+    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_best_model_goes_on_training_where_it_stopped(small_run, best_files, best_splits):
+    splits, _ = best_splits
+    native = keras.models.load_model(best_files["keras"])
+    whole = trialrun.load_model(best_files["h5"])
+    assert int(whole.optimizer.iterations) == 2 * 189
+    rate = small_run.api.best.parameters["training.learning_rate"]
+    assert float(whole.optimizer.learning_rate) == pytest.approx(rate)
+    for a, b in zip(whole.optimizer.variables, native.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    for model in (whole, native):
+        model.fit(splits.x_train, splits.y_train, batch_size=10, shuffle=False, verbose=0)
+    assert int(whole.optimizer.iterations) == 3 * 189
+    for a, b in zip(whole.get_weights(), native.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_going_on_without_the_optimizers_state_would_be_another_training(best_files, best_splits):
+    """What the check above is worth: Adam's slots are not zero, and they matter."""
+    splits, _ = best_splits
+    whole, fresh = (trialrun.load_model(best_files["h5"]) for _ in range(2))
+    rate = float(fresh.optimizer.learning_rate)
+    fresh.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
+    for model in (whole, fresh):
+        model.fit(splits.x_train, splits.y_train, batch_size=10, shuffle=False, verbose=0)
+    differences = [
+        np.abs(a - b).max() for a, b in zip(whole.get_weights(), fresh.get_weights(), strict=True)
+    ]
+    assert max(differences) > 1e-5
+
+
+def test_the_code_in_the_readme_of_the_best_model_runs(best_files, monkeypatch):
+    monkeypatch.chdir(best_files["h5"].parent)
+    code = Path("README.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    for step in code.split("\n\n"):
+        exec(step, names)
+        assert "model" not in names or names["model"].count_params() == 642
+
+
+def test_the_weights_file_holds_weights_alone(best_files):
+    with h5py.File(best_files["weights"]) as file:
+        assert set(file) <= {"layers", "vars"}
+        arrays: list[int] = []
+        file.visititems(lambda _, item: arrays.append(getattr(item, "size", 0)))
+    assert sum(filter(None, arrays)) == 642
+
+
+# Predictions ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ages(tmp_path: Path):
+    """Writes a CSV file of the given text."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "ages.csv"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def expected_probabilities(best_files, best_splits, raw: list[float]) -> np.ndarray:
+    """By scikit-learn and plain Keras: fitted on the training part, as the trial's model was."""
+    scaler = MinMaxScaler().fit(np.asarray(best_splits[1].x_train, np.float64))
+    model = keras.models.load_model(best_files["keras"])
+    return model.predict(scaler.transform(np.reshape(raw, (-1, 1))), verbose=0)
+
+
+def test_predictions_are_those_of_scikit_learns_scaling_and_plain_keras(
+    small_run, best_files, best_splits, ages
+):
+    raw = [13, 40, 64.5, 65, 100, 120]
+    path = ages("name,age\n" + "".join(f"p{i},{age}\n" for i, age in enumerate(raw)))
+    command = Command(small_run.home, "predict", small_run.folder, "--input", path)
+    finished = command.finish()
+    assert (finished.code, finished.stderr) == (0, ""), finished
+    path.write_text(finished.stdout)
+    table = pd.read_csv(path)
+    names = ["no_side_effects", "had_side_effects"]
+    assert list(table.columns) == ["name", "age", *(f"probability_{n}" for n in names), "class"]
+    assert list(table["age"]) == raw
+    expected = expected_probabilities(best_files, best_splits, raw)
+    np.testing.assert_allclose(table.iloc[:, 2:4], expected, atol=2e-6)
+    assert list(table["class"]) == [names[i] for i in expected.argmax(1)]
+    np.testing.assert_allclose(
+        small_run.api.best.predict(np.reshape(raw, (-1, 1))), expected, atol=1e-6
+    )
+
+
+def test_the_best_model_of_a_run_predicts_what_its_trial_did(small_run, best_splits):
+    best = small_run.api.best
+    predictions = best.predict(raw_test_ages(best_splits))
+    accuracy = np.mean(predictions.argmax(1) == best_splits[0].y_test)
+    trials = small_run.api.trials.set_index("trial_id")
+    assert accuracy == pytest.approx(trials.loc[best.trial_id, "test_accuracy"], abs=1e-6)
+    assert best.load_model().count_params() == 642
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("years\n40\n", "column 'age' is missing; found years"),
+        ("age\n40\nold\n", "ages.csv:3: column 'age' must hold numbers, found 'old'"),
+        ("age,name\n40,a\n,b\n", "ages.csv:3: column 'age' must hold a number, but is empty"),
+        ("age\n40\ninf\n", "ages.csv:3: column 'age' must hold numbers, found 'inf'"),
+        ("age\n", "ages.csv: holds no rows"),
+        ("", "cannot be read as CSV"),
+        ('age\n"40\n', "cannot be read as CSV"),
+    ],
+)
+def test_a_wrong_csv_is_refused_with_one_message(small_run, ages, text, message):
+    path = ages(text)
+    finished = call("predict", small_run.folder, "--input", path)
+    assert (finished.code, finished.stdout) == (2, "")
+    assert finished.stderr.startswith(f"Error: {path}")
+    assert message in finished.stderr
+
+
+def test_a_missing_csv_is_refused(small_run, tmp_path):
+    finished = call("predict", small_run.folder, "--input", tmp_path / "none.csv")
+    assert finished.code == 2
+    assert finished.stderr.startswith(f"Error: {tmp_path / 'none.csv'}: ")
+
+
+# Looking at it ----------------------------------------------------------------------------------
+
+
+def test_show_prints_what_the_run_printed(small_run):
+    finished = call("show", small_run.folder)
+    assert (finished.code, finished.stderr) == (0, "")
+    assert finished.stdout.strip()
+    assert finished.stdout.strip() in small_run.finished.stdout
+    assert [line for line in finished.stdout.splitlines() if len(line) > 80] == []
+
+
+def test_show_gives_json_for_machines(small_run):
+    finished = call("show", small_run.folder, "--json")
+    content = json.loads(finished.stdout)
+    assert content["job"] == "medical_trial"
+    assert content["counts"] == {"trials": 12, "completed": 12, "diverged": 0, "failed": 0}
+    assert content["selection"]["trial_id"] == small_run.api.best.trial_id
+    variants = [variant["variant_id"] for variant in content["variants"]]
+    assert variants == list(small_run.api.variants["variant_id"])
+
+
+# A run with troubles ----------------------------------------------------------------------------
+
+# The worker that builds a model first is killed, once; each notes the GPU that Ray gave it. The
+# layer runs Python code in the middle of the model, which no compiler can take.
+TROUBLES = """
+import os
+import signal
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+HERE = Path(__file__).parent
+
+
+@keras.saving.register_keras_serializable("troubles")
+class PythonInside(keras.layers.Layer):
+    def call(self, x):
+        y = tf.numpy_function(lambda array: array, [x], tf.float32)
+        return tf.ensure_shape(y, x.shape)
+
+
+def build(plain=True):
+    with (HERE / "gpus.txt").open("a") as seen:
+        seen.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all") + "\\n")
+    marker = HERE / "killed"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    # Nothing bounds a linear layer: at a learning rate of a million its weights overflow.
+    layers = [keras.layers.Dense(4), keras.layers.Dense(2, activation="softmax")]
+    return keras.Sequential(layers if plain else [PythonInside(), *layers])
+"""
+
+TROUBLED_JOB = """
+name: troubled
+data: {args: {num_train_younger_without: 100, num_train_older_with: 100}}
+model: {builder: "troubles.py:build"}
+training: {optimizer: sgd, epochs: 2}
+seeds: 2
+search:
+  parameters:
+    training.learning_rate: {values: [0.1, 1e+6]}
+    model.args.plain: {values: [true, false]}
+"""
+
+
+@pytest.fixture(scope="session")
+def troubled_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Two pretended GPUs: Ray is told to count two that TensorFlow does not see."""
+    home = tmp_path_factory.mktemp("troubled")
+    (home / "troubles.py").write_text(TROUBLES)
+    (home / "job.yaml").write_text(TROUBLED_JOB)
+    pretended = {"RAY_OVERRIDE_RESOURCES": '{"GPU": 2}'}
+    return run_to_its_end(home, home / "job.yaml", environment=pretended)
+
+
+def test_a_troubled_run_still_ends_well(troubled_run):
+    assert troubled_run.finished.code == 0, troubled_run.finished
+    assert "raylet" not in troubled_run.finished.stdout  # Ray's words about the lost worker
+    assert troubled_run.survivors == {}
+    assert len(troubled_run.api.trials) == 8
+
+
+def test_a_killed_workers_pack_is_tried_again(troubled_run):
+    trials = troubled_run.api.trials
+    attempts = trials.groupby("pack_id")["attempt"].unique()
+    assert sorted(int(attempt) for attempts_ in attempts for attempt in attempts_) == [0, 1]
+    assert "trying again" in (troubled_run.folder / "run.log").read_text()
+
+
+def test_a_diverging_variant_is_reported_and_the_rest_completes(troubled_run):
+    trials = troubled_run.api.trials
+    statuses = trials.groupby("param.training.learning_rate")["status"].unique()
+    assert statuses[0.1].tolist() == ["completed"]
+    assert statuses[1e6].tolist() == ["diverged"]
+    assert troubled_run.api.best.parameters["training.learning_rate"] == 0.1
+
+
+def test_a_model_that_cannot_be_fused_is_trained_by_keras_and_the_reason_is_kept(troubled_run):
+    trials = troubled_run.api.trials
+    engines = trials.groupby("param.model.args.plain")["engine"].unique()
+    assert engines[True].tolist() == ["fused"]
+    assert engines[False].tolist() == ["keras"]
+    packs = {pack.pack_id: pack.reason for pack in troubled_run.api.folder.read_packs()}
+    for pack_id, engine in trials[["pack_id", "engine"]].drop_duplicates().to_numpy():
+        assert bool(packs[pack_id]) == (engine == "keras")
+
+
+def test_each_pack_is_pinned_to_one_of_the_pretended_gpus(troubled_run):
+    """Logical GPUs: Ray sets CUDA_VISIBLE_DEVICES; TensorFlow sees none, so the CPU computes."""
+    seen = (troubled_run.home / "gpus.txt").read_text().splitlines()
+    assert {gpu for gpu in seen if gpu} == {"0", "1"}  # the export process is given none: ""
+    environment = json.loads((troubled_run.folder / "environment.json").read_text())
+    assert (environment["ray"]["num_devices"], environment["ray"]["gpus_per_pack"]) == (2, 1)
+    assert set(troubled_run.api.trials["device"]) == {"CPU"}
+
+
+# A model that is wrong --------------------------------------------------------------------------
+
+WRONG_BUILDERS = """
+def build(how):
+    if how == "raises":
+        raise RuntimeError("no such backbone")
+    return "a text"
+"""
+
+
+def test_builders_that_give_no_model_are_wrong_input(tmp_path):
+    (tmp_path / "nets.py").write_text(WRONG_BUILDERS)
+    (tmp_path / "job.yaml").write_text(
+        "name: wrong\nseeds: 2\nmodel: {builder: 'nets.py:build'}\n"
+        "search: {parameters: {model.args.how: {values: [raises, returns]}}}\n"
+    )
+    command = Command(tmp_path, "run", tmp_path / "job.yaml", "--runs-dir", tmp_path / "runs")
+    finished = command.finish()
+    assert finished.code == 2, finished
+    assert finished.stdout == ""
+    assert "Traceback" not in finished.stderr
+    first, *lines = finished.stderr.splitlines()
+    assert first.startswith("Run folder: ")
+    assert lines[0].startswith("Error: ")
+    place = tmp_path / "job.yaml:3"
+    assert sorted(line.removeprefix("Error: ") for line in lines) == [
+        f"{place}: model.builder nets.py:build: it raised RuntimeError: no such backbone",
+        f"{place}: model.builder nets.py:build: must return a keras.Model, got a str",
+    ]
+    assert command.survivors() == {}
+
+
+# Interrupts -------------------------------------------------------------------------------------
+
+
+# One pack after another, so that one worker imports TensorFlow, and not several at a time.
+ONE_WORKER = f"resources.cpus={num_local_cpus()}"
+
+
+def options_of(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def test_an_interrupted_run_leaves_a_readable_folder(tmp_path):
+    overrides = ["seeds=12", "resources.max_trials_per_pack=4", "search.parameters={}", ONE_WORKER]
+    overrides += ["training.epochs=2000", "training.checkpoint_every=60"]  # a pack takes seconds
+    runs = tmp_path / "runs"
+    command = Command(tmp_path, "run", REFERENCE_JOB, *options_of(*overrides), "--runs-dir", runs)
+    command.wait_for(lambda: any(runs.glob("*/*/trials/part-*.parquet")))
+    command.wait_for(lambda: any(runs.glob("*/*/checkpoints/p001*")))
+    command.interrupt()
+    finished = command.finish()
+    assert finished.code == 130, finished
+    assert "Traceback" not in finished.stderr
+    [folder] = runs.glob("*/*")
+    assert f"To continue: trialrun resume {folder}\n" in finished.stderr
+    assert command.survivors() == {}
+
+    trials = trialrun.open_run(folder).trials
+    assert 4 <= len(trials) < 12
+    assert set(trials["status"]) == {"completed"}
+    assert not (folder / "summary.json").exists()
+    for part in (folder / "trials").iterdir():
+        assert pq.read_table(part).num_rows == 4
+    shown = call("show", folder)
+    assert shown.code == 0, shown
+    assert "v00" in shown.stdout
+    assert json.loads(call("show", folder, "--json").stdout)["counts"]["completed"] == len(trials)
+    refused = call("predict", folder, "--input", os.devnull)
+    assert refused.code == 2
+    assert "has no best model" in refused.stderr
+
+    assert list((folder / "checkpoints").iterdir())
+    recorded = trials.drop(columns="status")
+    resumed = Command(tmp_path, "resume", folder)
+    finished = resumed.finish()
+    assert finished.code == 0, finished
+    assert resumed.survivors() == {}
+    trials = trialrun.open_run(folder).trials
+    assert len(trials) == 12
+    assert set(trials["status"]) == {"completed"}
+    kept = trials.set_index("trial_id").loc[recorded["trial_id"], "val_loss"]
+    assert list(kept) == list(recorded["val_loss"])  # what was finished stays as it was
+    assert sum(pq.read_table(part).num_rows for part in (folder / "trials").iterdir()) == 12
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_run_leaves_nothing_in_the_temporary_folder(small_run):
+    assert list((small_run.home / "tmp").iterdir()) == []
+
+
+def test_a_run_whose_driver_was_killed_ends_as_if_nothing_had_happened(tmp_path, small_run):
+    """It is gone on with for one more seed than it began with."""
+    overrides = ["training.epochs=2", "resources.max_trials_per_pack=4", ONE_WORKER]
+    options = ["--runs-dir", tmp_path / "runs", *options_of(*overrides)]
+    command = Command(tmp_path, "run", REFERENCE_JOB, *options, "--set", "seeds=4")
+    command.wait_for(lambda: any(tmp_path.glob("runs/*/*/trials/part-*.parquet")))
+    command.process.kill()
+    command.finish()
+    assert command.survivors() == {}
+    [folder] = tmp_path.glob("runs/*/*")
+    before = trialrun.open_run(folder).trials
+    assert 4 <= len(before) < 12
+
+    more = Command(tmp_path, "run", REFERENCE_JOB, *options, "--set", "seeds=5", "--resume", folder)
+    finished = more.finish()
+    assert finished.code == 0, finished
+    run, undisturbed = trialrun.open_run(folder), small_run.api
+    trials = run.trials
+    assert sorted(set(trials["seed"])) == [0, 1, 2, 3, 4]
+    assert len(trials) == 15
+    old = trials[trials["seed"] < 4].set_index("trial_id").loc[undisturbed.trials["trial_id"]]
+    for name in ("train_loss", "val_loss", "test_loss", "test_accuracy"):
+        np.testing.assert_allclose(old[name], undisturbed.trials[name], atol=1e-5)
+    kept = trials[trials["trial_id"].isin(before["trial_id"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before)
+    assert list(run.variants["variant_id"]) == list(undisturbed.variants["variant_id"])

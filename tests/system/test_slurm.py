@@ -1,0 +1,167 @@
+"""scripts/slurm on a real SLURM of two hosts: what jobs train, share, and say when they fail.
+
+The reference job is trained for real; elsewhere training is made up (`made_up_driver`), so that
+runs are short and their numbers can be compared exactly. GPUs are stand-ins: SLURM and Ray count
+them and give them out, but the CPU computes.
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import ROOT
+from durable_runs import assert_run_is_whole
+from slurm_hosts import SlurmHosts
+from slurm_jobs import BOTH_HOSTS, Job, needs_slurm, sets
+
+import trialrun
+from trialrun.job import load_job
+from trialrun.training.pack import train_pack
+from trialrun.trials.plan import plan_trials
+from trialrun.trials.signature import signature_of
+from trialrun.trials.task import PackTask
+from trialrun.trials.trial import Pack
+
+pytestmark = [pytest.mark.slurm, needs_slurm]
+
+# Fewer seeds and epochs than the reference job has, and packs enough for two hosts.
+SMALL = ("seeds=4", "training.epochs=5", "resources.max_trials_per_pack=3")
+
+
+def test_the_reference_job_on_two_hosts_is_that_of_one_process(slurm_user):
+    job_file = ROOT / "jobs" / "medical_trial.yaml"
+    (slurm_user.home / "job.yaml").write_bytes(job_file.read_bytes())
+    job = slurm_user.submit(
+        *("--nodes=2", "--gpus-per-node=1"),
+        run_options=sets(*SMALL),
+        TRIALRUN=str(Path(sys.executable).with_name("trialrun")),
+    )
+    ended = job.wait_until("COMPLETED")
+    assert ended["ExitCode"] == "0:0"
+    assert "Run folder: " in job.output()
+    job.assert_left_nothing()
+    run = trialrun.open_run(job.folder)
+    assert set(run.trials["node"]) == {"n1", "n2"}
+    assert 'gpus_per_pack": 1' in (job.folder / "environment.json").read_text()
+
+    loaded = load_job(job_file, SMALL)
+    trials = plan_trials(loaded.spec)
+    pack = Pack("p000", signature_of(trials[0].variant), trials)
+    *_, result = train_pack(PackTask(pack, loaded.folder, loaded.spec.select), "CPU")
+    here = pd.DataFrame({row.trial.trial_id: row.metrics for row in result.trials}).T
+    there = run.trials.set_index("trial_id")
+    assert set(here.index) == set(there.index)
+    names = there.filter(regex="^(train|val|test)_(loss|accuracy)$").columns
+    assert len(names) == 6
+    np.testing.assert_allclose(there[names], here.loc[there.index, names], rtol=0, atol=1e-4)
+    losses = here["val_loss"].groupby({t.trial_id: t.variant.variant_id for t in trials})
+    winner = losses.mean().idxmin()
+    assert run.variants["variant_id"][0] == winner
+    assert run.best.trial_id == losses.idxmin()[winner]
+
+
+def test_two_jobs_share_the_hosts_in_peace(slurm_user):
+    options = ("--nodes=2", "--gpus-per-node=1")
+    slow = {"MADE_UP_SECONDS_PER_EPOCH": "0.5"}
+    jobs = [
+        slurm_user.submit(*options, run_options=("--set", f"name=job{number}"), **slow)
+        for number in range(2)
+    ]
+    for job in jobs:
+        job.wait_for_files("checkpoints/*.npz")
+    assert {job.state() for job in jobs} == {"RUNNING"}
+    assert_token_is_secret(slurm_user.hosts)
+    for name in ("n1", "n2"):
+        assert {f"trialrun-{job.id}-ray" for job in jobs} <= slurm_user.hosts.temporary_files(name)
+    trials = []
+    for job in jobs:
+        job.wait_until("COMPLETED")
+        assert_run_is_whole(job.folder)
+        trials.append(trialrun.open_run(job.folder).trials.assign(job=job.id))
+    jobs[0].assert_left_nothing()
+    table = pd.concat(trials)
+    # Each job had one GPU on each host, and not that of the other.
+    for name in ("n1", "n2"):
+        there = table[table["node"].str.startswith(f"{name}:")]
+        assert set(there["job"]) == {job.id for job in jobs}
+        assert (there.groupby("job")["device"].nunique() == 1).all()
+        assert set(there["device"]) == {"0", "1"}
+
+
+def assert_token_is_secret(hosts: SlurmHosts) -> None:
+    """Whoever lists processes or temporary files learns nothing."""
+    tokens, lines = set(), []
+    for name in ("n1", "n2"):
+        for pid, line in hosts.processes(name).items():
+            lines.append(line)
+            environment = Path(f"/proc/{pid}/environ").read_bytes().decode()
+            tokens |= set(re.findall(r"RAY_AUTH_TOKEN=(\w+)", environment))
+            folders = set(Path(f"/proc/{pid}/root/tmp").glob("trialrun-*"))
+            assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+    assert len(tokens) == 2  # one per job
+    assert not [line for line in lines for token in tokens if token in line]
+
+
+def test_shards_in_a_job_array_become_one_run(slurm_user):
+    merging = slurm_user.submit(
+        "--shards", "2", "--cpus-per-task=2", MADE_UP_SECONDS_PER_EPOCH="0.5"
+    )
+    merging.wait_until("COMPLETED")
+    [folder] = (slurm_user.home / "runs" / "job").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["merged", "shard-1", "shard-2"]
+    assert_run_is_whole(folder / "merged")
+    nodes = trialrun.open_run(folder / "merged").trials["node"]
+    assert set(nodes.str.partition(":")[0]) == {"n1", "n2"}
+    merging.assert_left_nothing()
+
+
+def test_a_driver_that_fails_fails_the_job_with_its_code(slurm_user):
+    wrong = slurm_user.submit("--gpus-per-node=1", run_options=sets("training.epochs=0"))
+    failing = slurm_user.submit(
+        "--gpus-per-node=1", run_options=sets("data.args.num_test_older_with=9")
+    )
+    assert wrong.wait_until("FAILED")["ExitCode"] == "2:0"
+    assert "training.epochs must be" in wrong.output()
+    assert failing.wait_until("FAILED")["ExitCode"] == "1:0"
+    assert "2 trials failed" in failing.output()
+    for job in (wrong, failing):
+        assert slurm_user.hosts.job(job.id)["Restarts"] == "0"
+
+
+def test_the_doctor_looks_at_every_node_of_a_job(slurm_user):
+    """Without GPUs, of which no driver would know."""
+    home = slurm_user.home
+    doctor = f"{sys.executable} -m trialrun doctor --slurm --json --runs-dir {home}/runs"
+    files = (f"--output={home}/trialrun-%j.out", f"--error={home}/doctor.err")
+    told = slurm_user.hosts.call(
+        "sbatch", "--parsable", "--nodes=2", "--cpus-per-task=2", *files, "--wrap", doctor
+    )
+    job = Job(slurm_user.hosts, home, told.strip())
+    job.wait_until("COMPLETED")
+    report = json.loads(job.output())
+    assert [node["node"] for node in report["nodes"]] == ["n1", "n2"]
+    assert report["status"] in ("ok", "warning")
+    for node in report["nodes"]:
+        checks = {check["name"]: check for check in node["checks"]}
+        assert checks["Ray"]["status"] == "ok"
+        assert checks["compute CPU:0"]["status"] == "ok"
+        assert checks["hard links"]["status"] == "ok"
+        assert "22.05" in checks["SLURM"]["found"]
+
+
+def test_a_node_that_does_not_join_is_named_with_the_reason(slurm_user):
+    job = slurm_user.submit("--hold", *BOTH_HOSTS)
+    taken = slurm_user.hosts.root("n2") / "tmp" / f"trialrun-{job.id}-ray"
+    taken.mkdir()
+    os.chown(taken, 65534, 65534)  # somebody else's
+    slurm_user.hosts.call("scontrol", "release", job.id)
+    assert job.wait_until("FAILED")["ExitCode"] == "1:0"
+    taken.rmdir()
+    assert "n2: has not joined Ray, and a step that starts Ray has ended" in job.output()
+    assert re.search(f"/tmp/trialrun-{job.id}-ray.*File exists", job.output())
+    job.assert_left_nothing()

@@ -1,0 +1,305 @@
+"""Trials that are controlled between epochs are trained as `model.fit` with Keras's callbacks."""
+
+import warnings
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from test_fused_oracle import builder_in
+from training_jobs import (
+    load_trials,
+    make_task,
+    train,
+    train_with_fused,
+    train_with_keras,
+    train_with_mapped,
+)
+
+from trialrun.data.load import load_splits
+from trialrun.errors import ModelError
+from trialrun.training.batch_orders import BatchOrders
+from trialrun.training.compiled import controlled
+from trialrun.training.pack import train_pack
+from trialrun.training.program.program import Program
+from trialrun.trials.results import Checkpoint, PackResult
+
+pytestmark = pytest.mark.compiled
+
+EPOCHS = 9
+ENGINES = {"fused": train_with_fused, "mapped": train_with_mapped, "keras": train_with_keras}
+PATIENCES = (0, 1, 3, EPOCHS)
+STOPPING = {"min_delta": 0.001, "monitor": "val_accuracy"}
+
+
+def trials_of(folder, *, builder="dropout", seeds=2, patiences=PATIENCES, stopping=(), **training):
+    search = {"training.early_stopping.patience": {"values": list(patiences)}}
+    training = {"epochs": EPOCHS, "learning_rate": 0.05, **training}
+    training["early_stopping"] = {**STOPPING, **dict(stopping)}
+    return load_trials(
+        folder, builder=builder, seeds=seeds, search={"parameters": search}, training=training
+    )
+
+
+class Oracle:
+    """One trial in one `model.fit`, with Keras's callbacks as anyone would write them."""
+
+    def __init__(self, folder, trial, *callbacks, builder="dropout"):
+        training = trial.variant.training
+        splits = load_splits(trial.variant.data, folder, trial.seed)
+        num_rows = len(splits.y_train)
+        orders = BatchOrders([trial.seed], num_rows)
+
+        def batches():
+            for _ in range(training.epochs):
+                (order,) = orders.next_epoch()
+                for start in range(0, num_rows, training.batch_size):
+                    taken = order[start : start + training.batch_size]
+                    yield splits.x_train[taken], splits.y_train[taken]
+
+        keras.utils.set_random_seed(trial.seed)
+        self.model = builder_in(folder, builder)()
+        self.model.compile(
+            optimizer=keras.optimizers.Adam(training.learning_rate),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Keras's way to read the rate
+            self.history = self.model.fit(
+                batches(),
+                steps_per_epoch=-(-num_rows // training.batch_size),
+                epochs=training.epochs,
+                validation_data=(splits.x_val, splits.y_val),
+                callbacks=list(callbacks),
+                shuffle=False,
+                verbose=0,
+            ).history
+        self.test_logs = self.model.evaluate(
+            splits.x_test, splits.y_test, verbose=0, return_dict=True
+        )
+
+    def assert_same(self, trained):
+        assert trained.history.keys() == self.history.keys()
+        for name, values in self.history.items():
+            assert_close(trained.history[name], values, name)
+        for name, value in self.test_logs.items():
+            assert_close(trained.test_logs[name], value, name)
+        for kind in ("trainable_variables", "non_trainable_variables"):
+            arrays = getattr(trained, kind.removesuffix("_variables"))
+            for array, variable in zip(arrays, getattr(self.model, kind), strict=True):
+                assert_close(array, variable.numpy(), variable.path)
+        for array, variable in zip(trained.optimizer, self.model.optimizer.variables, strict=True):
+            assert_close(array, variable.numpy(), variable.path)
+
+
+def assert_close(actual, expected, what=""):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5, err_msg=what)
+
+
+def test_each_trial_of_a_pack_stops_where_keras_stops_it(tmp_path, subtests):
+    trials = trials_of(tmp_path, seeds=[1], stopping={"restore_best_weights": True})
+    oracles = []
+    for trial in trials:
+        patience = trial.variant.training.early_stopping.patience
+        callback = keras.callbacks.EarlyStopping(
+            **STOPPING, mode="max", patience=patience, restore_best_weights=True
+        )
+        oracles.append((Oracle(tmp_path, trial, callback), callback.best_epoch + 1))
+    num_epochs = {len(oracle.history["loss"]) for oracle, _ in oracles}
+    assert len(num_epochs) > 2
+    assert max(num_epochs) == EPOCHS
+    for engine, train_with in ENGINES.items():
+        with subtests.test(engine=engine):
+            trained = train_with(make_task(tmp_path, trials, num_threads=2))
+            for one, (oracle, best_epoch) in zip(trained, oracles, strict=True):
+                oracle.assert_same(one)
+                assert one.best_epoch == best_epoch
+
+
+def test_the_learning_rate_of_each_trial_is_reduced_where_keras_reduces_it(tmp_path, subtests):
+    plateau = {"monitor": "val_accuracy", "patience": 1, "factor": 0.5, "min_lr": 0.01}
+    trials = trials_of(
+        tmp_path,
+        seeds=[1],
+        patiences=(3, EPOCHS),
+        builder="everything",
+        reduce_lr_on_plateau=plateau,
+        learning_rate=0.03,
+    )
+    oracles = [
+        Oracle(
+            tmp_path,
+            trial,
+            keras.callbacks.EarlyStopping(
+                **STOPPING, mode="max", patience=trial.variant.training.early_stopping.patience
+            ),
+            keras.callbacks.ReduceLROnPlateau(**plateau, mode="max"),
+            builder="everything",
+        )
+        for trial in trials
+    ]
+    for engine in ("fused", "keras"):
+        with subtests.test(engine=engine):
+            trained = ENGINES[engine](make_task(tmp_path, trials))
+            for one, oracle in zip(trained, oracles, strict=True):
+                oracle.assert_same(one)
+                assert one.best_epoch is None
+            rates = {round(float(v), 4) for v in trained[-1].history["learning_rate"]}
+            assert rates >= {0.03, 0.015}
+
+
+class KeepBest(keras.callbacks.Callback):
+    """The weights that `ModelCheckpoint(save_best_only=True)` would have in its file."""
+
+    def on_train_begin(self, logs=None):
+        self.losses, self.best = [], None
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.losses.append(logs["val_loss"])
+        if logs["val_loss"] == min(self.losses):
+            self.best = self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.best)
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_a_trial_that_keeps_its_best_epoch_gives_that_epochs_weights_and_numbers(tmp_path, engine):
+    training = {"keep_best": "val_loss", "epochs": EPOCHS, "engine": engine}
+    trials = load_trials(
+        tmp_path, builder="everything", seeds=[1], learning_rates=(0.05, 0.003), training=training
+    )
+    task = make_task(tmp_path, trials)
+    trained = ENGINES[engine](task)
+    result = train(task)
+    for trial, one, row in zip(trials, trained, result.trials, strict=True):
+        Oracle(tmp_path, trial, KeepBest(), builder="everything").assert_same(one)
+        losses = one.history["val_loss"]
+        assert row.epochs == EPOCHS == len(losses)
+        assert row.best_epoch == one.best_epoch == np.argmin(losses) + 1
+        assert row.metrics["val_loss"] == losses.min()
+        assert row.metrics["train_loss"] == one.history["loss"][np.argmin(losses)]
+    assert min(row.best_epoch for row in result.trials) < EPOCHS
+
+
+def test_a_slice_that_becomes_narrower_trains_its_trials_as_before(tmp_path, monkeypatch):
+    trials = trials_of(tmp_path, patiences=(0, 1, EPOCHS), stopping={"restore_best_weights": True})
+    task = make_task(tmp_path, trials)
+    monkeypatch.setattr(controlled, "is_worth_compiling", lambda saved_s, compile_s: False)
+    wide = train_with_fused(task)
+    widths = []
+    monkeypatch.setattr(controlled, "is_worth_compiling", lambda *args: widths.append(1) or True)
+    narrow = train_with_fused(task)
+    assert widths
+    for one, other in zip(narrow, wide, strict=True):
+        assert one.best_epoch == other.best_epoch
+        for name, values in other.history.items():
+            assert_close(one.history[name], values, name)
+        for group in ("trainable", "non_trainable", "optimizer"):
+            for array, expected in zip(getattr(one, group), getattr(other, group), strict=True):
+                assert_close(array, expected)
+
+
+def test_narrower_programs_are_compiled_only_where_they_save_more_than_they_cost():
+    assert controlled.is_worth_compiling(2.0, 1.5)
+    assert not controlled.is_worth_compiling(1.0, 1.5)
+    assert controlled.narrower_width(7, 2) == 2
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_a_pack_with_trials_that_stopped_goes_on_from_its_checkpoints(tmp_path, engine):
+    trials = trials_of(
+        tmp_path,
+        patiences=(1, EPOCHS),
+        stopping={"restore_best_weights": True},
+        reduce_lr_on_plateau={"patience": 1},
+        checkpoint_every=2,
+        engine=engine,
+    )
+    task = make_task(tmp_path, trials)
+    said = list(train_pack(task, "CPU"))
+    expected = said[-1]
+    checkpoints = [one for one in said if isinstance(one, Checkpoint)]
+    assert any(one.ended.any() and not one.ended.all() for one in checkpoints)
+    assert {row.epochs for row in expected.trials} > {EPOCHS}
+    for checkpoint in checkpoints[1:4:2]:
+        *_, result = train_pack(replace(task, checkpoint=checkpoint), "CPU")
+        assert isinstance(result, PackResult)
+        for row, other in zip(result.trials, expected.trials, strict=True):
+            assert (row.epochs, row.best_epoch) == (other.epochs, other.best_epoch)
+            assert row.metrics == other.metrics
+            for name, values in other.history.items():
+                np.testing.assert_array_equal(row.history[name], values)
+
+
+def test_epochs_that_were_left_out_count_as_done(tmp_path):
+    trials = trials_of(tmp_path, patiences=(0, 2))
+    task = replace(make_task(tmp_path, trials, num_threads=2), progress_interval_s=0.0)
+    *signs, result = train_pack(task, "CPU")
+    assert signs[-1].epochs_done == len(trials) * EPOCHS
+    assert sum(row.epochs for row in result.trials) < len(trials) * EPOCHS
+
+
+COUNTING = """
+import keras
+
+
+class Stop(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.num_epochs = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.num_epochs += 1
+        logs["twice"] = 2 * logs["loss"]
+        self.model.stop_training = self.num_epochs == 2
+
+
+def stop():
+    return Stop()
+
+
+def nothing():
+    return None
+"""
+
+
+def trials_with_callback(folder, function, **training):
+    (folder / "calls.py").write_text(COUNTING)
+    training = {"callbacks": [f"calls.py:{function}"], "epochs": 4, **training}
+    return load_trials(folder, builder="dense", seeds=2, training=training)
+
+
+def test_a_users_callback_is_made_for_each_trial_and_called_by_keras_which_is_said(tmp_path):
+    task = make_task(tmp_path, trials_with_callback(tmp_path, "stop"))
+    result = train(task)
+    assert {row.engine for row in result.trials} == {"keras"}
+    assert "only model.fit calls training.callbacks (calls.py:stop)" in result.reason
+    for row in result.trials:
+        assert row.epochs == 2
+        assert_close(row.history["twice"], 2 * row.history["loss"])
+
+
+def test_a_function_that_returns_no_callback_is_named(tmp_path):
+    task = make_task(tmp_path, trials_with_callback(tmp_path, "nothing"))
+    with pytest.raises(
+        ModelError, match=r"calls.py:nothing: must return a keras.*, got a NoneType"
+    ):
+        train(task)
+
+
+def test_a_loss_that_is_not_finite_ends_a_trial(tmp_path):
+    training = {"terminate_on_nan": True, "epochs": 3}
+    trials = load_trials(tmp_path, builder="not_finite", seeds=1, training=training)
+    [row] = train(make_task(tmp_path, trials)).trials
+    assert (row.engine, row.status, row.epochs) == ("fused", "diverged", 1)
+
+
+def test_no_program_looks_after_each_batch_while_losses_are_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(Program, "train_until_not_finite", lambda *_: pytest.fail("trained again"))
+    training = {"terminate_on_nan": True, "epochs": 2}
+    trials = load_trials(tmp_path, builder="dense", seeds=1, training=training)
+    [row] = train(make_task(tmp_path, trials)).trials
+    assert (row.engine, row.status, row.epochs) == ("fused", "completed", 2)

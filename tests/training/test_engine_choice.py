@@ -1,0 +1,247 @@
+"""Which engine trains a pack, and how much memory it is thought to need."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_jobs import load_trials, make_task, train
+
+from trialrun.errors import OutOfMemory
+from trialrun.training import engine_choice
+from trialrun.training.compiled import prepare
+from trialrun.training.compiled.prepare import require_device_memory, required_bytes
+from trialrun.training.dry_run import examine
+from trialrun.training.pack_data import load_pack_data
+from trialrun.trials.results import Checkpoint
+
+pytestmark = pytest.mark.compiled
+
+
+@pytest.fixture
+def always_measured(monkeypatch):
+    monkeypatch.setattr(engine_choice, "_MIN_BYTES_PER_STEP", 0)
+    monkeypatch.setattr(engine_choice, "_MIN_SECONDS", 0.0)
+
+
+@pytest.fixture
+def task(tmp_path):
+    return make_task(tmp_path, load_trials(tmp_path, builder="dense", seeds=[1, 2]))
+
+
+def choose(task):
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    return engine_choice.choose_engine(task, data, {})
+
+
+def test_a_small_model_is_fused_without_measuring(task, monkeypatch):
+    monkeypatch.setattr(engine_choice, "seconds_per_step", lambda prepared: pytest.fail("measured"))
+    found = choose(task)
+    assert (found.engine, found.reason) == ("fused", "")
+
+
+def test_each_engine_can_be_timed(task, always_measured):
+    found = choose(task)
+    assert found.engine in ("fused", "mapped", "keras")
+    assert found.engine == "fused" or re.search(r"is faster: [\d,]+ us per step", found.reason)
+
+
+RECURRENT = """
+import keras
+
+
+def lstm():
+    hidden = [keras.layers.Reshape((6, 1)), keras.layers.LSTM(4, return_sequences=True)]
+    hidden += [keras.layers.Bidirectional(keras.layers.GRU(4))]
+    return keras.Sequential([keras.Input((6,)), *hidden, keras.layers.Dense(3, "softmax")])
+"""
+
+
+def test_a_recurrent_model_is_not_compiled_for_a_few_steps(tmp_path, monkeypatch):
+    (tmp_path / "recurrent.py").write_text(RECURRENT)
+    trials = load_trials(tmp_path, builder="recurrent.py:lstm", seeds=[1, 2])
+    monkeypatch.setattr(
+        engine_choice, "prepare", lambda *_: pytest.fail("it was built to be compiled")
+    )
+    found = choose(make_task(tmp_path, trials))
+    assert found.engine == "keras"
+    assert found.reason == (
+        "not fused or mapped: the recurrent layers' 18 steps take longer to compile (about 11 s)"
+        " than model.fit takes for the training's 36, and so does a loop over them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_unrolled", "num_steps", "passed_over"),
+    [
+        (0, 10, []),
+        (5, 10, []),
+        (20, 500, ["fused", "mapped"]),
+        (20, 2000, ["fused"]),
+        (20, 10_000, []),
+    ],
+)
+def test_engines_are_passed_over_by_counts_of_steps_alone(num_unrolled, num_steps, passed_over):
+    reasons = engine_choice.engines_not_worth_compiling(num_unrolled, num_steps)
+    assert [engine for of_one in reasons.values() for engine in of_one] == passed_over
+
+
+def test_what_xla_cannot_compile_is_examined_as_it_is_trained(tmp_path):
+    task = make_task(tmp_path, load_trials(tmp_path, builder="not_compilable", seeds=[1, 2]))
+    (found,) = examine(task)
+    assert (found.engine, found.compile_s) == ("keras", None)
+    assert found.reason == (
+        'not fused or mapped: layer "not_in_xla": XLA cannot compile the operation Dawsn'
+    )
+
+
+@pytest.mark.parametrize("fastest", ["fused", "mapped", "keras"])
+def test_the_fastest_engine_trains_the_pack_and_the_reason_says_so(
+    task, always_measured, monkeypatch, fastest
+):
+    seconds = {"fused": 3e-3, "mapped": 2.8e-3, "keras": 5e-3} | {fastest: 1e-3}
+    monkeypatch.setattr(
+        engine_choice, "seconds_per_step", lambda prepared: seconds[prepared.engine]
+    )
+    monkeypatch.setattr(
+        engine_choice, "seconds_per_step_of_keras", lambda prepared: seconds["keras"]
+    )
+    result = train(task)
+    assert {trial.engine for trial in result.trials} == {fastest}
+    expected = f"{fastest} is faster: 1,000 us per step and trial, fused 3,000 us"
+    assert result.reason == ("" if fastest == "fused" else expected)
+
+
+def test_where_nothing_can_be_fused_the_mapped_program_is_measured_too(
+    tmp_path, always_measured, monkeypatch
+):
+    monkeypatch.setattr(engine_choice, "seconds_per_step", lambda prepared: 5e-3)
+    monkeypatch.setattr(engine_choice, "seconds_per_step_of_keras", lambda prepared: 1e-3)
+    task = make_task(tmp_path, load_trials(tmp_path, builder="not_vectorizable", seeds=[1, 2]))
+    found = choose(task)
+    assert found.engine == "keras"
+    assert found.reason.startswith("not fused: ")
+    assert found.reason.endswith("; keras is faster: 1,000 us per step and trial, mapped 5,000 us")
+
+
+def test_what_xla_cannot_compile_leads_to_the_next_engine_while_it_is_measured(
+    tmp_path, always_measured
+):
+    task = make_task(tmp_path, load_trials(tmp_path, builder="not_compilable", seeds=[1, 2]))
+    found = choose(task)
+    assert found.engine == "keras"
+    layer = 'layer "not_in_xla"'
+    assert found.reason == f"not fused or mapped: {layer}: XLA cannot compile the operation Dawsn"
+
+
+def test_a_pack_that_goes_on_stays_with_its_engine(task, always_measured):
+    begun = Checkpoint("p000", ("a", "b"), np.zeros(2, int), {}, (), (), (), engine="mapped")
+    task = type(task)(task.pack, task.job_folder, task.select, checkpoint=begun)
+    assert choose(task).engine == "mapped"
+
+
+def test_a_pack_that_does_not_fit_says_how_many_trials_would(tmp_path):
+    task = make_task(tmp_path, load_trials(tmp_path, builder="dense", seeds=10))
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    ready = prepare.prepare(task, data, "fused", {})
+    needed, per_trial = required_bytes(ready)
+    assert per_trial == needed // 10
+    require_device_memory(ready, 2 * needed)
+    with pytest.raises(OutOfMemory, match=r"10 trials need about .* MiB each") as caught:
+        require_device_memory(ready, needed // 2)
+    assert caught.value.max_trials == 3  # 0.7 of a half
+
+
+def test_shared_data_is_held_and_counted_once(tmp_path):
+    sections = {"data": {"seed": 1, "args": {"num_train": 4000}}}
+    trials = load_trials(tmp_path, builder="dense", seeds=10, **sections)
+    task = make_task(tmp_path, trials, num_threads=2)
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    ready = prepare.prepare(task, data, "fused", {})
+    first, second = ready.slices
+    for part in ("train", "val", "test"):
+        for one, other in zip(getattr(first, part), getattr(second, part), strict=True):
+            assert one is other
+    (splits,) = data.splits
+    shared = sum(array.nbytes for part in ("train", "val") for array in splits.part(part))
+    peak, inputs = ready.program.memory_bytes(5)
+    needed, per_trial = required_bytes(ready)
+    assert needed == shared + 2 * (peak - shared)
+    assert per_trial == (peak - shared) // 5
+    assert inputs > shared > 4000 * 6 * 4
+    with pytest.raises(OutOfMemory) as caught:
+        require_device_memory(ready, int((shared + 4.5 * per_trial) / 0.7))
+    assert caught.value.max_trials == 4
+
+
+WIDE = """
+import numpy as np
+import keras
+
+
+def data(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(600, 20)).astype("float32"), rng.integers(0, 4, 600)
+    return {"train": (x[:500], y[:500]), "test": (x[500:], y[500:])}
+
+
+def wide():
+    hidden = [keras.layers.Dense(256, activation="relu") for _ in range(3)]
+    return keras.Sequential([keras.Input((20,)), *hidden, keras.layers.Dense(4, "softmax")])
+"""
+# Prints the estimate per trial, and how much more memory each further trial took.
+MEASURE = """
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+from training_jobs import make_task
+
+from trialrun.job import load_job
+from trialrun.trials.plan import plan_trials
+from trialrun.training.compiled.prepare import required_bytes
+from trialrun.training.compiled.prepare import prepare
+from trialrun.training.pack_data import load_pack_data
+
+folder, engine = Path(sys.argv[1]), sys.argv[2]
+trials = plan_trials(load_job(folder / "job.yaml").spec)
+
+
+def peak_bytes(num_trials):
+    Path("/proc/self/clear_refs").write_text("5")
+    task = make_task(folder, trials[:num_trials])
+    data, _ = load_pack_data(task.pack.trials, folder)
+    ready = prepare(task, data, engine, {})
+    own = ready.slices[0]
+    orders = tf.constant(own.orders.next_epoch()[None])
+    state, _ = ready.program.train_epochs(own.state, own.train, orders, own.val)
+    state.trainable[0].numpy()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    return required_bytes(ready)[1], peak
+
+
+_, small = peak_bytes(8)
+estimate, large = peak_bytes(72)
+print(estimate, (large - small) // 64)
+"""
+
+
+@pytest.mark.parametrize("engine", ["fused", "mapped"])
+def test_the_estimated_memory_is_within_a_factor_of_two_of_what_is_used(tmp_path, engine):
+    (tmp_path / "wide.py").write_text(WIDE)
+    (tmp_path / "job.yaml").write_text(
+        "{name: wide, seeds: 72, data: {generator: 'wide.py:data'}, model: {builder: 'wide.py:wide'"
+        "}, training: {batch_size: 50, epochs: 1}}"
+    )
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path), engine],
+        cwd=Path(__file__).parents[1] / "support",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    estimate, used = map(int, measured.stdout.split())
+    assert used / 2 <= estimate <= used * 2

@@ -1,0 +1,451 @@
+"""What a pack gives: independence of its trials, divergence, fallback, metrics, errors."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn import metrics
+from sklearn.metrics import confusion_matrix
+from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
+
+from trialrun.data.load import load_splits
+from trialrun.errors import InputError
+from trialrun.statistics.probabilities import ProbabilityScores
+from trialrun.training.compiled.slices import slice_trials
+from trialrun.training.pack import train_pack
+from trialrun.training.pack_data import load_pack_data
+from trialrun.trials.results import PackResult, Progress
+
+pytestmark = pytest.mark.compiled
+
+# A trial and its pack -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sixty_four(tmp_path_factory):
+    """A folder and 64 trials of one signature."""
+    folder = tmp_path_factory.mktemp("packs")
+    return folder, load_trials(folder, builder="branches", seeds=32, learning_rates=(0.003, 0.03))
+
+
+@pytest.fixture(scope="module")
+def in_the_middle(sixty_four):
+    """The trial number 40, trained with all the others, in its place among them."""
+    folder, trials = sixty_four
+    return train_with_fused(make_task(folder, trials))[40]
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "place", "num_threads"),
+    [(7, "first", 1), (7, "last", 2), (64, "first", 2), (64, "last", 1)],
+)
+def test_a_trial_does_not_depend_on_its_pack(
+    sixty_four, in_the_middle, num_trials, place, num_threads
+):
+    """Weights, optimizer, predictions and logs are equal bit for bit.
+
+    Programs of different widths are compiled apart, but no product or sum runs across trials, and
+    on the CPU what is done for one trial is the same in each.
+    """
+    folder, trials = sixty_four
+    others = [trial for trial in trials if trial is not trials[40]][: num_trials - 1]
+    pack = [trials[40], *others] if place == "first" else [*others, trials[40]]
+    trained = train_with_fused(make_task(folder, pack, num_threads=num_threads))
+    assert_same_trial(trained[0 if place == "first" else -1], in_the_middle)
+
+
+def test_a_trial_alone_is_the_same_but_for_the_last_bits_of_its_logged_loss(
+    sixty_four, in_the_middle
+):
+    """Weights, optimizer and predictions are equal bit for bit here too.
+
+    Without a trial axis of more than one, XLA adds up the rows of a batch and the batches of an
+    epoch in another order when it computes the loss that is logged. Such a sum of eight numbers
+    moves by a few units in the last place: 3 were seen in 14 trials, 4 are allowed. Training never
+    reads it.
+    """
+    folder, trials = sixty_four
+    (alone,) = train_with_fused(make_task(folder, [trials[40]]))
+    assert_same_trial(alone, in_the_middle, log_rtol=4 * 2**-23)
+
+
+def test_training_again_gives_the_same_bit_for_bit(sixty_four):
+    folder, trials = sixty_four
+    first, again = (train_with_fused(make_task(folder, trials[:7])) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        assert_same_trial(one, other)
+
+
+def test_every_trial_of_a_pack_comes_back_in_its_place(tmp_path):
+    trials = load_trials(tmp_path, builder="dense", seeds=[4, 0, 2, 9, 7])
+    task = make_task(tmp_path, trials, num_threads=2)
+    rows = train(task).trials
+    assert tuple(row.trial for row in rows) == trials
+    assert {row.pack_id for row in rows} == {"p000"}
+    for row, plain in zip(rows, train_with_keras(task), strict=True):
+        assert row.history["loss"] == pytest.approx(plain.history["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "num_threads"), [(1, 1), (1, 4), (5, 2), (5, 4), (7, 2), (257, 2), (1000, 2)]
+)
+def test_slices_of_one_width_hold_every_trial(num_trials, num_threads):
+    slices = slice_trials(num_trials, num_threads)
+    assert len({len(indices) for indices in slices}) == 1
+    assert len(slices[0]) <= 128
+    assert {index for indices in slices for index in indices} == set(range(num_trials))
+
+
+# Divergence ---------------------------------------------------------------------------------------
+
+
+def test_a_diverging_trial_leaves_its_neighbors_untouched(tmp_path):
+    def pack(middle_rate):
+        return load_trials(
+            tmp_path,
+            builder="regression",
+            seeds=[4],
+            learning_rates=(0.01, middle_rate, 0.03),
+            training={"loss": "mse", "optimizer": "sgd", "metrics": []},
+        )
+
+    task = make_task(tmp_path, pack(1e6))
+    result = train(task)
+    assert [row.status for row in result.trials] == ["completed", "diverged", "completed"]
+    assert np.isnan(result.trials[1].history["loss"][-1])
+    assert result.best_states.keys() == {"v00", "v02"}
+    diverging, tame = train_with_fused(task), train_with_fused(make_task(tmp_path, pack(0.02)))
+    assert np.isnan(diverging[1].trainable[0]).all()
+    assert np.isfinite(tame[1].trainable[0]).all()
+    for place in (0, 2):
+        assert_same_trial(diverging[place], tame[place])
+
+
+def test_a_classifier_that_diverges_has_no_confusion_matrix(tmp_path):
+    trials = load_trials(
+        tmp_path,
+        builder="not_finite",
+        seeds=[4],
+        learning_rates=(0.01,),
+    )
+    (row,) = train(make_task(tmp_path, trials)).trials
+    assert row.status == "diverged"
+    assert row.val_confusion_matrix is None
+    assert row.test_confusion_matrix is None
+
+
+# Engines ------------------------------------------------------------------------------------------
+
+
+def test_both_engines_agree(tmp_path):
+    trials = load_trials(tmp_path, builder="dropout", seeds=[1, 2], learning_rates=(0.003, 0.03))
+    task = make_task(tmp_path, trials)
+    for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
+        assert_same_trial(fused, plain, atol=1e-5)
+
+
+def test_the_plain_engine_is_used_when_asked_for(tmp_path):
+    trials = load_trials(tmp_path, builder="dense", seeds=[1], training={"engine": "keras"})
+    result = train(make_task(tmp_path, trials))
+    assert result.trials[0].engine == "keras"
+    assert result.reason == "training.engine is keras"
+
+
+@pytest.mark.parametrize(
+    ("builder", "engine", "in_reason"),
+    [
+        (
+            "not_vectorizable",
+            "mapped",
+            '^not fused: layer "orthogonalize": Qr has no vectorized form$',
+        ),
+        (
+            "not_compilable",
+            "keras",
+            '^not fused or mapped: layer "not_in_xla": XLA cannot compile the operation Dawsn$',
+        ),
+    ],
+)
+def test_what_cannot_be_fused_is_trained_otherwise_and_the_reason_is_given(
+    tmp_path, builder, engine, in_reason
+):
+    trials = load_trials(tmp_path, builder=builder, seeds=[1, 2])
+    result = train(make_task(tmp_path, trials))
+    assert [row.engine for row in result.trials] == [engine, engine]
+    assert [row.status for row in result.trials] == ["completed", "completed"]
+    assert re.search(in_reason, result.reason)
+    assert len(result.reason.splitlines()) == 1
+
+
+def test_forcing_the_fused_engine_on_what_cannot_be_fused_is_an_input_error(tmp_path):
+    trials = load_trials(
+        tmp_path, builder="not_vectorizable", seeds=[1], training={"engine": "fused"}
+    )
+    with pytest.raises(InputError, match=r'fused is not possible: layer "orthogonalize": Qr'):
+        train(make_task(tmp_path, trials))
+
+
+def test_data_of_different_shapes_are_trained_by_keras(tmp_path):
+    trials = load_trials(
+        tmp_path, builder="dense", seeds=[1, 2], data={"generator": "data.py:growing"}
+    )
+    result = train(make_task(tmp_path, trials))
+    assert [row.engine for row in result.trials] == ["keras", "keras"]
+    assert result.reason == "not fused or mapped: the trials' data differ in shape"
+
+
+def test_a_batch_may_be_larger_than_the_data(tmp_path):
+    trials = load_trials(tmp_path, builder="dropout", seeds=[1], training={"batch_size": 1000})
+    task = make_task(tmp_path, trials)
+    assert train(task).trials[0].engine == "fused"
+    (fused,), (plain,) = train_with_fused(task), train_with_keras(task)
+    assert_same_trial(fused, plain, atol=1e-5)
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_metrics_are_those_after_the_last_epoch_and_the_matrices_are_scikit_learns(
+    tmp_path, engine
+):
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1, 2, 3],
+        learning_rates=(0.003, 0.03),
+        training={"engine": engine},
+    )
+    result = train(make_task(tmp_path, trials))
+    by_id = {row.trial.trial_id: row for row in result.trials}
+    for row in result.trials:
+        assert row.engine == engine
+        assert (row.epochs, row.attempt, row.device, row.error) == (3, 0, "CPU", "")
+        assert row.history.keys() == {"loss", "accuracy", "val_loss", "val_accuracy"}
+        for name, values in row.history.items():
+            assert (values.shape, values.dtype) == ((3,), np.float32)
+            final = name if name.startswith("val_") else f"train_{name}"
+            assert row.metrics[final] == float(values[-1])
+        assert len(row.metrics) == 6 + len(ProbabilityScores._fields)
+        val, test = row.val_confusion_matrix, row.test_confusion_matrix
+        assert (val.sum(), test.sum()) == (19, 23)
+        assert np.trace(val) / 19 == pytest.approx(row.metrics["val_accuracy"], abs=1e-6)
+        assert np.trace(test) / 23 == pytest.approx(row.metrics["test_accuracy"], abs=1e-6)
+    assert result.best_states.keys() == {"v00", "v01"}
+    for variant_id, state in result.best_states.items():
+        row = by_id[state.trial_id]
+        losses = [
+            other.metrics["val_loss"]
+            for other in result.trials
+            if other.trial.variant.variant_id == variant_id
+        ]
+        assert row.trial.variant.variant_id == variant_id
+        assert row.metrics["val_loss"] == min(losses)
+        splits = load_splits(row.trial.variant.data, tmp_path, row.trial.seed)
+        np.testing.assert_array_equal(
+            row.test_confusion_matrix,
+            confusion_matrix(splits.y_test, state.test_predictions.argmax(1), labels=range(3)),
+        )
+        loss = keras.losses.sparse_categorical_crossentropy(splits.y_test, state.test_predictions)
+        assert np.mean(loss) == pytest.approx(row.metrics["test_loss"], abs=1e-6)
+
+
+def test_a_single_probability_means_two_classes(tmp_path):
+    trials = load_trials(
+        tmp_path,
+        builder="binary",
+        seeds=[1],
+        data={"args": {"num_classes": 2}},
+        training={"loss": "binary_crossentropy"},
+    )
+    result = train(make_task(tmp_path, trials))
+    (row,) = result.trials
+    assert row.engine == "fused"
+    splits = load_splits(trials[0].variant.data, tmp_path, 1)
+    classes = result.best_states["v00"].test_predictions[:, 0] > 0.5
+    np.testing.assert_array_equal(
+        row.test_confusion_matrix, confusion_matrix(splits.y_test, classes)
+    )
+    assert np.trace(row.test_confusion_matrix) / 23 == pytest.approx(row.metrics["test_accuracy"])
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_a_logit_is_judged_as_the_probability_that_it_stands_for(tmp_path, engine):
+    (trial,) = load_trials(
+        tmp_path,
+        builder="regression",  # a single linear output
+        seeds=[1],
+        data={"args": {"num_classes": 2}},
+        training={
+            "engine": engine,
+            "loss": {"name": "binary_crossentropy", "from_logits": True},
+            "metrics": ["accuracy"],
+        },
+    )
+    result = train(make_task(tmp_path, [trial]))
+    (row,) = result.trials
+    labels = load_splits(trial.variant.data, tmp_path, 1).y_test
+    probabilities = expit(result.best_states["v00"].test_predictions[:, 0])
+    expected = confusion_matrix(labels, probabilities > 0.5)
+    np.testing.assert_array_equal(row.test_confusion_matrix, expected)
+    assert row.metrics["test_accuracy"] == pytest.approx(np.trace(expected) / 23)
+    roc_auc = metrics.roc_auc_score(labels, probabilities)
+    assert row.metrics["test_roc_auc"] == pytest.approx(roc_auc)
+    brier = metrics.brier_score_loss(labels, probabilities)
+    assert row.metrics["test_brier_score"] == pytest.approx(brier)
+    said = "classifier of 2 classes (loss binary_crossentropy, from_logits)"
+    assert result.model_task == said
+
+
+def test_a_model_that_its_builder_compiled_for_counts_is_no_classifier(tmp_path):
+    trials = load_trials(tmp_path, builder="counting", seeds=[1], search={"parameters": {}})
+    result = train(make_task(tmp_path, trials))
+    (row,) = result.trials
+    assert (row.val_confusion_matrix, row.test_confusion_matrix) == (None, None)
+    assert "test_roc_auc" not in row.metrics
+    assert result.model_task == "regression (loss poisson)"
+    assert result.is_compiled_by_builder
+
+
+def test_signs_of_life_come_first_and_the_selection_metric_says_which_seed_is_best(tmp_path):
+    trials = load_trials(tmp_path, builder="dense", seeds=5, select={"metric": "val_accuracy"})
+    *signs, result = train_pack(make_task(tmp_path, trials), "CPU")
+    assert signs
+    assert all(isinstance(sign, Progress) for sign in signs)
+    assert all(0 < sign.epochs_done <= 5 * 3 and 0 < sign.best <= 1 for sign in signs)
+    assert isinstance(result, PackResult)
+    accuracies = [row.metrics["val_accuracy"] for row in result.trials]
+    assert result.best_states["v00"].seed == int(np.argmax(accuracies))  # first among equals
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        ("raising", r"nets\.py:raising: it raised RuntimeError: no such thing today"),
+        ("nothing", r"nets\.py:nothing: must return a keras\.Model, got a NoneType"),
+        ("too_narrow", r"nets\.py:too_narrow: the model cannot take the data's inputs"),
+    ],
+)
+def test_a_builder_that_gives_no_fitting_model_is_an_input_error(
+    tmp_path, builder, message, engine
+):
+    trials = load_trials(tmp_path, builder=builder, seeds=[1], training={"engine": engine})
+    with pytest.raises(InputError, match=message):
+        train(make_task(tmp_path, trials))
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_labels_outside_the_models_outputs_are_an_input_error(tmp_path, engine):
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1],
+        data={"args": {"num_classes": 5}},
+        training={"engine": engine},
+    )
+    with pytest.raises(InputError, match=r"class label 4, but the model has 3 outputs"):
+        train(make_task(tmp_path, trials))
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_labels_are_looked_at_under_every_seed_and_in_every_part(tmp_path, engine):
+    trials = load_trials(
+        tmp_path,
+        builder="dense",
+        seeds=[1, 2],
+        data={"generator": "data.py:odd_label"},
+        training={"engine": engine},
+    )
+    with pytest.raises(InputError, match=r"class label 3, .* in test labels"):
+        train(make_task(tmp_path, trials))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"metrics": [{"name": "auc", "curve": "no such curve"}]},
+        {"metrics": ["auc"]},  # of three classes whose labels are not one-hot
+    ],
+)
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_what_keras_refuses_to_compile_is_an_input_error(tmp_path, training, engine):
+    training = {**training, "engine": engine}
+    trials = load_trials(tmp_path, builder="dense", seeds=[1], training=training)
+    with pytest.raises(InputError, match=r"training: |Keras cannot train"):
+        train(make_task(tmp_path, trials))
+
+
+def assert_same_trial(trained, expected, *, atol=0.0, log_rtol=0.0):
+    for logs in ("history", "test_logs"):
+        actual, wanted = getattr(trained, logs), getattr(expected, logs)
+        assert actual.keys() == wanted.keys()
+        for name in wanted:
+            np.testing.assert_allclose(
+                actual[name], wanted[name], rtol=log_rtol, atol=atol, err_msg=name
+            )
+    for kind in ("trainable", "non_trainable", "optimizer"):
+        arrays = zip(getattr(trained, kind), getattr(expected, kind), strict=True)
+        for index, (array, wanted) in enumerate(arrays):
+            np.testing.assert_allclose(array, wanted, rtol=0, atol=atol, err_msg=f"{kind} {index}")
+    for name in ("val_predictions", "test_predictions"):
+        np.testing.assert_allclose(
+            getattr(trained, name), getattr(expected, name), rtol=0, atol=atol
+        )
+
+
+# Variants side by side ----------------------------------------------------------------------------
+
+
+def test_a_seed_gives_every_variant_the_same_data_start_and_batches(tmp_path):
+    """What makes a paired comparison of variants one of variants alone.
+
+    With a learning rate of next to nothing weights stay what they were: two variants that differ
+    in it log the same numbers, dropout and batches included.
+    """
+    trials = load_trials(
+        tmp_path, builder="dropout", seeds=2, learning_rates=(1e-30, 2e-30), select={}
+    )
+    data, errors = load_pack_data(trials, tmp_path)
+    assert not errors
+    by_seed = {}
+    for trial, splits in zip(trials, data.splits, strict=True):
+        by_seed.setdefault(trial.seed, []).append(splits)
+    for first, second in by_seed.values():
+        for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    trained = train_with_fused(make_task(tmp_path, trials))
+    logs = {
+        (t.seed, t.variant.variant_id): one.history for t, one in zip(trials, trained, strict=True)
+    }
+    for seed in range(2):
+        for name, values in logs[seed, "v00"].items():
+            np.testing.assert_array_equal(values, logs[seed, "v01"][name])
+    assert not np.array_equal(logs[0, "v00"]["loss"], logs[1, "v00"]["loss"])
+
+
+def test_a_classifier_is_judged_by_its_test_probabilities(tmp_path):
+    """The scores of scikit-learn, on the predictions that the pack gives of its best trial."""
+    (trial,) = load_trials(tmp_path, builder="dense", seeds=[3])
+    result = train(make_task(tmp_path, [trial]))
+    (state,) = result.best_states.values()
+    labels = load_splits(trial.variant.data, tmp_path, 3).y_test
+    found = result.trials[0].metrics
+    probabilities = state.test_predictions
+    assert found["test_roc_auc"] == pytest.approx(
+        metrics.roc_auc_score(labels, probabilities, multi_class="ovr"), rel=1e-6
+    )
+    assert found["test_average_precision"] == pytest.approx(
+        metrics.average_precision_score(np.eye(3)[labels], probabilities), rel=1e-6
+    )
+    assert found["test_brier_score"] == pytest.approx(
+        metrics.brier_score_loss(labels, probabilities), rel=1e-6
+    )
+    assert result.trials[0].test_reliability[:, 0].sum() == len(labels)
+    assert 0 <= found["test_calibration_error"] <= 1
+    assert {name for name in found if name.startswith("val_")} == {"val_loss", "val_accuracy"}

@@ -1,0 +1,316 @@
+"""Hyperparameters that differ inside one program, against plain Keras: a program for each."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from training_jobs import make_task, train, train_with_fused, train_with_keras, write_files
+
+from trialrun.errors import CannotShare
+from trialrun.job import load_job
+from trialrun.job.document import write_yaml
+from trialrun.training.dry_run import examine
+from trialrun.training.program.traced_number import Place, Trace, TracedNumber
+from trialrun.trials.packing import split_by, take_apart
+from trialrun.trials.plan import plan_trials
+from trialrun.trials.signature import exact_signature_of, numbers_inside, signature_of, with_number
+from trialrun.trials.trial import Pack
+
+pytestmark = pytest.mark.compiled
+
+BUILDERS = '''
+import keras
+from keras import layers, regularizers
+
+
+def _classifier(*hidden):
+    return keras.Sequential([keras.Input((6,)), *hidden, layers.Dense(3, activation="softmax")])
+
+
+def dense():
+    return _classifier(layers.Dense(12, activation="relu"))
+
+
+class Scale(layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+def rates(rate, noise, l1, l2, factor, momentum):
+    """Each where Keras keeps it; the second dropout's is computed by the builder."""
+    return _classifier(
+        layers.GaussianNoise(noise),
+        layers.Dense(8, use_bias=False, kernel_regularizer=regularizers.L1L2(l1, l2)),
+        layers.BatchNormalization(momentum=momentum),
+        layers.Dropout(rate),
+        layers.Dense(8, activation="relu", activity_regularizer=regularizers.L2(l2)),
+        layers.Dropout(rate / 2),
+        Scale(factor),
+    )
+
+
+def drops(rate):
+    """By layers that compute more than a comparison of their rate."""
+    return _classifier(
+        layers.Dense(8, activation="selu"),
+        layers.GaussianDropout(rate),
+        layers.Dense(8, activation="selu"),
+        layers.AlphaDropout(rate),
+    )
+
+
+def width(share):
+    return _classifier(layers.Dense(int(12 * share)))
+
+
+def slope(slope):
+    return _classifier(layers.Dense(8), layers.LeakyReLU(slope))
+
+
+def slope_and_rate(slope, rate):
+    return _classifier(layers.Dense(8), layers.LeakyReLU(slope), layers.Dropout(rate))
+
+
+def start(spread):
+    start = keras.initializers.RandomNormal(stddev=spread)
+    return _classifier(layers.Dense(8, kernel_initializer=start))
+
+
+def hidden(factor):
+    return _classifier(layers.Dense(8), layers.Lambda(lambda x: x * factor))
+
+
+class Stepwise(Scale):
+    def call(self, x):
+        return x * self.factor if self.factor < 1 else x + self.factor
+
+
+def stepwise(factor):
+    return _classifier(layers.Dense(8), Stepwise(factor))
+
+
+def half_hidden(rate):
+    return _classifier(layers.Dense(8), layers.Dropout(rate), layers.Lambda(lambda x: x * rate))
+'''
+
+
+def plan(folder, builder, parameters, *, training=None, method="grid", args=None):
+    """Trials of two seeds for each variant: all values in a grid, or side by side."""
+    write_files(folder)
+    (folder / "builders.py").write_text(BUILDERS)
+    job = {
+        "name": "hyperparameters",
+        "seeds": [3, 11],
+        "search": {"parameters": {path: {"values": of} for path, of in parameters.items()}},
+        "data": {"generator": "data.py:blobs", "scaling": "standard"},
+        "model": {"builder": f"builders.py:{builder}", "args": args or {}},
+        "training": {"batch_size": 8, "epochs": 2, "learning_rate": 0.01, **(training or {})},
+    }
+    (folder / "job.yaml").write_text(write_yaml(job))
+    return plan_trials(load_job(folder / "job.yaml").spec)
+
+
+def assert_same_as_plain_keras(folder, trials):
+    assert len({signature_of(trial.variant) for trial in trials}) == 1
+    assert len({exact_signature_of(trial.variant) for trial in trials}) > 1
+    task = make_task(folder, trials)
+    for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
+        for name, values in plain.history.items():
+            np.testing.assert_allclose(fused.history[name], values, atol=2e-5, err_msg=name)
+        for own, expected in zip(fused.trainable, plain.trainable, strict=True):
+            np.testing.assert_allclose(own, expected, atol=2e-5)
+
+
+def test_rates_penalties_and_momenta_of_a_model_differ_inside_one_program(tmp_path):
+    args = {
+        **{"rate": 0.2, "noise": 0.1, "l1": 0.01, "l2": 0.01, "factor": 0.5, "momentum": 0.9},
+    }
+    others = {"rate": 0.5, "noise": 0.4, "l1": 0.05, "l2": 0.002, "factor": 1.5, "momentum": 0.5}
+    first = plan(tmp_path, "rates", {}, args=args)
+    trials = list(first)
+    variant = first[0].variant
+    for number, path in enumerate(numbers_inside(variant)):
+        variant = with_number(variant, path, others[path[-1]])
+        if number % 2:  # two other values in each of the further trials
+            trials.append(_trial_of(variant, first[0]))
+    assert_same_as_plain_keras(tmp_path, trials)
+
+
+def _trial_of(variant, like):
+    return type(like)(f"{like.trial_id}-{exact_signature_of(variant)}", variant, like.seed)
+
+
+def test_rates_of_all_kinds_of_dropout_differ_inside_one_program(tmp_path):
+    trials = plan(tmp_path, "drops", {"model.args.rate": [0.1, 0.4]}, args={"rate": 0.1})
+    assert_same_as_plain_keras(tmp_path, trials)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "others"),
+    [
+        (
+            {"name": "adamw", "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "clipnorm": 1.0}
+            | {"weight_decay": 0.004, "use_ema": True, "ema_momentum": 0.9},
+            {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3, "weight_decay": 0.5, "clipnorm": 0.1}
+            | {"ema_momentum": 0.5},
+        ),
+        (
+            {"name": "sgd", "momentum": 0.9, "nesterov": True, "global_clipnorm": 0.5},
+            {"momentum": 0.5, "global_clipnorm": 0.1},
+        ),
+    ],
+)
+def test_arguments_of_an_optimizer_differ_inside_one_program(tmp_path, optimizer, others):
+    first = plan(tmp_path, "dense", {}, training={"optimizer": optimizer})
+    trials = list(first)
+    variant = first[0].variant
+    for name, value in others.items():
+        variant = with_number(variant, ("training", "optimizer", name), value)
+        trials.append(_trial_of(variant, first[0]))
+    assert_same_as_plain_keras(tmp_path, trials)
+
+
+def test_a_schedule_and_class_weights_differ_inside_one_program(tmp_path):
+    grid = plan(
+        tmp_path,
+        "dense",
+        {
+            "training.learning_rate": [0.01, 0.1],
+            "training.learning_rate_schedule.decay_rate": [0.9, 0.5],
+            "training.class_weight": [{"0": 3.0}, {"1": 0.5}],
+        },
+        training={
+            "learning_rate_schedule": {
+                "name": "exponential_decay",
+                "decay_steps": 3,
+                "decay_rate": 0.9,
+            }
+        },
+    )
+    assert_same_as_plain_keras(tmp_path, [grid[0], grid[7], grid[-1]])
+
+
+def test_a_program_takes_numbers_from_a_pack_that_begins_with_another_seed(tmp_path):
+    """What differs between variants is looked for under the seed that it was built under."""
+    values = {"training.optimizer.momentum": [0.0, 0.5, 0.9]}
+    optimizer = {"optimizer": {"name": "sgd", "momentum": 0.0}}
+    trials = plan(tmp_path, "dense", values, training=optimizer)
+    assert [trial.seed for trial in trials] == [3, 11] * 3
+    train_with_fused(make_task(tmp_path, trials[:2]))
+    assert_same_as_plain_keras(tmp_path, [trials[3], trials[4]])
+
+
+@pytest.mark.parametrize(
+    ("builder", "name", "values", "message"),
+    [
+        ("width", "share", [0.5, 1.0], r"model.args.share changes an integer \(.*units\)"),
+        ("slope", "slope", [0.1, 0.4], "negative_slope is read as a constant"),
+        ("start", "spread", [0.1, 0.4], r"model.args.spread changes the initial weights"),
+        ("hidden", "factor", [0.5, 2.0], "where model.args.factor ends up in the model is not"),
+        ("half_hidden", "rate", [0.1, 0.5], "would not be trained as by plain Keras"),
+    ],
+)
+def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, message):
+    trials = plan(tmp_path, builder, {f"model.args.{name}": values}, args={name: values[0]})
+    with pytest.raises(CannotShare, match=message) as caught:
+        train_with_fused(make_task(tmp_path, trials))
+    assert caught.value.paths == (("model", "args", name),)
+
+
+@pytest.mark.parametrize(
+    ("builder", "name", "values"),
+    [("hidden", "factor", [0.5, 2.0]), ("stepwise", "factor", [0.5, 2.0])],
+)
+def test_a_pack_need_not_share_with_the_one_before_it(tmp_path, builder, name, values):
+    """Packs of one variant each, trained by one process: there is nothing to split them by."""
+    trials = plan(tmp_path, builder, {f"model.args.{name}": values}, args={name: values[0]})
+    packs = [[trial for trial in trials if trial.seed == 3][place:][:1] for place in (0, 1)]
+    for pack in packs:
+        (result,) = train(make_task(tmp_path, pack)).trials
+        (plain,) = train_with_keras(make_task(tmp_path, pack))
+        assert (result.status, result.engine) == ("completed", "fused")
+        np.testing.assert_allclose(result.history["loss"], plain.history["loss"], atol=2e-5)
+
+
+def test_a_pack_is_split_by_the_number_that_is_built_in_and_by_no_other(tmp_path):
+    """Eight variants, of which no two have the same rate: two programs for the two slopes."""
+    rates = [0.1, 0.15, 0.2, 0.25]
+    search = {"model.args.slope": [0.1, 0.4], "model.args.rate": rates}
+    trials = plan(tmp_path, "slope_and_rate", search, args={"slope": 0.1, "rate": 0.1})
+    found = examine(make_task(tmp_path, trials))
+    assert [one.engine for one in found] == ["fused", "fused"]
+    assert [len(one.pack.trials) for one in found] == [8, 8]
+    assert [{t.variant.model.args["slope"] for t in one.pack.trials} for one in found] == [
+        {0.1},
+        {0.4},
+    ]
+    assert found[0].reason.startswith("a program for each value of model.args.slope: ")
+    assert "is read as a constant" in found[0].reason
+
+
+def test_zero_and_other_numbers_make_programs_of_their_own(tmp_path):
+    values = [0.0, 0.1, 0.2]
+    trials = plan(tmp_path, "slope", {"model.args.slope": values}, args={"slope": 0.0})
+    assert len({signature_of(trial.variant) for trial in trials}) == 2
+
+
+def test_a_pack_is_split_by_its_exact_signatures_under_names_of_halves(tmp_path):
+    values = [0.1, 0.2, 0.3]
+    trials = plan(tmp_path, "slope", {"model.args.slope": values}, args={"slope": 0.1})
+    packs = split_by(Pack("p003", signature_of(trials[0].variant), trials), frozenset())
+    assert [pack.pack_id for pack in packs] == ["p003aa", "p003ab", "p003b"]
+    assert [trial for pack in packs for trial in pack.trials] == list(trials)
+    assert len({pack.signature for pack in packs}) == 3
+
+
+def test_a_pack_is_taken_apart_by_all_numbers_where_the_named_one_is_not_the_reason(tmp_path):
+    search = {"model.args.slope": [0.1, 0.4], "model.args.rate": [0.1, 0.2]}
+    trials = plan(tmp_path, "slope_and_rate", search, args={"slope": 0.1, "rate": 0.1})
+    pack = Pack("p003", signature_of(trials[0].variant), trials)
+    rate = ("model", "args", "rate")
+    packs, by = take_apart(pack, [rate])
+    assert by == {rate}
+    assert [len(one.trials) for one in packs] == [4, 4]
+    assert not {one.signature for one in packs} & {pack.signature}
+    for wrong in ([], [("training", "learning_rate")]):
+        packs, by = take_apart(pack, wrong)
+        assert by == frozenset()
+        assert [len(one.trials) for one in packs] == [2] * 4
+    assert take_apart(packs[0], [rate]) == ((packs[0],), frozenset())
+
+
+def number(value, trace):
+    tensor = tf.constant(value, tf.float64)
+    return TracedNumber(value, tensor, frozenset(["rate"]), lambda values: values["rate"], trace)
+
+
+def test_a_traced_number_computes_as_python_does_until_it_meets_a_tensor():
+    trace = Trace([])
+    rate = number(0.999, trace)
+    assert float(tf.constant(3.0) * ((1 - rate) ** 2 / 2)) == pytest.approx(3 * 0.001**2 / 2, 1e-6)
+    assert (rate * tf.constant(2.0, tf.float16)).dtype == tf.float16
+    assert trace.read == {"rate"}
+
+
+def test_what_python_decided_by_a_number_must_hold_for_the_others():
+    trace = Trace([Place("rate", None, "rate", 0.3, ("model", "args", "r"))])
+    rate = number(0.3, trace)
+    assert rate > 0
+    assert not 1 - rate < 0.5
+    trace.check([0.4])
+    with pytest.raises(CannotShare, match=r"rate < 0.5 is not the same for all trials") as caught:
+        trace.check([0.6])
+    assert caught.value.paths == (("model", "args", "r"),)
+    with pytest.raises(CannotShare, match="rate > 0 is not the same"):
+        trace.check([-0.1])
+
+
+def test_a_number_that_python_takes_as_a_constant_is_refused():
+    rate = number(0.3, Trace([]))
+    with pytest.raises(CannotShare, match="rate is read as a constant"):
+        float(rate)
+    with pytest.raises(CannotShare, match="rate is made an integer"):
+        int(rate)

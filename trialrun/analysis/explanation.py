@@ -1,0 +1,248 @@
+"""What was selected, why, and how certain that is, in sentences that need no other context."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trialrun.analysis.certainty import Certainty
+from trialrun.analysis.edges import edges
+from trialrun.analysis.selection import Selection
+from trialrun.analysis.variants import Leaderboard, VariantSummary
+
+_MAX_NAMED = 5
+_STATISTICS = {
+    "mean": "mean",
+    "median": "median",
+    "iqm": "interquartile mean",
+    "confidence_bound": "95% bound of the mean",
+}
+_PATHS_OF_LOSSES = ("training.loss", "training.loss_weights")
+
+
+def explain(leaderboard: Leaderboard) -> str:
+    """What was selected and why, in sentences that are clear to a reader who sees nothing else."""
+    return " ".join(sentences(leaderboard))
+
+
+def sentences(leaderboard: Leaderboard) -> list[str]:
+    """The winner; which others may be best; the best model; test beside validation; edges."""
+    chosen = leaderboard.selection
+    if chosen is None:
+        return [_nothing(leaderboard)]
+    return [
+        _claim(leaderboard, chosen),
+        *_other_losses(leaderboard, chosen),
+        *_certainty(leaderboard, chosen),
+        f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
+        *_on_test(leaderboard, chosen),
+        *_edges(leaderboard),
+        *_losses(leaderboard, chosen),
+    ]
+
+
+def _nothing(leaderboard: Leaderboard) -> str:
+    num_completed = sum(variant.num_completed for variant in leaderboard.variants)
+    if not num_completed:
+        return "Nothing was selected: no trial completed."
+    trials = "the only trial" if num_completed == 1 else f"each of the {num_completed} trials"
+    return f"Nothing was selected: {leaderboard.metric} is NaN in {trials} that completed."
+
+
+def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
+    settings = ", ".join(
+        f"{path} = {_text(value)}" for path, value in leaderboard.variants[0].parameters.items()
+    )
+    name = f"{chosen.variant_id} ({settings})" if settings else chosen.variant_id
+    extreme, statistic = _extreme(chosen), _STATISTICS[chosen.statistic]
+    value = f"{chosen.score:.4g}{_spread(chosen)} over {_seeds_text(chosen.num_seeds)}."
+    of_all = f"the {extreme} {statistic} {chosen.metric} of {_rivals(leaderboard, chosen)}"
+    same = leaderboard.certainty.same if leaderboard.certainty else ()
+    if chosen.num_variants == 1:
+        return f"{name} is the only variant; its {statistic} {chosen.metric}: {value}"
+    if _num_whole(leaderboard, chosen) == 1:
+        return (
+            f"{name} is the only variant of {chosen.num_variants} that lost no trial; its"
+            f" {statistic} {chosen.metric}: {value}"
+        )
+    if len(same) + 1 == chosen.num_variants:
+        return (
+            f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed:"
+            f" nothing tells the {chosen.num_variants} variants apart. {statistic.capitalize()}"
+            f" {value} {name} is taken {_because(chosen, same)}."
+        )
+    if same:
+        return (
+            f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed and"
+            f" have {of_all}: {value} {name} is taken {_because(chosen, same)}."
+        )
+    if chosen.tied:
+        return (
+            f"{_listed([chosen.variant_id, *chosen.tied])} tie for {of_all}: {value}"
+            f" {name} is taken {_because(chosen, chosen.tied)}."
+        )
+    return f"{name} has {of_all}: {value}"
+
+
+def _rivals(leaderboard: Leaderboard, chosen: Selection) -> str:
+    """The variants that the winner is the best of; one that lost trials may have a better mean."""
+    num_whole = _num_whole(leaderboard, chosen)
+    if chosen.num_unfinished or num_whole == chosen.num_variants:
+        return f"{chosen.num_variants} variants"
+    return f"the {num_whole} variants (of {chosen.num_variants}) that lost no trial"
+
+
+def _num_whole(leaderboard: Leaderboard, chosen: Selection) -> int:
+    return sum(not _num_lost(variant, chosen.metric) for variant in leaderboard.variants)
+
+
+def _num_lost(variant: VariantSummary, metric: str) -> int:
+    """How many of its trials diverged, failed, or have NaN as their metric."""
+    return variant.num_diverged + variant.num_failed + _num_nan(variant, metric)
+
+
+def _num_nan(variant: VariantSummary, metric: str) -> int:
+    return variant.num_completed - variant.metrics[metric].n
+
+
+def _because(chosen: Selection, others: Sequence[str]) -> str:
+    """Why one of several equal variants is taken; ids are numbered in the order of the search."""
+    is_first = all(
+        (len(chosen.variant_id), chosen.variant_id) < (len(other), other) for other in others
+    )
+    return "because it comes first" if is_first else "by a difference of rounding"
+
+
+def _other_losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    """A warning if variants have different losses, whose values cannot be compared."""
+    first, *others = leaderboard.variants
+    searched = [
+        path
+        for path, value in first.parameters.items()
+        if path.startswith(_PATHS_OF_LOSSES)
+        and any(variant.parameters[path] != value for variant in others)
+    ]
+    if searched and chosen.metric.endswith("loss"):
+        yield (
+            f"{chosen.metric} is not the same function for all variants ({', '.join(searched)} is"
+            " searched): that one is smaller does not say that its model is better. Select by a"
+            " metric, such as val_accuracy or val_mae."
+        )
+
+
+def _extreme(chosen: Selection) -> str:
+    return "lowest" if chosen.goal == "minimize" else "highest"
+
+
+def _seeds_text(num_seeds: int) -> str:
+    return f"{num_seeds} seed{'s'[: num_seeds != 1]}"
+
+
+def _spread(chosen: Selection) -> str:
+    details = [] if chosen.statistic == "mean" else [f"mean {chosen.mean:.4g}"]
+    if chosen.statistic == "confidence_bound" and not math.isfinite(chosen.low):
+        details = ["the mean, as these seeds have no interval"]
+    if math.isfinite(chosen.low):
+        details.append(f"95% interval {chosen.low:.4g} to {chosen.high:.4g}")
+    if chosen.num_seeds > 1:
+        details.append(f"sd {chosen.sd:.2g}")
+    return f" ({', '.join(details)})" if details else ""
+
+
+def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    known = leaderboard.certainty
+    if known is None or not known.p_values or len(known.same) + 1 == chosen.num_variants:
+        return
+    if known.has_too_few_seeds:
+        yield f"{_seeds_text(known.num_seeds)} can tell nothing apart: it takes at least 2."
+        return
+    yield _by_means(chosen, known)
+    if known.flattery:
+        yield (
+            "The same seeds chose it and measured it, which flatters its mean and interval: by"
+            f" about {known.flattery:.2g} if the {len(known.best_set)} are equal."
+        )
+    if known.pairing is not None:
+        yield f"Comparing seed by seed was worth about {_times(known.pairing)} times the seeds."
+
+
+def _by_means(chosen: Selection, known: Certainty) -> str:
+    """The sentence that says which variants may have the best mean, with 95% confidence."""
+    extreme, others = _extreme(chosen), len(known.p_values)
+    worse = "higher" if chosen.goal == "minimize" else "lower"
+    best, num_worse = known.best_set, others + 1 - len(known.best_set)
+    corrected = f"(corrected p {_p_text(max(known.p_values.values()))})"
+    if not num_worse:
+        told = f"do not tell {_listed(best)} apart"
+        if others > _MAX_NAMED:
+            told = f"tell none of the {others + 1} variants apart"
+        return f"The seeds {told}: each may have the {extreme} mean."
+    if best == (chosen.variant_id,):
+        rest = "the other has" if others == 1 else f"each of the {others} others has"
+        return f"With 95% confidence it is the best: {rest} a {worse} mean {corrected}."
+    text = f"With 95% confidence the {extreme} mean is that of {_listed(best, 'or')}"
+    if chosen.variant_id not in best:
+        return f"{text}, and not of {chosen.variant_id}."
+    rest = "the other has a" if num_worse == 1 else f"the {num_worse} others have a"
+    return f"{text}; {rest} {worse} one."
+
+
+def _times(factor: float) -> str:
+    return f"{float(f'{factor:.2g}'):,.10g}"
+
+
+def _p_text(largest: float) -> str:
+    return "below 0.0001" if largest < 1e-4 else f"at most {largest:.2g}"
+
+
+def _listed(names: Sequence[str], word: str = "and") -> str:
+    num_more = len(names) - _MAX_NAMED
+    if num_more > 1:
+        return f"{', '.join(names[:_MAX_NAMED])} {word} {num_more} more"
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def _on_test(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    name = f"test_{chosen.metric.removeprefix('val_')}"
+    test = leaderboard.variants[0].metrics.get(name)
+    if test is not None and test.n:
+        yield (
+            f"On the test set, which had no say in this, its mean {name} is {test.mean:.4g}"
+            f" (validation minus test: {chosen.mean - test.mean:+.2g})."
+        )
+
+
+def _edges(leaderboard: Leaderboard) -> Iterator[str]:
+    for edge in edges(leaderboard):
+        beyond = "larger" if edge.end == "largest" else "smaller"
+        which = f"the {edge.end}" if edge.is_outermost else f"among the {edge.end}"
+        yield (
+            f"The best {edge.path} is {which} tried ({_text(edge.value)}): {beyond} ones may be"
+            " better still."
+        )
+
+
+def _losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    variants = leaderboard.variants
+    num_nan = sum(_num_nan(variant, chosen.metric) for variant in variants)
+    if num_nan:
+        trials = "a trial" if num_nan == 1 else f"{num_nan} trials"
+        they_count = "it counts" if num_nan == 1 else "they count"
+        yield f"{chosen.metric} is NaN in {trials} that completed; {they_count} as lost."
+    if chosen.num_unfinished:
+        count = chosen.num_unfinished
+        lost = f"Every variant lost trials, the winner {count}"
+        if chosen.num_variants == 1:
+            lost = f"It lost {count} trial{'s'[: count != 1]}"
+        yield f"{lost}, which its mean does not show."
+    elif num_nan or any(variant.num_diverged + variant.num_failed for variant in variants):
+        lost = "lost" if num_nan else "diverged or failed"
+        yield f"Variants with {lost} trials rank after those without."
+
+
+def _text(value: Any) -> str:
+    """The value of a parameter as a job file may write it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

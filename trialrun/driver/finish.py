@@ -1,0 +1,136 @@
+"""What follows from the trials of a run folder is written, and how the run ended is told."""
+
+import time
+from dataclasses import dataclass
+
+from trialrun.analysis.run_summary import Standing, Tally
+from trialrun.analysis.summary_json import run_summary
+from trialrun.analysis.variants import variant_rows
+from trialrun.driver.interrupts import Interrupted
+from trialrun.driver.work import Work
+from trialrun.export.process import SavedModel
+from trialrun.report import build_report
+from trialrun.store import RunFolder
+from trialrun.store.files import write_json
+from trialrun.store.run_folder import distinct_tasks
+from trialrun.trackers import show_in_trackers
+
+# Weights of the best trials are kept, because a run may grow later: with more seeds, another
+# variant may win.
+_MAX_STATES_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        run: The run folder.
+        num_completed: Trials that completed.
+        num_failed: Trials that failed (diverged ones are a result, not a failure).
+        has_winner: Whether a variant was selected.
+        has_model: Whether the best model was saved in at least one format that loads again.
+        interrupted: What ended the run early, so that `resume` can finish it; None if nothing did.
+        standing: Statistics of the trials; None if they were not computed.
+    """
+
+    run: RunFolder
+    num_completed: int
+    num_failed: int
+    has_winner: bool
+    has_model: bool
+    interrupted: Interrupted | None = None
+    standing: Standing | None = None
+
+
+def unfinish(run: RunFolder) -> None:
+    """Marks the run unfinished again; the report, written last, is removed first."""
+    run.report_file.unlink(missing_ok=True)
+    run.summary_file.unlink(missing_ok=True)
+
+
+def _tally(work: Work) -> Tally:
+    select = work.loaded.spec.select
+    return Tally(work.run, metric=select.metric, goal=select.goal, statistic=select.statistic)
+
+
+def current_standing(work: Work) -> Standing | None:
+    """The statistics of the trials in the run folder, without matrices; None without trials."""
+    tally = _tally(work)
+    return None if tally.is_empty else tally.take_numbers().standing()
+
+
+def best_without_state(work: Work, standing: Standing | None) -> str | None:
+    """The id of the best trial if its weights are no longer kept, so that it is trained again."""
+    if standing is None or standing.leaderboard.selection is None:
+        return None
+    best = standing.leaderboard.selection.trial_id
+    return None if work.run.kept.has_state(best) else best
+
+
+def finish(
+    work: Work, *, saved: SavedModel | None = None, interrupted: Interrupted | None = None
+) -> Outcome:
+    """Writes the tables and, unless interrupted, the summary and the report of a run."""
+    work.progress.say("writing the report")
+    work.timings_s["total"] = time.perf_counter() - work.started_s
+    run = work.run
+    tally = _tally(work)
+    if tally.is_empty:
+        return Outcome(run, 0, 0, False, False, interrupted)
+    packs = run.read_packs()
+    class_names = next((pack.class_names for pack in packs if pack.class_names), ())
+    work.lease.check()
+    run.write_confusion_matrices(class_names, tally.matrices())
+    standing = tally.standing()
+    run.write_variants(variant_rows(standing.leaderboard))
+    if interrupted is None:
+        summary = run_summary(
+            work.loaded.spec.name,
+            standing,
+            timings_s=work.timings_s,
+            model_summary="" if saved is None else saved.summary,
+            best_model=None if saved is None else saved.to_json(),
+            data=work.census,
+            model_tasks=distinct_tasks(packs),
+        )
+        write_json(run.summary_file, summary)
+        run.kept.remove_checkpoints()
+        run.kept.limit_states(_MAX_STATES_BYTES)
+        build_report(run, standing)
+        _show_in_trackers(work)
+    counts = standing.counts
+    return Outcome(
+        run,
+        num_completed=counts["completed"],
+        num_failed=counts["failed"],
+        has_winner=standing.leaderboard.selection is not None,
+        has_model=saved is not None and saved.is_proved,
+        interrupted=interrupted,
+        standing=standing,
+    )
+
+
+def _show_in_trackers(work: Work) -> None:
+    """Writes the run to TensorBoard and MLflow if its job says so; failures are only warnings."""
+    work.progress.say("writing to trackers")
+    for problem in show_in_trackers(work.run, work.loaded.spec.output):
+        again = f"the run itself is complete; to try again: trialrun report {work.run.path}"
+        work.progress.warn(f"{problem}; {again}")
+
+
+def outcome_of_ended(work: Work) -> Outcome:
+    """The outcome of a run that has already ended, or was killed after its summary was written.
+
+    It is written to its trackers again: it may have been killed in doing so, or its job may have
+    named a tracker only afterwards.
+    """
+    run = work.run
+    if not run.report_file.exists():
+        build_report(run)
+    _show_in_trackers(work)
+    summary = run.read_summary()
+    assert summary is not None  # `_has_ended_well` has checked it
+    counts = summary["counts"]
+    has_winner = summary["selection"] is not None
+    return Outcome(run, counts["completed"], counts["failed"], has_winner, has_winner)

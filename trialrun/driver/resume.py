@@ -1,0 +1,180 @@
+"""Which trials of a job a run folder already holds, and whether the job is still the same."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from trialrun.errors import InputError
+from trialrun.job import LoadedJob, Settings, dump_job
+from trialrun.job.user_files import file_digest, source_digest
+from trialrun.job.user_functions import portable_reference
+from trialrun.messages import show
+from trialrun.store import RunFolder
+from trialrun.store.files import reading
+from trialrun.store.repair import set_aside_pack
+from trialrun.store.trial_tables import TrialIndex
+from trialrun.trials.plan import plan_variants
+from trialrun.trials.results import Checkpoint
+from trialrun.trials.signature import signature_of
+from trialrun.trials.trial import Pack, Trial
+
+_ABSENT = object()
+# Fields that may change when a run is resumed: how it is computed, judged and shown.
+_FREE_FIELDS = ("select", "resources", "output", "training.engine", "training.checkpoint_every")
+
+
+def referenced_functions(loaded: LoadedJob) -> list[str]:
+    """References to all functions of the user in a job's variants, such as builders."""
+    return sorted(
+        {
+            reference
+            for variant in plan_variants(loaded.spec)
+            for reference in Settings(variant.data, variant.model, variant.training).references
+        }
+    )
+
+
+def source_digests(loaded: LoadedJob) -> dict[str, str]:
+    """Reference or data file of a job -> digest of its source code or content."""
+    functions, files = referenced_functions(loaded), loaded.spec.data.files
+    return {
+        **{portable_reference(text): source_digest(text) for text in functions},
+        **{Path(path).name: file_digest(path) for path in files},
+    }
+
+
+def missing_trials(
+    run: RunFolder,
+    loaded: LoadedJob,
+    trials: Sequence[Trial],
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[Trial]:
+    """The trials of a job that have neither completed nor diverged in a run, in their order.
+
+    Args:
+        run: Holds trials of this job, or of the same job with fewer seeds or values. Packs that
+            must come from another run are set aside.
+        loaded: The job.
+        trials: All trials of the job.
+        warn: Called with a message about what is set aside.
+
+    Raises:
+        InputError: The run holds trials that the job does not have, so that it belongs to another
+            job. The message says what differs.
+    """
+    index = run.tables.index()
+    found = _compare_trials(index, trials)
+    different = list(differences(run, loaded))
+    if found.num_other and not different:  # the job is the same, so these trials come from another
+        for pack_id, attempt in found.other_packs:
+            warn(set_aside_pack(run, pack_id, attempt, "it holds trials of another job"))
+        index = run.tables.index()
+        found = _compare_trials(index, trials)
+    searched = set(loaded.spec.search.parameters)
+    recorded_parameters = next(iter(index.parameters.values()), dict.fromkeys(searched))
+    if found.num_other or set(recorded_parameters) != searched:
+        raise InputError(
+            "\n".join(
+                [
+                    f"{run.path}: holds trials of a job that differs from {loaded.path}:"
+                    f" {found.num_other} of {found.num_trials} trials are not among its trials",
+                    *(f"  {line}" for line in different),
+                    "Only seeds may be added, and values at the end of the search's first list. For"
+                    " any other change start a new run.",
+                ]
+            )
+        )
+    return found.missing
+
+
+class _Found(NamedTuple):
+    """What a run holds of a job: missing trials, and trials and packs that are not the job's."""
+
+    missing: list[Trial]
+    num_trials: int
+    num_other: int
+    other_packs: list[tuple[str, int]]
+
+
+def _compare_trials(index: TrialIndex, trials: Sequence[Trial]) -> _Found:
+    left = {trial.trial_id: trial for trial in trials}
+    num_trials = num_other = 0
+    other_packs: dict[tuple[str, int], None] = {}
+    for rows in index.by_variants("identity"):
+        num_trials += len(rows)
+        columns = ("trial_id", "variant_id", "status", "pack_id", "attempt")
+        for trial_id, variant_id, status, *pack in zip(*(rows[n] for n in columns), strict=True):
+            trial = left.get(trial_id)
+            if trial is None or trial.variant.variant_id != variant_id:
+                num_other += 1
+                other_packs[pack[0], pack[1]] = None
+            elif status != "failed":
+                del left[trial_id]
+    return _Found(list(left.values()), num_trials, num_other, list(other_packs))
+
+
+def packs_with_checkpoints(
+    checkpoints: Sequence[Checkpoint], missing: Sequence[Trial], recorded: Collection[str] = ()
+) -> tuple[list[Pack], list[Trial]]:
+    """The packs that can be continued from checkpoints, and the missing trials that are in none.
+
+    A pack has the same trials in the same order as before, so that it continues bit for bit. If
+    there are checkpoints of a pack and of its half, the half's is the later one.
+
+    Args:
+        checkpoints: All checkpoints in a run folder.
+        missing: The trials to train.
+        recorded: Ids of packs whose results are in the run folder. If half of `p003` is among them,
+            or is continued as a pack of its own, the rest is called `p003r`, so that files of the
+            rest, and of its halves, do not replace those of the half.
+    """
+    left = {trial.trial_id: trial for trial in missing}
+    packs, taken = [], set(recorded)
+    for checkpoint in sorted(checkpoints, key=lambda checkpoint: -len(checkpoint.pack_id)):
+        trials = [left.pop(trial_id) for trial_id in checkpoint.trial_ids if trial_id in left]
+        if trials:
+            signature = signature_of(trials[0].variant)
+            name = _unused_name(checkpoint.pack_id, taken)
+            taken.add(name)
+            packs.append(Pack(name, signature, tuple(trials)))
+    return packs, list(left.values())
+
+
+def _unused_name(pack_id: str, recorded: Collection[str]) -> str:
+    """The id, followed by as many `r` as needed so that no recorded id begins with it."""
+    while any(name.startswith(pack_id) for name in recorded):
+        pack_id += "r"
+    return pack_id
+
+
+def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
+    """The differences between the job in a run folder and another job, one line each."""
+    yield from _compare(run.read_job(), yaml.safe_load(dump_job(loaded.spec)), "")
+    if run.environment_file.exists():
+        with reading(run.environment_file):
+            before = json.loads(run.environment_file.read_text()).get("sources", {})
+        for reference, digest in source_digests(loaded).items():
+            if before.get(reference, digest) != digest:
+                what = "source code" if ":" in reference else "content"
+                yield f"the {what} of {reference} has changed"
+
+
+def only_output_differs(run: RunFolder, loaded: LoadedJob) -> bool:
+    """Whether the job in a run folder and another job differ at most in their section `output`."""
+    before, now = run.read_job(), yaml.safe_load(dump_job(loaded.spec))
+    return {**before, "output": None} == {**now, "output": None}
+
+
+def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
+    if path in _FREE_FIELDS or before == now:
+        return
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _compare(before.get(key, _ABSENT), now.get(key, _ABSENT), inner)
+    else:
+        texts = ["absent" if value is _ABSENT else show(value) for value in (before, now)]
+        yield f"{path}: {' -> '.join(texts)}"

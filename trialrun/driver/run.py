@@ -1,0 +1,251 @@
+"""A run from its beginning to its end, from a job to the best model; imports no TensorFlow."""
+
+import logging
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trialrun.analysis.run_summary import Standing
+from trialrun.data.load import census_of, check_data
+from trialrun.driver.best_model import export_best, try_saving
+from trialrun.driver.environment import write_environment
+from trialrun.driver.finish import (
+    Outcome,
+    best_without_state,
+    current_standing,
+    finish,
+    outcome_of_ended,
+    unfinish,
+)
+from trialrun.driver.interrupts import EXIT_INTERRUPTED, Interrupted
+from trialrun.driver.merge import adopt_packs, check_shards
+from trialrun.driver.progress import ProgressLine
+from trialrun.driver.resume import missing_trials, only_output_differs
+from trialrun.driver.train import connect_to_cluster, train_missing
+from trialrun.driver.work import Work, at_work, timed
+from trialrun.errors import ClusterError, ClusterLost, ExportError, FileError, InputError
+from trialrun.export.process import ExportProcess, SavedModel
+from trialrun.job import DataSpec, LoadedJob, dump_job
+from trialrun.store import RunFolder
+from trialrun.store.repair import set_aside_broken
+from trialrun.trackers import require_packages
+from trialrun.trials.packing import shard_trials
+from trialrun.trials.plan import plan_trials
+from trialrun.trials.trial import Trial
+
+if TYPE_CHECKING:
+    from trialrun.cluster import Cluster
+
+_log = logging.getLogger(__name__)
+
+_MAX_DATA_CHECKS = 10
+
+
+def run_job(
+    loaded: LoadedJob,
+    *,
+    runs_dir: Path,
+    run_folder: Path | None = None,
+    address: str | None = None,
+    command: Sequence[str] = (),
+    progress: ProgressLine,
+) -> Outcome:
+    """Trains the trials of a job, selects on validation, saves the best model and the report.
+
+    Args:
+        loaded: The job; with `resources.shard`, only the trials of this shard are trained.
+        runs_dir: The folder in which run folders are made.
+        run_folder: The folder of the run, which is made if it does not exist. Trials that it holds
+            are kept, and only missing ones are trained. None makes a new folder in `runs_dir`.
+        address: The address of a Ray cluster; see `cluster.connect`.
+        command: The command line, for environment.json.
+        progress: Shows how far the run is.
+
+    Raises:
+        InputError: The job's data or model is wrong, or the run folder belongs to another job.
+        ClusterError: Ray cannot be reached.
+        RunLost: Another driver has taken over the run folder.
+    """
+    trials = plan_trials(loaded.spec)
+    own = _own_trials(loaded, trials)
+    _check_trackers(loaded)
+    census = _check_first_data(own, loaded, progress)
+    with at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
+        own_ids = {trial.trial_id for trial in own}
+        missing = [trial for trial in _begin(work) if trial.trial_id in own_ids]
+        if not missing and _has_ended_well(work.run):
+            return outcome_of_ended(work)
+        return _complete(work, missing, address, command)
+
+
+def merge_runs(
+    loaded: LoadedJob,
+    sources: Sequence[RunFolder],
+    *,
+    runs_dir: Path,
+    run_folder: Path | None = None,
+    command: Sequence[str] = (),
+    progress: ProgressLine,
+) -> Outcome:
+    """Merges the runs of a job's shards: selects, saves the best model and the report.
+
+    Args:
+        loaded: The job, without a shard.
+        sources: The runs of its shards; they are not changed.
+        runs_dir, run_folder, command, progress: See `run_job`.
+
+    Raises:
+        InputError: A run belongs to another job, or trials are missing. The message says which.
+    """
+    if run_folder is not None and run_folder.resolve() in {s.path.resolve() for s in sources}:
+        raise InputError(f"{run_folder}: is one of the runs to merge; give another folder")
+    trials = plan_trials(loaded.spec)
+    _check_trackers(loaded)
+    check_shards(sources, loaded, trials)
+    census = next(
+        (summary["data"] for s in sources if (summary := s.read_summary()) and "data" in summary),
+        (),
+    )
+    with at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
+        _begin(work)
+        try:
+            for source in sources:
+                adopt_packs(work.run, source, work.lease.check)
+        except KeyboardInterrupt:
+            progress.warn(
+                f"{work.run.path} holds only some of the trials; give the same command again"
+            )
+            raise
+        write_environment(work.run, loaded, {"merged": [s.path for s in sources]}, command)
+        return _complete(work, (), None, command)
+
+
+def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
+    shard = loaded.spec.resources.shard
+    own = shard_trials(trials, shard)
+    if not own:
+        text = (
+            f"resources.shard {shard}: has no trial to train, as the job has only {len(trials)};"
+            " take fewer shards"
+        )
+        raise InputError(loaded.locate(text))
+    return own
+
+
+def _complete(
+    work: Work, missing: Sequence[Trial], address: str | None, command: Sequence[str]
+) -> Outcome:
+    """Trains missing trials and ends the run, or records why it ended early."""
+    unfinish(work.run)
+    try:
+        return finish(work, saved=_train_and_export(work, missing, address, command))
+    except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
+        interrupted = error if isinstance(error, Interrupted) else work.interrupts.error()
+    except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
+        if error.code != signal.SIGTERM:
+            raise
+        interrupted = Interrupted(EXIT_INTERRUPTED)
+    except ClusterLost as error:
+        _log.error("%s", error)
+        interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
+    except FileError as error:
+        hint = f"Finished trials are safe; to continue: trialrun resume {work.run.path}"
+        raise FileError(f"{error}\n{hint}") from error
+    return finish(work, interrupted=interrupted)
+
+
+def _begin(work: Work) -> list[Trial]:
+    """Prepares the run folder for this job; returns the trials that are missing from it."""
+    for line in set_aside_broken(work.run):
+        work.progress.warn(line)
+    missing = missing_trials(work.run, work.loaded, work.trials, work.progress.warn)
+    if work.run.job_file.read_text() != (text := dump_job(work.loaded.spec)):
+        if not only_output_differs(work.run, work.loaded):
+            unfinish(work.run)
+        work.run.write_job(text)
+    return missing
+
+
+def _has_ended_well(run: RunFolder) -> bool:
+    """Whether a run has ended and its best model, if it has one, was saved."""
+    summary = run.read_summary()
+    return summary is not None and (summary.get("best_model") or {"proved": True})["proved"]
+
+
+def _train_and_export(
+    work: Work, missing: Sequence[Trial], address: str | None, command: Sequence[str]
+) -> SavedModel | None:
+    """Trains missing trials and saves the best model; None if nothing could be selected.
+
+    Once trials are recorded, an error in saving is part of the result and not raised, so that the
+    report is still written. Only what ends the run early is raised.
+    """
+    # The export process imports TensorFlow while packs are trained, and it exports the best model
+    # while Ray shuts down.
+    with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
+        with ExitStack() as connection:
+            cluster: Cluster | None = None
+            if missing:
+                cluster = connect_to_cluster(work, connection, address, command)
+                background.submit(try_saving, exporter, work, missing)
+                with timed(work.timings_s, "train"):
+                    train_missing(work, missing, cluster)
+            standing = current_standing(work)
+            try:
+                while (best := best_without_state(work, standing)) is not None:
+                    if cluster is None:
+                        cluster = connect_to_cluster(work, connection, address, command)
+                    standing = _train_again(work, best, cluster)
+            except (ExportError, InputError, ClusterError) as error:
+                if isinstance(error, ClusterLost):
+                    raise
+                return SavedModel.lost(f"the best trial cannot be trained again: {error}")
+            if standing is None or standing.leaderboard.selection is None:
+                return None
+            work.progress.say("saving the best model")
+            export = background.submit(export_best, exporter, work, standing)
+        return export.result()
+
+
+def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:
+    """Trains a trial again whose weights are no longer kept; afterwards another may be the best."""
+    train_missing(work, [trial for trial in work.trials if trial.trial_id == trial_id], cluster)
+    if not work.run.kept.has_state(trial_id):
+        raise ExportError(f"trial {trial_id} failed; see the run's log")
+    return current_standing(work)
+
+
+def _check_trackers(loaded: LoadedJob) -> None:
+    try:
+        require_packages(loaded.spec.output)
+    except InputError as error:
+        raise InputError(loaded.locate(str(error))) from error
+
+
+def _check_first_data(
+    trials: Sequence[Trial], loaded: LoadedJob, progress: ProgressLine
+) -> list[dict[str, Any]]:
+    """Loads the data of one trial per data setting, so that wrong data is found at once.
+
+    Returns:
+        For summary.json, per data setting: the trial's seed and the census of its parts.
+    """
+    checked: list[DataSpec] = []
+    census = []
+    notes: dict[str, None] = {}
+    for trial in trials:
+        data = trial.variant.data
+        if data not in checked and len(checked) < _MAX_DATA_CHECKS:
+            checked.append(data)
+            try:
+                raw = check_data(data, loaded.folder, trial.seed)
+            except InputError as error:
+                raise InputError(loaded.locate(str(error))) from error
+            census.append({"seed": trial.seed, **census_of(raw).to_json()})
+            notes |= dict.fromkeys(() if raw.summary is None else raw.summary.notes)
+    for note in notes:
+        progress.warn(note)
+    return census

@@ -1,0 +1,142 @@
+"""Trains the missing trials of a run on a cluster, and records their results as they come."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from trialrun.driver.environment import write_environment
+from trialrun.driver.interrupts import EXIT_INTERRUPTED, kill_descendants
+from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
+from trialrun.driver.work import Work, timed
+from trialrun.errors import InputError, TrialrunError
+from trialrun.job.user_files import collect_files
+from trialrun.store.columns import parameter_kinds
+from trialrun.trials.packing import make_packs
+from trialrun.trials.results import Checkpoint, PackResult, Progress
+from trialrun.trials.task import PackTask
+from trialrun.trials.trial import Pack, Trial
+
+if TYPE_CHECKING:
+    from trialrun.cluster import Cluster
+
+# Packs report their progress every 0.2 s; with very many devices less often, every 5 s for 1,000.
+_PROGRESS_INTERVAL_S = 0.2
+_PROGRESS_S_PER_DEVICE = 0.005
+
+
+def connect_to_cluster(
+    work: Work, connection: ExitStack, address: str | None, command: Sequence[str]
+) -> "Cluster":
+    """A cluster to train on while `connection` is open; see `cluster.connect`."""
+    from trialrun.cluster import connect
+
+    def give_up(reason: str) -> None:
+        text = f"{reason}. To continue: trialrun resume {work.run.path}"
+        print(text, file=sys.stderr, flush=True)
+        kill_descendants()
+        os._exit(EXIT_INTERRUPTED)
+
+    work.progress.say("starting Ray")
+    # If a signal raised an exception while Ray starts, Ray could wait forever and hold Python's
+    # global lock.
+    with timed(work.timings_s, "connect"), work.interrupts.gracefully():
+        cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
+    if 0 < cluster.needs.gpus < 1:
+        work.progress.warn(
+            f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and a"
+            " pack that takes too much memory makes the others fail"
+        )
+    work.interrupts.install()
+    write_environment(work.run, work.loaded, cluster.describe(), command)
+    return cluster
+
+
+class _PackListener:
+    """Passes reports of packs to the progress line and the run folder; see `cluster.Listener`."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def on_progress(self, progress: Progress) -> None:
+        self._work.progress.advance(progress)
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._work.lease.check()
+        self._work.run.kept.write_checkpoint(checkpoint)
+
+    def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
+        return self._work.run.kept.read_checkpoint(pack)
+
+    def should_stop(self) -> bool:
+        return self._work.interrupts.requested
+
+
+def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> None:
+    """Trains trials in packs and writes the results of each pack to the run folder.
+
+    Raises:
+        InputError: No trial of the run could be trained, because of the user's input.
+        Interrupted: A signal has arrived; finished trials are in the run folder.
+        ClusterLost: The cluster is gone.
+    """
+    run, job = work.run, work.loaded.spec
+    kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
+    recorded = {pack.pack_id for pack in run.read_packs()}
+    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing, recorded)
+    packs = begun + list(
+        make_packs(
+            job,
+            fresh,
+            cluster.num_devices,
+            num_threads=cluster.num_threads,
+            first_number=run.next_pack_number(),
+        )
+    )
+    wrong_input: dict[str, None] = {}
+    num_results = 0
+    work.progress.start(missing, job.select)
+    with work.interrupts.gracefully():
+        for result in _run_packs(work, packs, cluster):
+            work.lease.check()
+            run.kept.write_states(result)
+            run.write_pack(result, kinds)
+            run.kept.remove_checkpoint(result.pack_id)
+            work.progress.finish(result)
+            num_results += len(result.trials)
+            if result.is_input_error:
+                wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
+            del result  # to make room for the next one's arrays in Ray's object store
+    if num_results != len(missing):
+        raise TrialrunError(
+            f"only {num_results} of {len(missing)} trials gave a result; to continue: trialrun"
+            f" resume {run.path}"
+        )
+    chunks = run.tables.index().by_variants("identity") if wrong_input else iter(())
+    if wrong_input and all((rows["status"] == "failed").all() for rows in chunks):
+        # No trial could be trained, so that the job is wrong.
+        raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
+
+
+def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterator[PackResult]:
+    from trialrun.cluster import run_packs
+
+    job, folder = work.loaded.spec, work.loaded.folder
+    files = collect_files(referenced_functions(work.loaded), job.data.files)
+    statuses = work.run.tables.index().by_variants("identity")
+    is_continued = any((rows["status"] != "failed").any() for rows in statuses)
+    interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
+    tasks = [
+        PackTask(
+            pack,
+            folder,
+            job.select,
+            cluster.num_threads,
+            files=files,
+            is_continued=is_continued,
+            progress_interval_s=interval_s,
+        )
+        for pack in packs
+    ]
+    return run_packs(tasks, cluster, job.resources, _PackListener(work))

@@ -1,0 +1,112 @@
+"""What a driver works with while it is at work on a run: the folder, held, and its log."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trialrun.analysis.summary_json import data_warnings
+from trialrun.driver.interrupts import Interrupts
+from trialrun.driver.progress import ProgressLine
+from trialrun.errors import FileError, InputError
+from trialrun.job import LoadedJob, dump_job
+from trialrun.store import RunFolder
+from trialrun.store.lease import Lease, hold
+from trialrun.store.runs_dir import describe_place
+from trialrun.trials.trial import Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The work on a run: all that the steps of a run need.
+
+    Attributes:
+        loaded: The job.
+        trials: All trials of the job, including those of other shards.
+        run: The run folder.
+        lease: The right to write into the folder.
+        progress: Shows how far the run is.
+        interrupts: Tells whether the run was asked to end.
+        started_s: When the run began, by `time.perf_counter`.
+        timings_s: Stage -> seconds of wall time.
+        census: What summary.json holds about the data, see `analysis.summary_json.run_summary`.
+    """
+
+    loaded: LoadedJob
+    trials: tuple[Trial, ...]
+    run: RunFolder
+    lease: Lease
+    progress: ProgressLine
+    interrupts: Interrupts
+    started_s: float
+    timings_s: dict[str, float]
+    census: Sequence[Mapping[str, Any]]
+
+
+@contextmanager
+def timed(timings_s: dict[str, float], stage: str) -> Iterator[None]:
+    """Stores in `timings_s` how many seconds a stage took."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        timings_s[stage] = time.perf_counter() - start
+
+
+@contextmanager
+def at_work(
+    loaded: LoadedJob,
+    trials: Sequence[Trial],
+    runs_dir: Path,
+    run_folder: Path | None,
+    progress: ProgressLine,
+    census: Sequence[Mapping[str, Any]],
+) -> Iterator[Work]:
+    """The work on a run: its folder is held against other drivers, its log and signals are set."""
+    job = loaded.spec
+    run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
+    if not run.job_file.exists():
+        run.write_job(dump_job(job))
+    elif not run.lease_dir.exists() and run.job_file.read_text() != dump_job(job):
+        raise InputError(
+            f"{run.path}: holds a job.yaml but no run of this job; give another folder"
+        )
+    interrupts = Interrupts(lambda: progress.say(f"stopping, within {job.resources.grace_s:g} s"))
+    with (
+        _logging_to(run.log_file),
+        progress,
+        interrupts,
+        hold(run.lease_dir, progress.say) as lease,
+    ):
+        progress.tell(f"Run folder: {describe_place(run.path)}")
+        for warning in data_warnings(census):
+            progress.warn(warning)
+        started_s = time.perf_counter()
+        yield Work(loaded, tuple(trials), run, lease, progress, interrupts, started_s, {}, census)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that drops records if the disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Does nothing: a full disk is reported where it causes a loss."""
+
+
+@contextmanager
+def _logging_to(log_file: Path) -> Iterator[None]:
+    """Sends trialrun's log records to the run's own file."""
+    try:
+        handler = _LogFile(log_file)
+    except OSError as error:
+        raise FileError(f"{log_file}: cannot be written: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("trialrun")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,53 @@
+"""What the user wrote: the job file, read, checked as a whole, and written back.
+
+`load` is the door. The fields are in `spec` and its sections, what must agree between them in
+`checks`, and what Keras's names mean in `keras_api`. Refuses to import TensorFlow, and to run the
+user's code before a job is known to be right.
+"""
+
+from trialrun.job.data_spec import DataSpec
+from trialrun.job.fields import REFERENCE_PATHS
+from trialrun.job.keras_api.terms import Goal, Statistic
+from trialrun.job.load import LoadedJob, dump_job, load_job, read_output
+from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, Values
+from trialrun.job.spec import (
+    JobSpec,
+    ModelSpec,
+    OutputSpec,
+    ResourcesSpec,
+    SelectSpec,
+    Settings,
+    settings_of,
+)
+from trialrun.job.training_spec import (
+    EarlyStoppingSpec,
+    ReduceLROnPlateauSpec,
+    TrainingSpec,
+    monitors_of,
+)
+
+__all__ = [
+    "DataSpec",
+    "EarlyStoppingSpec",
+    "Goal",
+    "JobSpec",
+    "LoadedJob",
+    "ModelSpec",
+    "OutputSpec",
+    "ParameterSpec",
+    "REFERENCE_PATHS",
+    "Range",
+    "ReduceLROnPlateauSpec",
+    "ResourcesSpec",
+    "SearchSpec",
+    "SelectSpec",
+    "Settings",
+    "Statistic",
+    "TrainingSpec",
+    "Values",
+    "dump_job",
+    "load_job",
+    "monitors_of",
+    "read_output",
+    "settings_of",
+]

@@ -1,0 +1,330 @@
+"""What is wrong with a job as a whole: in fields that must agree, in what is searched.
+
+Each thing is a `Problem`, found without importing TensorFlow or running the user's code; where it
+stands in the file, `job.load` knows.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trialrun.errors import InputError
+from trialrun.job.builder_source import may_compile
+from trialrun.job.data_checks import check_header
+from trialrun.job.data_spec import DataSpec
+from trialrun.job.document import KeyPath, canonical_json
+from trialrun.job.fields import CALLBACKS_PATH, REFERENCE_PATHS
+from trialrun.job.keras_api.optimizers import ignores_learning_rate
+from trialrun.job.problems import Problem, dotted, known_keys, to_problems
+from trialrun.job.search_spec import Range, SearchSpec, Values, may_hold_references
+from trialrun.job.spec import JobSpec, Settings, settings_of
+from trialrun.job.training_spec import TrainingSpec, monitors_of
+from trialrun.job.user_functions import check_reference, portable_reference
+from trialrun.messages import show, suggest
+
+_MAX_TRIALS = 10_000_000
+_CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
+
+
+def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
+    """The problems of a job in which each field by itself is right.
+
+    Args:
+        job: The job.
+        folder: The folder to which paths of the user's files are relative.
+    """
+    yield from _check_arguments(job, folder)
+    yield from _check_callbacks(job, folder)
+    yield from _check_header(job.data)
+    others_logs = _may_have_other_logs(job, folder)
+    yield from _check_selection(job, others_logs)
+    yield from _check_schedule(job)
+    yield from (Problem(*wrong) for wrong in _wrong_monitors(job.training, others_logs))
+    yield from _check_search(job.search)
+    yield from _check_size(job)
+    for path, parameter in job.search.parameters.items():
+        reason = _why_not_searched(path, job)
+        if reason:
+            yield Problem(("search", "parameters", path), reason)
+        else:
+            yield from _check_parameter(job, path, parameter, folder, others_logs)
+
+
+def _may_have_other_logs(job: JobSpec, folder: Path) -> bool:
+    """Whether the model may log something else than the job's loss and metrics.
+
+    If so, the logs are checked with the built model, before it is trained, in
+    `training.model.built`.
+    """
+    searched = job.search.parameters.get("model.builder")
+    builders = searched.values if isinstance(searched, Values) else (job.model.builder,)
+    return bool(job.training.callbacks) or any(may_compile(builder, folder) for builder in builders)
+
+
+def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
+    """Arguments that generator and builder lack or do not take, as far as their source shows."""
+    for reference_path in REFERENCE_PATHS:
+        section, field = reference_path.split(".")
+        if {reference_path, f"{section}.args"} & job.search.parameters.keys():
+            continue  # it differs between variants
+        reference = getattr(getattr(job, section), field)
+        if reference is None:
+            continue  # the data comes from a file
+        parameters = check_reference(reference, folder)
+        if parameters is None:
+            continue
+        shown = portable_reference(reference)
+        given = _given_arguments(job, section)
+        for name in parameters.required:
+            if name not in given:
+                message = f"{shown} needs an argument {name!r}; give it in {section}.args"
+                yield Problem((section, field), message)
+        for name, path in given.items():
+            if name not in parameters.names and not parameters.takes_any:
+                hint = suggest(name, parameters.names)
+                yield Problem(path, f"{shown} takes no argument {name!r}; {hint}")
+
+
+def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[Problem]:
+    """Problems of the user's callbacks: only `model.fit` calls them, and they get no arguments."""
+    training = job.training
+    if training.callbacks and training.engine not in ("auto", "keras"):
+        yield Problem(
+            ("training", "engine"),
+            "training.engine must be 'auto' or 'keras', because only model.fit calls"
+            f" {CALLBACKS_PATH}, got {show(training.engine)}",
+        )
+    for position, reference in enumerate(training.callbacks):
+        parameters = check_reference(reference, folder)
+        if parameters is not None and parameters.required:
+            message = (
+                f"needs an argument {parameters.required[0]!r}, but callbacks are made without"
+                " arguments; give it a default"
+            )
+            path: KeyPath = (*CALLBACKS_PATH.split("."), position)
+            yield Problem(path, f"{portable_reference(reference)} {message}")
+
+
+def _wrong_monitors(training: TrainingSpec, others_logs: bool) -> Iterator[tuple[KeyPath, str]]:
+    """Fields that monitor a value which is not logged, or whose better direction is unknown.
+
+    Args:
+        training: The section `training`.
+        others_logs: Whether the model may log values that the section does not name.
+    """
+    known = [f"{part}{name}" for part in ("val_", "") for name in training.logs]
+    for path, monitor in monitors_of(training):
+        if monitor not in known and not others_logs:
+            hint = f"{suggest(monitor, known)}; logged are {', '.join(known)}"
+            yield path, f"{dotted(path)}: {monitor!r} is not logged; {hint}"
+        elif training.known_goal_of(monitor) is None:
+            yield (
+                path,
+                f"{dotted(path)}: it is not known whether larger or smaller values of {monitor!r}"
+                " are better; let its name end in the name of a Keras metric or in _loss, such as"
+                " my_accuracy",
+            )
+
+
+def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
+    """Name of an argument that a function is called with -> the path where the job gives it."""
+    prefix = f"{section}.args."
+    given: dict[str, KeyPath] = {"seed": (section, "generator")} if section == "data" else {}
+    for name in getattr(job, section).args:
+        given[name] = (section, "args", name)
+    for path in job.search.parameters:
+        name = path.removeprefix(prefix).split(".")[0]
+        if path.startswith(prefix) and name:
+            given[name] = ("search", "parameters", path)
+    return given
+
+
+def _check_header(data: DataSpec) -> Iterator[Problem]:
+    """Columns and arrays that a data file lacks, as far as its header shows."""
+    for field, message in check_header(data):
+        yield Problem(("data", field), message)
+
+
+def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
+    metric = job.select.metric
+    goals = {f"val_{name}": goal for name, goal in job.training.logs.items()}
+    known = list(goals)
+    if (natural := goals.get(metric)) not in (None, job.select.goal):
+        message = f"must be {natural!r} for {metric}, got {job.select.goal!r}"
+        yield Problem(("select", "goal"), f"select.goal {message}")
+    if metric not in known and not others_logs:
+        hint = f"training.loss and training.metrics give {', '.join(known)}"
+        yield Problem(("select", "metric"), f"select.metric: {metric!r} is not logged; {hint}")
+    elif "goal" not in job.select.model_fields_set and metric != "val_loss":
+        message = f"is missing, and whether larger or smaller values of {metric} are better is"
+        yield Problem(
+            ("select", "metric"), f"select.goal {message} not known; give minimize or maximize"
+        )
+    if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
+        message = "select.statistic: confidence_bound needs at least 2 seeds, got 1; give more"
+        yield Problem(("select", "statistic"), f"{message} seeds or another statistic")
+    searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
+    if metric == "val_loss" and searched:
+        message = f"select.metric: val_loss cannot be compared, because {searched[0]} is searched"
+        yield Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
+
+
+def _check_schedule(job: JobSpec) -> Iterator[Problem]:
+    path = "training.learning_rate"
+    schedule = job.training.learning_rate_schedule
+    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.parameters)
+    if path in job.search.parameters and ignores_learning_rate(schedule) and not is_searched:
+        message = (
+            f"{path!r} has no effect, because {path}_schedule has values of its own; leave it out"
+        )
+        yield Problem(("search", "parameters", path), message)
+
+
+def _check_search(search: SearchSpec) -> Iterator[Problem]:
+    problem_path: KeyPath = ("search", "num_variants")
+    if search.method == "grid":
+        if search.num_variants is not None:
+            yield Problem(
+                problem_path,
+                "search.num_variants is only for method: random; a grid takes all variants",
+            )
+        for path, parameter in search.parameters.items():
+            if isinstance(parameter, Range):
+                message = f"{path}: a grid cannot take a range; list `values` or use method: random"
+                yield Problem(("search", "parameters", path), message)
+        return
+    if search.num_variants is None:
+        yield Problem(
+            problem_path, "search.num_variants is missing; give the number of variants to draw"
+        )
+    elif (num_combinations := _num_combinations(search)) < search.num_variants:
+        message = f"must be at most {num_combinations}, the number of different variants"
+        yield Problem(problem_path, f"search.num_variants {message}, got {search.num_variants}")
+
+
+def _check_size(job: JobSpec) -> Iterator[Problem]:
+    num_variants = job.search.num_variants or _num_combinations(job.search)
+    num_seeds = job.num_seeds
+    if math.inf > num_variants * num_seeds > _MAX_TRIALS:
+        yield Problem(
+            ("search",) if num_variants > num_seeds else ("seeds",),
+            f"the job has {num_variants:,} variants x {num_seeds:,} seeds; a run may have at most"
+            f" {_MAX_TRIALS:,} trials",
+        )
+
+
+def _num_combinations(search: SearchSpec) -> float:
+    """How many different variants the search can draw; infinite for a continuous range."""
+    return math.prod(
+        len(parameter.values)
+        if isinstance(parameter, Values)
+        else parameter.max - parameter.min + 1
+        if parameter.distribution == "int_uniform"
+        else math.inf
+        for parameter in search.parameters.values()
+    )
+
+
+def _why_not_searched(path: str, job: JobSpec) -> str:
+    """Why a dotted path cannot be searched; empty if it can."""
+    section, _, rest = path.partition(".")
+    field, *inner = rest.split(".")
+    sections = Settings._fields
+    if section not in sections or not rest:
+        return (
+            f"{path!r} cannot be searched; allowed: {', '.join(f'{name}.*' for name in sections)}"
+        )
+    fields = known_keys((section,))
+    if field not in fields:
+        hint = suggest(field, fields)
+        return f"{path!r} cannot be searched: {section} has no field {field!r}; {hint}"
+    if path in _SAME_IN_EVERY_VARIANT:
+        return f"{path!r} cannot be searched: it must be the same in every variant"
+    if inner and (known := known_keys((section, field))):
+        if inner[0] not in known:
+            hint = suggest(inner[0], known)
+            return f"{path!r} cannot be searched: {field} has no field {inner[0]!r}; {hint}"
+    elif inner and field not in _MAPPINGS:
+        return f"{path!r} cannot be searched: {section}.{field} is not a mapping"
+    if not all(inner):
+        return f"{path!r} cannot be searched: a name is missing between its dots"
+    around = [other for other in job.search.parameters if path.startswith(f"{other}.")]
+    return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
+
+
+# Fields that decide the columns of the tables, and choices on which no result may depend.
+_SAME_IN_EVERY_VARIANT = (
+    *(
+        f"training.{name}"
+        for name in (
+            "metrics",
+            "weighted_metrics",
+            "engine",
+            "check_engine",
+            "checkpoint_every",
+            "callbacks",
+        )
+    ),
+    # Files, and what is predicted: results on different data do not compare variants.
+    *(f"data.{name}" for name in ("csv", "npz", "parquet", "test", "target", "task")),
+    *(f"data.{name}" for name in ("separator", "decimal", "thousands", "encoding")),
+    "data.missing_values",
+)
+_MAPPINGS = (
+    "args",
+    "optimizer",
+    "learning_rate_schedule",
+    "loss",
+    "loss_weights",
+    "class_weight",
+)
+
+
+def _check_parameter(
+    job: JobSpec, path: str, parameter: Values | Range, folder: Path, others_logs: bool
+) -> Iterator[Problem]:
+    """Problems of the values to try: one makes a wrong variant, or two make the same variant."""
+    context = {"folder": folder} if may_hold_references(path) else None
+    first: dict[str, Any] = {}
+    for value, problem_path in _candidates(path, parameter):
+        try:
+            settings = settings_of(job, {path: value}, context)
+        except ValidationError as error:
+            problems = to_problems(error, around=(path.split(".")[0],))
+            yield from (Problem(problem_path, problem.message) for problem in problems)
+            continue
+        except InputError as error:
+            yield Problem(problem_path, f"{path}: {error}")
+            continue
+        for field, message in _wrong_monitors(settings.training, others_logs):
+            if dotted(field).startswith(path):
+                yield Problem(problem_path, message)
+        if path.startswith("data."):
+            yield from (
+                Problem(problem_path, problem.message) for problem in _check_header(settings.data)
+            )
+        key = canonical_json([section.model_dump() for section in settings])
+        if key in first:
+            yield Problem(
+                problem_path,
+                f"{path}: {show(first[key])} and {show(value)} are the same; leave one out",
+            )
+        first.setdefault(key, value)
+
+
+def _candidates(path: str, parameter: Values | Range) -> Iterator[tuple[Any, KeyPath]]:
+    """The values to check, each with its path: all that are listed, or both ends of a range."""
+    parameter_path = ("search", "parameters", path)
+    if isinstance(parameter, Values):
+        for position, value in enumerate(parameter.values):
+            yield value, (*parameter_path, "values", position)
+    else:
+        for name, value in (("min", parameter.min), ("max", parameter.max)):
+            yield (
+                (value if parameter.distribution == "int_uniform" else float(value)),
+                (*parameter_path, name),
+            )

@@ -1,0 +1,102 @@
+"""Whether the columns that a job names are in the header of its data file."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trialrun.errors import InputError
+from trialrun.job.data_files import array_names, column_names, is_same_file, is_unnamed
+from trialrun.messages import quoted, suggest
+
+if TYPE_CHECKING:
+    from trialrun.job.data_spec import DataSpec
+
+
+class HeaderProblem(NamedTuple):
+    """A field of `data` that does not fit the header of its file."""
+
+    field: str
+    message: str
+
+
+def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
+    """Fields of `data` that contradict the names in a data file; none if the source has no file."""
+    if data.npz is not None:
+        try:
+            array_names(Path(data.npz))
+        except InputError as error:
+            yield HeaderProblem("npz", f"data.npz: {error}")
+        return
+    if data.table is None:
+        return
+    yield from _check_columns(data, data.source, data.table, data.used_columns)
+    if data.test is not None:
+        used = data.used_columns
+        if not used:  # all columns of the training file
+            try:
+                used = tuple(column_names(Path(data.table), data.dialect))
+            except InputError:
+                return  # `_check_columns` above has reported it
+        yield from _check_columns(data, "test", data.test, used)
+        if is_same_file(Path(data.table), Path(data.test)):
+            yield HeaderProblem(
+                "test",
+                f"data.test: {Path(data.test).name} holds the same bytes as data.{data.source}, so"
+                " that models would be tested on training rows; give other rows, or give"
+                " data.test_split instead",
+            )
+
+
+def _check_columns(
+    data: "DataSpec", field: str, file: str, wanted: Sequence[str]
+) -> Iterator[HeaderProblem]:
+    """The first problem of the header of one table, if it has one."""
+    path = Path(file)
+    where = f"data.{field}: {path.name}"
+    try:
+        names = column_names(path, data.dialect)
+    except InputError as error:
+        yield HeaderProblem(field, f"data.{field}: {error}")
+        return
+    if len(names) < 2:
+        marks = [mark for mark in ";\t|," if mark in names[0]]
+        hint = (
+            f"; if {quoted(marks[0])} separates its columns, give data.separator: "
+            f"{quoted(marks[0])}"
+            if marks
+            else ""
+        )
+        yield HeaderProblem(field, f"{where} has one column, {names[0]!r}{hint}")
+        return
+    target = () if data.target is None else (data.target,)
+    names_in_fields = {
+        "target": target,
+        "categorical": data.encodings,
+        "columns": data.columns or (),
+    }
+    for name in (*target, *data.encodings, *wanted):
+        if name not in names:
+            named_in = next(
+                (key for key, values in names_in_fields.items() if name in values), field
+            )
+            message = f"{path.name} has no column {name!r}; {suggest(name, names)}"
+            yield HeaderProblem(
+                field if field == "test" else named_in, f"data.{named_in}: {message}"
+            )
+            return
+    unnamed = next((index for index, name in enumerate(names) if is_unnamed(name)), None)
+    if not data.columns and unnamed is not None:
+        text = (
+            "has no name (is it an index that pandas wrote, or do the lines end with a separator?)"
+        )
+        yield HeaderProblem(
+            field,
+            f"data.{field}: column {unnamed + 1} of {path.name} {text}; give it a name, or list the"
+            " columns to use in data.columns",
+        )
+        return
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        yield HeaderProblem(
+            field, f"{where} has several columns named {doubled[0]!r}; names must be distinct"
+        )

@@ -1,0 +1,4 @@
+"""What a job says in Keras's words: names, arguments, terms, and the logs that follow from them.
+
+All of it is known without Keras. Refuses to import it, so that a wrong name is told at once.
+"""

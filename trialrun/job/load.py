@@ -1,0 +1,121 @@
+"""The job file at the door: read, overridden, checked as a whole, written back.
+
+`load_job` finds everything that can be known without importing TensorFlow or running the user's
+code, and names file, line and field of all that is wrong. Behind it nothing is checked again and
+nothing is changed. The fields themselves are in `job.spec`, their checks as a whole in
+`job.checks`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trialrun.errors import InputError
+from trialrun.job.checks import check_whole
+from trialrun.job.document import Document, KeyPath, parse_value, plain, read_document, write_yaml
+from trialrun.job.problems import to_problems
+from trialrun.job.search_spec import Range, Values
+from trialrun.job.spec import JobSpec, OutputSpec
+from trialrun.messages import show
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedJob:
+    """A job without errors, and where it came from.
+
+    Attributes:
+        spec: The job with every default filled in and with absolute paths of Python files.
+        path: The job file as it was given.
+        folder: The absolute path of the job file's folder.
+        document: The content of the file, with the line of each value.
+    """
+
+    spec: JobSpec
+    path: Path
+    folder: Path
+    document: Document
+
+    def locate(self, message: str) -> str:
+        """A message that begins with a field's dotted path, preceded by the field's location."""
+        field = message.split(" ", 1)[0].rstrip(":,")
+        return f"{self.document.place(_split_key(field))}: {message}"
+
+
+def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:
+    """The job in a file.
+
+    Args:
+        path: A YAML file.
+        overrides: Dotted path -> value, or texts `path=value` with the value written as in YAML.
+
+    Raises:
+        InputError: The file or an override is wrong. The message has one line per problem.
+    """
+    path = Path(path)
+    folder = path.absolute().parent
+    document = _override(read_document(path), overrides)
+    try:
+        spec = JobSpec.model_validate(document.value, context={"folder": folder})
+        problems = list(check_whole(spec, folder))
+    except ValidationError as error:
+        problems = list(to_problems(error))
+    if problems:
+        lines = [f"{document.place(problem.path)}: {problem.message}" for problem in problems]
+        raise InputError("\n".join(dict.fromkeys(lines)))
+    return LoadedJob(spec=spec, path=path, folder=folder, document=document)
+
+
+def dump_job(spec: JobSpec) -> str:
+    """YAML text with every default filled in; loaded from any folder it gives the same job."""
+    return write_yaml(spec.model_dump())
+
+
+def read_output(job: Mapping[str, Any], path: Path) -> OutputSpec:
+    """The section `output` of a resolved job; files that its other sections name may be missing.
+
+    Args:
+        job: The content of the job file; older jobs lack this section.
+        path: The job file.
+
+    Raises:
+        InputError: The section is wrong, because somebody edited it.
+    """
+    context = {"folder": path.absolute().parent}
+    try:
+        return OutputSpec.model_validate(job.get("output", {}), context=context)
+    except ValidationError as error:
+        problems = to_problems(error, around=("output",))
+        raise InputError("\n".join(f"{path}: {problem.message}" for problem in problems)) from error
+
+
+# Overrides -------------------------------------------------------------------------------------
+
+
+def _override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -> Document:
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            location = f"override {key}={show(value)}"
+            document = document.with_value(_split_key(key), plain(value, location), location)
+        return document
+    for text in overrides:
+        location = f"--set {text}"
+        key, equals, value_text = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"{location}: expected key=value, e.g. --set training.epochs=10")
+        value = parse_value(value_text, location)
+        document = document.with_value(_split_key(key.strip()), value, location)
+    return document
+
+
+def _split_key(key: str) -> KeyPath:
+    """The keys of a dotted path. Keys of `search.parameters` are dotted paths themselves."""
+    prefix = "search.parameters."
+    if not key.startswith(prefix):
+        return tuple(key.split("."))
+    rest = key.removeprefix(prefix)
+    parameter, _, last = rest.rpartition(".")
+    is_field = last in {**Values.model_fields, **Range.model_fields}
+    return ("search", "parameters", *((parameter, last) if parameter and is_field else (rest,)))

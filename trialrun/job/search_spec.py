@@ -1,0 +1,132 @@
+"""The section `search` of a job: which parameters are searched, and over which values."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from trialrun.errors import InputError
+from trialrun.job.fields import REFERENCE_PATHS, SEED_LIMIT, PositiveInt, Section, is_int
+from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
+from trialrun.job.user_functions import absolute_reference
+from trialrun.messages import show
+
+
+def _check_number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"must be a finite number, got {show(value)}")
+    return value
+
+
+Number = Annotated[int | float, BeforeValidator(_check_number)]
+
+
+class Values(Section):
+    """A searched parameter that takes each of the listed values."""
+
+    values: Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
+    """The values that the parameter takes.
+
+    Allowed: a list of at least one value. Example: `[1e-4, 1e-3]`.
+    """
+
+
+class Range(Section):
+    """A searched parameter that is drawn from `min` to `max`, both included."""
+
+    min: Number
+    """The least value. Allowed: a number. Example: `1e-5`."""
+    max: Number
+    """The greatest value. Allowed: a number greater than `min`. Example: `1e-2`."""
+    distribution: Literal["uniform", "log_uniform", "int_uniform"]
+    """How values are drawn: uniformly, uniformly in their logarithm, or uniformly from the
+    integers.
+
+    Example: `log_uniform`.
+    """
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Self:
+        if not self.min < self.max:
+            raise ValueError(f"min must be less than max, got {self.min} and {self.max}")
+        if self.distribution == "log_uniform" and self.min <= 0:
+            raise ValueError(f"log_uniform needs a min greater than 0, got {self.min}")
+        if self.distribution == "int_uniform" and not (is_int(self.min) and is_int(self.max)):
+            raise ValueError(f"int_uniform needs integers, got {self.min} and {self.max}")
+        return self
+
+
+def _parameter_kind(value: object) -> str | None:
+    if isinstance(value, Values) or (isinstance(value, Mapping) and "values" in value):
+        return "\0values"
+    is_range = isinstance(value, Mapping) and not {"min", "max", "distribution"}.isdisjoint(value)
+    return "\0range" if is_range or isinstance(value, Range) else None
+
+
+ParameterSpec = Annotated[
+    Annotated[Values, Tag("\0values")] | Annotated[Range, Tag("\0range")],
+    Discriminator(_parameter_kind),
+]
+
+
+class SearchSpec(Section):
+    """The search for variants: dotted paths of fields, and the values that each may have."""
+
+    method: Literal["grid", "random"] = "grid"
+    """`grid` takes every combination of all values, `random` draws `num_variants` distinct ones.
+
+    Example: `random`.
+    """
+    num_variants: PositiveInt | None = None
+    """How many variants a random search draws; more of them begin with the same ones.
+
+    Example: `50`.
+    """
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
+    """Keys the draws of a random search. Example: `1`."""
+    parameters: dict[str, ParameterSpec] = Field(default_factory=dict)
+    """What is searched: dotted paths into the job file, and the values that each may have.
+
+    Allowed: a mapping of dotted paths below `data`, `model` and `training` to `{values: ...}` or a
+    range. Example: `{training.learning_rate: {values: [1e-4, 1e-3]}}`.
+    """
+
+    @field_validator("parameters")
+    @classmethod
+    def _make_references_absolute(
+        cls, parameters: dict[str, Values | Range], info: ValidationInfo
+    ) -> dict[str, Values | Range]:
+        return {
+            path: _absolute_values(parameter, info) if may_hold_references(path) else parameter
+            for path, parameter in parameters.items()
+        }
+
+
+def _absolute_values(parameter: Values | Range, info: ValidationInfo) -> Values | Range:
+    if isinstance(parameter, Range) or info.context is None:
+        return parameter
+    folder: Path = info.context["folder"]
+
+    def absolute(reference: str) -> str:
+        try:
+            return absolute_reference(reference, folder)
+        except InputError:
+            return reference  # the error is reported where the value is checked
+
+    return Values(values=map_references(parameter.values, absolute))
+
+
+def may_hold_references(path: str) -> bool:
+    """Whether the values of a searched path may refer to the user's own code."""
+    section, field = f"{path}.".split(".")[:2]
+    return path in REFERENCE_PATHS or (section == "training" and field in OWN_FIELDS)

@@ -1,0 +1,113 @@
+"""A run as people see it: in the terminal, as JSON and CSV, as figures, as the page."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from trialrun.analysis.run_summary import Standing
+from trialrun.analysis.winner import winner_curves, winner_reliability
+from trialrun.report.view import WHOLE, View
+from trialrun.statistics.spread import Floats
+from trialrun.store import RunFolder
+from trialrun.store.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+    from trialrun.report.figures import RunFigure
+    from trialrun.report.overview import Overview
+
+_log = logging.getLogger(__name__)
+
+
+def print_overview(
+    console: "Console",
+    folder: RunFolder,
+    view: View = WHOLE,
+    *,
+    standing: Standing | None = None,
+) -> None:
+    """Prints a run, finished or interrupted: leaderboard, selection, confusion matrix, problems.
+
+    Args:
+        console: The console to print to.
+        folder: The run.
+        view: Which variants are shown, and in which order.
+        standing: What was computed from its trials; None to compute it here.
+    """
+    from trialrun.report.overview import load_overview, overview_of
+    from trialrun.report.tables import print_run
+
+    overview = load_overview(folder) if standing is None else overview_of(folder, standing)
+    print_run(console, overview, view.variants_of(overview.leaderboard))
+
+
+def overview_content(folder: RunFolder, view: View = WHOLE) -> dict[str, Any]:
+    """A run, finished or interrupted, as values for JSON."""
+    from trialrun.report.overview import load_overview, overview_json
+
+    overview = load_overview(folder, max_problems=None)
+    return overview_json(overview, view.variants_of(overview.leaderboard))
+
+
+def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
+    """A run, finished or interrupted, as CSV text with the columns of variants.csv."""
+    from trialrun.analysis.variants import variant_rows
+    from trialrun.report.overview import load_overview
+    from trialrun.store.text_tables import variants_csv
+
+    board = load_overview(folder).leaderboard
+    rows = variant_rows(board)
+    shown = [rows[variant.rank - 1] for variant in view.variants_of(board)]
+    return variants_csv(list(rows[0]) if rows else [], shown)
+
+
+def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
+    """Writes `figures/` and `report.html` of a run from what its folder holds.
+
+    Args:
+        folder: The run.
+        standing: What was computed from its trials; None to compute it here.
+    """
+    from trialrun.report.figures import draw_figures
+    from trialrun.report.overview import load_overview, overview_of
+    from trialrun.report.page import render_page
+
+    overview = load_overview(folder) if standing is None else overview_of(folder, standing)
+    figures: tuple[RunFigure, ...] = ()
+    figure_problem = ""
+    try:
+        figures = draw_figures(overview, *_winner(folder, overview))
+    except Exception as error:  # matplotlib failed: the page says so, and is written without them
+        _log.exception("the figures could not be drawn")
+        figure_problem = f"{type(error).__name__}: {error}"
+    for figure in figures:
+        folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
+    page = render_page(
+        overview,
+        figures,
+        job=folder.read_job(),
+        job_text=folder.job_file.read_text(),
+        environment=folder.read_environment(),
+        figure_problem=figure_problem,
+    )
+    write_text(folder.report_file, page)
+
+
+def draw_run(folder: RunFolder) -> "dict[str, Figure]":
+    """The figures of a run, finished or interrupted: name -> matplotlib figure."""
+    from trialrun.report.figures import run_drawings
+    from trialrun.report.overview import load_overview
+
+    overview = load_overview(folder)
+    drawings = run_drawings(overview, *_winner(folder, overview))
+    return {drawing.name: drawing.figure for drawing in drawings}
+
+
+def _winner(folder: RunFolder, overview: "Overview") -> tuple[dict[str, Floats], Floats | None]:
+    """The learning curves of the winner, and its reliability on the test set."""
+    selection = overview.leaderboard.selection
+    if selection is None:
+        return {}, None
+    index, winner = folder.tables.index(), selection.variant_id
+    return winner_curves(folder, winner, index), winner_reliability(folder, winner, index)

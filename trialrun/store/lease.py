@@ -1,0 +1,171 @@
+"""A lease that allows only one driver per run folder; after a crash another driver can take it.
+
+It is not a file lock, because these do not work on some network file systems. A lease is a file
+with a number; a driver that wants the run makes the file with the next number, which only one can.
+The holder writes a new heartbeat into its file every few seconds, and stops when it finds a higher
+number than its own. Times of different machines are never compared, so that clocks may be wrong.
+"""
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from trialrun.errors import InputError, RunLost, TrialrunError
+from trialrun.host import machine_id, process_started
+from trialrun.store.files import write_json
+
+_HEARTBEAT_S = 5.0
+_SILENCE_S = 4 * _HEARTBEAT_S
+_POLL_S = 0.5
+
+
+class Lease:
+    """The right to write into a run folder; see `hold`.
+
+    Args:
+        path: The file of the lease.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ended = threading.Event()
+        self._beat = 0
+        self._thread = threading.Thread(target=self._keep_alive, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises RunLost if this driver has lost the run; called before results are written.
+
+        Raises:
+            RunLost: Another driver has taken over the run.
+        """
+        if (newest := _newest(self._path.parent)) != self._path:
+            raise RunLost(
+                f"{self._path.parent.parent}: another driver has taken over this run"
+                f" ({_describe(_read(newest))}); this driver stops"
+            )
+
+    def release(self) -> None:
+        """Ends the lease, so that the next driver can begin without waiting."""
+        self._ended.set()
+        self._thread.join()
+        if _newest(self._path.parent) == self._path:
+            # An error because of a full disk must not hide why the run ended. Without this file the
+            # next driver still finds that this process has ended.
+            with suppress(TrialrunError):
+                self._write(released=True)
+
+    def _keep_alive(self) -> None:
+        while not self._ended.wait(_HEARTBEAT_S):
+            with suppress(TrialrunError):  # a full disk must not end the run
+                self._write(released=False)
+
+    def _write(self, *, released: bool) -> None:
+        self._beat += 1
+        write_json(self._path, _who() | {"beat": self._beat, "released": released})
+
+
+@contextmanager
+def hold(folder: Path, say: Any = lambda text: None) -> Iterator[Lease]:
+    """Holds the lease in a folder as long as the context lasts.
+
+    Args:
+        folder: The folder of leases; it is made if it does not exist.
+        say: Called with a message if taking the lease takes a while.
+
+    Raises:
+        InputError: Another driver that still runs holds it.
+        TrialrunError: The folder cannot be written to.
+    """
+    lease = Lease(_take(folder, say))
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _take(folder: Path, say: Any) -> Path:
+    holder = _newest(folder)
+    if holder is not None:
+        _await_end_of(holder, say)
+    number = 1 if holder is None else int(holder.stem) + 1
+    path = folder / f"{number:06d}.json"
+    # The file is complete before it gets its name. `link` fails if the name exists, even on NFS.
+    draft = folder / f".{secrets.token_hex(4)}"
+    try:
+        write_json(draft, _who() | {"beat": 0, "released": False})
+        os.link(draft, path)
+    except FileExistsError as error:
+        raise InputError(
+            f"{folder.parent}: another driver has just begun to work on this run"
+            f" ({_describe(_read(path))}); wait until it ends, or stop it"
+        ) from error
+    except OSError as error:
+        raise TrialrunError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+    for old in folder.glob("[0-9]*.json"):
+        if old.stem < path.stem:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def _await_end_of(holder: Path, say: Any) -> None:
+    """Returns when the holder has certainly ended; raises InputError if it still runs."""
+    seen = _read(holder)
+    if seen.get("released"):
+        return
+    if seen.get("machine") == machine_id():
+        if process_started(seen.get("pid")) != seen.get("started"):
+            return
+        raise InputError(
+            f"{holder.parent.parent}: a driver is at work on this run ({_describe(seen)});"
+            " wait until it ends, or stop it"
+        )
+    say(f"waiting {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
+    deadline = time.monotonic() + _SILENCE_S
+    while time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        newest = _newest(holder.parent)
+        now = _read(holder)
+        if now.get("released"):
+            return
+        if newest != holder or now.get("beat") != seen.get("beat"):
+            raise InputError(
+                f"{holder.parent.parent}: a driver is at work on this run ({_describe(now)});"
+                " wait until it ends, or stop it"
+            )
+
+
+def _newest(folder: Path) -> Path | None:
+    return max(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem), default=None)
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    """The content of a lease; empty if the file is missing or is not a lease."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text()) if path is not None else {}
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _describe(content: dict[str, Any]) -> str:
+    return f"process {content.get('pid', '?')} on {content.get('host', 'an unknown machine')}"
+
+
+def _who() -> dict[str, Any]:
+    pid = os.getpid()
+    return {
+        "host": os.uname().nodename,
+        "machine": machine_id(),
+        "pid": pid,
+        "started": process_started(pid),
+    }

@@ -1,0 +1,377 @@
+"""The run folder: every path in it, and how each file is written and read.
+
+Every file is written whole or not at all (`files`). Refuses to know what the numbers mean:
+`columns` and `rows` give the tables, `trialrun.analysis` the statistics.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from trialrun.errors import InputError
+from trialrun.store.best_files import BestFiles
+from trialrun.store.columns import ParameterKind, TrialColumns, part_name
+from trialrun.store.files import reading, replace_atomically, write_bytes, write_text
+from trialrun.store.parquet import list_parts, read_about, write_part
+from trialrun.store.rows import history_table, trial_table
+from trialrun.store.runs_dir import require_lasting
+from trialrun.store.states import KeptArrays
+from trialrun.store.text_tables import variants_csv, write_mapping
+from trialrun.store.trial_tables import TrialTables
+from trialrun.trials.results import PackResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NUM_RUNS_SHOWN = 5
+_NUMBER_OF_PACK = re.compile(r"p(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class PackRecord:
+    """The facts that are stored about a pack as a whole.
+
+    Attributes:
+        pack_id: The pack.
+        class_names, feature_names, reason, model_task, is_compiled_by_builder, timings_s: As in
+            `trials.results.PackResult`.
+    """
+
+    pack_id: str
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    reason: str
+    model_task: str
+    is_compiled_by_builder: bool
+    timings_s: Mapping[str, float]
+
+
+def distinct_tasks(packs: Iterable[PackRecord]) -> tuple[str, ...]:
+    """The distinct tasks of the packs' models."""
+    return tuple(dict.fromkeys(pack.model_task for pack in packs if pack.model_task))
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run folder: `create` makes a new one, `open` opens an existing one.
+
+    Attributes:
+        path: The folder. It is a run folder as soon as it holds `job.yaml`.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs_dir: str | Path, job_name: str) -> "RunFolder":
+        """A new empty folder `<runs_dir>/<job_name>/<UTC time>-<short id>`.
+
+        Args:
+            runs_dir: The folder of run folders; it is made if it does not exist.
+            job_name: Name of the job, which must be usable as a folder's name.
+
+        Raises:
+            InputError: The name cannot be a folder's name, or the folder cannot be made, or lies
+                where Ray will delete it.
+        """
+        if job_name in {"", ".", ".."} or "/" in job_name or "\0" in job_name:
+            raise InputError(f"a job's name must be usable as a folder's name, got {job_name!r}")
+        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = Path(runs_dir) / job_name / f"{started}-{secrets.token_hex(3)}"
+        require_lasting(path)
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot make the run folder: {error.strerror}; choose another --runs-dir"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def at(cls, path: str | Path) -> "RunFolder":
+        """The run folder at `path`, or an empty folder there that will become one.
+
+        Raises:
+            InputError: Something else is there, or the folder cannot be made, or lies where Ray
+                will delete it.
+        """
+        folder = cls(Path(path))
+        require_lasting(folder.path)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            names = [name.name for name in folder.path.iterdir() if not name.name.startswith(".")]
+        except OSError as error:
+            raise InputError(f"{path}: cannot make the run folder: {error.strerror}") from error
+        if names and not folder.job_file.is_file():
+            raise InputError(
+                f"{path}: is neither a run folder nor empty: it holds {names[0]} but no job.yaml;"
+                " give another folder"
+            )
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """The run folder at `path`.
+
+        Raises:
+            InputError: It is no run folder. The message says what is there instead.
+        """
+        folder = cls(Path(path))
+        if not folder.job_file.is_file():
+            raise InputError(f"{path}: is not a run folder: {_what_is_at(folder.path)}")
+        return folder
+
+    @property
+    def job_file(self) -> Path:
+        """The resolved job."""
+        return self.path / "job.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, git revision, command line, devices, Ray address."""
+        return self.path / "environment.json"
+
+    @property
+    def trials_dir(self) -> Path:
+        """One Parquet file per pack: one row per trial."""
+        return self.tables.trials_dir
+
+    @property
+    def history_dir(self) -> Path:
+        """One Parquet file per pack: one row per trial and epoch."""
+        return self.tables.history_dir
+
+    @property
+    def lease_dir(self) -> Path:
+        """The leases of drivers that work on this run."""
+        return self.path / "lease"
+
+    @property
+    def set_aside_dir(self) -> Path:
+        """Files that were damaged or did not belong to this run."""
+        return self.path / "set_aside"
+
+    @property
+    def variants_file(self) -> Path:
+        """One row per variant."""
+        return self.path / "variants.csv"
+
+    @property
+    def summary_file(self) -> Path:
+        """What was selected and why; it exists only if the run has ended."""
+        return self.path / "summary.json"
+
+    @property
+    def confusion_matrices_file(self) -> Path:
+        """Confusion matrices per variant, pooled and per seed."""
+        return self.path / "confusion_matrices.json"
+
+    @property
+    def figures_dir(self) -> Path:
+        """The figures as PNG and SVG files."""
+        return self.path / "figures"
+
+    @property
+    def report_file(self) -> Path:
+        """The report, a self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        """Files for TensorBoard, if the job asks for them."""
+        return self.path / "tensorboard"
+
+    @property
+    def tracking_file(self) -> Path:
+        """The ids by which MLflow finds the run again."""
+        return self.path / "tracking.json"
+
+    @property
+    def log_file(self) -> Path:
+        """The log of the run."""
+        return self.path / "run.log"
+
+    @property
+    def kept(self) -> KeptArrays:
+        """States of the best trials, and checkpoints."""
+        return KeptArrays(self.path)
+
+    @property
+    def tables(self) -> TrialTables:
+        """The tables of trials and their history."""
+        return TrialTables(self.path)
+
+    def best(self, job_name: str) -> BestFiles:
+        """The paths of the best model's files."""
+        return BestFiles(self.path / "best", job_name)
+
+    def write_job(self, text: str) -> None:
+        """Writes the resolved job, which makes the folder a run folder."""
+        write_text(self.job_file, text)
+
+    def read_job(self) -> dict[str, Any]:
+        """The resolved job as plain values, without further checks, since trialrun wrote it.
+
+        Raises:
+            InputError: The file cannot be read or is no job.
+        """
+        try:
+            job = yaml.safe_load(self.job_file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{self.job_file}: cannot be read: {error}") from error
+        if not isinstance(job, dict) or "name" not in job:
+            raise InputError(f"{self.job_file}: is not the job of a run: it has no name")
+        return job
+
+    def write_pack(self, result: PackResult, kinds: Mapping[str, ParameterKind]) -> None:
+        """Writes the trials of a pack and their history; replaces only files of the same attempt.
+
+        The history is written first, so that every recorded trial has its history.
+
+        Args:
+            result: The result of the pack.
+            kinds: Column types of the searched parameters, from `columns.parameter_kinds`.
+        """
+        about = {
+            "pack_id": result.pack_id,
+            "class_names": result.class_names,
+            "feature_names": result.feature_names,
+            "reason": result.reason,
+            "model_task": result.model_task,
+            "is_compiled_by_builder": result.is_compiled_by_builder,
+            "timings_s": result.timings_s,
+        }
+        name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
+        write_part(self.history_dir / name, history_table(result))
+        write_part(self.trials_dir / name, trial_table(result, kinds), about)
+
+    def read_trials(
+        self, columns: TrialColumns = "all", trial_ids: Sequence[str] | None = None
+    ) -> "pd.DataFrame":
+        """One row per trial, sorted by variant and seed.
+
+        Lists and mappings among the searched parameters are JSON text, as in the files;
+        `read_parameters` gives their values.
+
+        Args:
+            columns: See `columns.columns_of`.
+            trial_ids: Only these trials are read; absent: all.
+        """
+        return self.tables.read_trials(columns, trial_ids)
+
+    def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
+        """One row per trial and epoch, in the order of the trials.
+
+        Args:
+            variant_id: Only the trials of this variant are read; absent: all.
+        """
+        return self.tables.read_history(variant_id)
+
+    def read_parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """variant_id -> searched dotted path -> value, for every variant that has a trial."""
+        return self.tables.index().parameters
+
+    def read_packs(self) -> tuple[PackRecord, ...]:
+        """The facts about each pack as a whole, from its last attempt."""
+        records = {}
+        for file in list_parts(self.trials_dir):
+            about = read_about(file)
+            records[about["pack_id"]] = PackRecord(
+                pack_id=about["pack_id"],
+                class_names=tuple(about["class_names"]),
+                feature_names=tuple(about["feature_names"]),
+                reason=about["reason"],
+                model_task=about.get("model_task", ""),  # older runs lack this
+                is_compiled_by_builder=about.get("is_compiled_by_builder", False),
+                timings_s=about["timings_s"],
+            )
+        return tuple(records.values())
+
+    def next_pack_number(self) -> int:
+        """The number after the highest that a pack of this run has used."""
+        names = [
+            path.stem for path in (*list_parts(self.trials_dir), *list_parts(self.history_dir))
+        ]
+        names += [path.stem for path in self.kept.files()]
+        numbers = [_NUMBER_OF_PACK.match(name.removeprefix("part-")) for name in names]
+        return 1 + max((int(found[1]) for found in numbers if found), default=-1)
+
+    def write_confusion_matrices(
+        self, class_names: Sequence[str], variants: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Writes confusion_matrices.json.
+
+        Args:
+            class_names: Names of the classes.
+            variants: From `analysis.variants.confusion_matrices`, some variants at a time.
+        """
+        about = {
+            "class_names": list(class_names),
+            "rows": "true class",
+            "columns": "predicted class",
+        }
+        with (
+            replace_atomically(self.confusion_matrices_file) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(about, ensure_ascii=False)[:-1] + ', "variants": {')
+            separator = ""
+            for some_variants in variants:
+                for variant_id, matrices in some_variants.items():
+                    file.write(f"{separator}\n{json.dumps(variant_id)}: ")
+                    write_mapping(file, matrices)
+                    separator = ","
+            file.write("}}\n")
+
+    def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes variants.csv, with lists and mappings as JSON and unknown values as empty cells.
+
+        Args:
+            rows: From `analysis.variants.variant_rows`, all with the same keys.
+        """
+        write_text(self.variants_file, variants_csv(list(rows[0]) if rows else [], rows))
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The content of summary.json; None if the run has not ended."""
+        if not self.summary_file.exists():
+            return None
+        with reading(self.summary_file):
+            summary: dict[str, Any] = json.loads(self.summary_file.read_text())
+        return summary
+
+    def read_environment(self) -> dict[str, Any] | None:
+        """The content of environment.json; None if it does not exist.
+
+        Raises:
+            TrialrunError: The file is damaged.
+        """
+        if not self.environment_file.exists():
+            return None
+        with reading(self.environment_file):
+            environment: dict[str, Any] = json.loads(self.environment_file.read_text())
+        return environment
+
+    def write_figure(self, name: str, *, png: bytes, svg: bytes) -> None:
+        """Writes `figures/<name>.png` and `figures/<name>.svg`."""
+        write_bytes(self.figures_dir / f"{name}.png", png)
+        write_bytes(self.figures_dir / f"{name}.svg", svg)
+
+
+def _what_is_at(path: Path) -> str:
+    """What is at a path that is no run folder, for the user who gave it."""
+    if not path.exists():
+        return "it does not exist"
+    if not path.is_dir():
+        return "it is a file; give the folder that holds job.yaml"
+    runs = sorted((job.parent for job in path.glob("*/job.yaml")), reverse=True)
+    if not runs:
+        return "it holds no job.yaml"
+    shown = ", ".join(str(run) for run in runs[:_NUM_RUNS_SHOWN])
+    more = f" and {len(runs) - _NUM_RUNS_SHOWN} older" if len(runs) > _NUM_RUNS_SHOWN else ""
+    return f"it holds {len(runs)} run{'s'[: len(runs) > 1]}; give one of them: {shown}{more}"

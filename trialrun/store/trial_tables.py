@@ -1,0 +1,174 @@
+"""The trial tables of a run folder, read whole, or some variants at a time to keep memory small."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.errors import FileError
+from trialrun.store.columns import TrialColumns, metric_names
+from trialrun.store.parquet import by_part, column_names, list_parts, read_part
+from trialrun.store.rows import latest_trials, parameters_by_variant, unite_history
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Rows of a chunk: about 20 MB of numbers and matrices, so that few chunks read each file again.
+TRIALS_AT_A_TIME = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTables:
+    """The Parquet files in `trials/` and `history/` of one run.
+
+    Attributes:
+        path: The run folder.
+    """
+
+    path: Path
+
+    @property
+    def trials_dir(self) -> Path:
+        """One Parquet file per pack: one row per trial."""
+        return self.path / "trials"
+
+    @property
+    def history_dir(self) -> Path:
+        """One Parquet file per pack: one row per trial and epoch."""
+        return self.path / "history"
+
+    def read_trials(
+        self, columns: TrialColumns, trial_ids: Sequence[str] | None = None
+    ) -> "pd.DataFrame":
+        """See `RunFolder.read_trials`."""
+        with naming_the_cure(self.path):
+            return latest_trials(
+                [
+                    read_part(file, columns, trial_ids=trial_ids)
+                    for file in list_parts(self.trials_dir)
+                ]
+            )
+
+    def read_history(self, variant_id: str | None = None) -> "pd.DataFrame":
+        """See `RunFolder.read_history`."""
+        if variant_id is None:
+            trials = self.read_trials("identity")
+        else:
+            trials = self.index().read([variant_id], "identity")
+        return self.history_of(trials)
+
+    def history_of(self, trials: "pd.DataFrame") -> "pd.DataFrame":
+        """One row per epoch of some trials, as from `RunFolder.read_history`.
+
+        Args:
+            trials: Rows of `read_trials`.
+        """
+        wanted = by_part(trials).items()
+        return unite_history(
+            [
+                read_part(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
+                for name, trial_ids in wanted
+            ]
+        )
+
+    def read_history_by_part(self, trials: "pd.DataFrame") -> "Iterator[pd.DataFrame]":
+        """The seeds, epochs and logs of some trials, one file after the other.
+
+        Args:
+            trials: Rows of `read_trials`.
+        """
+        for name, trial_ids in by_part(trials).items():
+            file = self.history_dir / f"{name}.parquet"
+            yield read_part(file, "curves", trial_ids=trial_ids).to_pandas()
+
+    def index(self) -> "TrialIndex":
+        """The index of the files, which are read one at a time to save memory."""
+        with naming_the_cure(self.path):
+            return _index(self)
+
+
+@contextmanager
+def naming_the_cure(run: Path) -> Iterator[None]:
+    """Adds to an error about a file what to do about it."""
+    try:
+        yield
+    except FileError as error:
+        raise FileError(
+            f"{error}\n`trialrun resume {run}` sets the file aside and trains its trials again"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialIndex:
+    """Which variants the Parquet files of a run hold; its memory grows with variants, not trials.
+
+    All rows of a trial that was trained more than once belong to one variant. Therefore whole
+    variants can be read, with the latest row of each trial, without the other variants.
+
+    Attributes:
+        variant_ids: Ids of the variants (variants,), sorted, which is the order of the search.
+        seeds: The seeds of all variants together, int64 (seeds,), ascending.
+        metrics: The metric columns that some file has.
+        parameters: variant_id -> searched dotted path -> value.
+    """
+
+    variant_ids: tuple[str, ...]
+    seeds: npt.NDArray[np.int64]
+    metrics: tuple[str, ...]
+    parameters: Mapping[str, Mapping[str, Any]]
+    _tables: TrialTables
+    _parts_of: Mapping[str, Sequence[Path]]
+
+    def by_variants(
+        self, columns: TrialColumns, max_trials: int = TRIALS_AT_A_TIME
+    ) -> "Iterator[pd.DataFrame]":
+        """All trials as from `read_trials`, in chunks of whole variants.
+
+        Without trials there is one empty chunk.
+
+        Args:
+            columns: See `read_trials`.
+            max_trials: The most trials of a chunk; a chunk of a single variant may have more.
+        """
+        step = max(1, max_trials // max(1, len(self.seeds)))
+        for start in range(0, max(1, len(self.variant_ids)), step):
+            yield self.read(self.variant_ids[start : start + step], columns)
+
+    def read(self, variant_ids: Sequence[str], columns: TrialColumns) -> "pd.DataFrame":
+        """All trials of some variants as from `read_trials`, with the metrics of all variants."""
+        files = dict.fromkeys(
+            file for variant_id in variant_ids for file in self._parts_of.get(variant_id, ())
+        )
+        with naming_the_cure(self._tables.path):
+            rows = [read_part(file, columns, variant_ids=variant_ids) for file in files]
+        return latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
+
+
+_WITH_METRICS: tuple[TrialColumns, ...] = ("all", "numbers", "results")
+
+
+def _index(tables: TrialTables) -> TrialIndex:
+    parts_of: dict[str, list[Path]] = {}
+    names: dict[str, None] = {}
+    parameters: dict[str, Mapping[str, Any]] = {}
+    seeds = np.zeros(0, np.int64)
+    for file in list_parts(tables.trials_dir):
+        names |= dict.fromkeys(column_names(file))
+        rows = read_part(file, "places")
+        found = parameters_by_variant([rows])
+        parameters |= {variant: found[variant] for variant in found if variant not in parameters}
+        for variant_id in found:
+            parts_of.setdefault(variant_id, []).append(file)
+        seeds = np.union1d(seeds, rows["seed"].to_numpy())
+    return TrialIndex(
+        variant_ids=tuple(sorted(parts_of)),
+        seeds=seeds,
+        metrics=tuple(metric_names(list(names))),
+        parameters=parameters,
+        _tables=tables,
+        _parts_of=parts_of,
+    )

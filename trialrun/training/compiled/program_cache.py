@@ -1,0 +1,165 @@
+"""The programs that this process has compiled, kept for later packs of the same signature."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trialrun.data.splits import PARTS, Splits
+from trialrun.errors import ModelError
+from trialrun.training.model.built import check_built, check_logs
+from trialrun.training.model.initial import CompiledModel, build_compiled, make_compiled_model
+from trialrun.training.pack_data import PackData
+from trialrun.training.program.program import CompiledEngine, Program
+from trialrun.training.program.pure_model import FunctionalModel
+from trialrun.training.program.traced_number import Place
+from trialrun.training.program.varying import Numbers, find_varying
+from trialrun.training.program.verify import can_evaluate_at_once
+from trialrun.trials.signature import numbers_key
+from trialrun.trials.task import PackTask
+from trialrun.trials.trial import Variant
+
+
+@dataclass(slots=True, eq=False)
+class BuiltProgram:
+    """A program, the model that it was traced from, and the numbers that each trial gives it.
+
+    Attributes:
+        compiled: The model of the first variant.
+        program: The program.
+        first: The variant whose numbers the model holds.
+        seed: The seed that the model was built under.
+        places: Where the model keeps the numbers that may differ between trials.
+        numbers: The numbers of the known variants at these locations.
+        logs: The names of the model's logs.
+    """
+
+    compiled: CompiledModel
+    program: Program
+    first: Variant
+    seed: int
+    places: tuple[Place, ...]
+    numbers: Numbers
+    logs: tuple[str, ...]
+
+    def numbers_of(self, variants: Sequence[Variant]) -> list[list[float]]:
+        """The numbers of each variant."""
+        return [self.numbers[numbers_key(variant)] for variant in variants]
+
+
+class ProgramCache:
+    """The latest programs, found by what they were compiled for."""
+
+    def __init__(self, max_programs: int) -> None:
+        self._max_programs = max_programs
+        self._built: dict[tuple[Any, ...], BuiltProgram] = {}
+
+    def get(self, task: PackTask, data: PackData, engine: CompiledEngine) -> BuiltProgram:
+        """The program for a pack; made unless there is one that takes the numbers of its trials.
+
+        Raises:
+            CannotFuse: No such program can be built.
+        """
+        key = (
+            task.pack.signature,
+            str(task.job_folder),
+            data.is_shared,
+            form_of(data.splits[0]),
+            engine,
+        )
+        variants = list({id(t.variant): t.variant for t in task.pack.trials}.values())
+        built = self._built.get(key)
+        if built is not None and _learns_numbers(built, variants, task, data):
+            check_logs(built.logs, task)
+            return built
+        first = () if built is None else (built.first,)
+        self._built.pop(key, None)
+        if len(self._built) >= self._max_programs:
+            del self._built[next(iter(self._built))]  # the oldest
+        self._built[key] = _build(task, data, engine, [*first, *variants])
+        return self._built[key]
+
+    def forget_those_of_others(self, task: PackTask) -> bool:
+        """Forgets a pack's programs whose own numbers are those of no trial of the pack.
+
+        The pack's trials may not be able to share such a program, and yet share a new one.
+
+        Returns:
+            Whether there were any.
+        """
+        pack_key = (task.pack.signature, str(task.job_folder))
+        own = {numbers_key(trial.variant) for trial in task.pack.trials}
+        others = [
+            key
+            for key, built in self._built.items()
+            if key[:2] == pack_key and numbers_key(built.first) not in own
+        ]
+        for key in others:
+            del self._built[key]
+        return bool(others)
+
+
+def form_of(splits: Splits) -> tuple[Any, ...]:
+    """The shapes and types of all arrays of a data set, and which parts have sample weights."""
+    parts = [splits.part(name) for name in PARTS]
+    arrays = keras.tree.flatten(parts)
+    shapes = tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
+    return (*map(len, parts), *shapes)
+
+
+def _learns_numbers(
+    built: BuiltProgram, variants: Sequence[Variant], task: PackTask, data: PackData
+) -> bool:
+    """Whether a program can take the numbers of some variants; if so, they are added to it."""
+    if all(numbers_key(variant) in built.numbers for variant in variants):
+        return True
+    places, numbers = _find_varying(
+        built.compiled.model, [built.first, *variants], task, data.splits[0], built.seed
+    )
+    known = [place.name for place in built.places]
+    found = [place.name for place in places]
+    if not set(found) <= set(known):
+        return False
+    for key, values in numbers.items():
+        given = dict(zip(found, values, strict=True))
+        built.numbers[key] = [given.get(p.name, p.value) for p in built.places]
+    return True
+
+
+def _build(
+    task: PackTask, data: PackData, engine: CompiledEngine, variants: Sequence[Variant]
+) -> BuiltProgram:
+    first, training, splits = variants[0], variants[0].training, data.splits[0]
+    seed = task.pack.trials[0].seed
+    compiled = make_compiled_model(first, task.job_folder, splits, seed)
+    logs = check_built(compiled, task, data)
+    check_logs(logs, task)
+    places, numbers = _find_varying(compiled.model, variants, task, splits, seed)
+    batch = keras.tree.map_structure(
+        lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
+    )
+    try:
+        functional = FunctionalModel(compiled.model, batch, places)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
+    at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
+    program = Program(
+        functional,
+        engine,
+        batch_size=training.batch_size,
+        shared_data=data.is_shared,
+        evaluation_batch_size=None if at_once else training.batch_size,
+    )
+    return BuiltProgram(compiled, program, first, seed, places, numbers, logs)
+
+
+def _find_varying(
+    model: keras.Model, variants: Sequence[Variant], task: PackTask, splits: Splits, seed: int
+) -> tuple[tuple[Place, ...], Numbers]:
+    return find_varying(
+        model,
+        variants,
+        lambda variant: build_compiled(variant, task.job_folder, splits, seed),
+    )

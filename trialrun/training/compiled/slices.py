@@ -1,0 +1,222 @@
+"""How a compiled engine cuts a pack into slices, one per thread, and epochs into calls."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from trialrun.data.splits import PARTS, Part
+from trialrun.job import TrainingSpec
+from trialrun.training.batch_orders import BatchOrders
+from trialrun.training.control import Control, is_controlled, wants_best_weights
+from trialrun.training.model.initial import (
+    CompiledModel,
+    initial_optimizer,
+    kept_variables,
+    learning_rate_place,
+)
+from trialrun.training.pack_data import PackData
+from trialrun.training.state import ModelState
+from trialrun.trials.results import STATE_GROUPS
+from trialrun.trials.task import PackTask
+
+# Wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
+_MAX_TRIALS_PER_SLICE = 128
+_MAX_EPOCHS_PER_CALL = 6
+
+
+def cut_slices(task: PackTask) -> list[list[int]]:
+    """The slices of a pack, as trial indices; trials at different epochs never share a slice."""
+    num_trials = len(task.pack.trials)
+    slices = slice_trials(num_trials, task.num_threads)
+    if task.checkpoint is None:
+        return slices
+    epochs, ended = task.checkpoint.epochs, task.checkpoint.ended
+    ended = np.zeros(num_trials, np.bool_) if ended is None else ended
+    if all(_stand_together(epochs[indices], ended[indices]) for indices in slices):
+        return slices  # as when the checkpoint was made, so the results are the same bit for bit
+    last_epochs = np.where(ended, -1, epochs)
+    groups = [np.flatnonzero(last_epochs == epoch).tolist() for epoch in np.unique(last_epochs)]
+    return [
+        [group[position] for position in positions]
+        for group in groups
+        for positions in slice_trials(len(group), task.num_threads)
+    ]
+
+
+def _stand_together(epochs: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_]) -> bool:
+    """Whether trials can form one slice: all at one epoch, or ended at that epoch or before."""
+    going = set(epochs[~ended].tolist())
+    return not going or (len(going) == 1 and max(epochs) <= min(going))
+
+
+def slice_trials(num_trials: int, num_threads: int) -> list[list[int]]:
+    """Indices of trials cut into slices of one width, so that one program serves all.
+
+    The last slice repeats its last trial to reach that width.
+
+    >>> slice_trials(5, 2)
+    [[0, 1, 2], [3, 4, 4]]
+    """
+    num_threads = min(num_threads, num_trials)
+    rounds = -(-num_trials // (num_threads * _MAX_TRIALS_PER_SLICE))
+    width = -(-num_trials // (num_threads * rounds))
+    return [
+        [min(index, num_trials - 1) for index in range(start, start + width)]
+        for start in range(0, num_trials, width)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How many epochs each call trains, and when checkpoints are made.
+
+    Attributes:
+        epochs: Epochs of the training.
+        per_call: Epochs that each call of the program trains.
+        checkpoint_every: Epochs between checkpoints; None for no checkpoints.
+    """
+
+    epochs: int
+    per_call: int
+    checkpoint_every: int | None
+
+    @classmethod
+    def of(cls, task: PackTask) -> "Schedule":
+        """The schedule of a pack: calls end at each checkpoint and at epochs already trained."""
+        training = task.pack.trials[0].variant.training
+        if is_controlled(training):  # something is decided after each epoch
+            return cls(training.epochs, 1, training.checkpoint_every)
+        begun = [] if task.checkpoint is None else task.checkpoint.epochs.tolist()
+        between_stops = math.gcd(training.epochs, training.checkpoint_every or 0, *begun)
+        return cls(training.epochs, _epochs_per_call(between_stops), training.checkpoint_every)
+
+
+def _epochs_per_call(epochs: int) -> int:
+    """Epochs that one call trains: few enough to show progress, and a divisor of `epochs`.
+
+    Each call costs about two milliseconds for passing tensors, as much as a tenth of an epoch of
+    the reference job.
+
+    >>> _epochs_per_call(30), _epochs_per_call(7)
+    (6, 1)
+    """
+    return max(count for count in range(1, _MAX_EPOCHS_PER_CALL + 1) if epochs % count == 0)
+
+
+class Slice:
+    """Trials of a pack that one thread trains: their state, data and batch orders.
+
+    Everything is stacked over the slice's trials on axis 0, except shared data, which all slices
+    have in common.
+
+    Args:
+        compiled: The model.
+        task: The pack, and perhaps a checkpoint to continue from.
+        data: The data of all trials of the pack.
+        indices: The indices of the slice's trials in the pack; one may be repeated.
+        numbers: The hyperparameters of each trial of the pack that the program takes as inputs.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledModel,
+        task: PackTask,
+        data: PackData,
+        indices: Sequence[int],
+        numbers: Sequence[Sequence[float]],
+    ) -> None:
+        self.indices = indices
+        self.model_task = compiled.task
+        self.is_compiled_by_builder = compiled.is_compiled_by_builder
+        self.numbers = [numbers[index] for index in indices]
+        by_location = zip(*self.numbers, strict=True)
+        hyperparameters = [tf.constant(values, tf.float64) for values in by_location]
+        own = [task.pack.trials[index] for index in indices]
+        seeds = [trial.seed for trial in own]
+        self.train, self.val, self.test = (_on_device(data, part, indices) for part in PARTS)
+        num_rows = len(keras.tree.flatten(data.of_trial(indices[0]).y_train)[0])
+        self.orders = BatchOrders(seeds, num_rows)
+        self.order_shape = (len(own), num_rows)
+        trainings = [trial.variant.training for trial in own]
+        self.is_shared = data.is_shared
+        self.max_epochs = trainings[0].epochs
+        self.epoch = 0
+        self.history: dict[str, npt.NDArray[np.float32]] = {}  # (trials, epochs so far)
+        kept = task.checkpoint
+        if kept is not None and kept.epochs[indices].any():
+            self.epoch = int(kept.epochs[indices].max())
+            self.orders.skip(self.epoch)
+            self.history = {
+                name: values[indices, : self.epoch] for name, values in kept.history.items()
+            }
+            self.state = ModelState(
+                *(
+                    [tf.constant(array[indices]) for array in getattr(kept, group)]
+                    for group in STATE_GROUPS
+                )
+            )._replace(hyperparameters=hyperparameters)
+        else:
+            rates = [training.learning_rate for training in trainings]
+            self.state = _initial_state(compiled, seeds, rates, hyperparameters)
+        self.control: Control | None = None
+        self.best: list[tf.Tensor] = []  # weights of each trial's best epoch, if they are kept
+        if is_controlled(trainings[0]):
+            self._begin_control(compiled, trainings)
+            if self.best and kept is not None and self.epoch:
+                self.best = [tf.constant(array[indices]) for array in kept.best]
+
+    def _begin_control(self, compiled: CompiledModel, trainings: Sequence[TrainingSpec]) -> None:
+        """Starts the control and replays the epochs that the slice has already trained.
+
+        The best weights are the current ones until some epoch is the best.
+        """
+        model = compiled.model
+        kept = {id(variable) for variable in kept_variables(model)}
+        self.kept_non_trainable = [
+            index
+            for index, variable in enumerate(model.non_trainable_variables)
+            if id(variable) in kept
+        ]
+        self.learning_rate_place = learning_rate_place(model)
+        rates = None
+        if self.learning_rate_place is not None:
+            rates = np.array([training.learning_rate for training in trainings], np.float32)
+            if compiled.learning_rate_index is None:  # the builder's own
+                rates[:] = compiled.optimizer_start[self.learning_rate_place]
+        self.control = Control(trainings, rates)
+        self.control.replay(self.epoch, self.history)
+        if any(map(wants_best_weights, trainings)):
+            self.best = [
+                *self.state.trainable,
+                *(self.state.non_trainable[index] for index in self.kept_non_trainable),
+            ]
+
+
+def _initial_state(
+    compiled: CompiledModel,
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    hyperparameters: list[tf.Tensor],
+) -> ModelState:
+    initial = compiled.initial.initial_variables(seeds)
+    variables = [tf.constant(array) for array in initial]
+    num_trainable = len(compiled.model.trainable_variables)
+    start = initial_optimizer(compiled, learning_rates, initial)
+    optimizer = [tf.constant(array) for array in start]
+    return ModelState(
+        variables[:num_trainable], variables[num_trainable:], optimizer, hyperparameters
+    )
+
+
+def _on_device(data: PackData, part: Part, indices: Sequence[int]) -> tuple[Any, ...]:
+    """Inputs, targets and perhaps weights of a part as tensors; stacked unless they are shared."""
+    if data.is_shared:
+        return data.on_device[part]
+    parts = [data.splits[index].part(part) for index in indices]
+    return keras.tree.map_structure(lambda *arrays: tf.constant(np.stack(arrays)), *parts)

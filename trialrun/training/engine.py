@@ -1,0 +1,61 @@
+"""What every engine gives while it trains, and when it has trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.data.model_task import ModelTask
+from trialrun.data.splits import Part
+from trialrun.trials.results import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """An engine's heartbeat.
+
+    Attributes:
+        num_epochs: Epochs trained since the last heartbeat, summed over trials. Epochs that a
+            trial skips because it stopped early are counted when it stops.
+        logs: Keras's log names -> float32 (trials,): the newest epoch of those trials.
+    """
+
+    num_epochs: int
+    logs: Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedTrial:
+    """One trained trial.
+
+    Attributes:
+        history: Keras's log names -> float32 (epochs,).
+        test_logs: Keras's log names -> value on the test set.
+        val_predictions, test_predictions: (rows, ...); for a streamed part, of its first rows.
+        trainable, non_trainable, optimizer: Variables in Keras's order.
+        model_task: What the model is.
+        is_compiled_by_builder: Whether the builder compiled the model, not the job's `training`.
+        best_epoch: The epoch, from 1, whose weights these are; None in a trial that does not keep
+            its best, whose weights are those of the last epoch.
+        streamed_matrices: The confusion matrices of streamed parts; None if the model is no
+            classifier.
+    """
+
+    history: Mapping[str, npt.NDArray[np.float32]]
+    test_logs: Mapping[str, float]
+    val_predictions: Any
+    test_predictions: Any
+    trainable: tuple[npt.NDArray[np.generic], ...]
+    non_trainable: tuple[npt.NDArray[np.generic], ...]
+    optimizer: tuple[npt.NDArray[np.generic], ...]
+    model_task: ModelTask
+    is_compiled_by_builder: bool = False
+    best_epoch: int | None = None
+    streamed_matrices: Mapping[Part, npt.NDArray[np.int64] | None] = field(default_factory=dict)
+
+
+def is_ended(checkpoint: Checkpoint, index: int) -> bool:
+    """Whether a trial of a pack needs no more epochs."""
+    return checkpoint.ended is not None and bool(checkpoint.ended[index])

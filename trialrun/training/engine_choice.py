@@ -1,0 +1,280 @@
+"""Chooses the engine that trains a pack: the first that can, or the fastest if measuring can pay.
+
+Small dense models are always fastest with `fused`: their thousands of operations take less time
+than starting them does. Where one step of one trial is much work by itself, as in a recurrent net
+or a large convolution, another engine may win, and measuring takes little time compared with the
+training. Where the training is short and compiling is long, as for unrolled recurrent nets, the
+time to compile decides. On a CPU, `mapped` wins for large recurrent nets and `model.fit` for large
+convolutions.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from trialrun.data.arrays import is_text, leaves
+from trialrun.data.splits import steps_per_epoch
+from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError
+from trialrun.job import TrainingSpec
+from trialrun.job.user_functions import portable_reference
+from trialrun.training.compiled.prepare import (
+    PreparedPack,
+    compiling,
+    prepare,
+    require_device_memory,
+)
+from trialrun.training.devices import free_memory_bytes
+from trialrun.training.internals import keras_model
+from trialrun.training.model.initial import build_compiled
+from trialrun.training.pack_data import PackData
+from trialrun.training.program.memory import traffic_bytes
+from trialrun.training.program.program import CompiledEngine
+from trialrun.training.program.verify import first_batches
+from trialrun.trials.task import PackTask
+
+_COMPILED_ENGINES: tuple[CompiledEngine, ...] = ("fused", "mapped")  # tried in this order
+Reasons = dict[str, list[str]]  # reason -> the engines that it rules out
+
+# Bytes that the operations of one trial's step write. Below this, nothing is faster than `fused`.
+_MIN_BYTES_PER_STEP = 200_000
+# Longer than it takes to compile a step once more.
+_MIN_SECONDS = 20.0
+# The least that one core writes in such steps; 4e9 to 8e9 were measured for convolutions and LSTM.
+# A low guess is the better one: it measures more often, and to measure takes less time than to
+# compile the whole fused program of such a step.
+_BYTES_PER_SECOND = 1e9
+# What compilation costs, in seconds of one core. `fused` unrolls recurrent layers, and XLA takes
+# 0.4 (GRU), 0.6 (LSTM) to 0.9 (masked LSTM) per step in time; `mapped` takes about 3, however long
+# they are. A step of `model.fit` takes 2 to 4 ms for a small model: that is Keras's overhead.
+_SECONDS_PER_UNROLLED_STEP = 0.6
+_SECONDS_TO_COMPILE_A_LOOP = 3.0
+_SECONDS_PER_STEP_OF_FIT = 0.003
+_MOST_UNROLLED_STEPS = 1_000  # where `fit` takes longer than compiling so many, none are counted
+_NUM_REPEATS = 3
+_LONG_ENOUGH_S = 2.0  # a total time that is long enough to be measured well
+_CLEARLY = 0.9  # a time below this share of another is clearly shorter, not just noise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """An engine for a pack.
+
+    Attributes:
+        engine: `fused`, `mapped` or `keras`.
+        reason: Why no better engine is used; empty if this is the best.
+        prepared: The pack, ready for this engine; None for `keras`.
+        reasons: The reasons against the engines that were ruled out.
+    """
+
+    engine: str
+    reason: str
+    prepared: PreparedPack | None
+    reasons: Reasons
+
+    def without(self, error: CannotFuse) -> Reasons:
+        """The reasons, with the one why this engine turned out not to be possible either.
+
+        Raises:
+            ModelError: The job asks for this engine.
+        """
+        training = _training(self.prepared.task) if self.prepared else None
+        if training is not None and training.engine == self.engine:
+            raise ModelError(f"training.engine: {self.engine} is not possible: {error}") from error
+        return _with_reason(self.reasons, str(error), self.engine)
+
+
+def choose_engine(
+    task: PackTask, data: PackData, timings_s: dict[str, float], reasons: Reasons | None = None
+) -> Choice:
+    """The engine for a pack, with the pack prepared for it.
+
+    A pack that continues from a checkpoint stays with the engine that wrote the checkpoint.
+
+    Args:
+        task: The pack.
+        data: Its data.
+        timings_s: Gets seconds of wall time under `build`, `trace` and, if engines were measured,
+            `measure`.
+        reasons: The reasons against engines that are already known.
+
+    Raises:
+        ModelError: The engine that the job asks for is not possible.
+        CannotShare: The trials differ in a number that no program can be given.
+        OutOfMemory: So many trials do not fit.
+    """
+    training, reasons = _training(task), dict(reasons or {})
+    before = task.checkpoint.engine if task.checkpoint is not None else ""
+    wanted = training.engine if training.engine != "auto" else before or "auto"
+    if reason := _why_only_keras(training, data):
+        if training.engine in _COMPILED_ENGINES:
+            raise ModelError(f"training.engine: {training.engine} is not possible: {reason}")
+        reasons = {reason: list(_COMPILED_ENGINES)}
+    elif wanted == "auto" and not reasons:
+        reasons = _not_worth_compiling(task, data)
+    tried = {engine for engines in reasons.values() for engine in engines}
+    for engine in _COMPILED_ENGINES:
+        if engine in tried or wanted not in ("auto", engine):
+            continue
+        try:
+            prepared = prepare(task, data, engine, timings_s)
+            require_device_memory(prepared, free_memory_bytes())
+            choice = Choice(engine, _join(reasons), prepared, reasons)
+            if wanted == "auto" and is_worth_measuring(prepared):
+                return _fastest_choice(choice, timings_s)
+            return choice
+        except CannotShare:
+            raise
+        except CannotFuse as error:
+            if training.engine == engine:
+                raise ModelError(f"training.engine: {engine} is not possible: {error}") from error
+            reasons = _with_reason(reasons, str(error), engine)
+    reason = _join(reasons) or f"training.engine is {training.engine}"
+    return Choice("keras", reason, None, reasons)
+
+
+def _why_only_keras(training: TrainingSpec, data: PackData) -> str:
+    """Why no compiled engine can train a pack, known before one is built; empty if one may."""
+    if training.callbacks:
+        names = ", ".join(portable_reference(reference) for reference in training.callbacks)
+        return f"only model.fit calls training.callbacks ({names})"
+    if data.why_streamed:
+        return f"{data.why_streamed}, so model.fit reads it as a stream"
+    if any(is_text(array) for _, array in leaves(data.splits[0].x_train)):
+        return "an input is text, which no compiled program takes"
+    return ""
+
+
+def _not_worth_compiling(task: PackTask, data: PackData) -> Reasons:
+    """The engines that take longer to compile a recurrent model than `fit` takes to train it."""
+    trials = task.pack.trials
+    training, splits = trials[0].variant.training, data.of_trial(0)
+    num_steps = steps_per_epoch(splits, training.batch_size) * training.epochs * len(trials)
+    fit_s = num_steps * _SECONDS_PER_STEP_OF_FIT
+    if fit_s > _MOST_UNROLLED_STEPS * _SECONDS_PER_UNROLLED_STEP:
+        return {}
+    try:
+        model = build_compiled(trials[0].variant, task.job_folder, splits, trials[0].seed)
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    return engines_not_worth_compiling(keras_model.num_recurrent_steps(model), num_steps)
+
+
+def engines_not_worth_compiling(num_unrolled: int, num_steps: int) -> Reasons:
+    """Why engines are ruled out because compiling takes most of the time; empty if it does not.
+
+    Counts decide this, not measurements, so that a job uses the same engine wherever it runs.
+
+    Args:
+        num_unrolled: Number of steps in time of the model's recurrent layers.
+        num_steps: Number of training steps of all trials of the pack.
+
+    >>> engines_not_worth_compiling(num_unrolled=7, num_steps=10_000)
+    {}
+    """
+    unrolled_s = num_unrolled * _SECONDS_PER_UNROLLED_STEP
+    fit_s = num_steps * _SECONDS_PER_STEP_OF_FIT
+    if unrolled_s <= max(fit_s, _SECONDS_TO_COMPILE_A_LOOP):
+        return {}
+    reason = (
+        f"the recurrent layers' {num_unrolled} steps take longer to compile (about"
+        f" {unrolled_s:.0f} s) than model.fit takes for the training's {num_steps}"
+    )
+    reasons = {reason: ["fused"]}
+    if fit_s < _SECONDS_TO_COMPILE_A_LOOP:
+        reasons = {f"{reason}, and so does a loop over them": ["fused", "mapped"]}
+    return reasons
+
+
+def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
+    """The fastest engine for a pack that a compiled engine can train.
+
+    Args:
+        first: The first engine that can train it.
+        timings_s: Gets seconds of wall time under `measure`.
+
+    Raises:
+        CannotFuse: The first engine turns out not to be able to.
+    """
+    begin, prepared = time.perf_counter(), first.prepared
+    assert prepared is not None
+    prepared.verify()
+    choices, seconds = [first], [seconds_per_step(prepared)]
+    choices.append(Choice("keras", first.reason, None, first.reasons))
+    seconds.append(seconds_per_step_of_keras(prepared))
+    if first.engine == "fused":
+        with contextlib.suppress(CannotFuse):
+            mapped = prepare(prepared.task, prepared.data, "mapped", {})
+            mapped.verify()
+            seconds.append(seconds_per_step(mapped))
+            choices.append(Choice("mapped", first.reason, mapped, first.reasons))
+    timings_s["measure"] = time.perf_counter() - begin
+    best = min(seconds[1:])
+    if not is_clearly_faster(best, seconds[0]):
+        return first
+    chosen = choices[seconds.index(best)]
+    reason = (
+        f"{chosen.engine} is faster: {best * 1e6:,.0f} us per step and trial,"
+        f" {first.engine} {seconds[0] * 1e6:,.0f} us"
+    )
+    return replace(chosen, reason="; ".join(filter(None, [chosen.reason, reason])))
+
+
+def _training(task: PackTask) -> TrainingSpec:
+    return task.pack.trials[0].variant.training
+
+
+def _with_reason(reasons: Reasons, reason: str, engine: str) -> Reasons:
+    return {**reasons, reason: [*reasons.get(reason, ()), engine]}
+
+
+def _join(reasons: Reasons) -> str:
+    return "; ".join(f"not {' or '.join(engines)}: {reason}" for reason, engines in reasons.items())
+
+
+def is_worth_measuring(prepared: PreparedPack) -> bool:
+    """Whether another engine may be faster, and the training is long enough for that to matter."""
+    own, training = prepared.slices[0], _training(prepared.task)
+    num_trials, num_rows = len(prepared.task.pack.trials), own.order_shape[1]
+    width = len(own.indices) if prepared.engine == "fused" else 1
+    per_step = traffic_bytes(prepared.program.step_function) / width
+    num_steps = math.ceil(num_rows / training.batch_size) * training.epochs
+    expected_s = num_steps * num_trials * per_step / _BYTES_PER_SECOND / prepared.task.num_threads
+    return per_step > _MIN_BYTES_PER_STEP and expected_s > _MIN_SECONDS
+
+
+def seconds_per_step(prepared: PreparedPack) -> float:
+    """Seconds of wall time per step and trial, while every thread trains a slice of its own.
+
+    Raises:
+        CannotFuse: XLA cannot compile it.
+    """
+    own = prepared.slices[0]
+    with compiling(prepared.program):
+        seconds = _fastest(prepared.program.compile_step(own))
+    width = len(own.indices) if prepared.engine == "fused" else 1
+    return seconds / width / min(prepared.task.num_threads, len(prepared.slices))
+
+
+def seconds_per_step_of_keras(prepared: PreparedPack) -> float:
+    """Seconds of wall time of a step in plain Keras, which trains one trial with all threads."""
+    model, own = prepared.plain_model(0), prepared.slices[0]
+    batch_size = prepared.task.pack.trials[0].variant.training.batch_size
+    batch = first_batches(own.train, batch_size, slice(0, 1), len(own.indices), own.is_shared)[0]
+    return _fastest(keras_model.make_step_of_fit(model, batch))
+
+
+def _fastest(step: Callable[[], None]) -> float:
+    step()  # compiles
+    times: list[float] = []
+    while len(times) < _NUM_REPEATS and sum(times) < _LONG_ENOUGH_S:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def is_clearly_faster(seconds: float, than: float) -> bool:
+    """Whether a measured time is shorter than another by more than their noise."""
+    return seconds < _CLEARLY * than

@@ -1,0 +1,212 @@
+"""Private names of Keras that read a model, its losses, metrics and optimizer, or take a step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras.src import backend as keras_backend
+from keras.src.backend.common import global_state
+from keras.src.losses import losses as losses_module
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+
+
+def build_symbolically(model: keras.Model, batch: Any) -> None:
+    """Builds what `fit` would build on its first batch: weights, metrics, optimizer slots.
+
+    Args:
+        model: A compiled model.
+        batch: `(x, y)` or `(x, y, sample_weight)` of tensors of one batch; only shapes and dtypes
+            are used.
+    """
+    model._symbolic_build(data_batch=batch)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def own_steps(model: keras.Model) -> list[str]:
+    """The names of the methods that train, test or log and that the model's class overrides."""
+    names = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
+    return [name for name in names if getattr(type(model), name) is not getattr(keras.Model, name)]
+
+
+def call_model(model: keras.Model, x: Any, *, training: bool) -> Any:
+    """The model's outputs, calling it as Keras's own train and test steps do."""
+    return model(x, training=training) if model._call_has_training_arg else model(x)
+
+
+def compute_loss(
+    model: keras.Model, x: Any, y: Any, predictions: Any, sample_weight: Any, *, training: bool
+) -> Any:
+    """The scalar loss of a batch with everything Keras adds to it: regularizers, weights."""
+    return model._compute_loss(
+        x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=training
+    )
+
+
+def output_loss_trackers(model: keras.Model) -> list[keras.metrics.Mean]:
+    """The metrics in which Keras averages the loss of each output; none for a single output."""
+    return list(model._compile_loss.metrics) if model._compile_loss is not None else []
+
+
+def loss_is_mean_over_rows(model: keras.Model) -> bool:
+    """Whether the compiled loss of many rows is the mean of what each row alone would give.
+
+    False where it is not known, e.g. of a user's own loss.
+    """
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        return False
+    losses = [entry.loss for entry in model._compile_loss._flat_losses]
+    return all(
+        type(loss).__module__ == losses_module.__name__
+        and loss.reduction in ("sum_over_batch_size", "mean")
+        and loss.fn.__module__ == losses_module.__name__
+        and loss.fn.__name__ not in ("dice", "tversky", "circle")
+        and loss._fn_kwargs.get("ignore_class") is None
+        for loss in losses
+    )
+
+
+def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that were given to `compile`."""
+    return list(model._compile_metrics.metrics) if model._compile_metrics is not None else []
+
+
+def metrics_of_layers(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that layers or the model itself update on their own."""
+    known = [model._loss_tracker, model._compile_metrics, *output_loss_trackers(model)]
+    return [metric for metric in model.metrics if not any(metric is other for other in known)]
+
+
+def mask_of(prediction: Any) -> Any:
+    """The mask that a layer left on its output; None if there is none."""
+    return keras_backend.get_keras_mask(prediction)
+
+
+def set_mask(prediction: Any, mask: Any) -> None:
+    """Leaves a mask on a prediction, as a layer would."""
+    keras_backend.set_keras_mask(prediction, mask)
+
+
+def train_on_batch(model: keras.Model, batch: tuple[Any, Any]) -> float:
+    """The loss before the update in one step, taken as `fit` takes it but eagerly."""
+    model.reset_metrics()
+    key_variables_in_both_ways(model.optimizer)
+    return float(model.train_step(batch)["loss"])
+
+
+def make_step_of_fit(model: keras.Model, batch: Any) -> Callable[[], None]:
+    """A function that trains one step of one trial as `fit` does it, and compiled in the same way.
+
+    Args:
+        model: Compiled; it is trained.
+        batch: `(x, y)` or `(x, y, sample_weight)` (1, batch, ...).
+    """
+    x, y, *weights = keras.tree.map_structure(lambda rows: rows[0], batch)
+
+    def take_step() -> None:
+        model.train_on_batch(x, y, *weights)
+
+    return take_step
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The metric in which Keras averages the loss over batches."""
+    return model._loss_tracker
+
+
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model and every layer in it, nested ones too."""
+    return list(model._flatten_layers())
+
+
+def num_recurrent_steps(model: keras.Model) -> int:
+    """The number of steps in time of a built model's recurrent layers; unknown lengths count 0."""
+    total = 0
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.RNN):
+            config = layer.get_build_config() or {}
+            shape = config.get("input_shape") or config.get("sequences_shape") or (None, None)
+            total += (shape[1] or 0) * len(getattr(layer.cell, "cells", [layer.cell]))
+    return total
+
+
+def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:
+    """The variable that holds the learning rate; None when a schedule computes it."""
+    rate = _innermost(optimizer)._learning_rate
+    return rate if isinstance(rate, keras.Variable) else None
+
+
+def copied_weights(optimizer: keras.optimizers.Optimizer) -> dict[int, int]:
+    """The optimizer's variables that start as copies of weights: own index -> weight's index.
+
+    Args:
+        optimizer: Built for all trainable variables of a model.
+    """
+    inner = _innermost(optimizer)
+    if not isinstance(inner, keras.optimizers.ScheduleFreeAdamW):
+        return {}
+    indices = {id(variable): index for index, variable in enumerate(optimizer.variables)}
+    return {indices[id(copy)]: index for index, copy in enumerate(inner._momentums)}
+
+
+def finalizes_weights(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether `fit` ends with a change of the weights: a moving average replaces them."""
+    inner = _innermost(optimizer)
+    is_own = type(inner).finalize_variable_values is not BaseOptimizer.finalize_variable_values
+    return is_own or bool(inner.use_ema)
+
+
+def _innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    while isinstance(optimizer, LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def key_variables_in_both_ways(optimizer: keras.optimizers.Optimizer) -> None:
+    """Lets the optimizer find its slots inside of `pure_optimizers` (by `id`) and outside of it.
+
+    It was built in one of them, and is used in the other.
+    """
+    while optimizer is not None:
+        optimizer._trainable_variables_indices |= {
+            key: index
+            for index, variable in enumerate(optimizer._trainable_variables)
+            for key in (id(variable), optimizer._var_key(variable))
+        }
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+
+
+def all_variables(model: keras.Model) -> list[keras.Variable]:
+    """Every variable of a model, of its optimizer, and of the metrics given to `compile`."""
+    owners: list[Any] = [model]
+    if model.compiled:
+        given = model._compile_metrics
+        metrics = [] if given is None else [given._user_metrics, given._user_weighted_metrics]
+        owners += [model.optimizer, *keras.tree.flatten(metrics)]
+    return [variable for owner in owners for variable in getattr(owner, "variables", [])]
+
+
+def frozen_variables(model: keras.Model) -> list[keras.Variable]:
+    """The weights of layers with `trainable` False that no training step of Keras changes.
+
+    The states of dropout's seed generators are not among them, as they still change, nor is what a
+    layer of another kind updates on its own.
+    """
+    frozen = [layer for layer in all_layers(model) if not layer.trainable]
+    classes = (keras.layers.BatchNormalization, keras.layers.Normalization)
+    with_statistics = [layer for layer in frozen if type(layer) in classes]
+    return [
+        *(variable for layer in frozen for variable in layer._trainable_variables),
+        *(v for layer in with_statistics for v in layer._non_trainable_variables),
+    ]
+
+
+def global_dtype_policy() -> Any:
+    """The dtype policy that was set for new layers; None if none was set and `floatx` decides."""
+    return global_state.get_global_attribute("dtype_policy")
+
+
+def set_global_dtype_policy(policy: Any) -> None:
+    """Sets the dtype policy for new layers to what `global_dtype_policy` gave."""
+    global_state.set_global_attribute("dtype_policy", policy)

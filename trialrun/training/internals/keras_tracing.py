@@ -1,0 +1,129 @@
+"""Private names of Keras and TensorFlow that are replaced while a program is traced."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import keras
+import tensorflow as tf
+from keras.src import ops as keras_ops
+from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.layers.regularization import gaussian_dropout
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+from keras.src.utils import tf_utils
+
+from trialrun.training.internals.keras_model import all_layers
+
+# What TFOptimizer overrides only for tf.distribute and tf.IndexedSlices on tf.Variables.
+_DISTRIBUTED_METHODS = (
+    "assign",
+    "assign_add",
+    "assign_sub",
+    "_backend_update_step",
+    "_apply_weight_decay",
+    "_var_key",
+    "_overwrite_model_variables_with_average_value",
+    "_backend_increment_gradient_accumulators",
+    "_clip_by_norm",
+)
+
+
+@contextlib.contextmanager
+def names_of_a_new_process() -> Iterator[None]:
+    """Within this context, Keras names layers and metrics as in a new process.
+
+    Otherwise it goes on counting `dense`, `dense_1`, ... from model to model, and a log would have
+    another name, because it has the name of its metric.
+    """
+    counts = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", counts)
+
+
+@contextlib.contextmanager
+def pure_optimizers() -> Iterator[None]:
+    """Within this context, Keras's TensorFlow optimizers update Keras variables, not tf.Variables.
+
+    The base class's methods are put in one by one instead of changing the class, because Nadam
+    calls `super()`.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in _DISTRIBUTED_METHODS:
+            stack.enter_context(mock.patch.object(TFOptimizer, name, BaseOptimizer.__dict__[name]))
+        stack.enter_context(
+            mock.patch.object(LossScaleOptimizer, "_tf_apply", LossScaleOptimizer._common_apply)
+        )
+        yield
+
+
+@contextlib.contextmanager
+def square_root_of_dropout(square_root: Callable[[float], float]) -> Iterator[None]:
+    """Within this context, GaussianDropout takes the square root of its rate by another function.
+
+    Python's own reads the value of any float directly, so a subclass of float cannot trace it.
+    """
+    replaced = SimpleNamespace(sqrt=square_root)
+    with mock.patch.object(gaussian_dropout, "math", replaced):
+        yield
+
+
+@contextlib.contextmanager
+def selecting_cond() -> Iterator[None]:
+    """Within this context, `keras.ops.cond` runs both branches and selects what they gave.
+
+    An assignment inside a traced branch would otherwise leak the branch's tensor out of it.
+    """
+    with mock.patch.object(keras_ops, "cond", _select_between_branches):
+        yield
+
+
+@contextlib.contextmanager
+def encoding_without_bincount() -> Iterator[None]:
+    """Within this context, Keras counts categories by its portable code: one column per category.
+
+    Its TensorFlow shortcut, `bincount`, has no vectorized form, and XLA cannot know its size.
+    """
+
+    def not_possible(*_: Any, **__: Any) -> Any:
+        raise ValueError  # Keras then uses its portable code
+
+    with mock.patch.object(tf_utils, "tf_encode_categorical_inputs", not_possible):
+        yield
+
+
+def _select_between_branches(
+    predicate: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]
+) -> Any:
+    scope = get_stateless_scope()
+    before = dict(scope.state_mapping)
+    true_result, true_state = true_fn(), dict(scope.state_mapping)
+    scope.state_mapping.clear()
+    scope.state_mapping.update(before)
+    false_result, false_state = false_fn(), dict(scope.state_mapping)
+    for key in true_state.keys() | false_state.keys():
+        if_true, if_false = true_state.get(key), false_state.get(key)
+        same = if_true is if_false
+        scope.state_mapping[key] = if_true if same else tf.where(predicate, if_true, if_false)
+    return tf.nest.map_structure(
+        lambda a, b: tf.where(predicate, a, b) if tf.is_tensor(a) else a,
+        true_result,
+        false_result,
+    )
+
+
+@contextlib.contextmanager
+def unrolled_recurrence(model: keras.Model) -> Iterator[None]:
+    """Within this context, recurrent layers are unrolled, because loops do not vectorize well."""
+    with contextlib.ExitStack() as stack:
+        for layer in all_layers(model):
+            if isinstance(layer, keras.layers.RNN):
+                stack.enter_context(mock.patch.object(layer, "unroll", True))
+        yield

@@ -1,0 +1,71 @@
+"""Private names of TensorFlow: the graphs of programs, and how `pfor` vectorizes them."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
+from tensorflow.python.ops.parallel_for import control_flow_ops
+from tensorflow.python.ops.parallel_for import pfor as parallel_for
+
+
+@contextlib.contextmanager
+def random_operations_replaced(operations: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Within this context, TensorFlow's generated functions with these names are replaced.
+
+    Args:
+        operations: `stateless_random_uniform_v2`, ... -> a function with the same parameters.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, function in operations.items():
+            stack.enter_context(mock.patch.object(random_operations, name, function))
+        yield
+
+
+def graph_of(graph: Any, function_name: str) -> Any:
+    """The graph of a function that operations of a graph call."""
+    return graph._get_function(function_name).graph
+
+
+def is_traced_for_xla() -> bool:
+    """Whether the graph that is being traced is part of a program for XLA."""
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+PForInput = Any
+register_converter = parallel_for.RegisterPFor
+stacked = parallel_for.wrap
+
+
+def for_every_index(function: Callable[[tf.Tensor], Any], num_indices: int) -> Any:
+    """The results of `function(0)`, `function(1)`, ... stacked on axis 0, computed together.
+
+    Raises:
+        ValueError: An operation in `function` has no converter.
+    """
+    # Under XLA `pfor` makes a tf.function of its own. AutoGraph would rewrite the source of all
+    # that it calls, take a third of the time, and leave the sources in the temporary folder.
+    pfor = tf.autograph.experimental.do_not_convert(control_flow_ops.pfor)
+    return pfor(function, num_indices, fallback_to_while_loop=False)
+
+
+def flattened_batch_converter(op_type: str, dims: list[int]) -> None:
+    """Registers a converter that folds the trial axis into the operation's batch axis."""
+    parallel_for.RegisterPForWithArgs(op_type, dims=dims)(parallel_for._convert_flatten_batch)
+
+
+def run_in_loop(pfor: PForInput) -> Any:
+    """Converts one operation into a loop over trials."""
+    return parallel_for._fallback_converter(pfor, warn=False)
+
+
+def take_converter(op_type: str) -> Any:
+    """Removes TensorFlow's own converter and returns it, to be called where ours does not apply.
+
+    Returns:
+        The converter; None if there is none.
+    """
+    return parallel_for._pfor_converter_registry.pop(op_type, None)

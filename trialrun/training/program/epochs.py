@@ -1,0 +1,353 @@
+"""What a program computes for trials of one signature: epochs of training, and an evaluation.
+
+Shapes in comments: trials, rows (of a data set), steps (batches of an epoch), batch.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trialrun.training.program.pure_model import FunctionalModel
+from trialrun.training.state import ModelState
+
+Logs = dict[str, tf.Tensor]
+# (A function of one trial's tensors, stacks of such tensors (trials, ...)) -> its stacked results.
+OverTrials = Callable[[Callable[..., Any], Sequence[Any]], Any]
+
+
+class Epochs:
+    """Functions to be traced: epochs of training, and an evaluation, of stacked trials.
+
+    Args:
+        model: The model as pure functions of one trial.
+        over_trials: Applies a function of one trial to all of them.
+        batch_size: Rows per step; the last step takes the rows that are left.
+        shared_data: Whether all trials see the same rows, given without a trial axis.
+        evaluation_batch_size: Rows that are evaluated together, if their number changes the
+            results or the state; None for all at once.
+
+    Attributes:
+        step: The traced step: (state, batch) -> (new state, losses, predictions). It exists once
+            the first epoch was traced.
+        traced_step: The step's graph.
+    """
+
+    step: Callable[..., Any]
+    traced_step: Any
+
+    def __init__(
+        self,
+        model: FunctionalModel,
+        over_trials: OverTrials,
+        *,
+        batch_size: int,
+        shared_data: bool,
+        evaluation_batch_size: int | None,
+    ) -> None:
+        self._model = model
+        self._over_trials = over_trials
+        self._batch_size = batch_size
+        self._shared_data = shared_data
+        self._evaluation_batch_size = evaluation_batch_size
+
+    def train(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        """Trains epochs, and evaluates on the validation set after each.
+
+        Args:
+            state: Tensors (trials, ...).
+            train: Inputs, targets and perhaps sample weights (trials, rows, ...), or (rows, ...)
+                when data is shared.
+            orders: int32 row numbers (epochs, trials, rows): the order in which each trial sees
+                its rows.
+            val: Like `train`.
+
+        Returns:
+            The new state, and Keras's logs of each epoch: name -> float32 (epochs, trials); the
+            names of the validation logs begin with `val_`.
+        """
+        # A function of its own, so that one trace serves both its shapes and the loop.
+        epoch = tf.function(self._train_epoch, autograph=False)
+        _, log_forms = epoch.get_concrete_function(state, train, orders[0], val).structured_outputs
+        num_epochs, num_trials, _ = orders.shape
+        recorders = {
+            name: tf.TensorArray(tf.float32, num_epochs, element_shape=[num_trials])
+            for name in log_forms
+        }
+
+        def body(index: tf.Tensor, state: ModelState, recorders: dict[str, Any]) -> Any:
+            state, logs = epoch(state, train, orders[index], val)
+            return (
+                index + 1,
+                state,
+                {name: recorder.write(index, logs[name]) for name, recorder in recorders.items()},
+            )
+
+        _, state, recorders = tf.while_loop(
+            lambda index, *_: index < num_epochs,
+            body,
+            (0, state, recorders),
+            maximum_iterations=num_epochs,
+        )
+        return state, {name: recorder.stack() for name, recorder in recorders.items()}
+
+    def _train_epoch(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        batch_size = min(self._batch_size, orders.shape[1])
+        num_steps, num_left = divmod(orders.shape[1], batch_size)
+        num_whole = num_steps * batch_size
+        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
+        state, losses, predictions = self._train_whole_batches(state, batches, num_steps)
+        batch_sizes = [batch_size] * num_steps
+        if num_left:
+            last = self._in_order(train, orders[:, num_whole:])
+            state, loss, last_predictions = self._over_trials(
+                self._model.train_step, [state, *last]
+            )
+            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
+            batch_sizes.append(num_left)
+        logs = self._over_trials(
+            functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
+            [state, self._in_order(train[1:], orders), predictions, losses],
+        )
+        state, val_logs, _ = self._evaluate_one(state, val)
+        return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
+
+    def _in_order(self, structure: Any, orders: tf.Tensor) -> Any:
+        """Each array's rows with the numbers in `orders`, in the shape of `orders`."""
+
+        def take(data: tf.Tensor) -> tf.Tensor:
+            if self._shared_data:
+                return tf.gather(data, orders)
+            num_trials, num_rows, *features = data.shape
+            first_rows = tf.range(num_trials)[:, None] * num_rows
+            return tf.gather(tf.reshape(data, [-1, *features]), orders + first_rows)
+
+        return keras.tree.map_structure(take, structure)
+
+    def _train_whole_batches(
+        self, state: ModelState, batches: tuple[Any, ...], num_steps: int
+    ) -> tuple[ModelState, tf.Tensor, Any]:
+        """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
+
+        # A function of its own, so that one trace serves both its shapes and the loop.
+        step = tf.function(
+            lambda state, batch: self._over_trials(self._model.train_step, [state, *batch]),
+            autograph=False,
+        )
+        first = keras.tree.map_structure(lambda a: a[0], batches)
+        self.traced_step = step.get_concrete_function(state, first)
+        _, *outputs = self.traced_step.structured_outputs
+        self.step = step
+        flat_state = tf.nest.flatten(state)
+
+        def take_step(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+            batch = keras.tree.map_structure(lambda a: a[index], batches)
+            new_state, *outputs = step(tf.nest.pack_sequence_as(state, flat), batch)
+            new_flat = [
+                tf.ensure_shape(new, old.shape)
+                for new, old in zip(tf.nest.flatten(new_state), flat_state, strict=True)
+            ]
+            return new_flat, outputs
+
+        flat, (losses, predictions) = _record(take_step, num_steps, flat_state, outputs)
+        return tf.nest.pack_sequence_as(state, flat), losses, predictions
+
+    def train_until_not_finite(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        """Trains an epoch in which a trial takes no further step once its loss is not finite.
+
+        As in `keras.callbacks.TerminateOnNaN`, the logs are checked after each batch, where the
+        loss is the mean over the epoch so far. The epoch's logs are those of the batches that were
+        taken, so metrics are updated batch by batch. Then the trials are evaluated.
+
+        Args:
+            state: Tensors (trials, ...).
+            train: As in `train`.
+            orders: int32 row numbers (trials, rows).
+            val: As in `train`.
+
+        Returns:
+            The new state, and the logs (trials,) of the epoch.
+        """
+        batch_size = min(self._batch_size, orders.shape[1])
+        num_steps, num_left = divmod(orders.shape[1], batch_size)
+        num_whole = num_steps * batch_size
+        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
+        metrics = self._over_trials(self._model.reset_metrics, [state])
+        start = (state, metrics, tf.ones(orders.shape[:1], tf.bool))
+
+        def body(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            batch = keras.tree.map_structure(lambda a: a[index], batches)
+            carried = self._step_if_finite(tf.nest.pack_sequence_as(start, flat), batch)
+            pairs = zip(tf.nest.flatten(carried), flat, strict=True)
+            return index + 1, [tf.ensure_shape(new, old.shape) for new, old in pairs]
+
+        _, flat = tf.while_loop(
+            lambda index, _: index < num_steps,
+            body,
+            (0, tf.nest.flatten(start)),
+            maximum_iterations=num_steps,
+        )
+        carried = tf.nest.pack_sequence_as(start, flat)
+        if num_left:
+            carried = self._step_if_finite(carried, self._in_order(train, orders[:, num_whole:]))
+        state, metrics, _ = carried
+        logs = self._over_trials(self._model.metric_logs, [state, metrics])
+        state, val_logs, _ = self._evaluate_one(state, val)
+        return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
+
+    def _step_if_finite(
+        self, carried: tuple[ModelState, Any, tf.Tensor], batch: tuple[Any, ...]
+    ) -> tuple[ModelState, Any, tf.Tensor]:
+        """State and metrics after a batch, unchanged for trials that have ended.
+
+        Returns:
+            State, metrics, and bool (trials,): which trials continue after this batch.
+        """
+        state, metrics, goes_on = carried
+        new_state, loss, outputs = self._over_trials(self._model.train_step, [state, *batch])
+        new_metrics, epoch_loss = self._over_trials(
+            self._model.batch_metrics, [new_state, metrics, batch[1:], outputs, loss]
+        )
+        state, metrics = select_trials(goes_on, (new_state, new_metrics), (state, metrics))
+        return state, metrics, goes_on & tf.math.is_finite(epoch_loss)
+
+    def evaluate(
+        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
+    ) -> tuple[tuple[Logs, Any], ...]:
+        """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
+        evaluated = (self._evaluate_one(state, data) for data in data_sets)
+        return tuple((logs, outputs.predictions) for _, logs, outputs in evaluated)
+
+    def _evaluate_one(
+        self, state: ModelState, data: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs, Any]:
+        num_rows = keras.tree.flatten(data[1])[0].shape[0 if self._shared_data else 1]
+        batch_size = min(self._evaluation_batch_size or num_rows, num_rows)
+        num_batches, num_left = divmod(num_rows, batch_size)
+        state, losses, predictions = self._test_batches(state, data, batch_size, num_batches)
+        batch_sizes = [batch_size] * num_batches
+        if num_left:
+            last = self._rows(data, slice(num_batches * batch_size, None))
+            state, loss, last_predictions = self._test(state, last)
+            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
+            batch_sizes.append(num_left)
+        logs_of = functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes)
+        if self._shared_data:
+            logs = self._over_trials(
+                lambda own, *rest: logs_of(own, data[1:], *rest), [state, predictions, losses]
+            )
+        else:
+            logs = self._over_trials(logs_of, [state, data[1:], predictions, losses])
+        return state, logs, predictions
+
+    def _test_batches(
+        self, state: ModelState, data: tuple[Any, ...], batch_size: int, num_batches: int
+    ) -> tuple[ModelState, tf.Tensor, Any]:
+        """State, losses (trials, batches), predictions (trials, rows, ...) of whole batches."""
+        if num_batches == 1:
+            state, loss, predictions = self._test(state, self._rows(data, slice(batch_size)))
+            return state, loss[:, None], predictions
+        test = tf.function(self._test, autograph=False)
+        _, *outputs = test.get_concrete_function(
+            state, self._rows(data, slice(batch_size))
+        ).structured_outputs
+
+        def take_step(index: tf.Tensor, state: ModelState) -> tuple[ModelState, Any]:
+            rows = index * batch_size + tf.range(batch_size)
+            axis = 0 if self._shared_data else 1
+            batch = keras.tree.map_structure(lambda a: tf.gather(a, rows, axis=axis), data)
+            new_state, *outputs = test(state, batch)
+            return new_state, outputs
+
+        state, (losses, predictions) = _record(take_step, num_batches, state, outputs)
+        return state, losses, predictions
+
+    def _test(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, tf.Tensor, Any]:
+        if self._shared_data:
+            new_state, loss, predictions = self._over_trials(
+                lambda own: self._model.test_step(own, *batch), [state]
+            )
+        else:
+            new_state, loss, predictions = self._over_trials(self._model.test_step, [state, *batch])
+        return new_state if self._evaluation_batch_size else state, loss, predictions
+
+    def _rows(self, data: Any, rows: slice) -> Any:
+        return keras.tree.map_structure(
+            lambda array: array[rows] if self._shared_data else array[:, rows], data
+        )
+
+
+def select_trials(mask: Any, new: Any, old: Any) -> Any:
+    """Tensors (trials, ...): those of `new` for trials where the mask is true, else of `old`."""
+
+    def select(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.reshape(mask, [-1, *[1] * (a.shape.rank - 1)]), a, b)
+
+    return tf.nest.map_structure(select, new, old)
+
+
+def _record(
+    take_step: Callable[[tf.Tensor, Any], tuple[Any, Any]],
+    num_steps: int,
+    state: Any,
+    outputs: Any,
+) -> tuple[Any, Any]:
+    """The state after a loop of steps, and the outputs of all of them.
+
+    Args:
+        take_step: (step number, state) -> (new state, outputs); the outputs are losses (trials,)
+            and predictions (trials, batch, ...).
+        num_steps: At least one.
+        state: The state before the first step.
+        outputs: Tensors with the shapes and dtypes of a step's outputs.
+
+    Returns:
+        The state, and losses (trials, steps) and predictions (trials, rows, ...).
+    """
+    recorders = [
+        tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
+        for output in tf.nest.flatten(outputs)
+    ]
+
+    def body(index: tf.Tensor, state: Any, recorders: list[Any]) -> Any:
+        state, outputs = take_step(index, state)
+        recorders = [
+            recorder.write(index, output)
+            for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
+        ]
+        return index + 1, state, recorders
+
+    _, state, recorders = tf.while_loop(
+        lambda index, *_: index < num_steps,
+        body,
+        (0, state, recorders),
+        maximum_iterations=num_steps,
+    )
+    losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
+    losses = tf.transpose(losses, [1, 0, *range(2, losses.shape.rank)])
+    return state, (losses, tf.nest.map_structure(_join_batches, predictions))
+
+
+def _append(recorded: Any, last: Any) -> Any:
+    """The last batch's results appended on axis 1 to those of the whole batches."""
+    return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), recorded, last)
+
+
+def _split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """(trials, rows) -> (steps, trials, batch)."""
+    return tf.transpose(tf.reshape(orders, [orders.shape[0], -1, batch_size]), [1, 0, 2])
+
+
+def _join_batches(outputs: tf.Tensor) -> tf.Tensor:
+    """(steps, trials, batch, ...) -> (trials, rows, ...)."""
+    num_steps, num_trials, batch_size, *features = outputs.shape
+    by_trial = tf.transpose(outputs, [1, 0, 2, *range(3, outputs.shape.rank)])
+    return tf.reshape(by_trial, [num_trials, num_steps * batch_size, *features])

@@ -1,0 +1,324 @@
+"""The compiled program that trains trials of one signature, some epochs per call."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+import tensorflow as tf
+
+from trialrun.errors import CannotFuse, CannotShare
+from trialrun.training.internals import keras_tracing
+from trialrun.training.program.epochs import Epochs, Logs
+from trialrun.training.program.memory import peak_bytes
+from trialrun.training.program.pure_model import FunctionalModel
+from trialrun.training.program.verify import first_batches, why_different
+from trialrun.training.settings import settings_to_trace
+from trialrun.training.state import ModelState
+from trialrun.training.vectorize.in_turn import (
+    apply_to_the_only,
+    numbers_as_outside_xla,
+    run_in_turn,
+)
+from trialrun.training.vectorize.vectorize import vectorize
+
+if TYPE_CHECKING:
+    from trialrun.training.compiled.slices import Slice
+
+CompiledEngine = Literal["fused", "mapped"]
+
+# Tracing replaces functions of Keras and TensorFlow for the whole process, so one at a time.
+_TRACING = threading.Lock()
+
+
+class Program:
+    """Epochs of training, and an evaluation, of any number of trials as XLA programs.
+
+    Args:
+        model: The model as pure functions.
+        engine: `fused` computes each step for all trials together; `mapped` trains one trial after
+            another.
+        batch_size: Rows per step; the last step takes the rows that are left.
+        shared_data: Whether all trials see the same rows, given without a trial axis.
+        evaluation_batch_size: Rows that are evaluated together; None for all at once.
+
+    Attributes:
+        is_verified: Whether its first steps were found to be those of plain Keras, also under a
+            seed other than that of the traced model.
+    """
+
+    def __init__(
+        self,
+        model: FunctionalModel,
+        engine: CompiledEngine,
+        *,
+        batch_size: int,
+        shared_data: bool,
+        evaluation_batch_size: int | None = None,
+    ) -> None:
+        self._model = model
+        self._engine = engine
+        over_trials = vectorize if engine == "fused" else apply_to_the_only
+        self._epochs = Epochs(
+            model,
+            over_trials,
+            batch_size=batch_size,
+            shared_data=shared_data,
+            evaluation_batch_size=evaluation_batch_size,
+        )
+        self._shared_data = shared_data
+        together = engine == "fused"
+        self._train_epochs = tf.function(
+            self._epochs.train if together else self._train_in_turn,
+            jit_compile=True,
+            autograph=False,
+        )
+        self._evaluate = tf.function(
+            self._epochs.evaluate if together else self._evaluate_in_turn,
+            jit_compile=True,
+            autograph=False,
+        )
+        self._train_until_not_finite = tf.function(
+            self._epochs.train_until_not_finite if together else self._until_not_finite_in_turn,
+            jit_compile=True,
+            autograph=False,
+        )
+        # Without XLA, because it only replaces arrays by others and computes nothing.
+        self._finalize = tf.function(
+            lambda state: vectorize(model.finalize, [state]), autograph=False
+        )
+        self._traced: dict[int, Any] = {}  # width -> the concrete function
+        self._memory_bytes: dict[int, tuple[int, int]] = {}
+        self._compiled_widths: set[int] = set()
+        self.compile_s = 0.0  # the longest for one width, its first epochs included
+        self._batch_size = batch_size
+        self.is_verified = False
+
+    def train_epochs(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        """Trains epochs; see `Epochs.train`."""
+        width = orders.shape[1]
+        start = time.perf_counter()
+        if width not in self._traced:
+            self.trace_epochs(state, train, orders, val)
+        results = self._train_epochs(state, train, orders, val)
+        if width not in self._compiled_widths:
+            self._compiled_widths.add(width)
+            self.compile_s = max(self.compile_s, time.perf_counter() - start)
+        return results
+
+    def train_until_not_finite(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        """Trains an epoch in which trials end at a loss that is not finite; see `Epochs`."""
+        arguments = (state, train, orders, val)
+        with self._tracing():
+            self._train_until_not_finite.get_concrete_function(*arguments)
+        return self._train_until_not_finite(*arguments)
+
+    def is_compiled_for(self, num_trials: int) -> bool:
+        """Whether epochs of this many trials at once were trained before."""
+        return num_trials in self._compiled_widths
+
+    def evaluate(
+        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
+    ) -> tuple[tuple[Logs, Any], ...]:
+        """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
+        with self._tracing():
+            self._evaluate.get_concrete_function(state, data_sets)
+        return self._evaluate(state, data_sets)
+
+    def finalize(self, state: ModelState) -> ModelState:
+        """The state as `fit` leaves it after the last epoch."""
+        if not self._model.changes_at_the_end:
+            return state
+        with self._tracing():
+            return self._finalize(state)
+
+    def trace_epochs(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> None:
+        """Traces `train_epochs` for arguments of these shapes; its first call compiles it.
+
+        Raises:
+            CannotFuse: This engine cannot train the model.
+            ValueError: An operation has no vectorized form.
+        """
+        with self._tracing():
+            traced = self._train_epochs.get_concrete_function(state, train, orders, val)
+        if others := traced.graph.variables:
+            # All trials, and all packs of this process, would share the variable.
+            raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
+        self._traced[orders.shape[1]] = traced
+
+    def compile_only(self, own: "Slice", num_epochs: int) -> None:
+        """Compiles `train_epochs`, which must be traced, without running it.
+
+        Raises:
+            tf.errors.InvalidArgumentError: XLA cannot compile it; a call would raise the same.
+        """
+        orders = tf.zeros([num_epochs, *own.order_shape], tf.int32)
+        compiler = self._train_epochs.experimental_get_compiler_ir(
+            own.state, own.train, orders, own.val
+        )
+        try:
+            compiler(stage="optimized_hlo")
+        except (TypeError, ValueError) as error:  # what this way of compiling raises instead
+            raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
+
+    def memory_bytes(self, width: int) -> tuple[int, int]:
+        """The estimated most bytes of `train_epochs` for this many trials, and of its arguments."""
+        if width not in self._memory_bytes:
+            self._memory_bytes[width] = peak_bytes(self._traced[width])
+        return self._memory_bytes[width]
+
+    @property
+    def keras_model(self) -> keras.Model:
+        """The model that the program was traced from."""
+        return self._model.model
+
+    @property
+    def step_function(self) -> Any:
+        """The traced step, of all trials (`fused`) or of one (`mapped`)."""
+        return self._epochs.traced_step
+
+    def compile_step(self, own: "Slice") -> Callable[[], None]:
+        """A function that computes one step of a slice: of all its trials, or of its first one.
+
+        It takes all trials with `fused`, the first with `mapped`. The step is put into a loop, as
+        in training, because XLA's code for it may be much slower there (on a CPU, convolutions of
+        one trial: 1,400 ms instead of 24).
+        """
+        together = self._engine == "fused"
+        rows = slice(None) if together else slice(0, 1)
+        state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
+        batch = first_batches(own.train, self._batch_size, rows, len(own.indices), own.is_shared)[0]
+        steps = tf.function(self._take_steps, jit_compile=True, autograph=False)
+        once = tf.constant(1)  # a tensor, whose value XLA does not know, so that it keeps the loop
+
+        def take_step() -> None:
+            steps(state, batch, once)[0].numpy()  # reading the result waits for the computation
+
+        return take_step
+
+    def _take_steps(self, state: ModelState, batch: Any, num_steps: tf.Tensor) -> list[tf.Tensor]:
+        """The tensors of the state after some steps on one batch."""
+        flat_state = tf.nest.flatten(state)
+
+        def body(index: tf.Tensor, flat: list[tf.Tensor]) -> Any:
+            new_state, *_ = self._epochs.step(tf.nest.pack_sequence_as(state, flat), batch)
+            new_flat = zip(tf.nest.flatten(new_state), flat_state, strict=True)
+            return index + 1, [tf.ensure_shape(new, old.shape) for new, old in new_flat]
+
+        _, flat = tf.while_loop(lambda index, _: index < num_steps, body, (0, flat_state))
+        return list(flat)
+
+    def check_numbers(self, numbers: Sequence[float]) -> None:
+        """Raises CannotShare unless the traced program is right for a trial's hyperparameters."""
+        self._model.trace.check(numbers)
+
+    def verify(
+        self,
+        slices: Sequence["Slice"],
+        model_of: Callable[[int], keras.Model],
+        other_seeds: Collection[int],
+    ) -> None:
+        """Compares the first steps with plain Keras; `train_epochs` must be traced.
+
+        One trial is enough if both its hyperparameters and its seed differ from the traced model's;
+        otherwise one with other hyperparameters and one with another seed are compared. The trial's
+        model is built anew, under its own seed. This finds a builder whose models differ from seed
+        to seed in more than their variables.
+
+        Args:
+            slices: The slices before the first step.
+            model_of: A trial's index in the pack -> its own compiled model.
+            other_seeds: Indices of the trials whose seed is not the traced model's.
+
+        Raises:
+            CannotFuse: The steps differ.
+        """
+        numbers = [place.value for place in self._model.trace.places]
+        candidates = [(own, row) for own in slices for row in range(len(own.indices))]
+
+        def is_other(own: "Slice", row: int) -> tuple[bool, bool]:
+            return list(own.numbers[row]) != numbers, own.indices[row] in other_seeds
+
+        chosen = max(candidates, key=lambda candidate: is_other(*candidate))
+        by_seed = max(candidates, key=lambda candidate: is_other(*candidate)[::-1])
+        compared = [chosen] if is_other(*chosen)[1] or not other_seeds else [chosen, by_seed]
+        for own, row in compared:
+            self._compare(own, row, model_of, numbers)
+        self.is_verified = bool(other_seeds)  # without any, a later pack with some is compared
+
+    def _compare(
+        self,
+        own: "Slice",
+        row: int,
+        model_of: Callable[[int], keras.Model],
+        numbers: Sequence[float],
+    ) -> None:
+        """Raises CannotFuse if the first steps of a slice's trial differ from plain Keras's."""
+        rows = slice(None) if self._engine == "fused" else slice(row, row + 1)
+        state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
+        batches = first_batches(
+            own.train, self._batch_size, rows, own.order_shape[0], own.is_shared
+        )
+        index = row if self._engine == "fused" else 0
+        with _TRACING:  # so that no other thread replaces functions of Keras meanwhile
+            model = model_of(own.indices[row])
+            with settings_to_trace(model):
+                reason = why_different(model, self._epochs.step, state, batches, index)
+        if reason:
+            said = f"it would not be trained as by plain Keras: {reason}"
+            with_numbers = zip(self._model.trace.places, own.numbers[row], strict=True)
+            paths = dict.fromkeys(place.path for place, n in with_numbers if n != place.value)
+            raise CannotShare.of(said, tuple(paths)) if paths else CannotFuse(said)
+
+    @contextlib.contextmanager
+    def _tracing(self) -> Iterator[None]:
+        with _TRACING, contextlib.ExitStack() as stack:
+            stack.enter_context(settings_to_trace(self._model.model))
+            if self._engine == "fused":
+                stack.enter_context(keras_tracing.unrolled_recurrence(self._model.model))
+            else:
+                stack.enter_context(numbers_as_outside_xla())
+            stack.enter_context(keras_tracing.encoding_without_bincount())
+            yield
+
+    def _train_in_turn(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        def train_one(state: ModelState, own_orders: tf.Tensor, *own: Any) -> Any:
+            new_state, logs = self._epochs.train(
+                state,
+                own[0] if own else train,
+                tf.transpose(own_orders, [1, 0, 2]),
+                own[1] if own else val,
+            )
+            return new_state, {name: tf.transpose(values) for name, values in logs.items()}
+
+        own = [] if self._shared_data else [train, val]
+        by_trial = tf.transpose(orders, [1, 0, 2])
+        new_state, logs = run_in_turn(train_one, [state, by_trial, *own])
+        return new_state, {name: tf.transpose(values) for name, values in logs.items()}
+
+    def _until_not_finite_in_turn(
+        self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        def train_one(state: ModelState, own_orders: tf.Tensor, *own: Any) -> Any:
+            train_own, val_own = own or (train, val)
+            return self._epochs.train_until_not_finite(state, train_own, own_orders, val_own)
+
+        own = [] if self._shared_data else [train, val]
+        return run_in_turn(train_one, [state, orders, *own])
+
+    def _evaluate_in_turn(
+        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
+    ) -> tuple[tuple[Logs, Any], ...]:
+        if self._shared_data:
+            return run_in_turn(lambda own: self._epochs.evaluate(own, data_sets), [state])
+        return run_in_turn(self._epochs.evaluate, [state, data_sets])

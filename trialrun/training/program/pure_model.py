@@ -1,0 +1,336 @@
+"""A compiled Keras model, its optimizer and its metrics as pure functions of their state.
+
+Keras's own code does all the mathematics: inside a `keras.StatelessScope` every read of a variable
+gives the traced tensor, every assignment replaces it, and nothing in the model changes. So layers,
+regularizers, losses, metrics and optimizers are those that `model.fit` would run.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from trialrun.errors import CannotFuse
+from trialrun.training.internals import keras_model, keras_tracing
+from trialrun.training.program.traced_number import Place, Trace
+from trialrun.training.settings import settings_to_trace
+from trialrun.training.state import ModelState
+
+
+class FunctionalModel:
+    """The train and test step of a compiled model as functions from state to state.
+
+    Args:
+        model: A compiled model; it is built, and never changed afterwards.
+        batch: `(x, y)` or `(x, y, sample_weight)` tensors of one batch of one trial: shapes and
+            dtypes are what matters.
+        places: Where the model keeps the hyperparameters that differ between trials.
+
+    Attributes:
+        trace: What tracing found out about these.
+
+    Raises:
+        CannotFuse: The model has steps, metrics or an optimizer that cannot be turned into pure
+            functions over batches.
+    """
+
+    def __init__(
+        self, model: keras.Model, batch: tuple[Any, ...], places: Sequence[Place] = ()
+    ) -> None:
+        with settings_to_trace(model):
+            keras_model.build_symbolically(model, batch)
+        keras_model.key_variables_in_both_ways(model.optimizer)
+        self.model = model
+        self.trace = Trace(places)
+        self.variables = ModelState(
+            list(model.trainable_variables),
+            list(model.non_trainable_variables),
+            list(model.optimizer.variables),
+        )
+        _refuse_own_steps(model)
+        if keras_model.copied_weights(model.optimizer):
+            # With tf.Variables its "old" momentum is already the new one; here it would be the old.
+            raise CannotFuse("ScheduleFreeAdamW reads its momentum after it has changed it")
+        _refuse_unknown_metrics(model)
+
+    @property
+    def changes_at_the_end(self) -> bool:
+        """Whether `finalize` does anything."""
+        return keras_model.finalizes_weights(self.model.optimizer)
+
+    def train_step(
+        self, state: ModelState, x: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[ModelState, tf.Tensor, "Outputs"]:
+        """One step on one batch of one trial, as `keras.Model.train_step` does it.
+
+        Args:
+            state: The trial's tensors.
+            x: Inputs (batch, ...).
+            y: Targets (batch, ...).
+            sample_weight: Weights (batch,), or of each output; None for 1 each.
+
+        Returns:
+            The new state; the loss before the update: a scalar, or for several outputs a vector of
+            the total loss and each output's loss; and the outputs.
+        """
+        model, optimizer = self.model, self.model.optimizer
+        with self._scope(state) as scope:
+            with (
+                tf.GradientTape(watch_accessed_variables=False) as tape,
+                scope.watching(self.variables.trainable, tape) as watched,
+            ):
+                predictions = keras_model.call_model(model, x, training=True)
+                loss = keras_model.compute_loss(
+                    model, x, y, predictions, sample_weight, training=True
+                )
+                scaled_loss = optimizer.scale_loss(loss)
+            gradients = [_sum(parts) for parts in tape.gradient(scaled_loss, watched)]
+            optimizer.apply(gradients, self.variables.trainable)
+            self.trace.require_all_read()
+            return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
+
+    def test_step(
+        self, state: ModelState, x: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[ModelState, tf.Tensor, "Outputs"]:
+        """One trial evaluated on a batch: its state, the loss as in `train_step`, and the outputs.
+
+        The state changes if a layer draws random numbers in inference, as Keras's recurrent cells
+        with dropout do.
+        """
+        with self._scope(state) as scope:
+            predictions = keras_model.call_model(self.model, x, training=False)
+            loss = keras_model.compute_loss(
+                self.model, x, y, predictions, sample_weight, training=False
+            )
+            return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
+
+    def finalize(self, state: ModelState) -> ModelState:
+        """The state as `fit` leaves it at its end: with averaged weights, if they are kept."""
+        with self._scope(state) as scope:
+            self.model.optimizer.finalize_variable_values(self.variables.trainable)
+            return self._read(scope, state)
+
+    def _losses(self, scope: keras.StatelessScope, loss: tf.Tensor) -> tf.Tensor:
+        """The loss of a batch; for several outputs a vector of it and each output's loss."""
+        trackers = keras_model.output_loss_trackers(self.model)
+        if not trackers:
+            return loss
+        own = [
+            scope.get_current_value(tracker.total) / scope.get_current_value(tracker.count)
+            for tracker in trackers
+        ]
+        return tf.stack([tf.cast(value, tf.float32) for value in (loss, *own)])
+
+    def epoch_logs(
+        self,
+        state: ModelState,
+        targets: tuple[Any, ...],
+        outputs: "Outputs",
+        losses: tf.Tensor,
+        batch_sizes: Sequence[int],
+    ) -> dict[str, tf.Tensor]:
+        """What Keras logs for an epoch, from all of the epoch's batches at once.
+
+        Keras updates its metrics batch by batch; their state is a sum over samples, so one update
+        with all samples gives the same and costs a fraction.
+
+        Args:
+            state: The trial's tensors (some metrics read weights).
+            targets: `(y,)` or `(y, sample_weight)` of the epoch in the order of training
+                (rows, ...).
+            outputs: The model's outputs during the epoch (rows, ...).
+            losses: The loss of every batch (batches,), or (batches, 1 + outputs).
+            batch_sizes: The number of rows of every batch.
+
+        Returns:
+            Scalar float32 tensors by Keras's names: `loss`, `accuracy`, ...
+        """
+        with self._scope(state):
+            for metric in self.model.metrics:
+                metric.reset_state()
+            self._update_metrics(targets, outputs, losses, batch_sizes)
+            return self._logs()
+
+    def reset_metrics(self, state: ModelState) -> list[tf.Tensor]:
+        """The values of the model's metrics of one trial before the first batch of an epoch."""
+        with self._scope(state) as scope:
+            for metric in self.model.metrics:
+                metric.reset_state()
+            return self._metric_values(scope)
+
+    def batch_metrics(
+        self,
+        state: ModelState,
+        metrics: Sequence[tf.Tensor],
+        targets: tuple[Any, ...],
+        outputs: "Outputs",
+        loss: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """The metrics after a batch, updated as Keras does it, and the loss of the epoch so far.
+
+        Args:
+            state: The trial's tensors.
+            metrics: Values of the metrics before.
+            targets: Of the batch, as in `epoch_logs`.
+            outputs: Of the batch.
+            loss: Of the batch, a scalar or (1 + outputs,).
+        """
+        with self._scope(state, metrics) as scope:
+            num_rows = keras.tree.flatten(targets[0])[0].shape[0]
+            self._update_metrics(targets, outputs, loss[None], [num_rows])
+            return self._metric_values(scope), keras_model.loss_tracker(self.model).result()
+
+    def metric_logs(self, state: ModelState, metrics: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What Keras logs when the metrics have these values; see `epoch_logs`."""
+        with self._scope(state, metrics):
+            return self._logs()
+
+    def _update_metrics(
+        self,
+        targets: tuple[Any, ...],
+        outputs: "Outputs",
+        losses: tf.Tensor,
+        batch_sizes: Sequence[int],
+    ) -> None:
+        model = self.model
+        y, *weights = targets
+        losses = losses[:, None] if losses.shape.rank == 1 else losses
+        sizes = tf.constant(batch_sizes, tf.float32)
+        keras_model.loss_tracker(model).update_state(losses[:, 0], sample_weight=sizes)
+        for index, tracker in enumerate(keras_model.output_loss_trackers(model), 1):
+            # Keras counts a partial batch as a whole one here.
+            tracker.update_state(losses[:, index])
+        predictions = outputs.with_masks()
+        model.compute_metrics(None, y, predictions, sample_weight=weights[0] if weights else None)
+
+    def _logs(self) -> dict[str, tf.Tensor]:
+        results = self.model.get_metrics_result()
+        return {name: tf.cast(value, tf.float32) for name, value in results.items()}
+
+    def _metric_values(self, scope: keras.StatelessScope) -> list[tf.Tensor]:
+        return [
+            tf.convert_to_tensor(scope.get_current_value(variable))
+            for variable in self.model.metrics_variables
+        ]
+
+    @contextlib.contextmanager
+    def _scope(
+        self, state: ModelState, metrics: Sequence[tf.Tensor] | None = None
+    ) -> Iterator["_Scope"]:
+        pairs = [
+            pair
+            for variables, tensors in zip(self.variables[:3], state[:3], strict=True)
+            for pair in zip(variables, tensors, strict=True)
+        ]
+        metrics_variables = self.model.metrics_variables
+        metrics = metrics or [tf.zeros(v.shape, v.dtype) for v in metrics_variables]
+        pairs += zip(metrics_variables, metrics, strict=True)
+        known = {id(variable) for variable, _ in pairs}
+        with (
+            keras_tracing.pure_optimizers(),
+            keras_tracing.selecting_cond(),
+            self.trace.tracing(state.hyperparameters),
+            _Scope(pairs, collect_losses=True) as scope,
+        ):
+            yield scope
+        if unknown := scope.state_mapping.keys() - known:
+            raise CannotFuse(
+                f"{len(unknown)} variable(s) outside the model change while it is called, "
+                "e.g. Keras's global seed generator: give random layers a seed generator"
+            )
+
+    def _read(self, scope: keras.StatelessScope, state: ModelState) -> ModelState:
+        groups = (
+            [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
+            for variables in self.variables[:3]
+        )
+        return ModelState(*groups)._replace(hyperparameters=state.hyperparameters)
+
+
+class _Scope(keras.StatelessScope):
+    """A scope with the gradients that tf.Variables would give.
+
+    A layer may assign its own trainable weight while it is called (SpectralNormalization does).
+    The gradient of a weight is then the sum of those by every value that was read from it.
+    """
+
+    _tape: tf.GradientTape | None = None
+
+    @contextlib.contextmanager
+    def watching(
+        self, variables: Sequence[keras.Variable], tape: tf.GradientTape
+    ) -> Iterator[list[list[tf.Tensor]]]:
+        """Gives one list per variable: its value, to which assigned values are added later."""
+        self._watched = {id(v): [self.get_current_value(v)] for v in variables}
+        self._tape = tape
+        tape.watch(list(self._watched.values()))
+        yield list(self._watched.values())
+        self._tape = None
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        """Called by Keras: a variable is assigned a value."""
+        variable, value = update
+        if self._tape is not None and id(variable) in self._watched:
+            value = tf.stop_gradient(tf.convert_to_tensor(value))  # an assignment ends the path
+            self._tape.watch(value)
+            self._watched[id(variable)].append(value)
+        super().add_update((variable, value))
+
+
+def _sum(gradients: Sequence[Any]) -> Any:
+    """The sum of a variable's gradients; a single one is left as it is, also if it is sparse."""
+    known = [gradient for gradient in gradients if gradient is not None]
+    if len(known) <= 1:
+        return known[0] if known else None
+    return tf.add_n([tf.convert_to_tensor(gradient) for gradient in known])
+
+
+class Outputs(NamedTuple):
+    """What a model gives for a batch.
+
+    Attributes:
+        predictions: The model's outputs, in their structure.
+        masks: Index of an output -> the mask that a layer left on it; outputs without one are
+            not listed.
+    """
+
+    predictions: Any
+    masks: dict[int, Any]
+
+    @classmethod
+    def of(cls, predictions: Any) -> "Outputs":
+        """The outputs of a call of a model."""
+        masks = map(keras_model.mask_of, keras.tree.flatten(predictions))
+        return cls(predictions, {index: m for index, m in enumerate(masks) if m is not None})
+
+    def with_masks(self) -> Any:
+        """The predictions, each with its mask on it."""
+        for index, prediction in enumerate(keras.tree.flatten(self.predictions)):
+            if index in self.masks:
+                keras_model.set_mask(prediction, self.masks[index])
+        return self.predictions
+
+
+def _refuse_own_steps(model: keras.Model) -> None:
+    for name in keras_model.own_steps(model):
+        raise CannotFuse(f"{type(model).__name__} has its own `{name}`")
+
+
+def _refuse_unknown_metrics(model: keras.Model) -> None:
+    for metric in keras_model.metrics_of_layers(model):
+        raise CannotFuse(f"a layer updates the metric {metric.name!r} on its own")
+    for metric in keras_model.compiled_metrics(model):
+        kind = type(metric).__name__
+        function = getattr(metric, "_fn", metric)
+        for owner in (type(metric), function):
+            if not str(getattr(owner, "__module__", "")).startswith("keras."):
+                raise CannotFuse(
+                    f"metric {metric.name!r} ({kind}) is not Keras's own: "
+                    "its state may not be a sum over samples"
+                )
+        is_mean = isinstance(metric, keras.metrics.MeanMetricWrapper)
+        axis = getattr(metric, "axis", -1) if is_mean else -1
+        if 0 in (axis if isinstance(axis, list | tuple) else [axis]):
+            raise CannotFuse(f"metric {metric.name!r} ({kind}) compares the rows of a batch")

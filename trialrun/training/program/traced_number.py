@@ -1,0 +1,284 @@
+"""A number that is a Python float to Keras's code, and a traced scalar to the program."""
+
+import contextlib
+import functools
+import math
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from trialrun.errors import CannotShare
+from trialrun.training.internals import keras_tracing
+from trialrun.trials.signature import NumberPath
+
+Values = Mapping[str, float]  # name of a `Place` -> its number
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """The location of a number in a model.
+
+    Attributes:
+        name: Its name, like `layers[1].rate`; the same in every build of the model.
+        owner: The object or mapping that holds the number.
+        key: The attribute or key under which the owner holds it.
+        value: The number.
+        path: The number of the trial's settings that is kept there.
+    """
+
+    name: str
+    owner: Any
+    key: str
+    value: float
+    path: NumberPath = ()
+
+    def put(self, value: float) -> None:
+        """Stores a number there directly, without what Keras does when an attribute is set."""
+        holder = self.owner if isinstance(self.owner, dict) else vars(self.owner)
+        holder[self.key] = value
+
+
+@contextlib.contextmanager
+def numbers_put(places: Sequence[Place], numbers: Sequence[float]) -> Iterator[None]:
+    """Within this context, the given locations hold other numbers."""
+    try:
+        for place, number in zip(places, numbers, strict=True):
+            place.put(number)
+        yield
+    finally:
+        for place in places:
+            place.put(place.value)
+
+
+def guilty_paths(error: BaseException | None) -> tuple[NumberPath, ...]:
+    """The paths of a CannotShare, also if Keras has wrapped it in another exception."""
+    while error is not None:
+        if isinstance(error, CannotShare) and error.paths:
+            return error.paths
+        error = error.__cause__ or error.__context__
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A comparison that Python made while a program was traced.
+
+    Attributes:
+        of: A trial's numbers -> the value that was compared.
+        comparison: The comparison, as a function of that value.
+        outcome: Its result.
+        shown: The comparison as text, for messages.
+        paths: The numbers of the settings that were compared.
+    """
+
+    of: Callable[[Values], float]
+    comparison: Callable[[float], bool]
+    outcome: bool
+    shown: str
+    paths: tuple[NumberPath, ...] = ()
+
+    def check(self, values: Values) -> None:
+        """Raises CannotShare if the comparison has another result for these numbers."""
+        if self.comparison(self.of(values)) != self.outcome:
+            raise CannotShare.of(f"{self.shown} is not the same for all trials", self.paths)
+
+
+class Trace:
+    """Records how the numbers are used while a program is traced.
+
+    Attributes:
+        places: Where the model keeps them.
+        read: Names of the locations whose tensor went into a computation.
+        decisions: The comparisons that Python made with them.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.places = places
+        self.read: set[str] = set()
+        self.decisions: list[Decision] = []
+
+    @contextlib.contextmanager
+    def tracing(self, tensors: Sequence[tf.Tensor]) -> Iterator[None]:
+        """Within this context, each location holds a number that is one trial's float64 tensor."""
+        numbers = [
+            TracedNumber(
+                place.value,
+                tensor,
+                frozenset([place.name]),
+                functools.partial(_number_of, place.name),
+                self,
+            )
+            for place, tensor in zip(self.places, tensors, strict=True)
+        ]
+        with numbers_put(self.places, numbers), keras_tracing.square_root_of_dropout(_square_root):
+            yield
+
+    def require_all_read(self) -> None:
+        """Raises CannotShare if a number went into no computation.
+
+        All trials would then use the first trial's. A number may be kept in several locations, and
+        one that is read is enough: in others Keras may only remember what it was given.
+        """
+        read = {place.path for place in self.places if place.name in self.read}
+        for place in self.places:
+            if place.path not in read:
+                what = ".".join(place.path)
+                raise CannotShare.of(
+                    f"{what} is built into an operation of the model ({place.name})", (place.path,)
+                )
+
+    def paths_of(self, names: Collection[str]) -> tuple[NumberPath, ...]:
+        """The paths of the settings whose numbers are kept in the locations with these names."""
+        paths = (place.path for place in self.places if place.name in names)
+        return tuple(dict.fromkeys(filter(None, paths)))
+
+    def check(self, numbers: Sequence[float]) -> None:
+        """Raises CannotShare if a decision that was made while tracing is wrong for these numbers.
+
+        Args:
+            numbers: One per location.
+        """
+        by_name = dict(zip((place.name for place in self.places), numbers, strict=True))
+        for decision in self.decisions:
+            decision.check(by_name)
+
+
+def _number_of(name: str, values: Values) -> float:
+    return values[name]
+
+
+class TracedNumber(float):
+    """A float to Python, with the first trial's value; a trial's scalar tensor to TensorFlow.
+
+    Arithmetic with Python numbers gives another traced number, in float64 as Python computes.
+    Arithmetic with a tensor gives a tensor of that tensor's type, as for a Python float.
+    """
+
+    tensor: tf.Tensor
+    names: frozenset[str]
+    of: Callable[[Values], float]
+    trace: Trace
+    shape = ()
+    dtype = float  # Keras promotes it like a Python float
+
+    def __new__(
+        cls,
+        value: float,
+        tensor: tf.Tensor,
+        names: frozenset[str],
+        of: Callable[[Values], float],
+        trace: Trace,
+    ) -> "TracedNumber":
+        """A number that `of` computes from the numbers of the named locations."""
+        number = super().__new__(cls, value)
+        number.tensor, number.names, number.of, number.trace = tensor, names, of, trace
+        return number
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
+        """Called by TensorFlow where it needs a tensor."""
+        self.trace.read |= self.names
+        return tf.cast(self.tensor, dtype or tf.float32)
+
+    def __float__(self) -> float:
+        raise CannotShare.of(f"{self._shown} is read as a constant", self._paths)
+
+    def __int__(self) -> int:
+        raise CannotShare.of(f"{self._shown} is made an integer", self._paths)
+
+    __trunc__ = __index__ = __int__
+
+    @property
+    def _shown(self) -> str:
+        return " and ".join(sorted(self.names))
+
+    @property
+    def _paths(self) -> tuple[NumberPath, ...]:
+        return self.trace.paths_of(self.names)
+
+    def _decide(self, comparison: Callable[[float], bool], shown: str) -> bool:
+        outcome = comparison(_plain(self))
+        self.trace.decisions.append(
+            Decision(self.of, comparison, outcome, f"{self._shown}{shown}", self._paths)
+        )
+        return outcome
+
+    def __bool__(self) -> bool:
+        return self._decide(bool, " != 0")
+
+    __hash__ = float.__hash__
+
+
+def _plain(number: float) -> float:
+    return float.__add__(number, 0.0) if isinstance(number, TracedNumber) else number
+
+
+def _compute(function: Callable[..., Any], numbers: Sequence[Any]) -> TracedNumber:
+    """A function of Python numbers, of which at least one is traced, as a traced number."""
+    traced = [number for number in numbers if isinstance(number, TracedNumber)]
+    tensors = [
+        number.tensor if isinstance(number, TracedNumber) else tf.constant(number, tf.float64)
+        for number in numbers
+    ]
+
+    def of(values: Values) -> float:
+        given = (n.of(values) if isinstance(n, TracedNumber) else n for n in numbers)
+        return float(function(*given))
+
+    return TracedNumber(
+        function(*map(_plain, numbers)),
+        function(*tensors),
+        frozenset().union(*(number.names for number in traced)),
+        of,
+        traced[0].trace,
+    )
+
+
+def _square_root(number: float) -> float:
+    """The square root of a number; of a traced number, a traced one."""
+    if not isinstance(number, TracedNumber):
+        return math.sqrt(number)
+    return _compute(lambda n: tf.sqrt(n) if tf.is_tensor(n) else math.sqrt(n), [number])
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool) -> Callable[..., Any]:
+    def method(self: TracedNumber, other: Any) -> Any:
+        if _is_plain(other):
+            return _compute(function, [other, self] if reflected else [self, other])
+        other = tf.convert_to_tensor(other)
+        own = self.__tf_tensor__(other.dtype)
+        return function(other, own) if reflected else function(own, other)
+
+    return method
+
+
+def _comparison(function: Callable[[Any, Any], Any], sign: str) -> Callable[..., Any]:
+    def method(self: TracedNumber, other: Any) -> Any:
+        if isinstance(other, TracedNumber):
+            difference = _compute(operator.sub, [self, other])
+            return difference._decide(lambda value: function(value, 0.0), f" {sign}")
+        if other is None or isinstance(other, str):
+            return NotImplemented
+        if _is_plain(other):
+            return self._decide(lambda value: function(value, other), f" {sign} {other}")
+        other = tf.convert_to_tensor(other)
+        return function(self.__tf_tensor__(other.dtype), other)
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    _function = getattr(operator, _name)
+    setattr(TracedNumber, f"__{_name}__", _arithmetic(_function, reflected=False))
+    setattr(TracedNumber, f"__r{_name}__", _arithmetic(_function, reflected=True))
+for _name, _sign in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
+    setattr(TracedNumber, f"__{_name}__", _comparison(getattr(operator, _name), _sign))
+for _name in ("neg", "abs"):
+    _function = getattr(operator, _name)
+    setattr(TracedNumber, f"__{_name}__", lambda self, _f=_function: _compute(_f, [self]))

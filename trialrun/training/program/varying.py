@@ -1,0 +1,150 @@
+"""Numbers of a model that may differ between the trials of a program: rates, penalties, momenta.
+
+Keras keeps such a number as a Python float in a layer, a regularizer, the optimizer or the loss.
+Where it is kept is found by building the model again with another number. While a program is
+traced, a `TracedNumber` replaces it: a float to Python, one trial's tensor to TensorFlow. What
+Python decides by it (`if rate > 0`) is recorded, and must hold for every trial.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from trialrun.errors import CannotShare
+from trialrun.training.internals import keras_model
+from trialrun.training.program.traced_number import Place
+from trialrun.trials.signature import NumberPath, numbers_inside, numbers_key, with_number
+from trialrun.trials.trial import Variant
+
+# `numbers_key` of a variant -> its numbers at some `Place`s
+Numbers = dict[tuple[float, ...], list[float]]
+
+
+def places_of(model: keras.Model) -> dict[str, Place]:
+    """Every number that a compiled model, its optimizer and its loss keep: name -> location."""
+    places: dict[str, Place] = {}
+    seen: set[int] = set()
+
+    def walk(value: Any, name: str) -> None:
+        if id(value) in seen or not isinstance(value, (*_HOLDERS, dict, list, tuple)):
+            return
+        seen.add(id(value))
+        if isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                walk(item, f"{name}[{number}]")
+            return
+        items = value if isinstance(value, dict) else vars(value)
+        for key, item in items.items():
+            where = f"{name}.{key}" if name else str(key)
+            if isinstance(item, int | float) and not isinstance(item, bool):
+                places[where] = Place(where, value, key, item)
+            elif not (key in _NOT_FOLLOWED or str(key).startswith("_self_")):
+                walk(item, where)
+
+    if model.compiled:
+        walk(model.optimizer, "optimizer")
+        walk(model.loss, "loss")
+    model_and_layers = keras_model.all_layers(model)
+    for number, layer in enumerate(sorted(model_and_layers, key=lambda layer: layer is model)):
+        walk(layer, f"layers[{number}]")
+    return places
+
+
+_HOLDERS = (
+    keras.layers.Layer,
+    keras.regularizers.Regularizer,
+    keras.constraints.Constraint,
+    keras.initializers.Initializer,
+    keras.optimizers.Optimizer,
+    keras.optimizers.schedules.LearningRateSchedule,
+    keras.losses.Loss,
+)
+# What Keras records about a model's graph and variables, under names that differ from build to
+# build, and layers inside layers, which `keras_model.all_layers` already lists.
+_NOT_FOLLOWED = (
+    *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
+    *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
+)
+
+
+def find_varying(
+    model: keras.Model,
+    variants: Sequence[Variant],
+    build: Callable[[Variant], keras.Model],
+) -> tuple[tuple[Place, ...], Numbers]:
+    """The locations whose numbers differ between variants of one signature.
+
+    Each number that differs in the settings is changed alone, to see where it ends up.
+
+    Args:
+        model: The first variant's compiled model.
+        variants: At least one.
+        build: Gives the compiled model of a variant, built under the same seed as `model`.
+
+    Returns:
+        The locations, and the numbers of each variant there.
+
+    Raises:
+        CannotShare: A number is found nowhere in the model, or a program cannot take it as an
+            input where it is kept.
+    """
+    first = variants[0]
+    distinct = {numbers_key(variant): variant for variant in variants}
+    own = places_of(model)
+    names: dict[str, None] = {}
+    changed_by: dict[str, NumberPath] = {}
+    is_plain = True  # the model keeps each number of the settings unchanged
+    for path, values in _differing(list(distinct.values())).items():
+        other = next(value for value in values if value != values[0])
+        changed = places_of(build(with_number(first, path, other)))
+        found = _changed_places(own, changed, path)
+        for name in found:
+            is_plain &= own[name].value == values[0] and changed[name].value == other
+            is_plain &= name not in changed_by
+            changed_by[name] = path
+            names[name] = None
+    numbers = {}
+    for key, variant in distinct.items():
+        if is_plain:
+            given = numbers_inside(variant)
+            numbers[key] = [given[changed_by[name]] for name in names]
+        else:
+            others = places_of(build(variant))
+            _require_same(own, others, "the settings of its trials")
+            numbers[key] = [others[name].value for name in names]
+    return tuple(replace(own[name], path=changed_by[name]) for name in names), numbers
+
+
+def _differing(variants: Sequence[Variant]) -> dict[NumberPath, list[float]]:
+    """The numbers of the settings that differ between variants: path -> one value per variant."""
+    settings = [numbers_inside(variant) for variant in variants]
+    by_path = {path: [numbers[path] for numbers in settings] for path in settings[0]}
+    return {path: values for path, values in by_path.items() if len(set(values)) > 1}
+
+
+def _changed_places(
+    own: Mapping[str, Place], changed: Mapping[str, Place], path: NumberPath
+) -> list[str]:
+    what = ".".join(path)
+    _require_same(own, changed, what, (path,))
+    found = [name for name, place in own.items() if place.value != changed[name].value]
+    if not found:
+        raise CannotShare.of(f"where {what} ends up in the model is not known", (path,))
+    for name in found:
+        if isinstance(own[name].owner, keras.initializers.Initializer):
+            raise CannotShare.of(f"{what} changes the initial weights ({name})", (path,))
+        if isinstance(own[name].value, int) and isinstance(changed[name].value, int):
+            raise CannotShare.of(f"{what} changes an integer ({name})", (path,))
+    return found
+
+
+def _require_same(
+    own: Mapping[str, Place],
+    other: Mapping[str, Place],
+    what: str,
+    paths: tuple[NumberPath, ...] = (),
+) -> None:
+    if different := sorted(own.keys() ^ other.keys()):
+        raise CannotShare.of(f"{what} changes what the model is made of ({different[0]})", paths)

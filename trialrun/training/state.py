@@ -1,0 +1,17 @@
+"""The state of a model in training: the arrays of its variables."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class ModelState(NamedTuple):
+    """All variables of a model by kind, each a list in Keras's order, and its hyperparameters.
+
+    The lists hold `keras.Variable`s, or tensors of one trial, or tensors stacked over trials on
+    axis 0. The hyperparameters are float64 scalars per trial that no step changes.
+    """
+
+    trainable: list[Any]
+    non_trainable: list[Any]
+    optimizer: list[Any]
+    hyperparameters: Sequence[Any] = ()

@@ -1,0 +1,165 @@
+"""Converters that TensorFlow's `pfor` lacks and training needs; they are registered on import.
+
+They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, the random generators
+(for dropout and noise every trial has its own key), and a fast product of tiny matrices.
+"""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from trialrun.errors import CannotFuse
+from trialrun.training.internals import tensorflow_graph
+from trialrun.training.internals.tensorflow_graph import PForInput, register_converter, stacked
+from trialrun.training.vectorize import philox
+
+# ------------------------------------------------------------------------------ random generators
+
+
+@register_converter("StatelessRandomGetKeyCounter")
+def _convert_key_counter(pfor: PForInput) -> Any:
+    keys, counters = philox.key_and_counter(pfor.stacked_input(0))
+    return stacked(keys, True), stacked(counters, True)
+
+
+@register_converter("StatelessRandomUniformV2")
+def _convert_uniform(pfor: PForInput) -> Any:
+    return _convert_random(pfor, "uniform", pfor.get_attr("dtype"))
+
+
+@register_converter("StatelessRandomNormalV2")
+def _convert_normal(pfor: PForInput) -> Any:
+    return _convert_random(pfor, "normal", pfor.get_attr("dtype"))
+
+
+@register_converter("StatelessRandomUniformIntV2")
+def _convert_uniform_int(pfor: PForInput) -> Any:
+    low, high = pfor.input(4), pfor.input(5)
+    are_stacked = low.is_stacked or high.is_stacked
+    bits = None if are_stacked else _draw_together(pfor, "bits", low.t.dtype)
+    if bits is None:
+        return _draw_in_loop(pfor)
+    return stacked(philox.integers_between(bits, low.t, high.t), True)
+
+
+def _convert_random(pfor: PForInput, distribution: philox.Distribution, dtype: Any) -> Any:
+    values = _draw_together(pfor, distribution, dtype)
+    return _draw_in_loop(pfor) if values is None else stacked(values, True)
+
+
+def _draw_together(
+    pfor: PForInput, distribution: philox.Distribution, dtype: Any
+) -> tf.Tensor | None:
+    """The numbers of all trials (trials, ...); None where we cannot draw them."""
+    shape = tf.get_static_value(pfor.unstacked_input(0))
+    if shape is None or not philox.can_draw(distribution, dtype):
+        return None
+    pfor.stack_inputs([1, 2])
+    size = [int(length) for length in shape]
+    values = philox.draw(
+        distribution, pfor.stacked_input(1), pfor.stacked_input(2), math.prod(size), dtype
+    )
+    return tf.reshape(values, [-1, *size])
+
+
+def _draw_in_loop(pfor: PForInput) -> Any:
+    """Draws for one trial after another; refused in a compiled program.
+
+    Inside XLA the same operation would give other numbers.
+    """
+    if tensorflow_graph.is_traced_for_xla():
+        raise CannotFuse(f"{pfor.op_type} draws other numbers inside XLA than outside")
+    return tensorflow_graph.run_in_loop(pfor)
+
+
+for _name in ("StatelessTruncatedNormalV2", "StatelessRandomUniformFullIntV2"):
+    register_converter(_name)(_draw_in_loop)
+
+
+# ------------------------------------------------------------------------------- other operations
+
+
+@register_converter("Bitcast")
+def _convert_bitcast(pfor: PForInput) -> Any:
+    return stacked(tf.bitcast(pfor.stacked_input(0), pfor.get_attr("type")), True)
+
+
+tensorflow_graph.take_converter("Squeeze")
+
+
+@register_converter("Squeeze")
+def _convert_squeeze(pfor: PForInput) -> Any:
+    # Without axes, TensorFlow's own converter squeezes the axis of a single trial as well.
+    value = pfor.stacked_input(0)
+    axes = pfor.get_attr("squeeze_dims") or [
+        axis for axis, length in enumerate(value.shape[1:]) if length == 1
+    ]
+    if not axes:
+        return stacked(value, True)
+    return stacked(tf.squeeze(value, [axis + 1 if axis >= 0 else axis for axis in axes]), True)
+
+
+for _name, _batch_inputs in {
+    "InTopKV2": [0, 1],
+    "ResizeBilinear": [0],
+    "ResizeBilinearGrad": [0, 1],
+    "ResizeNearestNeighbor": [0],
+    "ResizeNearestNeighborGrad": [0],
+}.items():
+    tensorflow_graph.flattened_batch_converter(_name, _batch_inputs)
+
+
+# ------------------------------------------------------------------------------- tiny matrices
+
+
+def _multiply_and_sum_is_faster(
+    rows: int, inner: int, columns: int, *, transpose_a: bool, transpose_b: bool
+) -> bool:
+    """Whether XLA's CPU backend multiplies matrices of this size faster without its dot.
+
+    Its batched dot runs tiny shapes at 0.5 to 8 GFLOP/s, as it calls a kernel per matrix; a
+    product and a sum are fused into one vectorized loop. The limits were measured and hold for the
+    CPU only; `scripts/benchmark` measures what they gain in all.
+    """
+    if transpose_a and not transpose_b:  # gradient of a kernel: (features, batch) x (batch, units)
+        return inner <= 16 and rows <= 256 and columns <= 256
+    if transpose_b and not transpose_a:  # gradient of a layer's input
+        return inner <= 4
+    if not transpose_a and not transpose_b:  # forward pass
+        return columns <= 4 and inner <= 64
+    return False
+
+
+def _register_matmul(op_type: str, transpose_a_name: str, transpose_b_name: str) -> None:
+    convert_with_dot = tensorflow_graph.take_converter(op_type)
+
+    @register_converter(op_type)
+    def _convert_matmul(pfor: PForInput) -> Any:
+        transpose_a, transpose_b = pfor.get_attr(transpose_a_name), pfor.get_attr(transpose_b_name)
+        left, right = pfor.input(0), pfor.input(1)
+        if not (_is_stack_of_matrices(left) and _is_stack_of_matrices(right)):
+            return convert_with_dot(pfor)
+        a = tf.transpose(left.t, [0, 2, 1]) if transpose_a else left.t
+        b = tf.transpose(right.t, [0, 2, 1]) if transpose_b else right.t
+        (_, rows, inner), columns = a.shape, b.shape[2]
+        if not _multiply_and_sum_is_faster(
+            rows, inner, columns, transpose_a=transpose_a, transpose_b=transpose_b
+        ):
+            return convert_with_dot(pfor)
+        return stacked(tf.reduce_sum(a[:, :, :, None] * b[:, None, :, :], 2), True)
+
+
+def _is_stack_of_matrices(value: Any) -> bool:
+    shape = value.t.shape
+    return bool(
+        value.is_stacked
+        and shape.rank == 3
+        and shape.is_fully_defined()
+        and value.t.dtype == tf.float32
+    )
+
+
+if not tf.config.list_physical_devices("GPU"):
+    _register_matmul("MatMul", "transpose_a", "transpose_b")
+    _register_matmul("BatchMatMulV2", "adj_x", "adj_y")
