@@ -657,7 +657,7 @@ def test_a_run_leaves_nothing_in_the_temporary_folder(small_run):
 
 
 def test_a_run_whose_driver_was_killed_ends_as_if_nothing_had_happened(tmp_path, small_run):
-    """It is gone on with for one more seed than it began with."""
+    """It is continued for one more seed than it began with."""
     overrides = ["training.epochs=2", "resources.max_trials_per_pack=4", ONE_WORKER]
     options = ["--runs-dir", tmp_path / "runs", *options_of(*overrides)]
     command = Command(tmp_path, "run", REFERENCE_JOB, *options, "--set", "seeds=4")

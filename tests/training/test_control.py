@@ -190,7 +190,7 @@ def test_what_was_decided_is_decided_again_from_the_history():
 
 def test_a_log_that_nothing_gives_is_named_with_those_that_there_are():
     control = Control([TrainingSpec(early_stopping={"monitor": "val_auc"})])
-    with pytest.raises(ModelError, match=r"early_stopping.monitor: nothing gives 'val_auc'.* loss"):
+    with pytest.raises(ModelError, match=r"early_stopping.monitor: 'val_auc' is not logged.* loss"):
         control.update(0, {"loss": np.ones(1, np.float32)})
 
 

@@ -163,7 +163,7 @@ class _Monitor:
         for name in self._names:
             if name not in logs:
                 raise ModelError(
-                    f"training.{self._field}: nothing gives {name!r}; epochs give {', '.join(logs)}"
+                    f"training.{self._field}: {name!r} is not logged; epochs log {', '.join(logs)}"
                 )
         picked = [logs[name][trial] for trial, name in enumerate(self._names)]
         return np.array(picked, np.float32)
