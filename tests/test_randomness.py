@@ -11,6 +11,8 @@ from trialrun.training.in_turn import numbers_as_outside_xla
 from trialrun.training.randomness import BatchOrders, SeededBuild, build_seeded
 from trialrun.training.vectorize import vectorize
 
+pytestmark = pytest.mark.compiled
+
 SEEDS = [0, 1, 2, 3, 12345, 2**32 - 1]
 
 # Initial variables ------------------------------------------------------------------------------
