@@ -18,7 +18,7 @@ from warm_python import WarmProcess
 from trialrun.cli import main
 
 ROOT = Path(__file__).parents[2]
-_DEADLINE_S = 120  # only a hanging test comes near it
+_DEADLINE_S = 400  # only a hanging test comes near it
 # What the shell of whoever runs the tests may bring along, and what conftest set for this process.
 _NOT_INHERITED = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _NOT_INHERITED += ("RAY_API_SERVER_ADDRESS", "TRIALRUN_RUNS_DIR")

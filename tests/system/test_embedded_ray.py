@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from commands import Command
-from durable_runs import JOB, DurableRun
+from durable_runs import JOB, PROGRAM, DurableRun
 
 from trialrun.cluster.sockets import listening_sockets
 
@@ -130,7 +130,7 @@ def test_one_process_may_run_job_after_job(tmp_path):
     """Each with a Ray, and a token, of its own."""
     job = tmp_path / "job.yaml"
     job.write_text(JOB)
-    tests = str(Path(__file__).parent)
+    tests = str(Path(PROGRAM).parent)
     program = (
         "import os, subprocess, sys, trialrun; before = dict(os.environ)\n"
         f"sys.path.insert(0, {tests!r}); import made_up_driver, ray\n"

@@ -610,7 +610,7 @@ def options_of(*overrides: str) -> list[str]:
 
 def test_an_interrupted_run_leaves_a_readable_folder(tmp_path):
     overrides = ["seeds=12", "resources.max_trials_per_pack=4", "search.parameters={}", ONE_WORKER]
-    overrides += ["training.epochs=2000", "training.checkpoint_every=60"]  # a pack takes seconds
+    overrides += ["training.epochs=1000", "training.checkpoint_every=60"]  # a pack takes seconds
     runs = tmp_path / "runs"
     command = Command(tmp_path, "run", REFERENCE_JOB, *options_of(*overrides), "--runs-dir", runs)
     command.wait_for(lambda: any(runs.glob("*/*/trials/part-*.parquet")))

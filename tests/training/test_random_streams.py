@@ -12,6 +12,8 @@ from trialrun.training.model.seeded_build import SeededBuild, build_seeded
 from trialrun.training.vectorize.in_turn import numbers_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
+pytestmark = pytest.mark.compiled
+
 SEEDS = [0, 1, 2, 3, 12345, 2**32 - 1]
 
 # Initial variables ------------------------------------------------------------------------------

@@ -167,9 +167,10 @@ def test_arguments_of_an_optimizer_differ_inside_one_program(tmp_path, optimizer
     first = plan(tmp_path, "dense", {}, training={"optimizer": optimizer})
     trials = list(first)
     variant = first[0].variant
-    for name, value in others.items():
+    for number, (name, value) in enumerate(others.items()):
         variant = with_number(variant, ("training", "optimizer", name), value)
-        trials.append(_trial_of(variant, first[0]))
+        if number % 2:  # two other values in each of the further trials
+            trials.append(_trial_of(variant, first[0]))
     assert_same_as_plain_keras(tmp_path, trials)
 
 
