@@ -71,12 +71,13 @@ def report(path: Path) -> None:
     from trialrun.analysis.variants import variant_rows
     from trialrun.report import build_report
     from trialrun.store import RunFolder
+    from trialrun.store.text_tables import writing_confusion_matrices
 
     started = time.perf_counter()
     run = RunFolder.open(path)
     tally = Tally(run, metric="val_loss", goal="minimize")
-    run.write_confusion_matrices(("no", "yes"), tally.matrices())
-    standing = tally.standing()
+    with writing_confusion_matrices(run.confusion_matrices_file, ("no", "yes")) as write:
+        standing = tally.standing(write)
     run.write_variants(variant_rows(standing.leaderboard))
     aggregated = time.perf_counter()
     build_report(run, standing)

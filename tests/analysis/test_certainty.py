@@ -535,7 +535,7 @@ def test_a_run_of_two_seeds_claims_no_accuracy_above_one(tmp_path):
                            variant, seed, val_accuracy=0.9 + 0.09 * seed))  # fmt: skip
     job = folder.read_job() | {"training": {"loss": "mse", "metrics": ["accuracy"]}}
     folder.job_file.write_text(json.dumps(job))
-    board = Tally(folder, metric="val_accuracy", goal="maximize").take_numbers().standing()
+    board = Tally(folder, metric="val_accuracy", goal="maximize").standing_without_matrices()
     chosen = board.leaderboard.selection
     assert chosen.low < chosen.mean < chosen.high == 1.0
     assert board.leaderboard.variants[0].metrics["val_accuracy"].high == 1.0
@@ -583,7 +583,7 @@ def run(tmp_path_factory):
         tmp_path_factory.mktemp("runs"), learning_rates(1e-4, 3e-4, 1e-3), SEEDS,
         result_of=result_of,
     )  # fmt: skip
-    standing = Tally(folder, metric="val_loss", goal="minimize").take_all().standing()
+    standing = Tally(folder, metric="val_loss", goal="minimize").standing()
     folder.write_variants(variant_rows(standing.leaderboard))
     return folder
 
@@ -629,8 +629,7 @@ def test_every_number_of_variants_csv_follows_from_the_trials_by_pandas_and_scip
 
 def test_the_scores_of_pooled_matrices_are_scikit_learns(run):
     content = {}
-    for chunk in Tally(run, metric="val_loss", goal="minimize").matrices():
-        content |= chunk
+    Tally(run, metric="val_loss", goal="minimize").standing(content.update)
     trials = run.read_trials()
     rows = trials[(trials["variant_id"] == "v01") & (trials["status"] == "completed")]
     pooled = np.sum(rows["test_confusion_matrix"].tolist(), axis=0).reshape(2, 2)
@@ -642,7 +641,7 @@ def test_the_scores_of_pooled_matrices_are_scikit_learns(run):
 
 
 def test_the_summary_names_the_set_that_holds_the_best(run):
-    standing = Tally(run, metric="val_loss", goal="minimize").take_numbers().standing()
+    standing = Tally(run, metric="val_loss", goal="minimize").standing_without_matrices()
     content = json.loads(json.dumps(run_summary("medical_trial", standing, timings_s={})))
     known = standing.leaderboard.certainty
     assert content["certainty"] == {

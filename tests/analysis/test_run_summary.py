@@ -70,8 +70,8 @@ def test_in_chunks_a_run_gives_the_same_leaderboard_to_the_last_digit(run, max_t
     summaries = summarize(trials, run.read_parameters(), pool_matrices([trials]))
     whole = rank_summaries(summaries, validation_scores(trials, metric), goal)
     tally = Tally(run, metric=metric, goal=goal, max_problems=None, max_trials=max_trials)
-    some = list(tally.matrices())
-    standing = tally.standing()
+    written = {}
+    standing = tally.standing(written.update)
     assert as_text(standing.leaderboard) == as_text(whole)
     assert standing.counts == count_trials(trials)
     assert standing.num_epochs == trials["epochs"].sum()
@@ -79,7 +79,6 @@ def test_in_chunks_a_run_gives_the_same_leaderboard_to_the_last_digit(run, max_t
     assert [one.trial_id for one in standing.problems] == unfinished["trial_id"].tolist()
     best = trials[trials["trial_id"] == whole.selection.trial_id].iloc[0]
     assert standing.best_trial == {name: best[name] for name in metric_names(trials.columns)}
-    written = {key: value for variants in some for key, value in variants.items()}
     expected = confusion_matrices(trials)
     assert {key: repr(value) for key, value in written.items()} == {
         key: repr(value) for key, value in expected.items()
@@ -87,11 +86,13 @@ def test_in_chunks_a_run_gives_the_same_leaderboard_to_the_last_digit(run, max_t
 
 
 def test_the_means_are_those_of_pandas(run):
-    standing = Tally(run, metric="val_loss", goal="minimize", max_trials=1).take_numbers()
+    standing = Tally(
+        run, metric="val_loss", goal="minimize", max_trials=1
+    ).standing_without_matrices()
     trials = run.read_trials()
     grouped = trials[trials["status"] == "completed"].groupby("variant_id")["val_loss"]
     expected = grouped.agg(["mean", "std", "min", "max", "count"])
-    found = {one.variant_id: one for one in standing.standing().leaderboard.variants}
+    found = {one.variant_id: one for one in standing.leaderboard.variants}
     assert set(expected.index) == set(found) - {"v03"}
     for variant_id, row in expected.iterrows():
         of = found[variant_id].metrics["val_loss"]
@@ -128,7 +129,7 @@ def test_a_chunk_is_made_of_the_latest_rows_of_whole_variants(run):
 
 def test_only_the_first_problems_are_kept_when_there_are_many(run):
     tally = Tally(run, metric="val_loss", goal="minimize", max_problems=3, max_trials=1)
-    standing = tally.take_numbers().standing()
+    standing = tally.standing_without_matrices()
     assert len(standing.problems) == 3
     assert standing.counts["diverged"] + standing.counts["failed"] > 23
 
@@ -137,5 +138,5 @@ def test_without_trials_nothing_is_selected(tmp_path):
     folder = RunFolder.create(tmp_path, "empty")
     tally = Tally(folder, metric="val_loss", goal="minimize")
     assert tally.is_empty
-    standing = tally.take_all().standing()
+    standing = tally.standing()
     assert (standing.counts["trials"], standing.leaderboard.selection) == (0, None)

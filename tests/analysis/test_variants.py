@@ -24,6 +24,7 @@ from trialrun.analysis.winner import winner_curves
 from trialrun.errors import InputError
 from trialrun.store import RunFolder
 from trialrun.store.files import json_ready
+from trialrun.store.text_tables import writing_confusion_matrices
 
 VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
 SEEDS = (0, 1, 2, 3)
@@ -93,12 +94,18 @@ def test_pooled_matrices_add_up_the_completed_seeds(tmp_path):
             np.testing.assert_array_equal(getattr(summary, name), expected)
 
 
+def write_matrices(folder, some):
+    with writing_confusion_matrices(folder.confusion_matrices_file, CLASS_NAMES) as write:
+        for variants in some:
+            write(variants)
+
+
 def test_confusion_matrices_json_has_every_completed_seed_and_their_sum(tmp_path):
     folder = write_run(tmp_path, VARIANTS[:2], SEEDS, result_of=with_one_diverged)
     chunks = folder.tables.index().by_variants("results", 1)
     some = [confusion_matrices(chunk) for chunk in chunks]
     assert [list(variants) for variants in some] == [["v00"], ["v01"]]
-    folder.write_confusion_matrices(CLASS_NAMES, some)
+    write_matrices(folder, some)
     content = json.loads(folder.confusion_matrices_file.read_text())
     assert content["class_names"] == list(CLASS_NAMES)
     assert list(content["variants"]["v00"]) == ["validation", "test"]
@@ -116,7 +123,7 @@ def test_the_recall_of_a_class_without_rows_is_null(tmp_path):
 
     folder = write_run(tmp_path, VARIANTS[:1], (0,), result_of=result_of)
     chunks = folder.tables.index().by_variants("results", 1)
-    folder.write_confusion_matrices(CLASS_NAMES, map(confusion_matrices, chunks))
+    write_matrices(folder, map(confusion_matrices, chunks))
     content = json.loads(folder.confusion_matrices_file.read_text())
     assert content["variants"]["v00"]["test"]["scores"]["recall"] == [None, 0.75]
 
@@ -290,7 +297,7 @@ def test_the_summary_says_what_was_selected_and_counts(tmp_path):
     assert len(trials) == 8
     [path] = tmp_path.glob("*/*")
     tally = Tally(RunFolder(path), metric="val_loss", goal="minimize")
-    standing = tally.take_numbers().standing()
+    standing = tally.standing_without_matrices()
     timings_s = {"total": 4.0, "train": 1.0}
     summary = run_summary("medical_trial", standing, timings_s=timings_s)
     assert summary["counts"] == {

@@ -135,7 +135,7 @@ def write_run(
 
 def finish(folder: RunFolder, model_summary: str = "Total params: 642") -> RunFolder:
     """Writes variants.csv and summary.json of a run, as the driver does after the last trial."""
-    standing = Tally(folder, **folder.read_job()["select"]).take_numbers().standing()
+    standing = Tally(folder, **folder.read_job()["select"]).standing_without_matrices()
     folder.write_variants(variant_rows(standing.leaderboard))
     summary = run_summary(
         folder.read_job()["name"],

@@ -1,9 +1,10 @@
 """The standing of a run: statistics of its trials so far, read some variants at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trialrun.analysis.metric_bounds import UNBOUNDED, metric_bounds
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
@@ -66,9 +67,9 @@ class Standing:
 
 
 class Tally:
-    """Computes the standing from chunks of whole variants that are read one after the other.
+    """Computes the standing of a run from chunks of whole variants, read one after the other.
 
-    To save memory, it keeps only the selection metric and the id of each trial; all else is kept
+    To save memory, only the selection metric and the id of each trial are kept; all else is kept
     per variant.
 
     Args:
@@ -95,66 +96,64 @@ class Tally:
         self._bounds = {} if self.is_empty else metric_bounds(self._index.metrics, run.read_job())
         self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
-        self._scores: list[ValidationScores] = []
-        self._summaries: list[VariantSummary] = []
-        self._counts: dict[str, int] = {}
-        self._problems: list[TrialProblem] = []
-        self._num_epochs = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether no trial is recorded."""
         return not self._index.variant_ids
 
-    def take_all(self) -> "Tally":
-        """Reads all trials, including confusion matrices; returns itself."""
-        for chunk in self._index.by_variants("results", self._max_trials):
-            self._take(chunk)
-        return self
+    def standing(self, write_matrices: Callable[[dict[str, Any]], None] | None = None) -> Standing:
+        """The standing of all trials, from one pass over them.
 
-    def take_numbers(self) -> "Tally":
-        """Reads all trials without confusion matrices; returns itself."""
-        for chunk in self._index.by_variants("numbers", self._max_trials):
-            self._take(chunk)
-        return self
-
-    def matrices(self) -> Iterator[dict[str, Any]]:
-        """Reads all trials as `take_all` does, and yields the content of confusion_matrices.json.
-
-        The standing is complete only after all has been yielded.
-        """
-        for chunk in self._index.by_variants("results", self._max_trials):
-            self._take(chunk)
-            yield confusion_matrices(chunk)
-
-    def _take(self, chunk: "pd.DataFrame") -> None:
-        seeds = self._index.seeds
-        self._scores.append(validation_scores(chunk, self._metric, seeds))
-        self._summaries += summarize(
-            chunk, self._index.parameters, pool_matrices([chunk]), seeds, self._bounds
-        )
-        for name, count in count_trials(chunk).items():
-            self._counts[name] = self._counts.get(name, 0) + count
-        self._num_epochs += int(chunk["epochs"].sum())
-        columns = ["trial_id", "variant_id", "seed", "status", "error"]
-        rows = chunk.loc[chunk["status"] != "completed", columns]
-        room = None if self._max_problems is None else self._max_problems - len(self._problems)
-        named = islice(rows.itertuples(index=False, name=None), room)
-        self._problems += (TrialProblem(*row) for row in named)
-
-    def standing(self) -> Standing:
-        """The standing of the trials that were read.
+        Args:
+            write_matrices: Is given the variants of confusion_matrices.json, some at a time.
 
         Raises:
             InputError: The metric is no validation metric, or was not recorded.
         """
-        scores = join_scores(self._scores)
+        return self._standing("results", write_matrices)
+
+    def standing_without_matrices(self) -> Standing:
+        """The same standing, but its variants have no confusion matrices."""
+        return self._standing("numbers", None)
+
+    def _standing(
+        self,
+        columns: Literal["results", "numbers"],
+        write_matrices: Callable[[dict[str, Any]], None] | None,
+    ) -> Standing:
+        seeds, parameters = self._index.seeds, self._index.parameters
+        scores: list[ValidationScores] = []
+        summaries: list[VariantSummary] = []
+        problems: list[TrialProblem] = []
+        counts: Counter[str] = Counter()
+        num_epochs = 0
+        for chunk in self._index.by_variants(columns, self._max_trials):
+            scores.append(validation_scores(chunk, self._metric, seeds))
+            pooled = pool_matrices([chunk])
+            summaries += summarize(chunk, parameters, pooled, seeds, self._bounds)
+            counts.update(count_trials(chunk))
+            num_epochs += int(chunk["epochs"].sum())
+            left = None if self._max_problems is None else self._max_problems - len(problems)
+            problems += islice(_problems(chunk), left)
+            if write_matrices is not None:
+                write_matrices(confusion_matrices(chunk))
+        joined = join_scores(scores)
         bounds = self._bounds.get(self._metric, UNBOUNDED)
-        board = rank_summaries(self._summaries, scores, self._goal, self._statistic, bounds)
-        best_trial: dict[str, float] = {}
-        if chosen := board.selection:
-            rows = self._index.read([chosen.variant_id], "numbers")
-            best = rows[rows["trial_id"] == chosen.trial_id].iloc[0]
-            best_trial = {name: float(best[name]) for name in self._index.metrics}
-        problems = tuple(self._problems)
-        return Standing(board, self._counts, self._num_epochs, problems, best_trial, scores)
+        board = rank_summaries(summaries, joined, self._goal, self._statistic, bounds)
+        best_trial = self._metrics_of_best(board)
+        return Standing(board, dict(counts), num_epochs, tuple(problems), best_trial, joined)
+
+    def _metrics_of_best(self, board: Leaderboard) -> dict[str, float]:
+        chosen = board.selection
+        if chosen is None:
+            return {}
+        rows = self._index.read([chosen.variant_id], "numbers")
+        best = rows[rows["trial_id"] == chosen.trial_id].iloc[0]
+        return {name: float(best[name]) for name in self._index.metrics}
+
+
+def _problems(chunk: "pd.DataFrame") -> Iterator[TrialProblem]:
+    columns = ["trial_id", "variant_id", "seed", "status", "error"]
+    rows = chunk.loc[chunk["status"] != "completed", columns]
+    return (TrialProblem(*row) for row in rows.itertuples(index=False, name=None))

@@ -13,6 +13,7 @@ from trialrun.report import build_report
 from trialrun.store import RunFolder
 from trialrun.store.files import write_json
 from trialrun.store.run_folder import distinct_tasks
+from trialrun.store.text_tables import writing_confusion_matrices
 from trialrun.trackers import show_in_trackers
 
 # Weights of the best trials are kept, because a run may grow later: with more seeds, another
@@ -57,7 +58,7 @@ def _tally(work: Work) -> Tally:
 def current_standing(work: Work) -> Standing | None:
     """The statistics of the trials in the run folder, without matrices; None without trials."""
     tally = _tally(work)
-    return None if tally.is_empty else tally.take_numbers().standing()
+    return None if tally.is_empty else tally.standing_without_matrices()
 
 
 def best_without_state(work: Work, standing: Standing | None) -> str | None:
@@ -81,8 +82,8 @@ def finish(
     packs = run.read_packs()
     class_names = next((pack.class_names for pack in packs if pack.class_names), ())
     work.lease.check()
-    run.write_confusion_matrices(class_names, tally.matrices())
-    standing = tally.standing()
+    with writing_confusion_matrices(run.confusion_matrices_file, class_names) as write:
+        standing = tally.standing(write)
     run.write_variants(variant_rows(standing.leaderboard))
     if interrupted is None:
         summary = run_summary(

@@ -73,7 +73,7 @@ def load_overview(folder: RunFolder, max_problems: int | None = NUM_PROBLEMS_KEP
         statistic=select.get("statistic", "mean"),
         max_problems=max_problems,
     )
-    return overview_of(folder, tally.take_all().standing())
+    return overview_of(folder, tally.standing())
 
 
 def overview_of(folder: RunFolder, standing: Standing) -> Overview:

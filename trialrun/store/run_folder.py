@@ -18,12 +18,12 @@ import yaml
 from trialrun.errors import InputError
 from trialrun.store.best_files import BestFiles
 from trialrun.store.columns import ParameterKind, TrialColumns, part_name
-from trialrun.store.files import reading, replace_atomically, write_bytes, write_text
+from trialrun.store.files import reading, write_bytes, write_text
 from trialrun.store.parquet import list_parts, read_about, write_part
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting
 from trialrun.store.states import KeptArrays
-from trialrun.store.text_tables import variants_csv, write_mapping
+from trialrun.store.text_tables import variants_csv
 from trialrun.store.trial_tables import TrialTables
 from trialrun.trials.results import PackResult
 
@@ -301,33 +301,6 @@ class RunFolder:
         names += [path.stem for path in self.kept.files()]
         numbers = [_NUMBER_OF_PACK.match(name.removeprefix("part-")) for name in names]
         return 1 + max((int(found[1]) for found in numbers if found), default=-1)
-
-    def write_confusion_matrices(
-        self, class_names: Sequence[str], variants: Iterable[Mapping[str, Any]]
-    ) -> None:
-        """Writes confusion_matrices.json.
-
-        Args:
-            class_names: Names of the classes.
-            variants: From `analysis.variants.confusion_matrices`, some variants at a time.
-        """
-        about = {
-            "class_names": list(class_names),
-            "rows": "true class",
-            "columns": "predicted class",
-        }
-        with (
-            replace_atomically(self.confusion_matrices_file) as temporary,
-            temporary.open("w", encoding="utf-8") as file,
-        ):
-            file.write(json.dumps(about, ensure_ascii=False)[:-1] + ', "variants": {')
-            separator = ""
-            for some_variants in variants:
-                for variant_id, matrices in some_variants.items():
-                    file.write(f"{separator}\n{json.dumps(variant_id)}: ")
-                    write_mapping(file, matrices)
-                    separator = ","
-            file.write("}}\n")
 
     def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes variants.csv, with lists and mappings as JSON and unknown values as empty cells.
