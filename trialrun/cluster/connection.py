@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# Ray reads this when it is imported. A user who gives a token wants it to be used.
+if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 import ray
 from ray._private.state import available_resources_per_node
 
@@ -17,10 +21,6 @@ from trialrun.cluster.preflight import check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.trials.packing import choose_cpus_per_pack
-
-# Ray reads this when it is imported. A user who gives a token wants it to be used.
-if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 _ROUNDING = 1e-9  # ten packs of 0.1 GPU each must fit, though 1 // 0.1 is 9
 
