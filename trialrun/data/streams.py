@@ -90,7 +90,8 @@ def read_streams(
     for name in (name for name in _PARTS if is_stream(output.get(name))):
         where = f"{source}: {name}"
         part = output[name]
-        is_batched = _check(part, where)
+        _require_usable(part, where)
+        is_batched = _is_batched(part.element_spec, where)
         try:
             read[name] = _to_arrays(part, where, left, is_batched=is_batched)
             left -= sum(array.nbytes for array in _leaves(read[name]))
@@ -129,14 +130,13 @@ def is_stream(value: Any) -> bool:
     return "tensorflow.DatasetV2" in kinds
 
 
-def _check(stream: Any, where: str) -> bool:
-    """Whether a dataset's elements are batches; raises InputError if it cannot be used."""
+def _require_usable(stream: Any, where: str) -> None:
+    """Raises InputError unless a dataset has an end and elements (x, y)."""
     spec = stream.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise InputError(f"{where}: the elements of a tf.data.Dataset must be (x, y), got {spec}")
     if int(stream.cardinality()) == _INFINITE:
         raise InputError(f"{where}: the tf.data.Dataset has no end; leave out repeat()")
-    return _is_batched(spec, where)
 
 
 def _to_arrays(stream: Any, where: str, limit_bytes: float, *, is_batched: bool) -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ class LoadedJob:
     def locate(self, message: str) -> str:
         """A message that begins with a field's dotted path, preceded by the field's location."""
         field = message.split(" ", 1)[0].rstrip(":,")
-        return f"{self.document.place(_split_key(field))}: {message}"
+        return f"{self.document.location_of(_split_key(field))}: {message}"
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:
@@ -63,7 +63,7 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
     except ValidationError as error:
         problems = list(to_problems(error))
     if problems:
-        lines = [f"{document.place(problem.path)}: {problem.message}" for problem in problems]
+        lines = [f"{document.location_of(problem.path)}: {problem.message}" for problem in problems]
         raise InputError("\n".join(dict.fromkeys(lines)))
     return LoadedJob(spec=spec, path=path, folder=folder, document=document)
 

@@ -17,9 +17,9 @@ import yaml
 
 from trialrun.errors import InputError
 from trialrun.store.best_files import BestFiles
-from trialrun.store.columns import ParameterKind, TrialColumns, part_name
+from trialrun.store.columns import ParameterKind, TrialColumns, pack_file_name
 from trialrun.store.files import reading, write_bytes, write_text
-from trialrun.store.parquet import list_parts, read_about, write_part
+from trialrun.store.parquet import list_pack_files, read_about, write_pack_file
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting
 from trialrun.store.states import KeptArrays
@@ -247,9 +247,9 @@ class RunFolder:
             "is_compiled_by_builder": result.is_compiled_by_builder,
             "timings_s": result.timings_s,
         }
-        name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
-        write_part(self.history_dir / name, history_table(result))
-        write_part(self.trials_dir / name, trial_table(result, kinds), about)
+        name = pack_file_name(result.pack_id, result.trials[0].attempt) + ".parquet"
+        write_pack_file(self.history_dir / name, history_table(result))
+        write_pack_file(self.trials_dir / name, trial_table(result, kinds), about)
 
     def read_trials(
         self, columns: TrialColumns = "all", trial_ids: Sequence[str] | None = None
@@ -280,7 +280,7 @@ class RunFolder:
     def read_packs(self) -> tuple[PackRecord, ...]:
         """The facts about each pack as a whole, from its last attempt."""
         records = {}
-        for file in list_parts(self.trials_dir):
+        for file in list_pack_files(self.trials_dir):
             about = read_about(file)
             records[about["pack_id"]] = PackRecord(
                 pack_id=about["pack_id"],
@@ -296,7 +296,8 @@ class RunFolder:
     def next_pack_number(self) -> int:
         """The number after the highest that a pack of this run has used."""
         names = [
-            path.stem for path in (*list_parts(self.trials_dir), *list_parts(self.history_dir))
+            path.stem
+            for path in (*list_pack_files(self.trials_dir), *list_pack_files(self.history_dir))
         ]
         names += [path.stem for path in self.kept.files()]
         numbers = [_NUMBER_OF_PACK.match(name.removeprefix("part-")) for name in names]

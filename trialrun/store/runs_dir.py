@@ -32,7 +32,7 @@ def require_lasting(folder: Path) -> None:
         )
 
 
-def describe_place(folder: Path) -> str:
+def location_text(folder: Path) -> str:
     """The location of a folder for somebody who wants to fetch it; in a Ray job with its host."""
     if _RAY_JOB_VARIABLE in os.environ:
         return f"{folder.resolve()} on {os.uname().nodename}"

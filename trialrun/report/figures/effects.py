@@ -64,14 +64,14 @@ class Effect(NamedTuple):
     Attributes:
         name: The parameter's short name.
         is_number: Whether its axis has numbers, instead of categories at 0, 1, 2, ...
-        places: (variants,) positions on the axis; NaN for a variant that is not drawn.
+        positions: (variants,) positions on the axis; NaN for a variant that is not drawn.
         groups: The groups in the order of the axis.
         num_values: How many values it has; there may be fewer groups.
     """
 
     name: str
     is_number: bool
-    places: Floats
+    positions: Floats
     groups: tuple[Group, ...]
     num_values: int
 
@@ -241,7 +241,7 @@ def draw_parameter_effects(
 def _draw_panel(axes: "Axes", effect: Effect, means: Floats) -> list[Any]:
     """Draws points and medians; returns one of each, for the legend."""
     (points,) = axes.plot(
-        effect.places,
+        effect.positions,
         means,
         "o",
         color=BLUE,
@@ -261,7 +261,7 @@ def _draw_panel(axes: "Axes", effect: Effect, means: Floats) -> list[Any]:
         room_in = _WIDTH_IN / len(labels)
         name_columns(axes, range(len(labels)), labels, room_in=room_in, size=TICK_SIZE)
         return [points, medians]
-    if spans_decades(effect.places):
+    if spans_decades(effect.positions):
         scale_by_decades(axes, "x")
     if not _is_grouped(effect):
         _tick_values(axes, effect.groups)
