@@ -358,11 +358,11 @@ def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> i
     With --address (or RAY_ADDRESS), every node of that Ray cluster is checked from inside a task.
     Exit codes: 0 all works, perhaps with warnings; 1 something does not work; 2 wrong usage.
     """
-    from trialrun.doctor.examine import examine
+    from trialrun.doctor.examine import diagnose
 
     if slurm and address:
         raise click.UsageError("--slurm and --address cannot be combined; give only one of them")
-    return examine(address, slurm=slurm, as_json=as_json, runs_dir=runs_dir)
+    return diagnose(address, slurm=slurm, as_json=as_json, runs_dir=runs_dir)
 
 
 def main() -> None:

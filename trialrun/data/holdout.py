@@ -23,7 +23,7 @@ _STREAMS = {"data.test_split": 0x7E57, "data.validation_split": 0x5B117}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Classes:
+class ClassLabels:
     """The classes of all rows, for a split that keeps the share of each class.
 
     Attributes:
@@ -40,7 +40,7 @@ def hold_out(
     share: float,
     seed: int,
     field: str,
-    classes: Classes | None,
+    classes: ClassLabels | None,
     *,
     num_kept_parts: int = 1,
 ) -> tuple[Rows, Rows]:
@@ -129,7 +129,7 @@ def _exchange(
 
 
 def _check_counts(
-    classes: Classes, rows: Rows, num_smallest: int, num_parts: int, where: str
+    classes: ClassLabels, rows: Rows, num_smallest: int, num_parts: int, where: str
 ) -> None:
     counts = np.bincount(classes.labels[rows], minlength=len(classes.names))
     present = np.flatnonzero(counts)
@@ -138,8 +138,8 @@ def _check_counts(
         num_rare = f"{counts[rarest]} row" + ("s" if counts[rarest] > 1 else "")
         raise InputError(
             f"{where}: class {classes.names[rarest]!r} has {num_rare} for {num_parts} parts, but"
-            f" each part needs one of every class ({show_counts(classes.names, counts)}); give more"
-            " rows, leave the class out, or give data.stratify: false"
+            f" each part needs one of every class ({class_counts_text(classes.names, counts)});"
+            " give more rows, leave the class out, or give data.stratify: false"
         )
     if num_smallest < len(present):
         raise InputError(
@@ -148,10 +148,10 @@ def _check_counts(
         )
 
 
-def show_counts(names: Sequence[str], counts: Sequence[int] | npt.NDArray[np.int64]) -> str:
+def class_counts_text(names: Sequence[str], counts: Sequence[int] | npt.NDArray[np.int64]) -> str:
     """How many rows each class has, as text; only the first classes if there are many.
 
-    >>> show_counts(["no", "yes"], [3, 1])
+    >>> class_counts_text(["no", "yes"], [3, 1])
     "3 of 'no', 1 of 'yes'"
     """
     shown = [f"{n} of {name!r}" for name, n in zip(names, counts, strict=True)]

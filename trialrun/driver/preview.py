@@ -22,7 +22,7 @@ from trialrun.job import (
     ParameterSpec,
     Settings,
     TrainingSpec,
-    Values,
+    ValueList,
     settings_of,
 )
 from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
@@ -146,7 +146,7 @@ def _print_parameters(console: Console, job: JobSpec) -> None:
 
 def _sharing(job: JobSpec, path: str, parameter: ParameterSpec) -> str:
     """A text on whether trials that differ only in one parameter share one program."""
-    if isinstance(parameter, Values):
+    if isinstance(parameter, ValueList):
         values: Sequence[Any] = parameter.values
     else:
         is_int = parameter.distribution == "int_uniform"

@@ -17,7 +17,7 @@ from trialrun.errors import InputError
 from trialrun.job.checks import check_whole
 from trialrun.job.document import Document, KeyPath, parse_value, plain, read_document, write_yaml
 from trialrun.job.problems import to_problems
-from trialrun.job.search_spec import Range, Values
+from trialrun.job.search_spec import Range, ValueList
 from trialrun.job.spec import JobSpec, OutputSpec
 from trialrun.messages import show
 
@@ -117,5 +117,5 @@ def _split_key(key: str) -> KeyPath:
         return tuple(key.split("."))
     rest = key.removeprefix(prefix)
     parameter, _, last = rest.rpartition(".")
-    is_field = last in {**Values.model_fields, **Range.model_fields}
+    is_field = last in {**ValueList.model_fields, **Range.model_fields}
     return ("search", "parameters", *((parameter, last) if parameter and is_field else (rest,)))

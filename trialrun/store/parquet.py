@@ -75,7 +75,7 @@ def by_pack_file(trials: "pd.DataFrame") -> dict[str, list[str]]:
     return wanted
 
 
-def column_names(file: Path) -> list[str]:
+def columns_in(file: Path) -> list[str]:
     """The names of a Parquet file's columns."""
     import pyarrow.parquet as pq
 

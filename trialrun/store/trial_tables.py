@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trialrun.errors import FileError
 from trialrun.store.columns import TrialColumns, metric_names
-from trialrun.store.parquet import by_pack_file, column_names, list_pack_files, read_pack_file
+from trialrun.store.parquet import by_pack_file, columns_in, list_pack_files, read_pack_file
 from trialrun.store.rows import latest_trials, parameters_by_variant, unite_history
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _index(tables: TrialTables) -> TrialIndex:
     parameters: dict[str, Mapping[str, Any]] = {}
     seeds = np.zeros(0, np.int64)
     for file in list_pack_files(tables.trials_dir):
-        names |= dict.fromkeys(column_names(file))
+        names |= dict.fromkeys(columns_in(file))
         rows = read_pack_file(file, "variants")
         found = parameters_by_variant([rows])
         parameters |= {variant: found[variant] for variant in found if variant not in parameters}
