@@ -41,3 +41,18 @@ def quoted(text: str) -> str:
     if "'" in text or not text.isprintable():
         return json.dumps(text, ensure_ascii=False)
     return f"'{text}'"
+
+
+def bytes_text(num_bytes: float) -> str:
+    """A size with the unit that suits it.
+
+    >>> bytes_text(64 * 2**20)
+    '64.0 MiB'
+    """
+    if num_bytes < 1024:
+        return f"{num_bytes:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        num_bytes /= 1024
+        if num_bytes < 1024:
+            return f"{num_bytes:.1f} {unit}"
+    return f"{num_bytes / 1024:.1f} TiB"

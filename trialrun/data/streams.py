@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
+from trialrun.messages import bytes_text
 
 _PARTS = ("train", "validation", "test")
 _INFINITE, _UNKNOWN = -1, -2  # values of tf.data's cardinality()
@@ -221,13 +222,9 @@ def _known_bytes(spec: Any) -> int | None:
 def _require_room(num_bytes: int, limit_bytes: float, verb: str) -> None:
     if num_bytes > limit_bytes:
         raise _DoesNotFit(
-            f"{verb} {_mib(num_bytes)} MiB as arrays, but only {_mib(limit_bytes)} MiB are free for"
-            " it"
+            f"{verb} {bytes_text(num_bytes)} as arrays, but only {bytes_text(limit_bytes)} are free"
+            " for it"
         )
-
-
-def _mib(num_bytes: float) -> str:
-    return f"{num_bytes / 2**20:,.0f}"
 
 
 def _leaves(value: Any) -> Iterator[Any]:

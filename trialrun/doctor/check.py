@@ -53,16 +53,3 @@ def worst(checks: Iterable[Check]) -> CheckStatus:
     """The worst status of some checks; `ok` if there are none."""
     found = {check.status for check in checks}
     return next((status for status in _WORST_FIRST if status in found), "ok")
-
-
-def bytes_text(size: float) -> str:
-    """A size with a unit that people read easily.
-
-    >>> bytes_text(64 * 2**20)
-    '64 MB'
-    """
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GB" if size < 1024 else f"{size / 1024:.1f} TB"

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from trialrun.errors import InputError
-from trialrun.messages import show
+from trialrun.messages import bytes_text, show
 
 KeyPath = tuple[str | int, ...]
 
@@ -73,7 +73,7 @@ def read_document(path: Path) -> Document:
         size = path.stat().st_size
         if size > _MAX_BYTES:
             limit = f"a job file may have at most {_MAX_BYTES >> 20} MiB"
-            raise InputError(f"{path}: {limit}, this file has {size / 2**20:.1f} MiB")
+            raise InputError(f"{path}: {limit}, this file has {bytes_text(size)}")
         if not path.is_file() and not path.is_dir():
             raise InputError(f"{path}: this is not a regular file; expected a YAML file")
         text = path.read_text(encoding="utf-8-sig")
