@@ -9,11 +9,6 @@ import numpy.typing as npt
 
 from trialrun.errors import InputError
 
-# Seeds the shuffle before the split together with the trial's seed, so that it does not use the
-# same random numbers as the generator.
-_SPLIT_STREAM = 0x5B117
-
-
 Rows = npt.NDArray[np.int64]
 
 _MAX_CLASSES_SHOWN = 10
@@ -76,12 +71,17 @@ def hold_out(
     kept, held_out = train_test_split(
         rows,
         test_size=num_held_out,
-        random_state=int(np.random.default_rng([seed, _STREAMS[field]]).integers(2**32)),
+        random_state=int(_rng(seed, field).integers(2**32)),
         stratify=None if classes is None else classes.labels[rows],
     )
     if classes is None:
         return kept, held_out
     return with_every_class(classes.labels, kept, held_out, num_kept_parts=num_kept_parts)
+
+
+def _rng(seed: int, field: str) -> np.random.Generator:
+    """The random numbers of the split that a job's field gives, for a trial's seed."""
+    return np.random.default_rng([seed, _STREAMS[field]])
 
 
 def with_every_class(
@@ -170,5 +170,5 @@ def split_rows(
             f" {split_at} for training and {num_rows - split_at} for validation; each needs at"
             " least one"
         )
-    rows = np.random.default_rng([seed, _SPLIT_STREAM]).permutation(num_rows)
+    rows = _rng(seed, "data.validation_split").permutation(num_rows)
     return rows[:split_at], rows[split_at:]
