@@ -118,14 +118,7 @@ def _train_pack(
 
 def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:
     return tuple(
-        TrialResult(
-            trial=trial,
-            status="failed",
-            engine="",
-            pack_id=task.pack.pack_id,
-            attempt=task.attempt,
-            error=errors[trial.trial_id],
-        )
+        task.failed(trial, errors[trial.trial_id])
         for trial in task.pack.trials
         if trial.trial_id in errors
     )
