@@ -32,7 +32,7 @@ from trialrun.job import (
     SearchSpec,
     SelectSpec,
     TrainingSpec,
-    Values,
+    ValueList,
 )
 from trialrun.job.document import canonical_json
 from trialrun.job.fields import Section
@@ -48,7 +48,7 @@ SECTIONS: dict[str, type[Section]] = {
     "training.early_stopping": EarlyStoppingSpec,
     "training.reduce_lr_on_plateau": ReduceLROnPlateauSpec,
     "search": SearchSpec,
-    "search.parameters: values": Values,
+    "search.parameters: values": ValueList,
     "search.parameters: range": Range,
     "select": SelectSpec,
     "resources": ResourcesSpec,

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from trialrun.cluster.preflight import TOKEN_HELP, check_token
+from trialrun.cluster.preflight import TOKEN_HELP, require_token
 from trialrun.driver.interrupts import EXIT_CTRL_C, EXIT_INTERRUPTED
 from trialrun.errors import ClusterError, InputError, TrialrunError
 
@@ -83,7 +83,7 @@ def server_url() -> str:
 
 def check_server(url: str) -> None:
     """Raises ClusterError if the server would take no job; Ray's client may wait for minutes."""
-    check_token()
+    require_token()
     try:
         import aiohttp  # noqa: F401 - Ray's client needs it
         import requests

@@ -34,10 +34,10 @@ MAY_IMPORT = {
     "store": "errors host trials",
     "cluster": "errors host job trials training",
     "analysis": "errors messages statistics job store",
-    "export": "errors host statistics job trials data training store",
+    "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",
     "trackers": "errors job store",
-    "doctor": "errors host store cluster",
+    "doctor": "errors messages host store cluster",
     "driver": "errors messages host job trials data training cluster store analysis export report"
     " trackers",
     "datasets": "",

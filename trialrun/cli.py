@@ -12,7 +12,7 @@ from rich.console import Console
 
 from trialrun.driver.interrupts import EXIT_CTRL_C, Interrupted
 from trialrun.errors import InputError, TrackerError, TrialrunError
-from trialrun.store.runs_dir import default_runs_dir, describe_place
+from trialrun.store.runs_dir import default_runs_dir, location_text
 
 EXIT_TRIALS_FAILED = 1
 EXIT_WRONG_INPUT = 2
@@ -183,7 +183,7 @@ def _tell(outcome: Any) -> None:
         )
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
-        f"\nRun folder: {describe_place(outcome.run.path)}", soft_wrap=True, highlight=False
+        f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
     )
     if outcome.num_failed or not outcome.has_winner:
         what = (
@@ -358,11 +358,11 @@ def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> i
     With --address (or RAY_ADDRESS), every node of that Ray cluster is checked from inside a task.
     Exit codes: 0 all works, perhaps with warnings; 1 something does not work; 2 wrong usage.
     """
-    from trialrun.doctor.examine import examine
+    from trialrun.doctor.examine import diagnose
 
     if slurm and address:
         raise click.UsageError("--slurm and --address cannot be combined; give only one of them")
-    return examine(address, slurm=slurm, as_json=as_json, runs_dir=runs_dir)
+    return diagnose(address, slurm=slurm, as_json=as_json, runs_dir=runs_dir)
 
 
 def main() -> None:

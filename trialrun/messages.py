@@ -2,8 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+MAX_NAMES_LISTED = 5
+_MAX_ERROR = 160
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -41,3 +46,45 @@ def quoted(text: str) -> str:
     if "'" in text or not text.isprintable():
         return json.dumps(text, ensure_ascii=False)
     return f"'{text}'"
+
+
+def in_short(error: BaseException) -> str:
+    r"""The type of an error and the beginning of its message, in one line of printable text.
+
+    Keras colors its messages for terminals.
+
+    >>> print(in_short(ValueError("Exception encountered.\n\n\x1b[1mInvalid dtype\x1b[0m")))
+    ValueError: Exception encountered. Invalid dtype
+    """
+    letters = (letter if letter.isprintable() else " " for letter in _COLOR.sub("", str(error)))
+    text = " ".join("".join(letters).split())
+    text = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def listed(names: Sequence[str], word: str = "and", max_names: int = MAX_NAMES_LISTED) -> str:
+    """Names in a sentence; of too many, the first and the number of the others.
+
+    >>> listed(["v01", "v02"]), listed(["v01", "v02", "v03", "v04"], "or", 2)
+    ('v01 and v02', 'v01, v02 or 2 more')
+    """
+    num_more = len(names) - max_names
+    if num_more > 1:
+        return f"{', '.join(names[:max_names])} {word} {num_more} more"
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def bytes_text(num_bytes: float) -> str:
+    """A size with the unit that suits it.
+
+    >>> bytes_text(64 * 2**20)
+    '64.0 MiB'
+    """
+    if num_bytes < 1024:
+        return f"{num_bytes:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        num_bytes /= 1024
+        if num_bytes < 1024:
+            return f"{num_bytes:.1f} {unit}"
+    return f"{num_bytes / 1024:.1f} TiB"

@@ -103,7 +103,7 @@ def test_the_means_are_those_of_pandas(run):
 
 
 @pytest.mark.parametrize("variant_id", [variant.variant_id for variant in VARIANTS])
-def test_curves_by_part_are_those_of_the_whole_history(run, variant_id):
+def test_curves_read_file_by_file_are_those_of_the_whole_history(run, variant_id):
     trials, history = run.read_trials(), run.read_history(variant_id)
     done = trials.loc[trials["status"] == "completed", "trial_id"]
     history = history[history["trial_id"].isin(done)]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from trialrun.data.census import check_classes, class_counts, class_numbers
-from trialrun.data.holdout import Classes, hold_out, with_every_class
+from trialrun.data.census import check_classes, class_counts, integer_classes
+from trialrun.data.holdout import ClassLabels, hold_out, with_every_class
 from trialrun.data.load import load_splits
 from trialrun.data.splits import with_validation
 from trialrun.errors import InputError
@@ -10,7 +10,7 @@ from trialrun.job import DataSpec
 
 
 def three_parts(labels, seed, shares=(0.2, 0.1)):
-    classes = Classes(labels, [f"c{n}" for n in range(labels.max() + 1)])
+    classes = ClassLabels(labels, [f"c{n}" for n in range(labels.max() + 1)])
     rows, test = hold_out(
         np.arange(len(labels)), shares[0], seed, "data.test_split", classes, num_kept_parts=2
     )
@@ -35,7 +35,7 @@ def test_a_split_in_which_scikit_learn_leaves_no_class_out_is_its_own():
 
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     rows, test = hold_out(
-        np.arange(100), 0.2, 5, "data.test_split", Classes(labels, "abc"), num_kept_parts=2
+        np.arange(100), 0.2, 5, "data.test_split", ClassLabels(labels, "abc"), num_kept_parts=2
     )
     state = int(np.random.default_rng([5, 0x7E57]).integers(2**32))
     kept, held_out = train_test_split(
@@ -101,7 +101,7 @@ def test_weights_stay_with_the_rows_that_are_exchanged():
     ],
 )
 def test_classes_are_known_by_whole_numbers_or_by_a_column_each(y, numbers):
-    found = class_numbers(y)
+    found = integer_classes(y)
     assert (found if found is None else found.tolist()) == numbers
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from packaging.specifiers import SpecifierSet
 
 from trialrun.cluster.sockets import Listening, listening_sockets
-from trialrun.doctor.check import Check, bytes_text, worst
+from trialrun.doctor.check import Check, worst
 from trialrun.doctor.clock import ClockSpan, check_jump, check_offset, clock_offset
 from trialrun.doctor.gpus import (
     Driver,
@@ -40,6 +40,7 @@ from trialrun.doctor.tensorflow_view import TensorflowView, check_devices
 from trialrun.doctor.token import check_token
 from trialrun.doctor.versions import check_slurm, check_version, check_versions
 from trialrun.host import Limits, read_limits
+from trialrun.messages import bytes_text
 from trialrun.training.device_view import compute
 
 NO_LIMITS = Limits(None, None)
@@ -154,20 +155,20 @@ def test_ray_that_takes_more_cores_than_are_allowed_is_a_warning():
 def test_ray_that_counts_on_more_memory_than_is_allowed_is_a_warning():
     assert_check(check_memory({}, NO_LIMITS, ray_bytes=1 << 20), "ok", "free")
     group = check_memory({}, Limits(None, 64 << 20))
-    assert_check(group, "warning", "but 64 MB is allowed here", "processes are killed")
+    assert_check(group, "warning", "but 64.0 MiB is allowed here", "processes are killed")
     given = check_memory({"SLURM_MEM_PER_NODE": "512"}, NO_LIMITS, ray_bytes=1 << 30)
-    assert_check(given, "warning", "Ray counts on 1.0 GB, but 512 MB is allowed here")
+    assert_check(given, "warning", "Ray counts on 1.0 GiB, but 512.0 MiB is allowed here")
     each_core = {"SLURM_MEM_PER_CPU": "100", "SLURM_CPUS_ON_NODE": "2"}
     check = check_memory(each_core, NO_LIMITS, ray_bytes=1 << 30)
-    assert_check(check, "warning", "but 200 MB is allowed here")
+    assert_check(check, "warning", "but 200.0 MiB is allowed here")
     each_gpu = {"SLURM_MEM_PER_GPU": "300", "SLURM_GPUS_ON_NODE": "2"}
     check = check_memory(each_gpu, NO_LIMITS, ray_bytes=1 << 30)
-    assert_check(check, "warning", "but 600 MB is allowed here")
+    assert_check(check, "warning", "but 600.0 MiB is allowed here")
     assert_check(check_memory({"SLURM_MEM_PER_NODE": "0"}, NO_LIMITS, ray_bytes=1 << 20), "ok")
 
 
 def test_little_shared_memory_is_a_warning_and_none_a_problem(small_disk, tmp_path):
-    assert_check(check_shared_memory(small_disk), "warning", "1 MB free", "--shm-size")
+    assert_check(check_shared_memory(small_disk), "warning", "1.0 MiB free", "--shm-size")
     assert_check(check_shared_memory(tmp_path / "none"), "problem", "cannot be used")
 
 
@@ -333,7 +334,7 @@ def test_a_node_that_sees_another_folder_than_who_asked_is_a_problem(tmp_path):
 def test_a_disk_without_room_is_a_warning_and_one_that_cannot_be_written_a_problem(small_disk):
     kind, room, writing, links = check_storage(small_disk, {})
     assert_check(kind, "warning", "tmpfs (in memory)")
-    assert_check(room, "warning", "1 MB free")
+    assert_check(room, "warning", "1.0 MiB free")
     assert_check(writing, "ok")
     assert_check(links, "ok")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -645,7 +646,7 @@ def test_sizes_are_written_as_people_write_them():
     assert [bytes_text(size) for size in sizes] == [
         "0 bytes",
         "1023 bytes",
-        "64 MB",
-        "1.5 GB",
-        "5.0 TB",
+        "64.0 MiB",
+        "1.5 GiB",
+        "5.0 TiB",
     ]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from commands import call
+from made_up_export import MadeUpExport
 from made_up_runs import completed, state_of
 
 import trialrun.driver.run
@@ -19,27 +20,18 @@ LOST = SavedModel.lost("the disk is full")
 PROVED = SavedModel((SavedFormat(".keras", "m.keras", True),), summary="a model")
 
 
-class MadeUpExport:
-    """Stands in for the export process: gives what the test says, and counts."""
+class CountedExport(MadeUpExport):
+    """Gives what the test says, and counts."""
 
     saved = PROVED
     num_saved = 0
-
-    def __init__(self, log_file):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
 
     def try_untrained(self, *_):
         raise ExportError("the generator is slow today")
 
     def export(self, *_):
-        MadeUpExport.num_saved += 1
-        return MadeUpExport.saved
+        CountedExport.num_saved += 1
+        return CountedExport.saved
 
 
 @pytest.fixture
@@ -54,8 +46,8 @@ def job(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trialrun.driver.run, "connect_to_cluster", lambda *_: None)
     monkeypatch.setattr(trialrun.driver.run, "train_missing", train)
-    monkeypatch.setattr(trialrun.driver.run, "ExportProcess", MadeUpExport)
-    monkeypatch.setattr(MadeUpExport, "saved", PROVED)
+    monkeypatch.setattr(trialrun.driver.run, "ExportProcess", CountedExport)
+    monkeypatch.setattr(CountedExport, "saved", PROVED)
     path = tmp_path / "job.yaml"
     path.write_text("name: best\nseeds: 1\n")
     return path
@@ -73,7 +65,7 @@ def run(job):
 
 
 def test_a_run_whose_model_is_lost_has_its_reports_and_resume_tries_again(job, monkeypatch):
-    monkeypatch.setattr(MadeUpExport, "saved", LOST)
+    monkeypatch.setattr(CountedExport, "saved", LOST)
     finished, folder = run(job)
     assert finished.code == 1, finished
     assert f"The best model was not saved. To try again: trialrun resume {folder}" in words(
@@ -86,11 +78,11 @@ def test_a_run_whose_model_is_lost_has_its_reports_and_resume_tries_again(job, m
     saved = json.loads((folder / "summary.json").read_text())["best_model"]
     assert (saved["proved"], saved["problem"]) == (False, "the disk is full")
 
-    monkeypatch.setattr(MadeUpExport, "saved", PROVED)
-    monkeypatch.setattr(MadeUpExport, "num_saved", 0)
+    monkeypatch.setattr(CountedExport, "saved", PROVED)
+    monkeypatch.setattr(CountedExport, "num_saved", 0)
     for _ in range(2):  # the second time there is nothing left to do
         assert call("resume", folder).code == 0
-        assert MadeUpExport.num_saved == 1
+        assert CountedExport.num_saved == 1
     saved = json.loads((folder / "summary.json").read_text())["best_model"]
     assert [one["name"] for one in saved["formats"]] == [".keras"]
 

@@ -26,11 +26,11 @@ import trialrun.job.user_files
 from trialrun.data.load import load_splits
 from trialrun.errors import InputError
 from trialrun.export.check import SavedFormat, predict_in_batches, what_will_be_missing
-from trialrun.export.formats import in_short
 from trialrun.export.process import SavedModel
 from trialrun.export.rebuild import load_best_model
 from trialrun.export.save import save_best, try_formats
 from trialrun.job import load_job, settings_of
+from trialrun.messages import in_short
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
 from trialrun.store.columns import parameter_kinds

@@ -35,7 +35,7 @@ from trialrun.report.figures.effects import (
 )
 from trialrun.report.figures.images import own_settings, to_png, to_svg
 from trialrun.report.figures.reliability import draw_reliability, reliability_drawing
-from trialrun.report.figures.text import fold, fold_to_width, plain, width_in
+from trialrun.report.figures.text import fold, fold_to_width, printable, width_in
 from trialrun.report.figures.variants import draw_variants, variants_drawing
 from trialrun.report.overview import load_overview
 
@@ -122,12 +122,12 @@ def test_a_folded_name_has_all_its_letters_or_says_that_some_are_missing(name, m
     assert len(folded.splitlines()) <= max_lines
     kept = folded.replace("\n", "").replace(" ", "")
     if "…" not in kept:
-        assert kept == plain(name).replace(" ", "")
+        assert kept == printable(name).replace(" ", "")
     else:
         assert max_lines == 1
         first, last = kept.split("…")
-        assert plain(name).replace(" ", "").startswith(first)
-        assert plain(name).replace(" ", "").endswith(last)
+        assert printable(name).replace(" ", "").startswith(first)
+        assert printable(name).replace(" ", "").endswith(last)
 
 
 def test_lines_are_no_wider_than_their_room():
@@ -137,7 +137,7 @@ def test_lines_are_no_wider_than_their_room():
 
 
 def test_what_cannot_be_printed_is_left_out():
-    assert plain("a\x00b\nc\u202ed\ud800  e") == "a b c d e"
+    assert printable("a\x00b\nc\u202ed\ud800  e") == "a b c d e"
 
 
 # Confusion matrix -------------------------------------------------------------------------------
@@ -597,7 +597,7 @@ def rendered(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Text, "draw", record)
         png = to_png(drawing.figure)
-    svg = to_svg(drawing.figure, title=plain(drawing.caption))
+    svg = to_svg(drawing.figure, title=printable(drawing.caption))
     texts, boxes = zip(*drawn, strict=True)
     return Rendered(drawing, png, svg, list(texts), np.array(boxes))
 
@@ -621,7 +621,7 @@ def test_no_text_lies_on_another(rendered):
 
 
 def test_an_svg_refers_to_nothing_and_runs_nothing(rendered):
-    svg, caption = rendered.svg, plain(rendered.drawing.caption)
+    svg, caption = rendered.svg, printable(rendered.drawing.caption)
     assert b"<!DOCTYPE" not in svg
     assert b"<script" not in svg
     root = ElementTree.fromstring(svg)

@@ -7,7 +7,7 @@ import pytest
 
 from trialrun.errors import InputError
 from trialrun.store import RunFolder
-from trialrun.store.runs_dir import default_runs_dir, describe_place
+from trialrun.store.runs_dir import default_runs_dir, location_text
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_ray_job_leaves_its_runs_outside_of_the_copy_of_its_files(copy, tmp_pa
     monkeypatch.delenv("TRIALRUN_RUNS_DIR", raising=False)
     assert default_runs_dir() == tmp_path / "home" / "trialrun-runs"
     run = RunFolder.create(default_runs_dir(), "a")
-    assert describe_place(run.path) == f"{run.path} on {os.uname().nodename}"
+    assert location_text(run.path) == f"{run.path} on {os.uname().nodename}"
     for make in (lambda: RunFolder.create("runs", "a"), lambda: RunFolder.at(copy / "mine")):
         with pytest.raises(InputError, match="lies in the copy of this Ray job's files"):
             make()
@@ -44,4 +44,4 @@ def test_a_ray_job_leaves_its_runs_outside_of_the_copy_of_its_files(copy, tmp_pa
 def test_elsewhere_a_place_is_said_as_it_was_given(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert describe_place(RunFolder.at("runs/x").path) == "runs/x"
+    assert location_text(RunFolder.at("runs/x").path) == "runs/x"

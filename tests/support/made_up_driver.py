@@ -5,7 +5,6 @@ pack takes half a second, in epochs, with checkpoints. A row's device is what CU
 node the process.
 """
 
-import json
 import os
 import platform
 import resource
@@ -17,15 +16,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from made_up_export import MadeUpExport
 
 import trialrun.cluster
 import trialrun.driver.run
 import trialrun.report.figures
 from trialrun.cli import main
 from trialrun.errors import OutOfMemory
-from trialrun.export.check import SavedFormat
-from trialrun.export.process import SavedModel
-from trialrun.store.files import write_text
 from trialrun.trials.results import Checkpoint, PackResult, Progress, TrialResult, TrialState
 
 # Values of data.args.num_test_older_with, and what they bring about.
@@ -126,28 +123,6 @@ def result_of(task, trial, row, more_loss):
             for name in ("loss", "val_loss")
         },
     )
-
-
-class MadeUpExport:
-    """Stands in for `export.process.ExportProcess`: takes half a second over it."""
-
-    def __init__(self, log_file):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def export(self, run, parameters, trial_id, metrics):
-        write_text(run.path / "best" / "begun", trial_id)
-        time.sleep(0.5)
-        write_text(run.path / "best" / "model.txt", json.dumps([trial_id, dict(metrics)]))
-        return SavedModel((SavedFormat(".keras", "model.txt", True),), summary="a model")
-
-    def try_untrained(self, run, parameters, seed):
-        return []
 
 
 def make_up():

@@ -16,7 +16,7 @@ from trialrun.job import DataSpec, ModelSpec, TrainingSpec
 from trialrun.store import RunFolder
 from trialrun.store.columns import parameter_kinds
 from trialrun.store.files import write_json
-from trialrun.trials.results import PackResult, Status, TrialResult, TrialState
+from trialrun.trials.results import PackResult, TrialResult, TrialState, TrialStatus
 from trialrun.trials.trial import Trial, Variant
 
 CLASS_NAMES = ("no_side_effects", "had_side_effects")
@@ -90,7 +90,7 @@ def completed(
 def broken(
     variant: Variant,
     seed: int,
-    status: Status = "failed",
+    status: TrialStatus = "failed",
     *,
     pack_id: str = "p000",
     attempt: int = 0,

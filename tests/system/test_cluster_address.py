@@ -12,7 +12,7 @@ from commands import ROOT, Command, Finished
 from durable_runs import PROGRAM, DurableRun
 from ray_heads import TOKEN, RayHead, free_ports
 
-from trialrun.cluster.preflight import check_versions
+from trialrun.cluster.preflight import require_same_versions
 from trialrun.errors import ClusterError
 
 pytestmark = pytest.mark.cluster
@@ -159,5 +159,5 @@ def test_a_cluster_without_room_is_named(tmp_path, head, needs, expected):
 def test_other_versions_are_named(metadata, expected):
     metadata = metadata.replace(b"RAY", ray.__version__.encode())
     with pytest.raises(ClusterError, match=expected):
-        check_versions("a:1", metadata)
-    check_versions("a:1", None)
+        require_same_versions("a:1", metadata)
+    require_same_versions("a:1", None)

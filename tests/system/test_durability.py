@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from commands import call
 from durable_runs import JOB, DurableRun
-from made_up_driver import ENDS_EARLY, KILLS_ITS_WORKER, RAISES, TOO_LARGE, MadeUpExport
+from made_up_driver import ENDS_EARLY, KILLS_ITS_WORKER, RAISES, TOO_LARGE
+from made_up_export import MadeUpExport
 from ray_nodes import RayNodes
 
 import trialrun.cluster

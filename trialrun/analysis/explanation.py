@@ -9,8 +9,8 @@ from trialrun.analysis.certainty import Certainty
 from trialrun.analysis.edges import edges
 from trialrun.analysis.selection import Selection
 from trialrun.analysis.variants import Leaderboard, VariantSummary
+from trialrun.messages import MAX_NAMES_LISTED, listed
 
-_MAX_NAMED = 5
 _STATISTICS = {
     "mean": "mean",
     "median": "median",
@@ -67,18 +67,18 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
         )
     if len(same) + 1 == chosen.num_variants:
         return (
-            f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed:"
+            f"{listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed:"
             f" nothing tells the {chosen.num_variants} variants apart. {statistic.capitalize()}"
             f" {value} {name} is taken {_because(chosen, same)}."
         )
     if same:
         return (
-            f"{_listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed and"
+            f"{listed([chosen.variant_id, *same])} gave the same {chosen.metric} in every seed and"
             f" have {of_all}: {value} {name} is taken {_because(chosen, same)}."
         )
     if chosen.tied:
         return (
-            f"{_listed([chosen.variant_id, *chosen.tied])} tie for {of_all}: {value}"
+            f"{listed([chosen.variant_id, *chosen.tied])} tie for {of_all}: {value}"
             f" {name} is taken {_because(chosen, chosen.tied)}."
         )
     return f"{name} has {of_all}: {value}"
@@ -173,14 +173,14 @@ def _by_means(chosen: Selection, known: Certainty) -> str:
     best, num_worse = known.best_set, others + 1 - len(known.best_set)
     corrected = f"(corrected p {_p_text(max(known.p_values.values()))})"
     if not num_worse:
-        told = f"do not tell {_listed(best)} apart"
-        if others > _MAX_NAMED:
+        told = f"do not tell {listed(best)} apart"
+        if others > MAX_NAMES_LISTED:
             told = f"tell none of the {others + 1} variants apart"
         return f"The seeds {told}: each may have the {extreme} mean."
     if best == (chosen.variant_id,):
         rest = "the other has" if others == 1 else f"each of the {others} others has"
         return f"With 95% confidence it is the best: {rest} a {worse} mean {corrected}."
-    text = f"With 95% confidence the {extreme} mean is that of {_listed(best, 'or')}"
+    text = f"With 95% confidence the {extreme} mean is that of {listed(best, 'or')}"
     if chosen.variant_id not in best:
         return f"{text}, and not of {chosen.variant_id}."
     rest = "the other has a" if num_worse == 1 else f"the {num_worse} others have a"
@@ -193,14 +193,6 @@ def _times(factor: float) -> str:
 
 def _p_text(largest: float) -> str:
     return "below 0.0001" if largest < 1e-4 else f"at most {largest:.2g}"
-
-
-def _listed(names: Sequence[str], word: str = "and") -> str:
-    num_more = len(names) - _MAX_NAMED
-    if num_more > 1:
-        return f"{', '.join(names[:_MAX_NAMED])} {word} {num_more} more"
-    *first, last = names
-    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def _on_test(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:

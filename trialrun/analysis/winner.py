@@ -28,7 +28,7 @@ def winner_curves(
     rows = rows[rows["status"] == "completed"]
     seeds = rows["seed"].to_numpy(np.int64)
     curves: dict[str, Any] = {}
-    for epochs in run.tables.read_history_by_part(rows):
+    for epochs in run.tables.read_history_by_file(rows):
         positions = (
             epochs["epoch"].to_numpy() - 1,
             np.searchsorted(seeds, epochs["seed"].to_numpy()),

@@ -76,7 +76,7 @@ def _give_up(reason: str) -> None:
     os._exit(1)
 
 
-def answers_without_token(head: str) -> bool | None:
+def is_open_head(head: str) -> bool | None:
     """Whether the head answers a client without a token; None if that could not be found out.
 
     Args:

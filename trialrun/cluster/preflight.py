@@ -33,7 +33,7 @@ def check_cluster(address: str) -> str:
     Raises:
         ClusterError: The cluster cannot be used; the message says why, and what to do.
     """
-    check_token()
+    require_token()
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     _check_form(address)
@@ -43,7 +43,7 @@ def check_cluster(address: str) -> str:
     return address
 
 
-def check_token() -> None:
+def require_token() -> None:
     """Raises ClusterError if Ray must use a token but none is given."""
     if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return
@@ -105,7 +105,7 @@ def _check_head(address: str) -> None:
         raise ClusterError(
             f"the program that answers at {address} is not Ray: {error}; give host:port of a head"
         ) from error
-    check_versions(address, content)
+    require_same_versions(address, content)
 
 
 def read_metadata(address: str) -> bytes | None:
@@ -121,7 +121,7 @@ def read_metadata(address: str) -> bytes | None:
     return content
 
 
-def check_versions(address: str, metadata: bytes | None) -> None:
+def require_same_versions(address: str, metadata: bytes | None) -> None:
     """Raises ClusterError if a cluster runs another Ray, or another minor version of Python.
 
     Args:

@@ -45,7 +45,7 @@ from trialrun.errors import (
     TrialrunError,
 )
 from trialrun.job import ResourcesSpec
-from trialrun.trials.results import Checkpoint, PackResult, Progress, TrialResult
+from trialrun.trials.results import Checkpoint, PackResult, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -384,16 +384,6 @@ def _failed(task: PackTask, fault: Fault, error: BaseException) -> PackResult:
     _log.error("%s: %s", task.pack.pack_id, reason, exc_info=None if is_ours else error)
     return PackResult(
         pack_id=task.pack.pack_id,
-        trials=tuple(
-            TrialResult(
-                trial=trial,
-                status="failed",
-                engine="",
-                pack_id=task.pack.pack_id,
-                attempt=task.attempt,
-                error=reason,
-            )
-            for trial in task.pack.trials
-        ),
+        trials=tuple(task.failed(trial, reason) for trial in task.pack.trials),
         is_input_error=fault in ("model", "error") and isinstance(error, InputError),
     )

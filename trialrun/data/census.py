@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.data.arrays import Array, is_text, leaves
-from trialrun.data.holdout import show_counts
+from trialrun.data.holdout import class_counts_text
 from trialrun.errors import InputError
 
 PARTS = ("train", "validation", "test")
@@ -99,7 +99,7 @@ class Census:
         has_numbers = self.class_names == tuple(map(str, range(len(self.class_names))))
         lacking = [  # classes without names may be counts, which a part may well lack
             f"the {_WORDS[part]} part has no row of {_named(missing, len(counts))}"
-            f" ({show_counts(self.class_names, counts)})"
+            f" ({class_counts_text(self.class_names, counts)})"
             for part, counts in self.class_counts.items()
             if part == "train" or not has_numbers
             if (
@@ -161,7 +161,7 @@ def take_census(output: Mapping[str, Any]) -> Census:
 # Classes -----------------------------------------------------------------------------------------
 
 
-def class_numbers(y: Any) -> npt.NDArray[np.int64] | None:
+def integer_classes(y: Any) -> npt.NDArray[np.int64] | None:
     """The class of each row if y holds integers, zeros and ones, or one-hot columns; else None."""
     if not isinstance(y, np.ndarray):
         return None
@@ -179,7 +179,7 @@ def class_counts(output: Mapping[str, Any]) -> dict[str, npt.NDArray[np.int64]]:
 
     Integers are classes if the data names classes, or if each from 0 to the highest occurs.
     """
-    found = {part: class_numbers(output[part][1]) for part in PARTS if part in output}
+    found = {part: integer_classes(output[part][1]) for part in PARTS if part in output}
     labels = {part: numbers for part, numbers in found.items() if numbers is not None}
     if len(labels) < len(found):
         return {}
@@ -208,7 +208,7 @@ def check_classes(output: Mapping[str, Any]) -> None:
         untrained = np.flatnonzero((counts["train"] == 0) & (counts[part] > 0))
         if untrained.size:
             shown = "; ".join(
-                f"{part_name}: {show_counts(names, own)}" for part_name, own in counts.items()
+                f"{part_name}: {class_counts_text(names, own)}" for part_name, own in counts.items()
             )
             raise InputError(
                 f"class {names[untrained[0]]!r} has rows in the {_WORDS[part]} part and none in"

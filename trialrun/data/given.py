@@ -16,6 +16,7 @@ from trialrun.data.arrays import Array, is_text, leaves, map_leaves
 from trialrun.data.table.spelling import clean_text, similar_texts
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
+from trialrun.messages import bytes_text
 
 _PARTS = ("train", "validation", "test")
 _FIELDS = ("x", "y", "sample_weight")
@@ -165,8 +166,8 @@ def _of_sparse(shown: str, value: Any) -> Array:
     free = int(available_memory_bytes() * _SHARE_OF_MEMORY)
     if num_bytes > free:
         raise ValueError(
-            f"{shown} is a sparse matrix that takes {num_bytes / 2**20:,.0f} MiB as an array, but"
-            f" only {free / 2**20:,.0f} MiB are free for it; give fewer features"
+            f"{shown} is a sparse matrix that takes {bytes_text(num_bytes)} as an array, but"
+            f" only {bytes_text(free)} are free for it; give fewer features"
         )
     return np.asarray(value.toarray())
 

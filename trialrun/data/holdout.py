@@ -9,11 +9,6 @@ import numpy.typing as npt
 
 from trialrun.errors import InputError
 
-# Seeds the shuffle before the split together with the trial's seed, so that it does not use the
-# same random numbers as the generator.
-_SPLIT_STREAM = 0x5B117
-
-
 Rows = npt.NDArray[np.int64]
 
 _MAX_CLASSES_SHOWN = 10
@@ -23,7 +18,7 @@ _STREAMS = {"data.test_split": 0x7E57, "data.validation_split": 0x5B117}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Classes:
+class ClassLabels:
     """The classes of all rows, for a split that keeps the share of each class.
 
     Attributes:
@@ -40,7 +35,7 @@ def hold_out(
     share: float,
     seed: int,
     field: str,
-    classes: Classes | None,
+    classes: ClassLabels | None,
     *,
     num_kept_parts: int = 1,
 ) -> tuple[Rows, Rows]:
@@ -76,12 +71,17 @@ def hold_out(
     kept, held_out = train_test_split(
         rows,
         test_size=num_held_out,
-        random_state=int(np.random.default_rng([seed, _STREAMS[field]]).integers(2**32)),
+        random_state=int(_rng(seed, field).integers(2**32)),
         stratify=None if classes is None else classes.labels[rows],
     )
     if classes is None:
         return kept, held_out
     return with_every_class(classes.labels, kept, held_out, num_kept_parts=num_kept_parts)
+
+
+def _rng(seed: int, field: str) -> np.random.Generator:
+    """The random numbers of the split that a job's field gives, for a trial's seed."""
+    return np.random.default_rng([seed, _STREAMS[field]])
 
 
 def with_every_class(
@@ -129,7 +129,7 @@ def _exchange(
 
 
 def _check_counts(
-    classes: Classes, rows: Rows, num_smallest: int, num_parts: int, where: str
+    classes: ClassLabels, rows: Rows, num_smallest: int, num_parts: int, where: str
 ) -> None:
     counts = np.bincount(classes.labels[rows], minlength=len(classes.names))
     present = np.flatnonzero(counts)
@@ -138,8 +138,8 @@ def _check_counts(
         num_rare = f"{counts[rarest]} row" + ("s" if counts[rarest] > 1 else "")
         raise InputError(
             f"{where}: class {classes.names[rarest]!r} has {num_rare} for {num_parts} parts, but"
-            f" each part needs one of every class ({show_counts(classes.names, counts)}); give more"
-            " rows, leave the class out, or give data.stratify: false"
+            f" each part needs one of every class ({class_counts_text(classes.names, counts)});"
+            " give more rows, leave the class out, or give data.stratify: false"
         )
     if num_smallest < len(present):
         raise InputError(
@@ -148,10 +148,10 @@ def _check_counts(
         )
 
 
-def show_counts(names: Sequence[str], counts: Sequence[int] | npt.NDArray[np.int64]) -> str:
+def class_counts_text(names: Sequence[str], counts: Sequence[int] | npt.NDArray[np.int64]) -> str:
     """How many rows each class has, as text; only the first classes if there are many.
 
-    >>> show_counts(["no", "yes"], [3, 1])
+    >>> class_counts_text(["no", "yes"], [3, 1])
     "3 of 'no', 1 of 'yes'"
     """
     shown = [f"{n} of {name!r}" for name, n in zip(names, counts, strict=True)]
@@ -170,5 +170,5 @@ def split_rows(
             f" {split_at} for training and {num_rows - split_at} for validation; each needs at"
             " least one"
         )
-    rows = np.random.default_rng([seed, _SPLIT_STREAM]).permutation(num_rows)
+    rows = _rng(seed, "data.validation_split").permutation(num_rows)
     return rows[:split_at], rows[split_at:]

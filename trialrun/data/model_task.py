@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["binary", "multiclass", "multilabel", "regression", "other"]
-Outputs = Literal["probabilities", "logits", "scores", "values"]
+TaskKind = Literal["binary", "multiclass", "multilabel", "regression", "other"]
+OutputKind = Literal["probabilities", "logits", "scores", "values"]
 Family = Literal[
     "binary",  # each output is yes or no
     "sparse",  # labels are class numbers
@@ -80,8 +80,8 @@ class ModelTask:
         warning: A probable mistake in the model; empty if there is none.
     """
 
-    kind: Kind
-    outputs: Outputs
+    kind: TaskKind
+    outputs: OutputKind
     num_outputs: int
     threshold: float
     reason: str
@@ -143,7 +143,7 @@ class ModelTask:
             task = cls(**value)
         except TypeError as error:
             raise ValueError(f"is not the task of a model: {error}") from error
-        if task.kind not in get_args(Kind) or task.outputs not in get_args(Outputs):
+        if task.kind not in get_args(TaskKind) or task.outputs not in get_args(OutputKind):
             raise ValueError(f"is not the task of a model: {task.kind}, {task.outputs}")
         return task
 
@@ -178,7 +178,7 @@ def _other(reason: str) -> ModelTask:
     return ModelTask("other", "values", 0, 0.0, reason)
 
 
-def _kind(loss: OutputLoss) -> Kind | None:
+def _kind(loss: OutputLoss) -> TaskKind | None:
     """The kind of classifier; None if the model does not give one row of outputs per row."""
     width = loss.num_outputs
     if len(loss.shape) > 1 or width is None:
@@ -197,7 +197,7 @@ def _is_own(loss: OutputLoss, activation: str) -> bool:
     return loss.family == "own" and loss.activation == activation
 
 
-def _outputs(loss: OutputLoss) -> Outputs:
+def _outputs(loss: OutputLoss) -> OutputKind:
     if loss.from_logits:
         return "logits"
     if "hinge" in loss.family or loss.activation in _NO_PROBABILITIES:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from trialrun.data.arrays import Array, leaves, map_leaves
 from trialrun.data.generator import check_generated
 from trialrun.data.given import as_arrays
-from trialrun.data.holdout import Classes, hold_out
+from trialrun.data.holdout import ClassLabels, hold_out
 from trialrun.data.labels import class_numbers
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
@@ -110,7 +110,7 @@ def _split(
     return {"train": _take(x, y, rows), "validation": _take(x, y, val), "test": _take(x, y, test)}
 
 
-def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> Classes | None:
+def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> ClassLabels | None:
     """The classes of labels 0, 1, ... without a gap, or of one-hot columns; None for other targets.
 
     Floats count as classes if `must_be`, or if each of them occurs at least twice on average.
@@ -121,7 +121,7 @@ def _classes(y: Any, class_names: Sequence[str], *, must_be: bool) -> Classes | 
     if is_float and not must_be and 2 * num_classes > len(y):
         labels = None
     if labels is not None and len(np.unique(labels)) == labels.max() + 1:
-        return Classes(labels, class_names or [str(n) for n in range(labels.max() + 1)])
+        return ClassLabels(labels, class_names or [str(n) for n in range(labels.max() + 1)])
     if must_be:
         raise InputError(
             "data.stratify: true needs one array y of labels 0, 1, 2, ... or of one-hot columns"

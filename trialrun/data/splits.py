@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.data.arrays import Array, Arrays, leaves, map_leaves
-from trialrun.data.census import class_numbers
+from trialrun.data.census import integer_classes
 from trialrun.data.holdout import split_rows, with_every_class
 from trialrun.data.scaling import (
     LookedUp,
@@ -155,7 +155,7 @@ def with_validation(
     train = output["train"]
     num_rows = len(next(leaves(train[0]))[1])
     rows, val_rows = split_rows(num_rows, validation_split, seed)
-    labels = class_numbers(train[1])
+    labels = integer_classes(train[1])
     if labels is not None and labels.min() >= 0 and labels.max() < num_rows:
         num_classes = np.count_nonzero(np.bincount(labels))
         if num_classes <= min(len(rows), len(val_rows)):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
+from trialrun.messages import bytes_text
 
 _PARTS = ("train", "validation", "test")
 _INFINITE, _UNKNOWN = -1, -2  # values of tf.data's cardinality()
@@ -90,7 +91,8 @@ def read_streams(
     for name in (name for name in _PARTS if is_stream(output.get(name))):
         where = f"{source}: {name}"
         part = output[name]
-        is_batched = _check(part, where)
+        _require_usable(part, where)
+        is_batched = _is_batched(part.element_spec, where)
         try:
             read[name] = _to_arrays(part, where, left, is_batched=is_batched)
             left -= sum(array.nbytes for array in _leaves(read[name]))
@@ -129,14 +131,13 @@ def is_stream(value: Any) -> bool:
     return "tensorflow.DatasetV2" in kinds
 
 
-def _check(stream: Any, where: str) -> bool:
-    """Whether a dataset's elements are batches; raises InputError if it cannot be used."""
+def _require_usable(stream: Any, where: str) -> None:
+    """Raises InputError unless a dataset has an end and elements (x, y)."""
     spec = stream.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise InputError(f"{where}: the elements of a tf.data.Dataset must be (x, y), got {spec}")
     if int(stream.cardinality()) == _INFINITE:
         raise InputError(f"{where}: the tf.data.Dataset has no end; leave out repeat()")
-    return _is_batched(spec, where)
 
 
 def _to_arrays(stream: Any, where: str, limit_bytes: float, *, is_batched: bool) -> tuple[Any, ...]:
@@ -221,13 +222,9 @@ def _known_bytes(spec: Any) -> int | None:
 def _require_room(num_bytes: int, limit_bytes: float, verb: str) -> None:
     if num_bytes > limit_bytes:
         raise _DoesNotFit(
-            f"{verb} {_mib(num_bytes)} MiB as arrays, but only {_mib(limit_bytes)} MiB are free for"
-            " it"
+            f"{verb} {bytes_text(num_bytes)} as arrays, but only {bytes_text(limit_bytes)} are free"
+            " for it"
         )
-
-
-def _mib(num_bytes: float) -> str:
-    return f"{num_bytes / 2**20:,.0f}"
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Status = Literal["ok", "warning", "problem"]
-_WORST_FIRST: tuple[Status, ...] = ("problem", "warning", "ok")
+CheckStatus = Literal["ok", "warning", "problem"]
+_WORST_FIRST: tuple[CheckStatus, ...] = ("problem", "warning", "ok")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Check:
     """
 
     name: str
-    status: Status
+    status: CheckStatus
     found: str
     advice: str = ""
 
@@ -49,20 +49,7 @@ def problem(name: str, found: str, advice: str) -> Check:
     return Check(name, "problem", found, advice)
 
 
-def worst(checks: Iterable[Check]) -> Status:
+def worst(checks: Iterable[Check]) -> CheckStatus:
     """The worst status of some checks; `ok` if there are none."""
     found = {check.status for check in checks}
     return next((status for status in _WORST_FIRST if status in found), "ok")
-
-
-def bytes_text(size: float) -> str:
-    """A size with a unit that people read easily.
-
-    >>> bytes_text(64 * 2**20)
-    '64 MB'
-    """
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GB" if size < 1024 else f"{size / 1024:.1f} TB"

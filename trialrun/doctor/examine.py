@@ -32,7 +32,7 @@ from trialrun.host import read_limits
 EXIT_PROBLEM = 1
 
 
-def examine(address: str | None, *, slurm: bool, as_json: bool, runs_dir: Path) -> int:
+def diagnose(address: str | None, *, slurm: bool, as_json: bool, runs_dir: Path) -> int:
     """Examines, prints the findings, and returns the exit code.
 
     Args:

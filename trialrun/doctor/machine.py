@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from trialrun.doctor.check import Check, bytes_text, ok, problem, warning
+from trialrun.doctor.check import Check, ok, problem, warning
 from trialrun.host import Limits, num_local_cpus
+from trialrun.messages import bytes_text
 
 # What a run of the reference job needs at its peak.
 _ENOUGH_MEMORY_BYTES = 2 << 30

@@ -48,7 +48,7 @@ def check_embedded_ray(driver: Driver) -> tuple[Check, ...]:
     Args:
         driver: What NVIDIA's driver reports.
     """
-    from trialrun.cluster.inspect import answers_without_token, ask_nodes, looking
+    from trialrun.cluster.inspect import ask_nodes, is_open_head, looking
 
     began = time.monotonic()
     visible = visible_gpus(os.environ, driver.gpus)
@@ -57,7 +57,7 @@ def check_embedded_ray(driver: Driver) -> tuple[Check, ...]:
         with looking("local") as head:
             [answer] = ask_nodes(_node_itself)
             seconds = time.monotonic() - began
-            is_open = answers_without_token(head)
+            is_open = is_open_head(head)
     except ClusterError as error:
         advice = "read its message, and try `ray start --head` by hand"
         return (problem("Ray", f"does not start: {error}", advice),)
@@ -108,12 +108,12 @@ def look_at_cluster(address: str) -> Iterator[NodeReport | Check]:
     Args:
         address: The cluster's address, or `auto`.
     """
-    from trialrun.cluster.inspect import answers_without_token, ask_nodes, looking
+    from trialrun.cluster.inspect import ask_nodes, is_open_head, looking
 
     try:
         with looking(address) as head:
             yield ok("Ray cluster", f"connected to {head}")
-            is_open = answers_without_token(head)
+            is_open = is_open_head(head)
             asked = ClockWatch()
             for answer in ask_nodes(partial(look_at_node, is_open=is_open)):
                 if answer.error:

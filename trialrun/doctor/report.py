@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trialrun.doctor.check import Check, Status, ok, problem, warning, worst
+from trialrun.doctor.check import Check, CheckStatus, ok, problem, warning, worst
 from trialrun.doctor.clock import ClockSpan, check_offset, clock_offset
 
 
@@ -82,7 +82,7 @@ class Report:
         return (*(check for node in self.nodes for check in node.checks), *self.across)
 
     @property
-    def status(self) -> Status:
+    def status(self) -> CheckStatus:
         """The worst status of all checks."""
         return worst(self.checks)
 

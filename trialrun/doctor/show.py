@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trialrun.doctor.check import Check, Status
+from trialrun.doctor.check import Check, CheckStatus
 from trialrun.doctor.report import NodeReport, Report
 
-_STYLE: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+_STYLE: dict[CheckStatus, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 _NAME_WIDTH = 19
 # For the nodes of a cluster, checks that are ok are only counted, except these.
 _ALWAYS_SHOWN = ("GPU", "TensorFlow's device", "memory growth", "Ray's ports", "compute")
@@ -44,7 +44,7 @@ class Terminal:
         shown = [
             check for check in report.checks if check.status != "ok" or _is_always_shown(check)
         ]
-        self._print(f"\nNode {report.node}: {counts_text(report.checks)}", style="bold")
+        self._print(f"\nNode {report.node}: {checks_text(report.checks)}", style="bold")
         self._out.print(_table(shown))
 
     def say(self, text: str) -> None:
@@ -58,7 +58,7 @@ class Terminal:
             "warning": "it works; see the warnings",
             "problem": "something does not work",
         }[report.status]
-        self._print(f"\n{counts_text(report.checks)}: {verdict}", style=_STYLE[report.status])
+        self._print(f"\n{checks_text(report.checks)}: {verdict}", style=_STYLE[report.status])
 
     def _print(self, text: str, style: str = "") -> None:
         self._out.print(Text(text, style=style))
@@ -95,7 +95,7 @@ def _is_always_shown(check: Check) -> bool:
     return check.name.startswith(_ALWAYS_SHOWN)
 
 
-def counts_text(checks: Sequence[Check]) -> str:
+def checks_text(checks: Sequence[Check]) -> str:
     """A text like `12 ok, 1 warning, 2 problems`, without counts of zero."""
     count = Counter(check.status for check in checks)
     texts = [f"{count['ok']} ok"] if count["ok"] else []

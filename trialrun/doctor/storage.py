@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from trialrun.doctor.check import Check, bytes_text, ok, problem, warning
+from trialrun.doctor.check import Check, ok, problem, warning
 from trialrun.errors import FileError
+from trialrun.messages import bytes_text
 from trialrun.store.files import write_bytes
 
 _NETWORK = {

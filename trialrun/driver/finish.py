@@ -12,7 +12,7 @@ from trialrun.export.process import SavedModel
 from trialrun.report import build_report
 from trialrun.store import RunFolder
 from trialrun.store.files import write_json
-from trialrun.store.run_folder import distinct_tasks
+from trialrun.store.pack_records import distinct_tasks
 from trialrun.store.text_tables import writing_confusion_matrices
 from trialrun.trackers import show_in_trackers
 

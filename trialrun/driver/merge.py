@@ -8,9 +8,9 @@ from trialrun.driver.resume import differences
 from trialrun.errors import InputError
 from trialrun.job import LoadedJob
 from trialrun.store import RunFolder
-from trialrun.store.columns import part_name
+from trialrun.store.columns import pack_file_name
 from trialrun.store.files import reading, replace_atomically
-from trialrun.store.parquet import list_parts, read_about, read_part, write_part
+from trialrun.store.parquet import list_pack_files, read_about, read_pack_file, write_pack_file
 from trialrun.trials.packing import shard_trials
 from trialrun.trials.trial import Trial
 
@@ -74,14 +74,14 @@ def adopt_packs(run: RunFolder, source: RunFolder, check: Callable[[], None]) ->
     trained = {trial_id for trial_id, is_failed in held if not is_failed}
     first = run.next_pack_number()
     numbers: dict[str, int] = {}
-    for file in list_parts(source.trials_dir):
-        table, about = read_part(file), read_about(file)
+    for file in list_pack_files(source.trials_dir):
+        table, about = read_pack_file(file), read_about(file)
         pairs = zip(table["trial_id"].to_pylist(), table["status"].to_pylist(), strict=True)
         if all(trial in trained or (trial, status == "failed") in held for trial, status in pairs):
             continue
         old, letters = _split_pack_id(about["pack_id"])
         pack_id = f"p{numbers.setdefault(old, first + len(numbers)):03d}{letters}"
-        name = part_name(pack_id, table["attempt"][0].as_py())
+        name = pack_file_name(pack_id, table["attempt"][0].as_py())
         _copy(source.history_dir / file.name, run.history_dir / f"{name}.parquet")
         states = source.kept.states_dir / f"{file.stem}.npz"
         if states.exists():
@@ -89,7 +89,7 @@ def adopt_packs(run: RunFolder, source: RunFolder, check: Callable[[], None]) ->
         index = table.column_names.index("pack_id")
         table = table.set_column(index, "pack_id", pa.array([pack_id] * table.num_rows))
         check()
-        write_part(run.trials_dir / f"{name}.parquet", table, about | {"pack_id": pack_id})
+        write_pack_file(run.trials_dir / f"{name}.parquet", table, about | {"pack_id": pack_id})
 
 
 def _split_pack_id(pack_id: str) -> tuple[str, str]:

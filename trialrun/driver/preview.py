@@ -22,10 +22,11 @@ from trialrun.job import (
     ParameterSpec,
     Settings,
     TrainingSpec,
-    Values,
+    ValueList,
     settings_of,
 )
 from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
+from trialrun.messages import bytes_text
 from trialrun.report.format import parameter_text, seeds_text
 from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
@@ -146,7 +147,7 @@ def _print_parameters(console: Console, job: JobSpec) -> None:
 
 def _sharing(job: JobSpec, path: str, parameter: ParameterSpec) -> str:
     """A text on whether trials that differ only in one parameter share one program."""
-    if isinstance(parameter, Values):
+    if isinstance(parameter, ValueList):
         values: Sequence[Any] = parameter.values
     else:
         is_int = parameter.distribution == "int_uniform"
@@ -196,7 +197,7 @@ def _print_packs(
         is_shared = pack.trials[0].variant.data.seed != "per_trial"
         num_copies = 1 if is_shared else len(pack.trials)
         own = sizes[pack.signature]
-        size = "streamed" if own is None else _human_bytes(own * num_copies)
+        size = "streamed" if own is None else bytes_text(own * num_copies)
         trials = str(len(pack.trials))
         table.add_row(pack.pack_id, pack.signature, _variants_of(pack), trials, size)
     console.print(table)
@@ -245,7 +246,7 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
                 result.engine,
                 str(len(pack.trials)),
                 "" if result.compile_s is None else f"{result.compile_s:.1f} s",
-                "" if size is None else _human_bytes(size),
+                "" if size is None else bytes_text(size),
             )
     console.print(table)
     _print_rest(console, len(tasks), "packs")
@@ -301,11 +302,3 @@ def _data_bytes(raw: RawData) -> int | None:
 
 def _device_bytes(array: Array) -> int:
     return math.prod(array.shape) * min(4, np.dtype(array.dtype).itemsize)
-
-
-def _human_bytes(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

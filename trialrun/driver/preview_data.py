@@ -55,15 +55,15 @@ def _about(column: Column, summary: TableSummary) -> Iterable[Text]:
         if column.fill is not None:
             holds += f"; {column.fill:.4g} if missing"
     elif column.kind == "ordinal":
-        becomes, holds = "position", _listed(column.categories, " < ")
+        becomes, holds = "position", _first_names(column.categories, " < ")
     else:
-        becomes, holds = "one-hot", _listed(column.categories, ", ")
+        becomes, holds = "one-hot", _first_names(column.categories, ", ")
     num_features, num_missing = len(column.feature_names), summary.num_missing[column.name]
     cells = (column.name, becomes, f"{num_features:,}", f"{num_missing:,}", holds)
     return (Text(cell) for cell in cells)
 
 
-def _listed(names: Sequence[str], mark: str) -> str:
+def _first_names(names: Sequence[str], mark: str) -> str:
     """The first names, and how many there are if there are more."""
     first = mark.join(names[:_MAX_NAMES])
     return first if len(names) <= _MAX_NAMES else f"{first}{mark}... ({len(names):,} in all)"

@@ -15,7 +15,7 @@ from trialrun.errors import FileError, InputError
 from trialrun.job import LoadedJob, dump_job
 from trialrun.store import RunFolder
 from trialrun.store.lease import Lease, hold
-from trialrun.store.runs_dir import describe_place
+from trialrun.store.runs_dir import location_text
 from trialrun.trials.trial import Trial
 
 
@@ -81,7 +81,7 @@ def at_work(
         interrupts,
         hold(run.lease_dir, progress.say) as lease,
     ):
-        progress.tell(f"Run folder: {describe_place(run.path)}")
+        progress.tell(f"Run folder: {location_text(run.path)}")
         for warning in data_warnings(census):
             progress.warn(warning)
         started_s = time.perf_counter()

@@ -19,13 +19,13 @@ from trialrun.errors import ExportError
 from trialrun.export.formats import (
     FormatName,
     Serialized,
-    in_short,
     serialize,
     write_architecture,
     write_h5,
     write_keras,
     write_weights,
 )
+from trialrun.messages import in_short
 from trialrun.store.best_files import BestFiles
 from trialrun.training.model.inputs import with_text_tensors
 

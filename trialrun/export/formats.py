@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import click
-
 from trialrun.export.load import OPTIMIZER_GROUP
 from trialrun.export.untrusted import Foreign, find_foreign, wrap_for_hdf5
+from trialrun.messages import in_short
 from trialrun.store.files import replace_atomically, write_text
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 FormatName = Literal[".weights.h5", ".json", ".keras", ".h5"]
 FORMATS: tuple[FormatName, ...] = (".weights.h5", ".json", ".keras", ".h5")
 _REGISTER = "@keras.saving.register_keras_serializable()"
-_MAX_ERROR = 160
 _CHOSEN_BY_SHAPES = ("accuracy", "acc", "crossentropy", "ce")
 
 
@@ -178,13 +176,6 @@ def _remedy(foreign: Foreign) -> str:
             f" keras.ops, or a layer class of your own with {_REGISTER}"
         )
     return f"{foreign.where} is {foreign.name}, which is not registered; give it {_REGISTER}"
-
-
-def in_short(error: BaseException) -> str:
-    """The type of an error and the beginning of its message, in one line without colors."""
-    text = " ".join(click.unstyle(str(error)).split())
-    text = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 # HDF5 --------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.data.arrays import join_outputs
-from trialrun.data.model_task import Kind, ModelTask
+from trialrun.data.model_task import ModelTask, TaskKind
 from trialrun.data.table.cells import cells_of
 from trialrun.data.table.encoding import Column, TableEncoder
 from trialrun.data.table.raw import RawTable, from_frame, read_raw
-from trialrun.data.table.target import show_counts
+from trialrun.data.table.target import text_counts
 from trialrun.errors import InputError
 from trialrun.export.raw_input import scaled_input
 from trialrun.export.rebuild import load_best_model
@@ -207,7 +207,7 @@ def _encoded(
         columns[column.name] = values
         if unknown := column.unknown(values):
             warn(
-                f"{table.shown}: column {column.name!r} holds {show_counts(unknown)}, on which the"
+                f"{table.shown}: column {column.name!r} holds {text_counts(unknown)}, on which the"
                 " model was not trained; they are treated as unknown"
             )
     return encoder.transform(pd.DataFrame(columns))
@@ -258,7 +258,9 @@ def _class_columns(
 def _task_by_names(num_outputs: int, num_names: int) -> ModelTask:
     """The probable task of the model of an older run, which does not store it."""
     is_single = num_outputs == 1 and num_names == 2
-    kind: Kind = "binary" if is_single else "multiclass" if num_names == num_outputs else "other"
+    kind: TaskKind = (
+        "binary" if is_single else "multiclass" if num_names == num_outputs else "other"
+    )
     return ModelTask(kind, "probabilities", num_outputs, 0.5, "")
 
 

@@ -21,7 +21,8 @@ from typing import IO, Any, Self
 
 from trialrun.errors import ExportError, TrialrunError
 from trialrun.export.check import SavedFormat, what_will_be_missing
-from trialrun.export.formats import FORMATS, in_short
+from trialrun.export.formats import FORMATS
+from trialrun.messages import in_short
 from trialrun.store import RunFolder
 
 # How long to wait for each format: a whole test set is predicted and evaluated a few times on a

@@ -23,10 +23,10 @@ from trialrun.export.check import (
     expect_untrained,
     save_and_prove,
 )
-from trialrun.export.formats import in_short
 from trialrun.export.loading_code import code_with_builder, how_to_load, run_code
 from trialrun.export.rebuild import rebuild, write_builder
 from trialrun.job import Settings, load_job, settings_of
+from trialrun.messages import in_short
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles

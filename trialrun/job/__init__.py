@@ -9,7 +9,7 @@ from trialrun.job.data_spec import DataSpec
 from trialrun.job.fields import REFERENCE_PATHS
 from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.load import LoadedJob, dump_job, load_job, read_output
-from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, Values
+from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, ValueList
 from trialrun.job.spec import (
     JobSpec,
     ModelSpec,
@@ -44,7 +44,7 @@ __all__ = [
     "Settings",
     "Statistic",
     "TrainingSpec",
-    "Values",
+    "ValueList",
     "dump_job",
     "load_job",
     "monitors_of",

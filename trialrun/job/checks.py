@@ -20,7 +20,7 @@ from trialrun.job.document import KeyPath, canonical_json
 from trialrun.job.fields import CALLBACKS_PATH, REFERENCE_PATHS
 from trialrun.job.keras_api.optimizers import ignores_learning_rate
 from trialrun.job.problems import Problem, dotted, known_keys, to_problems
-from trialrun.job.search_spec import Range, SearchSpec, Values, may_hold_references
+from trialrun.job.search_spec import Range, SearchSpec, ValueList, may_hold_references
 from trialrun.job.spec import JobSpec, Settings, settings_of
 from trialrun.job.training_spec import TrainingSpec, monitors_of
 from trialrun.job.user_functions import check_reference, portable_reference
@@ -61,7 +61,7 @@ def _may_have_other_logs(job: JobSpec, folder: Path) -> bool:
     `training.model.built`.
     """
     searched = job.search.parameters.get("model.builder")
-    builders = searched.values if isinstance(searched, Values) else (job.model.builder,)
+    builders = searched.values if isinstance(searched, ValueList) else (job.model.builder,)
     return bool(job.training.callbacks) or any(may_compile(builder, folder) for builder in builders)
 
 
@@ -221,7 +221,7 @@ def _num_combinations(search: SearchSpec) -> float:
     """How many different variants the search can draw; infinite for a continuous range."""
     return math.prod(
         len(parameter.values)
-        if isinstance(parameter, Values)
+        if isinstance(parameter, ValueList)
         else parameter.max - parameter.min + 1
         if parameter.distribution == "int_uniform"
         else math.inf
@@ -285,7 +285,7 @@ _MAPPINGS = (
 
 
 def _check_parameter(
-    job: JobSpec, path: str, parameter: Values | Range, folder: Path, others_logs: bool
+    job: JobSpec, path: str, parameter: ValueList | Range, folder: Path, others_logs: bool
 ) -> Iterator[Problem]:
     """Problems of the values to try: one makes a wrong variant, or two make the same variant."""
     context = {"folder": folder} if may_hold_references(path) else None
@@ -316,10 +316,10 @@ def _check_parameter(
         first.setdefault(key, value)
 
 
-def _candidates(path: str, parameter: Values | Range) -> Iterator[tuple[Any, KeyPath]]:
+def _candidates(path: str, parameter: ValueList | Range) -> Iterator[tuple[Any, KeyPath]]:
     """The values to check, each with its path: all that are listed, or both ends of a range."""
     parameter_path = ("search", "parameters", path)
-    if isinstance(parameter, Values):
+    if isinstance(parameter, ValueList):
         for position, value in enumerate(parameter.values):
             yield value, (*parameter_path, "values", position)
     else:

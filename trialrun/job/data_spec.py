@@ -16,7 +16,7 @@ from pydantic import (
 
 from trialrun.errors import InputError
 from trialrun.job.data_files import find_data_file
-from trialrun.job.fields import SEED_LIMIT, Reference, Section, folder_of, word_or_int
+from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, folder_of, word_or_int
 from trialrun.job.table_dialect import Dialect
 from trialrun.messages import show
 
@@ -24,7 +24,7 @@ DEFAULT_GENERATOR = "trialrun.datasets:medical_trial"
 DEFAULT_TEST_SPLIT = 0.2
 SOURCES = ("generator", "csv", "npz", "parquet")
 _TABLES = ("csv", "parquet")
-Kind = Literal["minmax", "standard", "none"]
+ScalingName = Literal["minmax", "standard", "none"]
 Level = str | int | float
 Order = Annotated[tuple[Level, ...], Field(strict=False)]
 Encoding = Literal["onehot", "ordinal"]
@@ -163,7 +163,7 @@ class DataSpec(Section):
     from the file `test`, or are the share `test_split` of the table's own rows.
     """
 
-    generator: Reference | None = None
+    generator: ReferenceText | None = None
     """The function that makes the data: `f(seed, **args)` returns
     `{"train": (x, y), "test": (x, y)}`, and perhaps `"validation"`, `"class_names"` and
     `"feature_names"`. The default, where no other source is given, is
@@ -277,7 +277,9 @@ class DataSpec(Section):
 
     Allowed: `per_trial`, or an integer from 0 to 2**32 - 1. Example: `7`.
     """
-    scaling: Annotated[Kind | dict[str, Kind], _word_or_words(_KINDS, "input names")] = "minmax"
+    scaling: Annotated[
+        ScalingName | dict[str, ScalingName], _word_or_words(_KINDS, "input names")
+    ] = "minmax"
     """How inputs are scaled, per feature, by the training rows alone: to the range from 0 to 1, to
     mean 0 and standard deviation 1, or not at all. Inputs may differ, by name.
 

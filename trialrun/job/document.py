@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from trialrun.errors import InputError
-from trialrun.messages import show
+from trialrun.messages import bytes_text, show
 
 KeyPath = tuple[str | int, ...]
 
@@ -35,17 +35,17 @@ class Document:
 
     Attributes:
         value: Mappings, lists, texts, numbers, booleans and None.
-        places: Path of keys and list indices -> its location, e.g. `jobs/a.yaml:12`.
+        locations: Path of keys and list indices -> its location, e.g. `jobs/a.yaml:12`.
     """
 
     value: Any
-    places: Mapping[KeyPath, str]
+    locations: Mapping[KeyPath, str]
 
-    def place(self, path: KeyPath) -> str:
+    def location_of(self, path: KeyPath) -> str:
         """The location of the value at a path, or of the nearest value around it."""
-        while path not in self.places:
+        while path not in self.locations:
             path = path[:-1]
-        return self.places[path]
+        return self.locations[path]
 
     def with_value(self, path: KeyPath, value: Any, location: str) -> "Document":
         """The document with another value at a path; missing mappings along the path are made.
@@ -53,14 +53,14 @@ class Document:
         Raises:
             InputError: A value along the path is no mapping.
         """
-        replaced = {key: where for key, where in self.places.items() if key[: len(path)] != path}
+        replaced = {key: where for key, where in self.locations.items() if key[: len(path)] != path}
         try:
             value = put(self.value, path, value)
         except InputError as error:
             raise InputError(f"{location}: {error}") from None
-        made = (path[:end] for end in range(1, len(path)) if path[:end] not in self.places)
-        places = replaced | dict.fromkeys((*made, path), location)
-        return replace(self, value=value, places=places)
+        made = (path[:end] for end in range(1, len(path)) if path[:end] not in self.locations)
+        locations = replaced | dict.fromkeys((*made, path), location)
+        return replace(self, value=value, locations=locations)
 
 
 def read_document(path: Path) -> Document:
@@ -73,7 +73,7 @@ def read_document(path: Path) -> Document:
         size = path.stat().st_size
         if size > _MAX_BYTES:
             limit = f"a job file may have at most {_MAX_BYTES >> 20} MiB"
-            raise InputError(f"{path}: {limit}, this file has {size / 2**20:.1f} MiB")
+            raise InputError(f"{path}: {limit}, this file has {bytes_text(size)}")
         if not path.is_file() and not path.is_dir():
             raise InputError(f"{path}: this is not a regular file; expected a YAML file")
         text = path.read_text(encoding="utf-8-sig")
@@ -94,7 +94,7 @@ def read_document(path: Path) -> Document:
         raise InputError(f"{path}: the file is empty; expected at least `name: ...`")
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a mapping of keys to values, got {show(value)}")
-    return Document(value, {(): str(path)} | reader.places)
+    return Document(value, {(): str(path)} | reader.locations)
 
 
 def parse_value(text: str, location: str) -> Any:
@@ -208,13 +208,13 @@ class _Reader:
     Attributes:
         source: The file or the option, with which every message begins.
         has_lines: False for an option, where a line number has no meaning.
-        places: Path of keys and list indices -> its location; filled while reading.
+        locations: Path of keys and list indices -> its location; filled while reading.
         num_values: A list whose only item is the number of values read.
     """
 
     source: str
     has_lines: bool = True
-    places: dict[KeyPath, str] = field(default_factory=dict)
+    locations: dict[KeyPath, str] = field(default_factory=dict)
     num_values: list[int] = field(default_factory=lambda: [0])
 
     def read(self, text: str) -> Any:
@@ -222,7 +222,7 @@ class _Reader:
             node = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            where = self._place(mark.line + 1) if mark else self.source
+            where = self._location(mark.line + 1) if mark else self.source
             raise InputError(f"{where}: not YAML: {error.problem or error.context}") from error
         except RecursionError as error:
             raise InputError(f"{self.source}: not a job: values are nested too deeply") from error
@@ -282,19 +282,19 @@ class _Reader:
                     key_node, f"a key must be text, got {show(key)}; put quotes around it"
                 )
             if key in mapping:
-                first = self.places[*path, key]
+                first = self.locations[*path, key]
                 raise self._error(key_node, f"the key {key!r} was already given at {first}")
             self._note((*path, key), key_node)
             mapping[key] = self._value(value_node, (*path, key), around)
         return mapping
 
     def _note(self, path: KeyPath, node: yaml.Node) -> None:
-        self.places[path] = self._place(node.start_mark.line + 1)
+        self.locations[path] = self._location(node.start_mark.line + 1)
 
     def _error(self, node: yaml.Node, message: str) -> InputError:
-        return InputError(f"{self._place(node.start_mark.line + 1)}: {message}")
+        return InputError(f"{self._location(node.start_mark.line + 1)}: {message}")
 
-    def _place(self, line: int) -> str:
+    def _location(self, line: int) -> str:
         return f"{self.source}:{line}" if self.has_lines else self.source
 
 

@@ -60,4 +60,4 @@ def _check_reference(value: str, info: ValidationInfo) -> str:
         raise ValueError(str(error)) from error
 
 
-Reference = Annotated[str, AfterValidator(_check_reference)]
+ReferenceText = Annotated[str, AfterValidator(_check_reference)]

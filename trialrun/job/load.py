@@ -17,7 +17,7 @@ from trialrun.errors import InputError
 from trialrun.job.checks import check_whole
 from trialrun.job.document import Document, KeyPath, parse_value, plain, read_document, write_yaml
 from trialrun.job.problems import to_problems
-from trialrun.job.search_spec import Range, Values
+from trialrun.job.search_spec import Range, ValueList
 from trialrun.job.spec import JobSpec, OutputSpec
 from trialrun.messages import show
 
@@ -41,7 +41,7 @@ class LoadedJob:
     def locate(self, message: str) -> str:
         """A message that begins with a field's dotted path, preceded by the field's location."""
         field = message.split(" ", 1)[0].rstrip(":,")
-        return f"{self.document.place(_split_key(field))}: {message}"
+        return f"{self.document.location_of(_split_key(field))}: {message}"
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:
@@ -63,7 +63,7 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
     except ValidationError as error:
         problems = list(to_problems(error))
     if problems:
-        lines = [f"{document.place(problem.path)}: {problem.message}" for problem in problems]
+        lines = [f"{document.location_of(problem.path)}: {problem.message}" for problem in problems]
         raise InputError("\n".join(dict.fromkeys(lines)))
     return LoadedJob(spec=spec, path=path, folder=folder, document=document)
 
@@ -117,5 +117,5 @@ def _split_key(key: str) -> KeyPath:
         return tuple(key.split("."))
     rest = key.removeprefix(prefix)
     parameter, _, last = rest.rpartition(".")
-    is_field = last in {**Values.model_fields, **Range.model_fields}
+    is_field = last in {**ValueList.model_fields, **Range.model_fields}
     return ("search", "parameters", *((parameter, last) if parameter and is_field else (rest,)))

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trialrun.job.document import KeyPath
-from trialrun.job.search_spec import Range, Values
+from trialrun.job.search_spec import Range, ValueList
 from trialrun.job.spec import JobSpec
 from trialrun.messages import show, suggest
 
@@ -80,7 +80,7 @@ def _about_unknown_key(path: KeyPath) -> str:
 def known_keys(path: KeyPath) -> list[str]:
     """The keys that a section at a path may have; empty if it may have any."""
     if path[:2] == ("search", "parameters"):
-        return [*Values.model_fields, *Range.model_fields]
+        return [*ValueList.model_fields, *Range.model_fields]
     fields = JobSpec.model_fields
     for key in path:
         section = _section_in(fields[str(key)].annotation) if key in fields else None

@@ -31,7 +31,7 @@ def _check_number(value: object) -> object:
 Number = Annotated[int | float, BeforeValidator(_check_number)]
 
 
-class Values(Section):
+class ValueList(Section):
     """A searched parameter that takes each of the listed values."""
 
     values: Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
@@ -67,14 +67,14 @@ class Range(Section):
 
 
 def _parameter_kind(value: object) -> str | None:
-    if isinstance(value, Values) or (isinstance(value, Mapping) and "values" in value):
+    if isinstance(value, ValueList) or (isinstance(value, Mapping) and "values" in value):
         return "\0values"
     is_range = isinstance(value, Mapping) and not {"min", "max", "distribution"}.isdisjoint(value)
     return "\0range" if is_range or isinstance(value, Range) else None
 
 
 ParameterSpec = Annotated[
-    Annotated[Values, Tag("\0values")] | Annotated[Range, Tag("\0range")],
+    Annotated[ValueList, Tag("\0values")] | Annotated[Range, Tag("\0range")],
     Discriminator(_parameter_kind),
 ]
 
@@ -104,15 +104,15 @@ class SearchSpec(Section):
     @field_validator("parameters")
     @classmethod
     def _make_references_absolute(
-        cls, parameters: dict[str, Values | Range], info: ValidationInfo
-    ) -> dict[str, Values | Range]:
+        cls, parameters: dict[str, ValueList | Range], info: ValidationInfo
+    ) -> dict[str, ValueList | Range]:
         return {
             path: _absolute_values(parameter, info) if may_hold_references(path) else parameter
             for path, parameter in parameters.items()
         }
 
 
-def _absolute_values(parameter: Values | Range, info: ValidationInfo) -> Values | Range:
+def _absolute_values(parameter: ValueList | Range, info: ValidationInfo) -> ValueList | Range:
     if isinstance(parameter, Range) or info.context is None:
         return parameter
     folder: Path = info.context["folder"]
@@ -123,7 +123,7 @@ def _absolute_values(parameter: Values | Range, info: ValidationInfo) -> Values 
         except InputError:
             return reference  # the error is reported where the value is checked
 
-    return Values(values=map_references(parameter.values, absolute))
+    return ValueList(values=map_references(parameter.values, absolute))
 
 
 def may_hold_references(path: str) -> bool:

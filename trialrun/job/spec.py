@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from trialrun.job.data_spec import DataSpec
 from trialrun.job.document import put
-from trialrun.job.fields import SEED_LIMIT, Reference, Section, is_int, word_or_int
+from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, is_int, word_or_int
 from trialrun.job.keras_api.logs import natural_goal
 from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.search_spec import SearchSpec
@@ -81,7 +81,7 @@ def _check_selection_metric(value: str) -> str:
 class ModelSpec(Section):
     """The model that is trained: the function that builds it and its arguments."""
 
-    builder: Reference = "trialrun.models:mlp"
+    builder: ReferenceText = "trialrun.models:mlp"
     """The function that returns the `keras.Model`; it is called with `args`.
 
     Allowed: `module:function`, or `file.py:function` with the path starting at the job's folder.

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, field_validator
 
-from trialrun.job.fields import PositiveInt, Reference, Section, folder_of
+from trialrun.job.fields import PositiveInt, ReferenceText, Section, folder_of
 from trialrun.job.keras_api.logs import logs_of, probable_goal
 from trialrun.job.keras_api.losses import (
     check_class_weight,
@@ -184,7 +184,7 @@ class TrainingSpec(Section):
     """
     terminate_on_nan: bool = False
     """Whether a trial stops at the first batch whose loss is not finite. Example: `true`."""
-    callbacks: Annotated[tuple[Reference, ...], Field(strict=False)] = ()
+    callbacks: Annotated[tuple[ReferenceText, ...], Field(strict=False)] = ()
     """Functions without arguments that return a `keras.callbacks.Callback`, called for each trial.
     A job that has any is trained by the engine `keras`.
 

@@ -10,7 +10,7 @@ from trialrun.report.format import mean_sd_text, mean_text, parameter_text, shor
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TextColumn:
     """A column of a leaderboard as text.
 
     Attributes:
@@ -32,13 +32,13 @@ class Column:
         lines = [line for text in (self.header, *self.cells) for line in text.splitlines()]
         return max(map(cell_len, lines), default=0)
 
-    def with_folded_header(self) -> "Column":
+    def with_folded_header(self) -> "TextColumn":
         """The column with its header broken after underscores, to make it as narrow as possible."""
         room = max([len(word) + 1 for word in self.header.split("_")] + [*map(len, self.cells)])
-        return replace(self, header=fold(self.header, room))
+        return replace(self, header=fold_header(self.header, room))
 
 
-def fold(name: str, room: int) -> str:
+def fold_header(name: str, room: int) -> str:
     """A name broken after underscores into lines of `room` characters, or of one longer word."""
     lines = [""]
     *words, last = name.split("_")
@@ -49,32 +49,32 @@ def fold(name: str, room: int) -> str:
     return "\n".join(lines)
 
 
-def identity_columns(variants: Sequence[VariantSummary]) -> list[Column]:
+def identity_columns(variants: Sequence[VariantSummary]) -> list[TextColumn]:
     """Columns of rank, id, parameters under short names, and n; other counts only if not all 0.
 
     Args:
         variants: At least one, the best first.
     """
     columns = [
-        Column("#", tuple(str(variant.rank) for variant in variants)),
-        Column("variant", tuple(variant.variant_id for variant in variants), is_number=False),
+        TextColumn("#", tuple(str(variant.rank) for variant in variants)),
+        TextColumn("variant", tuple(variant.variant_id for variant in variants), is_number=False),
     ]
     for path, name in short_names(list(variants[0].parameters)).items():
         values = [variant.parameters[path] for variant in variants]
         is_number = all(isinstance(value, int | float) for value in values)
         numbers = tuple(map(float, values)) if is_number else ()
-        columns.append(Column(name, tuple(map(parameter_text, values)), is_number, numbers))
+        columns.append(TextColumn(name, tuple(map(parameter_text, values)), is_number, numbers))
     counts = {
         "n": [variant.num_completed for variant in variants],
         "diverged": [variant.num_diverged for variant in variants],
         "failed": [variant.num_failed for variant in variants],
     }
     shown = {name: numbers for name, numbers in counts.items() if name == "n" or any(numbers)}
-    return columns + [Column(name, tuple(map(str, numbers))) for name, numbers in shown.items()]
+    return columns + [TextColumn(name, tuple(map(str, numbers))) for name, numbers in shown.items()]
 
 
-def metric_column(name: str, variants: Sequence[VariantSummary], *, with_sd: bool) -> Column:
+def metric_column(name: str, variants: Sequence[VariantSummary], *, with_sd: bool) -> TextColumn:
     """The column of a metric's mean over seeds, with or without its standard deviation."""
     summaries = [variant.metrics[name] for variant in variants]
     cells = tuple(map(mean_sd_text if with_sd else mean_text, summaries))
-    return Column(name, cells, values=tuple(summary.mean for summary in summaries))
+    return TextColumn(name, cells, values=tuple(summary.mean for summary in summaries))

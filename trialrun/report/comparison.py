@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trialrun.analysis.comparison import MetricComparison, VariantComparison
-from trialrun.report.columns import Column, fold
+from trialrun.report.columns import TextColumn, fold_header
 from trialrun.report.format import number_text, p_value_text, parameter_text, seeds_text
 from trialrun.statistics.best import LEVEL
 from trialrun.statistics.paired import num_seeds_needed
@@ -80,32 +80,34 @@ def print_comparison(console: "Console", compared: VariantComparison) -> None:
         console.print(Text(line, style="dim"))
 
 
-def _layouts(compared: VariantComparison) -> Iterator[list[Column]]:
+def _layouts(compared: VariantComparison) -> Iterator[list[TextColumn]]:
     """Layouts of the columns, from the widest to the narrowest.
 
     Narrower ones fold long names, and the narrowest leave out the last column.
     """
     names, *numbers = _columns(compared, compared.metrics)
     for room, num_left_out in ((99, 0), (16, 0), (16, 1), (12, 1)):
-        folded = Column(names.header, tuple(fold(name, room) for name in names.cells), False)
+        folded = TextColumn(
+            names.header, tuple(fold_header(name, room) for name in names.cells), False
+        )
         yield [folded, *numbers[: len(numbers) - num_left_out]]
 
 
-def _columns(compared: VariantComparison, shown: Sequence[MetricComparison]) -> list[Column]:
+def _columns(compared: VariantComparison, shown: Sequence[MetricComparison]) -> list[TextColumn]:
     decimals = [_decimals(metric) for metric in shown]
     paired = [metric.paired for metric in shown]
 
-    def numbers(name: str, values: Sequence[float]) -> Column:
-        return Column(name, tuple(map(number_text, values, decimals)))
+    def numbers(name: str, values: Sequence[float]) -> TextColumn:
+        return TextColumn(name, tuple(map(number_text, values, decimals)))
 
     return [
-        Column("metric", tuple(metric.name for metric in shown), is_number=False),
-        Column(compared.first, tuple(map(_mean_text, [m.first for m in shown], decimals))),
-        Column(compared.second, tuple(map(_mean_text, [m.second for m in shown], decimals))),
+        TextColumn("metric", tuple(metric.name for metric in shown), is_number=False),
+        TextColumn(compared.first, tuple(map(_mean_text, [m.first for m in shown], decimals))),
+        TextColumn(compared.second, tuple(map(_mean_text, [m.second for m in shown], decimals))),
         numbers("difference", [comparison.difference for comparison in paired]),
-        Column("95% interval", tuple(map(_interval_text, shown, decimals))),
-        Column("p", tuple(p_value_text(comparison.p_value) for comparison in paired)),
-        Column(
+        TextColumn("95% interval", tuple(map(_interval_text, shown, decimals))),
+        TextColumn("p", tuple(p_value_text(comparison.p_value) for comparison in paired)),
+        TextColumn(
             f"{compared.first}\nhigher in",
             tuple(_percent_text(comparison.probability_first_higher) for comparison in paired),
         ),

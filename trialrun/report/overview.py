@@ -12,7 +12,7 @@ from trialrun.analysis.summary_json import certainty_content, data_warnings
 from trialrun.analysis.variants import Leaderboard, VariantSummary
 from trialrun.store import RunFolder
 from trialrun.store.files import json_ready
-from trialrun.store.run_folder import PackRecord, distinct_tasks
+from trialrun.store.pack_records import PackRecord, distinct_tasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

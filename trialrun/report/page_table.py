@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
-from trialrun.report.columns import Column, identity_columns, metric_column
+from trialrun.report.columns import TextColumn, identity_columns, metric_column
 from trialrun.report.format import p_value_text, short_names
 
 MAX_ROWS = 200
@@ -23,7 +23,7 @@ _PLAIN_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class HeadGroup:
     """A group of columns under one upper header, which may have no title."""
 
     title: str
@@ -62,7 +62,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Filter:
     """A parameter to filter by: its column, and its values as the column shows them."""
 
     name: str
@@ -74,10 +74,10 @@ class Choice:
 class PageTable:
     """The leaderboard as the page shows it; empty if there are no variants."""
 
-    groups: tuple[Group, ...] = ()
+    groups: tuple[HeadGroup, ...] = ()
     heads: tuple[Head, ...] = ()
     rows: tuple[Row, ...] = ()
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[Filter, ...] = ()
     name_column: int = 1
     num_printed: int = _NUM_PRINTED
 
@@ -88,12 +88,16 @@ def page_table(board: Leaderboard) -> PageTable:
         return PageTable()
     variants = board.variants[: _num_rows(board)]
     identity = [*identity_columns(variants), *_p_values(board, variants)]
-    groups, columns, texts = [Group("", len(identity))], [*identity], [c.header for c in identity]
+    groups, columns, texts = (
+        [HeadGroup("", len(identity))],
+        [*identity],
+        [c.header for c in identity],
+    )
     for prefix, title in _GROUPS.items():
         names = [name for name in ordered_metrics(board) if name.startswith(prefix)]
         columns += [metric_column(name, variants, with_sd=True) for name in names]
         texts += [name.removeprefix(prefix) for name in names]
-        groups += [Group(title, len(names))] if names else []
+        groups += [HeadGroup(title, len(names))] if names else []
     cells = [_cells(column) for column in columns]
     return PageTable(
         groups=tuple(groups),
@@ -110,13 +114,13 @@ def page_table(board: Leaderboard) -> PageTable:
     )
 
 
-def _p_values(board: Leaderboard, variants: Sequence[VariantSummary]) -> list[Column]:
+def _p_values(board: Leaderboard, variants: Sequence[VariantSummary]) -> list[TextColumn]:
     """The column of p-values for being worse than the leader; none for a single variant."""
     if board.certainty is None or not board.certainty.p_values:
         return []
     p_values = [board.certainty.p_values.get(variant.variant_id, math.nan) for variant in variants]
     texts = tuple("" if math.isnan(value) else p_value_text(value) for value in p_values)
-    return [Column("p", texts, values=tuple(p_values))]
+    return [TextColumn("p", texts, values=tuple(p_values))]
 
 
 def _num_rows(board: Leaderboard) -> int:
@@ -125,7 +129,7 @@ def _num_rows(board: Leaderboard) -> int:
     return max(_MIN_ROWS, min(MAX_ROWS, MAX_CELLS // num_columns))
 
 
-def _cells(column: Column) -> list[Cell]:
+def _cells(column: TextColumn) -> list[Cell]:
     if not column.is_number:
         return [Cell(text, is_number=False) for text in column.cells]
     values = column.values or tuple(map(leading_number, column.cells))
@@ -145,14 +149,16 @@ def leading_number(text: str) -> float:
     return float(found[1].replace(",", "")) if found else math.nan
 
 
-def _choices(identity: Sequence[Column], variants: Sequence[VariantSummary]) -> tuple[Choice, ...]:
+def _choices(
+    identity: Sequence[TextColumn], variants: Sequence[VariantSummary]
+) -> tuple[Filter, ...]:
     """Choices for the first parameters that have few enough values to choose from."""
     names = set(short_names(list(variants[0].parameters)).values())
     choices = []
     for index, column in enumerate(identity):
         texts = tuple(dict.fromkeys(column.cells))
         if column.header in names and 1 < len(texts) <= _MAX_TEXTS:
-            choices.append(Choice(column.header, index, _ordered(texts)))
+            choices.append(Filter(column.header, index, _ordered(texts)))
     return tuple(choices[:_MAX_CHOICES])
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from trialrun.analysis.run_summary import TrialProblem
 from trialrun.analysis.variants import Leaderboard, ordered_metrics
+from trialrun.messages import listed
 from trialrun.report.format import (
     counts_text,
     mean_sd_text,
@@ -89,13 +90,9 @@ def question(job: Mapping[str, Any], board: Leaderboard) -> str:
         return f"What {statistic} {board.metric} does the model reach {seeds}?"
     extreme = "lowest" if board.goal == "minimize" else "highest"
     names = list(short_names(searched).values())
-    what = names[0] if len(names) == 1 else f"combination of {_listed(names)}"
+    named = listed(names, max_names=_MAX_VALUES)
+    what = named if len(names) == 1 else f"combination of {named}"
     return f"Which {what} gives the {extreme} {statistic} {board.metric} {seeds}?"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = names if len(names) <= _MAX_VALUES else [*names[:_MAX_VALUES], "others"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def asked(

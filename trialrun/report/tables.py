@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trialrun.analysis.explanation import explain
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
-from trialrun.report.columns import Column, identity_columns, metric_column
+from trialrun.report.columns import TextColumn, identity_columns, metric_column
 from trialrun.report.format import class_labels, counts_text, pooled_text
 from trialrun.report.overview import Overview
 from trialrun.report.saved import saved_sentences
@@ -105,12 +105,12 @@ def leaderboard_table(
     return table
 
 
-def fits(columns: Sequence[Column], width: int) -> bool:
+def fits(columns: Sequence[TextColumn], width: int) -> bool:
     """Whether the columns fit side by side into a terminal of `width` columns."""
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1) <= width
 
 
-def plain_table(columns: Sequence[Column]) -> Table:
+def plain_table(columns: Sequence[TextColumn]) -> Table:
     """A table of the columns under a line; nothing in them is taken for markup."""
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -133,7 +133,7 @@ def plain_table(columns: Sequence[Column]) -> Table:
 
 def _layouts(
     leaderboard: Leaderboard, variants: Sequence[VariantSummary]
-) -> Iterator[list[Column]]:
+) -> Iterator[list[TextColumn]]:
     """Layouts of the leaderboard's columns, from the widest to the narrowest."""
     names = ordered_metrics(leaderboard)
     main = [name for name in names if not name.startswith("train_")]
@@ -183,7 +183,7 @@ def confusion_table(
     return Text(f"{title}; {len(matrix)} classes: see figures/confusion_matrix.png")
 
 
-def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[Column]]:
+def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[TextColumn]]:
     """Layouts of a confusion matrix: headed by names of classes, or, if narrower, by numbers."""
     numbered = [f"{number} {name}" for number, name in enumerate(names)]
     numbers = [str(number) for number in range(len(names))]
@@ -191,7 +191,10 @@ def _confusion_layouts(matrix: Counts, names: Sequence[str]) -> Iterator[list[Co
     for rows, headers in ((names, names), (numbered, numbers)):
         predicted = zip(headers, matrix.T.tolist(), strict=True)
         yield [
-            Column("true \\ predicted", tuple(rows), is_number=False),
-            *(Column(name, tuple(f"{count:,}" for count in counts)) for name, counts in predicted),
-            Column("recall", tuple(recalls)),
+            TextColumn("true \\ predicted", tuple(rows), is_number=False),
+            *(
+                TextColumn(name, tuple(f"{count:,}" for count in counts))
+                for name, counts in predicted
+            ),
+            TextColumn("recall", tuple(recalls)),
         ]

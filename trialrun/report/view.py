@@ -29,7 +29,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 _LARGE_IS_GOOD = ("roc_auc", "average_precision")
 _CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)\s*(.*)")
 
-Row = Mapping[str, Any]
+CsvRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _select(
     return tuple(leaderboard.variants[index] for index in kept)
 
 
-def _condition(text: str, row: Row) -> Callable[[Row], bool]:
+def _condition(text: str, row: CsvRow) -> Callable[[CsvRow], bool]:
     option = f"--where {text}"
     found = _CONDITION.fullmatch(text)
     if found is None:
@@ -95,7 +95,7 @@ def _condition(text: str, row: Row) -> Callable[[Row], bool]:
     return lambda row: is_real(row[column]) and holds(row[column], value)
 
 
-def _column(name: str, row: Row, option: str) -> str:
+def _column(name: str, row: CsvRow, option: str) -> str:
     """The column of variants.csv that a name stands for.
 
     Raises:

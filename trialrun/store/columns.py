@@ -34,7 +34,7 @@ ARRAY_COLUMNS = {
     RELIABILITY_COLUMN: "float64",
 }
 
-TrialColumns = Literal["all", "results", "numbers", "identity", "reliability", "places", "curves"]
+TrialColumns = Literal["all", "results", "numbers", "identity", "reliability", "variants", "curves"]
 
 # Key of a column's metadata in a Parquet file. It tells JSON from plain text, which may also read
 # "[1]".
@@ -91,8 +91,8 @@ def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
         names: All columns of the file.
         wanted: `results` are identity, metrics and confusion matrices; `numbers` are these without
             the matrices; `identity` also leaves out the metrics. `reliability` is identity and the
-            column of reliability curves. `places` are the variants, their parameters and the seeds.
-            `curves` are the columns of a file of `history/` that curves need.
+            column of reliability curves. `variants` are the variants, their parameters and the
+            seeds. `curves` are the columns of a file of `history/` that curves need.
     """
     identity = list(IDENTITY_COLUMNS)
     matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
@@ -106,13 +106,13 @@ def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
             return identity + metric_names(names) + matrices
         case "reliability":
             return identity + [name for name in names if name == RELIABILITY_COLUMN]
-        case "places":
+        case "variants":
             return ["variant_id", "seed", *parameters]
         case "curves":
             return [name for name in names if name not in ("trial_id", "variant_id")]
     return list(names)
 
 
-def part_name(pack_id: str, attempt: int) -> str:
+def pack_file_name(pack_id: str, attempt: int) -> str:
     """The name of a pack's files without suffix: `part-p000`, after a retry `part-p000-1`, ..."""
     return f"part-{pack_id}-{attempt}" if attempt else f"part-{pack_id}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.errors import TrialrunError
-from trialrun.store.columns import TrialColumns, columns_of, part_name
+from trialrun.store.columns import TrialColumns, columns_of, pack_file_name
 from trialrun.store.files import json_ready, reading, replace_atomically
 
 if TYPE_CHECKING:
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 PACK_KEY = b"trialrun.pack"
 
 
-def list_parts(folder: Path) -> list[Path]:
+def list_pack_files(folder: Path) -> list[Path]:
     """The Parquet files in a folder, in the order of their names."""
     return sorted(folder.glob("part-*.parquet"))
 
 
-def write_part(part: Path, rows: "pa.Table", about: Mapping[str, Any] | None = None) -> None:
+def write_pack_file(file: Path, rows: "pa.Table", about: Mapping[str, Any] | None = None) -> None:
     """Writes one Parquet file, whole or not at all.
 
     Args:
-        part: The file.
+        file: The file.
         rows: Its rows.
         about: Facts about its pack as a whole, stored in its metadata.
     """
@@ -34,12 +34,12 @@ def write_part(part: Path, rows: "pa.Table", about: Mapping[str, Any] | None = N
 
     if about is not None:
         rows = rows.replace_schema_metadata({PACK_KEY: json.dumps(json_ready(about))})
-    with replace_atomically(part) as temporary:
+    with replace_atomically(file) as temporary:
         pq.write_table(rows, temporary, write_page_checksum=True)
 
 
-def read_part(
-    part: Path,
+def read_pack_file(
+    file: Path,
     columns: TrialColumns = "all",
     *,
     trial_ids: Sequence[str] | None = None,
@@ -57,49 +57,49 @@ def read_part(
 
     wanted = {"trial_id": trial_ids, "variant_id": variant_ids}
     filters = {name: ids for name, ids in wanted.items() if ids is not None}
-    with reading(part), pq.ParquetFile(part, page_checksum_verification=verify) as file:
-        names = columns_of(file.schema_arrow.names, columns)
-        rows = file.read(columns=[*dict.fromkeys([*names, *filters])], use_threads=False)
+    with reading(file), pq.ParquetFile(file, page_checksum_verification=verify) as parquet:
+        names = columns_of(parquet.schema_arrow.names, columns)
+        rows = parquet.read(columns=[*dict.fromkeys([*names, *filters])], use_threads=False)
     for name, ids in filters.items():
         rows = rows.filter(pc.is_in(rows[name], value_set=pa.array(ids, pa.string())))
     return rows.select(names)
 
 
-def by_part(trials: "pd.DataFrame") -> dict[str, list[str]]:
+def by_pack_file(trials: "pd.DataFrame") -> dict[str, list[str]]:
     """Name of a file, without suffix -> ids of the trials that it holds, in their order."""
     wanted: dict[str, list[str]] = {}
     for trial_id, pack_id, attempt in zip(
         trials["trial_id"], trials["pack_id"], trials["attempt"], strict=True
     ):
-        wanted.setdefault(part_name(pack_id, attempt), []).append(trial_id)
+        wanted.setdefault(pack_file_name(pack_id, attempt), []).append(trial_id)
     return wanted
 
 
-def column_names(part: Path) -> list[str]:
+def columns_in(file: Path) -> list[str]:
     """The names of a Parquet file's columns."""
     import pyarrow.parquet as pq
 
-    with reading(part):
-        names: list[str] = pq.read_schema(part).names
+    with reading(file):
+        names: list[str] = pq.read_schema(file).names
     return names
 
 
-def require_columns(part: Path, columns: Iterable[str]) -> None:
+def require_columns(file: Path, columns: Iterable[str]) -> None:
     """Raises TrialrunError if a Parquet file lacks columns, as one from another program does."""
     import pyarrow.parquet as pq
 
-    with reading(part):
-        missing = set(columns) - set(pq.read_schema(part).names)
+    with reading(file):
+        missing = set(columns) - set(pq.read_schema(file).names)
     if missing:
         raise TrialrunError(
-            f"{part}: was not written by trialrun: it has no column {min(missing)!r}"
+            f"{file}: was not written by trialrun: it has no column {min(missing)!r}"
         )
 
 
-def read_about(part: Path) -> dict[str, Any]:
+def read_about(file: Path) -> dict[str, Any]:
     """The facts about a pack as a whole that its file of trials stores."""
     import pyarrow.parquet as pq
 
-    with reading(part):
-        about: dict[str, Any] = json.loads((pq.read_schema(part).metadata or {})[PACK_KEY])
+    with reading(file):
+        about: dict[str, Any] = json.loads((pq.read_schema(file).metadata or {})[PACK_KEY])
     return about

@@ -4,8 +4,8 @@ import secrets
 from pathlib import Path
 
 from trialrun.errors import TrialrunError
-from trialrun.store.columns import HISTORY_IDENTITY, IDENTITY_COLUMNS, part_name
-from trialrun.store.parquet import list_parts, read_about, read_part, require_columns
+from trialrun.store.columns import HISTORY_IDENTITY, IDENTITY_COLUMNS, pack_file_name
+from trialrun.store.parquet import list_pack_files, read_about, read_pack_file, require_columns
 from trialrun.store.run_folder import RunFolder
 from trialrun.store.states import verify_arrays
 
@@ -24,13 +24,13 @@ def set_aside_broken(run: RunFolder) -> list[str]:
     for folder in (run.trials_dir, run.history_dir, kept.states_dir, kept.checkpoints_dir):
         for draft in folder.glob(".*"):
             draft.unlink(missing_ok=True)
-    for file in list_parts(run.trials_dir):
+    for file in list_pack_files(run.trials_dir):
         history = run.history_dir / file.name
         try:
             require_columns(file, IDENTITY_COLUMNS)
             require_columns(history, HISTORY_IDENTITY)
-            read_part(file, verify=True)
-            read_part(history, verify=True)
+            read_pack_file(file, verify=True)
+            read_pack_file(history, verify=True)
             read_about(file)
         except TrialrunError as error:
             lines.append(set_aside(run, file, str(error)))
@@ -46,7 +46,7 @@ def set_aside_broken(run: RunFolder) -> list[str]:
 
 def set_aside_pack(run: RunFolder, pack_id: str, attempt: int, reason: str) -> str:
     """Moves the trials and the history of a pack into `set_aside/`."""
-    name = part_name(pack_id, attempt) + ".parquet"
+    name = pack_file_name(pack_id, attempt) + ".parquet"
     set_aside(run, run.history_dir / name, "")
     return set_aside(run, run.trials_dir / name, f"{run.trials_dir / name}: {reason}")
 

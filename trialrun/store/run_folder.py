@@ -7,7 +7,7 @@ Every file is written whole or not at all (`files`). Refuses to know what the nu
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,12 @@ import yaml
 
 from trialrun.errors import InputError
 from trialrun.store.best_files import BestFiles
-from trialrun.store.columns import ParameterKind, TrialColumns, part_name
+from trialrun.store.columns import ParameterKind, TrialColumns, pack_file_name
 from trialrun.store.files import reading, write_bytes, write_text
-from trialrun.store.parquet import list_parts, read_about, write_part
+from trialrun.store.pack_records import PackRecord, facts_of, read_pack_records
+from trialrun.store.parquet import list_pack_files, write_pack_file
 from trialrun.store.rows import history_table, trial_table
-from trialrun.store.runs_dir import require_lasting
+from trialrun.store.runs_dir import require_lasting, what_is_at
 from trialrun.store.states import KeptArrays
 from trialrun.store.text_tables import variants_csv
 from trialrun.store.trial_tables import TrialTables
@@ -30,32 +31,7 @@ from trialrun.trials.results import PackResult
 if TYPE_CHECKING:
     import pandas as pd
 
-_NUM_RUNS_SHOWN = 5
 _NUMBER_OF_PACK = re.compile(r"p(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class PackRecord:
-    """The facts that are stored about a pack as a whole.
-
-    Attributes:
-        pack_id: The pack.
-        class_names, feature_names, reason, model_task, is_compiled_by_builder, timings_s: As in
-            `trials.results.PackResult`.
-    """
-
-    pack_id: str
-    class_names: tuple[str, ...]
-    feature_names: tuple[str, ...]
-    reason: str
-    model_task: str
-    is_compiled_by_builder: bool
-    timings_s: Mapping[str, float]
-
-
-def distinct_tasks(packs: Iterable[PackRecord]) -> tuple[str, ...]:
-    """The distinct tasks of the packs' models."""
-    return tuple(dict.fromkeys(pack.model_task for pack in packs if pack.model_task))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +100,7 @@ class RunFolder:
         """
         folder = cls(Path(path))
         if not folder.job_file.is_file():
-            raise InputError(f"{path}: is not a run folder: {_what_is_at(folder.path)}")
+            raise InputError(f"{path}: is not a run folder: {what_is_at(folder.path)}")
         return folder
 
     @property
@@ -238,18 +214,9 @@ class RunFolder:
             result: The result of the pack.
             kinds: Column types of the searched parameters, from `columns.parameter_kinds`.
         """
-        about = {
-            "pack_id": result.pack_id,
-            "class_names": result.class_names,
-            "feature_names": result.feature_names,
-            "reason": result.reason,
-            "model_task": result.model_task,
-            "is_compiled_by_builder": result.is_compiled_by_builder,
-            "timings_s": result.timings_s,
-        }
-        name = part_name(result.pack_id, result.trials[0].attempt) + ".parquet"
-        write_part(self.history_dir / name, history_table(result))
-        write_part(self.trials_dir / name, trial_table(result, kinds), about)
+        name = pack_file_name(result.pack_id, result.trials[0].attempt) + ".parquet"
+        write_pack_file(self.history_dir / name, history_table(result))
+        write_pack_file(self.trials_dir / name, trial_table(result, kinds), facts_of(result))
 
     def read_trials(
         self, columns: TrialColumns = "all", trial_ids: Sequence[str] | None = None
@@ -279,24 +246,13 @@ class RunFolder:
 
     def read_packs(self) -> tuple[PackRecord, ...]:
         """The facts about each pack as a whole, from its last attempt."""
-        records = {}
-        for file in list_parts(self.trials_dir):
-            about = read_about(file)
-            records[about["pack_id"]] = PackRecord(
-                pack_id=about["pack_id"],
-                class_names=tuple(about["class_names"]),
-                feature_names=tuple(about["feature_names"]),
-                reason=about["reason"],
-                model_task=about.get("model_task", ""),  # older runs lack this
-                is_compiled_by_builder=about.get("is_compiled_by_builder", False),
-                timings_s=about["timings_s"],
-            )
-        return tuple(records.values())
+        return read_pack_records(self.trials_dir)
 
     def next_pack_number(self) -> int:
         """The number after the highest that a pack of this run has used."""
         names = [
-            path.stem for path in (*list_parts(self.trials_dir), *list_parts(self.history_dir))
+            path.stem
+            for path in (*list_pack_files(self.trials_dir), *list_pack_files(self.history_dir))
         ]
         names += [path.stem for path in self.kept.files()]
         numbers = [_NUMBER_OF_PACK.match(name.removeprefix("part-")) for name in names]
@@ -334,17 +290,3 @@ class RunFolder:
         """Writes `figures/<name>.png` and `figures/<name>.svg`."""
         write_bytes(self.figures_dir / f"{name}.png", png)
         write_bytes(self.figures_dir / f"{name}.svg", svg)
-
-
-def _what_is_at(path: Path) -> str:
-    """What is at a path that is no run folder, for the user who gave it."""
-    if not path.exists():
-        return "it does not exist"
-    if not path.is_dir():
-        return "it is a file; give the folder that holds job.yaml"
-    runs = sorted((job.parent for job in path.glob("*/job.yaml")), reverse=True)
-    if not runs:
-        return "it holds no job.yaml"
-    shown = ", ".join(str(run) for run in runs[:_NUM_RUNS_SHOWN])
-    more = f" and {len(runs) - _NUM_RUNS_SHOWN} older" if len(runs) > _NUM_RUNS_SHOWN else ""
-    return f"it holds {len(runs)} run{'s'[: len(runs) > 1]}; give one of them: {shown}{more}"

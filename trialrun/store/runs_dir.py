@@ -1,4 +1,4 @@
-"""Where run folders are made: in a folder that outlives the process that makes them.
+"""The folder in which run folders are made; it outlives the process that makes them.
 
 A Ray job that brings its own files runs in a copy of them, which Ray unpacks into its temporary
 folder and deletes at any time. Whatever is written there is lost sooner or later.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trialrun.errors import InputError
 
+_NUM_RUNS_SHOWN = 5
 _RUNS_DIR_VARIABLE = "TRIALRUN_RUNS_DIR"
 _RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _UNPACKED_BY_RAY = ("runtime_resources", "working_dir_files")
@@ -32,11 +33,25 @@ def require_lasting(folder: Path) -> None:
         )
 
 
-def describe_place(folder: Path) -> str:
+def location_text(folder: Path) -> str:
     """The location of a folder for somebody who wants to fetch it; in a Ray job with its host."""
     if _RAY_JOB_VARIABLE in os.environ:
         return f"{folder.resolve()} on {os.uname().nodename}"
     return str(folder)
+
+
+def what_is_at(path: Path) -> str:
+    """What is at a path that is no run folder, for the user who gave it."""
+    if not path.exists():
+        return "it does not exist"
+    if not path.is_dir():
+        return "it is a file; give the folder that holds job.yaml"
+    runs = sorted((job.parent for job in path.glob("*/job.yaml")), reverse=True)
+    if not runs:
+        return "it holds no job.yaml"
+    shown = ", ".join(str(run) for run in runs[:_NUM_RUNS_SHOWN])
+    more = f" and {len(runs) - _NUM_RUNS_SHOWN} older" if len(runs) > _NUM_RUNS_SHOWN else ""
+    return f"it holds {len(runs)} run{'s'[: len(runs) > 1]}; give one of them: {shown}{more}"
 
 
 def _is_passing(folder: Path) -> bool:

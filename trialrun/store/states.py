@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.errors import TrialrunError
-from trialrun.store.columns import part_name
+from trialrun.store.columns import pack_file_name
 from trialrun.store.files import reading, replace_atomically
 from trialrun.trials.results import STATE_GROUPS, Checkpoint, PackResult, TrialState
 from trialrun.trials.trial import Pack
@@ -50,7 +50,7 @@ class KeptArrays:
         """
         if not result.best_states:
             return
-        name = part_name(result.pack_id, result.trials[0].attempt) + ".npz"
+        name = pack_file_name(result.pack_id, result.trials[0].attempt) + ".npz"
         arrays = state_arrays(result.best_states.values())
         with replace_atomically(self.states_dir / name) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trialrun.errors import FileError
 from trialrun.store.columns import TrialColumns, metric_names
-from trialrun.store.parquet import by_part, column_names, list_parts, read_part
+from trialrun.store.parquet import by_pack_file, columns_in, list_pack_files, read_pack_file
 from trialrun.store.rows import latest_trials, parameters_by_variant, unite_history
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class TrialTables:
         self, columns: TrialColumns, trial_ids: Sequence[str] | None = None
     ) -> "pd.DataFrame":
         """See `RunFolder.read_trials`."""
-        with naming_the_cure(self.path):
+        with adding_the_remedy(self.path):
             return latest_trials(
                 [
-                    read_part(file, columns, trial_ids=trial_ids)
-                    for file in list_parts(self.trials_dir)
+                    read_pack_file(file, columns, trial_ids=trial_ids)
+                    for file in list_pack_files(self.trials_dir)
                 ]
             )
 
@@ -67,32 +67,32 @@ class TrialTables:
         Args:
             trials: Rows of `read_trials`.
         """
-        wanted = by_part(trials).items()
+        wanted = by_pack_file(trials).items()
         return unite_history(
             [
-                read_part(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
+                read_pack_file(self.history_dir / f"{name}.parquet", trial_ids=trial_ids)
                 for name, trial_ids in wanted
             ]
         )
 
-    def read_history_by_part(self, trials: "pd.DataFrame") -> "Iterator[pd.DataFrame]":
+    def read_history_by_file(self, trials: "pd.DataFrame") -> "Iterator[pd.DataFrame]":
         """The seeds, epochs and logs of some trials, one file after the other.
 
         Args:
             trials: Rows of `read_trials`.
         """
-        for name, trial_ids in by_part(trials).items():
+        for name, trial_ids in by_pack_file(trials).items():
             file = self.history_dir / f"{name}.parquet"
-            yield read_part(file, "curves", trial_ids=trial_ids).to_pandas()
+            yield read_pack_file(file, "curves", trial_ids=trial_ids).to_pandas()
 
     def index(self) -> "TrialIndex":
         """The index of the files, which are read one at a time to save memory."""
-        with naming_the_cure(self.path):
+        with adding_the_remedy(self.path):
             return _index(self)
 
 
 @contextmanager
-def naming_the_cure(run: Path) -> Iterator[None]:
+def adding_the_remedy(run: Path) -> Iterator[None]:
     """Adds to an error about a file what to do about it."""
     try:
         yield
@@ -121,7 +121,7 @@ class TrialIndex:
     metrics: tuple[str, ...]
     parameters: Mapping[str, Mapping[str, Any]]
     _tables: TrialTables
-    _parts_of: Mapping[str, Sequence[Path]]
+    _files_of: Mapping[str, Sequence[Path]]
 
     def by_variants(
         self, columns: TrialColumns, max_trials: int = TRIALS_AT_A_TIME
@@ -141,10 +141,10 @@ class TrialIndex:
     def read(self, variant_ids: Sequence[str], columns: TrialColumns) -> "pd.DataFrame":
         """All trials of some variants as from `read_trials`, with the metrics of all variants."""
         files = dict.fromkeys(
-            file for variant_id in variant_ids for file in self._parts_of.get(variant_id, ())
+            file for variant_id in variant_ids for file in self._files_of.get(variant_id, ())
         )
-        with naming_the_cure(self._tables.path):
-            rows = [read_part(file, columns, variant_ids=variant_ids) for file in files]
+        with adding_the_remedy(self._tables.path):
+            rows = [read_pack_file(file, columns, variant_ids=variant_ids) for file in files]
         return latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
 
 
@@ -152,23 +152,23 @@ _WITH_METRICS: tuple[TrialColumns, ...] = ("all", "numbers", "results")
 
 
 def _index(tables: TrialTables) -> TrialIndex:
-    parts_of: dict[str, list[Path]] = {}
+    files_of: dict[str, list[Path]] = {}
     names: dict[str, None] = {}
     parameters: dict[str, Mapping[str, Any]] = {}
     seeds = np.zeros(0, np.int64)
-    for file in list_parts(tables.trials_dir):
-        names |= dict.fromkeys(column_names(file))
-        rows = read_part(file, "places")
+    for file in list_pack_files(tables.trials_dir):
+        names |= dict.fromkeys(columns_in(file))
+        rows = read_pack_file(file, "variants")
         found = parameters_by_variant([rows])
         parameters |= {variant: found[variant] for variant in found if variant not in parameters}
         for variant_id in found:
-            parts_of.setdefault(variant_id, []).append(file)
+            files_of.setdefault(variant_id, []).append(file)
         seeds = np.union1d(seeds, rows["seed"].to_numpy())
     return TrialIndex(
-        variant_ids=tuple(sorted(parts_of)),
+        variant_ids=tuple(sorted(files_of)),
         seeds=seeds,
         metrics=tuple(metric_names(list(names))),
         parameters=parameters,
         _tables=tables,
-        _parts_of=parts_of,
+        _files_of=files_of,
     )

@@ -23,9 +23,9 @@ from trialrun.trials.results import (
     Checkpoint,
     PackResult,
     Progress,
-    Status,
     TrialResult,
     TrialState,
+    TrialStatus,
 )
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial
@@ -118,14 +118,7 @@ def _train_pack(
 
 def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:
     return tuple(
-        TrialResult(
-            trial=trial,
-            status="failed",
-            engine="",
-            pack_id=task.pack.pack_id,
-            attempt=task.attempt,
-            error=errors[trial.trial_id],
-        )
+        task.failed(trial, errors[trial.trial_id])
         for trial in task.pack.trials
         if trial.trial_id in errors
     )
@@ -195,7 +188,7 @@ def _reporting(
             yield Progress(task.pack.pack_id, epochs_done, best)
 
 
-def _status(trained: TrainedTrial, selected: str) -> Status:
+def _status(trained: TrainedTrial, selected: str) -> TrialStatus:
     """Diverged if a final loss is not finite; without losses, the selected metric decides."""
     given = _given_epoch(trained)
     final = {name: values[given] for name, values in trained.history.items()}

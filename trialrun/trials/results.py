@@ -12,7 +12,7 @@ from trialrun.trials.trial import Trial
 # The kinds of a model's variables, which are fields of `Checkpoint` and `TrialState`.
 STATE_GROUPS = ("trainable", "non_trainable", "optimizer")
 
-Status = Literal["completed", "diverged", "failed"]
+TrialStatus = Literal["completed", "diverged", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class TrialResult:
     """
 
     trial: Trial
-    status: Status
+    status: TrialStatus
     engine: str
     pack_id: str
     attempt: int

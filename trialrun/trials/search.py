@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trialrun.errors import InputError
-from trialrun.job import JobSpec, Range, SearchSpec, Values
+from trialrun.job import JobSpec, Range, SearchSpec, ValueList
 from trialrun.job.document import canonical_json
 
 Assignment = Mapping[str, Any]
@@ -29,8 +29,8 @@ def expand(job: JobSpec) -> tuple[Assignment, ...]:
     return tuple(_grid(job.search.parameters))
 
 
-def _grid(parameters: Mapping[str, Values | Range]) -> Iterator[Assignment]:
-    lists = [spec.values for spec in parameters.values() if isinstance(spec, Values)]
+def _grid(parameters: Mapping[str, ValueList | Range]) -> Iterator[Assignment]:
+    lists = [spec.values for spec in parameters.values() if isinstance(spec, ValueList)]
     assert len(lists) == len(parameters), "the job file refuses ranges in a grid"
     for values in itertools.product(*lists):
         yield dict(zip(parameters, values, strict=True))
@@ -52,9 +52,9 @@ def _draw_distinct(search: SearchSpec) -> tuple[Assignment, ...]:
     )
 
 
-def _draw(rng: np.random.Generator, spec: Values | Range) -> Any:
+def _draw(rng: np.random.Generator, spec: ValueList | Range) -> Any:
     """One value, drawn uniformly from a list, an interval, its logarithm or its integers."""
-    if isinstance(spec, Values):
+    if isinstance(spec, ValueList):
         return spec.values[int(rng.integers(len(spec.values)))]
     if spec.distribution == "int_uniform":
         return int(rng.integers(int(spec.min), int(spec.max), endpoint=True))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trialrun.job import SelectSpec
-from trialrun.trials.results import Checkpoint
-from trialrun.trials.trial import Pack
+from trialrun.trials.results import Checkpoint, TrialResult
+from trialrun.trials.trial import Pack, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +34,14 @@ class PackTask:
     is_continued: bool = False
     checkpoint: Checkpoint | None = None
     progress_interval_s: float = 0.2
+
+    def failed(self, trial: Trial, error: str) -> TrialResult:
+        """The result of a trial of the pack that was not trained, for the reason in `error`."""
+        return TrialResult(
+            trial=trial,
+            status="failed",
+            engine="",
+            pack_id=self.pack.pack_id,
+            attempt=self.attempt,
+            error=error,
+        )

@@ -28,9 +28,9 @@ from trialrun.data.table.target import (
     Target,
     are_texts,
     check_alike,
-    number_text,
+    numeric_class_name,
     read_target,
-    show_counts,
+    text_counts,
 )
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
@@ -224,7 +224,7 @@ def _read_target(files: list["pd.DataFrame"], whole: "pd.DataFrame", data: DataS
         _check_no_class_is_lost(before, own, data)
     target = read_target(own, test, data)
     if own.dtype != object and target.classes is not None:
-        _check_no_class_is_lost(before.map(number_text), own.map(number_text), data)
+        _check_no_class_is_lost(before.map(numeric_class_name), own.map(numeric_class_name), data)
     return target
 
 
@@ -236,7 +236,7 @@ def _check_no_class_is_lost(
         counts = Counter(text for text in before if text in lost)
         raise InputError(
             f"data.missing: drop would leave no row of these classes of column {data.target!r}:"
-            f" {show_counts(counts)}; fill values in with data.missing: mean, or leave columns out"
+            f" {text_counts(counts)}; fill values in with data.missing: mean, or leave columns out"
             " with data.columns"
         )
 
@@ -306,7 +306,7 @@ def _notes(
         words = Counter({text: counts[text] for text in counts if text.casefold() in MISSING_WORDS})
         if words:
             yield (
-                f"{own.shown}: column {name!r} holds {show_counts(words)}, which are read as"
+                f"{own.shown}: column {name!r} holds {text_counts(words)}, which are read as"
                 " categories; name them in data.missing_values if they stand for missing values"
             )
         if name != data.target and _MANY < len(counts) > len(column) / 2:
@@ -326,7 +326,7 @@ def _notes(
             if unseen:
                 yield (
                     f"{table.shown}: column {name!r} holds categories that the training file lacks"
-                    f" and that are treated as unknown: {show_counts(unseen)}"
+                    f" and that are treated as unknown: {text_counts(unseen)}"
                 )
 
 
@@ -342,7 +342,7 @@ def _unseen(table: RawTable, texts: "pd.Series[Any]", known: tuple[str, ...]) ->
     if len(texts) and unseen.total() == len(texts):
         raise InputError(
             f"{table.shown}: column {texts.name!r} holds no category of the training file: it holds"
-            f" {show_counts(unseen)}, the training file {', '.join(map(repr, known[:5]))}"
+            f" {text_counts(unseen)}, the training file {', '.join(map(repr, known[:5]))}"
             f"{', ...' if len(known) > 5 else ''}; write them alike in both files"
         )
     return unseen

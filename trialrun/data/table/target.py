@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.data.holdout import Classes
+from trialrun.data.holdout import ClassLabels
 from trialrun.data.table.cells import Cells
 from trialrun.data.table.doubtful import check_categories
 from trialrun.data.table.spelling import by_number, similar_texts
@@ -32,7 +32,7 @@ class Target:
     """
 
     values: npt.NDArray[Any]
-    classes: Classes | None
+    classes: ClassLabels | None
     why: str
 
 
@@ -75,10 +75,10 @@ def read_target(own: "pd.Series[Any]", test: "pd.Series[Any]", data: DataSpec) -
     if why is None:
         values = np.concatenate([own.to_numpy(), test.to_numpy()])
         return Target(values, None, told if is_told else "it holds numbers with fractions")
-    return _classes(own.map(number_text), test.map(number_text), where, why)
+    return _classes(own.map(numeric_class_name), test.map(numeric_class_name), where, why)
 
 
-def number_text(value: float) -> str:
+def numeric_class_name(value: float) -> str:
     """The name of a class that is a number."""
     return str(int(value)) if value.is_integer() else str(value)
 
@@ -109,13 +109,13 @@ def _classes(own: "pd.Series[Any]", test: "pd.Series[Any]", where: str, why: str
     foreign = Counter(text for text in test if text not in set(names))
     if foreign:
         raise InputError(
-            f"{where}: data.test has classes that the training file lacks: {show_counts(foreign)};"
+            f"{where}: data.test has classes that the training file lacks: {text_counts(foreign)};"
             f" the training file has {', '.join(map(repr, names[:_MAX_SHOWN]))}"
             f"{', ...' if len(names) > _MAX_SHOWN else ''}"
         )
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[text] for text in (*own, *test)], np.int64)
-    return Target(labels, Classes(labels, names), why)
+    return Target(labels, ClassLabels(labels, names), why)
 
 
 def check_alike(texts: "pd.Series[Any]", data: DataSpec) -> None:
@@ -126,12 +126,12 @@ def check_alike(texts: "pd.Series[Any]", data: DataSpec) -> None:
         found = Counter({text: counts[text] for text in alike})
         raise InputError(
             f"data.target: column {texts.name!r} holds classes that are probably the same:"
-            f" {show_counts(found)}; write them alike, or give data.task: classification if they"
+            f" {text_counts(found)}; write them alike, or give data.task: classification if they"
             " are two classes"
         )
 
 
-def show_counts(counts: Counter[str]) -> str:
+def text_counts(counts: Counter[str]) -> str:
     """The most frequent texts with their numbers of rows: `'a' (3 rows), 'b' (1 row), ...`."""
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     listed = [

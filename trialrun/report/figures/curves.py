@@ -17,7 +17,7 @@ from trialrun.report.figures.style import (
     scale_metric,
     tidy,
 )
-from trialrun.report.figures.text import AS_IT_IS, fold_to_width, plain
+from trialrun.report.figures.text import AS_IT_IS, fold_to_width, printable
 from trialrun.report.format import seeds_text
 from trialrun.statistics.spread import Floats
 
@@ -117,7 +117,7 @@ def _draw_panel(axes: "Axes", name: str, curves: Mapping[str, Floats]) -> None:
     ):
         if key in curves:
             handles.append(_draw_curve(axes, curves[key], label, color, dashes))
-    title = fold_to_width(plain(name), _WIDTH_IN, PANEL_TITLE_SIZE)
+    title = fold_to_width(printable(name), _WIDTH_IN, PANEL_TITLE_SIZE)
     legend_above(axes, handles, 2)
     axes.set_title(title, loc="left", fontsize=PANEL_TITLE_SIZE, pad=22, **AS_IT_IS)
     scale_metric(axes, "y", np.concatenate([np.ravel(line.get_ydata()) for line in handles]))

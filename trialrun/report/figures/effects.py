@@ -25,7 +25,7 @@ from trialrun.report.figures.style import (
     spans_decades,
     tidy,
 )
-from trialrun.report.figures.text import AS_IT_IS, fold_to_width, plain, width_in
+from trialrun.report.figures.text import AS_IT_IS, fold_to_width, printable, width_in
 from trialrun.report.format import parameter_text, short_names
 from trialrun.statistics.spread import Floats
 
@@ -43,7 +43,7 @@ _MAX_POINTS_AS_LINES = 2000  # with more points, an SVG holds them as an image
 _REACH = 0.36  # how far a category reaches to both sides of its position
 
 
-class Group(NamedTuple):
+class ValueGroup(NamedTuple):
     """The variants with one value of a parameter, or with neighboring numbers.
 
     Attributes:
@@ -64,15 +64,15 @@ class Effect(NamedTuple):
     Attributes:
         name: The parameter's short name.
         is_number: Whether its axis has numbers, instead of categories at 0, 1, 2, ...
-        places: (variants,) positions on the axis; NaN for a variant that is not drawn.
+        positions: (variants,) positions on the axis; NaN for a variant that is not drawn.
         groups: The groups in the order of the axis.
         num_values: How many values it has; there may be fewer groups.
     """
 
     name: str
     is_number: bool
-    places: Floats
-    groups: tuple[Group, ...]
+    positions: Floats
+    groups: tuple[ValueGroup, ...]
     num_values: int
 
     @property
@@ -145,7 +145,7 @@ def _number_effect(name: str, numbers: Floats, means: Floats) -> Effect:
         low, high = float(inside[0]), float(inside[-1])
         label = parameter_text(low) + (f" to {parameter_text(high)}" if high > low else "")
         median = float(np.median(means[(numbers >= low) & (numbers <= high)]))
-        groups.append(Group(label, low, high, median))
+        groups.append(ValueGroup(label, low, high, median))
     return Effect(name, True, numbers, tuple(groups), len(distinct))
 
 
@@ -157,10 +157,10 @@ def _category_effect(name: str, texts: Sequence[str], means: Floats, goal: Goal)
     best = sorted(medians, key=lambda text: medians[text] * (1 if goal == "minimize" else -1))
     kept = set(best[:_MAX_VALUES])
     positions = np.full(len(means), np.nan)
-    groups: list[Group] = []
+    groups: list[ValueGroup] = []
     for text in (text for text in by_text if text in kept):
         center, indices = len(groups), by_text[text]
-        groups.append(Group(text, center - _REACH, center + _REACH, medians[text]))
+        groups.append(ValueGroup(text, center - _REACH, center + _REACH, medians[text]))
         # Side by side, so that equal means do not hide each other.
         reach = _REACH * 0.8 if len(indices) > 1 else 0.0
         positions[indices] = center + np.linspace(-reach, reach, len(indices))
@@ -241,7 +241,7 @@ def draw_parameter_effects(
 def _draw_panel(axes: "Axes", effect: Effect, means: Floats) -> list[Any]:
     """Draws points and medians; returns one of each, for the legend."""
     (points,) = axes.plot(
-        effect.places,
+        effect.positions,
         means,
         "o",
         color=BLUE,
@@ -252,7 +252,7 @@ def _draw_panel(axes: "Axes", effect: Effect, means: Floats) -> list[Any]:
         rasterized=len(means) > _MAX_POINTS_AS_LINES,
     )
     medians = _draw_medians(axes, effect)
-    heading = fold_to_width(plain(effect.name), _WIDTH_IN, PANEL_TITLE_SIZE)
+    heading = fold_to_width(printable(effect.name), _WIDTH_IN, PANEL_TITLE_SIZE)
     axes.set_title(heading, loc="left", fontsize=PANEL_TITLE_SIZE, pad=22, **AS_IT_IS)
     tidy(axes, "y")
     if not effect.is_number:
@@ -261,7 +261,7 @@ def _draw_panel(axes: "Axes", effect: Effect, means: Floats) -> list[Any]:
         room_in = _WIDTH_IN / len(labels)
         name_columns(axes, range(len(labels)), labels, room_in=room_in, size=TICK_SIZE)
         return [points, medians]
-    if spans_decades(effect.places):
+    if spans_decades(effect.positions):
         scale_by_decades(axes, "x")
     if not _is_grouped(effect):
         _tick_values(axes, effect.groups)
@@ -280,7 +280,7 @@ def _draw_medians(axes: "Axes", effect: Effect) -> Any:
     return axes.hlines(median, low, high, color=VERMILLION, linewidth=3, label=label, zorder=3)
 
 
-def _tick_values(axes: "Axes", groups: Sequence[Group]) -> None:
+def _tick_values(axes: "Axes", groups: Sequence[ValueGroup]) -> None:
     """Puts ticks at the numbers that were tried, if there is room for all of them."""
     positions = axes.transData.transform([(group.low, 0.5) for group in groups])[:, 0]
     widths = np.array([width_in(group.label, TICK_SIZE) for group in groups])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trialrun.report.figures.text import no_glyph_warnings, plain
+from trialrun.report.figures.text import no_glyph_warnings, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ class Drawing:
 
 def render(drawing: Drawing) -> RunFigure:
     """The drawing as images."""
-    caption, alt = plain(drawing.caption), plain(drawing.alt)
+    caption, alt = printable(drawing.caption), printable(drawing.alt)
     svg = to_svg(drawing.figure, title=caption)
     return RunFigure(drawing.name, caption, alt, to_png(drawing.figure), svg)
 

@@ -16,7 +16,7 @@ _PIECES = re.compile(r"[^\s_\-./,;:]*[\s_\-./,;:]?")
 AS_IT_IS: dict[str, Any] = {"parse_math": False}
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """The text on one line, without characters that cannot be printed or may not be in an SVG."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
@@ -27,7 +27,7 @@ def fold(text: str, max_lines: int = 1) -> str:
     In a name longer than 72 characters (40 on a single line) the middle is left out, because names
     often differ at their ends.
     """
-    text = _shorten(plain(text), _MAX_LINE if max_lines == 1 else _MAX_LENGTH)
+    text = _shorten(printable(text), _MAX_LINE if max_lines == 1 else _MAX_LENGTH)
     width = max(_NARROWEST, math.ceil(len(text) / max_lines))
     while len(lines := _lines(text, width)) > max_lines:
         width += 1
@@ -50,10 +50,10 @@ def fold_to_width(text: str, room_in: float, size: float) -> str:
         size: Font size in points.
     """
     num_letters = int(room_in * 72 / (size * _LETTER_WIDTH))
-    lines = _lines(plain(text), max(_NARROWEST, num_letters))
+    lines = _lines(printable(text), max(_NARROWEST, num_letters))
     while num_letters > _NARROWEST and width_in("\n".join(lines), size) > room_in:
         num_letters = int(0.95 * num_letters)
-        lines = _lines(plain(text), max(_NARROWEST, num_letters))
+        lines = _lines(printable(text), max(_NARROWEST, num_letters))
     return "\n".join(lines)
 
 
