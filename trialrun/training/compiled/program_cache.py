@@ -71,9 +71,12 @@ class ProgramCache:
         )
         variants = list({id(t.variant): t.variant for t in task.pack.trials}.values())
         built = self._built.get(key)
-        if built is not None and _learns_numbers(built, variants, task, data):
-            check_logs(built.logs, task)
-            return built
+        if built is not None:
+            numbers = _numbers_for(built, variants, task, data)
+            if numbers is not None:
+                built.numbers.update(numbers)
+                check_logs(built.logs, task)
+                return built
         first = () if built is None else (built.first,)
         self._built.pop(key, None)
         if len(self._built) >= self._max_programs:
@@ -109,23 +112,24 @@ def form_of(splits: Splits) -> tuple[Any, ...]:
     return (*map(len, parts), *shapes)
 
 
-def _learns_numbers(
+def _numbers_for(
     built: BuiltProgram, variants: Sequence[Variant], task: PackTask, data: PackData
-) -> bool:
-    """Whether a program can take the numbers of some variants; if so, they are added to it."""
+) -> Numbers | None:
+    """The numbers of variants that a program does not know yet; None if it cannot take them."""
     if all(numbers_key(variant) in built.numbers for variant in variants):
-        return True
+        return {}
     places, numbers = _find_varying(
         built.compiled.model, [built.first, *variants], task, data.splits[0], built.seed
     )
     known = [place.name for place in built.places]
     found = [place.name for place in places]
     if not set(found) <= set(known):
-        return False
-    for key, values in numbers.items():
-        given = dict(zip(found, values, strict=True))
-        built.numbers[key] = [given.get(p.name, p.value) for p in built.places]
-    return True
+        return None
+    by_name = {key: dict(zip(found, values, strict=True)) for key, values in numbers.items()}
+    return {
+        key: [given.get(place.name, place.value) for place in built.places]
+        for key, given in by_name.items()
+    }
 
 
 def _build(
