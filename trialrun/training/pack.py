@@ -15,7 +15,7 @@ from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.engine import Advance, TrainedTrial
-from trialrun.training.engine_choice import choose_engine
+from trialrun.training.engine_choice import choose_engine, choose_next_engine
 from trialrun.training.keras_fit.fit import train_keras
 from trialrun.training.pack_data import PackData, load_pack_data
 from trialrun.training.scores import Classes, Judgment, classes_of, describe, judge
@@ -161,7 +161,7 @@ def _choose_and_train(
         except CannotShare:
             raise
         except CannotFuse as error:  # XLA could not compile it, or its first steps are wrong
-            choice = choose_engine(task, data, timings_s, choice.without(error))
+            choice = choose_next_engine(choice, error, data, timings_s)
             reports = reports.again()
     trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
     return choice.engine, choice.reason, trained
