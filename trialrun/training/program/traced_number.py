@@ -150,6 +150,47 @@ def _number_of(name: str, values: Values) -> float:
     return values[name]
 
 
+def _arithmetic(
+    function: Callable[[Any, Any], Any], *, reflected: bool = False
+) -> Callable[..., Any]:
+    """The method of `TracedNumber` for an arithmetic operator with two operands."""
+
+    def method(self: "TracedNumber", other: Any) -> Any:
+        if _is_plain(other):
+            return _compute(function, [other, self] if reflected else [self, other])
+        other = tf.convert_to_tensor(other)
+        own = self.__tf_tensor__(other.dtype)
+        return function(other, own) if reflected else function(own, other)
+
+    return method
+
+
+def _comparison(function: Callable[[Any, Any], Any], sign: str) -> Callable[..., Any]:
+    """The method of `TracedNumber` for a comparison."""
+
+    def method(self: "TracedNumber", other: Any) -> Any:
+        if isinstance(other, TracedNumber):
+            difference = _compute(operator.sub, [self, other])
+            return difference._decide(lambda value: function(value, 0.0), f" {sign}")
+        if other is None or isinstance(other, str):
+            return NotImplemented
+        if _is_plain(other):
+            return self._decide(lambda value: function(value, other), f" {sign} {other}")
+        other = tf.convert_to_tensor(other)
+        return function(self.__tf_tensor__(other.dtype), other)
+
+    return method
+
+
+def _operation(function: Callable[[Any], Any]) -> Callable[["TracedNumber"], "TracedNumber"]:
+    """The method of `TracedNumber` for an operator with one operand."""
+
+    def method(self: "TracedNumber") -> "TracedNumber":
+        return _compute(function, [self])
+
+    return method
+
+
 class TracedNumber(float):
     """A float to Python, with the first trial's value; a trial's scalar tensor to TensorFlow.
 
@@ -208,7 +249,25 @@ class TracedNumber(float):
     def __bool__(self) -> bool:
         return self._decide(bool, " != 0")
 
-    __hash__ = float.__hash__
+    __add__ = _arithmetic(operator.add)
+    __radd__ = _arithmetic(operator.add, reflected=True)
+    __sub__ = _arithmetic(operator.sub)
+    __rsub__ = _arithmetic(operator.sub, reflected=True)
+    __mul__ = _arithmetic(operator.mul)
+    __rmul__ = _arithmetic(operator.mul, reflected=True)
+    __truediv__ = _arithmetic(operator.truediv)
+    __rtruediv__ = _arithmetic(operator.truediv, reflected=True)
+    __pow__ = _arithmetic(operator.pow)
+    __rpow__ = _arithmetic(operator.pow, reflected=True)
+    __neg__ = _operation(operator.neg)
+    __abs__ = _operation(operator.abs)
+    __lt__ = _comparison(operator.lt, "<")
+    __le__ = _comparison(operator.le, "<=")
+    __gt__ = _comparison(operator.gt, ">")
+    __ge__ = _comparison(operator.ge, ">=")
+    __eq__ = _comparison(operator.eq, "==")
+    __ne__ = _comparison(operator.ne, "!=")
+    __hash__ = float.__hash__  # a class that defines __eq__ has none of its own
 
 
 def _plain(number: float) -> float:
@@ -245,40 +304,3 @@ def _square_root(number: float) -> float:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool) -> Callable[..., Any]:
-    def method(self: TracedNumber, other: Any) -> Any:
-        if _is_plain(other):
-            return _compute(function, [other, self] if reflected else [self, other])
-        other = tf.convert_to_tensor(other)
-        own = self.__tf_tensor__(other.dtype)
-        return function(other, own) if reflected else function(own, other)
-
-    return method
-
-
-def _comparison(function: Callable[[Any, Any], Any], sign: str) -> Callable[..., Any]:
-    def method(self: TracedNumber, other: Any) -> Any:
-        if isinstance(other, TracedNumber):
-            difference = _compute(operator.sub, [self, other])
-            return difference._decide(lambda value: function(value, 0.0), f" {sign}")
-        if other is None or isinstance(other, str):
-            return NotImplemented
-        if _is_plain(other):
-            return self._decide(lambda value: function(value, other), f" {sign} {other}")
-        other = tf.convert_to_tensor(other)
-        return function(self.__tf_tensor__(other.dtype), other)
-
-    return method
-
-
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    _function = getattr(operator, _name)
-    setattr(TracedNumber, f"__{_name}__", _arithmetic(_function, reflected=False))
-    setattr(TracedNumber, f"__r{_name}__", _arithmetic(_function, reflected=True))
-for _name, _sign in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
-    setattr(TracedNumber, f"__{_name}__", _comparison(getattr(operator, _name), _sign))
-for _name in ("neg", "abs"):
-    _function = getattr(operator, _name)
-    setattr(TracedNumber, f"__{_name}__", lambda self, _f=_function: _compute(_f, [self]))
