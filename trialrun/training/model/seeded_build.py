@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse, InputError
 from trialrun.training.internals import keras_model, keras_seeds, keras_tracing
-from trialrun.training.program.varying import places_of
+from trialrun.training.program.varying import locations_of
 
 # Importing `vectorize` registers the converters that run random initializers for all trials at
 # once, bit-equal to running them one by one.
@@ -197,8 +197,8 @@ def _are_close(
 def _numbers_of(model: keras.Model) -> dict[str, Any]:
     """The numbers that a builder gave a model, by the names of their locations; none are drawn."""
     return {
-        name: place.value
-        for name, place in places_of(model).items()
-        if not isinstance(place.owner, keras.initializers.Initializer)
-        and not isinstance(place.value, keras_seeds.SeedDraw)
+        name: location.value
+        for name, location in locations_of(model).items()
+        if not isinstance(location.owner, keras.initializers.Initializer)
+        and not isinstance(location.value, keras_seeds.SeedDraw)
     }
