@@ -11,10 +11,7 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse, InputError
 from trialrun.training.internals import keras_model, keras_seeds, keras_tracing
 from trialrun.training.program.varying import locations_of
-
-# Importing `vectorize` registers the converters that run random initializers for all trials at
-# once, bit-equal to running them one by one.
-from trialrun.training.vectorize import vectorize  # noqa: F401
+from trialrun.training.vectorize.vectorize import add_converters
 
 
 def build_seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
@@ -156,6 +153,7 @@ class SeededBuild:
 
     def _initialize_together(self, draws: tf.Tensor) -> list[tf.Tensor]:
         """Draws (trials, draws) -> values (trials, ...) of each randomly initialized variable."""
+        add_converters()
         initialize = tf.autograph.experimental.do_not_convert(self._initialize_one_trial)
         return list(tf.vectorized_map(initialize, draws, warn=False))
 
