@@ -45,6 +45,9 @@ from trialrun.trials.signature import numbers_key
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial
 
+# AutoGraph would leave the sources that it generates in the temporary folder.
+_as_written = tf.autograph.experimental.do_not_convert
+
 
 def train_keras(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
@@ -384,10 +387,6 @@ def _batches(trial: Trial, splits: Splits, *, first_epoch: int) -> tf.data.Datas
             )
         )
     )
-
-
-# AutoGraph would leave the sources that it generates in the temporary folder.
-_as_written = tf.autograph.experimental.do_not_convert
 
 
 def _num_rows(y: Any) -> int:

@@ -20,6 +20,21 @@ from trialrun.trials.trial import Variant
 
 # `numbers_key` of a variant -> its numbers at some `Location`s
 Numbers = dict[tuple[float, ...], list[float]]
+_HOLDERS = (
+    keras.layers.Layer,
+    keras.regularizers.Regularizer,
+    keras.constraints.Constraint,
+    keras.initializers.Initializer,
+    keras.optimizers.Optimizer,
+    keras.optimizers.schedules.LearningRateSchedule,
+    keras.losses.Loss,
+)
+# What Keras records about a model's graph and variables, under names that differ from build to
+# build, and layers inside layers, which `keras_model.all_layers` already lists.
+_NOT_FOLLOWED = (
+    *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
+    *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
+)
 
 
 def locations_of(model: keras.Model) -> dict[str, Location]:
@@ -50,23 +65,6 @@ def locations_of(model: keras.Model) -> dict[str, Location]:
     for number, layer in enumerate(sorted(model_and_layers, key=lambda layer: layer is model)):
         walk(layer, f"layers[{number}]")
     return locations
-
-
-_HOLDERS = (
-    keras.layers.Layer,
-    keras.regularizers.Regularizer,
-    keras.constraints.Constraint,
-    keras.initializers.Initializer,
-    keras.optimizers.Optimizer,
-    keras.optimizers.schedules.LearningRateSchedule,
-    keras.losses.Loss,
-)
-# What Keras records about a model's graph and variables, under names that differ from build to
-# build, and layers inside layers, which `keras_model.all_layers` already lists.
-_NOT_FOLLOWED = (
-    *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
-    *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
-)
 
 
 def find_varying(
