@@ -52,12 +52,8 @@ def medical_trial(
         num_younger=(num_test_younger_without, num_test_younger_with),
         num_older=(num_test_older_without, num_test_older_with),
     )
-    return {
-        "train": train,
-        "test": test,
-        "class_names": ["no_side_effects", "had_side_effects"],
-        "feature_names": ["age"],
-    }
+    class_names = ["no_side_effects", "had_side_effects"]
+    return {"train": train, "test": test, "class_names": class_names, "feature_names": ["age"]}
 
 
 def _draw_participants(

@@ -9,7 +9,7 @@ from trialrun.errors import CannotShare
 from trialrun.job import load_job
 from trialrun.job.document import write_yaml
 from trialrun.training.dry_run import examine
-from trialrun.training.program.traced_number import Place, Trace, TracedNumber
+from trialrun.training.program.traced_number import Location, Trace, TracedNumber
 from trialrun.trials.packing import split_by, take_apart
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import exact_signature_of, numbers_inside, signature_of, with_number
@@ -297,7 +297,7 @@ def test_a_traced_number_computes_as_python_does_until_it_meets_a_tensor():
 
 
 def test_what_python_decided_by_a_number_must_hold_for_the_others():
-    trace = Trace([Place("rate", None, "rate", 0.3, ("model", "args", "r"))])
+    trace = Trace([Location("rate", None, "rate", 0.3, ("model", "args", "r"))])
     rate = number(0.3, trace)
     assert rate > 0
     assert not 1 - rate < 0.5

@@ -50,13 +50,8 @@ def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
         if name in arrays
     }
     if "x" in arrays:
-        # Checked before it is split, so that messages name rows of the file.
         whole = dict.fromkeys(("train", "test"), (arrays["x"], arrays["y"]))
-        whole = as_arrays(output | whole, source=source)
-        check_generated(whole, source=source)
-        x, y = whole["train"]
-        parts = _split(data, x, y, seed, whole.get("class_names", ()))
-        return {**whole, **parts}
+        return _checked_and_split(output | whole, data, seed, source)
     for part, suffix in _PARTS.items():
         if f"x_{suffix}" in arrays:
             output[part] = (arrays[f"x_{suffix}"], arrays[f"y_{suffix}"])
@@ -94,6 +89,16 @@ def _read_once(path: Path, modified_ns: int, size: int) -> Mapping[str, Any]:
         else {name.partition(".")[2]: arrays[name] for name in names}
         for part, names in parts.items()
     }
+
+
+def _checked_and_split(
+    output: dict[str, Any], data: DataSpec, seed: int, source: str
+) -> dict[str, Any]:
+    """Splits rows that are given as both parts; checked before, so that messages name them."""
+    whole = as_arrays(output, source=source)
+    check_generated(whole, source=source)
+    x, y = whole["train"]
+    return {**whole, **_split(data, x, y, seed, whole.get("class_names", ()))}
 
 
 def _split(

@@ -59,31 +59,17 @@ def _check_columns(
         yield HeaderProblem(field, f"data.{field}: {error}")
         return
     if len(names) < 2:
-        marks = [mark for mark in ";\t|," if mark in names[0]]
-        hint = (
-            f"; if {quoted(marks[0])} separates its columns, give data.separator: "
-            f"{quoted(marks[0])}"
-            if marks
-            else ""
+        yield HeaderProblem(
+            field, f"{where} has one column, {names[0]!r}{_separator_hint(names[0])}"
         )
-        yield HeaderProblem(field, f"{where} has one column, {names[0]!r}{hint}")
         return
     target = () if data.target is None else (data.target,)
-    names_in_fields = {
-        "target": target,
-        "categorical": data.encodings,
-        "columns": data.columns or (),
-    }
-    for name in (*target, *data.encodings, *wanted):
-        if name not in names:
-            named_in = next(
-                (key for key, values in names_in_fields.items() if name in values), field
-            )
-            message = f"{path.name} has no column {name!r}; {suggest(name, names)}"
-            yield HeaderProblem(
-                field if field == "test" else named_in, f"data.{named_in}: {message}"
-            )
-            return
+    missing = [name for name in (*target, *data.encodings, *wanted) if name not in names]
+    if missing:
+        named_in = _field_that_names(missing[0], data, field)
+        message = f"{path.name} has no column {missing[0]!r}; {suggest(missing[0], names)}"
+        yield HeaderProblem(field if field == "test" else named_in, f"data.{named_in}: {message}")
+        return
     unnamed = next((index for index, name in enumerate(names) if is_unnamed(name)), None)
     if not data.columns and unnamed is not None:
         text = (
@@ -100,3 +86,20 @@ def _check_columns(
         yield HeaderProblem(
             field, f"{where} has several columns named {doubled[0]!r}; names must be distinct"
         )
+
+
+def _separator_hint(only_name: str) -> str:
+    """What to do about a table with one column, if its name holds what may be a separator."""
+    marks = [quoted(mark) for mark in ";\t|," if mark in only_name]
+    if not marks:
+        return ""
+    return f"; if {marks[0]} separates its columns, give data.separator: {marks[0]}"
+
+
+def _field_that_names(column: str, data: "DataSpec", file_field: str) -> str:
+    """The field of `data` that names a column; the file's own field if no other does."""
+    if column == data.target:
+        return "target"
+    if column in data.encodings:
+        return "categorical"
+    return "columns" if column in (data.columns or ()) else file_field

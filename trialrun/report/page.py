@@ -51,7 +51,6 @@ def render_page(
         figure_problem: Why the figures could not be drawn; empty if they could.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     templates = Environment(
         loader=FileSystemLoader(_HERE),
@@ -60,42 +59,55 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    board = overview.leaderboard
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    table = page_table(board)
-    problems = overview.problems[:NUM_PROBLEMS_SHOWN]
     return templates.get_template("page.html.j2").render(
-        policy=_content_policy(style, script),
-        # The only texts that are not escaped: they are our own, and contain no "</".
-        style=Markup(style),
-        script=Markup(script),
-        job_name=overview.job_name,
-        folder_name=overview.folder.name,
-        ended=overview.summary is not None,
-        facts=run_facts(overview),
-        question=question(job, board),
-        asked=asked(job, overview.compiled_by_builder),
-        sentences=sentences(board),
-        data_warnings=overview.data_warnings,
-        model_tasks=overview.model_tasks,
-        highlights=highlights(board),
-        metric=board.metric,
-        goal=board.goal,
-        has_winner=board.selection is not None,
-        has_p_values=any(head.name == "p" for head in table.heads),
-        leaderboard=table,
-        num_more_variants=len(board.variants) - len(table.rows),
+        **_own_texts(),
+        **_answer(overview, job),
         figures=[(figure, _data_uri(figure.png), _shown_size(figure.png)) for figure in figures],
         figure_problem=figure_problem,
-        problems=group_problems(problems),
-        num_more_problems=overview.num_problems - len(problems),
-        saved=saved_sentences(overview.summary),
-        proved=proved_formats(overview.summary),
-        model_summary=(overview.summary or {}).get("model_summary", ""),
         job_text=job_text,
         environment=environment_facts(environment or {}),
         environment_text=json.dumps(environment, indent=2, ensure_ascii=False),
     )
+
+
+def _own_texts() -> dict[str, Any]:
+    """Style, script, and the policy that allows them alone."""
+    from markupsafe import Markup
+
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    # The only texts that are not escaped: they are our own, and contain no "</".
+    texts = {"style": Markup(style), "script": Markup(script)}
+    return {"policy": _content_policy(style, script), **texts}
+
+
+def _answer(overview: Overview, job: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of the run: question, answer, table, problems, saved model."""
+    board = overview.leaderboard
+    table = page_table(board)
+    problems = overview.problems[:NUM_PROBLEMS_SHOWN]
+    return {
+        "job_name": overview.job_name,
+        "folder_name": overview.folder.name,
+        "ended": overview.summary is not None,
+        "facts": run_facts(overview),
+        "question": question(job, board),
+        "asked": asked(job, overview.compiled_by_builder),
+        "sentences": sentences(board),
+        "data_warnings": overview.data_warnings,
+        "model_tasks": overview.model_tasks,
+        "highlights": highlights(board),
+        "metric": board.metric,
+        "goal": board.goal,
+        "has_winner": board.selection is not None,
+        "has_p_values": any(head.name == "p" for head in table.heads),
+        "leaderboard": table,
+        "num_more_variants": len(board.variants) - len(table.rows),
+        "problems": group_problems(problems),
+        "num_more_problems": overview.num_problems - len(problems),
+        "saved": saved_sentences(overview.summary),
+        "proved": proved_formats(overview.summary),
+        "model_summary": (overview.summary or {}).get("model_summary", ""),
+    }
 
 
 def _content_policy(style: str, script: str) -> str:

@@ -12,7 +12,7 @@ from trialrun.training.compiled.prepare import (
     forget_programs_of_others,
     required_bytes,
 )
-from trialrun.training.engine_choice import choose_engine
+from trialrun.training.engine_choice import choose_engine, choose_next_engine
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.initial import make_compiled_model
 from trialrun.training.pack_data import PackData, load_pack_data
@@ -93,7 +93,7 @@ def _examine(task: PackTask) -> Examined:
         except CannotShare:
             raise
         except CannotFuse as error:
-            choice = choose_engine(task, data, timings_s, choice.without(error))
+            choice = choose_next_engine(choice, error, data, timings_s)
     first = task.pack.trials[0]
     compiled = make_compiled_model(first.variant, task.job_folder, data.of_trial(0), first.seed)
     check_logs(check_built(compiled, task, data), task)

@@ -73,21 +73,8 @@ class Choice:
     prepared: PreparedPack | None
     reasons: Reasons
 
-    def without(self, error: CannotFuse) -> Reasons:
-        """The reasons, with the one why this engine turned out not to be possible either.
 
-        Raises:
-            ModelError: The job asks for this engine.
-        """
-        training = _training(self.prepared.task) if self.prepared else None
-        if training is not None and training.engine == self.engine:
-            raise ModelError(f"training.engine: {self.engine} is not possible: {error}") from error
-        return _with_reason(self.reasons, str(error), self.engine)
-
-
-def choose_engine(
-    task: PackTask, data: PackData, timings_s: dict[str, float], reasons: Reasons | None = None
-) -> Choice:
+def choose_engine(task: PackTask, data: PackData, timings_s: dict[str, float]) -> Choice:
     """The engine for a pack, with the pack prepared for it.
 
     A pack that continues from a checkpoint stays with the engine that wrote the checkpoint.
@@ -97,22 +84,49 @@ def choose_engine(
         data: Its data.
         timings_s: Gets seconds of wall time under `build`, `trace` and, if engines were measured,
             `measure`.
-        reasons: The reasons against engines that are already known.
 
     Raises:
         ModelError: The engine that the job asks for is not possible.
         CannotShare: The trials differ in a number that no program can be given.
         OutOfMemory: So many trials do not fit.
     """
-    training, reasons = _training(task), dict(reasons or {})
-    before = task.checkpoint.engine if task.checkpoint is not None else ""
-    wanted = training.engine if training.engine != "auto" else before or "auto"
+    training, reasons = _training(task), Reasons()
     if reason := _why_only_keras(training, data):
         if training.engine in _COMPILED_ENGINES:
             raise ModelError(f"training.engine: {training.engine} is not possible: {reason}")
         reasons = {reason: list(_COMPILED_ENGINES)}
-    elif wanted == "auto" and not reasons:
+    elif _wanted_engine(task) == "auto":
         reasons = _not_worth_compiling(task, data)
+    return _first_possible(task, data, timings_s, reasons)
+
+
+def choose_next_engine(
+    choice: Choice, error: CannotFuse, data: PackData, timings_s: dict[str, float]
+) -> Choice:
+    """The engine for a pack after the chosen one has turned out not to be possible.
+
+    Args:
+        choice: What was chosen, a compiled engine.
+        error: Why it is not possible.
+        data: The data of the pack.
+        timings_s: As for `choose_engine`.
+
+    Raises:
+        ModelError: The job asks for the engine that is not possible.
+        CannotShare: See `choose_engine`.
+        OutOfMemory: See `choose_engine`.
+    """
+    assert choice.prepared is not None, "model.fit does not fail with CannotFuse"
+    task = choice.prepared.task
+    reasons = _reasons_after(error, choice.engine, choice.reasons, _training(task))
+    return _first_possible(task, data, timings_s, reasons)
+
+
+def _first_possible(
+    task: PackTask, data: PackData, timings_s: dict[str, float], reasons: Reasons
+) -> Choice:
+    """The first engine that can train a pack, of those that no reason rules out."""
+    training, wanted = _training(task), _wanted_engine(task)
     tried = {engine for engines in reasons.values() for engine in engines}
     for engine in _COMPILED_ENGINES:
         if engine in tried or wanted not in ("auto", engine):
@@ -127,9 +141,7 @@ def choose_engine(
         except CannotShare:
             raise
         except CannotFuse as error:
-            if training.engine == engine:
-                raise ModelError(f"training.engine: {engine} is not possible: {error}") from error
-            reasons = _with_reason(reasons, str(error), engine)
+            reasons = _reasons_after(error, engine, reasons, training)
     reason = _join(reasons) or f"training.engine is {training.engine}"
     return Choice("keras", reason, None, reasons)
 
@@ -225,8 +237,25 @@ def _training(task: PackTask) -> TrainingSpec:
     return task.pack.trials[0].variant.training
 
 
-def _with_reason(reasons: Reasons, reason: str, engine: str) -> Reasons:
-    return {**reasons, reason: [*reasons.get(reason, ()), engine]}
+def _wanted_engine(task: PackTask) -> str:
+    """The engine that the job asks for, or that wrote the checkpoint; else `auto`."""
+    engine = _training(task).engine
+    if engine != "auto" or task.checkpoint is None:
+        return engine
+    return task.checkpoint.engine or "auto"
+
+
+def _reasons_after(
+    error: CannotFuse, engine: str, reasons: Reasons, training: TrainingSpec
+) -> Reasons:
+    """The reasons, with the one against an engine that has failed.
+
+    Raises:
+        ModelError: The job asks for this engine, so no other may train its trials.
+    """
+    if training.engine == engine:
+        raise ModelError(f"training.engine: {engine} is not possible: {error}") from error
+    return {**reasons, str(error): [*reasons.get(str(error), ()), engine]}
 
 
 def _join(reasons: Reasons) -> str:

@@ -15,7 +15,7 @@ from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.engine import Advance, TrainedTrial
-from trialrun.training.engine_choice import choose_engine
+from trialrun.training.engine_choice import choose_engine, choose_next_engine
 from trialrun.training.keras_fit.fit import train_keras
 from trialrun.training.pack_data import PackData, load_pack_data
 from trialrun.training.scores import Classes, Judgment, classes_of, describe, judge
@@ -70,19 +70,42 @@ def _train_pack(
         return
     if failed:
         task = _only(task, [t for t in task.pack.trials if t.trial_id not in without_data])
-    trials = task.pack.trials
     timings_s["data"] = time.perf_counter() - start
     engine, reason, trained = yield from choose_and_train(task, data, timings_s, reports)
     if trained is None:
         return
     evaluated = time.perf_counter()
-    duration_s = (evaluated - start) / len(trials)
+    duration_s = (evaluated - start) / len(task.pack.trials)
     model_task = trained[0].model_task
     classes = [classes_of(model_task, splits) for splits in data.splits]
     judged = [
         _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
     ]
-    results = tuple(
+    results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
+    timings_s["results"] = time.perf_counter() - evaluated
+    yield PackResult(
+        pack_id=task.pack.pack_id,
+        trials=results + failed,
+        best_states=_best_states(task, results, trained),
+        class_names=data.splits[0].class_names,
+        feature_names=data.splits[0].feature_names,
+        reason=reason,
+        model_task=describe(model_task, classes),
+        is_compiled_by_builder=trained[0].is_compiled_by_builder,
+        timings_s=timings_s,
+    )
+
+
+def _results(
+    task: PackTask,
+    trained: Sequence[TrainedTrial],
+    judged: Sequence[tuple[Judgment, Judgment]],
+    *,
+    engine: str,
+    device: str,
+    duration_s: float,
+) -> tuple[TrialResult, ...]:
+    return tuple(
         TrialResult(
             trial=trial,
             status=_status(outcome, task.select.metric),
@@ -100,19 +123,7 @@ def _train_pack(
             test_confusion_matrix=test.confusion_matrix,
             test_reliability=test.reliability,
         )
-        for trial, outcome, (val, test) in zip(trials, trained, judged, strict=True)
-    )
-    timings_s["results"] = time.perf_counter() - evaluated
-    yield PackResult(
-        pack_id=task.pack.pack_id,
-        trials=results + failed,
-        best_states=_best_states(task, results, trained),
-        class_names=data.splits[0].class_names,
-        feature_names=data.splits[0].feature_names,
-        reason=reason,
-        model_task=describe(model_task, classes),
-        is_compiled_by_builder=trained[0].is_compiled_by_builder,
-        timings_s=timings_s,
+        for trial, outcome, (val, test) in zip(task.pack.trials, trained, judged, strict=True)
     )
 
 
@@ -154,7 +165,7 @@ def _choose_and_train(
         except CannotShare:
             raise
         except CannotFuse as error:  # XLA could not compile it, or its first steps are wrong
-            choice = choose_engine(task, data, timings_s, choice.without(error))
+            choice = choose_next_engine(choice, error, data, timings_s)
             reports = reports.again()
     trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
     return choice.engine, choice.reason, trained

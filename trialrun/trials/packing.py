@@ -10,8 +10,6 @@ from trialrun.trials.signature import NumberPath, exact_signature_of, signature_
 from trialrun.trials.trial import Pack, Trial, Variant
 
 _MIN_TRIALS_WORTH_A_PACK = 8
-
-
 # If a worker has more threads, they wait for Python's global lock between epochs.
 _MAX_THREADS_PER_WORKER = 4
 # Results are saved when a pack ends: small packs lose little in a crash, large ones compile less
@@ -149,8 +147,8 @@ def take_apart(
     return (pack,), frozenset()
 
 
-def _split(pack: Pack, signature_of: Callable[[Variant], str]) -> tuple[Pack, ...]:
-    groups = _group_by(signature_of, pack.trials)
+def _split(pack: Pack, key_of: Callable[[Variant], str]) -> tuple[Pack, ...]:
+    groups = _group_by(key_of, pack.trials)
     letters = _names(pack.pack_id, len(groups))
     return tuple(
         Pack(name, signature, tuple(trials))
@@ -166,16 +164,14 @@ def _names(pack_id: str, count: int) -> list[str]:
     return [*_names(f"{pack_id}a", first), *_names(f"{pack_id}b", count - first)]
 
 
-def _group_by(
-    signature_of: Callable[[Variant], str], trials: Sequence[Trial]
-) -> dict[str, list[Trial]]:
-    signatures: dict[str, str] = {}
+def _group_by(key_of: Callable[[Variant], str], trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    keys: dict[str, str] = {}
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         variant_id = trial.variant.variant_id
-        if variant_id not in signatures:
-            signatures[variant_id] = signature_of(trial.variant)
-        groups.setdefault(signatures[variant_id], []).append(trial)
+        if variant_id not in keys:
+            keys[variant_id] = key_of(trial.variant)
+        groups.setdefault(keys[variant_id], []).append(trial)
     return groups
 
 

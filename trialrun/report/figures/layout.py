@@ -90,15 +90,8 @@ def arrange(figure: "Figure", rows: Sequence[Sequence["Axes"]], *, title: str) -
         full_height = height + _GAP * (len(heights) - 1) + head + 2 * _EDGE
         figure.set_size_inches(full_width, full_height)
         if title:
-            figure.text(
-                _EDGE / full_width,
-                1 - _EDGE / full_height,
-                text,
-                fontsize=TITLE_SIZE,
-                ha="left",
-                va="top",
-                **AS_IT_IS,
-            )
+            x, y = _EDGE / full_width, 1 - _EDGE / full_height
+            figure.text(x, y, text, fontsize=TITLE_SIZE, ha="left", va="top", **AS_IT_IS)
         top = full_height - _EDGE - head
         for index, row in enumerate(rows):
             top -= beside[index].top

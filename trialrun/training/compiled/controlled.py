@@ -110,12 +110,8 @@ class ControlledSlice:
         if not best:
             return state
         given = self.control.best_epochs > 0
-        kept = _select(given, [tf.convert_to_tensor(array) for array in best], self._kept(state))
-        num_trainable = len(state.trainable)
-        non_trainable = list(state.non_trainable)
-        for index, tensor in zip(self._own.kept_non_trainable, kept[num_trainable:], strict=True):
-            non_trainable[index] = tensor
-        return state._replace(trainable=kept[:num_trainable], non_trainable=non_trainable)
+        best = [tf.convert_to_tensor(array) for array in best]
+        return self._own.with_weights(state, _select(given, best, self._own.weights_in(state)))
 
     def _of_all(self, values: npt.NDArray[np.float32], active: Bools) -> npt.NDArray[np.float32]:
         """Spreads values of the state's rows over all trials; NaN for those that stopped."""
@@ -127,20 +123,12 @@ class ControlledSlice:
         decision = self.control.update(self._epoch, logs)
         is_best = decision.is_best[self._positions]
         if self._best and is_best.any():
-            self._best = _select(is_best, self._kept(self._state), self._best)
-        if decision.learning_rates is not None and self._own.learning_rate_place is not None:
+            self._best = _select(is_best, self._own.weights_in(self._state), self._best)
+        index = self._own.learning_rate_index
+        if decision.learning_rates is not None and index is not None:
             optimizer = list(self._state.optimizer)
-            optimizer[self._own.learning_rate_place] = tf.constant(
-                decision.learning_rates[self._positions]
-            )
+            optimizer[index] = tf.constant(decision.learning_rates[self._positions])
             self._state = self._state._replace(optimizer=optimizer)
-
-    def _kept(self, state: ModelState) -> list[Any]:
-        """What `model.get_weights` would give, in the order of `kept_variables`."""
-        return [
-            *state.trainable,
-            *(state.non_trainable[index] for index in self._own.kept_non_trainable),
-        ]
 
     def _narrow(self, epoch_s: float, num_left: int) -> None:
         """Moves the active trials into a narrower state if that saves time."""

@@ -1,6 +1,7 @@
 """Prepares a pack for a compiled engine: traces its program and sets its trials to their start."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +23,7 @@ from trialrun.trials.task import PackTask
 
 # The rest is for what the estimate leaves out: XLA's own buffers, other processes.
 _SHARE_OF_FREE = 0.7
-
-
 _MAX_PROGRAMS_KEPT = 4
-
-_PROGRAMS = ProgramCache(_MAX_PROGRAMS_KEPT)  # of one run: a worker process serves no other
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +63,12 @@ class PreparedPack:
 
 def forget_programs_of_others(task: PackTask) -> bool:
     """Forgets programs of this process; see `ProgramCache.forget_those_of_others`."""
-    return _PROGRAMS.forget_those_of_others(task)
+    return _programs_of_this_process().forget_those_of_others(task)
+
+
+@functools.cache
+def _programs_of_this_process() -> ProgramCache:
+    return ProgramCache(_MAX_PROGRAMS_KEPT)  # of one run: a worker process serves no other
 
 
 def prepare(
@@ -88,7 +90,7 @@ def prepare(
     if len({form_of(splits) for splits in data.splits}) > 1:
         raise CannotFuse("the trials' data differ in shape")
     start = time.perf_counter()
-    built = _PROGRAMS.get(task, data, engine)
+    built = _programs_of_this_process().get(task, data, engine)
     for splits in data.splits:
         built.compiled.check_labels(splits)
     numbers = built.numbers_of([trial.variant for trial in trials])

@@ -14,7 +14,7 @@ from trialrun.training.model.initial import CompiledModel, build_compiled, make_
 from trialrun.training.pack_data import PackData
 from trialrun.training.program.program import CompiledEngine, Program
 from trialrun.training.program.pure_model import FunctionalModel
-from trialrun.training.program.traced_number import Place
+from trialrun.training.program.traced_number import Location
 from trialrun.training.program.varying import Numbers, find_varying
 from trialrun.training.program.verify import can_evaluate_at_once
 from trialrun.trials.signature import numbers_key
@@ -31,7 +31,7 @@ class BuiltProgram:
         program: The program.
         first: The variant whose numbers the model holds.
         seed: The seed that the model was built under.
-        places: Where the model keeps the numbers that may differ between trials.
+        locations: Where the model keeps the numbers that may differ between trials.
         numbers: The numbers of the known variants at these locations.
         logs: The names of the model's logs.
     """
@@ -40,7 +40,7 @@ class BuiltProgram:
     program: Program
     first: Variant
     seed: int
-    places: tuple[Place, ...]
+    locations: tuple[Location, ...]
     numbers: Numbers
     logs: tuple[str, ...]
 
@@ -71,9 +71,12 @@ class ProgramCache:
         )
         variants = list({id(t.variant): t.variant for t in task.pack.trials}.values())
         built = self._built.get(key)
-        if built is not None and _learns_numbers(built, variants, task, data):
-            check_logs(built.logs, task)
-            return built
+        if built is not None:
+            numbers = _numbers_for(built, variants, task, data)
+            if numbers is not None:
+                built.numbers.update(numbers)
+                check_logs(built.logs, task)
+                return built
         first = () if built is None else (built.first,)
         self._built.pop(key, None)
         if len(self._built) >= self._max_programs:
@@ -109,23 +112,24 @@ def form_of(splits: Splits) -> tuple[Any, ...]:
     return (*map(len, parts), *shapes)
 
 
-def _learns_numbers(
+def _numbers_for(
     built: BuiltProgram, variants: Sequence[Variant], task: PackTask, data: PackData
-) -> bool:
-    """Whether a program can take the numbers of some variants; if so, they are added to it."""
+) -> Numbers | None:
+    """The numbers of variants that a program does not know yet; None if it cannot take them."""
     if all(numbers_key(variant) in built.numbers for variant in variants):
-        return True
-    places, numbers = _find_varying(
+        return {}
+    locations, numbers = _find_varying(
         built.compiled.model, [built.first, *variants], task, data.splits[0], built.seed
     )
-    known = [place.name for place in built.places]
-    found = [place.name for place in places]
+    known = [location.name for location in built.locations]
+    found = [location.name for location in locations]
     if not set(found) <= set(known):
-        return False
-    for key, values in numbers.items():
-        given = dict(zip(found, values, strict=True))
-        built.numbers[key] = [given.get(p.name, p.value) for p in built.places]
-    return True
+        return None
+    by_name = {key: dict(zip(found, values, strict=True)) for key, values in numbers.items()}
+    return {
+        key: [given.get(location.name, location.value) for location in built.locations]
+        for key, given in by_name.items()
+    }
 
 
 def _build(
@@ -136,12 +140,12 @@ def _build(
     compiled = make_compiled_model(first, task.job_folder, splits, seed)
     logs = check_built(compiled, task, data)
     check_logs(logs, task)
-    places, numbers = _find_varying(compiled.model, variants, task, splits, seed)
+    locations, numbers = _find_varying(compiled.model, variants, task, splits, seed)
     batch = keras.tree.map_structure(
         lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
     )
     try:
-        functional = FunctionalModel(compiled.model, batch, places)
+        functional = FunctionalModel(compiled.model, batch, locations)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
     at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
@@ -152,12 +156,12 @@ def _build(
         shared_data=data.is_shared,
         evaluation_batch_size=None if at_once else training.batch_size,
     )
-    return BuiltProgram(compiled, program, first, seed, places, numbers, logs)
+    return BuiltProgram(compiled, program, first, seed, locations, numbers, logs)
 
 
 def _find_varying(
     model: keras.Model, variants: Sequence[Variant], task: PackTask, splits: Splits, seed: int
-) -> tuple[tuple[Place, ...], Numbers]:
+) -> tuple[tuple[Location, ...], Numbers]:
     return find_varying(
         model,
         variants,

@@ -16,13 +16,13 @@ from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.control import Control, is_controlled, wants_best_weights
 from trialrun.training.model.initial import (
     CompiledModel,
+    index_of_learning_rate,
     initial_optimizer,
     kept_variables,
-    learning_rate_place,
 )
 from trialrun.training.pack_data import PackData
 from trialrun.training.state import ModelState
-from trialrun.trials.results import STATE_GROUPS
+from trialrun.trials.results import STATE_GROUPS, Checkpoint
 from trialrun.trials.task import PackTask
 
 # Wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
@@ -121,6 +121,16 @@ class Slice:
         data: The data of all trials of the pack.
         indices: The indices of the slice's trials in the pack; one may be repeated.
         numbers: The hyperparameters of each trial of the pack that the program takes as inputs.
+
+    Attributes:
+        epoch: Epochs that the checkpoint has trained; 0 without one.
+        history: Log names -> float32 (trials, epochs so far).
+        state: The state at that epoch.
+        control: Decides between epochs; None if nothing is decided there.
+        best: The weights of each trial's best epoch so far, as `weights_in` gives them; empty if
+            they are not kept.
+        learning_rate_index: Index of the learning rate among the optimizer's variables; None if a
+            schedule sets it.
     """
 
     def __init__(
@@ -134,68 +144,81 @@ class Slice:
         self.indices = indices
         self.model_task = compiled.task
         self.is_compiled_by_builder = compiled.is_compiled_by_builder
-        self.numbers = [numbers[index] for index in indices]
-        by_location = zip(*self.numbers, strict=True)
-        hyperparameters = [tf.constant(values, tf.float64) for values in by_location]
+        self.is_shared = data.is_shared
+        self.train, self.val, self.test = (_on_device(data, part, indices) for part in PARTS)
         own = [task.pack.trials[index] for index in indices]
         seeds = [trial.seed for trial in own]
-        self.train, self.val, self.test = (_on_device(data, part, indices) for part in PARTS)
+        trainings = [trial.variant.training for trial in own]
+        self.max_epochs = trainings[0].epochs
         num_rows = len(keras.tree.flatten(data.of_trial(indices[0]).y_train)[0])
         self.orders = BatchOrders(seeds, num_rows)
         self.order_shape = (len(own), num_rows)
-        trainings = [trial.variant.training for trial in own]
-        self.is_shared = data.is_shared
-        self.max_epochs = trainings[0].epochs
-        self.epoch = 0
-        self.history: dict[str, npt.NDArray[np.float32]] = {}  # (trials, epochs so far)
+        self.numbers = [numbers[index] for index in indices]
+        by_location = zip(*self.numbers, strict=True)
+        hyperparameters = [tf.constant(values, tf.float64) for values in by_location]
         kept = task.checkpoint
-        if kept is not None and kept.epochs[indices].any():
-            self.epoch = int(kept.epochs[indices].max())
+        self.epoch = 0 if kept is None else int(kept.epochs[indices].max())
+        self.history: dict[str, npt.NDArray[np.float32]] = {}
+        if kept is not None and self.epoch:
             self.orders.skip(self.epoch)
             self.history = {
                 name: values[indices, : self.epoch] for name, values in kept.history.items()
             }
-            self.state = ModelState(
-                *(
-                    [tf.constant(array[indices]) for array in getattr(kept, group)]
-                    for group in STATE_GROUPS
-                )
-            )._replace(hyperparameters=hyperparameters)
+            self.state = _kept_state(kept, indices, hyperparameters)
         else:
             rates = [training.learning_rate for training in trainings]
             self.state = _initial_state(compiled, seeds, rates, hyperparameters)
-        self.control: Control | None = None
-        self.best: list[tf.Tensor] = []  # weights of each trial's best epoch, if they are kept
-        if is_controlled(trainings[0]):
-            self._begin_control(compiled, trainings)
-            if self.best and kept is not None and self.epoch:
+        self.learning_rate_index = index_of_learning_rate(compiled.model)
+        self._kept_non_trainable = _kept_non_trainable(compiled.model)
+        self.control = self._begun_control(compiled, trainings)
+        self.best: list[tf.Tensor] = []
+        if any(map(wants_best_weights, trainings)):  # until some epoch is the best, the current
+            self.best = self.weights_in(self.state)
+            if kept is not None and self.epoch:
                 self.best = [tf.constant(array[indices]) for array in kept.best]
 
-    def _begin_control(self, compiled: CompiledModel, trainings: Sequence[TrainingSpec]) -> None:
-        """Starts the control and replays the epochs that the slice has already trained.
-
-        The best weights are the current ones until some epoch is the best.
-        """
-        model = compiled.model
-        kept = {id(variable) for variable in kept_variables(model)}
-        self.kept_non_trainable = [
-            index
-            for index, variable in enumerate(model.non_trainable_variables)
-            if id(variable) in kept
-        ]
-        self.learning_rate_place = learning_rate_place(model)
+    def _begun_control(
+        self, compiled: CompiledModel, trainings: Sequence[TrainingSpec]
+    ) -> Control | None:
+        """The control, which has decided what the epochs of the history decide."""
+        if not is_controlled(trainings[0]):
+            return None
         rates = None
-        if self.learning_rate_place is not None:
+        if self.learning_rate_index is not None:
             rates = np.array([training.learning_rate for training in trainings], np.float32)
             if compiled.learning_rate_index is None:  # the builder's own
-                rates[:] = compiled.optimizer_start[self.learning_rate_place]
-        self.control = Control(trainings, rates)
-        self.control.replay(self.epoch, self.history)
-        if any(map(wants_best_weights, trainings)):
-            self.best = [
-                *self.state.trainable,
-                *(self.state.non_trainable[index] for index in self.kept_non_trainable),
-            ]
+                rates[:] = compiled.optimizer_start[self.learning_rate_index]
+        control = Control(trainings, rates)
+        control.replay(self.epoch, self.history)
+        return control
+
+    def weights_in(self, state: ModelState) -> list[Any]:
+        """What `model.get_weights` would give of a state: trainable ones first, then others."""
+        return [*state.trainable, *(state.non_trainable[i] for i in self._kept_non_trainable)]
+
+    def with_weights(self, state: ModelState, weights: Sequence[Any]) -> ModelState:
+        """A state that has other weights, in the order of `weights_in`."""
+        num_trainable = len(state.trainable)
+        non_trainable = list(state.non_trainable)
+        for index, weight in zip(self._kept_non_trainable, weights[num_trainable:], strict=True):
+            non_trainable[index] = weight
+        return state._replace(trainable=list(weights[:num_trainable]), non_trainable=non_trainable)
+
+
+def _kept_non_trainable(model: keras.Model) -> list[int]:
+    """Indices of the non-trainable variables that `model.get_weights` gives."""
+    kept = {id(variable) for variable in kept_variables(model)}
+    variables = enumerate(model.non_trainable_variables)
+    return [index for index, variable in variables if id(variable) in kept]
+
+
+def _kept_state(
+    kept: Checkpoint, indices: Sequence[int], hyperparameters: list[tf.Tensor]
+) -> ModelState:
+    groups = [
+        [tf.constant(array[indices]) for array in getattr(kept, group)] for group in STATE_GROUPS
+    ]
+    return ModelState(*groups)._replace(hyperparameters=hyperparameters)
 
 
 def _initial_state(

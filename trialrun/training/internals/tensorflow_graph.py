@@ -36,7 +36,7 @@ def is_traced_for_xla() -> bool:
 
 
 PForInput = Any
-register_converter = parallel_for.RegisterPFor
+Converter = Callable[[PForInput], Any]
 stacked = parallel_for.wrap
 
 
@@ -52,9 +52,9 @@ def for_every_index(function: Callable[[tf.Tensor], Any], num_indices: int) -> A
     return pfor(function, num_indices, fallback_to_while_loop=False)
 
 
-def flattened_batch_converter(op_type: str, dims: list[int]) -> None:
-    """Registers a converter that folds the trial axis into the operation's batch axis."""
-    parallel_for.RegisterPForWithArgs(op_type, dims=dims)(parallel_for._convert_flatten_batch)
+def fold_trials_into_batch(pfor: PForInput, inputs: list[int]) -> Any:
+    """Converts an operation by folding the trial axis of some inputs into their batch axis."""
+    return parallel_for._convert_flatten_batch(pfor, pfor.op_type, inputs)
 
 
 def run_in_loop(pfor: PForInput) -> Any:
@@ -62,10 +62,12 @@ def run_in_loop(pfor: PForInput) -> Any:
     return parallel_for._fallback_converter(pfor, warn=False)
 
 
-def take_converter(op_type: str) -> Any:
-    """Removes TensorFlow's own converter and returns it, to be called where ours does not apply.
+def converter_of(op_type: str) -> Converter | None:
+    """The registered converter of an operation; None if there is none."""
+    return parallel_for._pfor_converter_registry.get(op_type)
 
-    Returns:
-        The converter; None if there is none.
-    """
-    return parallel_for._pfor_converter_registry.pop(op_type, None)
+
+def set_converters(converters: Mapping[str, Converter]) -> None:
+    """Registers converters of operations in this process, also where there are others."""
+    for op_type, converter in converters.items():
+        parallel_for._pfor_converter_registry[op_type] = converter

@@ -15,6 +15,8 @@ from trialrun.job.user_functions import load_function, portable_reference
 from trialrun.training.control import loss_logs, wants_best_weights
 from trialrun.training.internals import keras_model
 
+_OF_EARLIER_TRIALS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
+
 
 class Controls(keras.callbacks.Callback):
     """The Keras callbacks that a job asks for, as one callback whose state can be restored.
@@ -124,9 +126,6 @@ def refuse_schedule(optimizer: keras.optimizers.Optimizer) -> None:
             "training.reduce_lr_on_plateau: a schedule sets the optimizer's learning rate, so"
             " nothing else can; use one of the two"
         )
-
-
-_OF_EARLIER_TRIALS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 
 
 def users_callbacks(training: TrainingSpec, job_folder: Path) -> list[keras.callbacks.Callback]:

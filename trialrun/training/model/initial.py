@@ -129,7 +129,7 @@ def _make_compiled_model(
     losses = output_losses(model, model.loss, splits.x_train, splits.y_train)
     if is_compiled_by_builder:
         check_metrics(model, losses)
-    index = learning_rate_place(model)
+    index = index_of_learning_rate(model)
     compiled = CompiledModel(
         model=model,
         initial=initial,
@@ -143,7 +143,7 @@ def _make_compiled_model(
     return compiled
 
 
-def learning_rate_place(model: keras.Model) -> int | None:
+def index_of_learning_rate(model: keras.Model) -> int | None:
     """Index of the learning rate among the optimizer's variables; None when a schedule sets it."""
     rate = keras_model.learning_rate_variable(model.optimizer)
     return next((i for i, v in enumerate(model.optimizer.variables) if v is rate), None)

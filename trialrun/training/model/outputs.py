@@ -37,6 +37,7 @@ _FAMILIES: Mapping[str, Family] = {
     "MeanSquaredError": "quantity",
 }
 _SAID_OF_PROBABILITIES = "thus does not represent logits"
+_CLASSES = {class_name(name) for name in LOSSES if name not in CHOSEN_BY_SHAPES}
 
 
 def output_losses(model: "keras.Model", loss: Any, x: Any, y: Any = None) -> tuple[OutputLoss, ...]:
@@ -142,9 +143,6 @@ def _resolve(
     if name in LOSSES and getattr(keras.losses, name, None) is loss:
         return class_name(name), {}
     return "", {}
-
-
-_CLASSES = {class_name(name) for name in LOSSES if name not in CHOSEN_BY_SHAPES}
 
 
 def _chosen_by_shapes(shape: tuple[int | None, ...], label_shape: tuple[int, ...] | None) -> str:

@@ -44,6 +44,9 @@ _NOT_FOLLOWED = frozenset(
         "_distribute_strategy",
     )
 )
+_OF_EARLIER_MODELS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
+# `id(variable)` -> checksum of its value; None if models may not share it.
+_CHECKSUMS: dict[int, int | None] = {}
 
 
 def why_unknown(model: keras.Model) -> str:
@@ -67,11 +70,6 @@ def has_other_state(model: keras.Model) -> bool:
         if isinstance(value, tf.Variable):
             return True
     return False
-
-
-_OF_EARLIER_MODELS: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
-# `id(variable)` -> checksum of its value; None if models may not share it.
-_CHECKSUMS: dict[int, int | None] = {}
 
 
 def refuse_shared(model: keras.Model, source: str) -> None:

@@ -10,11 +10,8 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse, InputError
 from trialrun.training.internals import keras_model, keras_seeds, keras_tracing
-from trialrun.training.program.varying import places_of
-
-# Importing `vectorize` registers the converters that run random initializers for all trials at
-# once, bit-equal to running them one by one.
-from trialrun.training.vectorize import vectorize  # noqa: F401
+from trialrun.training.program.varying import locations_of
+from trialrun.training.vectorize.vectorize import add_converters
 
 
 def build_seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
@@ -156,6 +153,7 @@ class SeededBuild:
 
     def _initialize_together(self, draws: tf.Tensor) -> list[tf.Tensor]:
         """Draws (trials, draws) -> values (trials, ...) of each randomly initialized variable."""
+        add_converters()
         initialize = tf.autograph.experimental.do_not_convert(self._initialize_one_trial)
         return list(tf.vectorized_map(initialize, draws, warn=False))
 
@@ -197,8 +195,8 @@ def _are_close(
 def _numbers_of(model: keras.Model) -> dict[str, Any]:
     """The numbers that a builder gave a model, by the names of their locations; none are drawn."""
     return {
-        name: place.value
-        for name, place in places_of(model).items()
-        if not isinstance(place.owner, keras.initializers.Initializer)
-        and not isinstance(place.value, keras_seeds.SeedDraw)
+        name: location.value
+        for name, location in locations_of(model).items()
+        if not isinstance(location.owner, keras.initializers.Initializer)
+        and not isinstance(location.value, keras_seeds.SeedDraw)
     }

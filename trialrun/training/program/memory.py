@@ -78,6 +78,14 @@ _FUSED_AWAY = frozenset(
         ),
     }
 )
+_CALLS = (
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+    "While",
+    "StatelessWhile",
+    "If",
+    "StatelessIf",
+)
 
 
 def peak_bytes(function: Any) -> tuple[int, int]:
@@ -146,16 +154,6 @@ def _temporary_bytes(graph: Any, known: dict[int, int]) -> int:
         live -= sum(sizes[name] for name in dying.get(number, ()))
     known[id(graph)] = peak
     return peak
-
-
-_CALLS = (
-    "PartitionedCall",
-    "StatefulPartitionedCall",
-    "While",
-    "StatelessWhile",
-    "If",
-    "StatelessIf",
-)
 
 
 def _functions(operation: Any) -> Iterator[Any]:

@@ -241,7 +241,7 @@ class Program:
         Raises:
             CannotFuse: The steps differ.
         """
-        numbers = [place.value for place in self._model.trace.places]
+        numbers = [location.value for location in self._model.trace.locations]
         candidates = [(own, row) for own in slices for row in range(len(own.indices))]
 
         def is_other(own: "Slice", row: int) -> tuple[bool, bool]:
@@ -274,8 +274,10 @@ class Program:
                 reason = why_different(model, self._epochs.step, state, batches, index)
         if reason:
             said = f"it would not be trained as by plain Keras: {reason}"
-            with_numbers = zip(self._model.trace.places, own.numbers[row], strict=True)
-            paths = dict.fromkeys(place.path for place, n in with_numbers if n != place.value)
+            with_numbers = zip(self._model.trace.locations, own.numbers[row], strict=True)
+            paths = dict.fromkeys(
+                location.path for location, n in with_numbers if n != location.value
+            )
             raise CannotShare.of(said, tuple(paths)) if paths else CannotFuse(said)
 
     @contextlib.contextmanager

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model, keras_tracing
-from trialrun.training.program.traced_number import Place, Trace
+from trialrun.training.program.traced_number import Location, Trace
 from trialrun.training.settings import settings_to_trace
 from trialrun.training.state import ModelState
 
@@ -26,7 +26,7 @@ class FunctionalModel:
         model: A compiled model; it is built, and never changed afterwards.
         batch: `(x, y)` or `(x, y, sample_weight)` tensors of one batch of one trial: shapes and
             dtypes are what matters.
-        places: Where the model keeps the hyperparameters that differ between trials.
+        locations: Where the model keeps the hyperparameters that differ between trials.
 
     Attributes:
         trace: What tracing found out about these.
@@ -37,13 +37,13 @@ class FunctionalModel:
     """
 
     def __init__(
-        self, model: keras.Model, batch: tuple[Any, ...], places: Sequence[Place] = ()
+        self, model: keras.Model, batch: tuple[Any, ...], locations: Sequence[Location] = ()
     ) -> None:
         with settings_to_trace(model):
             keras_model.build_symbolically(model, batch)
         keras_model.key_variables_in_both_ways(model.optimizer)
         self.model = model
-        self.trace = Trace(places)
+        self.trace = Trace(locations)
         self.variables = ModelState(
             list(model.trainable_variables),
             list(model.non_trainable_variables),

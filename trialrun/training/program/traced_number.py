@@ -14,11 +14,11 @@ from trialrun.errors import CannotShare
 from trialrun.training.internals import keras_tracing
 from trialrun.trials.signature import NumberPath
 
-Values = Mapping[str, float]  # name of a `Place` -> its number
+NumbersByName = Mapping[str, float]  # name of a `Location` -> its number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class Location:
     """The location of a number in a model.
 
     Attributes:
@@ -42,15 +42,15 @@ class Place:
 
 
 @contextlib.contextmanager
-def numbers_put(places: Sequence[Place], numbers: Sequence[float]) -> Iterator[None]:
+def numbers_put(locations: Sequence[Location], numbers: Sequence[float]) -> Iterator[None]:
     """Within this context, the given locations hold other numbers."""
     try:
-        for place, number in zip(places, numbers, strict=True):
-            place.put(number)
+        for location, number in zip(locations, numbers, strict=True):
+            location.put(number)
         yield
     finally:
-        for place in places:
-            place.put(place.value)
+        for location in locations:
+            location.put(location.value)
 
 
 def guilty_paths(error: BaseException | None) -> tuple[NumberPath, ...]:
@@ -63,8 +63,8 @@ def guilty_paths(error: BaseException | None) -> tuple[NumberPath, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """A comparison that Python made while a program was traced.
+class Branch:
+    """A comparison by which Python chose its way while a program was traced.
 
     Attributes:
         of: A trial's numbers -> the value that was compared.
@@ -74,15 +74,15 @@ class Decision:
         paths: The numbers of the settings that were compared.
     """
 
-    of: Callable[[Values], float]
+    of: Callable[[NumbersByName], float]
     comparison: Callable[[float], bool]
     outcome: bool
     shown: str
     paths: tuple[NumberPath, ...] = ()
 
-    def check(self, values: Values) -> None:
+    def check(self, numbers: NumbersByName) -> None:
         """Raises CannotShare if the comparison has another result for these numbers."""
-        if self.comparison(self.of(values)) != self.outcome:
+        if self.comparison(self.of(numbers)) != self.outcome:
             raise CannotShare.of(f"{self.shown} is not the same for all trials", self.paths)
 
 
@@ -90,30 +90,33 @@ class Trace:
     """Records how the numbers are used while a program is traced.
 
     Attributes:
-        places: Where the model keeps them.
+        locations: Where the model keeps them.
         read: Names of the locations whose tensor went into a computation.
-        decisions: The comparisons that Python made with them.
+        branches: The comparisons that Python made with them.
     """
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.places = places
+    def __init__(self, locations: Sequence[Location]) -> None:
+        self.locations = locations
         self.read: set[str] = set()
-        self.decisions: list[Decision] = []
+        self.branches: list[Branch] = []
 
     @contextlib.contextmanager
     def tracing(self, tensors: Sequence[tf.Tensor]) -> Iterator[None]:
         """Within this context, each location holds a number that is one trial's float64 tensor."""
         numbers = [
             TracedNumber(
-                place.value,
+                location.value,
                 tensor,
-                frozenset([place.name]),
-                functools.partial(_number_of, place.name),
+                frozenset([location.name]),
+                functools.partial(_number_of, location.name),
                 self,
             )
-            for place, tensor in zip(self.places, tensors, strict=True)
+            for location, tensor in zip(self.locations, tensors, strict=True)
         ]
-        with numbers_put(self.places, numbers), keras_tracing.square_root_of_dropout(_square_root):
+        with (
+            numbers_put(self.locations, numbers),
+            keras_tracing.square_root_of_dropout(_square_root),
+        ):
             yield
 
     def require_all_read(self) -> None:
@@ -122,32 +125,74 @@ class Trace:
         All trials would then use the first trial's. A number may be kept in several locations, and
         one that is read is enough: in others Keras may only remember what it was given.
         """
-        read = {place.path for place in self.places if place.name in self.read}
-        for place in self.places:
-            if place.path not in read:
-                what = ".".join(place.path)
+        read = {location.path for location in self.locations if location.name in self.read}
+        for location in self.locations:
+            if location.path not in read:
+                what = ".".join(location.path)
                 raise CannotShare.of(
-                    f"{what} is built into an operation of the model ({place.name})", (place.path,)
+                    f"{what} is built into an operation of the model ({location.name})",
+                    (location.path,),
                 )
 
     def paths_of(self, names: Collection[str]) -> tuple[NumberPath, ...]:
         """The paths of the settings whose numbers are kept in the locations with these names."""
-        paths = (place.path for place in self.places if place.name in names)
+        paths = (location.path for location in self.locations if location.name in names)
         return tuple(dict.fromkeys(filter(None, paths)))
 
     def check(self, numbers: Sequence[float]) -> None:
-        """Raises CannotShare if a decision that was made while tracing is wrong for these numbers.
+        """Raises CannotShare if Python would have taken another branch for these numbers.
 
         Args:
             numbers: One per location.
         """
-        by_name = dict(zip((place.name for place in self.places), numbers, strict=True))
-        for decision in self.decisions:
-            decision.check(by_name)
+        by_name = dict(zip((location.name for location in self.locations), numbers, strict=True))
+        for branch in self.branches:
+            branch.check(by_name)
 
 
-def _number_of(name: str, values: Values) -> float:
-    return values[name]
+def _number_of(name: str, numbers: NumbersByName) -> float:
+    return numbers[name]
+
+
+def _arithmetic(
+    function: Callable[[Any, Any], Any], *, reflected: bool = False
+) -> Callable[..., Any]:
+    """The method of `TracedNumber` for an arithmetic operator with two operands."""
+
+    def method(self: "TracedNumber", other: Any) -> Any:
+        if _is_plain(other):
+            return _compute(function, [other, self] if reflected else [self, other])
+        other = tf.convert_to_tensor(other)
+        own = self.__tf_tensor__(other.dtype)
+        return function(other, own) if reflected else function(own, other)
+
+    return method
+
+
+def _comparison(function: Callable[[Any, Any], Any], sign: str) -> Callable[..., Any]:
+    """The method of `TracedNumber` for a comparison."""
+
+    def method(self: "TracedNumber", other: Any) -> Any:
+        if isinstance(other, TracedNumber):
+            difference = _compute(operator.sub, [self, other])
+            return difference._branch(lambda value: function(value, 0.0), f" {sign}")
+        if other is None or isinstance(other, str):
+            return NotImplemented
+        if _is_plain(other):
+            return self._branch(lambda value: function(value, other), f" {sign} {other}")
+        other = tf.convert_to_tensor(other)
+        return function(self.__tf_tensor__(other.dtype), other)
+
+    return method
+
+
+def _operation(function: Callable[[Any], Any]) -> Callable[["TracedNumber"], "TracedNumber"]:
+    """The method of `TracedNumber` for an operator with one operand."""
+
+    def method(self: "TracedNumber") -> "TracedNumber":
+        return _compute(function, [self])
+
+    return method
 
 
 class TracedNumber(float):
@@ -159,7 +204,7 @@ class TracedNumber(float):
 
     tensor: tf.Tensor
     names: frozenset[str]
-    of: Callable[[Values], float]
+    of: Callable[[NumbersByName], float]
     trace: Trace
     shape = ()
     dtype = float  # Keras promotes it like a Python float
@@ -169,7 +214,7 @@ class TracedNumber(float):
         value: float,
         tensor: tf.Tensor,
         names: frozenset[str],
-        of: Callable[[Values], float],
+        of: Callable[[NumbersByName], float],
         trace: Trace,
     ) -> "TracedNumber":
         """A number that `of` computes from the numbers of the named locations."""
@@ -198,17 +243,35 @@ class TracedNumber(float):
     def _paths(self) -> tuple[NumberPath, ...]:
         return self.trace.paths_of(self.names)
 
-    def _decide(self, comparison: Callable[[float], bool], shown: str) -> bool:
+    def _branch(self, comparison: Callable[[float], bool], shown: str) -> bool:
         outcome = comparison(_plain(self))
-        self.trace.decisions.append(
-            Decision(self.of, comparison, outcome, f"{self._shown}{shown}", self._paths)
+        self.trace.branches.append(
+            Branch(self.of, comparison, outcome, f"{self._shown}{shown}", self._paths)
         )
         return outcome
 
     def __bool__(self) -> bool:
-        return self._decide(bool, " != 0")
+        return self._branch(bool, " != 0")
 
-    __hash__ = float.__hash__
+    __add__ = _arithmetic(operator.add)
+    __radd__ = _arithmetic(operator.add, reflected=True)
+    __sub__ = _arithmetic(operator.sub)
+    __rsub__ = _arithmetic(operator.sub, reflected=True)
+    __mul__ = _arithmetic(operator.mul)
+    __rmul__ = _arithmetic(operator.mul, reflected=True)
+    __truediv__ = _arithmetic(operator.truediv)
+    __rtruediv__ = _arithmetic(operator.truediv, reflected=True)
+    __pow__ = _arithmetic(operator.pow)
+    __rpow__ = _arithmetic(operator.pow, reflected=True)
+    __neg__ = _operation(operator.neg)
+    __abs__ = _operation(operator.abs)
+    __lt__ = _comparison(operator.lt, "<")
+    __le__ = _comparison(operator.le, "<=")
+    __gt__ = _comparison(operator.gt, ">")
+    __ge__ = _comparison(operator.ge, ">=")
+    __eq__ = _comparison(operator.eq, "==")
+    __ne__ = _comparison(operator.ne, "!=")
+    __hash__ = float.__hash__  # a class that defines __eq__ has none of its own
 
 
 def _plain(number: float) -> float:
@@ -223,8 +286,8 @@ def _compute(function: Callable[..., Any], numbers: Sequence[Any]) -> TracedNumb
         for number in numbers
     ]
 
-    def of(values: Values) -> float:
-        given = (n.of(values) if isinstance(n, TracedNumber) else n for n in numbers)
+    def of(numbers_by_name: NumbersByName) -> float:
+        given = (n.of(numbers_by_name) if isinstance(n, TracedNumber) else n for n in numbers)
         return float(function(*given))
 
     return TracedNumber(
@@ -245,40 +308,3 @@ def _square_root(number: float) -> float:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool) -> Callable[..., Any]:
-    def method(self: TracedNumber, other: Any) -> Any:
-        if _is_plain(other):
-            return _compute(function, [other, self] if reflected else [self, other])
-        other = tf.convert_to_tensor(other)
-        own = self.__tf_tensor__(other.dtype)
-        return function(other, own) if reflected else function(own, other)
-
-    return method
-
-
-def _comparison(function: Callable[[Any, Any], Any], sign: str) -> Callable[..., Any]:
-    def method(self: TracedNumber, other: Any) -> Any:
-        if isinstance(other, TracedNumber):
-            difference = _compute(operator.sub, [self, other])
-            return difference._decide(lambda value: function(value, 0.0), f" {sign}")
-        if other is None or isinstance(other, str):
-            return NotImplemented
-        if _is_plain(other):
-            return self._decide(lambda value: function(value, other), f" {sign} {other}")
-        other = tf.convert_to_tensor(other)
-        return function(self.__tf_tensor__(other.dtype), other)
-
-    return method
-
-
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    _function = getattr(operator, _name)
-    setattr(TracedNumber, f"__{_name}__", _arithmetic(_function, reflected=False))
-    setattr(TracedNumber, f"__r{_name}__", _arithmetic(_function, reflected=True))
-for _name, _sign in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
-    setattr(TracedNumber, f"__{_name}__", _comparison(getattr(operator, _name), _sign))
-for _name in ("neg", "abs"):
-    _function = getattr(operator, _name)
-    setattr(TracedNumber, f"__{_name}__", lambda self, _f=_function: _compute(_f, [self]))

@@ -14,44 +14,12 @@ import keras
 
 from trialrun.errors import CannotShare
 from trialrun.training.internals import keras_model
-from trialrun.training.program.traced_number import Place
+from trialrun.training.program.traced_number import Location
 from trialrun.trials.signature import NumberPath, numbers_inside, numbers_key, with_number
 from trialrun.trials.trial import Variant
 
-# `numbers_key` of a variant -> its numbers at some `Place`s
+# `numbers_key` of a variant -> its numbers at some `Location`s
 Numbers = dict[tuple[float, ...], list[float]]
-
-
-def places_of(model: keras.Model) -> dict[str, Place]:
-    """Every number that a compiled model, its optimizer and its loss keep: name -> location."""
-    places: dict[str, Place] = {}
-    seen: set[int] = set()
-
-    def walk(value: Any, name: str) -> None:
-        if id(value) in seen or not isinstance(value, (*_HOLDERS, dict, list, tuple)):
-            return
-        seen.add(id(value))
-        if isinstance(value, list | tuple):
-            for number, item in enumerate(value):
-                walk(item, f"{name}[{number}]")
-            return
-        items = value if isinstance(value, dict) else vars(value)
-        for key, item in items.items():
-            where = f"{name}.{key}" if name else str(key)
-            if isinstance(item, int | float) and not isinstance(item, bool):
-                places[where] = Place(where, value, key, item)
-            elif not (key in _NOT_FOLLOWED or str(key).startswith("_self_")):
-                walk(item, where)
-
-    if model.compiled:
-        walk(model.optimizer, "optimizer")
-        walk(model.loss, "loss")
-    model_and_layers = keras_model.all_layers(model)
-    for number, layer in enumerate(sorted(model_and_layers, key=lambda layer: layer is model)):
-        walk(layer, f"layers[{number}]")
-    return places
-
-
 _HOLDERS = (
     keras.layers.Layer,
     keras.regularizers.Regularizer,
@@ -69,11 +37,41 @@ _NOT_FOLLOWED = (
 )
 
 
+def locations_of(model: keras.Model) -> dict[str, Location]:
+    """Every number that a compiled model, its optimizer and its loss keep: name -> location."""
+    locations: dict[str, Location] = {}
+    seen: set[int] = set()
+
+    def walk(value: Any, name: str) -> None:
+        if id(value) in seen or not isinstance(value, (*_HOLDERS, dict, list, tuple)):
+            return
+        seen.add(id(value))
+        if isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                walk(item, f"{name}[{number}]")
+            return
+        items = value if isinstance(value, dict) else vars(value)
+        for key, item in items.items():
+            where = f"{name}.{key}" if name else str(key)
+            if isinstance(item, int | float) and not isinstance(item, bool):
+                locations[where] = Location(where, value, key, item)
+            elif not (key in _NOT_FOLLOWED or str(key).startswith("_self_")):
+                walk(item, where)
+
+    if model.compiled:
+        walk(model.optimizer, "optimizer")
+        walk(model.loss, "loss")
+    model_and_layers = keras_model.all_layers(model)
+    for number, layer in enumerate(sorted(model_and_layers, key=lambda layer: layer is model)):
+        walk(layer, f"layers[{number}]")
+    return locations
+
+
 def find_varying(
     model: keras.Model,
     variants: Sequence[Variant],
     build: Callable[[Variant], keras.Model],
-) -> tuple[tuple[Place, ...], Numbers]:
+) -> tuple[tuple[Location, ...], Numbers]:
     """The locations whose numbers differ between variants of one signature.
 
     Each number that differs in the settings is changed alone, to see where it ends up.
@@ -92,14 +90,14 @@ def find_varying(
     """
     first = variants[0]
     distinct = {numbers_key(variant): variant for variant in variants}
-    own = places_of(model)
+    own = locations_of(model)
     names: dict[str, None] = {}
     changed_by: dict[str, NumberPath] = {}
     is_plain = True  # the model keeps each number of the settings unchanged
     for path, values in _differing(list(distinct.values())).items():
         other = next(value for value in values if value != values[0])
-        changed = places_of(build(with_number(first, path, other)))
-        found = _changed_places(own, changed, path)
+        changed = locations_of(build(with_number(first, path, other)))
+        found = _changed_locations(own, changed, path)
         for name in found:
             is_plain &= own[name].value == values[0] and changed[name].value == other
             is_plain &= name not in changed_by
@@ -111,7 +109,7 @@ def find_varying(
             given = numbers_inside(variant)
             numbers[key] = [given[changed_by[name]] for name in names]
         else:
-            others = places_of(build(variant))
+            others = locations_of(build(variant))
             _require_same(own, others, "the settings of its trials")
             numbers[key] = [others[name].value for name in names]
     return tuple(replace(own[name], path=changed_by[name]) for name in names), numbers
@@ -124,12 +122,12 @@ def _differing(variants: Sequence[Variant]) -> dict[NumberPath, list[float]]:
     return {path: values for path, values in by_path.items() if len(set(values)) > 1}
 
 
-def _changed_places(
-    own: Mapping[str, Place], changed: Mapping[str, Place], path: NumberPath
+def _changed_locations(
+    own: Mapping[str, Location], changed: Mapping[str, Location], path: NumberPath
 ) -> list[str]:
     what = ".".join(path)
     _require_same(own, changed, what, (path,))
-    found = [name for name, place in own.items() if place.value != changed[name].value]
+    found = [name for name, location in own.items() if location.value != changed[name].value]
     if not found:
         raise CannotShare.of(f"where {what} ends up in the model is not known", (path,))
     for name in found:
@@ -141,8 +139,8 @@ def _changed_places(
 
 
 def _require_same(
-    own: Mapping[str, Place],
-    other: Mapping[str, Place],
+    own: Mapping[str, Location],
+    other: Mapping[str, Location],
     what: str,
     paths: tuple[NumberPath, ...] = (),
 ) -> None:

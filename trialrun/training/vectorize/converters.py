@@ -1,9 +1,10 @@
-"""Converters that TensorFlow's `pfor` lacks and training needs; they are registered on import.
+"""Converters of operations that TensorFlow's `pfor` lacks and training needs.
 
 They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, the random generators
 (for dropout and noise every trial has its own key), and a fast product of tiny matrices.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -11,29 +12,57 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import tensorflow_graph
-from trialrun.training.internals.tensorflow_graph import PForInput, register_converter, stacked
+from trialrun.training.internals.tensorflow_graph import (
+    Converter,
+    PForInput,
+    fold_trials_into_batch,
+    stacked,
+)
 from trialrun.training.vectorize import philox
+
+
+def own_converters() -> dict[str, Converter]:
+    """The name of an operation -> its converter, for all but convolutions.
+
+    Some call the converter that is registered for the operation when this is called.
+    """
+    converters: dict[str, Converter] = {
+        "StatelessRandomGetKeyCounter": _convert_key_counter,
+        "StatelessRandomUniformV2": _convert_uniform,
+        "StatelessRandomNormalV2": _convert_normal,
+        "StatelessRandomUniformIntV2": _convert_uniform_int,
+        "StatelessTruncatedNormalV2": _draw_in_loop,
+        "StatelessRandomUniformFullIntV2": _draw_in_loop,
+        "Bitcast": _convert_bitcast,
+        "Squeeze": _convert_squeeze,
+        "InTopKV2": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
+        "ResizeBilinear": functools.partial(fold_trials_into_batch, inputs=[0]),
+        "ResizeBilinearGrad": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
+        "ResizeNearestNeighbor": functools.partial(fold_trials_into_batch, inputs=[0]),
+        "ResizeNearestNeighborGrad": functools.partial(fold_trials_into_batch, inputs=[0]),
+    }
+    if not tf.config.list_physical_devices("GPU"):
+        converters["MatMul"] = _matmul_converter("MatMul", "transpose_a", "transpose_b")
+        converters["BatchMatMulV2"] = _matmul_converter("BatchMatMulV2", "adj_x", "adj_y")
+    return converters
+
 
 # ------------------------------------------------------------------------------ random generators
 
 
-@register_converter("StatelessRandomGetKeyCounter")
 def _convert_key_counter(pfor: PForInput) -> Any:
     keys, counters = philox.key_and_counter(pfor.stacked_input(0))
     return stacked(keys, True), stacked(counters, True)
 
 
-@register_converter("StatelessRandomUniformV2")
 def _convert_uniform(pfor: PForInput) -> Any:
     return _convert_random(pfor, "uniform", pfor.get_attr("dtype"))
 
 
-@register_converter("StatelessRandomNormalV2")
 def _convert_normal(pfor: PForInput) -> Any:
     return _convert_random(pfor, "normal", pfor.get_attr("dtype"))
 
 
-@register_converter("StatelessRandomUniformIntV2")
 def _convert_uniform_int(pfor: PForInput) -> Any:
     low, high = pfor.input(4), pfor.input(5)
     are_stacked = low.is_stacked or high.is_stacked
@@ -73,22 +102,13 @@ def _draw_in_loop(pfor: PForInput) -> Any:
     return tensorflow_graph.run_in_loop(pfor)
 
 
-for _name in ("StatelessTruncatedNormalV2", "StatelessRandomUniformFullIntV2"):
-    register_converter(_name)(_draw_in_loop)
-
-
 # ------------------------------------------------------------------------------- other operations
 
 
-@register_converter("Bitcast")
 def _convert_bitcast(pfor: PForInput) -> Any:
     return stacked(tf.bitcast(pfor.stacked_input(0), pfor.get_attr("type")), True)
 
 
-tensorflow_graph.take_converter("Squeeze")
-
-
-@register_converter("Squeeze")
 def _convert_squeeze(pfor: PForInput) -> Any:
     # Without axes, TensorFlow's own converter squeezes the axis of a single trial as well.
     value = pfor.stacked_input(0)
@@ -98,16 +118,6 @@ def _convert_squeeze(pfor: PForInput) -> Any:
     if not axes:
         return stacked(value, True)
     return stacked(tf.squeeze(value, [axis + 1 if axis >= 0 else axis for axis in axes]), True)
-
-
-for _name, _batch_inputs in {
-    "InTopKV2": [0, 1],
-    "ResizeBilinear": [0],
-    "ResizeBilinearGrad": [0, 1],
-    "ResizeNearestNeighbor": [0],
-    "ResizeNearestNeighborGrad": [0],
-}.items():
-    tensorflow_graph.flattened_batch_converter(_name, _batch_inputs)
 
 
 # ------------------------------------------------------------------------------- tiny matrices
@@ -131,11 +141,11 @@ def _multiply_and_sum_is_faster(
     return False
 
 
-def _register_matmul(op_type: str, transpose_a_name: str, transpose_b_name: str) -> None:
-    convert_with_dot = tensorflow_graph.take_converter(op_type)
+def _matmul_converter(op_type: str, transpose_a_name: str, transpose_b_name: str) -> Converter:
+    convert_with_dot = tensorflow_graph.converter_of(op_type)
+    assert convert_with_dot is not None
 
-    @register_converter(op_type)
-    def _convert_matmul(pfor: PForInput) -> Any:
+    def convert(pfor: PForInput) -> Any:
         transpose_a, transpose_b = pfor.get_attr(transpose_a_name), pfor.get_attr(transpose_b_name)
         left, right = pfor.input(0), pfor.input(1)
         if not (_is_stack_of_matrices(left) and _is_stack_of_matrices(right)):
@@ -149,6 +159,8 @@ def _register_matmul(op_type: str, transpose_a_name: str, transpose_b_name: str)
             return convert_with_dot(pfor)
         return stacked(tf.reduce_sum(a[:, :, :, None] * b[:, None, :, :], 2), True)
 
+    return convert
+
 
 def _is_stack_of_matrices(value: Any) -> bool:
     shape = value.t.shape
@@ -158,8 +170,3 @@ def _is_stack_of_matrices(value: Any) -> bool:
         and shape.is_fully_defined()
         and value.t.dtype == tf.float32
     )
-
-
-if not tf.config.list_physical_devices("GPU"):
-    _register_matmul("MatMul", "transpose_a", "transpose_b")
-    _register_matmul("BatchMatMulV2", "adj_x", "adj_y")

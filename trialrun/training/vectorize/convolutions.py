@@ -1,4 +1,4 @@
-"""Converters for convolutions whose kernel differs between trials; registered on import.
+"""Converters for convolutions whose kernel differs between trials.
 
 TensorFlow's own converters for `pfor` fold the trials into the batch, so all trials must share one
 kernel. Here the patches under the kernel are laid side by side and multiplied by it, with one
@@ -17,7 +17,19 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import tensorflow_graph
-from trialrun.training.internals.tensorflow_graph import PForInput, register_converter, stacked
+from trialrun.training.internals.tensorflow_graph import Converter, PForInput, stacked
+
+
+def convolution_converters() -> dict[str, Converter]:
+    """The name of an operation -> its converter, for convolutions and their gradients.
+
+    Where all trials share a kernel, they call the converter that is registered for the operation
+    when this is called.
+    """
+    return {
+        **_converters_of("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"),
+        **_converters_of("Conv3D", "Conv3DBackpropInputV2", "Conv3DBackpropFilterV2"),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,38 +131,39 @@ def _geometry(pfor: PForInput) -> Geometry:
     return Geometry(tuple(strides[1:-1]), tuple(dilations[1:-1]), padding)
 
 
-def _register(op_type: str, input_gradient: str, kernel_gradient: str) -> None:
-    """Registers converters of a convolution and of its two gradients.
+def _converters_of(op_type: str, input_gradient: str, kernel_gradient: str) -> dict[str, Converter]:
+    """Converters of a convolution and of its two gradients.
 
     A gradient gets the shape of its result as an input.
     """
-    with_one_kernel = {
-        name: tensorflow_graph.take_converter(name)
-        for name in (op_type, input_gradient, kernel_gradient)
-    }
+    with_one_kernel = tensorflow_graph.converter_of(op_type)
+    gradient_with_one_kernel = tensorflow_graph.converter_of(input_gradient)
 
-    @register_converter(op_type)
-    def _convert(pfor: PForInput) -> Any:
-        if not pfor.input(1).is_stacked and with_one_kernel[op_type]:
-            return with_one_kernel[op_type](pfor)
+    def convert(pfor: PForInput) -> Any:
+        if not pfor.input(1).is_stacked and with_one_kernel is not None:
+            return with_one_kernel(pfor)
         pfor.stack_inputs([0, 1])
         return stacked(
             convolve(pfor.stacked_input(0), pfor.stacked_input(1), _geometry(pfor)), True
         )
 
-    @register_converter(input_gradient)
-    def _convert_input_gradient(pfor: PForInput) -> Any:
-        if not pfor.input(1).is_stacked and with_one_kernel[input_gradient]:
-            return with_one_kernel[input_gradient](pfor)
+    def convert_input_gradient(pfor: PForInput) -> Any:
+        if not pfor.input(1).is_stacked and gradient_with_one_kernel is not None:
+            return gradient_with_one_kernel(pfor)
         pfor.stack_inputs([1, 2])
         kernels, geometry = pfor.stacked_input(1), _geometry(pfor)
         return _gradient(pfor, lambda x: convolve(x, kernels, geometry))
 
-    @register_converter(kernel_gradient)
-    def _convert_kernel_gradient(pfor: PForInput) -> Any:
+    def convert_kernel_gradient(pfor: PForInput) -> Any:
         pfor.stack_inputs([0, 2])
         x, geometry = pfor.stacked_input(0), _geometry(pfor)
         return _gradient(pfor, lambda kernels: convolve(x, kernels, geometry))
+
+    return {
+        op_type: convert,
+        input_gradient: convert_input_gradient,
+        kernel_gradient: convert_kernel_gradient,
+    }
 
 
 def _gradient(pfor: PForInput, linear: Callable[[tf.Tensor], tf.Tensor]) -> Any:
@@ -166,7 +179,3 @@ def _gradient(pfor: PForInput, linear: Callable[[tf.Tensor], tf.Tensor]) -> Any:
         tape.watch(point)
         outputs = linear(point)
     return stacked(tape.gradient(outputs, point, upstream), True)
-
-
-_register("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
-_register("Conv3D", "Conv3DBackpropInputV2", "Conv3DBackpropFilterV2")

@@ -59,7 +59,16 @@ def run_in_turn(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 @contextlib.contextmanager
 def numbers_as_outside_xla() -> Iterator[None]:
     """Within this context, stateless random operations are traced as our own arithmetic."""
-    with tensorflow_graph.random_operations_replaced(_RANDOM_OPERATIONS):
+    operations: dict[str, Callable[..., Any]] = {
+        "stateless_random_get_key_counter": _key_and_counter,
+        "stateless_random_uniform_v2": _uniform,
+        "stateless_random_normal_v2": _normal,
+        "stateless_random_uniform_int_v2": _uniform_int,
+        "stateless_random_uniform_full_int_v2": _refuse,
+        "stateless_truncated_normal_v2": _refuse,
+        "stateless_random_gamma_v3": _refuse,
+    }
+    with tensorflow_graph.random_operations_replaced(operations):
         yield
 
 
@@ -95,14 +104,3 @@ def _uniform_int(
 
 def _refuse(*_: Any, **__: Any) -> Any:
     raise CannotFuse("a layer draws random numbers that XLA cannot draw as TensorFlow does")
-
-
-_RANDOM_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "stateless_random_get_key_counter": _key_and_counter,
-    "stateless_random_uniform_v2": _uniform,
-    "stateless_random_normal_v2": _normal,
-    "stateless_random_uniform_int_v2": _uniform_int,
-    "stateless_random_uniform_full_int_v2": _refuse,
-    "stateless_truncated_normal_v2": _refuse,
-    "stateless_random_gamma_v3": _refuse,
-}

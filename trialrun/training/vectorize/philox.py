@@ -24,6 +24,12 @@ _ROUNDS = 10
 _SCRAMBLE_KEY = (0x3EC8F720, 0x02461E29)
 
 Words = tuple[tf.Tensor, ...]
+# type -> (unsigned integer of its width, bits of the mantissa, the exponent of numbers in [1, 2))
+_FLOATS = {
+    tf.float32: (tf.uint32, 0x7FFFFF, 127 << 23),
+    tf.float16: (tf.uint16, 0x3FF, 15 << 10),
+    tf.bfloat16: (tf.uint16, 0x7F, 127 << 7),
+}
 
 
 def _philox(counter: Words, key: Words) -> Words:
@@ -139,14 +145,6 @@ def integers_between(bits: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Ten
     """Random uint32 words -> integers from `low` to below `high`, of their type."""
     size = tf.cast(high - low, _U32)
     return low + tf.cast(tf.math.floormod(bits, size), low.dtype)
-
-
-# type -> (unsigned integer of its width, bits of the mantissa, the exponent of numbers in [1, 2))
-_FLOATS = {
-    tf.float32: (tf.uint32, 0x7FFFFF, 127 << 23),
-    tf.float16: (tf.uint16, 0x3FF, 15 << 10),
-    tf.bfloat16: (tf.uint16, 0x7F, 127 << 7),
-}
 
 
 def _unit_floats(bits: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:

@@ -1,16 +1,18 @@
 """Vectorizes a function of one trial over the trial axis.
 
-TensorFlow's `pfor` converts a traced function operation by operation. When this module is imported,
-`converters` and `convolutions` add the conversions that `pfor` lacks and training needs.
+TensorFlow's `pfor` converts a traced function operation by operation. `converters` and
+`convolutions` hold the conversions that it lacks and training needs.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from trialrun.training.internals import tensorflow_graph
-from trialrun.training.vectorize import converters, convolutions  # noqa: F401
+from trialrun.training.vectorize.converters import own_converters
+from trialrun.training.vectorize.convolutions import convolution_converters
 
 
 def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
@@ -23,6 +25,7 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     Raises:
         ValueError: An operation in `function` has no vectorized form; the message names it.
     """
+    add_converters()
     stacks = tuple(arguments)
     num_trials = tf.nest.flatten(stacks)[0].shape[0]
     # `tf.vectorized_map` would leave a single trial unconverted: its dropout would be drawn by
@@ -31,3 +34,12 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         lambda index: function(*tf.nest.map_structure(lambda s: tf.gather(s, index), stacks)),
         num_trials,
     )
+
+
+@functools.cache
+def add_converters() -> None:
+    """Gives `pfor` the conversions that it lacks, for the life of this process.
+
+    With them, random initializers run for all trials at once, bit-equal to one by one.
+    """
+    tensorflow_graph.set_converters({**own_converters(), **convolution_converters()})
