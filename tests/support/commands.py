@@ -24,6 +24,8 @@ _NOT_INHERITED = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TO
 _NOT_INHERITED += ("RAY_API_SERVER_ADDRESS", "TRIALRUN_RUNS_DIR")
 _NOT_INHERITED += ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "COLUMNS")
 _MARK = "TRIALRUN_TEST_MARK"
+# Ray gives its workers a niceness of 15: beside tests that train in their own process they starve.
+LIKE_OTHERS = MappingProxyType({"RAY_worker_niceness": "0"})
 
 
 class Finished(NamedTuple):
@@ -97,7 +99,7 @@ class Command:
         (home / "tmp").mkdir(parents=True, exist_ok=True)
         inherited = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
         own = inherited | {"HOME": str(home), "COLUMNS": "80", _MARK: str(home)}
-        own |= {"TMPDIR": str(home / "tmp"), **environment}
+        own |= {"TMPDIR": str(home / "tmp"), **LIKE_OTHERS, **environment}
         self.process: subprocess.Popen[str] | WarmProcess
         if is_warm:
             words = [*program, *map(str, arguments)]

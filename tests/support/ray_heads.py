@@ -20,6 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from commands import LIKE_OTHERS
+
 TOKEN = "0123456789abcdef" * 4
 RAY = Path(sys.executable).with_name("ray")
 _DEADLINE_S = 300  # only a hanging Ray comes near it
@@ -54,6 +56,7 @@ class RayHead:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
+            **LIKE_OTHERS,
             **environment,
         }
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from commands import LIKE_OTHERS
+
 ADDRESSES = {"n1": "10.0.0.11", "n2": "10.0.0.12"}
 _SCRIPT = Path(__file__).with_name("slurm_host.sh")
 _NEW_NAMESPACES = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true")
@@ -233,6 +235,7 @@ class SlurmHosts:
         return {
             "HOME": str(self.home),
             "PATH": os.environ["PATH"],
+            **LIKE_OTHERS,
             "LANG": "C.UTF-8",
             "SLURM_CONF": str(self.folder / "etc" / "slurm.conf"),
         }
