@@ -222,7 +222,8 @@ def _pass_on(lines: IO[str], to: "queue.SimpleQueue[str]") -> None:
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
     """Imports TensorFlow, then answers one request after another."""
-    os.nice(19)  # lets packs, which Ray runs at 15, go first; at the end nothing else computes
+    # Lets packs, which Ray runs at 15, go first; at the end nothing else computes.
+    os.nice(int(os.environ.get("RAY_worker_niceness", "15")) + 4)
     import keras
 
     from trialrun.export.save import save_best, try_untrained
