@@ -62,12 +62,28 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    line: Line, folder: Path, *, num_trials: int = 2, engine: str = "auto", timed: bool = False
+    line: Line,
+    folder: Path,
+    *,
+    num_trials: int = 2,
+    engine: str = "auto",
+    timed: bool = False,
+    plainly: "dict[int, Plain] | None" = None,
 ) -> Comparison:
     """One case: the first and the last of so many trials against plain Keras.
 
-    And against themselves, trained again in the opposite order, by what is compiled already.
+    And, of a compiled engine, against themselves, trained again in the opposite order by what is
+    compiled already.
+
+    Args:
+        line: The case.
+        folder: Gets the job.
+        num_trials: How many there are.
+        engine: That the job asks for.
+        timed: Whether to train once more, to measure it.
+        plainly: Keeps what plain Keras trained, for the same case in another engine.
     """
+    plainly = {} if plainly is None else plainly
     trials = line.plan(folder, num_trials, engine)
     task = PackTask(
         Pack("p000", signature_of(trials[0].variant), trials),
@@ -79,9 +95,13 @@ def compare(
         seconds = _train(task)[3]  # the program is compiled
     plain_seconds = np.inf
     weights = logs = 0.0
-    again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
+    again = trained
+    if used != "keras":
+        again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
     for index in sorted({0, num_trials - 1}):
-        own, plain = trained[index], line.train_plainly(trials[index], folder)
+        if index not in plainly:
+            plainly[index] = line.train_plainly(trials[index], folder)
+        own, plain = trained[index], plainly[index]
         for_order = [*again[index].trainable, *again[index].non_trainable]
         weights = max(weights, largest_difference(for_order, [*own.trainable, *own.non_trainable]))
         logs = max(logs, _largest_of_logs(again[index].history, own.history))

@@ -254,6 +254,23 @@ def _two_outputs(generator: str) -> TrainingCase:
     )
 
 
+_CURVES: list[Any] = [
+    {"name": "auc", "num_thresholds": 20, "curve": "PR"},
+    {"name": "AUC", "as": "roc", "num_thresholds": 30},
+    {"name": "precision_at_recall", "recall": 0.7},
+    {"name": "sensitivity_at_specificity", "specificity": 0.5, "num_thresholds": 30},
+]
+
+
+def _curves() -> list[Any]:
+    return [
+        metrics.AUC(num_thresholds=20, curve="PR", name="auc"),
+        metrics.AUC(num_thresholds=30, name="roc"),
+        metrics.PrecisionAtRecall(0.7, name="precision_at_recall"),
+        metrics.SensitivityAtSpecificity(0.5, num_thresholds=30, name="sensitivity_at_specificity"),
+    ]
+
+
 def _plainly(**keywords: Any) -> Callable[[], dict[str, Any]]:
     return lambda: {"optimizer": optimizers.Adam(RATE), "loss": _SPARSE, **keywords}
 
@@ -376,22 +393,7 @@ TRAINING_CASES: dict[str, TrainingCase] = {
     "ignored_class": _loss(
         _SPARSE, losses.SparseCategoricalCrossentropy, "classifier", "blobs", ignore_class=1
     ),
-    "curves": _metrics(
-        [
-            {"name": "auc", "num_thresholds": 20, "curve": "PR"},
-            {"name": "AUC", "as": "roc", "num_thresholds": 30},
-            {"name": "precision_at_recall", "recall": 0.7},
-            {"name": "sensitivity_at_specificity", "specificity": 0.5, "num_thresholds": 30},
-        ],
-        lambda: [
-            metrics.AUC(num_thresholds=20, curve="PR", name="auc"),
-            metrics.AUC(num_thresholds=30, name="roc"),
-            metrics.PrecisionAtRecall(0.7, name="precision_at_recall"),
-            metrics.SensitivityAtSpecificity(
-                0.5, num_thresholds=30, name="sensitivity_at_specificity"
-            ),
-        ],
-    ),
+    "curves": _metrics(_CURVES, _curves),
     "counts": _metrics(
         ["precision", "recall", "true_positives", {"name": "binary_accuracy", "threshold": 0.3}],
         lambda: [
@@ -463,6 +465,25 @@ TRAINING_CASES: dict[str, TrainingCase] = {
         _plainly(metrics=["accuracy"], weighted_metrics=[_SPARSE]),
         "masked",
         "sequences",
+    ),
+    # What may be combined, in one program.
+    "many_at_once": TrainingCase(
+        {
+            "loss": "binary_crossentropy",
+            "metrics": _CURVES,
+            "weighted_metrics": ["accuracy"],
+            "class_weight": {"0": 0.5, "1": 2.0},
+            "optimizer": {"name": "muon", "gradient_accumulation_steps": 4},
+        },
+        lambda: {
+            "optimizer": optimizers.Muon(RATE, gradient_accumulation_steps=4),
+            "loss": "binary_crossentropy",
+            "metrics": _curves(),
+            "weighted_metrics": ["accuracy"],
+        },
+        "one_probability",
+        "binary",
+        class_weight={0: 0.5, 1: 2.0},
     ),
     "added_loss": TrainingCase({}, _plainly(metrics=["accuracy"]), "penalized_outputs"),
 }

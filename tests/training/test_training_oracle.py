@@ -3,13 +3,17 @@
 The cases are in `oracle_cases_training`; here are the lines that differ in kind.
 """
 
+from functools import partial
+
+import keras
 import numpy as np
 import pytest
-from oracle import compare
+from oracle import compare, fit_plainly, largest_difference
 from oracle_cases_control import CONTROL_CASES
 from oracle_cases_training import TRAINING_CASES
 from oracle_table import TABLE
-from training_jobs import load_trials, make_task, train, train_with_keras
+from test_fused_oracle import builder_in
+from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
 
 from trialrun.errors import CannotFuse, InputError
 from trialrun.job import load_job
@@ -17,9 +21,10 @@ from trialrun.job import load_job
 pytestmark = pytest.mark.compiled
 
 FUSED = [
-    *("muon", "accumulation", "loss_scaling"),
+    # Muon, gradients of several batches, class weights, weighted metrics, curves.
+    "many_at_once",
     "early_stopping_averaged",  # of a moving average of the weights
-    *("curves", "class_weight", "two_outputs_weighted", "masked_outputs"),
+    "masked_outputs",
 ]
 
 
@@ -31,21 +36,29 @@ def test_the_fused_engine_trains_as_keras_does(tmp_path, name):
     assert max(result.weights, result.logs) <= line.tolerance
 
 
-@pytest.mark.parametrize("name", ["two_outputs_weighted", "schedule_free"])
-def test_the_plain_engine_trains_as_keras_does(tmp_path, name):
-    line = TABLE[f"job_{name}"]
+def test_the_plain_engine_trains_as_keras_does(tmp_path):
+    line = TABLE["job_schedule_free"]
     result = compare(line, tmp_path, engine="keras")
     assert result.engine == "keras"
     assert max(result.weights, result.logs) <= line.tolerance
 
 
-@pytest.mark.parametrize("engine", ["fused", "mapped", "keras"])
-def test_a_loss_that_is_not_finite_ends_a_trial_at_its_batch(tmp_path, engine):
-    """One trial of two; what was trained and logged until then stays."""
-    line = TABLE["job_terminate_on_nan"]
-    result = compare(line, tmp_path, engine=engine)
-    assert result.engine == engine
-    assert max(result.weights, result.logs) <= line.tolerance
+@pytest.mark.parametrize(
+    ("name", "engines"),
+    [
+        ("two_outputs_weighted", ("fused", "keras")),
+        # A loss that is not finite ends one trial of two at its batch; what was trained and logged
+        # until then stays.
+        ("terminate_on_nan", ("fused", "mapped", "keras")),
+    ],
+)
+def test_each_engine_trains_as_keras_does(tmp_path, subtests, name, engines):
+    line, plainly = TABLE[f"job_{name}"], {}
+    for engine in engines:
+        with subtests.test(engine=engine):
+            result = compare(line, tmp_path, engine=engine, plainly=plainly)
+            assert result.engine == engine
+            assert max(result.weights, result.logs) <= line.tolerance
 
 
 @pytest.mark.parametrize("name", [*TRAINING_CASES, *CONTROL_CASES])
@@ -67,27 +80,40 @@ def test_a_metric_that_compares_the_rows_of_a_batch_is_not_fused(tmp_path):
 
 def test_a_regression_has_errors_for_metrics_and_no_confusion_matrix(tmp_path):
     """Even of whole numbers."""
-    trials = load_trials(tmp_path, builder="regression", seeds=[1], training={"loss": "mse"})
+    training = {"loss": "mse", "engine": "keras"}
+    trials = load_trials(tmp_path, builder="regression", seeds=[1], training=training)
     (row,) = train(make_task(tmp_path, trials)).trials
-    assert row.engine == "fused"
     assert {"val_mae", "val_r2_score", "test_r2_score"} < row.metrics.keys()
     assert row.val_confusion_matrix is None
     assert row.test_confusion_matrix is None
 
 
 def test_a_rate_per_trial_reaches_the_optimizer_inside_a_loss_scaling_one(tmp_path):
-    optimizer = {"name": "sgd", "loss_scaling": True}
+    scaling = {"initial_scale": 1024.0, "dynamic_growth_steps": 5}
     trials = load_trials(
         tmp_path,
         builder="dense",
         seeds=[1],
         learning_rates=(0.001, 0.1),
-        training={"optimizer": optimizer},
+        training={"optimizer": {"name": "sgd", "loss_scaling": scaling}},
     )
-    task = make_task(tmp_path, trials)
-    rows = train(task).trials
-    for row, plain in zip(rows, train_with_keras(task), strict=True):
-        assert row.history["loss"] == pytest.approx(plain.history["loss"], abs=1e-5)
+
+    def build(rate):
+        model = builder_in(tmp_path, "dense")()
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(rate), **scaling)
+        model.compile(
+            optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+        )
+        return model
+
+    rows = train_with_fused(make_task(tmp_path, trials))
+    for row, trial in zip(rows, trials, strict=True):
+        plain = fit_plainly(partial(build, trial.variant.training.learning_rate), trial, tmp_path)
+        weights = [*row.trainable, *row.non_trainable]
+        assert largest_difference(weights, plain.weights) <= 1e-5
+        assert row.history.keys() == plain.history.keys()
+        for name, values in plain.history.items():
+            assert row.history[name] == pytest.approx(values, abs=1e-5)
     assert abs(rows[0].history["loss"][-1] - rows[1].history["loss"][-1]) > 0.01
 
 
@@ -98,7 +124,7 @@ def test_a_metric_of_ones_own_name_can_select(tmp_path):
         builder="binary",
         seeds=[1],
         data={"args": {"num_classes": 2}},
-        training={"loss": "binary_crossentropy", "metrics": metrics},
+        training={"loss": "binary_crossentropy", "metrics": metrics, "engine": "keras"},
         select={"metric": "val_area"},
     )
     assert load_job(tmp_path / "job.yaml").spec.select.goal == "maximize"
