@@ -29,8 +29,8 @@ from trialrun.trials.trial import Pack
 
 pytestmark = [pytest.mark.slurm, needs_slurm]
 
-# Fewer seeds and epochs than the reference job has, and packs enough for two hosts.
-SMALL = ("seeds=4", "training.epochs=5", "resources.max_trials_per_pack=3")
+# Fewer seeds and epochs than the reference job has, and a pack for each of two hosts.
+SMALL = ("seeds=2", "training.epochs=2", "resources.max_trials_per_pack=3")
 
 
 def test_the_reference_job_on_two_hosts_is_that_of_one_process(slurm_user):
