@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "data": "errors messages host job",
     "training": "errors messages host statistics job trials data",
     "store": "errors host trials",
-    "cluster": "errors host job trials training",
+    "cluster": "errors messages host job trials training",
     "analysis": "errors messages statistics job store",
     "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",

@@ -9,6 +9,7 @@ from typing import Any
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 MAX_NAMES_LISTED = 5
 _MAX_ERROR = 160
+_ERROR_LINE = re.compile(r"\s*[\w.]*(Error|Exception|CannotFuse|CannotShare): ")
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -51,15 +52,19 @@ def quoted(text: str) -> str:
 def in_short(error: BaseException) -> str:
     r"""The type of an error and the beginning of its message, in one line of printable text.
 
-    Keras colors its messages for terminals.
+    Keras colors its messages for terminals. TensorFlow begins with the user's stack (`in user
+    code:`), of which the line of the error itself is told.
 
     >>> print(in_short(ValueError("Exception encountered.\n\n\x1b[1mInvalid dtype\x1b[0m")))
     ValueError: Exception encountered. Invalid dtype
     """
-    letters = (letter if letter.isprintable() else " " for letter in _COLOR.sub("", str(error)))
-    text = " ".join("".join(letters).split())
+    said, kind = _COLOR.sub("", str(error)).strip(), type(error).__name__
+    if said.startswith("in user code:"):
+        lines = said.splitlines()
+        said, kind = next(filter(_ERROR_LINE.match, lines), lines[-1]), ""
+    text = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     text = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return ": ".join(filter(None, (kind, text)))
 
 
 def listed(names: Sequence[str], word: str = "and", max_names: int = MAX_NAMES_LISTED) -> str:

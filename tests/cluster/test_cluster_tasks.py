@@ -14,7 +14,7 @@ from ray.exceptions import (
 from test_fault_rules import task_of
 
 from trialrun.cluster import tasks
-from trialrun.cluster.tasks import _diagnose
+from trialrun.cluster.diagnosis import diagnose
 from trialrun.cluster.worker import Started, WrongProcess
 from trialrun.errors import InputError, ModelError, OutOfMemory
 from trialrun.job import ResourcesSpec
@@ -41,7 +41,7 @@ def raised(cause):
     ],
 )
 def test_a_fault_is_told_by_its_error(error, fault):
-    found, cause = _diagnose(error)
+    found, cause = diagnose(error)
     assert found == fault
     assert isinstance(cause, BaseException)
 
@@ -59,7 +59,7 @@ def run_of_none(monkeypatch):
     calls = []
     monkeypatch.setattr(tasks.ray, "cancel", lambda stream, force=False: calls.append(force))
     monkeypatch.setattr(tasks.ray, "get", lambda message: message)
-    monkeypatch.setattr(tasks, "_require_own_node", lambda error: None)
+    monkeypatch.setattr(tasks, "require_own_node", lambda error: None)
     monkeypatch.setattr(tasks, "stop_key", lambda pack_id: pack_id.encode())
     monkeypatch.setattr(
         tasks.internal_kv, "_internal_kv_del", lambda key: calls.append(key.decode())

@@ -159,7 +159,7 @@ HOSTILE = {
     "mappings in mappings": ("name: " + "{a: " * 900, "nested too deep"),
     "deep, but closed": ("name: " + "[" * 60 + "]" * 60, "nested more than 40 deep"),
     "blocks in blocks": ("\n".join(" " * n + "a:" for n in range(1200)), "nested"),
-    "ten megabytes": ("name: a\n" + "# " + "x" * 10_000_000, "at most 1 MiB, this file has 9.5"),
+    "ten megabytes": ("name: a\n" + "# " + "x" * 10_000_000, "at most 1.0 MiB, this file has 9.5"),
     "a tag that builds an object": ("name: !!python/object:os.system {}", "tag"),
     "a tag that runs a program": ("name: !!python/object/apply:os.system [reboot]", "tag"),
     "a tag of one's own": ("name: !mine a", "the tag !mine is refused"),

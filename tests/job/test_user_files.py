@@ -183,4 +183,4 @@ def test_a_large_data_file_must_be_there_and_the_same(table, monkeypatch):
     table.unlink()
     message = read_elsewhere(files, table)
     assert "table.csv does not exist on" in message
-    assert "data files of up to 64 MiB are sent to other machines" in message
+    assert "data files of up to 64.0 MiB are sent to other machines" in message

@@ -54,8 +54,8 @@ def test_an_error_inside_of_a_layer_is_told_with_the_layer():
     assert short_reason(ValueError(message), two) == "no such rate"
 
 
-def test_any_other_error_is_told_by_its_first_line():
+def test_any_other_error_is_told_in_one_line():
     model = nested()
-    assert short_reason(ValueError("no\nmore"), model) == "ValueError: no"
+    assert short_reason(ValueError("no\nmore"), model) == "ValueError: no more"
     in_code = "in user code:\n\n    File x\n\n    TypeError: not that\n"
     assert short_reason(ValueError(in_code), model) == "TypeError: not that"

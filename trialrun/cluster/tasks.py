@@ -2,7 +2,8 @@
 
 Each pack is one task that asks Ray for its GPU (or CPU cores) and streams heartbeats, checkpoints
 and its result while it trains; `worker` is the other end. The rules of `faults` decide about
-retries, not Ray, so that a trial row can say which attempt it came from.
+retries, not Ray, so that a trial row can say which attempt it came from; `diagnosis` says which
+fault an error of Ray is.
 """
 
 import logging
@@ -14,19 +15,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectStoreFullError,
-    OutOfDiskError,
-    OutOfMemoryError,
-    RayError,
-    RayTaskError,
-)
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trialrun.cluster.connection import Cluster, count_devices, count_idle_devices
+from trialrun.cluster.diagnosis import (
+    STORE_IS_FULL,
+    diagnose,
+    failed,
+    in_words,
+    require_own_node,
+)
 from trialrun.cluster.faults import Fault, FaultRules, halves
 from trialrun.cluster.worker import (
     Started,
@@ -36,14 +36,7 @@ from trialrun.cluster.worker import (
     train_and_leave,
     train_and_stay,
 )
-from trialrun.errors import (
-    CannotShare,
-    ClusterLost,
-    InputError,
-    ModelError,
-    OutOfMemory,
-    TrialrunError,
-)
+from trialrun.errors import CannotShare, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
 from trialrun.trials.results import Checkpoint, PackResult, Progress
 from trialrun.trials.task import PackTask
@@ -53,8 +46,6 @@ _log = logging.getLogger(__name__)
 
 _WAIT_S = 0.5
 _COUNT_S = 5.0
-_STORE_IS_FULL = "Ray's object store is full, and so is the disk that it overflows to"
-_NOTICE_S = 1.0  # how long the head takes to notice that a node is gone
 # A pack that is split has to start processes and compile programs again, which takes some 10 s.
 _WORTH_SPLITTING_S = 60.0
 
@@ -221,7 +212,7 @@ class _Run:
             how = "starting from epoch 0 without it"
             self._start(replace(task, checkpoint=None))
         _log.warning(
-            "%s: no room for its checkpoint: %s; %s", task.pack.pack_id, _STORE_IS_FULL, how
+            "%s: no room for its checkpoint: %s; %s", task.pack.pack_id, STORE_IS_FULL, how
         )
 
     def _num_devices(self) -> int:
@@ -271,8 +262,8 @@ class _Run:
         except StopIteration:
             yield from self._end_without_result(stream)
         except RayError as error:
-            _require_own_node(error)
-            yield from self._answer(stream, *_diagnose(error))
+            require_own_node(error)
+            yield from self._answer(stream, *diagnose(error))
         else:
             match message:
                 case Started():
@@ -318,12 +309,12 @@ class _Run:
         paths = error.paths if isinstance(error, CannotShare) else ()
         tasks = self._rules.answer(running.task, fault, max_trials, paths)
         if not tasks:
-            yield _failed(running.task, fault, error)
+            yield failed(running.task, fault, error)
             return
         how = "trying again in halves" if len(tasks) > 1 else "trying again"
         if fault == "share":
             how = f"training its trials in {len(tasks)} packs"
-        _log.warning("%s: %s; %s", running.task.pack.pack_id, _one_line(error), how)
+        _log.warning("%s: %s; %s", running.task.pack.pack_id, in_words(error), how)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
 
@@ -332,58 +323,9 @@ def _ask_to_stop(running: _Running) -> None:
     internal_kv._internal_kv_put(stop_key(running.task.pack.pack_id), b"1")
 
 
-def _require_own_node(error: RayError) -> None:
-    """Raises ClusterLost if an error comes from Ray's death on this machine, not from a trial."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    is_memory = isinstance(cause, OutOfMemoryError | ObjectStoreFullError | OutOfDiskError)
-    if is_memory or not isinstance(cause, RayError):
-        return
-    if not isinstance(cause, LocalRayletDiedError):
-        time.sleep(_NOTICE_S)
-        own = ray.get_runtime_context().get_node_id()
-        if any(node["NodeID"] == own and node["Alive"] for node in ray.nodes()):
-            return
-    raise ClusterLost("Ray's process on this machine has died") from error
-
-
 def _another_node(node_id: str) -> str | None:
     """A living node other than the one given; None if there is none."""
     if not node_id:
         return None
     nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != node_id]
     return random.choice(nodes)["NodeID"] if nodes else None
-
-
-def _diagnose(error: RayError) -> tuple[Fault, BaseException]:
-    """The kind of fault that an error is, and the error that explains it."""
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        if isinstance(cause, ObjectStoreFullError | OutOfDiskError):
-            return "memory", OutOfMemory(_STORE_IS_FULL)
-        if isinstance(cause, OutOfMemory | MemoryError):
-            return "memory", cause
-        if isinstance(cause, CannotShare):
-            return "share", cause
-        return ("model" if isinstance(cause, ModelError) else "error"), cause
-    if isinstance(error, ObjectStoreFullError | OutOfDiskError):  # its own message is just bytes
-        return "memory", OutOfMemory(_STORE_IS_FULL)
-    if isinstance(error, OutOfMemoryError):
-        return "memory", error
-    return ("node" if isinstance(error, NodeDiedError) else "worker"), error
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error) if isinstance(error, TrialrunError) else f"{type(error).__name__}: {error}"
-    return text.strip().partition("\n")[0]
-
-
-def _failed(task: PackTask, fault: Fault, error: BaseException) -> PackResult:
-    """The result of a pack that could not be trained."""
-    is_ours = isinstance(error, TrialrunError)
-    reason = str(error) if is_ours else _one_line(error)
-    _log.error("%s: %s", task.pack.pack_id, reason, exc_info=None if is_ours else error)
-    return PackResult(
-        pack_id=task.pack.pack_id,
-        trials=tuple(task.failed(trial, reason) for trial in task.pack.trials),
-        is_input_error=fault in ("model", "error") and isinstance(error, InputError),
-    )

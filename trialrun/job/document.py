@@ -72,7 +72,7 @@ def read_document(path: Path) -> Document:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            limit = f"a job file may have at most {_MAX_BYTES >> 20} MiB"
+            limit = f"a job file may have at most {bytes_text(_MAX_BYTES)}"
             raise InputError(f"{path}: {limit}, this file has {bytes_text(size)}")
         if not path.is_file() and not path.is_dir():
             raise InputError(f"{path}: this is not a regular file; expected a YAML file")

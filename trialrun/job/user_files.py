@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trialrun.errors import InputError, ModelError
 from trialrun.job.user_functions import find_source, move_folder, parse_reference, parse_source
+from trialrun.messages import bytes_text
 
 MAX_TRAVEL_BYTES = 64 << 20  # a larger data file is not sent, because every task carries the files
 _DIGEST_MARK = "#sha256"
@@ -122,8 +123,9 @@ def _require_file(name: str, digest: str) -> None:
     if not is_there or file_digest(name) != digest:
         what = "has another content" if is_there else "does not exist"
         raise ModelError(
-            f"{name} {what} on {platform.node()}; data files of up to {MAX_TRAVEL_BYTES >> 20} MiB"
-            " are sent to other machines, but copy larger files there yourself, to the same path"
+            f"{name} {what} on {platform.node()}; data files of up to"
+            f" {bytes_text(MAX_TRAVEL_BYTES)} are sent to other machines, but copy larger files"
+            " there yourself, to the same path"
         )
 
 

@@ -14,6 +14,7 @@ from trialrun.data.class_weights import weigh_classes
 from trialrun.data.splits import PARTS, Part, Splits
 from trialrun.errors import InputError, OutOfMemory
 from trialrun.host import available_memory_bytes
+from trialrun.messages import bytes_text
 from trialrun.training.model.lookups import looked_up_features
 from trialrun.training.repeatable import load_repeatable
 from trialrun.training.settings import import_with_settings, settings_kept
@@ -73,9 +74,9 @@ def require_memory(splits: Splits, num_trials: int, free_bytes: int | None = Non
     free = available_memory_bytes() if free_bytes is None else free_bytes
     if needed > free:
         raise OutOfMemory(
-            f"the data of one trial takes {own / 2**20:,.0f} MiB; {num_trials} trials, with the"
-            f" device's copy, need {needed / 2**20:,.0f} MiB more, but only"
-            f" {free / 2**20:,.0f} MiB are free. With a fixed data.seed all trials share one copy"
+            f"the data of one trial takes {bytes_text(own)}; {num_trials} trials, with the"
+            f" device's copy, need {bytes_text(needed)} more, but only {bytes_text(free)} are"
+            f" free. With a fixed data.seed all trials share one copy"
         )
 
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from trialrun.errors import CannotFuse, CannotShare, InputError, OutOfMemory
+from trialrun.messages import bytes_text
 from trialrun.training.compiled.program_cache import ProgramCache, form_of
 from trialrun.training.compiled.slices import Schedule, Slice, cut_slices
 from trialrun.training.devices import is_out_of_memory
@@ -157,7 +158,7 @@ def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:
     shared = needed - per_trial * num_rows
     fit = max(1, int((_SHARE_OF_FREE * free_bytes - shared) / per_trial))
     raise OutOfMemory(
-        f"{num_trials} trials need about {needed / 2**20:,.0f} MiB,"
-        f" {per_trial / 2**20:,.1f} MiB each, and {free_bytes / 2**20:,.0f} MiB are free",
+        f"{num_trials} trials need about {bytes_text(needed)}, {bytes_text(per_trial)} each, and"
+        f" {bytes_text(free_bytes)} are free",
         max_trials=min(fit, num_trials - 1),
     )

@@ -22,6 +22,7 @@ from trialrun.job.keras_api.terms import (
     split_term,
 )
 from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.messages import in_short
 from trialrun.training.model.inputs import symbolic_inputs
 from trialrun.training.model.logit_metrics import fit_metric
 from trialrun.training.model.outputs import output_losses
@@ -48,7 +49,7 @@ def build_model(model: ModelSpec, job_folder: Path, x: Any) -> "keras.Model":
         built(symbolic_inputs(x))  # builds layers that wait for their first input
     except Exception as error:
         raise InputError(
-            f"{_source(model)}: the model cannot take the data's inputs: {_first_line(error)}"
+            f"{_source(model)}: the model cannot take the data's inputs: {in_short(error)}"
         ) from error
     return built
 
@@ -109,9 +110,7 @@ def compile_model(
             jit_compile=False,
         )
     except (ValueError, TypeError) as error:
-        raise InputError(
-            f"training: Keras cannot compile the model: {_first_line(error)}"
-        ) from error
+        raise InputError(f"training: Keras cannot compile the model: {in_short(error)}") from error
 
 
 def in_order_of_outputs(model: "keras.Model", data: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -245,7 +244,3 @@ def _per_output(make: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, dict) and "name" not in value:
         return {output: make(term) for output, term in value.items()}
     return make(value)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

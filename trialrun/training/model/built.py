@@ -22,7 +22,7 @@ from trialrun.job.keras_api.names import CHOSEN_BY_SHAPES
 from trialrun.job.keras_api.own_terms import is_own
 from trialrun.job.keras_api.terms import class_name, loss_per_output, split_term
 from trialrun.job.user_functions import portable_reference
-from trialrun.messages import suggest
+from trialrun.messages import in_short, suggest
 from trialrun.training.control import loss_logs
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.internals import keras_model
@@ -128,15 +128,15 @@ def _names_of_a_step(
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"{source}: a training step of {kind} raised {_said(error)}") from error
+        raise ModelError(f"{source}: a training step of {kind} raised {in_short(error)}") from error
     try:
         logs = model.evaluate(**_named(model, val), **given, return_dict=True)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"{source}: {kind} cannot be evaluated on the validation data: {_said(error)}; give it"
-            " a `test_step` that returns what an evaluation logs"
+            f"{source}: {kind} cannot be evaluated on the validation data: {in_short(error)}; give"
+            " it a `test_step` that returns what an evaluation logs"
         ) from error
     _require_one_number_each({name: values[-1] for name, values in history.items()} | logs)
     return (*history, *(f"val_{name}" for name in logs))
@@ -154,10 +154,6 @@ def _require_one_number_each(logs: Mapping[str, Any]) -> None:
 def _named(model: keras.Model, part: tuple[Any, ...]) -> dict[str, Any]:
     x, *rest = in_order_of_outputs(model, part)
     return dict(zip(("x", "y", "sample_weight"), (with_text_tensors(x), *rest), strict=False))
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 # Fields without effect --------------------------------------------------------------------------

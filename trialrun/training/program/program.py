@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import keras
 import tensorflow as tf
@@ -24,13 +24,31 @@ from trialrun.training.vectorize.in_turn import (
 )
 from trialrun.training.vectorize.vectorize import vectorize
 
-if TYPE_CHECKING:
-    from trialrun.training.compiled.slices import Slice
-
 CompiledEngine = Literal["fused", "mapped"]
 
 # Tracing replaces functions of Keras and TensorFlow for the whole process, so one at a time.
 _TRACING = threading.Lock()
+
+
+class Stacked(Protocol):
+    """Trials before their first step, stacked on axis 0: what a program sees of a slice of a pack.
+
+    Attributes:
+        indices: The trials' indices in their pack.
+        state: Their state.
+        train, val: Their data; without an axis of trials if it is shared.
+        is_shared: Whether they all see the same data.
+        order_shape: (trials, rows of the training data).
+        numbers: The hyperparameters of each that the program takes as inputs.
+    """
+
+    indices: Sequence[int]
+    state: ModelState
+    train: tuple[Any, ...]
+    val: tuple[Any, ...]
+    is_shared: bool
+    order_shape: tuple[int, int]
+    numbers: list[Sequence[float]]
 
 
 class Program:
@@ -154,7 +172,7 @@ class Program:
             raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
         self._traced[orders.shape[1]] = traced
 
-    def compile_only(self, own: "Slice", num_epochs: int) -> None:
+    def compile_only(self, own: Stacked, num_epochs: int) -> None:
         """Compiles `train_epochs`, which must be traced, without running it.
 
         Raises:
@@ -185,7 +203,7 @@ class Program:
         """The traced step, of all trials (`fused`) or of one (`mapped`)."""
         return self._epochs.traced_step
 
-    def compile_step(self, own: "Slice") -> Callable[[], None]:
+    def compile_step(self, own: Stacked) -> Callable[[], None]:
         """A function that computes one step of a slice: of all its trials, or of its first one.
 
         It takes all trials with `fused`, the first with `mapped`. The step is put into a loop, as
@@ -222,7 +240,7 @@ class Program:
 
     def verify(
         self,
-        slices: Sequence["Slice"],
+        slices: Sequence[Stacked],
         model_of: Callable[[int], keras.Model],
         other_seeds: Collection[int],
     ) -> None:
@@ -244,7 +262,7 @@ class Program:
         numbers = [location.value for location in self._model.trace.locations]
         candidates = [(own, row) for own in slices for row in range(len(own.indices))]
 
-        def is_other(own: "Slice", row: int) -> tuple[bool, bool]:
+        def is_other(own: Stacked, row: int) -> tuple[bool, bool]:
             return list(own.numbers[row]) != numbers, own.indices[row] in other_seeds
 
         chosen = max(candidates, key=lambda candidate: is_other(*candidate))
@@ -256,7 +274,7 @@ class Program:
 
     def _compare(
         self,
-        own: "Slice",
+        own: Stacked,
         row: int,
         model_of: Callable[[int], keras.Model],
         numbers: Sequence[float],

@@ -4,12 +4,12 @@ import re
 
 import keras
 
+from trialrun.messages import in_short
 from trialrun.training.internals import keras_model
 
 _MAX_LENGTH = 200
 _NO_VECTORIZED_FORM = re.compile(r"No pfor vectorization defined for (\w+)")
 _NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
-_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|CannotFuse|CannotShare): ")
 _WITHIN_KERAS = re.compile(
     r"Exception encountered when calling (\w+)\.\w+\(\)\.?\s+(?:\x1b\[\d*m)*(.*?)(?:\x1b|\n)"
 )
@@ -34,17 +34,9 @@ def short_reason(error: Exception, model: keras.Model) -> str:
     elif call := _WITHIN_KERAS.search(message):
         layer, reason = layer or _layer_of_class(call[1], model), call[2]
     else:
-        reason = _first_line(error)
+        reason = in_short(error).removeprefix("CannotFuse: ").removeprefix("CannotShare: ")
     where = f'layer "{layer}": ' if layer else ""
     return f"{where}{reason}"[:_MAX_LENGTH]
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
-    if lines[:1] == ["in user code:"]:  # the stack follows, and then the error itself
-        reason = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1])
-    return reason.removeprefix("CannotFuse: ").removeprefix("CannotShare: ")
 
 
 def _layer_of_operation(message: str, model: keras.Model) -> str:
