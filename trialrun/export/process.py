@@ -223,7 +223,7 @@ def _pass_on(lines: IO[str], to: "queue.SimpleQueue[str]") -> None:
 def _serve(requests: IO[str], answers: IO[str]) -> None:
     """Imports TensorFlow, then answers one request after another."""
     # Lets packs, which Ray runs at 15, go first; at the end nothing else computes.
-    os.nice(int(os.environ.get("RAY_worker_niceness", "15")) + 4)
+    os.nice(int(os.environ.get("RAY_worker_niceness", "15")) + 4)  # noqa: SIM112 - Ray's name
     import keras
 
     from trialrun.export.save import save_best, try_untrained
