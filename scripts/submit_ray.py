@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import click
 
 from trialrun.cluster.preflight import TOKEN_HELP, require_token
-from trialrun.driver.interrupts import EXIT_CTRL_C, EXIT_INTERRUPTED
 from trialrun.errors import ClusterError, InputError, TrialrunError
+from trialrun.exit_codes import EXIT_CTRL_C, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_INPUT
 
-EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_NOT_FOUND = 1, 2, 127
+EXIT_NOT_FOUND = 127  # what a shell says of a command that it does not find
 TIMEOUT_S = 5.0
 POLL_S = 1.0
 PATIENCE_S = 60.0

@@ -1,4 +1,4 @@
-"""The command line: its commands, its exit codes, and what goes to stdout or stderr."""
+"""The command line: its commands, and what goes to stdout or stderr."""
 
 import json
 import logging
@@ -10,12 +10,10 @@ from typing import Any
 import click
 from rich.console import Console
 
-from trialrun.driver.interrupts import EXIT_CTRL_C, Interrupted
+from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import InputError, TrackerError, TrialrunError
+from trialrun.exit_codes import EXIT_CTRL_C, EXIT_FAILED, EXIT_WRONG_INPUT
 from trialrun.store.runs_dir import default_runs_dir, location_text
-
-EXIT_TRIALS_FAILED = 1
-EXIT_WRONG_INPUT = 2
 
 _set_option = click.option(
     "--set",
@@ -191,11 +189,11 @@ def _tell(outcome: Any) -> None:
         )
         text = f"{what}; see {outcome.run.log_file}"
         errors.print(text, soft_wrap=True, highlight=False)
-        sys.exit(EXIT_TRIALS_FAILED)
+        sys.exit(EXIT_FAILED)
     if not outcome.has_model:
         text = f"The best model was not saved. To try again: trialrun resume {outcome.run.path}"
         errors.print(text, soft_wrap=True, highlight=False)
-        sys.exit(EXIT_TRIALS_FAILED)
+        sys.exit(EXIT_FAILED)
 
 
 @cli.command()
@@ -386,5 +384,5 @@ def _exit_code(command: Callable[[], Any]) -> int:
         return EXIT_WRONG_INPUT
     except TrialrunError as error:
         click.echo(f"Error: {error}", err=True)
-        return EXIT_TRIALS_FAILED
+        return EXIT_FAILED
     return result if isinstance(result, int) else 0

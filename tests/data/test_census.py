@@ -70,7 +70,7 @@ def test_parts_that_share_nothing_say_nothing():
 def test_a_dataset_that_is_shuffled_anew_for_each_part_is_noticed():
     import tensorflow as tf
 
-    from trialrun.data.given import as_arrays
+    from trialrun.data.generator_arrays import as_arrays
     from trialrun.data.streams import read_streams
 
     rows = tf.data.Dataset.from_tensor_slices((RNG.normal(size=(60, 4)), np.arange(60) % 2))

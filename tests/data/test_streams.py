@@ -172,7 +172,7 @@ def test_a_dataset_of_ragged_rows_is_refused():
 
 @pytest.mark.parametrize("num_batched", [None, 2])
 def test_a_dataset_of_texts_becomes_texts(num_batched):
-    from trialrun.data.given import as_arrays
+    from trialrun.data.generator_arrays import as_arrays
 
     rows = tf.data.Dataset.from_tensor_slices((["a", "b", "ü"], ["no", "yes", "no"]))
     rows = rows if num_batched is None else rows.batch(num_batched)

@@ -17,7 +17,7 @@ from trialrun.job import load_job
 from trialrun.training import engine_choice
 from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.channel import Reports
-from trialrun.training.engine import TrainedTrial
+from trialrun.training.engine_outputs import TrainedTrial
 from trialrun.training.pack import choose_and_train
 from trialrun.training.pack_data import load_pack_data
 from trialrun.trials.signature import signature_of

@@ -6,7 +6,7 @@ from trialrun.job import load_job
 from trialrun.job.document import write_yaml
 from trialrun.training.channel import Reports
 from trialrun.training.compiled.train import train_compiled
-from trialrun.training.engine import TrainedTrial
+from trialrun.training.engine_outputs import TrainedTrial
 from trialrun.training.keras_fit.fit import train_keras
 from trialrun.training.pack import train_pack
 from trialrun.training.pack_data import load_pack_data

@@ -27,7 +27,7 @@ def test_a_missing_package_is_named_before_anything_is_trained(
 ):
     job = tmp_path / "job.yaml"
     job.write_text(f"name: a\noutput:\n  {extra}: {value}\n")
-    monkeypatch.setattr("trialrun.trackers.show.find_spec", lambda name: None)
+    monkeypatch.setattr("trialrun.trackers.write_all.find_spec", lambda name: None)
     finished = call("run", job, "--runs-dir", tmp_path / "runs")
     assert finished.code == 2
     expected = f"Error: {job}:3: output.{extra} needs {missing}, not installed here: "

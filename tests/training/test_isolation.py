@@ -9,7 +9,7 @@ from trialrun.errors import InputError, ModelError
 from trialrun.job.user_functions import load_function
 from trialrun.training.internals.keras_model import global_dtype_policy
 from trialrun.training.model.ownership import has_other_state, refuse_shared, why_unknown
-from trialrun.training.settings import settings_kept
+from trialrun.training.process_settings import settings_kept
 
 pytestmark = pytest.mark.compiled
 

@@ -10,7 +10,7 @@ from sklearn import metrics
 from trialrun.errors import InputError
 from trialrun.job import TrainingSpec
 from trialrun.training.model.build import compile_model
-from trialrun.training.model.logit_metrics import check_metrics, check_signed_labels
+from trialrun.training.model.logit_metrics import check_compiled_metrics, check_signed_labels
 from trialrun.training.model.outputs import output_losses
 
 ROWS = 80
@@ -114,7 +114,7 @@ def test_a_builder_that_compiled_a_metric_wrong_on_logits_is_told(metric, remedy
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
     model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=[metric])
     with pytest.raises(InputError, match=remedy):
-        check_metrics(model, output_losses(model, model.loss, X))
+        check_compiled_metrics(model, output_losses(model, model.loss, X))
 
 
 def test_a_builders_metrics_that_are_right_or_its_own_are_taken():
@@ -123,7 +123,7 @@ def test_a_builders_metrics_that_are_right_or_its_own_are_taken():
     right = [keras.metrics.BinaryAccuracy(threshold=0), keras.metrics.AUC(from_logits=True)]
     for loss in (keras.losses.BinaryCrossentropy(from_logits=True), "hinge"):
         model.compile(loss=loss, metrics=[own, *right], weighted_metrics=[right[0]])
-        check_metrics(model, output_losses(model, model.loss, X))
+        check_compiled_metrics(model, output_losses(model, model.loss, X))
 
 
 def test_labels_with_signs_meet_no_metric_that_only_knows_0_and_1():

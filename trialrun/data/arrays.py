@@ -23,7 +23,7 @@ def leaves(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is an array of texts, as `trialrun.data.given` makes it."""
+    """Whether a value is an array of texts, as `trialrun.data.generator_arrays` makes it."""
     return isinstance(value, np.ndarray) and value.dtype == object
 
 

@@ -28,7 +28,7 @@ from trialrun.data.arrays import Array, is_text, leaves
 from trialrun.data.holdout import class_counts_text
 from trialrun.errors import InputError
 
-PARTS = ("train", "validation", "test")
+_PARTS = ("train", "validation", "test")
 _PAIRS = (("validation", "train"), ("test", "train"), ("test", "validation"))
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -145,7 +145,7 @@ def take_census(output: Mapping[str, Any]) -> Census:
     Args:
         output: What a generator returns, after its checks; a part may be absent.
     """
-    parts = [part for part in PARTS if part in output]
+    parts = [part for part in _PARTS if part in output]
     x = {part: output[part][0] for part in parts}
     counts = class_counts(output)
     num_classes = len(next(iter(counts.values()))) if counts else 0
@@ -179,7 +179,7 @@ def class_counts(output: Mapping[str, Any]) -> dict[str, npt.NDArray[np.int64]]:
 
     Integers are classes if the data names classes, or if each from 0 to the highest occurs.
     """
-    found = {part: integer_classes(output[part][1]) for part in PARTS if part in output}
+    found = {part: integer_classes(output[part][1]) for part in _PARTS if part in output}
     labels = {part: numbers for part, numbers in found.items() if numbers is not None}
     if len(labels) < len(found):
         return {}
@@ -202,7 +202,7 @@ def check_classes(output: Mapping[str, Any]) -> None:
     if not output.get("class_names"):
         return
     names, counts = output["class_names"], class_counts(output)
-    for part in PARTS[1:]:
+    for part in _PARTS[1:]:
         if part not in counts:
             continue
         untrained = np.flatnonzero((counts["train"] == 0) & (counts[part] > 0))

@@ -7,7 +7,7 @@ from typing import Any
 
 from trialrun.data.census import Census, check_classes, take_census
 from trialrun.data.generator import check_generated, check_unscaled, check_weights
-from trialrun.data.given import as_arrays
+from trialrun.data.generator_arrays import as_arrays
 from trialrun.data.npz import load_archive
 from trialrun.data.scaling import LookedUp, check_scaling
 from trialrun.data.splits import Part, Splits, make_splits, with_validation

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from trialrun.data.arrays import Array, leaves, map_leaves
 from trialrun.data.generator import check_generated
-from trialrun.data.given import as_arrays
+from trialrun.data.generator_arrays import as_arrays
 from trialrun.data.holdout import ClassLabels, hold_out
 from trialrun.data.labels import class_numbers
 from trialrun.errors import InputError

@@ -21,15 +21,14 @@ from trialrun.doctor.machine import (
 )
 from trialrun.doctor.ray_view import check_embedded_ray, describe_hardware, look_at_cluster
 from trialrun.doctor.report import NodeReport, Report, compare_nodes
-from trialrun.doctor.show import Json, Terminal
 from trialrun.doctor.slurm import look_at_allocation
 from trialrun.doctor.storage import check_storage
 from trialrun.doctor.tensorflow_view import TensorflowView
+from trialrun.doctor.terminal import Json, Terminal
 from trialrun.doctor.token import check_token
 from trialrun.doctor.versions import check_slurm, check_versions, versions_here
+from trialrun.exit_codes import EXIT_FAILED
 from trialrun.host import read_limits
-
-EXIT_PROBLEM = 1
 
 
 def diagnose(address: str | None, *, slurm: bool, as_json: bool, runs_dir: Path) -> int:
@@ -55,7 +54,7 @@ def diagnose(address: str | None, *, slurm: bool, as_json: bool, runs_dir: Path)
     else:
         report = examine_machine(runs_dir, screen)
     screen.conclude(report)
-    return EXIT_PROBLEM if report.status == "problem" else 0
+    return EXIT_FAILED if report.status == "problem" else 0
 
 
 class Screen(Protocol):

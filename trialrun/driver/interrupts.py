@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from trialrun.exit_codes import EXIT_CTRL_C, EXIT_INTERRUPTED
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-EXIT_CTRL_C = 130
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: on this code, SLURM wrappers requeue the job
 
 
 class Interrupted(KeyboardInterrupt):

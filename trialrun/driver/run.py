@@ -20,13 +20,14 @@ from trialrun.driver.finish import (
     outcome_of_ended,
     unfinish,
 )
-from trialrun.driver.interrupts import EXIT_INTERRUPTED, Interrupted
+from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.progress import ProgressLine
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.train import connect_to_cluster, train_missing
 from trialrun.driver.work import Work, at_work, timed
 from trialrun.errors import ClusterError, ClusterLost, ExportError, FileError, InputError
+from trialrun.exit_codes import EXIT_INTERRUPTED
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.job import DataSpec, LoadedJob, dump_job
 from trialrun.store import RunFolder

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from trialrun.driver.environment import write_environment
-from trialrun.driver.interrupts import EXIT_INTERRUPTED, kill_descendants
+from trialrun.driver.interrupts import kill_descendants
 from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
 from trialrun.driver.work import Work, timed
 from trialrun.errors import InputError, TrialrunError
+from trialrun.exit_codes import EXIT_INTERRUPTED
 from trialrun.job.user_files import collect_files
 from trialrun.store.columns import parameter_kinds
 from trialrun.trials.packing import make_packs

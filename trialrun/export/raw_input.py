@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from trialrun.data.arrays import is_text
 from trialrun.data.generator import check_float32
-from trialrun.data.given import to_array
+from trialrun.data.generator_arrays import to_array
 from trialrun.data.scaling import Scaler
 from trialrun.errors import InputError
 

@@ -5,7 +5,7 @@ from trialrun.report.columns import identity_columns, metric_column
 from trialrun.report.format import counts_text
 from trialrun.report.overview import Overview
 
-NUM_VARIANTS_SHOWN = 10
+NUM_VARIANTS_IN_NOTEBOOK = 10
 _TEMPLATE = """\
 <h4>{{ job_name }}</h4>
 <p>{{ counts }}{% if not ended %}. This run has not ended{% endif %}</p>
@@ -29,7 +29,7 @@ def summary_html(overview: Overview) -> str:
     from jinja2 import Environment, StrictUndefined
 
     board = overview.leaderboard
-    shown = board.variants[:NUM_VARIANTS_SHOWN]
+    shown = board.variants[:NUM_VARIANTS_IN_NOTEBOOK]
     names = dict.fromkeys([board.metric, f"test_{board.metric.removeprefix('val_')}"])
     columns = (
         []

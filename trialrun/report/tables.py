@@ -17,7 +17,7 @@ from trialrun.report.saved import saved_sentences
 from trialrun.statistics.matrices import accuracy, matrix_scores
 from trialrun.statistics.spread import Counts
 
-NUM_VARIANTS_SHOWN = 20
+NUM_VARIANTS_IN_TERMINAL = 20
 _NUM_PROBLEMS_SHOWN = 5
 _GAP = 2
 
@@ -47,7 +47,7 @@ def run_renderables(
     if shown:
         yield Text()
         yield leaderboard_table(board, shown, width=width)
-        num_more = len(shown) - NUM_VARIANTS_SHOWN
+        num_more = len(shown) - NUM_VARIANTS_IN_TERMINAL
         if num_more > 0:
             is_whole = overview.summary is not None and len(shown) == len(board.variants)
             source = "variants.csv" if is_whole else "--csv"
@@ -90,7 +90,7 @@ def leaderboard_table(
         shown: At least one of its variants.
         width: Columns of the terminal.
     """
-    variants = shown[:NUM_VARIANTS_SHOWN]
+    variants = shown[:NUM_VARIANTS_IN_TERMINAL]
     for columns in _layouts(leaderboard, variants):
         if fits(columns, width):
             break

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from trialrun.errors import TrialrunError
 from trialrun.store.columns import HISTORY_IDENTITY, IDENTITY_COLUMNS, pack_file_name
+from trialrun.store.kept_arrays import verify_arrays
 from trialrun.store.parquet import list_pack_files, read_about, read_pack_file, require_columns
 from trialrun.store.run_folder import RunFolder
-from trialrun.store.states import verify_arrays
 
 
 def set_aside_broken(run: RunFolder) -> list[str]:

@@ -19,11 +19,11 @@ from trialrun.errors import InputError
 from trialrun.store.best_files import BestFiles
 from trialrun.store.columns import ParameterKind, TrialColumns, pack_file_name
 from trialrun.store.files import reading, write_bytes, write_text
+from trialrun.store.kept_arrays import KeptArrays
 from trialrun.store.pack_records import PackRecord, facts_of, read_pack_records
 from trialrun.store.parquet import list_pack_files, write_pack_file
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
-from trialrun.store.states import KeptArrays
 from trialrun.store.text_tables import variants_csv
 from trialrun.store.trial_tables import TrialTables
 from trialrun.trials.results import PackResult

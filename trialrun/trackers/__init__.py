@@ -4,6 +4,6 @@ Everything is read from the run folder, in the driver's process, without TensorF
 fails does not harm the run: its error is returned as a `TrackerError` for the user to see.
 """
 
-from trialrun.trackers.show import require_packages, show_in_trackers
+from trialrun.trackers.write_all import require_packages, show_in_trackers
 
 __all__ = ["require_packages", "show_in_trackers"]

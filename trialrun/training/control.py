@@ -16,7 +16,7 @@ from trialrun.job import EarlyStoppingSpec, Goal, ReduceLROnPlateauSpec, Trainin
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+Float32 = npt.NDArray[np.float32]
 LEARNING_RATE = "learning_rate"  # what `ReduceLROnPlateau` adds to the logs
 
 
@@ -58,7 +58,7 @@ class Decision:
 
     goes_on: Bools
     is_best: Bools
-    learning_rates: Floats | None
+    learning_rates: Float32 | None
 
 
 class Control:
@@ -77,7 +77,7 @@ class Control:
     """
 
     def __init__(
-        self, trainings: Sequence[TrainingSpec], learning_rates: Floats | None = None
+        self, trainings: Sequence[TrainingSpec], learning_rates: Float32 | None = None
     ) -> None:
         num_trials = len(trainings)
         self.active: Bools = np.ones(num_trials, np.bool_)
@@ -93,7 +93,7 @@ class Control:
         self._plateau = _Plateau(reducing, learning_rates, goal_of) if reducing else None
         self._best = _Monitor("keep_best", keeping, 0.0, goal_of) if keeping else None
 
-    def update(self, epoch: int, logs: Mapping[str, Floats]) -> Decision:
+    def update(self, epoch: int, logs: Mapping[str, Float32]) -> Decision:
         """Decides after an epoch.
 
         Args:
@@ -121,11 +121,11 @@ class Control:
         return Decision(self.active, is_best, self.learning_rates)
 
     @property
-    def learning_rates(self) -> Floats | None:
+    def learning_rates(self) -> Float32 | None:
         """The current learning rates, float32 (trials,); None if nothing reduces them."""
         return None if self._plateau is None else self._plateau.rates
 
-    def replay(self, num_epochs: int, history: Mapping[str, Floats]) -> None:
+    def replay(self, num_epochs: int, history: Mapping[str, Float32]) -> None:
         """Makes the decisions of the first epochs again.
 
         Args:
@@ -158,7 +158,7 @@ class _Monitor:
         self._best = np.zeros(len(names), np.float32)
         self._has_best = np.zeros(len(names), np.bool_)
 
-    def values(self, logs: Mapping[str, Floats]) -> Floats:
+    def values(self, logs: Mapping[str, Float32]) -> Float32:
         """The value that each trial monitors, (trials,)."""
         for name in self._names:
             if name not in logs:
@@ -168,13 +168,13 @@ class _Monitor:
         picked = [logs[name][trial] for trial, name in enumerate(self._names)]
         return np.array(picked, np.float32)
 
-    def improves_on(self, values: Floats, reference: Floats) -> Bools:
+    def improves_on(self, values: Float32, reference: Float32) -> Bools:
         """Which values are better than the reference by more than the least change that counts."""
         lowered = (values.astype(np.float64) - self._min_delta).astype(np.float32)
         better: Bools = self._sign * lowered > self._sign * reference
         return better
 
-    def improve(self, logs: Mapping[str, Floats], among: Bools) -> Bools:
+    def improve(self, logs: Mapping[str, Float32], among: Bools) -> Bools:
         """Updates the best values; returns bool (trials,): for which trials they improved."""
         values = self.values(logs)
         improved = among & (~self._has_best | self.improves_on(values, self._best))
@@ -200,7 +200,7 @@ class _EarlyStopping:
         self._restores = np.array([spec.restore_best_weights for spec in specs])
         self._wait = np.zeros(len(specs), np.int64)
 
-    def update(self, epoch: int, logs: Mapping[str, Floats], active: Bools) -> tuple[Bools, Bools]:
+    def update(self, epoch: int, logs: Mapping[str, Float32], active: Bools) -> tuple[Bools, Bools]:
         """bool (trials,) whose weights are the best so far and will be restored, and who stops."""
         watched = active & (epoch >= self._first_epoch)
         self._wait[watched] += 1
@@ -217,7 +217,7 @@ class _Plateau:
     def __init__(
         self,
         specs: Sequence[ReduceLROnPlateauSpec],
-        rates: Floats | None,
+        rates: Float32 | None,
         goal_of: Callable[[str], Goal],
     ) -> None:
         if rates is None:
@@ -225,7 +225,7 @@ class _Plateau:
                 "training.reduce_lr_on_plateau: a schedule sets the optimizer's learning rate, so"
                 " nothing else can; use one of the two"
             )
-        self.rates: Floats = np.array(rates, np.float32)
+        self.rates: Float32 = np.array(rates, np.float32)
         self._monitor = _Monitor(
             "reduce_lr_on_plateau.monitor",
             [spec.monitor for spec in specs],
@@ -239,7 +239,7 @@ class _Plateau:
         self._wait = np.zeros(len(specs), np.int64)
         self._cooling = np.zeros(len(specs), np.int64)
 
-    def update(self, logs: Mapping[str, Floats], active: Bools) -> None:
+    def update(self, logs: Mapping[str, Float32], active: Bools) -> None:
         """Reduces the learning rate of trials that have not improved for too long."""
         cooling = active & (self._cooling > 0)
         self._cooling[cooling] -= 1

@@ -16,7 +16,7 @@ from trialrun.training.engine_choice import choose_engine, choose_next_engine
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.initial import make_compiled_model
 from trialrun.training.pack_data import PackData, load_pack_data
-from trialrun.training.scores import classes_of, describe
+from trialrun.training.scores import classes_of, describe_task
 from trialrun.trials.packing import take_apart
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
@@ -102,7 +102,7 @@ def _examine(task: PackTask) -> Examined:
 
 
 def _describe(model_task: ModelTask, data: PackData) -> str:
-    return describe(model_task, [classes_of(model_task, splits) for splits in data.splits])
+    return describe_task(model_task, [classes_of(model_task, splits) for splits in data.splits])
 
 
 def _seconds_to_compile(prepared: PreparedPack) -> float:

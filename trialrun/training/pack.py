@@ -14,11 +14,11 @@ from trialrun.training.channel import Reports
 from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
 from trialrun.training.devices import is_out_of_memory
-from trialrun.training.engine import Advance, TrainedTrial
 from trialrun.training.engine_choice import choose_engine, choose_next_engine
+from trialrun.training.engine_outputs import Advance, TrainedTrial
 from trialrun.training.keras_fit.fit import train_keras
 from trialrun.training.pack_data import PackData, load_pack_data
-from trialrun.training.scores import Classes, Judgment, classes_of, describe, judge
+from trialrun.training.scores import Classes, Judgment, classes_of, describe_task, judge
 from trialrun.trials.results import (
     Checkpoint,
     PackResult,
@@ -90,7 +90,7 @@ def _train_pack(
         class_names=data.splits[0].class_names,
         feature_names=data.splits[0].feature_names,
         reason=reason,
-        model_task=describe(model_task, classes),
+        model_task=describe_task(model_task, classes),
         is_compiled_by_builder=trained[0].is_compiled_by_builder,
         timings_s=timings_s,
     )

@@ -16,8 +16,8 @@ from trialrun.errors import InputError, OutOfMemory
 from trialrun.host import available_memory_bytes
 from trialrun.messages import bytes_text
 from trialrun.training.model.lookups import looked_up_features
+from trialrun.training.process_settings import import_with_settings, settings_kept
 from trialrun.training.repeatable import load_repeatable
-from trialrun.training.settings import import_with_settings, settings_kept
 from trialrun.trials.trial import Trial
 
 

@@ -38,7 +38,7 @@ def classes_of(task: ModelTask, splits: Splits) -> Classes:
     return classes_of_parts(task, {part: splits.part(part)[1] for part in PARTS})
 
 
-def describe(task: ModelTask, classes: Sequence[Classes]) -> str:
+def describe_task(task: ModelTask, classes: Sequence[Classes]) -> str:
     """A sentence on what a model is, why, and what cannot be computed for it.
 
     Args:

@@ -26,7 +26,7 @@ import reference_job  # noqa: E402
 from trialrun.job import load_job  # noqa: E402
 from trialrun.training.channel import Reports  # noqa: E402
 from trialrun.training.compiled.train import train_compiled  # noqa: E402
-from trialrun.training.engine import TrainedTrial  # noqa: E402
+from trialrun.training.engine_outputs import TrainedTrial  # noqa: E402
 from trialrun.training.pack_data import PackData, load_pack_data  # noqa: E402
 from trialrun.trials.packing import pack_trials  # noqa: E402
 from trialrun.trials.plan import plan_trials  # noqa: E402

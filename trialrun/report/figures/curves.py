@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from trialrun.report.figures.images import Drawing
-from trialrun.report.figures.layout import add_panels, arrange, new_figure, set_sizes
+from trialrun.report.figures.layout import MAX_PANELS, add_panels, arrange, new_figure, set_sizes
 from trialrun.report.figures.style import (
     BLUE,
     PANEL_TITLE_SIZE,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-MAX_PANELS = 8
 _WIDTH_IN, _HEIGHT_IN = 4.3, 2.7
 _MAX_POINTS = 600  # a panel is fewer pixels wide
 _FEW_POINTS = 12  # up to so many epochs are marked one by one

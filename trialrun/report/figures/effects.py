@@ -9,7 +9,7 @@ import numpy.typing as npt
 from trialrun.job import Goal
 from trialrun.job.keras_api.arguments import is_real
 from trialrun.report.figures.images import Drawing
-from trialrun.report.figures.layout import add_panels, arrange, new_figure, set_sizes
+from trialrun.report.figures.layout import MAX_PANELS, add_panels, arrange, new_figure, set_sizes
 from trialrun.report.figures.style import (
     BLUE,
     PANEL_TITLE_SIZE,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_PANELS = 8
 _MAX_COLUMNS = 3
 # With more values, numbers are put into groups, and the worst categories are left out.
 _MAX_VALUES = 10

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
 
+MAX_PANELS = 8  # of a figure; more are too many to look at
 _DPI = 150
 _EDGE, _GAP = 0.12, 0.22  # inches around the whole figure, and between panels
 _NARROWEST_TITLE = 4.0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_ROWS = 40
+MAX_DRAWN = 40
 _WIDTH_IN, _ROW_IN, _LOWEST_IN = 6.2, 0.24, 1.1
 # How far seeds are spread to both sides of a row, in their order, so that equal ones are all seen.
 _SPREAD = 0.27
@@ -53,8 +53,14 @@ def variants_drawing(
         metric, goal: What ranks the variants.
     """
     num_all = len(names)
-    names, values, intervals = names[:MAX_ROWS], values[:MAX_ROWS], intervals[:MAX_ROWS]
-    shown = f"the best {MAX_ROWS} of {num_all:,} variants" if num_all > MAX_ROWS else _all(num_all)
+    names, values, intervals = (
+        names[:MAX_DRAWN],
+        values[:MAX_DRAWN],
+        intervals[:MAX_DRAWN],
+    )
+    shown = (
+        f"the best {MAX_DRAWN} of {num_all:,} variants" if num_all > MAX_DRAWN else _all(num_all)
+    )
     has_intervals = bool(np.isfinite(intervals).all(axis=1).any())
     mean = "mean and 95% interval" if has_intervals else "mean"
     title = f"{metric} of {shown}"

@@ -17,7 +17,7 @@ from trialrun.training.checkpoints import CheckpointMaker, TrialsState
 from trialrun.training.compiled.controlled import ControlledSlice
 from trialrun.training.compiled.prepare import PreparedPack, compiling, prepare
 from trialrun.training.compiled.slices import Schedule, Slice
-from trialrun.training.engine import Advance, TrainedTrial
+from trialrun.training.engine_outputs import Advance, TrainedTrial
 from trialrun.training.pack_data import PackData
 from trialrun.training.program.program import CompiledEngine, Program
 from trialrun.training.state import ModelState

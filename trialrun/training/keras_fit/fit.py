@@ -9,13 +9,13 @@ from trialrun.errors import InputError
 from trialrun.job import TrainingSpec
 from trialrun.training.channel import Reports
 from trialrun.training.checkpoints import CheckpointMaker
-from trialrun.training.engine import Advance, TrainedTrial, is_ended
+from trialrun.training.engine_outputs import Advance, TrainedTrial, is_ended
 from trialrun.training.keras_fit.trial_fit import TrialFit
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.initial import CompiledModel, make_compiled_model
 from trialrun.training.model.ownership import why_unknown
 from trialrun.training.pack_data import PackData
-from trialrun.training.settings import settings_of
+from trialrun.training.process_settings import settings_in_force
 from trialrun.trials.results import Checkpoint
 from trialrun.trials.signature import numbers_key
 from trialrun.trials.task import PackTask
@@ -67,7 +67,7 @@ def _train_trials(
     for index, trial in enumerate(trials):
         compiled = models.of_trial(index)
         compiled.check_labels(data.of_trial(index))
-        with settings_of(compiled.model):
+        with settings_in_force(compiled.model):
             if index == 0:
                 check_logs(check_built(compiled, task, data), task)
             run = TrialFit(compiled, trial, index, reports, task.job_folder)

@@ -97,7 +97,7 @@ def streamed_confusion(
 
 
 @contextlib.contextmanager
-def reading(splits: Splits) -> Iterator[None]:
+def reading_streams(splits: Splits) -> Iterator[None]:
     """Raises InputError for an error in reading a stream: in the user's steps, or a wrong row."""
     try:
         yield

@@ -16,11 +16,11 @@ from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.channel import Reports
 from trialrun.training.checkpoints import TrialsState
 from trialrun.training.control import wants_best_weights
-from trialrun.training.engine import Advance, TrainedTrial, is_ended
+from trialrun.training.engine_outputs import Advance, TrainedTrial, is_ended
 from trialrun.training.keras_fit.callbacks import Controls, refuse_schedule, users_callbacks
 from trialrun.training.keras_fit.streaming import (
     evaluation_batches,
-    reading,
+    reading_streams,
     streamed_confusion,
     training_batches,
 )
@@ -118,7 +118,7 @@ class TrialFit(keras.callbacks.Callback):
         # With more, the last steps of an epoch would take batches of the next one.
         model.steps_per_execution = 1
         try:
-            with reading(splits):
+            with reading_streams(splits):
                 model.fit(
                     **self._data_to_fit(splits),
                     initial_epoch=self._epoch,
@@ -197,7 +197,7 @@ class TrialFit(keras.callbacks.Callback):
 
     def _evaluate(self, splits: Splits) -> TrainedTrial:
         model, training = self._compiled.model, self._trial.variant.training
-        with reading(splits):
+        with reading_streams(splits):
             test_logs = model.evaluate(
                 **self._data_to_evaluate(splits), verbose=0, return_dict=True
             )

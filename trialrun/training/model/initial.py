@@ -17,15 +17,15 @@ from trialrun.job import Settings
 from trialrun.job.user_functions import portable_reference
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import build_model, compile_model
-from trialrun.training.model.logit_metrics import check_metrics, check_signed_labels
+from trialrun.training.model.logit_metrics import check_compiled_metrics, check_signed_labels
 from trialrun.training.model.outputs import output_losses
 from trialrun.training.model.ownership import refuse_shared
 from trialrun.training.model.seeded_build import SeededBuild, build_seeded
-from trialrun.training.settings import (
+from trialrun.training.process_settings import (
     import_with_settings,
     note_settings,
+    settings_in_force,
     settings_kept,
-    settings_of,
 )
 from trialrun.trials.trial import Variant
 
@@ -113,7 +113,7 @@ def _builder_of(variant: Variant, job_folder: Path, splits: Splits) -> Callable[
 
 def _compile(model: keras.Model, variant: Variant, splits: Splits) -> None:
     num_steps = steps_per_epoch(splits, variant.training.batch_size)
-    with settings_of(model):
+    with settings_in_force(model):
         compile_model(model, variant.training, num_steps, splits.x_train)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -128,7 +128,7 @@ def _make_compiled_model(
     _compile(model, variant, splits)
     losses = output_losses(model, model.loss, splits.x_train, splits.y_train)
     if is_compiled_by_builder:
-        check_metrics(model, losses)
+        check_compiled_metrics(model, losses)
     index = index_of_learning_rate(model)
     compiled = CompiledModel(
         model=model,

@@ -55,7 +55,7 @@ def fit_metric(metric: Term, loss: OutputLoss) -> Term:
     return {"name": fitted_name, **arguments, **as_name}
 
 
-def check_metrics(model: "keras.Model", losses: Sequence[OutputLoss]) -> None:
+def check_compiled_metrics(model: "keras.Model", losses: Sequence[OutputLoss]) -> None:
     """Raises InputError unless metrics that a builder compiled are right on the model's outputs.
 
     Raises:

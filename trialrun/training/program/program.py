@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse, CannotShare
 from trialrun.training.internals import keras_tracing
+from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.memory import peak_bytes
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import first_batches, why_different
-from trialrun.training.settings import settings_to_trace
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.in_turn import (
     apply_to_the_only,

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model, keras_tracing
+from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.traced_number import Location, Trace
-from trialrun.training.settings import settings_to_trace
 from trialrun.training.state import ModelState
 
 

@@ -21,7 +21,7 @@ from trialrun.training.internals import keras_model, keras_tracing
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ProcessSettings:
     """What a user's code may have set for the whole process.
 
     Attributes:
@@ -37,7 +37,7 @@ class Settings:
     run_functions_eagerly: bool
 
     @classmethod
-    def now(cls) -> "Settings":
+    def now(cls) -> "ProcessSettings":
         """The current settings of this process; the dtype policy is that of this thread."""
         return cls(
             keras_model.global_dtype_policy(),
@@ -57,14 +57,14 @@ class Settings:
             tf.config.run_functions_eagerly(self.run_functions_eagerly)
 
 
-_OF_MODEL: "weakref.WeakKeyDictionary[keras.Model, Settings]" = weakref.WeakKeyDictionary()
+_OF_MODEL: "weakref.WeakKeyDictionary[keras.Model, ProcessSettings]" = weakref.WeakKeyDictionary()
 _CHANGED_BY_IMPORT: dict[tuple[str, str], dict[str, Any]] = {}
 
 
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
     """On leaving this context, the settings of the process are what they were before."""
-    before = Settings.now()
+    before = ProcessSettings.now()
     try:
         yield
     finally:
@@ -81,14 +81,14 @@ def import_with_settings(references: Iterable[str], job_folder: Path) -> None:
     """
     for reference in references:
         key = (parse_reference(reference).source, str(job_folder))
-        before = Settings.now()
+        before = ProcessSettings.now()
         if key not in _CHANGED_BY_IMPORT:
             with keras_tracing.names_of_a_new_process():
                 load_function(reference, job_folder)
-            after = Settings.now()
+            after = ProcessSettings.now()
             _CHANGED_BY_IMPORT[key] = {
                 field.name: getattr(after, field.name)
-                for field in dataclasses.fields(Settings)
+                for field in dataclasses.fields(ProcessSettings)
                 if getattr(after, field.name) != getattr(before, field.name)
             }
         dataclasses.replace(before, **_CHANGED_BY_IMPORT[key]).put()
@@ -96,11 +96,11 @@ def import_with_settings(references: Iterable[str], job_folder: Path) -> None:
 
 def note_settings(model: keras.Model) -> None:
     """Records that the settings in force are those that a model was built under."""
-    _OF_MODEL[model] = Settings.now()
+    _OF_MODEL[model] = ProcessSettings.now()
 
 
 @contextlib.contextmanager
-def settings_of(model: keras.Model) -> Iterator[None]:
+def settings_in_force(model: keras.Model) -> Iterator[None]:
     """Within this context, the settings that a model was built under are in force."""
     with settings_kept():
         if model in _OF_MODEL:
@@ -110,7 +110,7 @@ def settings_of(model: keras.Model) -> Iterator[None]:
 
 @contextlib.contextmanager
 def settings_to_trace(model: keras.Model) -> Iterator[None]:
-    """Like `settings_of`, but functions are never run eagerly, because programs must be traced."""
-    with settings_of(model):
+    """Like `settings_in_force`, but no function runs eagerly, as programs must be traced."""
+    with settings_in_force(model):
         tf.config.run_functions_eagerly(False)
         yield

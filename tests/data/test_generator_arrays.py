@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 
 from trialrun.data.generator import check_generated
-from trialrun.data.given import as_arrays
+from trialrun.data.generator_arrays import as_arrays
 from trialrun.data.splits import make_splits
 from trialrun.errors import InputError
 
