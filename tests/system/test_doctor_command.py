@@ -9,7 +9,6 @@ import pytest
 import ray
 from commands import Command, call
 from ray.cluster_utils import Cluster
-from ray_nodes import RayNodes
 
 from trialrun.doctor.check import Check
 from trialrun.doctor.report import NodeReport, Report
@@ -50,13 +49,19 @@ def test_a_machine_is_looked_at_and_nothing_secret_is_shown(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def nodes():
-    with RayNodes() as ray_nodes:
-        yield ray_nodes
+def address():
+    """Of a Ray of two nodes, the second with one GPU that is not there."""
+    os.environ.pop("RAY_AUTH_MODE", None)
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node, num_gpus=1)
+    yield cluster.address
+    cluster.shutdown()
 
 
-def test_every_node_of_a_cluster_is_looked_at_from_inside_a_task(tmp_path, nodes):
-    command = Command(tmp_path, "doctor", "--address", nodes.address, "--json")
+def test_every_node_of_a_cluster_is_looked_at_from_inside_a_task(tmp_path, address):
+    """A pretended GPU is a warning."""
+    command = Command(tmp_path, "doctor", "--address", address, "--json")
     finished = command.finish()
     assert finished.code == 0, finished
     report = json.loads(finished.stdout)
@@ -71,6 +76,11 @@ def test_every_node_of_a_cluster_is_looked_at_from_inside_a_task(tmp_path, nodes
         assert "no token is required" in found["Ray's ports"]["found"]
         assert "gcs_server" in found["Ray's ports"]["found"]
         assert found["clock"]["found"] == "agrees with the clock of the machine that asked"
+    [with_gpu] = [
+        found for found in map(by_name, there) if found["GPUs of Ray"]["status"] == "warning"
+    ]
+    assert "packs would compute on the CPU" in with_gpu["GPUs of Ray"]["found"]
+    assert with_gpu["TensorFlow's device"]["found"] == "CPU"
     assert report["across_nodes"] == [
         {"name": "versions", "status": "ok", "found": "the same everywhere", "advice": ""}
     ]
@@ -90,18 +100,6 @@ def test_problems_make_the_exit_code_1_and_json_says_which(tmp_path):
     assert "no Ray answers at 127.0.0.1:1" in by_name(node)["Ray cluster"]["found"]
 
 
-@pytest.fixture
-def pretended_gpu():
-    """A Ray of one node with one GPU that is not there; gives its address."""
-    os.environ.pop("RAY_AUTH_MODE", None)
-    arguments = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 << 20}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**arguments, "include_dashboard": False}
-    )
-    yield cluster.address
-    cluster.shutdown()
-
-
 OCCUPY = """
 import sys, time, ray
 ray.init(address=sys.argv[1])
@@ -118,27 +116,19 @@ time.sleep(600)
 """
 
 
-def test_a_pretended_gpu_is_a_warning_and_one_in_use_is_not_waited_for(
-    tmp_path, pretended_gpu, monkeypatch
-):
-    free = Command(tmp_path / "a", "doctor", "--address", pretended_gpu, "--json").finish()
-    assert free.code == 0, free
-    found = by_name(json.loads(free.stdout)["nodes"][1])
-    assert found["GPUs of Ray"]["status"] == "warning"
-    assert "packs would compute on the CPU" in found["GPUs of Ray"]["found"]
-    assert found["TensorFlow's device"]["found"] == "CPU"
-
-    holder = Command(tmp_path / "b", pretended_gpu, program=("-c", OCCUPY))
+def test_a_gpu_in_use_is_not_waited_for(tmp_path, address, monkeypatch):
+    holder = Command(tmp_path, address, program=("-c", OCCUPY))
     try:
         assert holder.process.stdout.readline() == "held\n"
         monkeypatch.setattr("trialrun.cluster.inspect._PATIENCE_S", 1.0)
-        used = call("doctor", "--address", pretended_gpu, "--json")
+        used = call("doctor", "--address", address, "--json")
     finally:
         holder.kill()
         holder.process.communicate()
         ray.shutdown()
     assert used.code == 0, used
-    found = by_name(json.loads(used.stdout)["nodes"][1])
+    there = map(by_name, json.loads(used.stdout)["nodes"][1:])
+    [found] = [found for found in there if found["GPUs of Ray"]["status"] == "warning"]
     assert found["TensorFlow"]["status"] == "warning"
     assert "all GPUs of the node are in use" in found["TensorFlow"]["found"]
 

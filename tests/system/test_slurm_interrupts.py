@@ -29,8 +29,8 @@ def test_a_job_that_loses_its_ray_too_often_is_not_requeued(slurm_user):
 
 def test_a_job_out_of_time_is_requeued_until_it_is_done(slurm_user):
     job = slurm_user.submit(
-        *("--nodes=2", "--gpus-per-node=1", "--time=1", "--signal=B:USR1@15"),
-        MADE_UP_SECONDS_PER_EPOCH="4",  # a minute on two GPUs
+        *("--nodes=2", "--gpus-per-node=1", "--time=2", "--signal=B:USR1@15"),
+        MADE_UP_SECONDS_PER_EPOCH="7",
     )
     ended = job.wait_until("COMPLETED")
     assert int(ended["Restarts"]) >= 1
