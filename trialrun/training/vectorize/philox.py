@@ -14,8 +14,6 @@ from typing import Literal
 
 import tensorflow as tf
 
-from trialrun.training.internals.tensorflow_graph import is_traced_for_xla
-
 Distribution = Literal["uniform", "normal", "bits"]
 
 _U32, _U64 = tf.uint32, tf.uint64
@@ -35,14 +33,7 @@ _FLOATS = {
 
 
 def _philox(counter: Words, key: Words) -> Words:
-    """Four random uint32 words for each counter of four and key of two uint32 words, one shape."""
-    if is_traced_for_xla():  # its programs' memory is estimated from shapes: keep them known
-        return _philox_rounds(counter, key)
-    mixed = _traced_philox_rounds(counter, key)
-    return tuple(tf.ensure_shape(words, counter[0].shape) for words in mixed)
-
-
-def _philox_rounds(counter: Words, key: Words) -> Words:
+    """Four random uint32 words for each counter of four and key of two uint32 words."""
     xor = tf.bitwise.bitwise_xor
     # Constants are made once: each use of a Python number would add a node to the graph.
     multipliers = [tf.constant(word, _U64) for word in _MULTIPLIERS]
@@ -66,16 +57,6 @@ def _philox_rounds(counter: Words, key: Words) -> Words:
             low0,
         )
     return counter
-
-
-# The rounds are hundreds of operations: they are traced once per process, not for each variable.
-_WORDS_OF_ANY_SHAPE = tf.TensorSpec(None, tf.uint32)
-_traced_philox_rounds = tf.function(
-    _philox_rounds,
-    autograph=False,
-    input_signature=[(_WORDS_OF_ANY_SHAPE,) * 4, (_WORDS_OF_ANY_SHAPE,) * 2],
-    experimental_attributes={"_noinline": True},
-)
 
 
 def _split(words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
