@@ -72,8 +72,7 @@ def compare(
 ) -> Comparison:
     """One case: the first and the last of so many trials against plain Keras.
 
-    And, of a compiled engine, against themselves, trained again in the opposite order by what is
-    compiled already.
+    And against themselves, trained again in the opposite order, by what is compiled already.
 
     Args:
         line: The case.
@@ -95,9 +94,7 @@ def compare(
         seconds = _train(task)[3]  # the program is compiled
     plain_seconds = np.inf
     weights = logs = 0.0
-    again = trained
-    if used != "keras":
-        again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
+    again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
     for index in sorted({0, num_trials - 1}):
         if index not in plainly:
             plainly[index] = line.train_plainly(trials[index], folder)
