@@ -17,10 +17,17 @@ class RayNodes:
     Args:
         num_nodes: With the head.
         settings: Ray's internal ones, for all nodes.
+        num_gpus: That each node but the head pretends to have; None for those that it has.
     """
 
-    def __init__(self, num_nodes: int = 2, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        num_nodes: int = 2,
+        settings: Mapping[str, object] | None = None,
+        num_gpus: int | None = None,
+    ) -> None:
         self._num_nodes = num_nodes
+        self._num_gpus = num_gpus
         self._settings = dict(settings or {})
 
     def __enter__(self) -> Self:
@@ -47,7 +54,7 @@ class RayNodes:
             head = {**_NODE, "include_dashboard": False, "_system_config": self._settings}
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         while len(self._cluster.list_all_nodes()) < self._num_nodes:
-            self._cluster.add_node(**_NODE)
+            self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
 
     def join(self) -> None:
         """One node more."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 from commands import Command, call
-from ray.cluster_utils import Cluster
+from ray_nodes import RayNodes
 
 from trialrun.doctor.check import Check
 from trialrun.doctor.report import NodeReport, Report
@@ -51,12 +51,8 @@ def test_a_machine_is_looked_at_and_nothing_secret_is_shown(tmp_path):
 @pytest.fixture(scope="module")
 def address():
     """Of a Ray of two nodes, the second with one GPU that is not there."""
-    os.environ.pop("RAY_AUTH_MODE", None)
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.add_node(**node, num_gpus=1)
-    yield cluster.address
-    cluster.shutdown()
+    with RayNodes(num_gpus=1) as nodes:
+        yield nodes.address
 
 
 def test_every_node_of_a_cluster_is_looked_at_from_inside_a_task(tmp_path, address):

@@ -53,11 +53,7 @@ def variants_drawing(
         metric, goal: What ranks the variants.
     """
     num_all = len(names)
-    names, values, intervals = (
-        names[:MAX_DRAWN],
-        values[:MAX_DRAWN],
-        intervals[:MAX_DRAWN],
-    )
+    names, values, intervals = names[:MAX_DRAWN], values[:MAX_DRAWN], intervals[:MAX_DRAWN]
     shown = (
         f"the best {MAX_DRAWN} of {num_all:,} variants" if num_all > MAX_DRAWN else _all(num_all)
     )
