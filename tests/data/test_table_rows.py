@@ -532,7 +532,7 @@ def test_a_table_is_the_same_in_csv_in_parquet_and_by_hand(
     columns = {"row": [n + 0.5 for n in range(NUM_ROWS)], "a": numbers, "c": texts, "y": CLASSES}
     write_csv(tmp_path / "h.csv", columns, separator, decimal_mark)
     pq.write_table(pa.table(columns), tmp_path / "h.parquet")
-    # Two ways to write one letter, such as U+2F90B and U+6FC6, are one category.
+    # Two ways to write one letter, such as U+2F912 and U+6FC6, are one category.
     texts = [None if text is None else unicodedata.normalize("NFC", text) for text in texts]
     common = {"target": "y", "missing": "mean", "categorical": {"c": "onehot"}}
     common |= {"test_split": 0.25, "validation_split": 0.25}
