@@ -314,7 +314,8 @@ class _Run:
         how = "trying again in halves" if len(tasks) > 1 else "trying again"
         if fault == "share":
             how = f"training its trials in {len(tasks)} packs"
-        _log.warning("%s: %s; %s", running.task.pack.pack_id, in_words(error), how)
+        said = in_words(error).partition("\n")[0]
+        _log.warning("%s: %s; %s", running.task.pack.pack_id, said, how)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
 
