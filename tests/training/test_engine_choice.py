@@ -149,7 +149,7 @@ def test_a_pack_that_does_not_fit_says_how_many_trials_would(tmp_path):
     needed, per_trial = required_bytes(ready)
     assert per_trial == needed // 10
     require_device_memory(ready, 2 * needed)
-    with pytest.raises(OutOfMemory, match=r"10 trials need about .* MiB each") as caught:
+    with pytest.raises(OutOfMemory, match=r"10 trials need about .* KiB each") as caught:
         require_device_memory(ready, needed // 2)
     assert caught.value.max_trials == 3  # 0.7 of a half
 
