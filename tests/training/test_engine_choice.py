@@ -26,9 +26,11 @@ def always_measured(monkeypatch):
     monkeypatch.setattr(engine_choice, "_MIN_SECONDS", 0.0)
 
 
-@pytest.fixture
-def task(tmp_path):
-    return make_task(tmp_path, load_trials(tmp_path, builder="dense", seeds=[1, 2]))
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """Of one folder, so that its programs are compiled once for all tests."""
+    folder = tmp_path_factory.mktemp("dense")
+    return make_task(folder, load_trials(folder, builder="dense", seeds=[1, 2]))
 
 
 def choose(task):

@@ -23,12 +23,6 @@ def test_a_model_is_trained_as_plain_keras_trains_it(tmp_path, name):
     assert max(result.weights, result.logs) <= TABLE[name].tolerance
 
 
-def test_the_mapped_engine_draws_the_random_numbers_of_plain_keras(tmp_path):
-    result = compare(TABLE["Dropout"], tmp_path, engine="mapped")
-    assert result.engine == "mapped"
-    assert max(result.weights, result.logs) <= TABLE["Dropout"].tolerance
-
-
 def test_numbers_that_are_not_finite_on_one_side_only_are_as_far_apart_as_can_be():
     numbers = np.array([1.0, np.nan, np.inf])
     assert largest_difference([numbers], [numbers]) == 0
