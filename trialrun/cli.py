@@ -11,8 +11,14 @@ import click
 from rich.console import Console
 
 from trialrun.driver.interrupts import Interrupted
-from trialrun.errors import InputError, TrackerError, TrialrunError
-from trialrun.exit_codes import EXIT_CTRL_C, EXIT_FAILED, EXIT_WRONG_INPUT
+from trialrun.errors import (
+    EXIT_CTRL_C,
+    EXIT_FAILED,
+    EXIT_WRONG_INPUT,
+    InputError,
+    TrackerError,
+    TrialrunError,
+)
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(

@@ -26,8 +26,14 @@ from trialrun.driver.progress import ProgressLine
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.train import connect_to_cluster, train_missing
 from trialrun.driver.work import Work, at_work, timed
-from trialrun.errors import ClusterError, ClusterLost, ExportError, FileError, InputError
-from trialrun.exit_codes import EXIT_INTERRUPTED
+from trialrun.errors import (
+    EXIT_INTERRUPTED,
+    ClusterError,
+    ClusterLost,
+    ExportError,
+    FileError,
+    InputError,
+)
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.job import DataSpec, LoadedJob, dump_job
 from trialrun.store import RunFolder

@@ -10,8 +10,7 @@ from trialrun.driver.environment import write_environment
 from trialrun.driver.interrupts import kill_descendants
 from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
 from trialrun.driver.work import Work, timed
-from trialrun.errors import InputError, TrialrunError
-from trialrun.exit_codes import EXIT_INTERRUPTED
+from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
 from trialrun.job.user_files import collect_files
 from trialrun.store.columns import parameter_kinds
 from trialrun.trials.packing import make_packs

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.statistics.spread import Counts, Floats, describe
+from trialrun.statistics.spread import Counts, Floats, Spread, describe
 
 LEVEL = 0.05
 # Relative differences that float32 rounding makes between equal trials in different packs.
@@ -83,6 +83,21 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
         (Annals of Statistics, 1984); Holm (1979); Smyth (2004), see `moderated_variances`.
     """
     losses = np.asarray(losses, np.float64)
+    p_values, spread, own = _uncorrected(losses, leader)
+    return Worse(_step_down(p_values), spread.n, _pairing(losses, leader, own), own)
+
+
+def uncorrected_p_values(losses: npt.ArrayLike, leader: int) -> Floats:
+    """The one-sided p-values (variants,) of `worse_than_leader` before they are corrected.
+
+    Args:
+        losses, leader: See `worse_than_leader`.
+    """
+    return _uncorrected(np.asarray(losses, np.float64), leader)[0]
+
+
+def _uncorrected(losses: Floats, leader: int) -> tuple[Floats, Spread, Floats]:
+    """P-values, the spread of the differences from the leader, and their variances."""
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         differences = losses - losses[leader]
     spread = describe(differences)
@@ -98,7 +113,7 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
     p_values[known] = _one_sided(spread.mean, variances, spread.n, df)[known]
     p_values[same_values(losses, leader)] = 1.0
     p_values[leader] = np.nan
-    return Worse(_step_down(p_values), spread.n, _pairing(losses, leader, own), own)
+    return p_values, spread, own
 
 
 def _one_sided(mean: Floats, variances: Floats, n: Counts, df: Floats) -> Floats:
