@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "store": "errors host trials",
     "cluster": "errors messages host job trials training",
     "analysis": "errors messages statistics job store",
-    "search": "errors statistics job store analysis",
+    "search": "statistics job store analysis",
     "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",
     "trackers": "errors job store",

@@ -21,6 +21,9 @@ from trialrun.store.columns import metric_names
 if TYPE_CHECKING:
     import pandas as pd
 
+# Statistics that decide over seeds are rounded to so many significant digits, as what two machines,
+# or packs of two sizes, compute differs in the seventh. So they decide the same.
+DECISION_DIGITS = 5
 _TIE = 1e-9  # means are equal within this relative tolerance, as sums in float64 are not exact
 
 
@@ -231,11 +234,7 @@ def variant_scores(
 
 
 def round_significant(values: Floats, digits: int) -> Floats:
-    """Values (...,) rounded to some significant digits.
-
-    What two machines, or packs of two sizes, compute differs in the seventh digit. Rounded numbers
-    lead to the same decisions.
-    """
+    """Values (...,) rounded to some significant digits."""
     rounded = [float(f"{value:.{digits}g}") for value in np.ravel(values)]
     return np.reshape(np.array(rounded, np.float64), np.shape(values))
 

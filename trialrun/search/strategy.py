@@ -12,12 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.analysis.selection import ValidationScores, rank, round_significant, variant_scores
+from trialrun.analysis.selection import (
+    DECISION_DIGITS,
+    ValidationScores,
+    rank,
+    round_significant,
+    variant_scores,
+)
 from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, Goal, Statistic, share_of
 from trialrun.statistics.best import uncorrected_p_values
 from trialrun.store.round_log import Decision, Round, Schedule, Stage
 
-DIGITS = 5
 _P_DIGITS = 3
 # From fewer seeds, the bound of a mean says more about the luck of their spread than about it.
 _FEWEST_FOR_A_BOUND = 10
@@ -107,7 +112,7 @@ def _cut(
     """The variants that go on by their rank, and the rule for each of the others."""
     statistic = _statistic_for_cuts(search, seen)
     order = _order(seen, search, statistic)
-    found = variant_scores(seen, search.goal, statistic, DIGITS)
+    found = variant_scores(seen, search.goal, statistic, DECISION_DIGITS)
     keys = [(seen.num_unfinished[index] > 0, found[index]) for index in order]
     num_wanted = share_of(search.schedule.keeps[len(scheduled) - 1], len(order))
     last_key = keys[min(num_wanted, int(_has_value(seen).sum())) - 1]
@@ -157,9 +162,9 @@ def _trials(count: int) -> str:
 def _decision(
     seen: ValidationScores, search: Search, statistic: Statistic, dropped: dict[str, str]
 ) -> Decision:
-    found = variant_scores(seen, search.goal, statistic, DIGITS)
+    found = variant_scores(seen, search.goal, statistic, DECISION_DIGITS)
     order = _order(seen, search, statistic)
-    values = round_significant(seen.values, DIGITS)
+    values = round_significant(seen.values, DECISION_DIGITS)
     rows = [
         [variant_id, *(None if np.isnan(value) else value for value in row)]
         for variant_id, row in zip(seen.variant_ids, values.tolist(), strict=True)
@@ -183,11 +188,12 @@ def _decision(
 
 
 def _order(seen: ValidationScores, search: Search, statistic: Statistic) -> list[int]:
-    return [int(index) for index in rank(seen, search.goal, statistic, DIGITS)]
+    return [int(index) for index in rank(seen, search.goal, statistic, DECISION_DIGITS)]
 
 
 def _has_value(seen: ValidationScores) -> npt.NDArray[np.bool_]:
-    return np.count_nonzero(~np.isnan(seen.values), axis=1) > 0
+    num_values: npt.NDArray[np.intp] = np.count_nonzero(~np.isnan(seen.values), axis=1)
+    return num_values > 0
 
 
 def _statistic_for_cuts(search: Search, seen: ValidationScores) -> Statistic:

@@ -22,6 +22,7 @@ from trialrun.store.files import reading, write_bytes, write_text
 from trialrun.store.kept_arrays import KeptArrays
 from trialrun.store.pack_records import PackRecord, facts_of, read_pack_records
 from trialrun.store.parquet import list_pack_files, write_pack_file
+from trialrun.store.round_log import RoundLog
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
 from trialrun.store.text_tables import variants_csv
@@ -172,6 +173,11 @@ class RunFolder:
     def log_file(self) -> Path:
         """The log of the run."""
         return self.path / "run.log"
+
+    @property
+    def rounds(self) -> RoundLog:
+        """The rounds of the search, as they were decided; empty if there are none."""
+        return RoundLog(self.path / "search")
 
     @property
     def kept(self) -> KeptArrays:
