@@ -243,6 +243,12 @@ def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...
     " [default: rank].",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
+@click.option(
+    "--rounds",
+    "of_rounds",
+    is_flag=True,
+    help="Show instead who was dropped in which round of the search, and why.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
 def show(
@@ -250,6 +256,7 @@ def show(
     where: tuple[str, ...],
     sort: str | None,
     reverse: bool,
+    of_rounds: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -257,14 +264,18 @@ def show(
 
     The run may still be running, or may have been interrupted.
     """
-    from trialrun.report import overview_content, overview_csv, print_overview
+    from trialrun.report import overview_content, overview_csv, print_overview, print_rounds
     from trialrun.report.view import View
     from trialrun.store import RunFolder
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv cannot be combined; give only one of them")
     folder, view = RunFolder.open(run_folder), View(where, sort, reverse)
-    if as_json:
+    if of_rounds and (view != View() or as_json or as_csv):
+        raise click.UsageError("--rounds cannot be combined with other options")
+    if of_rounds:
+        print_rounds(Console(), folder)
+    elif as_json:
         click.echo(json.dumps(overview_content(folder, view), indent=2))
     elif as_csv:
         click.echo(overview_csv(folder, view), nl=False)

@@ -62,7 +62,8 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
     of_all = f"the {extreme} {statistic} {chosen.metric} of {_rivals(leaderboard, chosen)}"
     same = leaderboard.certainty.same if leaderboard.certainty else ()
     if chosen.num_variants == 1:
-        return f"{name} is the only variant; its {statistic} {chosen.metric}: {value}"
+        left = "the only variant left" if _has_dropped(leaderboard) else "the only variant"
+        return f"{name} is {left}; its {statistic} {chosen.metric}: {value}"
     if _num_whole(leaderboard, chosen) == 1:
         return (
             f"{name} is the only variant of {chosen.num_variants} that lost no trial; its"
@@ -87,11 +88,15 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
     return f"{name} has {of_all}: {value}"
 
 
+def _has_dropped(leaderboard: Leaderboard) -> bool:
+    return leaderboard.rounds is not None and bool(leaderboard.rounds.dropped)
+
+
 def _rivals(leaderboard: Leaderboard, chosen: Selection) -> str:
     """The variants that the winner is the best of; one that lost trials may have a better mean."""
     num_whole = _num_whole(leaderboard, chosen)
     if chosen.num_unfinished or num_whole == chosen.num_variants:
-        return f"{chosen.num_variants} variants"
+        return f"{chosen.num_variants} variants" + " left" * _has_dropped(leaderboard)
     return f"the {num_whole} variants (of {chosen.num_variants}) that lost no trial"
 
 
@@ -176,9 +181,9 @@ def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
         return
     counts = [str(line.num_seeds) for line in rounds.lines if line.stage != "confirm"]
     yield (
-        f"Of {rounds.num_variants} variants {len(rounds.finalists)} were trained with"
-        f" {counts[-1]} seeds; rounds of {listed(counts)} seeds dropped the others."
-        f" This took {rounds.share_trained:.0%} of the trials of the whole grid."
+        f"{rounds.num_variants} variants were reduced to {len(rounds.finalists)} by rounds of"
+        f" {listed(counts, max_names=20)} seeds, with {rounds.share_trained:.0%} of the trials of"
+        " the whole grid."
     )
     if rounds.level is not None and rounds.dropped:
         yield f"With {1 - rounds.level:.0%} confidence no dropped variant has a better mean."
@@ -189,10 +194,10 @@ def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     rounds = leaderboard.rounds
     if rounds is None:
         return
+    if rounds.has_rounds:
+        yield "The same seeds chose it and measured it, which flatters its mean and interval."
     found = rounds.confirmation
     if found is None or found.variants[0].variant_id != chosen.variant_id:
-        if rounds.has_rounds:
-            yield "The same seeds chose it and measured it, which flatters its mean and interval."
         return
     seeds = f"{found.num_seeds} fresh seeds, which chose nothing"
     if not found.is_complete:

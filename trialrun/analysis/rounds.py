@@ -96,8 +96,9 @@ class ConfirmedDifference(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether test and interval both say that the two differ."""
-        return self.p_value <= LEVEL and not self.low <= 0 <= self.high
+        """Whether the test says that the two differ, and the interval, if there is one, agrees."""
+        has_interval = np.isfinite(self.low) and np.isfinite(self.high)
+        return self.p_value <= LEVEL and not (has_interval and self.low <= 0 <= self.high)
 
 
 class Confirmation(NamedTuple):

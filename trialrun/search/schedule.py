@@ -8,7 +8,7 @@ from trialrun.store.round_log import Schedule
 
 # A third of the variants goes on after 0.15 and after 0.35 of the seeds. On tables of real runs
 # this chose as well as all seeds for all variants, at a third of the cost.
-_AUTO_SHARES, _AUTO_KEEP = (0.15, 0.35), "1/3"
+_AUTO_SHARES, _AUTO_KEEP, _AUTO_FEWEST = (0.15, 0.35), "1/3", 3
 _FEWEST_TO_CHOOSE = 2
 # A race looks at the variants after so many seeds, then each time the seeds have grown by 1.6.
 _LOOKS, _GROWTH = (3, 5, 8, 12, 20), 1.6
@@ -18,11 +18,12 @@ def schedule_of(job: JobSpec) -> Schedule:
     """The schedule of a job that begins now; without `search.rounds` it has one round."""
     rounds, seeds, level = job.search.rounds, job.seed_list, None
     keeps: Sequence[str] = ()
+    fewest = 1
     if rounds is None:
         counts: Sequence[int] = (len(seeds),)
     elif rounds == "auto":
         counts = _auto_counts(len(seeds))
-        keeps = [_AUTO_KEEP] * (len(counts) - 1)
+        keeps, fewest = [_AUTO_KEEP] * (len(counts) - 1), _AUTO_FEWEST
     elif isinstance(rounds, RaceSpec):
         counts, level = rounds.looks or _auto_looks(len(seeds)), rounds.level
     else:
@@ -36,6 +37,7 @@ def schedule_of(job: JobSpec) -> Schedule:
         seeds=seeds,
         counts=tuple(counts),
         keeps=tuple(keeps),
+        fewest=fewest,
         level=level,
     )
 
@@ -87,8 +89,19 @@ def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
         costs.append(RoundCost(stage, left, count, left * (count - before)))
         before = count
         if index < len(schedule.keeps):
-            left = share_of(schedule.keeps[index], left)
+            left = num_going_on(schedule, index, left)
     if (confirm := job.search.confirmation) is not None:
         num = min(confirm.variants, left)
         costs.append(RoundCost("confirm", num, confirm.seeds, num * confirm.seeds))
     return costs
+
+
+def num_going_on(schedule: Schedule, index: int, num_variants: int) -> int:
+    """How many of a round's variants go on by their rank, if none of them tie.
+
+    Args:
+        schedule: The schedule.
+        index: The round's position in it, from 0; not the last.
+        num_variants: How many variants are in the round.
+    """
+    return max(share_of(schedule.keeps[index], num_variants), min(schedule.fewest, num_variants))

@@ -19,7 +19,8 @@ from trialrun.analysis.selection import (
     round_significant,
     variant_scores,
 )
-from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, Goal, Statistic, share_of
+from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, Goal, Statistic
+from trialrun.search.schedule import num_going_on
 from trialrun.statistics.best import uncorrected_p_values
 from trialrun.store.round_log import Decision, Round, Schedule, Stage
 
@@ -114,7 +115,7 @@ def _cut(
     order = _order(seen, search, statistic)
     found = variant_scores(seen, search.goal, statistic, DECISION_DIGITS)
     keys = [(seen.num_unfinished[index] > 0, found[index]) for index in order]
-    num_wanted = share_of(search.schedule.keeps[len(scheduled) - 1], len(order))
+    num_wanted = num_going_on(search.schedule, len(scheduled) - 1, len(order))
     last_key = keys[min(num_wanted, int(_has_value(seen).sum())) - 1]
     # Equal keys stand side by side, as the variants are ordered by them.
     num_kept = max(position for position, key in enumerate(keys, 1) if key == last_key)

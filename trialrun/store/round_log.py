@@ -26,6 +26,7 @@ class Schedule:
         counts: For each round, how many of these seeds a variant has after it.
         keeps: For each round but the last, which variants go on: a share such as `1/3` or a number.
             Empty for a race.
+        fewest: The least number of variants that go on if there are as many.
         level: The level of a race; None if variants go on by their rank.
     """
 
@@ -35,6 +36,7 @@ class Schedule:
     seeds: tuple[int, ...]
     counts: tuple[int, ...]
     keeps: tuple[str, ...] = ()
+    fewest: int = 1
     level: float | None = None
 
 
@@ -111,6 +113,12 @@ class RoundLog:
         """
         count = len(list(self.path.glob("round-*.json")))
         return tuple(_read(self.file_of(number)) for number in range(1, count + 1))
+
+    def fresh_seeds(self) -> frozenset[int]:
+        """The seeds of confirmations, which chose nothing."""
+        return frozenset(
+            seed for one in self.read() if one.stage == "confirm" for seed in one.seeds
+        )
 
 
 def _read(file: Path) -> Round:
