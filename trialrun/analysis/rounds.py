@@ -262,12 +262,25 @@ def _confirmation(
     column_of = {seed: column for column, seed in enumerate(last.seeds)}
     if len(rows):
         values[rows["variant_id"].map(row_of), rows["seed"].map(column_of)] = rows[metric]
-    others = _differences(last.variants, values, bounds)
+    return confirmation_of(last.variants, values, bounds, is_complete=num_ended == values.size)
+
+
+def confirmation_of(
+    variants: Sequence[str], values: Floats, bounds: Bounds = UNBOUNDED, *, is_complete: bool = True
+) -> Confirmation:
+    """What fresh seeds say, from their values alone.
+
+    Args:
+        variants: The ids, the chosen variant first.
+        values: The selection metric (variants, seeds); NaN where a trial has no value.
+        bounds: The metric's lowest and highest possible value.
+        is_complete: Whether all trials have ended.
+    """
     return Confirmation(
-        num_seeds=len(last.seeds),
-        variants=tuple(_confirmed(last.variants, values, bounds)),
-        differences=tuple(others),
-        is_complete=num_ended == values.size,
+        num_seeds=values.shape[1],
+        variants=tuple(_confirmed(variants, values, bounds)),
+        differences=tuple(_differences(variants, values, bounds)),
+        is_complete=is_complete,
     )
 
 

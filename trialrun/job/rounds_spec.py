@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
@@ -111,9 +111,18 @@ Confirm = Annotated[
 ]
 
 
-def share_of(keep: Any, num_variants: int) -> int:
-    """How many of some variants go on; at least one, and not more than there are."""
-    if is_int(keep):
-        return min(int(keep), num_variants)
-    kept = Fraction(str(keep).replace(" ", "")) * num_variants
+def share_of(keep: float | str, num_variants: int) -> int:
+    """How many of some variants go on; at least one, and not more than there are.
+
+    Args:
+        keep: A share below 1, or a number, perhaps as text.
+        num_variants: How many there are.
+
+    >>> share_of("1/3", 10), share_of(0.1, 10), share_of("2", 10)
+    (4, 1, 2)
+    """
+    share = Fraction(str(keep).replace(" ", ""))
+    if share >= 1:
+        return min(int(share), num_variants)
+    kept = share * num_variants
     return max(1, -(-kept.numerator // kept.denominator))
