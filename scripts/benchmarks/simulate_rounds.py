@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for num_variants in given.variants:
         for draw in (normal, gamma, heavy_tails, unequal):
-            for spread in (1e-6, 1.0):
+            for spread in (1e-6, 1.0, 3.0):
                 simulate_race(num_variants, draw, spread, given.replications)
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
-from trialrun.analysis.selection import seeds_interval
 from trialrun.statistics.best import LEVEL
-from trialrun.statistics.intervals import within_bounds
+from trialrun.statistics.intervals import cautious_interval, within_bounds
 from trialrun.statistics.paired import compare, holm
 from trialrun.statistics.spread import Floats, describe
 from trialrun.store.round_log import Round, Stage
@@ -286,7 +285,8 @@ def confirmation_of(
 
 def _confirmed(variants: Sequence[str], values: Floats, bounds: Bounds) -> "list[ConfirmedVariant]":
     spread = describe(values)
-    interval = within_bounds(seeds_interval(values), values, *map(np.asarray, bounds))
+    interval = cautious_interval(values, np.random.default_rng(0))
+    interval = within_bounds(interval, values, *map(np.asarray, bounds))
     columns = zip(variants, spread.n, spread.mean, spread.sd, *interval, strict=True)
     return [ConfirmedVariant(name, int(n), *map(float, rest)) for name, n, *rest in columns]
 
@@ -296,15 +296,14 @@ def _differences(
 ) -> "list[ConfirmedDifference]":
     compared = [compare(values[0], other, np.random.default_rng(0)) for other in values[1:]]
     p_values = holm([one.p_value for one in compared])
-    largest = bounds[1] - bounds[0]
+    differences = values[0] - values[1:]
+    interval = cautious_interval(differences, np.random.default_rng(0))
+    largest = bounds[1] - bounds[0]  # no difference is larger than the range of the metric
+    low = np.where(np.isfinite(interval.low), np.maximum(interval.low, -largest), interval.low)
+    high = np.where(np.isfinite(interval.high), np.minimum(interval.high, largest), interval.high)
     return [
-        ConfirmedDifference(
-            variant_id,
-            one.n,
-            one.difference,
-            max(one.low, -largest) if np.isfinite(one.low) else one.low,
-            min(one.high, largest) if np.isfinite(one.high) else one.high,
-            float(p_value),
+        ConfirmedDifference(variant_id, one.n, one.difference, *map(float, numbers))
+        for variant_id, one, *numbers in zip(
+            variants[1:], compared, low, high, p_values, strict=True
         )
-        for variant_id, one, p_value in zip(variants[1:], compared, p_values, strict=True)
     ]

@@ -14,6 +14,7 @@ from trialrun.job.rounds_spec import (
     ConfirmSpec,
     RaceSpec,
     RoundSpec,
+    is_number,
     share_of,
 )
 from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, ValueList
@@ -38,6 +39,7 @@ __all__ = [
     "FIRST_FRESH_SEED",
     "RaceSpec",
     "RoundSpec",
+    "is_number",
     "share_of",
     "DataSpec",
     "EarlyStoppingSpec",

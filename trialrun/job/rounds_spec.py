@@ -111,6 +111,11 @@ Confirm = Annotated[
 ]
 
 
+def is_number(keep: float | str) -> bool:
+    """Whether a `keep` is a number of variants, and not a share of them."""
+    return Fraction(str(keep).replace(" ", "")) >= 1
+
+
 def share_of(keep: float | str, num_variants: int) -> int:
     """How many of some variants go on; at least one, and not more than there are.
 

@@ -1,9 +1,10 @@
 """The rounds that a job asks for, before anything is trained, and what they cost."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trialrun.job import JobSpec, RaceSpec, share_of
+from trialrun.job import JobSpec, RaceSpec, is_number, share_of
 from trialrun.store.round_log import Schedule
 
 # A third of the variants goes on after 0.15 and after 0.35 of the seeds. On tables of real runs
@@ -84,24 +85,42 @@ def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
     """The rounds of a job and their trials, if no two variants tie at a cut."""
     schedule = schedule_of(job)
     stage = "choose" if schedule.level is None else "race"
-    costs, before, left = [], 0, num_variants
+    costs, before, sizes = [], 0, [num_variants]
     for index, count in enumerate(schedule.counts):
-        costs.append(RoundCost(stage, left, count, left * (count - before)))
+        costs.append(RoundCost(stage, sizes[-1], count, sizes[-1] * (count - before)))
         before = count
         if index < len(schedule.keeps):
-            left = num_going_on(schedule, index, left)
+            sizes.append(num_going_on(schedule, sizes))
     if (confirm := job.search.confirmation) is not None:
-        num = min(confirm.variants, left)
+        num = min(confirm.variants, sizes[-1])
         costs.append(RoundCost("confirm", num, confirm.seeds, num * confirm.seeds))
     return costs
 
 
-def num_going_on(schedule: Schedule, index: int, num_variants: int) -> int:
-    """How many of a round's variants go on by their rank, if none of them tie.
+def num_going_on(schedule: Schedule, sizes: Sequence[int]) -> int:
+    """How many variants of the last of some rounds go on by their rank, if none of them tie.
+
+    A share is taken of the variants that would be in the round if none had tied so far. What those
+    cost that went on in a tie is saved here, and as many ties are expected again, so that rounds do
+    not cost more than planned.
 
     Args:
         schedule: The schedule.
-        index: The round's position in it, from 0; not the last.
-        num_variants: How many variants are in the round.
+        sizes: How many variants are in each round so far; at least one round is to come.
+
+    >>> schedule = Schedule("val_loss", "minimize", "mean", (), (3, 7, 20), ("1/3", "1/3"))
+    >>> [num_going_on(schedule, sizes) for sizes in ([60], [60, 20], [60, 26])]
+    [20, 7, 3]
     """
-    return max(share_of(schedule.keeps[index], num_variants), min(schedule.fewest, num_variants))
+    planned, num_extra, rate = sizes[0], 0, 1.0
+    for index, (keep, size) in enumerate(zip(schedule.keeps, sizes, strict=False)):
+        num_new_seeds = schedule.counts[index] - (schedule.counts[index - 1] if index else 0)
+        num_extra += (size - planned) * num_new_seeds
+        rate = planned / size
+        planned = max(share_of(keep, planned), min(schedule.fewest, planned))
+    last = len(sizes) - 1
+    if is_number(schedule.keeps[last]):
+        return planned
+    num_coming = schedule.counts[last + 1] - schedule.counts[last]
+    wanted = math.floor((planned - num_extra / num_coming) * rate)
+    return max(wanted, min(schedule.fewest, sizes[-1]))

@@ -115,7 +115,7 @@ def _cut(
     order = _order(seen, search, statistic)
     found = variant_scores(seen, search.goal, statistic, DECISION_DIGITS)
     keys = [(seen.num_unfinished[index] > 0, found[index]) for index in order]
-    num_wanted = num_going_on(search.schedule, len(scheduled) - 1, len(order))
+    num_wanted = num_going_on(search.schedule, [len(one.variants) for one in scheduled])
     last_key = keys[min(num_wanted, int(_has_value(seen).sum())) - 1]
     # Equal keys stand side by side, as the variants are ordered by them.
     num_kept = max(position for position, key in enumerate(keys, 1) if key == last_key)
@@ -132,15 +132,16 @@ def _race(
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The variants that are not shown to be worse than the leader, and the rule for the others.
 
-    The p-values of `statistics.best.worse_than_leader` are corrected for all pairs of variants, as
-    any of them may lead, and for all looks at which variants are dropped (Bonferroni). A variant
-    that lost a trial leaves, unless all of them did.
+    One-sided p-values against the leader, see `statistics.best.worse_than_leader`, are multiplied
+    by the number of other variants, as any of them may lead, and by the number of looks at which
+    variants are dropped (Bonferroni). So the best of all variants is dropped with a chance of at
+    most the level. A variant that lost a trial leaves, unless all of them did.
     """
     schedule = search.schedule
     losses = seen.values if search.goal == "minimize" else -seen.values
     leader = int(_order(seen, search, "mean")[0])
     num_variants = len(scheduled[0].variants)
-    num_tests = num_variants * (num_variants - 1) // 2 * (len(schedule.counts) - 1)
+    num_tests = (num_variants - 1) * (len(schedule.counts) - 1)
     corrected = round_significant(uncorrected_p_values(losses, leader) * num_tests, _P_DIGITS)
     rules = {}
     for index, variant_id in enumerate(seen.variant_ids):
