@@ -186,7 +186,8 @@ def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
         " the whole grid."
     )
     if rounds.level is not None and rounds.dropped:
-        yield f"With {1 - rounds.level:.0%} confidence no dropped variant has a better mean."
+        confidence = f"{100 * (1 - rounds.level):.4g}%"
+        yield f"With {confidence} confidence the best of all {rounds.num_variants} is still in."
 
 
 def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:

@@ -21,7 +21,7 @@ from trialrun.analysis.selection import (
 )
 from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, Goal, Statistic
 from trialrun.search.schedule import num_going_on
-from trialrun.statistics.best import uncorrected_p_values
+from trialrun.statistics.race import race_p_values
 from trialrun.store.round_log import Decision, Round, Schedule, Stage
 
 _P_DIGITS = 3
@@ -132,17 +132,18 @@ def _race(
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The variants that are not shown to be worse than the leader, and the rule for the others.
 
-    One-sided p-values against the leader, see `statistics.best.worse_than_leader`, are multiplied
-    by the number of other variants, as any of them may lead, and by the number of looks at which
-    variants are dropped (Bonferroni). So the best of all variants is dropped with a chance of at
-    most the level. A variant that lost a trial leaves, unless all of them did.
+    The p-values of `race_p_values` are multiplied by the number of other variants, as any of them
+    may lead, and divided by the look's share of the level (Bonferroni). The shares are as the
+    numbers of seeds, because later looks see more. So the best of all variants is dropped with a
+    chance of at most the level. A variant that lost a trial leaves, unless all of them did.
     """
     schedule = search.schedule
     losses = seen.values if search.goal == "minimize" else -seen.values
     leader = int(_order(seen, search, "mean")[0])
     num_variants = len(scheduled[0].variants)
-    num_tests = (num_variants - 1) * (len(schedule.counts) - 1)
-    corrected = round_significant(uncorrected_p_values(losses, leader) * num_tests, _P_DIGITS)
+    share = len(seen.seeds) / sum(schedule.counts[:-1])
+    p_values = race_p_values(losses, leader) * (num_variants - 1) / share
+    corrected = round_significant(np.minimum(p_values, 1.0), _P_DIGITS)
     rules = {}
     for index, variant_id in enumerate(seen.variant_ids):
         if seen.num_unfinished[index] > 0 == seen.num_unfinished[leader]:
