@@ -96,7 +96,9 @@ def _rivals(leaderboard: Leaderboard, chosen: Selection) -> str:
     """The variants that the winner is the best of; one that lost trials may have a better mean."""
     num_whole = _num_whole(leaderboard, chosen)
     if chosen.num_unfinished or num_whole == chosen.num_variants:
-        return f"{chosen.num_variants} variants" + " left" * _has_dropped(leaderboard)
+        if _has_dropped(leaderboard):
+            return f"the {chosen.num_variants} variants left"
+        return f"{chosen.num_variants} variants"
     return f"the {num_whole} variants (of {chosen.num_variants}) that lost no trial"
 
 

@@ -57,6 +57,21 @@ class RoundLine(NamedTuple):
     num_go_on: int | None
 
 
+class JudgedRound(NamedTuple):
+    """The variants of one round, and who went on.
+
+    Attributes:
+        num_seeds: The seeds by which they were judged.
+        scores: variant_id -> its statistic with five digits, the best first; None if it has none.
+        going_on: Ids of the variants that went on to the next round of choosing; at the end, of
+            those that are confirmed.
+    """
+
+    num_seeds: int
+    scores: Mapping[str, float | None]
+    going_on: tuple[str, ...]
+
+
 class ConfirmedVariant(NamedTuple):
     """A variant's selection metric over fresh seeds.
 
@@ -122,6 +137,7 @@ class RoundsSummary:
 
     Attributes:
         lines: One per round.
+        judged: The rounds whose variants were judged, for a figure.
         has_rounds: Whether variants had different numbers of seeds; if not, there is only a
             confirmation.
         level: The level of a race; None if variants went on by their rank.
@@ -135,6 +151,7 @@ class RoundsSummary:
     """
 
     lines: tuple[RoundLine, ...]
+    judged: tuple[JudgedRound, ...]
     has_rounds: bool
     level: float | None
     num_variants: int
@@ -180,6 +197,11 @@ def rounds_summary(
     most = max(len(one.seeds) for one in choosing)
     return RoundsSummary(
         lines=tuple(_lines(rounds)),
+        judged=tuple(
+            JudgedRound(len(one.decision.seeds), one.decision.scores, one.variants)
+            for one in rounds
+            if one.decision is not None
+        ),
         has_rounds=len(first.counts) > 1,
         level=first.level,
         num_variants=len(rounds[0].variants),
