@@ -168,38 +168,33 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
     )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
-        text = f"This is shard {shard}; `trialrun merge` makes one run of all shards"
-        Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+        _say(f"This is shard {shard}; `trialrun merge` makes one run of all shards")
 
 
 def _tell(outcome: Any) -> None:
     """Prints the result of a run, and exits with the code for what went wrong, if anything did."""
     from trialrun.report import print_overview
 
-    errors = Console(stderr=True)
     if outcome.num_completed:
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
-        errors.print(
-            f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
     )
     if outcome.num_failed or not outcome.has_winner:
-        what = (
-            f"{outcome.num_failed} trials failed" if outcome.num_failed else "nothing was selected"
-        )
-        text = f"{what}; see {outcome.run.log_file}"
-        errors.print(text, soft_wrap=True, highlight=False)
+        lost = f"{outcome.num_failed} trials failed"
+        what = lost if outcome.num_failed else "nothing was selected"
+        _say(f"{what}; see {outcome.run.log_file}")
         sys.exit(EXIT_FAILED)
     if not outcome.has_model:
-        text = f"The best model was not saved. To try again: trialrun resume {outcome.run.path}"
-        errors.print(text, soft_wrap=True, highlight=False)
+        _say(f"The best model was not saved. To try again: trialrun resume {outcome.run.path}")
         sys.exit(EXIT_FAILED)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 @cli.command()

@@ -39,7 +39,7 @@ class RoundSpec(Section):
     """One round: the variants that are still in it are trained with so many seeds."""
 
     seeds: PositiveInt
-    """The seeds that each variant has after this round: the first ones of `seeds`. Example: `7`."""
+    """The seeds that each variant has after this round: the first ones of `seeds`. Example: `3`."""
     keep: Keep | None = None
     """Which variants go on to the next round: this share of them, rounded up, or this many. Those
     that tie with the last of them go on too. Every round but the last needs it.
@@ -57,7 +57,7 @@ class RaceSpec(Section):
     """After how many seeds the variants are looked at. Without it, these are 3, 5, 8, 12 and 20
     and so on, up to `seeds`.
 
-    Allowed: a list of increasing integers. Example: `[4, 8, 16]`.
+    Allowed: a list of increasing integers. Example: `[3, 5]`.
     """
     level: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The highest chance, over all looks and variants, that the best variant is dropped.

@@ -101,7 +101,7 @@ class SearchSpec(Section):
     third of the variants going on.
 
     Allowed: `auto`, a list of rounds, or a race: `{method: race}`. Example:
-    `[{seeds: 3, keep: 1/3}, {seeds: 10}]`.
+    `[{seeds: 2, keep: 1/3}, {seeds: 5}]`.
     """
     confirm: Confirm | None = None
     """How the winner is confirmed by fresh seeds, which chose nothing. `true` stands for a mapping
