@@ -329,3 +329,29 @@ def _differences(
             variants[1:], compared, low, high, p_values, strict=True
         )
     ]
+
+
+def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
+    """The rounds as values for JSON, under the key `rounds`; empty if there are none."""
+    if rounds is None:
+        return {}
+    found = rounds.confirmation
+    content = {
+        "rounds": [line._asdict() for line in rounds.lines],
+        "finalists": list(rounds.finalists),
+        "seeds": list(rounds.seeds),
+        "num_trained": rounds.num_trained,
+        "num_whole": rounds.num_whole,
+        "dropped": [one._asdict() for one in rounds.dropped],
+        "confirmation": None,
+    }
+    if found is not None:
+        content["confirmation"] = {
+            "num_seeds": found.num_seeds,
+            "is_complete": found.is_complete,
+            "variants": [one._asdict() for one in found.variants],
+            "differences": [
+                {**one._asdict(), "is_clear": one.is_clear} for one in found.differences
+            ],
+        }
+    return {"rounds": content}

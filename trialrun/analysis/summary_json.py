@@ -6,6 +6,7 @@ from typing import Any
 from trialrun.analysis.certainty import Certainty
 from trialrun.analysis.edges import edges
 from trialrun.analysis.explanation import explain
+from trialrun.analysis.rounds import rounds_content
 from trialrun.analysis.run_summary import Standing
 from trialrun.analysis.variants import Leaderboard
 
@@ -37,6 +38,7 @@ def run_summary(
         "selection": _selection_content(standing),
         "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
+        **rounds_content(board.rounds),
         "counts": {**standing.counts, "variants": _num_variants(board)},
         "timings_s": dict(timings_s),
         "throughput": _throughput(standing, timings_s.get("total")),

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trialrun.analysis.explanation import explain
+from trialrun.analysis.rounds import rounds_content
 from trialrun.analysis.run_summary import NUM_PROBLEMS_KEPT, Standing, Tally, TrialProblem
 from trialrun.analysis.selection import ValidationScores
 from trialrun.analysis.summary_json import certainty_content, data_warnings
 from trialrun.analysis.variants import Leaderboard, VariantSummary
-from trialrun.report.rounds import rounds_json
 from trialrun.store import RunFolder
 from trialrun.store.files import json_ready
 from trialrun.store.pack_records import PackRecord, distinct_tasks
@@ -125,7 +125,7 @@ def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[s
         "selection": board.selection and _fields(board.selection),
         "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
-        "rounds": rounds_json(board.rounds),
+        **rounds_content(board.rounds),
         "class_names": overview.class_names,
         "model_tasks": overview.model_tasks,
         "variants": [

@@ -58,31 +58,6 @@ def dropped_columns(dropped: Sequence[DroppedVariant], metric: str) -> list[Text
     return columns
 
 
-def rounds_json(rounds: RoundsSummary | None) -> dict[str, Any] | None:
-    """The rounds as values for JSON; None if there are none."""
-    if rounds is None:
-        return None
-    found = rounds.confirmation
-    return {
-        "rounds": [line._asdict() for line in rounds.lines],
-        "finalists": list(rounds.finalists),
-        "seeds": list(rounds.seeds),
-        "num_trained": rounds.num_trained,
-        "num_whole": rounds.num_whole,
-        "dropped": [one._asdict() for one in rounds.dropped],
-        "confirmation": None
-        if found is None
-        else {
-            "num_seeds": found.num_seeds,
-            "is_complete": found.is_complete,
-            "variants": [one._asdict() for one in found.variants],
-            "differences": [
-                {**one._asdict(), "is_clear": one.is_clear} for one in found.differences
-            ],
-        },
-    }
-
-
 def dropped_rows(rounds: RoundsSummary) -> list[Mapping[str, Any]]:
     """The rows of dropped_variants.csv."""
     return [

@@ -81,9 +81,9 @@ def ended_summary(run: RunFolder) -> Mapping[str, Any]:
 
 
 def trial_series(run: RunFolder, variant_ids: Sequence[str]) -> Iterator[Series]:
-    """One series per trial of some variants."""
+    """One series per trial of some variants; those of fresh seeds, which confirm, are left out."""
     metrics = run.tables.index().metrics
-    for _, trials, history in _chunks(run, run.tables.index(), variant_ids):
+    for _, trials, history in _chunks(run, run.choosing_trials(), variant_ids):
         epochs_of = history.groupby("trial_id", sort=False).indices
         for row in trials.to_dict("records"):
             is_completed = row["status"] == "completed"
