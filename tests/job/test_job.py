@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from trialrun.errors import InputError
-from trialrun.job import JobSpec, dump_job, load_job
+from trialrun.job import JobSpec, dump_job, load_job, settings_of
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -111,6 +111,20 @@ def test_an_optimizer_is_a_name_in_any_case_or_a_mapping(write):
     )
     mapping = load_job(write("name: a\ntraining: {optimizer: {name: SGD, momentum: 0.9}}"))
     assert mapping.spec.training.optimizer == {"name": "sgd", "momentum": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "assignment", "expected"),
+    [
+        ("sgd", {"momentum": 0.5}, {"name": "sgd", "momentum": 0.5}),
+        ("adam", {"name": "sgd"}, {"name": "sgd"}),
+        ("{name: adam, beta_1: 0.8}", {"beta_2": 0.9}, {"beta_1": 0.8, "beta_2": 0.9}),
+    ],
+)
+def test_arguments_are_searched_beside_a_name_alone(write, optimizer, assignment, expected):
+    spec = load_job(write(f"name: a\ntraining: {{optimizer: {optimizer}}}")).spec
+    paths = {f"training.optimizer.{name}": value for name, value in assignment.items()}
+    assert settings_of(spec, paths).training.optimizer.items() >= expected.items()
 
 
 def test_a_job_is_never_changed(write):
@@ -497,7 +511,7 @@ def test_all_wrong_fields_are_shown_each_with_its_own_line(write):
         ),
         (
             "training.optimizer.momentum: {values: [1]}",
-            "training.optimizer.momentum: optimizer is 'adam', not a",
+            "training.optimizer: adam takes no argument 'momentum'",
         ),
         (
             "training.learning_rte: {values: [1]}",

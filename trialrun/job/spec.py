@@ -269,6 +269,8 @@ def settings_of(
     for path, value in parameters.items():
         section, *keys = path.split(".")
         raw = changed[section] if section in changed else getattr(job, section).model_dump()
+        if section == "training" and len(keys) > 1 and keys[0] in _TERMS:
+            raw = raw | {keys[0]: _as_mapping(raw[keys[0]])}
         changed[section] = put(raw, tuple(keys), value)
     sections: dict[str, Any] = {
         name: type(getattr(job, name)).model_validate(changed[name], context=context)
@@ -277,3 +279,13 @@ def settings_of(
         for name in Settings._fields
     }
     return Settings(**sections)
+
+
+# Fields that may be a name alone, which stands for a mapping with this `name`.
+_TERMS = ("optimizer", "loss", "learning_rate_schedule")
+
+
+def _as_mapping(term: Any) -> Any:
+    if term is None:
+        return {}
+    return {"name": term} if isinstance(term, str) else term
