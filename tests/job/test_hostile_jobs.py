@@ -42,7 +42,7 @@ _NASTY += ["{{ name }}", "<script>", "%s%n", "\u202e", "\ud800", "none", "auto",
 _WORDS = """
 name data model training seeds search select resources generator builder args units optimizer
 learning_rate parameters training.learning_rate model.args.units data.generator values min max
-training.optimizer.name distribution num_variants method metric epochs
+training.optimizer.name when distribution num_variants method metric epochs
 csv npz parquet target task columns categorical missing test test_split stratify scaling
 """
 _scalars = st.one_of(

@@ -21,6 +21,7 @@ from commands import ROOT
 import trialrun
 from trialrun.cli import cli
 from trialrun.job import JobSpec, load_job
+from trialrun.trials.search import expand
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "trialrun/training/README.md"]
@@ -177,6 +178,12 @@ def test_a_job_or_a_section_of_one_loads(page, block, job_folder):
     assert load(job_folder, named).name
 
 
+def test_the_grid_with_conditions_has_as_many_variants_as_is_told(job_folder):
+    [block] = [block for _, block in texts("yaml") if "when:" in block]
+    assert len(expand(load(job_folder, f"name: a_job\n{block}"))) == 4
+    assert "This grid has four variants: `adam`," in DOCUMENT.FILE.read_text()
+
+
 def test_fields_that_sentences_name_are_fields():
     sections = "|".join(set(JobSpec.model_fields) - {"name", "seeds", "model"})
     pattern = rf"`(?:--set )?((?:{sections})(?:\.[a-z_]+)+)"
@@ -223,6 +230,7 @@ BESIDE = {
     "training.loss_weights": {"loss": {"price": "mse", "kind": "mse"}},
     "search.method": {"num_variants": 2, "parameters": RATES},
     "search.num_variants": {"method": "random", "parameters": {"training.learning_rate": RANGE}},
+    "search.parameters: values.when": {"values": [1e-4, 1e-3]},
     "search.rounds: round.seeds": {"keep": 2},
     "search.rounds: round.keep": {"seeds": 2},
     "search.rounds: race.looks": {"method": "race"},
@@ -247,7 +255,8 @@ def test_the_example_of_a_field_is_taken(section, field, example, job_folder):
     others = [f"{key}: {flow(value)}" for key, value in beside.items() if key != field]
     content = ", ".join([f"{field}: {example}", *others])
     if section.startswith("search.parameters: "):
-        content = f"parameters: {{training.learning_rate: {{{content}}}}}"
+        parent = "training.optimizer.name: {values: [adam, sgd]}"
+        content = f"parameters: {{{parent}, training.learning_rate: {{{content}}}}}"
         if section.endswith("range"):
             content += ", method: random, num_variants: 2"
     elif section == "search.rounds: round":

@@ -270,6 +270,17 @@ def test_many_metrics_and_parameters_go_in_calls_that_servers_take(
     assert len(calls) == 2 + 4  # the parent's parameters are more than a hundred too
 
 
+def test_a_child_lacks_what_its_variant_does_not_have(tmp_path, client, uri):
+    parameters = [{"model.args.depth": 1}, {"model.args.depth": 2, "model.args.units_2": 16}]
+    folder = finish(write_run(tmp_path, make_variants(parameters), (0,), name="conditions"))
+    write_mlflow(folder, uri)
+    _, children = runs_of(client, "conditions")
+    assert [one.data.params for one in children] == [
+        {"model.args.depth": "1"},
+        {"model.args.depth": "2", "model.args.units_2": "16"},
+    ]
+
+
 def test_of_many_variants_the_best_are_children_and_that_is_said(tmp_path, client, uri, caplog):
     def later_is_better(variant, seed):
         return completed(variant, seed, val_loss=1 / int(f"1{variant.variant_id[1:]}"))

@@ -185,6 +185,20 @@ def test_values_of_several_types_are_text(tmp_path, values, kind, shown):
     assert [value_of(group.hparams["training.optimizer"]) for group in groups] == shown
 
 
+def test_hparams_lacks_what_a_variant_does_not_have(tmp_path):
+    parameters = [
+        {"training.optimizer.name": "adam"},
+        {"training.optimizer.name": "sgd", "training.optimizer.momentum": 0.9},
+    ]
+    folder = finish(write_run(tmp_path, make_variants(parameters), (0,)))
+    write_tensorboard(folder)
+    experiment, groups = hparams_of(folder.tensorboard_dir)
+    types = {info.name: info.type for info in experiment.hparam_infos}
+    assert types["training.optimizer.momentum"] == api_pb2.DATA_TYPE_FLOAT64
+    shown = [{name: value_of(value) for name, value in g.hparams.items()} for g in groups]
+    assert shown == parameters
+
+
 @pytest.mark.parametrize(("num_values", "num_boxes"), [(50, 50), (51, 0)])
 def test_a_few_texts_have_a_box_to_tick_each(tmp_path, num_values, num_boxes):
     variants = make_variants([{"model.args.units": [index]} for index in range(num_values)])

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trialrun.analysis.metric_bounds import Bounds, metric_bounds
+from trialrun.analysis.parameters import ABSENT
 from trialrun.errors import InputError
 from trialrun.job import Goal
 from trialrun.messages import suggest
 from trialrun.statistics.paired import Comparison, compare
 from trialrun.store import RunFolder
+from trialrun.store.columns import searched_paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +43,8 @@ class VariantComparison:
     Attributes:
         job_name: The run's job.
         first, second: The variants' ids.
-        parameters: Searched dotted path -> both values, for parameters that differ.
+        parameters: Searched dotted path -> both values, for parameters that differ; `ABSENT` where
+            a variant does not have the parameter.
         num_seeds: Number of seeds that both completed.
         metric, goal: What the job selects by.
         num_variants: Number of variants in the run.
@@ -75,7 +78,8 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
     job = folder.read_job()
     select = job.get("select", {})
     metric = select.get("metric", "val_loss")
-    ours, theirs = index.parameters[first], index.parameters[second]
+    own = [index.parameters[first], index.parameters[second]]
+    pairs = {path: [one.get(path, ABSENT) for one in own] for path in searched_paths(own)}
     both = _both_completed(index.read([first, second], "numbers"), first, second)
     names = sorted(index.metrics, key=lambda name: (name != metric, _PARTS.index(_part(name))))
     bounds = metric_bounds(names, job)
@@ -84,7 +88,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
         first=first,
         second=second,
         parameters={
-            path: (ours[path], theirs[path]) for path in ours if ours[path] != theirs[path]
+            path: (ours, theirs) for path, (ours, theirs) in pairs.items() if ours != theirs
         },
         num_seeds=len(both[0]),
         metric=metric,

@@ -36,7 +36,8 @@ def edges(board: Leaderboard) -> list[Edge]:
     """The winner's parameters that lie at an edge beyond which there are values to try.
 
     Only parameters with at least three different numbers have edges. A parameter is left out if a
-    variant that is as good as the winner lies further inside. None is returned if nothing can be
+    variant that is as good as the winner lies further inside; variants that do not have it say
+    nothing of it. None is returned if nothing can be
     better than the winner.
     """
     if board.selection is None or board.selection.is_perfect:
@@ -50,9 +51,10 @@ def edges(board: Leaderboard) -> list[Edge]:
 
 def _edge(board: Leaderboard, path: str, as_good: set[str]) -> Edge | None:
     dropped = () if board.rounds is None else board.rounds.dropped
-    tried = [variant.parameters[path] for variant in board.variants]
-    tried += [variant.parameters[path] for variant in dropped]
-    best = [variant.parameters[path] for variant in board.variants if variant.variant_id in as_good]
+    having = [variant for variant in board.variants if path in variant.parameters]
+    tried = [variant.parameters[path] for variant in having]
+    tried += [variant.parameters[path] for variant in dropped if path in variant.parameters]
+    best = [variant.parameters[path] for variant in having if variant.variant_id in as_good]
     if not all(map(is_real, tried)) or any(name in _last(path) for name in _NAMES):
         return None
     values = sorted(set(tried))

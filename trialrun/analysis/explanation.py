@@ -7,10 +7,12 @@ from typing import Any
 
 from trialrun.analysis.certainty import Certainty
 from trialrun.analysis.edges import edges
+from trialrun.analysis.parameters import values_in
 from trialrun.analysis.rounds import ConfirmedDifference
 from trialrun.analysis.selection import Selection
 from trialrun.analysis.variants import Leaderboard, VariantSummary
 from trialrun.messages import MAX_NAMES_LISTED, listed
+from trialrun.store.columns import searched_paths
 
 _STATISTICS = {
     "mean": "mean",
@@ -125,13 +127,12 @@ def _because(chosen: Selection, others: Sequence[str]) -> str:
 
 def _other_losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     """A warning if variants have different losses, whose values cannot be compared."""
-    first, *others = leaderboard.variants
-    searched = [
-        path
-        for path, value in first.parameters.items()
-        if path.startswith(_PATHS_OF_LOSSES)
-        and any(variant.parameters[path] != value for variant in others)
-    ]
+    variants = leaderboard.variants
+    searched = []
+    for path in searched_paths(variant.parameters for variant in variants):
+        first, *others = values_in(variants, path)
+        if path.startswith(_PATHS_OF_LOSSES) and any(value != first for value in others):
+            searched.append(path)
     if searched and chosen.metric.endswith("loss"):
         yield (
             f"{chosen.metric} is not the same function for all variants ({', '.join(searched)} is"

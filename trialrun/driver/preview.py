@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trialrun.analysis.parameters import ABSENT
 from trialrun.data.arrays import Array, leaves
 from trialrun.data.load import RawData, census_of, check_data
 from trialrun.driver.preview_data import print_table_data
@@ -19,15 +20,15 @@ from trialrun.job import (
     JobSpec,
     LoadedJob,
     ModelSpec,
-    ParameterSpec,
     Settings,
     TrainingSpec,
     ValueList,
     settings_of,
 )
 from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
+from trialrun.job.conditions import Conditions
 from trialrun.messages import bytes_text
-from trialrun.report.format import counted, parameter_text, seeds_text
+from trialrun.report.format import condition_text, counted, parameter_text, seeds_text
 from trialrun.search.schedule import expected_rounds, schedule_of
 from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
@@ -102,8 +103,8 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
         table.add_column(path, overflow="fold")
     for variant in variants[:_MAX_ROWS]:
         # Text, so that a value with brackets is not taken for markup.
-        values = (Text(_value_text(value)) for value in variant.parameters.values())
-        table.add_row(variant.variant_id, *values)
+        values = (variant.parameters.get(path, ABSENT) for path in job.search.parameters)
+        table.add_row(variant.variant_id, *(Text(_value_text(value)) for value in values))
     console.print(table)
     _print_rest(console, len(variants), "variants")
 
@@ -139,20 +140,30 @@ def _print_parameters(console: Console, job: JobSpec) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("\nsearched", overflow="fold")
     table.add_column("\nin one program?")
+    has_conditions = any(one.when for one in job.search.parameters.values())
+    if has_conditions:
+        table.add_column("\nsearched only", overflow="fold")
+    conditions = Conditions.of(job.search.parameters)
     for path, parameter in job.search.parameters.items():
-        table.add_row(path, _sharing(job, path, parameter))
+        cells = [path, _sharing(job, conditions, path)]
+        if has_conditions:
+            cells.append(condition_text(parameter.when))
+        table.add_row(*map(Text, cells))
     console.print(table)
 
 
-def _sharing(job: JobSpec, path: str, parameter: ParameterSpec) -> str:
+def _sharing(job: JobSpec, conditions: Conditions, path: str) -> str:
     """A text on whether trials that differ only in one parameter share one program."""
+    parameter = job.search.parameters[path]
     if isinstance(parameter, ValueList):
         values: Sequence[Any] = parameter.values
     else:
         is_int = parameter.distribution == "int_uniform"
         kind: Callable[[float], float] = int if is_int else float
         values = [kind(parameter.min), kind(parameter.max)]
-    variants = [Variant("", {}, *settings_of(job, {path: value})) for value in values]
+    around = conditions.contexts(path)[0]
+    assignments = [conditions.completed({**around, path: value}) for value in values]
+    variants = [Variant("", one, *settings_of(job, one)) for one in assignments]
     num_programs = len({signature_of(variant) for variant in variants})
     if num_programs == len(variants) > 1:
         return "no: a program for each value" + _unless_compiled(job, path)

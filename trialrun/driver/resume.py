@@ -73,9 +73,7 @@ def missing_trials(
             warn(set_aside_pack(run, pack_id, attempt, "it holds trials of another job"))
         index = run.tables.index()
         found = _compare_trials(index, trials)
-    searched = set(loaded.spec.search.parameters)
-    recorded_parameters = next(iter(index.parameters.values()), dict.fromkeys(searched))
-    if found.num_other or set(recorded_parameters) != searched:
+    if found.num_other or _has_other_parameters(index, trials):
         raise InputError(
             "\n".join(
                 [
@@ -88,6 +86,16 @@ def missing_trials(
             )
         )
     return found.missing
+
+
+def _has_other_parameters(index: TrialIndex, trials: Sequence[Trial]) -> bool:
+    """Whether a variant was recorded with other parameters than the job searches in it."""
+    variants = {trial.variant.variant_id: trial.variant for trial in trials}
+    return any(
+        recorded.keys() != variants[variant_id].parameters.keys()
+        for variant_id, recorded in index.parameters.items()
+        if variant_id in variants
+    )
 
 
 class _Found(NamedTuple):

@@ -8,23 +8,21 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from trialrun.errors import InputError
 from trialrun.job.builder_source import may_compile
+from trialrun.job.condition_checks import check_conditions
+from trialrun.job.conditions import Conditions
 from trialrun.job.data_checks import check_header
 from trialrun.job.data_spec import DataSpec
-from trialrun.job.document import KeyPath, canonical_json
+from trialrun.job.document import KeyPath
 from trialrun.job.fields import CALLBACKS_PATH, REFERENCE_PATHS
 from trialrun.job.keras_api.optimizers import ignores_learning_rate
-from trialrun.job.problems import Problem, dotted, known_keys, to_problems
+from trialrun.job.problems import Problem, known_keys
 from trialrun.job.rounds_checks import check_rounds
-from trialrun.job.search_spec import Range, SearchSpec, ValueList, may_hold_references
-from trialrun.job.spec import JobSpec, Settings, settings_of
-from trialrun.job.training_spec import TrainingSpec, monitors_of
+from trialrun.job.search_spec import Range, SearchSpec, ValueList
+from trialrun.job.spec import JobSpec, Settings
 from trialrun.job.user_functions import check_reference, portable_reference
+from trialrun.job.value_checks import check_values, wrong_monitors
 from trialrun.messages import show, suggest
 
 _MAX_TRIALS = 10_000_000
@@ -44,16 +42,22 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
     others_logs = _may_have_other_logs(job, folder)
     yield from _check_selection(job, others_logs)
     yield from _check_schedule(job)
-    yield from (Problem(*wrong) for wrong in _wrong_monitors(job.training, others_logs))
-    yield from _check_search(job.search)
+    yield from (Problem(*wrong) for wrong in wrong_monitors(job.training, others_logs))
+    if wrong_conditions := check_conditions(job.search.parameters):
+        yield from wrong_conditions  # they leave open which variants there are
+        return
+    conditions = Conditions.of(job.search.parameters)
+    num_combinations = conditions.num_combinations()
+    assert num_combinations is not None, "conditions that cannot be counted are refused"
+    yield from _check_search(job.search, num_combinations)
     yield from check_rounds(job)
-    yield from _check_size(job)
-    for path, parameter in job.search.parameters.items():
+    yield from _check_size(job, num_combinations)
+    for path in job.search.parameters:
         reason = _why_not_searched(path, job)
         if reason:
             yield Problem(("search", "parameters", path), reason)
         else:
-            yield from _check_parameter(job, path, parameter, folder, others_logs)
+            yield from check_values(job, conditions, path, folder, others_logs=others_logs)
 
 
 def _may_have_other_logs(job: JobSpec, folder: Path) -> bool:
@@ -85,6 +89,9 @@ def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
             if name not in given:
                 message = f"{shown} needs an argument {name!r}; give it in {section}.args"
                 yield Problem((section, field), message)
+            elif name not in getattr(job, section).args and _is_conditional(job, given[name]):
+                message = f"{shown} needs an argument {name!r}, which `when` leaves out elsewhere"
+                yield Problem((*given[name], "when"), f"{message}; give it in {section}.args too")
         for name, path in given.items():
             if name not in parameters.names and not parameters.takes_any:
                 hint = suggest(name, parameters.names)
@@ -111,27 +118,6 @@ def _check_callbacks(job: JobSpec, folder: Path) -> Iterator[Problem]:
             yield Problem(path, f"{portable_reference(reference)} {message}")
 
 
-def _wrong_monitors(training: TrainingSpec, others_logs: bool) -> Iterator[tuple[KeyPath, str]]:
-    """Fields that monitor a value which is not logged, or whose better direction is unknown.
-
-    Args:
-        training: The section `training`.
-        others_logs: Whether the model may log values that the section does not name.
-    """
-    known = [f"{part}{name}" for part in ("val_", "") for name in training.logs]
-    for path, monitor in monitors_of(training):
-        if monitor not in known and not others_logs:
-            hint = f"{suggest(monitor, known)}; logged are {', '.join(known)}"
-            yield path, f"{dotted(path)}: {monitor!r} is not logged; {hint}"
-        elif training.known_goal_of(monitor) is None:
-            yield (
-                path,
-                f"{dotted(path)}: it is not known whether larger or smaller values of {monitor!r}"
-                " are better; let its name end in the name of a Keras metric or in _loss, such as"
-                " my_accuracy",
-            )
-
-
 def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
     """Name of an argument that a function is called with -> the path where the job gives it."""
     prefix = f"{section}.args."
@@ -143,6 +129,12 @@ def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
         if path.startswith(prefix) and name:
             given[name] = ("search", "parameters", path)
     return given
+
+
+def _is_conditional(job: JobSpec, path: KeyPath) -> bool:
+    """Whether a path in the job is that of a searched parameter with a condition."""
+    parameter = job.search.parameters.get(str(path[-1])) if path[0] == "search" else None
+    return parameter is not None and bool(parameter.when)
 
 
 def _check_header(data: DataSpec) -> Iterator[Problem]:
@@ -186,7 +178,7 @@ def _check_schedule(job: JobSpec) -> Iterator[Problem]:
         yield Problem(("search", "parameters", path), message)
 
 
-def _check_search(search: SearchSpec) -> Iterator[Problem]:
+def _check_search(search: SearchSpec, num_combinations: float) -> Iterator[Problem]:
     problem_path: KeyPath = ("search", "num_variants")
     if search.method == "grid":
         if search.num_variants is not None:
@@ -203,13 +195,13 @@ def _check_search(search: SearchSpec) -> Iterator[Problem]:
         yield Problem(
             problem_path, "search.num_variants is missing; give the number of variants to draw"
         )
-    elif (num_combinations := _num_combinations(search)) < search.num_variants:
+    elif num_combinations < search.num_variants:
         message = f"must be at most {num_combinations}, the number of different variants"
         yield Problem(problem_path, f"search.num_variants {message}, got {search.num_variants}")
 
 
-def _check_size(job: JobSpec) -> Iterator[Problem]:
-    num_variants = job.search.num_variants or _num_combinations(job.search)
+def _check_size(job: JobSpec, num_combinations: float) -> Iterator[Problem]:
+    num_variants = job.search.num_variants or num_combinations
     num_seeds = job.num_seeds
     if math.inf > num_variants * num_seeds > _MAX_TRIALS:
         yield Problem(
@@ -217,18 +209,6 @@ def _check_size(job: JobSpec) -> Iterator[Problem]:
             f"the job has {num_variants:,} variants x {num_seeds:,} seeds; a run may have at most"
             f" {_MAX_TRIALS:,} trials",
         )
-
-
-def _num_combinations(search: SearchSpec) -> float:
-    """How many different variants the search can draw; infinite for a continuous range."""
-    return math.prod(
-        len(parameter.values)
-        if isinstance(parameter, ValueList)
-        else parameter.max - parameter.min + 1
-        if parameter.distribution == "int_uniform"
-        else math.inf
-        for parameter in search.parameters.values()
-    )
 
 
 def _why_not_searched(path: str, job: JobSpec) -> str:
@@ -284,49 +264,3 @@ _MAPPINGS = (
     "loss_weights",
     "class_weight",
 )
-
-
-def _check_parameter(
-    job: JobSpec, path: str, parameter: ValueList | Range, folder: Path, others_logs: bool
-) -> Iterator[Problem]:
-    """Problems of the values to try: one makes a wrong variant, or two make the same variant."""
-    context = {"folder": folder} if may_hold_references(path) else None
-    first: dict[str, Any] = {}
-    for value, problem_path in _candidates(path, parameter):
-        try:
-            settings = settings_of(job, {path: value}, context)
-        except ValidationError as error:
-            problems = to_problems(error, around=(path.split(".")[0],))
-            yield from (Problem(problem_path, problem.message) for problem in problems)
-            continue
-        except InputError as error:
-            yield Problem(problem_path, f"{path}: {error}")
-            continue
-        for field, message in _wrong_monitors(settings.training, others_logs):
-            if dotted(field).startswith(path):
-                yield Problem(problem_path, message)
-        if path.startswith("data."):
-            yield from (
-                Problem(problem_path, problem.message) for problem in _check_header(settings.data)
-            )
-        key = canonical_json([section.model_dump() for section in settings])
-        if key in first:
-            yield Problem(
-                problem_path,
-                f"{path}: {show(first[key])} and {show(value)} are the same; leave one out",
-            )
-        first.setdefault(key, value)
-
-
-def _candidates(path: str, parameter: ValueList | Range) -> Iterator[tuple[Any, KeyPath]]:
-    """The values to check, each with its path: all that are listed, or both ends of a range."""
-    parameter_path = ("search", "parameters", path)
-    if isinstance(parameter, ValueList):
-        for position, value in enumerate(parameter.values):
-            yield value, (*parameter_path, "values", position)
-    else:
-        for name, value in (("min", parameter.min), ("max", parameter.max)):
-            yield (
-                (value if parameter.distribution == "int_uniform" else float(value)),
-                (*parameter_path, name),
-            )

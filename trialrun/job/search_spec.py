@@ -9,9 +9,11 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -32,7 +34,29 @@ def _check_number(value: object) -> object:
 Number = Annotated[int | float, BeforeValidator(_check_number)]
 
 
-class ValueList(Section):
+def _as_lists(when: object) -> object:
+    """The condition with each value as a list of values."""
+    if not isinstance(when, Mapping):
+        raise ValueError(f"must be a mapping of searched paths to values, got {show(when)}")
+    return {
+        path: tuple(values) if isinstance(values, list | tuple) else (values,)
+        for path, values in when.items()
+    }
+
+
+When = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_as_lists)]
+
+
+class _Parameter(Section):
+    """What a job file does not say of a parameter without a condition."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_condition(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        return {name: value for name, value in content.items() if name != "when" or value}
+
+
+class ValueList(_Parameter):
     """A searched parameter that takes each of the listed values."""
 
     values: Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
@@ -40,9 +64,17 @@ class ValueList(Section):
 
     Allowed: a list of at least one value. Example: `[1e-4, 1e-3]`.
     """
+    when: When = Field(default_factory=dict)
+    """Where the parameter is searched: only in variants in which each of these other searched
+    parameters has the value, or one of the list of values. In the others it is left out. Without
+    it, the parameter is searched in all variants.
+
+    Allowed: a mapping of searched paths to a value or a list of values. Example:
+    `{training.optimizer.name: sgd}`.
+    """
 
 
-class Range(Section):
+class Range(_Parameter):
     """A searched parameter that is drawn from `min` to `max`, both included."""
 
     min: Number
@@ -54,6 +86,14 @@ class Range(Section):
     integers.
 
     Example: `log_uniform`.
+    """
+    when: When = Field(default_factory=dict)
+    """Where the parameter is searched: only in variants in which each of these other searched
+    parameters has the value, or one of the list of values. In the others it is left out. Without
+    it, the parameter is searched in all variants.
+
+    Allowed: a mapping of searched paths to a value or a list of values. Example:
+    `{training.optimizer.name: sgd}`.
     """
 
     @model_validator(mode="after")
@@ -130,13 +170,16 @@ class SearchSpec(Section):
         cls, parameters: dict[str, ValueList | Range], info: ValidationInfo
     ) -> dict[str, ValueList | Range]:
         return {
-            path: _absolute_values(parameter, info) if may_hold_references(path) else parameter
+            path: _with_absolute_references(path, parameter, info)
             for path, parameter in parameters.items()
         }
 
 
-def _absolute_values(parameter: ValueList | Range, info: ValidationInfo) -> ValueList | Range:
-    if isinstance(parameter, Range) or info.context is None:
+def _with_absolute_references(
+    path: str, parameter: ValueList | Range, info: ValidationInfo
+) -> ValueList | Range:
+    """The parameter with absolute references in its values, and in those of its condition."""
+    if info.context is None:
         return parameter
     folder: Path = info.context["folder"]
 
@@ -146,7 +189,15 @@ def _absolute_values(parameter: ValueList | Range, info: ValidationInfo) -> Valu
         except InputError:
             return reference  # the error is reported where the value is checked
 
-    return ValueList(values=map_references(parameter.values, absolute))
+    changed: dict[str, Any] = {
+        "when": {
+            parent: map_references(values, absolute) if may_hold_references(parent) else values
+            for parent, values in parameter.when.items()
+        }
+    }
+    if isinstance(parameter, ValueList) and may_hold_references(path):
+        changed["values"] = map_references(parameter.values, absolute)
+    return parameter.model_copy(update=changed)
 
 
 def may_hold_references(path: str) -> bool:

@@ -1,12 +1,15 @@
 """The columns of a leaderboard as text, for the terminal and for the page."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
+from trialrun.analysis.parameters import ABSENT, values_in
 from trialrun.analysis.variants import VariantSummary
 from trialrun.report.format import mean_sd_text, mean_text, parameter_text, short_names
+from trialrun.store.columns import searched_paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,12 @@ def identity_columns(variants: Sequence[VariantSummary]) -> list[TextColumn]:
         TextColumn("#", tuple(str(variant.rank) for variant in variants)),
         TextColumn("variant", tuple(variant.variant_id for variant in variants), is_number=False),
     ]
-    for path, name in short_names(list(variants[0].parameters)).items():
-        values = [variant.parameters[path] for variant in variants]
-        is_number = all(isinstance(value, int | float) for value in values)
-        numbers = tuple(map(float, values)) if is_number else ()
-        columns.append(TextColumn(name, tuple(map(parameter_text, values)), is_number, numbers))
+    for path, name in short_names(searched_paths(one.parameters for one in variants)).items():
+        values = values_in(variants, path)
+        is_number = all(value is ABSENT or isinstance(value, int | float) for value in values)
+        numbers = (math.nan if value is ABSENT else float(value) for value in values if is_number)
+        cells = tuple(map(parameter_text, values))
+        columns.append(TextColumn(name, cells, is_number, tuple(numbers)))
     counts = {
         "n": [variant.num_completed for variant in variants],
         "diverged": [variant.num_diverged for variant in variants],

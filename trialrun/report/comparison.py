@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trialrun.analysis.comparison import MetricComparison, VariantComparison
+from trialrun.analysis.parameters import ABSENT
 from trialrun.report.columns import TextColumn, fold_header
 from trialrun.report.format import number_text, p_value_text, parameter_text, seeds_text
 from trialrun.statistics.best import LEVEL
@@ -46,6 +47,10 @@ def comparison_json(compared: VariantComparison) -> dict[str, Any]:
     """The comparison as values for JSON (`trialrun compare --json`); unknown values are None."""
     content = {name: getattr(compared, name) for name in VariantComparison.__dataclass_fields__} | {
         "verdict": verdict(compared),
+        "parameters": {
+            path: [None if value is ABSENT else value for value in values]
+            for path, values in compared.parameters.items()
+        },
         "metrics": {
             metric.name: {
                 "first": metric.first,

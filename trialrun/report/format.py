@@ -5,7 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trialrun.analysis.parameters import ABSENT
 from trialrun.analysis.variants import MetricSummary
+from trialrun.messages import listed
 
 _MOST_DECIMALS = 6
 
@@ -32,7 +34,12 @@ def _short_name(path: str, paths: Sequence[str]) -> str:
 
 
 def parameter_text(value: Any) -> str:
-    """A parameter as it may be written in a job file, numbers with four significant digits."""
+    """A parameter as it may be written in a job file, numbers with four significant digits.
+
+    A parameter that a variant does not have is `-`.
+    """
+    if value is ABSENT:
+        return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str):
@@ -43,6 +50,19 @@ def parameter_text(value: Any) -> str:
         items = (f"{key}: {parameter_text(item)}" for key, item in value.items())
         return f"{{{', '.join(items)}}}"
     return json.dumps(value)
+
+
+def condition_text(when: Mapping[str, Sequence[Any]]) -> str:
+    """Where a parameter is searched, in words; empty if everywhere.
+
+    >>> condition_text({"model.args.depth": [2, 3]})
+    'if model.args.depth is 2 or 3'
+    """
+    parts = [
+        f"{path} is {listed([parameter_text(value) for value in values], 'or')}"
+        for path, values in when.items()
+    ]
+    return f"if {' and '.join(parts)}" if parts else ""
 
 
 def num_decimals(summary: MetricSummary) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
 from trialrun.report.columns import TextColumn, identity_columns, metric_column
 from trialrun.report.format import p_value_text, short_names
+from trialrun.store.columns import searched_paths
 
 MAX_ROWS = 200
 MAX_CELLS = 20_000  # about a megabyte of HTML, which phones can still scroll
@@ -124,8 +125,8 @@ def _p_values(board: Leaderboard, variants: Sequence[VariantSummary]) -> list[Te
 
 
 def _num_rows(board: Leaderboard) -> int:
-    best = board.variants[0]
-    num_columns = len(best.parameters) + len(best.metrics) + 5
+    num_parameters = len(searched_paths(variant.parameters for variant in board.variants))
+    num_columns = num_parameters + len(board.variants[0].metrics) + 5
     return max(_MIN_ROWS, min(MAX_ROWS, MAX_CELLS // num_columns))
 
 
@@ -153,7 +154,7 @@ def _choices(
     identity: Sequence[TextColumn], variants: Sequence[VariantSummary]
 ) -> tuple[Filter, ...]:
     """Choices for the first parameters that have few enough values to choose from."""
-    names = set(short_names(list(variants[0].parameters)).values())
+    names = short_names(searched_paths(variant.parameters for variant in variants)).values()
     choices = []
     for index, column in enumerate(identity):
         texts = tuple(dict.fromkeys(column.cells))

@@ -9,6 +9,7 @@ from trialrun.analysis.run_summary import TrialProblem
 from trialrun.analysis.variants import Leaderboard, ordered_metrics
 from trialrun.messages import listed
 from trialrun.report.format import (
+    condition_text,
     counts_text,
     mean_sd_text,
     parameter_text,
@@ -16,6 +17,7 @@ from trialrun.report.format import (
     short_names,
 )
 from trialrun.report.overview import Overview
+from trialrun.store.columns import searched_paths
 
 _MAX_VALUES = 20
 _MAX_HIGHLIGHTS = 5
@@ -84,7 +86,7 @@ def question(job: Mapping[str, Any], board: Leaderboard) -> str:
     """The job as a question, made from its search, its seeds and its selection."""
     statistic = str(job.get("select", {}).get("statistic", "mean")).replace("_", " ")
     searched = list(job.get("search", {}).get("parameters", {}))
-    searched = searched or (list(board.variants[0].parameters) if board.variants else [])
+    searched = searched or searched_paths(variant.parameters for variant in board.variants)
     seeds = f"over {seeds_text(len(_seeds(job)))}" if _seeds(job) else "over its seeds"
     if not searched:
         return f"What {statistic} {board.metric} does the model reach {seeds}?"
@@ -125,7 +127,12 @@ def asked(
 
 
 def _domain_text(domain: Mapping[str, Any]) -> str:
-    """A domain as text: `0.0001, 0.0003, 0.001`, or `0.0001 to 0.1, log_uniform`."""
+    """A domain as text, with its condition: `16, 32; if model.args.depth is 2 or 3`."""
+    return "; ".join(filter(None, [_values_text(domain), condition_text(domain.get("when", {}))]))
+
+
+def _values_text(domain: Mapping[str, Any]) -> str:
+    """Values as text: `0.0001, 0.0003, 0.001`, or `0.0001 to 0.1, log_uniform`."""
     if "values" in domain:
         texts = [parameter_text(value) for value in domain["values"]]
         num_more = len(texts) - _MAX_VALUES

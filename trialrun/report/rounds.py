@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trialrun.analysis.parameters import values_in
 from trialrun.analysis.rounds import DroppedVariant, RoundLine, RoundsSummary
 from trialrun.report.columns import TextColumn
 from trialrun.report.format import counted, parameter_text, short_names
+from trialrun.store.columns import searched_paths
 
 _MAX_NAMES = 4
 
@@ -45,8 +47,8 @@ def round_lines(rounds: RoundsSummary) -> str:
 def dropped_columns(dropped: Sequence[DroppedVariant], metric: str) -> list[TextColumn]:
     """The columns of the dropped variants; they have no rank, as their seeds differ."""
     columns = [TextColumn("variant", tuple(one.variant_id for one in dropped), is_number=False)]
-    for path, name in short_names(list(dropped[0].parameters)).items():
-        cells = tuple(parameter_text(one.parameters[path]) for one in dropped)
+    for path, name in short_names(searched_paths(one.parameters for one in dropped)).items():
+        cells = tuple(map(parameter_text, values_in(dropped, path)))
         columns.append(TextColumn(name, cells))
     scores = ("none" if one.score is None else f"{one.score:.4g}" for one in dropped)
     columns += [
@@ -59,11 +61,12 @@ def dropped_columns(dropped: Sequence[DroppedVariant], metric: str) -> list[Text
 
 
 def dropped_rows(rounds: RoundsSummary) -> list[Mapping[str, Any]]:
-    """The rows of dropped_variants.csv."""
+    """The rows of dropped_variants.csv; a parameter that a variant does not have is None."""
+    paths = searched_paths(one.parameters for one in rounds.dropped)
     return [
         {
             "variant_id": one.variant_id,
-            **{f"param.{path}": value for path, value in one.parameters.items()},
+            **{f"param.{path}": one.parameters.get(path) for path in paths},
             "dropped_after_round": one.round_number,
             "num_seeds": one.num_seeds,
             "score": one.score,

@@ -40,7 +40,8 @@ class View:
     or by a metric, which stands for its mean.
 
     Attributes:
-        where: Conditions such as `learning_rate=0.001` or `test_accuracy>0.9`; values as in YAML.
+        where: Conditions such as `learning_rate=0.001` or `test_accuracy>0.9`; values as in YAML. A
+            variant that does not have a parameter meets no condition on it.
         sort: The column to sort by; None to sort by rank. Parameters are sorted in ascending order,
             metrics begin with the best.
         reverse: Whether the order is reversed.
@@ -67,16 +68,29 @@ WHOLE = View()
 def _select(
     leaderboard: Leaderboard, where: Sequence[str], sort: str | None, reverse: bool
 ) -> tuple[VariantSummary, ...]:
-    rows = variant_rows(leaderboard)
-    tests = [_condition(text, rows[0]) for text in where]
+    whole_rows = variant_rows(leaderboard)
+    tests = [_condition(text, whole_rows[0]) for text in where]
+    rows = [
+        _without_absent(row, variant)
+        for row, variant in zip(whole_rows, leaderboard.variants, strict=True)
+    ]
     kept = [index for index, row in enumerate(rows) if all(test(row) for test in tests)]
     if sort is not None:
-        column = _column(sort, rows[0], f"--sort {sort}")
+        column = _column(sort, whole_rows[0], f"--sort {sort}")
         direction = -_direction(column) if reverse else _direction(column)
-        kept.sort(key=lambda index: _sort_key(rows[index][column], direction))
+        kept.sort(key=lambda index: _sort_key(rows[index].get(column), direction))
     elif reverse:
         kept.reverse()
     return tuple(leaderboard.variants[index] for index in kept)
+
+
+def _without_absent(row: CsvRow, variant: VariantSummary) -> CsvRow:
+    """A row without the parameters that the variant does not have."""
+    return {
+        name: value
+        for name, value in row.items()
+        if not name.startswith(_PARAMETER) or name.removeprefix(_PARAMETER) in variant.parameters
+    }
 
 
 def _condition(text: str, row: CsvRow) -> Callable[[CsvRow], bool]:
@@ -89,10 +103,10 @@ def _condition(text: str, row: CsvRow) -> Callable[[CsvRow], bool]:
     column, value = _column(name, row, option), parse_value(written, option)
     holds = _OPERATORS[symbol]
     if symbol in ("=", "!="):
-        return lambda row: holds(row[column], value)
+        return lambda row: column in row and holds(row[column], value)
     if not is_real(value):
         raise InputError(f"{option}: {symbol} compares numbers, got {show(value)}")
-    return lambda row: is_real(row[column]) and holds(row[column], value)
+    return lambda row: is_real(row.get(column)) and holds(row[column], value)
 
 
 def _column(name: str, row: CsvRow, option: str) -> str:

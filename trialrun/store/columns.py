@@ -1,6 +1,6 @@
 """The columns of `trials/` and `history/`: their names, types, and which are read for what."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from trialrun.trials.trial import Variant
@@ -46,7 +46,8 @@ def parameter_kinds(variants: Sequence[Variant]) -> dict[str, ParameterKind]:
 
     A parameter whose values are all numbers, all booleans or all strings is stored as such. Lists,
     mappings, None and mixtures of types are stored as JSON text. The decision depends on all
-    variants of the job, so that all files of a run have the same parameter columns.
+    variants of the job that have the parameter, so that all files of a run have the same parameter
+    columns.
 
     Args:
         variants: All variants of the job.
@@ -54,8 +55,33 @@ def parameter_kinds(variants: Sequence[Variant]) -> dict[str, ParameterKind]:
     Returns:
         Searched dotted path -> kind, in the order of the search.
     """
-    paths = variants[0].parameters if variants else ()
-    return {path: _kind_of([variant.parameters[path] for variant in variants]) for path in paths}
+    assignments = [variant.parameters for variant in variants]
+    return {
+        path: _kind_of([values[path] for values in assignments if path in values])
+        for path in searched_paths(assignments)
+    }
+
+
+def searched_paths(assignments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The paths that any of some assignments has, in the order of the search.
+
+    The longest assignments decide the order. A path that they lack stands before the next that they
+    share with its own assignment.
+
+    >>> searched_paths([{"a": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}])
+    ['a', 'b', 'c']
+    """
+    paths: list[str] = []
+    known: set[str] = set()
+    for own in sorted(dict.fromkeys(map(tuple, assignments)), key=len, reverse=True):
+        place = len(paths)
+        for path in reversed(own):
+            if path in known:
+                place = paths.index(path)
+            else:
+                paths.insert(place, path)
+        known |= set(own)
+    return paths
 
 
 def _kind_of(values: Sequence[Any]) -> ParameterKind:

@@ -21,6 +21,7 @@ from trialrun.store.columns import (
     metric_names,
 )
 from trialrun.trials.results import PackResult, TrialResult
+from trialrun.trials.trial import Variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +51,7 @@ def trial_table(result: PackResult, kinds: Mapping[str, ParameterKind]) -> "pa.T
     fields = [pa.field(name, column.type) for name, column in columns.items()]
     for path, kind in kinds.items():
         name = PARAMETER_PREFIX + path
-        values = [trial.trial.variant.parameters[path] for trial in trials]
-        columns[name] = _parameter_array(values, kind)
+        columns[name] = _parameter_array([trial.trial.variant for trial in trials], path, kind)
         fields.append(pa.field(name, columns[name].type, metadata={KIND_KEY: kind.encode()}))
     for name in metric_names([name for trial in trials for name in trial.metrics]):
         columns[name] = pa.array([trial.metrics.get(name) for trial in trials], pa.float64())
@@ -77,11 +77,15 @@ def _identity(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def _parameter_array(values: Sequence[Any], kind: ParameterKind) -> "pa.Array":
+def _parameter_array(variants: Sequence[Variant], path: str, kind: ParameterKind) -> "pa.Array":
+    """The values of a parameter, null for a variant that does not have it."""
     import pyarrow as pa
 
     if kind == "json":
-        return pa.array([json.dumps(value) for value in values], pa.string())
+        own = [one.parameters for one in variants]
+        texts = [json.dumps(values[path]) if path in values else None for values in own]
+        return pa.array(texts, pa.string())
+    values = [variant.parameters.get(path) for variant in variants]
     types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string()}
     return pa.array(values, types[kind])
 
@@ -199,7 +203,8 @@ def parameters_by_variant(tables: Iterable["pa.Table"]) -> dict[str, dict[str, A
         tables: Tables from `trial_table`.
 
     Returns:
-        variant_id -> searched dotted path -> value, variants sorted by id.
+        variant_id -> searched dotted path -> value, variants sorted by id. A parameter that a
+        variant does not have is absent.
     """
     found: dict[str, dict[str, Any]] = {}
     for table in tables:
@@ -210,6 +215,7 @@ def parameters_by_variant(tables: Iterable["pa.Table"]) -> dict[str, dict[str, A
             found[row["variant_id"]] = {
                 field.name.removeprefix(PARAMETER_PREFIX): _value(row[field.name], field)
                 for field in fields
+                if row[field.name] is not None  # a value of None is the text "null"
             }
     return dict(sorted(found.items()))
 

@@ -74,6 +74,7 @@ class _Session:
 
     Attributes:
         hparams: variant_id -> dotted path -> a boolean, a number or text; one type for each path.
+            A parameter that a variant does not have is absent.
         of_run: The run's name, which keeps the variants of several runs in one TensorBoard apart.
         wall_time_s: When the run ended, in seconds since 1970; the time of everything written.
     """
@@ -95,8 +96,9 @@ def _hparams(rows: Sequence[VariantRow]) -> dict[str, dict[str, Any]]:
     paths = dict.fromkeys(path for row in rows for path in row.parameters)
     hparams: dict[str, dict[str, Any]] = {row.variant_id: {} for row in rows}
     for path in paths:
-        values = [row.parameters.get(path) for row in rows]
-        for row, value in zip(rows, _of_one_type(values), strict=True):
+        having = [row for row in rows if path in row.parameters]
+        values = [row.parameters[path] for row in having]
+        for row, value in zip(having, _of_one_type(values), strict=True):
             hparams[row.variant_id][path] = value
     return hparams
 

@@ -2,20 +2,41 @@
 
 from collections.abc import Sequence
 
-from trialrun.job import JobSpec, settings_of
+from pydantic import ValidationError
+
+from trialrun.errors import InputError
+from trialrun.job import JobSpec, Settings, settings_of
+from trialrun.job.problems import to_problems
 from trialrun.trials.identity import hash_settings, with_seed
-from trialrun.trials.search import expand
+from trialrun.trials.search import Assignment, expand
 from trialrun.trials.trial import Trial, Variant
 
 
 def plan_variants(job: JobSpec) -> tuple[Variant, ...]:
-    """The variants of a job, in the order of its search."""
+    """The variants of a job, in the order of its search.
+
+    Raises:
+        InputError: The search has too few variants, or values that are wrong together.
+    """
     assignments = expand(job)
     width = max(2, len(str(len(assignments) - 1)))
     return tuple(
-        Variant(f"v{index:0{width}d}", parameters, *settings_of(job, parameters))
+        Variant(f"v{index:0{width}d}", parameters, *_settings_of(job, parameters))
         for index, parameters in enumerate(assignments)
     )
+
+
+def _settings_of(job: JobSpec, parameters: Assignment) -> Settings:
+    """The settings of a variant; each value is known to be right without the others."""
+    try:
+        return settings_of(job, parameters)
+    except ValidationError as error:
+        wrong = "; ".join(problem.message for problem in to_problems(error))
+        together = ", ".join(f"{path} = {value!r}" for path, value in parameters.items())
+        raise InputError(
+            "search.parameters: with `when`, search a parameter only where it is right; wrong"
+            f" together are {together}: {wrong}"
+        ) from error
 
 
 def plan_trials(job: JobSpec, fresh_seeds: Sequence[int] = ()) -> tuple[Trial, ...]:

@@ -1,6 +1,5 @@
 """The search space of a job, and the assignments that are taken from it."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from trialrun.errors import InputError
 from trialrun.job import JobSpec, Range, SearchSpec, ValueList
+from trialrun.job.conditions import Conditions
 from trialrun.job.document import canonical_json
 
 Assignment = Mapping[str, Any]
@@ -19,7 +19,8 @@ def expand(job: JobSpec) -> tuple[Assignment, ...]:
 
     A grid is the product of all values in the order of the file; the last parameter changes
     fastest. A random search draws distinct assignments; the first ones are the same if more are
-    drawn. A job that searches nothing has one empty assignment.
+    drawn. A job that searches nothing has one empty assignment. A parameter whose condition is not
+    met is absent from an assignment, and each assignment occurs once.
 
     Raises:
         InputError: The space does not hold as many distinct assignments as the job asks for.
@@ -30,19 +31,40 @@ def expand(job: JobSpec) -> tuple[Assignment, ...]:
 
 
 def _grid(parameters: Mapping[str, ValueList | Range]) -> Iterator[Assignment]:
-    lists = [spec.values for spec in parameters.values() if isinstance(spec, ValueList)]
+    conditions = Conditions.of(parameters)
+    lists = {path: spec.values for path, spec in parameters.items() if isinstance(spec, ValueList)}
     assert len(lists) == len(parameters), "the job file refuses ranges in a grid"
-    for values in itertools.product(*lists):
-        yield dict(zip(parameters, values, strict=True))
+    # Assignments as positions in the lists of values.
+    grown: list[dict[str, int]] = [{}]
+    for path in conditions.order:
+        met = {
+            parent: {n for n, value in enumerate(lists[parent]) if canonical_json(value) in wanted}
+            for parent, wanted in conditions.wanted[path].items()
+        }
+        grown = [
+            longer
+            for chosen in grown
+            for longer in (
+                [{**chosen, path: position} for position in range(len(lists[path]))]
+                if all(chosen.get(parent) in positions for parent, positions in met.items())
+                else [chosen]
+            )
+        ]
+    # The order of the product of all lists, in which an assignment comes first where the values
+    # that it does not have are the first ones.
+    grown.sort(key=lambda chosen: [chosen.get(path, 0) for path in parameters])
+    for chosen in grown:
+        yield {path: lists[path][chosen[path]] for path in parameters if path in chosen}
 
 
 def _draw_distinct(search: SearchSpec) -> tuple[Assignment, ...]:
     assert search.num_variants is not None, "the job file refuses random without a count"
     rng = np.random.default_rng(search.seed)
+    conditions = Conditions.of(search.parameters)
     distinct: dict[str, Assignment] = {}
     # To draw all of n equally likely assignments takes about n * ln(n) draws: 12 n for n = 100,000.
     for _ in range(1000 + 100 * search.num_variants):
-        assignment = {path: _draw(rng, spec) for path, spec in search.parameters.items()}
+        assignment = _draw_assignment(rng, conditions)
         distinct.setdefault(canonical_json(assignment), assignment)
         if len(distinct) == search.num_variants:
             return tuple(distinct.values())
@@ -50,6 +72,14 @@ def _draw_distinct(search: SearchSpec) -> tuple[Assignment, ...]:
         f"search.num_variants must be at most {len(distinct)}, the number of different variants"
         f" that were found, got {search.num_variants}"
     )
+
+
+def _draw_assignment(rng: np.random.Generator, conditions: Conditions) -> Assignment:
+    drawn: dict[str, Any] = {}
+    for path in conditions.order:
+        if conditions.is_active(path, drawn):
+            drawn[path] = _draw(rng, conditions.parameters[path])
+    return {path: drawn[path] for path in conditions.parameters if path in drawn}
 
 
 def _draw(rng: np.random.Generator, spec: ValueList | Range) -> Any:

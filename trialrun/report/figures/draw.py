@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from trialrun.analysis.parameters import values_in
 from trialrun.analysis.selection import ValidationScores
 from trialrun.report.figures.confusion import confusion_drawing
 from trialrun.report.figures.curves import curves_drawing
@@ -16,6 +17,7 @@ from trialrun.report.figures.rounds import rounds_drawing
 from trialrun.report.figures.variants import variants_drawing
 from trialrun.report.overview import Overview
 from trialrun.statistics.spread import Floats, describe
+from trialrun.store.columns import searched_paths
 
 
 def draw_figures(
@@ -79,7 +81,8 @@ def run_drawings(
 
 
 def _parameters(overview: Overview, scores: ValidationScores) -> dict[str, list[Any]]:
-    """Searched dotted path -> its value in each variant, in the order of `scores`."""
-    by_id = {variant.variant_id: variant.parameters for variant in overview.leaderboard.variants}
+    """Searched dotted path -> its value or `ABSENT` in each variant, in the order of `scores`."""
+    by_id = {variant.variant_id: variant for variant in overview.leaderboard.variants}
     in_order = [by_id[variant_id] for variant_id in scores.variant_ids]
-    return {path: [values[path] for values in in_order] for path in in_order[0]}
+    paths = searched_paths(variant.parameters for variant in in_order)
+    return {path: values_in(in_order, path) for path in paths}

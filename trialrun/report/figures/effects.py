@@ -1,11 +1,13 @@
 """The effect of each searched parameter: the variants' means by its values, and their medians."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.analysis.parameters import ABSENT
 from trialrun.job import Goal
 from trialrun.job.keras_api.arguments import is_real
 from trialrun.report.figures.images import Drawing
@@ -87,7 +89,7 @@ def effects_drawing(
     """The figure of the parameters' effects, with its caption and description.
 
     Args:
-        parameters: Dotted path -> its value in each variant.
+        parameters: Dotted path -> its value in each variant, `ABSENT` in those that do not have it.
         means: (variants,) means of the selection metric; NaN where nothing completed.
         metric, goal: What was measured.
 
@@ -119,7 +121,8 @@ def parameter_effects(
     """The parameters that have two values or more among the variants that completed.
 
     Args:
-        parameters: Dotted path -> its value in each variant; categories keep this order.
+        parameters: Dotted path -> its value in each variant, `ABSENT` in those that do not have it;
+            categories keep this order.
         means: (variants,); NaN where nothing completed.
         goal: Decides which categories are the best 10, which are kept if there are more.
     """
@@ -130,9 +133,10 @@ def parameter_effects(
 
 
 def _effect(name: str, values: Sequence[Any], means: Floats, goal: Goal) -> Effect:
-    if all(map(is_real, values)):
-        numbers = np.where(np.isnan(means), np.nan, finite(values))
-        return _number_effect(name, numbers, means)
+    means = np.where([value is ABSENT for value in values], np.nan, means)
+    if all(is_real(value) for value in values if value is not ABSENT):
+        numbers = finite([math.nan if value is ABSENT else value for value in values])
+        return _number_effect(name, np.where(np.isnan(means), np.nan, numbers), means)
     return _category_effect(name, [parameter_text(value) for value in values], means, goal)
 
 
