@@ -23,6 +23,7 @@ from trialrun.errors import InputError
 from trialrun.report import build_report
 from trialrun.report.figures.effects import parameter_effects
 from trialrun.report.overview import load_overview
+from trialrun.report.page_text import asked
 from trialrun.report.rounds import dropped_rows
 from trialrun.store.columns import parameter_kinds, searched_paths
 
@@ -179,6 +180,17 @@ def test_the_page_shows_a_dash_and_lets_choose_by_it(run):
     assert '<td class="number">-</td>' in page
     assert '<option value="-">-</option>' in page
     assert "Which combination of name, momentum, depth, units_2 and penalty gives" in page
+
+
+def test_the_page_says_what_holds_where_a_condition_is_not_met():
+    domains = {"model.args.depth": {"values": [1, 2]}}
+    domains[UNITS] = {"values": [16, 32], "when": {DEPTH: [2]}}
+    model = {"builder": "nets.py:stack", "args": {"depth": 1, "units_2": 8}}
+    facts = {
+        fact.name: fact.text for fact in asked({"model": model, "search": {"parameters": domains}})
+    }
+    assert facts[UNITS] == "16, 32; if model.args.depth is 2"
+    assert facts["Model"] == "nets.py:stack(units_2=8)"
 
 
 def test_effects_are_of_the_variants_that_have_the_parameter():

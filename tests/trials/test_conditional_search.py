@@ -149,6 +149,16 @@ def test_a_range_is_drawn_only_where_it_is_active():
     assert sum(one[NAME] == "adam" for one in drawn) == 1  # there is but one
 
 
+def test_a_random_search_takes_the_rare_variants_of_a_conditional_space_too():
+    parameters = {
+        "model.args.a": {"values": list(range(60))},
+        "model.args.b": {"values": list(range(60)), "when": {"model.args.a": 7}},
+    }
+    drawn = expanded(parameters, method="random", num_variants=59 + 60)
+    assert {json.dumps(one) for one in drawn} == {json.dumps(one) for one in expanded(parameters)}
+    assert drawn[:50] == expanded(parameters, method="random", num_variants=50)
+
+
 def test_parents_are_drawn_before_what_depends_on_them_wherever_they_stand():
     parameters = dict(reversed(sgd_only(min=1, max=3, distribution="int_uniform").items()))
     drawn = expanded(parameters, method="random", num_variants=4)

@@ -166,8 +166,9 @@ def _seeds_text(seeds: Sequence[int]) -> str:
 
 
 def _fixed(job: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """A section without the fields that are searched, for which it holds only a default."""
-    searched = job.get("search", {}).get("parameters", {})
+    """A section without the fields that every variant searches: they only hold a default."""
+    parameters = job.get("search", {}).get("parameters", {})
+    searched = {path for path, domain in parameters.items() if not domain.get("when")}
     fields = {
         name: value
         for name, value in (job.get(section) or {}).items()

@@ -13,6 +13,8 @@ from trialrun.job.document import canonical_json
 
 Assignment = Mapping[str, Any]
 
+_DRAWS_WITH_CONDITIONS = 1_000_000
+
 
 def expand(job: JobSpec) -> tuple[Assignment, ...]:
     """The assignments of a job's variants: searched dotted path -> plain Python value.
@@ -63,7 +65,11 @@ def _draw_distinct(search: SearchSpec) -> tuple[Assignment, ...]:
     conditions = Conditions.of(search.parameters)
     distinct: dict[str, Assignment] = {}
     # To draw all of n equally likely assignments takes about n * ln(n) draws: 12 n for n = 100,000.
-    for _ in range(1000 + 100 * search.num_variants):
+    # With conditions some are much less likely than others.
+    num_draws = 1000 + 100 * search.num_variants
+    if any(conditions.wanted.values()):
+        num_draws = max(num_draws, _DRAWS_WITH_CONDITIONS)
+    for _ in range(num_draws):
         assignment = _draw_assignment(rng, conditions)
         distinct.setdefault(canonical_json(assignment), assignment)
         if len(distinct) == search.num_variants:
