@@ -17,7 +17,7 @@ from trialrun.job.training_spec import TrainingSpec, monitors_of
 from trialrun.messages import show, suggest
 
 # With so many contexts and values together, not every value is tried in every context.
-_MAX_TRIED = 10_000
+_MAX_TRIED = 1000
 
 
 def check_values(
@@ -75,9 +75,12 @@ def _try(
 ) -> tuple[Settings | None, list[str]]:
     """The settings with a value, or None and what is wrong with it.
 
-    A value may need others that it makes active: a schedule needs its arguments. Then these are
-    tried with it. What is wrong with them, or without the value, is told where they are checked.
+    A value may need others that are active with it: a schedule needs its arguments. Then these are
+    tried too. What is wrong with them, or without the value, is told where they are checked.
     """
+    settings, messages = _settings_or_problems(job, path, assignment, folder)
+    if settings is not None or not any(conditions.wanted.values()):
+        return settings, messages
     others = {other: value for other, value in assignment.items() if other != path}
     others = conditions.completed(others, without=path)
     alone = {**others, path: assignment[path]}
