@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from trialrun.data.arrays import Array, is_text, leaves, map_leaves
-from trialrun.data.table.spelling import clean_text, similar_texts
+from trialrun.data.table.lookalikes import similar_texts
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
+from trialrun.job.table_spelling import clean_text
 from trialrun.messages import bytes_text
 
 _PARTS = ("train", "validation", "test")

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.data.table.raw import RawTable
-from trialrun.data.table.spelling import SPACES, canonical_text, number_of, number_pattern
 from trialrun.errors import InputError
 from trialrun.job.table_dialect import Dialect
+from trialrun.job.table_spelling import SPACES, canonical_text, number_of, number_pattern
 
 if TYPE_CHECKING:
     import pandas as pd

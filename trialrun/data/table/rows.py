@@ -16,14 +16,8 @@ import numpy as np
 
 from trialrun.data.table.cells import Cells, cells_of
 from trialrun.data.table.doubtful import check_categories
+from trialrun.data.table.lookalikes import MISSING_WORDS, by_number, similar_texts
 from trialrun.data.table.raw import RawTable, read_raw
-from trialrun.data.table.spelling import (
-    MISSING_WORDS,
-    by_number,
-    canonical_text,
-    number_of,
-    similar_texts,
-)
 from trialrun.data.table.target import (
     Target,
     are_texts,
@@ -34,6 +28,7 @@ from trialrun.data.table.target import (
 )
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
+from trialrun.job.table_spelling import canonical_text, number_of
 from trialrun.job.user_functions import moved_path
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from trialrun.data.holdout import ClassLabels
 from trialrun.data.table.cells import Cells
 from trialrun.data.table.doubtful import check_categories
-from trialrun.data.table.spelling import by_number, similar_texts
+from trialrun.data.table.lookalikes import by_number, similar_texts
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
 
