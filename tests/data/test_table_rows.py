@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trialrun.data.table.load import load_table
+from trialrun.data.table.lookalikes import similar_texts
 from trialrun.data.table.raw import from_frame, read_raw
 from trialrun.data.table.rows import read_rows
 from trialrun.errors import InputError
@@ -22,6 +23,7 @@ from trialrun.export.predict import _beside, _encoded
 from trialrun.export.predictions import printed_csv, write_predictions
 from trialrun.job import DataSpec, load_job
 from trialrun.job.document import parse_value, write_yaml
+from trialrun.job.table_spelling import told_apart
 from trialrun.trials.identity import hash_settings
 from trialrun.trials.plan import plan_variants
 
@@ -370,6 +372,14 @@ LOOK_ALIKES = [
     "New York\u200b",
     "new york",
     "\uff2eew York",
+    "New York\ufe0f",
+    "New\u034f York",
+    "New\u200d York",
+    "New\u200c York",
+    "New York\U000e0100",
+    "N\u2060ew York",
+    "New York\x7f",
+    "New\u115f York",
 ]
 
 
@@ -377,10 +387,32 @@ LOOK_ALIKES = [
 def test_categories_that_look_alike_are_named(tmp_path, other):
     texts = [LOOK_ALIKES[0], other, "Rome", "Rome"] * 3
     (note,) = of_columns(tmp_path, {"a": texts}).summary.notes
-    assert repr(LOOK_ALIKES[0]) in note
-    assert repr(other) in note
     message = refusal(of_columns, tmp_path, {"a": NUMBERS, "y": texts})
     assert "classes that are probably the same" in message
+    seen = repr(other) if other == "\uff2eew York" else ascii(other)
+    for told in (note, message):
+        assert repr(LOOK_ALIKES[0]) in told
+        assert seen in told
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1", "1\u200b"), ("1.50", "\uff11.5"), ("2", "2\ufe0f"), ("e\u034f\u0301", "\xe9")],
+)
+def test_what_looks_alike_without_invisible_characters_is_named(one, other):
+    assert set(similar_texts(["z", one, other])) == {one, other}
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(min_size=1, max_size=8), data=st.data())
+def test_a_text_looks_like_itself_with_a_character_that_nobody_sees(text, data):
+    mark = data.draw(st.sampled_from("\u034f\u200b\u200c\u200d\u2060\ufe00\ufe0f\u00ad\U000e0101"))
+    place = data.draw(st.integers(0, len(text)))
+    other = text[:place] + mark + text[place:]
+    assert similar_texts({text, other}) is not None
+    one, shown = told_apart(text, other)
+    assert one != shown
+    assert ascii(mark)[1:-1] in shown or mark in text
 
 
 def test_accents_are_part_of_their_letters_however_they_are_written(tmp_path):

@@ -16,7 +16,7 @@ from trialrun.data.arrays import Array, is_text, leaves, map_leaves
 from trialrun.data.table.lookalikes import similar_texts
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
-from trialrun.job.table_spelling import clean_text
+from trialrun.job.table_spelling import clean_text, told_apart
 from trialrun.messages import bytes_text
 
 _PARTS = ("train", "validation", "test")
@@ -306,8 +306,8 @@ def _with_class_numbers(output: dict[str, Any]) -> dict[str, Any]:
     alike = None if "class_names" in output else similar_texts(found)
     if alike is not None:
         raise ValueError(
-            f"y holds {alike[0]!r} and {alike[1]!r}, which are probably the same class; write them"
-            " alike, or give class_names if they are two classes"
+            f"y holds {' and '.join(told_apart(*alike))}, which are probably the same class; write"
+            " them alike, or give class_names if they are two classes"
         )
     numbers_of_classes = {clean_text(str(name)): number for number, name in enumerate(names)}
     for part, own in labels.items():

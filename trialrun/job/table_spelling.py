@@ -14,6 +14,11 @@ from trialrun.job.table_dialect import Dialect
 # Spaces that may stand between groups of digits.
 SPACES = " \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
 _PLAIN = Dialect()
+# What Unicode calls default ignorable, beside its categories Cf and Cc: fillers, selectors, ...
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
 _WHOLE_FRACTION = re.compile(r"([+-]?(?:0|[1-9][0-9]*))\.0*")
 
 
@@ -76,3 +81,32 @@ def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
     elif isinstance(value, float) and value.is_integer():
         text = str(int(value))  # without an exponent, as in 1e+16
     return "0" if text == "-0" else text
+
+
+def told_apart(one: Any, other: Any) -> tuple[str, str]:
+    r"""Two values as messages show them, with escapes where texts differ in what nobody sees.
+
+    >>> print(*told_apart("caf\xe9", "cafe\u0301"))
+    'caf\xe9' 'cafe\u0301'
+    """
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return repr(one), repr(other)
+    if visible_text(one) != visible_text(other):
+        return repr(one), repr(other)
+    return _escaped(one, set(other)), _escaped(other, set(one))
+
+
+def _escaped(text: str, plain: set[str]) -> str:
+    return "".join(c if c.isascii() or c in plain else ascii(c)[1:-1] for c in repr(text))
+
+
+def visible_text(text: str) -> str:
+    """What a reader sees of a text: a clean text without characters that leave no mark."""
+    return clean_text("".join(filter(_leaves_mark, text)))
+
+
+def _leaves_mark(character: str) -> bool:
+    if character.isspace():
+        return True
+    is_control = unicodedata.category(character) in ("Cc", "Cf")
+    return not is_control and not _IGNORABLE.match(character)

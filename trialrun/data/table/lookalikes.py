@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable
 
-from trialrun.job.table_spelling import SPACES, number_of
+from trialrun.job.table_spelling import SPACES, number_of, visible_text
 
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:[ap]m)?\s*(?:z|[+-]\d{2}:?\d{2})?"
@@ -53,8 +53,7 @@ def similar_texts(texts: Iterable[str]) -> tuple[str, str] | None:
 
 def _seen(text: str) -> str | float:
     """The value of a number, or a text reduced to what a reader sees, without case."""
-    number = number_of(text)
-    if number is not None:
-        return number
-    shown = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return " ".join("".join(shown).split()).casefold()
+    compatible = unicodedata.normalize("NFKC", visible_text(text))
+    seen = " ".join(visible_text(compatible).split()).casefold()
+    number = number_of(seen)
+    return seen if number is None else number

@@ -28,7 +28,7 @@ from trialrun.data.table.target import (
 )
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
-from trialrun.job.table_spelling import canonical_text, number_of
+from trialrun.job.table_spelling import canonical_text, number_of, told_apart
 from trialrun.job.user_functions import moved_path
 
 if TYPE_CHECKING:
@@ -312,8 +312,8 @@ def _notes(
         alike = similar_texts(counts) if name != data.target else None
         if alike is not None:
             yield (
-                f"{own.shown}: column {name!r} holds {alike[0]!r} and {alike[1]!r}, which are read"
-                " as two categories"
+                f"{own.shown}: column {name!r} holds {' and '.join(told_apart(*alike))}, which are"
+                " read as two categories"
             )
     for table, rows in files[1:]:
         for name, known in categories.items():
