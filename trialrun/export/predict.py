@@ -19,6 +19,7 @@ from trialrun.errors import InputError
 from trialrun.export.raw_input import scaled_input
 from trialrun.export.rebuild import load_best_model
 from trialrun.job.table_dialect import Dialect
+from trialrun.job.table_spelling import clean_text
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
 from trialrun.store.files import reading
@@ -174,7 +175,7 @@ def _features(
     if encoder is not None:
         return _encoded(table, encoder, dialect, warn)
     names = preprocessing["feature_names"] or table.names
-    columns = (Column(name, "number") for name in names)
+    columns = (Column(clean_text(name), "number") for name in names)
     return _encoded(table, TableEncoder(tuple(columns)), dialect, warn)
 
 

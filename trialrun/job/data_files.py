@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trialrun.errors import InputError
 from trialrun.job.table_dialect import Dialect, read_header
+from trialrun.job.table_spelling import clean_text
 from trialrun.job.user_functions import moved_path
 from trialrun.messages import suggest
 
@@ -58,15 +59,14 @@ def is_unnamed(name: str) -> bool:
 
 
 def column_names(path: Path, dialect: Dialect) -> list[str]:
-    """The names of a table's columns; the file is read as Parquet if it is, else as CSV.
+    """The clean names of a table's columns; the file is read as Parquet if it is, else as CSV.
 
     Raises:
         InputError: The file cannot be read as a table.
     """
     path = moved_path(path)
-    if is_parquet(path):
-        return _parquet_names(path)
-    return read_header(path, dialect, str(path))
+    names = _parquet_names(path) if is_parquet(path) else read_header(path, dialect, str(path))
+    return [clean_text(name) for name in names]
 
 
 def is_parquet(path: Path) -> bool:

@@ -56,7 +56,7 @@ class Dialect:
 
 
 def read_header(path: Path, dialect: Dialect, shown: str) -> list[str]:
-    """The names in the first record of a CSV file, without white space around them.
+    """The names in the first record of a CSV file, as they are written there.
 
     Args:
         path: The file.
@@ -67,7 +67,7 @@ def read_header(path: Path, dialect: Dialect, shown: str) -> list[str]:
         InputError: The file cannot be read or is empty.
     """
     for _, record in _records(path, dialect, shown):
-        return [name.strip() for name in record]
+        return record
     raise InputError(f"{shown}: cannot be read as CSV: it is empty")
 
 

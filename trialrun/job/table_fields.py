@@ -2,10 +2,11 @@
 
 import codecs
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from trialrun.job.table_spelling import clean_text, same_name
 from trialrun.messages import show
 
 Level = str | int | float
@@ -43,10 +44,23 @@ def _check_categorical(value: object) -> object:
     return value
 
 
-def _check_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError(f"must be distinct, got {list(values)}")
-    return values
+def _clean_keys(value: Any) -> Any:
+    """The same with its keys as tables give the names of columns; refuses two of one column."""
+    if not isinstance(value, dict):
+        return value
+    _check_distinct(tuple(value))
+    return {clean_text(name): encoding for name, encoding in value.items()}
+
+
+def _clean_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of columns as tables give them; refuses two of one column."""
+    _check_distinct(names)
+    return tuple(map(clean_text, names))
+
+
+def _check_distinct(names: tuple[str, ...]) -> None:
+    if twice := same_name(names):
+        raise ValueError(f"must be distinct, but {twice} are one column")
 
 
 def _is_number(value: object) -> bool:
@@ -84,14 +98,15 @@ def _check_encoding(value: str) -> str:
     return value
 
 
-ColumnName = Annotated[str, Field(min_length=1)]
+ColumnName = Annotated[str, Field(min_length=1), AfterValidator(clean_text)]
 # strict=False accepts the list that YAML gives; the texts inside it are still strict.
 ColumnNames = Annotated[
-    tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_check_distinct)
+    tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_clean_columns)
 ]
 Categorical = Annotated[
     Encoding | dict[str, Encoding | Order],
     BeforeValidator(_check_categorical),
+    AfterValidator(_clean_keys),
 ]
 MissingValues = Annotated[
     tuple[Level, ...], BeforeValidator(_check_missing_values), Field(strict=False)

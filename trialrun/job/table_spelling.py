@@ -7,6 +7,7 @@ doubtful in a table is in `trialrun.data.table.lookalikes`.
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from trialrun.job.table_dialect import Dialect
@@ -43,13 +44,13 @@ def plain_number(text: str, dialect: Dialect) -> str | None:
     return text.replace(dialect.decimal, ".")
 
 
-def number_of(text: str) -> float | None:
-    """The value of a text that is a plain number; None for other texts, also for `nan` and `inf`.
+def number_of(text: str, dialect: Dialect = _PLAIN) -> float | None:
+    """The value of a text that is a number; None for other texts, also for `nan` and `inf`.
 
     >>> number_of("10"), number_of("nan")
     (10.0, None)
     """
-    plain = plain_number(text, _PLAIN)
+    plain = plain_number(text, dialect)
     return None if plain is None else float(plain)
 
 
@@ -65,7 +66,7 @@ def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
 
     Args:
         value: A text of a file, or a value of a typed column.
-        dialect: How numbers are written.
+        dialect: How numbers are written in texts.
 
     >>> [canonical_text(value) for value in (1.0, "1.0", " a ", "TRUE", "007")]
     ['1', '1', 'a', 'True', '007']
@@ -73,7 +74,7 @@ def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
     text = clean_text(str(value))
     if text.casefold() in ("true", "false"):
         return text.casefold().capitalize()
-    if dialect.decimal != "." or dialect.thousands is not None:
+    if isinstance(value, str) and (dialect.decimal != "." or dialect.thousands is not None):
         text = plain_number(text, dialect) or text
     whole = _WHOLE_FRACTION.fullmatch(text)
     if whole is not None:
@@ -81,6 +82,20 @@ def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
     elif isinstance(value, float) and value.is_integer():
         text = str(int(value))  # without an exponent, as in 1e+16
     return "0" if text == "-0" else text
+
+
+def same_name(names: Iterable[str]) -> str | None:
+    """Two of some names that are one column or class, as messages show them; None without such."""
+    return _twice((clean_text(name), name) for name in names)
+
+
+def _twice(spellings: Iterable[tuple[str, Any]]) -> str | None:
+    first: dict[str, Any] = {}
+    for spelling, written in spellings:
+        if spelling in first:
+            return " and ".join(told_apart(first[spelling], written))
+        first[spelling] = written
+    return None
 
 
 def told_apart(one: Any, other: Any) -> tuple[str, str]:

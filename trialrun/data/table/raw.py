@@ -12,6 +12,7 @@ import numpy.typing as npt
 from trialrun.errors import InputError
 from trialrun.job.data_files import is_parquet
 from trialrun.job.table_dialect import Dialect, read_records
+from trialrun.job.table_spelling import clean_text
 from trialrun.job.user_functions import moved_path
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class RawTable:
 
     Attributes:
         shown: How messages name the table.
-        names: Distinct names of the columns.
+        names: Distinct names of the columns, which are clean texts (see `clean_text`).
         columns: Arrow arrays (rows,), one per name.
         lines: For each row, int64 (rows,), the line where it begins in a CSV file, or its number
             from 1 in a Parquet file.
@@ -122,7 +123,7 @@ def _read_csv(path: Path, dialect: Dialect, shown: str) -> RawTable:
     if rows:
         keep()
     columns = tuple(pa.chunked_array(chunk, pa.large_string()) for chunk in chunks)
-    names = tuple(name.strip() for name in header)
+    names = tuple(map(clean_text, header))
     return RawTable(shown, names, columns, np.array(lines, np.int64), is_csv=True)
 
 
@@ -141,7 +142,8 @@ def _read_parquet(path: Path, shown: str) -> RawTable:
 def from_arrow(arrow: "pa.Table", shown: str) -> RawTable:
     """The raw table of an Arrow table; its rows are counted from 1."""
     lines = np.arange(1, arrow.num_rows + 1, dtype=np.int64)
-    return RawTable(shown, tuple(arrow.column_names), tuple(arrow.columns), lines, is_csv=False)
+    names = tuple(map(clean_text, arrow.column_names))
+    return RawTable(shown, names, tuple(arrow.columns), lines, is_csv=False)
 
 
 def from_frame(frame: "pd.DataFrame", shown: str, wanted: Collection[str]) -> RawTable:
@@ -158,7 +160,7 @@ def from_frame(frame: "pd.DataFrame", shown: str, wanted: Collection[str]) -> Ra
     """
     import pyarrow as pa
 
-    names = tuple(map(str, frame.columns))
+    names = tuple(clean_text(str(name)) for name in frame.columns)
     check_distinct(names, shown)
     if not len(frame):
         raise InputError(f"{shown}: holds no rows")

@@ -121,8 +121,10 @@ def _read_once(settings: str, stamps: tuple[tuple[int, int], ...]) -> TableRows:
     target = _read_target([rows for _, rows in files], whole, data)
     names = [name for name in own.columns if name != data.target]
     orders = {name: order for name in names if (order := _order(cells[name], data, texts))}
-    for file, rows in files:
-        _check_orders(file, rows, orders)
+    _check_orders(*files[0], orders)
+    for file, rows in files[1:]:
+        # Numbers that only test rows have are unknown categories, of which a note tells.
+        _check_orders(file, rows, {n: o for n, o in orders.items() if None in map(number_of, o)})
     categories = {
         name: orders.get(name) or tuple(sorted(set(own[name].dropna())))
         for name in names
@@ -245,10 +247,9 @@ def _order(cells: Cells, data: DataSpec, texts: frozenset[str]) -> tuple[str, ..
     encoding = data.encodings.get(cells.name, default)
     if cells.name not in texts or encoding == "onehot":
         return None
-    if isinstance(encoding, tuple):
-        return tuple(canonical_text(level) for level in encoding)
-    if cells.order is not None:
-        return cells.order
+    order = encoding if isinstance(encoding, tuple) else cells.order
+    if order is not None:
+        return tuple(canonical_text(level, data.dialect) for level in order)
     found = sorted(set(cells.texts().dropna()), key=by_number)
     if all(number_of(text) is not None for text in found):
         return tuple(found)
@@ -265,7 +266,7 @@ def _check_orders(
     for name, order in orders.items():
         column = rows[name].dropna()
         foreign = column[~column.isin(order)]
-        if len(foreign) and not all(number_of(text) is not None for text in order):
+        if len(foreign):
             raise InputError(
                 f"{table.at(int(foreign.index[0]))}: column {name!r} holds {foreign.iloc[0]!r},"
                 f" which is not among its categories {', '.join(order)}; add it to data.categorical"
