@@ -580,6 +580,41 @@ def test_texts_without_an_order_and_levels_outside_it_are_refused(tmp_path):
     assert "d.csv:4: column 'a' holds 'mid', which is not among its categories low, high" in outside
 
 
+SAME_CATEGORY = [
+    ([1, 2, "1.0"], "1 and '1.0'"),
+    ([2, 1, 2.0], "2 and 2.0"),
+    (["a", "caf\xe9", "cafe\u0301"], r"'caf\xe9' and 'cafe\u0301'"),
+    (["\u212b", "a", "\xc5"], r"'\u212b' and '\xc5'"),
+    (["true", "false", "TRUE"], "'true' and 'TRUE'"),
+    (["low", "high", "low "], "'low' and 'low '"),
+    (["0", "1", "-0.0"], "'0' and '-0.0'"),
+    (["a", "a"], "'a' and 'a'"),
+]
+
+
+@pytest.mark.parametrize(("order", "twice"), SAME_CATEGORY)
+def test_an_order_that_holds_a_category_twice_is_refused(tmp_path, order, twice):
+    (tmp_path / "d.csv").write_text("a,y\n1,no\n")
+    plain = job(tmp_path, target="y", categorical={"a": order})
+    message = refusal(load_job, plain)
+    assert f"job.yaml:6: data.categorical of a must hold each category once, but {twice}" in message
+    columns = {"a": [str(order[0]), str(order[1])] * 6}
+    assert twice in refusal(of_columns, tmp_path, columns, categorical={"a": order})
+
+
+@pytest.mark.parametrize(("order", "twice"), SAME_CATEGORY[2:-1])
+def test_an_order_of_a_file_that_holds_a_category_twice_is_refused(tmp_path, order, twice):
+    column = pd.Categorical(order * 4, order, ordered=True)
+    table = pd.DataFrame({"a": column, "y": CLASSES})
+    message = refusal(of_parquet, tmp_path, table, categorical={"a": "ordinal"})
+    assert "d.parquet: column 'a' has an order of categories" in message
+    assert twice in message
+    other = of_parquet(tmp_path, table, categorical={"a": "onehot"})
+    assert len(other.categories["a"]) == 2
+    told = of_parquet(tmp_path, table, categorical={"a": sorted(other.categories["a"])})
+    assert told.orders == {"a"}
+
+
 def test_levels_are_read_as_the_table_writes_numbers(tmp_path):
     told = {"separator": ";", "decimal": ",", "thousands": "."}
     cells = ["1,5", "1.000", "2"] * 4
@@ -588,6 +623,8 @@ def test_levels_are_read_as_the_table_writes_numbers(tmp_path):
         rows = of_csv(tmp_path, text, categorical={"a": order}, **told)
         assert rows.categories["a"] == ("1000", "1.5", "2")
         assert set(rows.features["a"]) == {"1000", "1.5", "2"}
+    twice = refusal(of_csv, tmp_path, text, categorical={"a": ["1.000", 1000, 2]}, **told)
+    assert "'1.000' and 1000 are one category" in twice
     outside = refusal(of_csv, tmp_path, text, categorical={"a": [1000, 2]}, **told)
     assert "d.csv:2: column 'a' holds '1.5', which is not among its categories 1000, 2" in outside
 
@@ -740,9 +777,8 @@ def job(folder, **data):
             {"missing_values": [None]},
             "with quotes around words to which YAML gives another meaning",
         ),
-        ({"categorical": {"a": ["low"]}}, "must be two or more different categories, the lowest"),
+        ({"categorical": {"a": ["low"]}}, "must be two or more categories, the lowest"),
         ({"categorical": {"a": [False, True]}}, "of a must be texts and numbers, with quotes"),
-        ({"categorical": {"a": ["low", "low "]}}, "two or more different categories"),
     ],
 )
 def test_a_wrong_word_about_how_a_table_is_written_is_refused(tmp_path, fields, message):

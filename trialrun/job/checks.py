@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from trialrun.errors import InputError
 from trialrun.job.builder_source import may_compile
-from trialrun.job.data_checks import check_header
+from trialrun.job.data_checks import check_header, check_orders
 from trialrun.job.data_spec import DataSpec
 from trialrun.job.document import KeyPath, canonical_json
 from trialrun.job.fields import CALLBACKS_PATH, REFERENCE_PATHS
@@ -39,7 +39,7 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
     """
     yield from _check_arguments(job, folder)
     yield from _check_callbacks(job, folder)
-    yield from _check_header(job.data)
+    yield from _check_columns(job.data)
     others_logs = _may_have_other_logs(job, folder)
     yield from _check_selection(job, others_logs)
     yield from _check_schedule(job)
@@ -143,9 +143,9 @@ def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
     return given
 
 
-def _check_header(data: DataSpec) -> Iterator[Problem]:
-    """Columns and arrays that a data file lacks, as far as its header shows."""
-    for field, message in check_header(data):
+def _check_columns(data: DataSpec) -> Iterator[Problem]:
+    """Columns and arrays that a data file lacks, and orders that hold a category twice."""
+    for field, message in (*check_orders(data), *check_header(data)):
         yield Problem(("data", field), message)
 
 
@@ -305,7 +305,7 @@ def _check_parameter(
                 yield Problem(problem_path, message)
         if path.startswith("data."):
             yield from (
-                Problem(problem_path, problem.message) for problem in _check_header(settings.data)
+                Problem(problem_path, problem.message) for problem in _check_columns(settings.data)
             )
         key = canonical_json([section.model_dump() for section in settings])
         if key in first:

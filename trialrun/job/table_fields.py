@@ -30,10 +30,9 @@ def _check_categorical(value: object) -> object:
                     f"of {name} must be texts and numbers, with quotes around words to which YAML"
                     f" gives another meaning, such as 'true'; got {show(encoding)}"
                 )
-            texts = [str(level).strip() for level in encoding]
-            if len(set(texts)) < max(2, len(texts)):
+            if len(encoding) < 2:
                 raise ValueError(
-                    f"of {name} must be two or more different categories, the lowest first, got"
+                    f"of {name} must be two or more categories, the lowest first, got"
                     f" {show(encoding)}"
                 )
         elif encoding not in _ENCODINGS:

@@ -84,6 +84,19 @@ def canonical_text(value: Any, dialect: Dialect = _PLAIN) -> str:
     return "0" if text == "-0" else text
 
 
+def same_category(levels: Iterable[Any], dialect: Dialect = _PLAIN) -> str | None:
+    """Two of some levels that are one category, as messages show them; None if there are none.
+
+    Args:
+        levels: Texts and numbers of a job file, or texts of a table.
+        dialect: How numbers are written in texts.
+
+    >>> print(same_category([1, 2, "1.0"]), same_category(["low", "high"]))
+    1 and '1.0' None
+    """
+    return _twice((canonical_text(level, dialect), level) for level in levels)
+
+
 def same_name(names: Iterable[str]) -> str | None:
     """Two of some names that are one column or class, as messages show them; None without such."""
     return _twice((clean_text(name), name) for name in names)

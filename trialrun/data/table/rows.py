@@ -28,7 +28,7 @@ from trialrun.data.table.target import (
 )
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
-from trialrun.job.table_spelling import canonical_text, number_of, told_apart
+from trialrun.job.table_spelling import canonical_text, number_of, same_category, told_apart
 from trialrun.job.user_functions import moved_path
 
 if TYPE_CHECKING:
@@ -249,6 +249,11 @@ def _order(cells: Cells, data: DataSpec, texts: frozenset[str]) -> tuple[str, ..
         return None
     order = encoding if isinstance(encoding, tuple) else cells.order
     if order is not None:
+        if twice := same_category(order, data.dialect):
+            raise InputError(
+                f"{cells.shown} has an order of categories in which {twice} are one category; give"
+                f" each once, as data.categorical: {{{cells.name}: [...]}}"
+            )
         return tuple(canonical_text(level, data.dialect) for level in order)
     found = sorted(set(cells.texts().dropna()), key=by_number)
     if all(number_of(text) is not None for text in found):
