@@ -86,10 +86,10 @@ def bytes_text(num_bytes: float) -> str:
     >>> bytes_text(64 * 2**20)
     '64.0 MiB'
     """
-    if num_bytes < 1024:
+    if round(num_bytes) < 1024:
         return f"{num_bytes:.0f} bytes"
     for unit in ("KiB", "MiB", "GiB"):
         num_bytes /= 1024
-        if num_bytes < 1024:
+        if round(num_bytes, 1) < 1024:
             return f"{num_bytes:.1f} {unit}"
     return f"{num_bytes / 1024:.1f} TiB"

@@ -64,7 +64,7 @@ def run_facts(overview: Overview) -> list[str]:
         rate = summary["throughput"]["trials_per_s"]
         facts += [
             f"{_duration_text(total_s)} in all",
-            f"{rate:,.0f} trials/s" if rate >= 1000 else f"{rate:.3g} trials/s",
+            f"{rate:,.0f} trials/s" if round(rate) >= 1000 else f"{rate:.3g} trials/s",
         ]
     return facts
 
