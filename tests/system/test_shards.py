@@ -58,9 +58,11 @@ def test_many_signatures_are_not_spread_over_all_shards(tmp_path):
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", "1/0", "²/3", ""])
 def test_a_shard_that_is_none_is_refused(shard):
-    finished = call("run", "jobs/medical_trial.yaml", "--shard", shard)
-    assert finished.code == 2
-    assert "resources.shard must be I/N, such as 2/8 for the second of eight" in finished.stderr
+    for command in ("run", "plan"):
+        finished = call(command, "jobs/medical_trial.yaml", "--shard", shard)
+        assert finished.code == 2
+        assert f"--shard {shard}: resources.shard must be I/N, such as 2/8" in finished.stderr
+        assert "--set" not in finished.stderr
 
 
 def test_a_plan_of_a_shard_shows_its_packs():
@@ -74,7 +76,8 @@ def test_more_shards_than_trials_are_refused():
     options = ["--set", "seeds=1", "--set", "search.parameters={}", "--shard", "2/2"]
     finished = call("run", "jobs/medical_trial.yaml", *options)
     assert finished.code == 2
-    assert "resources.shard 2/2: has no trial to train, as the job has only 1" in finished.stderr
+    message = "--shard 2/2: resources.shard 2/2: has no trial to train, as the job has only 1"
+    assert message in finished.stderr
 
 
 def test_resume_and_run_folder_together_are_refused(tmp_path):

@@ -7,7 +7,7 @@ nothing is changed. The fields themselves are in `job.spec`, their checks as a w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,24 @@ class LoadedJob:
         field = message.split(" ", 1)[0].rstrip(":,")
         return f"{self.document.location_of(_split_key(field))}: {message}"
 
+    def of_all_shards(self) -> "LoadedJob":
+        """The same job with all of its trials."""
+        resources = self.spec.resources.model_copy(update={"shard": None})
+        return replace(self, spec=self.spec.model_copy(update={"resources": resources}))
 
-def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:
+
+def load_job(
+    path: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    shard: str | None = None,
+) -> LoadedJob:
     """The job in a file.
 
     Args:
         path: A YAML file.
         overrides: Dotted path -> value, or texts `path=value` with the value written as in YAML.
+        shard: The value of the option `--shard`, in the place of the file's `resources.shard`.
 
     Raises:
         InputError: The file or an override is wrong. The message has one line per problem.
@@ -57,6 +68,8 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
     path = Path(path)
     folder = path.absolute().parent
     document = _override(read_document(path), overrides)
+    if shard is not None:
+        document = document.with_value(("resources", "shard"), shard, f"--shard {shard}")
     try:
         spec = JobSpec.model_validate(document.value, context={"folder": folder})
         problems = list(check_whole(spec, folder))
