@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "trials": "errors job",
     "data": "errors messages host job",
     "training": "errors messages host statistics job trials data",
-    "store": "errors host trials",
+    "store": "errors messages host job trials",
     "cluster": "errors messages host job trials training",
     "analysis": "errors messages statistics job store",
     "export": "errors messages host statistics job trials data training store",
