@@ -13,6 +13,7 @@ import pytest
 from commands import ROOT
 
 import trialrun
+from trialrun import errors
 from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
 from trialrun.store.columns import parameter_kinds
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "analysis": "errors messages statistics job store",
     "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",
-    "trackers": "errors job store",
+    "trackers": "errors messages job store",
     "doctor": "errors exit_codes messages host store cluster",
     "driver": "errors exit_codes messages host job trials data training cluster store analysis"
     " export report trackers",
@@ -241,6 +242,49 @@ def test_no_folder_of_the_package_has_more_entries_than_a_reader_can_see_at_once
 def test_no_module_is_longer_than_four_hundred_lines():
     lengths = {m: len(path.read_text(encoding="utf-8").splitlines()) for m, path in MODULES.items()}
     assert {module: length for module, length in lengths.items() if length > 400} == {}
+
+
+# Errors of others -------------------------------------------------------------------------------
+
+
+def _raw_errors(module: str, path: Path) -> Iterator[str]:
+    """Where the text of an error that is not trialrun's own becomes part of a message as it is.
+
+    An error that is raised again `from None` has the words of the function that raised it.
+    """
+    own = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    for handler in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(handler, ast.ExceptHandler) or handler.name is None:
+            continue
+        assert handler.type is not None
+        types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        names = {ast.unparse(one).rpartition(".")[2] for one in types}
+        foreign = {name for name in names if name not in own and not name.startswith("_")}
+        if not foreign:
+            continue
+        raised = [node for node in ast.walk(handler) if isinstance(node, ast.Raise)]
+        is_own = raised and all(isinstance(node.cause, ast.Constant) for node in raised)
+        if foreign == {"ValueError"} and is_own:
+            continue
+        asked = {  # as in `str(error) if isinstance(error, ExportError) else in_short(error)`
+            id(node.body)
+            for node in ast.walk(handler)
+            if isinstance(node, ast.IfExp) and "isinstance(" in ast.unparse(node.test)
+        }
+        raw = {handler.name, f"str({handler.name})", f"repr({handler.name})"}
+        for node in ast.walk(handler):
+            shown = node.value if isinstance(node, ast.FormattedValue) else node
+            if ast.unparse(shown) not in raw or id(shown) in asked:
+                continue
+            if isinstance(node, ast.FormattedValue | ast.Call):
+                yield f"{module}:{node.lineno}"
+
+
+def test_what_others_raise_is_told_through_one_function():
+    """`in_short` and `said_by` give one line, without colors, of what is behind an error."""
+    raw = {line for module, path in MODULES.items() for line in _raw_errors(module, path)}
+    # An error of TensorFlow, made of one that its compiler raised.
+    assert {line.partition(":")[0] for line in raw} == {"training.program.program"}
 
 
 # Names ------------------------------------------------------------------------------------------

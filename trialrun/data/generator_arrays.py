@@ -17,7 +17,7 @@ from trialrun.data.table.lookalikes import similar_texts
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
 from trialrun.job.table_spelling import clean_text, told_apart
-from trialrun.messages import bytes_text
+from trialrun.messages import bytes_text, in_short, said_by
 
 _PARTS = ("train", "validation", "test")
 _FIELDS = ("x", "y", "sample_weight")
@@ -156,8 +156,7 @@ def to_array(shown: str, value: Any) -> Any:
         array = np.asarray(value)
     except Exception as error:
         raise ValueError(
-            f"{shown} is a {type(value).__name__} that cannot be made an array:"
-            f" {type(error).__name__}: {error}"
+            f"{shown} is a {type(value).__name__} that cannot be made an array: {in_short(error)}"
         ) from error
     return _plain(shown, array)
 
@@ -213,7 +212,9 @@ def _plain(shown: str, array: Array) -> Array:
         try:
             return _map_objects(lambda text: text.decode(), array)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{shown} holds bytes that are not UTF-8 text: {error}") from error
+            raise ValueError(
+                f"{shown} holds bytes that are not UTF-8 text: {said_by(error)}"
+            ) from error
     if all(issubclass(kind, str) for kind in found):
         return _map_objects(str, array)
     if all(issubclass(kind, Number) and not issubclass(kind, complex) for kind in found):

@@ -12,6 +12,7 @@ from trialrun.data.generator_arrays import to_array
 from trialrun.data.scaling import Scaler
 from trialrun.errors import InputError
 from trialrun.job.table_spelling import clean_text
+from trialrun.messages import said_by
 
 
 def scaled_input(scalers: Any, raw: Any, feature_names: Sequence[str] = ()) -> Any:
@@ -61,7 +62,7 @@ def _in_order(raw: Any, names: Sequence[str]) -> Any:
             raw = pd.DataFrame(raw)
         except ValueError as error:
             raise InputError(
-                f"the model takes rows with the columns {', '.join(names)}; {error}"
+                f"the model takes rows with the columns {', '.join(names)}; {said_by(error)}"
             ) from error
     if not isinstance(raw, pd.DataFrame) or not names:
         return raw
@@ -95,5 +96,5 @@ def _checked(shown: str, raw: Any) -> npt.NDArray[Any]:
         if not is_text(array):
             check_float32(shown, array)
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(str(error)) from None
     return array

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from trialrun.analysis.run_summary import Standing
 from trialrun.analysis.winner import winner_curves, winner_reliability
+from trialrun.messages import in_short
 from trialrun.report.view import WHOLE, View
 from trialrun.statistics.spread import Floats
 from trialrun.store import RunFolder
@@ -80,7 +81,7 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
         figures = draw_figures(overview, *_winner(folder, overview))
     except Exception as error:  # matplotlib failed: the page says so, and is written without them
         _log.exception("the figures could not be drawn")
-        figure_problem = f"{type(error).__name__}: {error}"
+        figure_problem = in_short(error)
     for figure in figures:
         folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
     page = render_page(

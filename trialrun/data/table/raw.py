@@ -14,6 +14,7 @@ from trialrun.job.data_files import is_parquet
 from trialrun.job.table_dialect import Dialect, read_records
 from trialrun.job.table_spelling import clean_text
 from trialrun.job.user_functions import moved_path
+from trialrun.messages import said_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,7 @@ def read_raw(path: Path, dialect: Dialect, shown: str) -> RawTable:
         stat = path.stat()
         return _read_once(path, dialect, shown, stat.st_mtime_ns, stat.st_size)
     except OSError as error:  # it is a folder, or there is no permission to read it
-        raise InputError(f"{shown}: cannot be read: {error}") from error
+        raise InputError(f"{shown}: cannot be read: {said_by(error)}") from error
 
 
 @functools.lru_cache(maxsize=_MAX_TABLES_KEPT)
@@ -135,7 +136,7 @@ def _read_parquet(path: Path, shown: str) -> RawTable:
     try:
         arrow = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{shown}: cannot be read as Parquet: {error}") from error
+        raise InputError(f"{shown}: cannot be read as Parquet: {said_by(error)}") from error
     return from_arrow(arrow, shown)
 
 
@@ -183,5 +184,5 @@ def _to_arrow(values: "pd.Series[Any]", name: str, shown: str) -> "pa.Array":
         return pa.array(values, from_pandas=True)
     except (pa.ArrowException, OverflowError) as error:
         raise InputError(
-            f"{shown}: column {name!r} holds neither numbers nor text: {error}"
+            f"{shown}: column {name!r} holds neither numbers nor text: {said_by(error)}"
         ) from error

@@ -30,6 +30,7 @@ from trialrun.errors import InputError
 from trialrun.job import DataSpec
 from trialrun.job.table_spelling import canonical_text, number_of, same_category, told_apart
 from trialrun.job.user_functions import moved_path
+from trialrun.messages import said_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,9 @@ def read_rows(data: DataSpec) -> TableRows:
             try:
                 stat = moved_path(Path(file)).stat()
             except OSError as error:
-                raise InputError(f"data.{data.source}: {file} cannot be read: {error}") from error
+                raise InputError(
+                    f"data.{data.source}: {file} cannot be read: {said_by(error)}"
+                ) from error
             stamps.append((stat.st_mtime_ns, stat.st_size))
     return _read_once(data.model_dump_json(include=_FIELDS), tuple(stamps))
 
