@@ -1,4 +1,4 @@
-"""How a message shows what it found, and what it may have meant."""
+"""Parts of messages for people: values, suggestions, lists, sizes, and what others' errors say."""
 
 import ast
 import difflib

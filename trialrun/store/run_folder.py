@@ -24,8 +24,8 @@ from trialrun.store.pack_records import PackRecord, facts_of, read_pack_records
 from trialrun.store.parquet import list_pack_files, write_pack_file
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
-from trialrun.store.text_tables import variants_csv
 from trialrun.store.trial_tables import TrialTables
+from trialrun.store.variant_files import variants_csv
 from trialrun.trials.results import PackResult
 
 if TYPE_CHECKING:

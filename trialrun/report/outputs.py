@@ -1,4 +1,4 @@
-"""A run as people see it: in the terminal, as JSON and CSV, as figures, as the page."""
+"""The ways out of a run to people: the terminal, JSON, CSV, the figures, the page."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
     """A run, finished or interrupted, as CSV text with the columns of variants.csv."""
     from trialrun.analysis.variants import variant_rows
     from trialrun.report.overview import load_overview
-    from trialrun.store.text_tables import variants_csv
+    from trialrun.store.variant_files import variants_csv
 
     board = load_overview(folder).leaderboard
     rows = variant_rows(board)

@@ -1,4 +1,4 @@
-"""Tables of a run as text: CSV cells, and JSON that is written piece by piece."""
+"""What is told of variants: the text of variants.csv, and confusion_matrices.json."""
 
 import csv
 import io
