@@ -13,6 +13,7 @@ from trialrun.errors import InputError
 from trialrun.job.document import parse_value
 from trialrun.job.keras_api.arguments import is_real
 from trialrun.job.keras_api.logs import natural_goal
+from trialrun.job.table_spelling import clean_text
 from trialrun.messages import show, suggest
 from trialrun.report.format import short_names
 
@@ -89,10 +90,15 @@ def _condition(text: str, row: CsvRow) -> Callable[[CsvRow], bool]:
     column, value = _column(name, row, option), parse_value(written, option)
     holds = _OPERATORS[symbol]
     if symbol in ("=", "!="):
-        return lambda row: holds(row[column], value)
+        return lambda row: holds(_spelled(row[column]), _spelled(value))
     if not is_real(value):
         raise InputError(f"{option}: {symbol} compares numbers, got {show(value)}")
     return lambda row: is_real(row[column]) and holds(row[column], value)
+
+
+def _spelled(value: Any) -> Any:
+    """A text in its only spelling: a terminal may write accents in another form than the job."""
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def _column(name: str, row: CsvRow, option: str) -> str:
