@@ -21,14 +21,17 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 
 from trialrun.job import (
+    ConfirmSpec,
     DataSpec,
     EarlyStoppingSpec,
     JobSpec,
     ModelSpec,
     OutputSpec,
+    RaceSpec,
     Range,
     ReduceLROnPlateauSpec,
     ResourcesSpec,
+    RoundSpec,
     SearchSpec,
     SelectSpec,
     TrainingSpec,
@@ -48,6 +51,9 @@ SECTIONS: dict[str, type[Section]] = {
     "training.early_stopping": EarlyStoppingSpec,
     "training.reduce_lr_on_plateau": ReduceLROnPlateauSpec,
     "search": SearchSpec,
+    "search.rounds: round": RoundSpec,
+    "search.rounds: race": RaceSpec,
+    "search.confirm": ConfirmSpec,
     "search.parameters: values": ValueList,
     "search.parameters: range": Range,
     "select": SelectSpec,

@@ -18,8 +18,15 @@ from urllib.parse import urlsplit
 import click
 
 from trialrun.cluster.preflight import TOKEN_HELP, require_token
-from trialrun.errors import ClusterError, InputError, TrialrunError
-from trialrun.exit_codes import EXIT_CTRL_C, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_INPUT
+from trialrun.errors import (
+    EXIT_CTRL_C,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_WRONG_INPUT,
+    ClusterError,
+    InputError,
+    TrialrunError,
+)
 
 EXIT_NOT_FOUND = 127  # what a shell says of a command that it does not find
 TIMEOUT_S = 5.0

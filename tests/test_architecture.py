@@ -25,7 +25,6 @@ PACKAGE = ROOT / "trialrun"
 # The rooms that each room may import. A room is a folder, or a module beside them.
 MAY_IMPORT = {
     "errors": "",
-    "exit_codes": "",
     "messages": "",
     "host": "",
     "statistics": "",
@@ -36,16 +35,17 @@ MAY_IMPORT = {
     "store": "errors messages host job trials",
     "cluster": "errors messages host job trials training",
     "analysis": "errors messages statistics job store",
+    "search": "statistics job store analysis",
     "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",
     "trackers": "errors messages job store",
-    "doctor": "errors exit_codes messages host store cluster",
-    "driver": "errors exit_codes messages host job trials data training cluster store analysis"
-    " export report trackers",
+    "doctor": "errors messages host store cluster",
+    "driver": "errors messages host job trials data training cluster store analysis"
+    " search export report trackers",
     "datasets": "",
     "models": "",
     "api": "errors job store analysis export report driver",
-    "cli": "errors exit_codes job store analysis export report trackers doctor driver",
+    "cli": "errors job store analysis export report trackers doctor driver",
     "__init__": "errors export api",
     "__main__": "cli",
 }

@@ -267,7 +267,7 @@ def test_a_plan_shows_values_as_a_job_file_has_them(job):
 
 def test_a_plan_counts_what_the_sweep_would_train():
     words = re.sub(r"\s+", " ", call("plan", SWEEP_JOB).stdout)
-    assert "30 variants x 35 seeds = 1050 trials" in words
+    assert "30 variants x 35 seeds = 1,050 trials" in words
     assert "signatures: 6" in words
 
 

@@ -11,8 +11,14 @@ import click
 from rich.console import Console
 
 from trialrun.driver.interrupts import Interrupted
-from trialrun.errors import InputError, TrackerError, TrialrunError
-from trialrun.exit_codes import EXIT_CTRL_C, EXIT_FAILED, EXIT_WRONG_INPUT
+from trialrun.errors import (
+    EXIT_CTRL_C,
+    EXIT_FAILED,
+    EXIT_WRONG_INPUT,
+    InputError,
+    TrackerError,
+    TrialrunError,
+)
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -162,38 +168,33 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
     )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
-        text = f"This is shard {shard}; `trialrun merge` makes one run of all shards"
-        Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+        _say(f"This is shard {shard}; `trialrun merge` makes one run of all shards")
 
 
 def _tell(outcome: Any) -> None:
     """Prints the result of a run, and exits with the code for what went wrong, if anything did."""
     from trialrun.report import print_overview
 
-    errors = Console(stderr=True)
     if outcome.num_completed:
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
-        errors.print(
-            f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
     )
     if outcome.num_failed or not outcome.has_winner:
-        what = (
-            f"{outcome.num_failed} trials failed" if outcome.num_failed else "nothing was selected"
-        )
-        text = f"{what}; see {outcome.run.log_file}"
-        errors.print(text, soft_wrap=True, highlight=False)
+        lost = f"{outcome.num_failed} trials failed"
+        what = lost if outcome.num_failed else "nothing was selected"
+        _say(f"{what}; see {outcome.run.log_file}")
         sys.exit(EXIT_FAILED)
     if not outcome.has_model:
-        text = f"The best model was not saved. To try again: trialrun resume {outcome.run.path}"
-        errors.print(text, soft_wrap=True, highlight=False)
+        _say(f"The best model was not saved. To try again: trialrun resume {outcome.run.path}")
         sys.exit(EXIT_FAILED)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 @cli.command()
@@ -233,6 +234,12 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
     " [default: rank].",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
+@click.option(
+    "--rounds",
+    "of_rounds",
+    is_flag=True,
+    help="Show instead who was dropped in which round of the search, and why.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
 def show(
@@ -240,6 +247,7 @@ def show(
     where: tuple[str, ...],
     sort: str | None,
     reverse: bool,
+    of_rounds: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -247,14 +255,18 @@ def show(
 
     The run may still be running, or may have been interrupted.
     """
-    from trialrun.report import overview_content, overview_csv, print_overview
+    from trialrun.report import overview_content, overview_csv, print_overview, print_rounds
     from trialrun.report.view import View
     from trialrun.store import RunFolder
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv cannot be combined; give only one of them")
     folder, view = RunFolder.open(run_folder), View(where, sort, reverse)
-    if as_json:
+    if of_rounds and (view != View() or as_json or as_csv):
+        raise click.UsageError("--rounds cannot be combined with other options")
+    if of_rounds:
+        print_rounds(Console(), folder)
+    elif as_json:
         click.echo(json.dumps(overview_content(folder, view), indent=2))
     elif as_csv:
         click.echo(overview_csv(folder, view), nl=False)

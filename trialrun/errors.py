@@ -1,4 +1,4 @@
-"""The exceptions of trialrun: what each means, and nothing else.
+"""The exceptions of trialrun and the exit codes of its command: what each means.
 
 TrialrunError
 ├── InputError        the user's input is wrong; the command line exits with 2
@@ -14,6 +14,12 @@ TrialrunError
 ├── RunLost           another driver has taken over the run folder
 └── ExportError       a saved model does not behave as the trained one
 """
+
+# Every exit code of the command `trialrun`; 0 is success.
+EXIT_FAILED = 1  # some trials failed, a tracker could not be written, or the doctor found a problem
+EXIT_WRONG_INPUT = 2  # the user's input is wrong, and nothing was trained
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: on this code, SLURM wrappers requeue the job
+EXIT_CTRL_C = 130
 
 
 class TrialrunError(Exception):

@@ -223,6 +223,10 @@ BESIDE = {
     "training.loss_weights": {"loss": {"price": "mse", "kind": "mse"}},
     "search.method": {"num_variants": 2, "parameters": RATES},
     "search.num_variants": {"method": "random", "parameters": {"training.learning_rate": RANGE}},
+    "search.rounds: round.seeds": {"keep": 2},
+    "search.rounds: round.keep": {"seeds": 2},
+    "search.rounds: race.looks": {"method": "race"},
+    "search.rounds: race.level": {"method": "race"},
     "select.goal": SCORED,
 }
 
@@ -246,6 +250,10 @@ def test_the_example_of_a_field_is_taken(section, field, example, job_folder):
         content = f"parameters: {{training.learning_rate: {{{content}}}}}"
         if section.endswith("range"):
             content += ", method: random, num_variants: 2"
+    elif section == "search.rounds: round":
+        content = f"rounds: [{{{content}}}, {{seeds: 5}}]"
+    elif section == "search.rounds: race":
+        content = f"rounds: {{{content}}}"
     elif "." in section:
         content = f"{section.partition('.')[2]}: {{{content}}}"
     if section:

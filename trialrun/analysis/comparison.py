@@ -65,7 +65,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
     Raises:
         InputError: There is no such variant, or both are the same.
     """
-    index = folder.tables.index()
+    index = folder.choosing_trials()
     for variant_id in (first, second):
         if variant_id not in index.variant_ids:
             hint = suggest(variant_id, index.variant_ids[:20])

@@ -49,7 +49,9 @@ def edges(board: Leaderboard) -> list[Edge]:
 
 
 def _edge(board: Leaderboard, path: str, as_good: set[str]) -> Edge | None:
+    dropped = () if board.rounds is None else board.rounds.dropped
     tried = [variant.parameters[path] for variant in board.variants]
+    tried += [variant.parameters[path] for variant in dropped]
     best = [variant.parameters[path] for variant in board.variants if variant.variant_id in as_good]
     if not all(map(is_real, tried)) or any(name in _last(path) for name in _NAMES):
         return None

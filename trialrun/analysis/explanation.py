@@ -7,6 +7,7 @@ from typing import Any
 
 from trialrun.analysis.certainty import Certainty
 from trialrun.analysis.edges import edges
+from trialrun.analysis.rounds import ConfirmedDifference
 from trialrun.analysis.selection import Selection
 from trialrun.analysis.variants import Leaderboard, VariantSummary
 from trialrun.messages import MAX_NAMES_LISTED, listed
@@ -31,9 +32,11 @@ def sentences(leaderboard: Leaderboard) -> list[str]:
     if chosen is None:
         return [_nothing(leaderboard)]
     return [
+        *_rounds(leaderboard),
         _claim(leaderboard, chosen),
         *_other_losses(leaderboard, chosen),
         *_certainty(leaderboard, chosen),
+        *_confirmation(leaderboard, chosen),
         f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
         *_on_test(leaderboard, chosen),
         *_edges(leaderboard),
@@ -59,7 +62,8 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
     of_all = f"the {extreme} {statistic} {chosen.metric} of {_rivals(leaderboard, chosen)}"
     same = leaderboard.certainty.same if leaderboard.certainty else ()
     if chosen.num_variants == 1:
-        return f"{name} is the only variant; its {statistic} {chosen.metric}: {value}"
+        left = "the only variant left" if _has_dropped(leaderboard) else "the only variant"
+        return f"{name} is {left}; its {statistic} {chosen.metric}: {value}"
     if _num_whole(leaderboard, chosen) == 1:
         return (
             f"{name} is the only variant of {chosen.num_variants} that lost no trial; its"
@@ -84,10 +88,16 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
     return f"{name} has {of_all}: {value}"
 
 
+def _has_dropped(leaderboard: Leaderboard) -> bool:
+    return leaderboard.rounds is not None and bool(leaderboard.rounds.dropped)
+
+
 def _rivals(leaderboard: Leaderboard, chosen: Selection) -> str:
     """The variants that the winner is the best of; one that lost trials may have a better mean."""
     num_whole = _num_whole(leaderboard, chosen)
     if chosen.num_unfinished or num_whole == chosen.num_variants:
+        if _has_dropped(leaderboard):
+            return f"the {chosen.num_variants} variants left"
         return f"{chosen.num_variants} variants"
     return f"the {num_whole} variants (of {chosen.num_variants}) that lost no trial"
 
@@ -164,6 +174,77 @@ def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
         )
     if known.pairing is not None:
         yield f"Comparing seed by seed was worth about {_times(known.pairing)} times the seeds."
+
+
+def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
+    """How the variants that are left were chosen, and what that says of the others."""
+    rounds = leaderboard.rounds
+    if rounds is None or not rounds.has_rounds:
+        return
+    counts = [str(line.num_seeds) for line in rounds.lines if line.stage != "confirm"]
+    yield (
+        f"{rounds.num_variants} variants were reduced to {len(rounds.finalists)} by rounds of"
+        f" {listed(counts, max_names=20)} seeds, with {rounds.share_trained:.0%} of the trials of"
+        " the whole grid."
+    )
+    if rounds.level is not None and rounds.dropped:
+        confidence = f"{100 * (1 - rounds.level):.4g}%"
+        yield f"With {confidence} confidence the best of all {rounds.num_variants} is still in."
+
+
+def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    """What fresh seeds say of the winner, which is said of nothing else."""
+    rounds = leaderboard.rounds
+    if rounds is None:
+        return
+    if rounds.has_rounds:
+        yield "The same seeds chose it and measured it, which flatters its mean and interval."
+    found = rounds.confirmation
+    if found is None or found.variants[0].variant_id != chosen.variant_id:
+        return
+    seeds = f"{found.num_seeds} fresh seeds, which chose nothing"
+    if not found.is_complete:
+        yield f"The confirmation by {seeds}, has not ended."
+        return
+    own = found.variants[0]
+    if not own.n:
+        yield f"None of {seeds}, gave {chosen.variant_id} a value."
+        return
+    interval = ""
+    if math.isfinite(own.low):
+        interval = f", 95% interval {own.low:.4g} to {own.high:.4g}"
+    lost = found.num_seeds - own.n
+    lost_text = f", {lost} lost" if lost else ""
+    yield (
+        f"On {seeds}, its mean {chosen.metric} is {own.mean:.4g} (sd {own.sd:.2g}{interval}"
+        f"{lost_text})."
+    )
+    yield from (_difference(other, chosen) for other in found.differences)
+
+
+def _difference(other: ConfirmedDifference, chosen: Selection) -> str:
+    """The statement on two variants that fresh seeds allow."""
+    us, them = chosen.variant_id, other.variant_id
+    if not other.n:
+        return f"No fresh seed compares it with {them}."
+    numbers = f"p {_p_value_text(other.p_value)}"
+    if math.isfinite(other.low):
+        low, high = other.low, other.high
+        if other.is_clear:  # both ends have one sign, which the words tell
+            low, high = sorted((abs(low), abs(high)))
+        numbers = f"95% interval {low:.2g} to {high:.2g}, {numbers}"
+    if not other.is_clear:
+        return (
+            f"They do not tell {us} and {them} apart: the difference is"
+            f" {other.difference:+.2g} ({numbers})."
+        )
+    is_lower = other.difference < 0
+    first, second = (us, them) if is_lower == (chosen.goal == "minimize") else (them, us)
+    return f"{first} is better than {second} by {abs(other.difference):.2g} ({numbers})."
+
+
+def _p_value_text(p_value: float) -> str:
+    return "below 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
 def _by_means(chosen: Selection, known: Certainty) -> str:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from trialrun.analysis.metric_bounds import UNBOUNDED, metric_bounds
+from trialrun.analysis.rounds import rounds_summary
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
 from trialrun.analysis.variants import (
     Leaderboard,
@@ -96,6 +99,8 @@ class Tally:
         self._bounds = {} if self.is_empty else metric_bounds(self._index.metrics, run.read_job())
         self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
+        own_bounds = self._bounds.get(metric, UNBOUNDED)
+        self._rounds = rounds_summary(run.rounds.read(), self._index, metric, own_bounds)
 
     @property
     def is_empty(self) -> bool:
@@ -123,26 +128,36 @@ class Tally:
         write_matrices: Callable[[dict[str, Any]], None] | None,
     ) -> Standing:
         seeds, parameters = self._index.seeds, self._index.parameters
+        if self._rounds is not None:
+            seeds = np.array(self._rounds.seeds, np.int64)
         scores: list[ValidationScores] = []
         summaries: list[VariantSummary] = []
         problems: list[TrialProblem] = []
         counts: Counter[str] = Counter()
         num_epochs = 0
         for chunk in self._index.by_variants(columns, self._max_trials):
-            scores.append(validation_scores(chunk, self._metric, seeds))
-            pooled = pool_matrices([chunk])
-            summaries += summarize(chunk, parameters, pooled, seeds, self._bounds)
             counts.update(count_trials(chunk))
             num_epochs += int(chunk["epochs"].sum())
             left = None if self._max_problems is None else self._max_problems - len(problems)
             problems += islice(_problems(chunk), left)
+            compared = self._compared(chunk)
+            scores.append(validation_scores(compared, self._metric, seeds))
+            pooled = pool_matrices([compared])
+            summaries += summarize(compared, parameters, pooled, seeds, self._bounds)
             if write_matrices is not None:
-                write_matrices(confusion_matrices(chunk))
+                write_matrices(confusion_matrices(compared))
         joined = join_scores(scores)
         bounds = self._bounds.get(self._metric, UNBOUNDED)
-        board = rank_summaries(summaries, joined, self._goal, self._statistic, bounds)
+        board = rank_summaries(summaries, joined, self._goal, self._statistic, bounds, self._rounds)
         best_trial = self._metrics_of_best(board)
         return Standing(board, dict(counts), num_epochs, tuple(problems), best_trial, joined)
+
+    def _compared(self, chunk: "pd.DataFrame") -> "pd.DataFrame":
+        """The trials by which variants are compared: all of them, or those of the last round."""
+        if self._rounds is None:
+            return chunk
+        is_left = chunk["variant_id"].isin(self._rounds.finalists)
+        return chunk[is_left & chunk["seed"].isin(self._rounds.seeds)]
 
     def _metrics_of_best(self, board: Leaderboard) -> dict[str, float]:
         chosen = board.selection

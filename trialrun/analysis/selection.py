@@ -21,6 +21,9 @@ from trialrun.store.columns import metric_names
 if TYPE_CHECKING:
     import pandas as pd
 
+# Statistics that decide over seeds are rounded to so many significant digits, as what two machines,
+# or packs of two sizes, compute differs in the seventh. So they decide the same.
+DECISION_DIGITS = 5
 _TIE = 1e-9  # means are equal within this relative tolerance, as sums in float64 are not exact
 
 
@@ -55,6 +58,27 @@ class ValidationScores:
                 f"select.metric must be a validation metric (val_...), got {self.metric!r};"
                 " variants are never selected by test numbers"
             )
+
+    def restricted(self, variant_ids: Sequence[str], seeds: Sequence[int]) -> "ValidationScores":
+        """The scores of some variants with some seeds, in this order, as if there were no others.
+
+        A trial that is not among these scores counts as lost.
+        """
+        row_of = {variant_id: row for row, variant_id in enumerate(self.variant_ids)}
+        column_of = {seed: column for column, seed in enumerate(self.seeds)}
+        rows = np.array([row_of.get(variant_id, -1) for variant_id in variant_ids], np.intp)
+        columns = np.array([column_of.get(seed, -1) for seed in seeds], np.intp)
+        # An empty last row and column stand for what is not there.
+        values = np.pad(self.values, ((0, 1), (0, 1)), constant_values=np.nan)[rows][:, columns]
+        trial_ids = np.pad(self.trial_ids, ((0, 1), (0, 1)), constant_values=b"")
+        return ValidationScores(
+            metric=self.metric,
+            variant_ids=tuple(variant_ids),
+            seeds=tuple(seeds),
+            trial_ids=trial_ids[rows][:, columns],
+            values=values,
+            num_unfinished=np.count_nonzero(np.isnan(values), axis=1),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,34 +186,57 @@ def _require_recorded(metric: str, trials: "pd.DataFrame") -> None:
 
 
 def rank(
-    scores: ValidationScores, goal: Goal, statistic: Statistic = "mean"
+    scores: ValidationScores,
+    goal: Goal,
+    statistic: Statistic = "mean",
+    digits: int | None = None,
 ) -> npt.NDArray[np.intp]:
     """Indices (variants,) of the variants, the best first.
+
+    Args:
+        scores: Scores of all variants.
+        goal: Whether a small or a large metric is good.
+        statistic: The statistic that ranks variants.
+        digits: Significant digits to which the statistic is rounded before it decides; None for
+            all of them.
 
     A variant with trials that diverged, failed or have NaN as their metric comes after all variants
     without, because its remaining trials make it look better than it is. A variant without any
     completed trial comes last. Equal variants keep the order of the search.
     """
-    return _order(scores, goal, _scores_of_variants(scores, goal, statistic))
+    return _order(scores, goal, variant_scores(scores, goal, statistic, digits))
 
 
-def _order(scores: ValidationScores, goal: Goal, variant_scores: Floats) -> npt.NDArray[np.intp]:
-    losses = _losses(variant_scores, goal)
+def _order(scores: ValidationScores, goal: Goal, found: Floats) -> npt.NDArray[np.intp]:
+    losses = _losses(found, goal)
     is_nan = np.isnan(losses)
     # lexsort is stable, and its last key is the most important one.
     return np.lexsort((np.where(is_nan, 0.0, losses), scores.num_unfinished > 0, is_nan))
 
 
-def _scores_of_variants(scores: ValidationScores, goal: Goal, statistic: Statistic) -> Floats:
-    """The statistic of each variant (variants,); NaN for a variant without a completed trial."""
+def variant_scores(
+    scores: ValidationScores, goal: Goal, statistic: Statistic, digits: int | None = None
+) -> Floats:
+    """The statistic of each variant (variants,); NaN for a variant without a completed trial.
+
+    Args:
+        scores, goal, statistic, digits: See `rank`.
+    """
     spread = describe(scores.values)
     if statistic != "confidence_bound":
         found: Floats = getattr(spread, statistic)
-        return found
-    interval = seeds_interval(scores.values)
-    bound = interval.high if goal == "minimize" else interval.low
-    # If the seeds give no interval, because they are all equal or there is one, the mean is taken.
-    return np.where(np.isinf(bound), spread.mean, bound)
+    else:
+        interval = seeds_interval(scores.values)
+        bound = interval.high if goal == "minimize" else interval.low
+        # If the seeds give no interval, as they are all equal or there is one, the mean is taken.
+        found = np.where(np.isinf(bound), spread.mean, bound)
+    return found if digits is None else round_significant(found, digits)
+
+
+def round_significant(values: Floats, digits: int) -> Floats:
+    """Values (...,) rounded to some significant digits."""
+    rounded = [float(f"{value:.{digits}g}") for value in np.ravel(values)]
+    return np.reshape(np.array(rounded, np.float64), np.shape(values))
 
 
 def seeds_interval(values: Floats) -> Interval:
@@ -207,6 +254,7 @@ def select_best(
     goal: Goal,
     statistic: Statistic = "mean",
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    digits: int | None = None,
 ) -> Selection | None:
     """The first variant of `rank`, and that variant's seed with the best value.
 
@@ -215,19 +263,20 @@ def select_best(
         goal: Whether a small or a large metric is good.
         statistic: The statistic that ranks variants.
         bounds: The lowest and the highest value that the metric can have.
+        digits: See `rank`.
 
     Returns:
         None if no completed trial has a value.
     """
     if np.isnan(scores.values).all():
         return None
-    variant_scores = _scores_of_variants(scores, goal, statistic)
-    winner = int(_order(scores, goal, variant_scores)[0])
+    found = variant_scores(scores, goal, statistic, digits)
+    winner = int(_order(scores, goal, found)[0])
     values = scores.values[winner]
     best = int(np.nanargmin(_losses(values, goal)))
     spread = describe(values)
     interval = within_bounds(seeds_interval(values), values, *map(np.asarray, bounds))
-    score = float(variant_scores[winner])
+    score = float(found[winner])
     return Selection(
         variant_id=scores.variant_ids[winner],
         trial_id=scores.trial_ids[winner, best].decode(),
@@ -244,14 +293,14 @@ def select_best(
         num_seeds=int(spread.n),
         num_unfinished=int(scores.num_unfinished[winner]),
         num_variants=len(scores.variant_ids),
-        tied=_tied(scores, variant_scores, winner),
+        tied=_tied(scores, found, winner),
         is_perfect=float(spread.mean) == (bounds[0] if goal == "minimize" else bounds[1]),
     )
 
 
-def _tied(scores: ValidationScores, variant_scores: Floats, winner: int) -> tuple[str, ...]:
+def _tied(scores: ValidationScores, found: Floats, winner: int) -> tuple[str, ...]:
     """The other variants with the same value as the winner, within rounding."""
-    is_tied = np.isclose(variant_scores, variant_scores[winner], rtol=_TIE, atol=0.0)
+    is_tied = np.isclose(found, found[winner], rtol=_TIE, atol=0.0)
     is_tied &= (scores.num_unfinished > 0) == (scores.num_unfinished[winner] > 0)
     is_tied[winner] = False
     return tuple(scores.variant_ids[index] for index in np.flatnonzero(is_tied))

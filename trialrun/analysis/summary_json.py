@@ -6,7 +6,9 @@ from typing import Any
 from trialrun.analysis.certainty import Certainty
 from trialrun.analysis.edges import edges
 from trialrun.analysis.explanation import explain
+from trialrun.analysis.rounds import rounds_content
 from trialrun.analysis.run_summary import Standing
+from trialrun.analysis.variants import Leaderboard
 
 
 def run_summary(
@@ -36,7 +38,8 @@ def run_summary(
         "selection": _selection_content(standing),
         "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
-        "counts": {**standing.counts, "variants": len(board.variants)},
+        **rounds_content(board.rounds),
+        "counts": {**standing.counts, "variants": _num_variants(board)},
         "timings_s": dict(timings_s),
         "throughput": _throughput(standing, timings_s.get("total")),
         "best_model": best_model,
@@ -44,6 +47,10 @@ def run_summary(
         "data": list(data),
         "model_tasks": list(model_tasks),
     }
+
+
+def _num_variants(board: Leaderboard) -> int:
+    return len(board.variants) if board.rounds is None else board.rounds.num_variants
 
 
 def data_warnings(data: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from trialrun.analysis.certainty import Certainty, compare_with_best
 from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
+from trialrun.analysis.rounds import RoundsSummary
 from trialrun.analysis.selection import (
+    DECISION_DIGITS,
     Selection,
     ValidationScores,
     rank,
@@ -84,7 +86,10 @@ class Leaderboard:
         metric, goal: What ranks the variants.
         variants: The best first.
         selection: None if no completed trial has a value of the metric.
-        certainty: Which variants may have the best mean; None without a selection.
+        certainty: Which variants may have the best mean; None without a selection, and if variants
+            were dropped in rounds: the seeds that dropped the others say nothing more.
+        rounds: The rounds in which the other variants were dropped, and what fresh seeds say; None
+            if there are none.
     """
 
     metric: str
@@ -92,6 +97,7 @@ class Leaderboard:
     variants: tuple[VariantSummary, ...]
     selection: Selection | None
     certainty: Certainty | None
+    rounds: RoundsSummary | None = None
 
 
 def rank_summaries(
@@ -100,6 +106,7 @@ def rank_summaries(
     goal: Goal,
     statistic: Statistic = "mean",
     bounds: Bounds = UNBOUNDED,
+    rounds: RoundsSummary | None = None,
 ) -> Leaderboard:
     """The variants ranked by their scores, and what was selected.
 
@@ -109,10 +116,12 @@ def rank_summaries(
         goal: Whether a small or a large metric is good.
         statistic: How the seeds of a variant become one number.
         bounds: The lowest and the highest value that the metric can have.
+        rounds: The rounds that left these variants; None if there are none.
     """
+    digits = None if rounds is None else DECISION_DIGITS
     by_id = {summary.variant_id: summary for summary in summaries}
-    order = rank(scores, goal, statistic)
-    selection = select_best(scores, goal, statistic, bounds)
+    order = rank(scores, goal, statistic, digits)
+    selection = select_best(scores, goal, statistic, bounds, digits)
     return Leaderboard(
         metric=scores.metric,
         goal=goal,
@@ -121,7 +130,10 @@ def rank_summaries(
             for position, index in enumerate(order, start=1)
         ),
         selection=selection,
-        certainty=None if selection is None else compare_with_best(scores, order, goal),
+        certainty=None
+        if selection is None or (rounds is not None and rounds.has_rounds)
+        else compare_with_best(scores, order, goal),
+        rounds=rounds,
     )
 
 

@@ -113,6 +113,7 @@ def halves(task: PackTask, *, tried: bool = True) -> tuple[PackTask, PackTask]:
 
     def half(letter: str, trials: tuple[Trial, ...]) -> PackTask:
         pack = replace(task.pack, pack_id=task.pack.pack_id + letter, trials=trials)
-        return replace(task, pack=pack, attempt=task.attempt + tried, checkpoint=None)
+        # A width that did not fit must not stay.
+        return replace(task, pack=pack, width=None, attempt=task.attempt + tried, checkpoint=None)
 
     return half("a", trials[:middle]), half("b", trials[middle:])

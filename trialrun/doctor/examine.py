@@ -27,7 +27,7 @@ from trialrun.doctor.tensorflow_view import TensorflowView
 from trialrun.doctor.terminal import Json, Terminal
 from trialrun.doctor.token import check_token
 from trialrun.doctor.versions import check_slurm, check_versions, versions_here
-from trialrun.exit_codes import EXIT_FAILED
+from trialrun.errors import EXIT_FAILED
 from trialrun.host import read_limits
 
 

@@ -10,6 +10,7 @@ from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.work import Work
 from trialrun.export.process import SavedModel
 from trialrun.report import build_report
+from trialrun.report.rounds import dropped_rows
 from trialrun.store import RunFolder
 from trialrun.store.files import write_json
 from trialrun.store.pack_records import distinct_tasks
@@ -85,6 +86,8 @@ def finish(
     with writing_confusion_matrices(run.confusion_matrices_file, class_names) as write:
         standing = tally.standing(write)
     run.write_variants(variant_rows(standing.leaderboard))
+    if (rounds := standing.leaderboard.rounds) is not None:
+        run.write_dropped(dropped_rows(rounds))
     if interrupted is None:
         summary = run_summary(
             work.loaded.spec.name,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from trialrun.exit_codes import EXIT_CTRL_C, EXIT_INTERRUPTED
+from trialrun.errors import EXIT_CTRL_C, EXIT_INTERRUPTED
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

@@ -27,7 +27,8 @@ from trialrun.job import (
 )
 from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
 from trialrun.messages import bytes_text
-from trialrun.report.format import parameter_text, seeds_text
+from trialrun.report.format import counted, parameter_text, seeds_text
+from trialrun.search.schedule import expected_rounds, schedule_of
 from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import signature_of
@@ -65,7 +66,8 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     cpus = job.resources.cpus
     num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
     num_devices = max(1, num_local_cpus() // num_threads)
-    packs = make_packs(job, own, num_devices, num_threads=num_threads)
+    first = _first_to_train(job, own)
+    packs = make_packs(job, first, num_devices, num_threads=num_threads)
     sizes = {} if trace else _data_sizes(loaded, packs)
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     _print_variants(console, job, list(variants.values()))
@@ -73,11 +75,12 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     _print_data(console, loaded, own or trials)
     console.print(
-        f"\n{_counted(len(variants), 'variant')} x {seeds_text(len(job.seed_list))} ="
-        f" {_counted(len(trials), 'trial')} of"
+        f"\n{counted(len(variants), 'variant')} x {seeds_text(len(job.seed_list))} ="
+        f" {counted(len(trials), 'trial')} of"
         f" {_epochs(trials)} epochs{in_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
+    _print_rounds(console, job, len(variants))
     console.print(f"Engine {_engine(job.training)}.")
     console.print(
         f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
@@ -88,7 +91,7 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
         tasks = [PackTask(pack, loaded.folder, job.select, num_threads) for pack in packs]
         _print_traced(console, loaded, tasks)
     else:
-        _print_packs(console, packs, sizes)
+        _print_packs(console, packs, sizes, is_whole=len(first) == len(own))
 
 
 def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant]) -> None:
@@ -108,10 +111,6 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
 def _value_text(value: Any) -> str:
     """A value as it may be written in a job file, floats with all their digits."""
     return str(value) if isinstance(value, float) else parameter_text(value)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s'[: count != 1]}"
 
 
 def _print_data(console: Console, loaded: LoadedJob, trials: Sequence[Trial]) -> None:
@@ -173,6 +172,50 @@ def _unless_compiled(job: JobSpec, path: str) -> str:
     return "; refused if the builder compiles the model"
 
 
+# If trials are as small as those of the reference job, compiling a program takes as long as this
+# many trials.
+_TRIALS_PER_COMPILATION = 500
+
+
+def _first_to_train(job: JobSpec, trials: Sequence[Trial]) -> Sequence[Trial]:
+    """The trials that are trained first: all of them, or those of the first round."""
+    schedule = schedule_of(job)
+    seeds = set(schedule.seeds[: schedule.counts[0]])
+    return [trial for trial in trials if trial.seed in seeds]
+
+
+def _print_rounds(console: Console, job: JobSpec, num_variants: int) -> None:
+    """Prints what the rounds cost, and says so if they do not pay."""
+    rounds = expected_rounds(job, num_variants)
+    if len(rounds) == 1:
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column()
+    table.add_column(justify="right")
+    for number, one in enumerate(rounds, 1):
+        is_confirm = one.stage == "confirm"
+        name = "confirm" if is_confirm else f"round {number}"
+        seeds = counted(one.num_seeds, "fresh seed" if is_confirm else "seed")
+        num_trials = counted(one.num_trials, "trial")
+        table.add_row(name, f"{counted(one.num_variants, 'variant')} x {seeds}", num_trials)
+    console.print("")
+    console.print(table)
+    num_whole = num_variants * job.num_seeds
+    num_choosing = sum(one.num_trials for one in rounds if one.stage != "confirm")
+    at_most = "at most " * (rounds[0].stage == "race")
+    lines = [f"In all {at_most}{counted(sum(one.num_trials for one in rounds), 'trial')}"]
+    if job.search.rounds is not None:
+        lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of the whole grid"
+        num_saved = num_whole - num_choosing
+        if not at_most and num_saved < _TRIALS_PER_COMPILATION:
+            lines.append(
+                f"The rounds save {counted(num_saved, 'trial')}: if they are as small as those of"
+                " jobs/medical_trial.yaml, that is less than compiling a program takes"
+            )
+    console.print(f"{'. '.join(lines)}.\n")
+
+
 def _engine(training: TrainingSpec) -> str:
     if training.callbacks:
         return "keras: only model.fit calls training.callbacks, one trial after another"
@@ -186,9 +229,10 @@ def _epochs(trials: tuple[Trial, ...]) -> str:
 
 
 def _print_packs(
-    console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, int | None]
+    console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, int | None], *, is_whole: bool
 ) -> None:
-    table = Table(title="Packs", title_justify="left", box=None, pad_edge=False)
+    title = "Packs" if is_whole else "Packs of the first round"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("pack", "signature", "variants"):
         table.add_column(name, overflow="fold")
     for name in ("trials", "data memory"):

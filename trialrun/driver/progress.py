@@ -63,8 +63,9 @@ class ProgressLine:
         self.tell(f"Warning: {text}")
 
     def start(self, trials: Sequence[Trial], select: SelectSpec) -> None:
-        """Shows that training begins."""
+        """Shows that the training of some trials begins."""
         self._select = select
+        self._epochs_done = 0
         self._num_trials = len(trials)
         self._num_epochs = sum(trial.variant.training.epochs for trial in trials)
         self._started = time.monotonic()

@@ -2,9 +2,10 @@
 
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,17 @@ from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.progress import ProgressLine
 from trialrun.driver.resume import missing_trials, only_output_differs
+from trialrun.driver.rounds import Rounds, fresh_seeds, has_rounds
 from trialrun.driver.train import connect_to_cluster, train_missing
 from trialrun.driver.work import Work, at_work, timed
-from trialrun.errors import ClusterError, ClusterLost, ExportError, FileError, InputError
-from trialrun.exit_codes import EXIT_INTERRUPTED
+from trialrun.errors import (
+    EXIT_INTERRUPTED,
+    ClusterError,
+    ClusterLost,
+    ExportError,
+    FileError,
+    InputError,
+)
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.job import DataSpec, LoadedJob, dump_job
 from trialrun.store import RunFolder
@@ -70,16 +78,19 @@ def run_job(
         ClusterError: Ray cannot be reached.
         RunLost: Another driver has taken over the run folder.
     """
-    trials = plan_trials(loaded.spec)
+    logged = () if run_folder is None else RunFolder(run_folder).rounds.read()
+    trials = plan_trials(loaded.spec, fresh_seeds(loaded, logged))
     own = _own_trials(loaded, trials)
     _check_trackers(loaded)
     census = _check_first_data(own, loaded, progress)
     with at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
         own_ids = {trial.trial_id for trial in own}
         missing = [trial for trial in _begin(work) if trial.trial_id in own_ids]
-        if not missing and _has_ended_well(work.run):
+        batches = Rounds(work).batches() if has_rounds(work) else iter([missing])
+        first = next(batches, [])
+        if not first and _has_ended_well(work.run):
             return outcome_of_ended(work)
-        return _complete(work, missing, address, command)
+        return _complete(work, chain([first], batches), address, command)
 
 
 def merge_runs(
@@ -121,7 +132,7 @@ def merge_runs(
             )
             raise
         write_environment(work.run, loaded, {"merged": [s.path for s in sources]}, command)
-        return _complete(work, (), None, command)
+        return _complete(work, iter([]), None, command)
 
 
 def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
@@ -137,12 +148,12 @@ def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
 
 
 def _complete(
-    work: Work, missing: Sequence[Trial], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[list[Trial]], address: str | None, command: Sequence[str]
 ) -> Outcome:
     """Trains missing trials and ends the run, or records why it ended early."""
     unfinish(work.run)
     try:
-        return finish(work, saved=_train_and_export(work, missing, address, command))
+        return finish(work, saved=_train_and_export(work, batches, address, command))
     except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
         interrupted = error if isinstance(error, Interrupted) else work.interrupts.error()
     except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
@@ -177,9 +188,12 @@ def _has_ended_well(run: RunFolder) -> bool:
 
 
 def _train_and_export(
-    work: Work, missing: Sequence[Trial], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[list[Trial]], address: str | None, command: Sequence[str]
 ) -> SavedModel | None:
-    """Trains missing trials and saves the best model; None if nothing could be selected.
+    """Trains missing trials, one batch after the other, and saves the best model.
+
+    Returns:
+        None if nothing could be selected.
 
     Once trials are recorded, an error in saving is part of the result and not raised, so that the
     report is still written. Only what ends the run early is raised.
@@ -189,9 +203,10 @@ def _train_and_export(
     with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
         with ExitStack() as connection:
             cluster: Cluster | None = None
-            if missing:
-                cluster = connect_to_cluster(work, connection, address, command)
-                background.submit(try_saving, exporter, work, missing)
+            for missing in filter(None, batches):
+                if cluster is None:
+                    cluster = connect_to_cluster(work, connection, address, command)
+                    background.submit(try_saving, exporter, work, missing)
                 with timed(work.timings_s, "train"):
                     train_missing(work, missing, cluster)
             standing = current_standing(work)

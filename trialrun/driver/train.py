@@ -10,8 +10,7 @@ from trialrun.driver.environment import write_environment
 from trialrun.driver.interrupts import kill_descendants
 from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
 from trialrun.driver.work import Work, timed
-from trialrun.errors import InputError, TrialrunError
-from trialrun.exit_codes import EXIT_INTERRUPTED
+from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
 from trialrun.job.user_files import collect_files
 from trialrun.store.columns import parameter_kinds
 from trialrun.trials.packing import make_packs
@@ -120,6 +119,18 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
 
 
+# Between rounds the number of trials changes, but programs are compiled for one. On a CPU this many
+# take the same time per trial as more; a GPU needs more to be busy.
+_WIDTH_ON_CPU, _WIDTH_ON_GPU = 32, 128
+
+
+def _width(work: Work, cluster: "Cluster") -> int | None:
+    """The width of programs in a run with rounds, so that a later round compiles nothing."""
+    if not work.run.rounds.read():
+        return None
+    return _WIDTH_ON_GPU if cluster.needs.gpus else _WIDTH_ON_CPU
+
+
 def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterator[PackResult]:
     from trialrun.cluster import run_packs
 
@@ -134,6 +145,7 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
             folder,
             job.select,
             cluster.num_threads,
+            width=_width(work, cluster),
             files=files,
             is_continued=is_continued,
             progress_interval_s=interval_s,

@@ -48,12 +48,12 @@ class Work:
 
 @contextmanager
 def timed(timings_s: dict[str, float], stage: str) -> Iterator[None]:
-    """Stores in `timings_s` how many seconds a stage took."""
+    """Adds to `timings_s` how many seconds a stage took."""
     start = time.perf_counter()
     try:
         yield
     finally:
-        timings_s[stage] = time.perf_counter() - start
+        timings_s[stage] = timings_s.get(stage, 0.0) + time.perf_counter() - start
 
 
 @contextmanager

@@ -9,6 +9,14 @@ from trialrun.job.data_spec import DataSpec
 from trialrun.job.fields import REFERENCE_PATHS
 from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.load import LoadedJob, dump_job, load_job, read_output
+from trialrun.job.rounds_spec import (
+    FIRST_FRESH_SEED,
+    ConfirmSpec,
+    RaceSpec,
+    RoundSpec,
+    is_number,
+    share_of,
+)
 from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, ValueList
 from trialrun.job.spec import (
     JobSpec,
@@ -27,6 +35,12 @@ from trialrun.job.training_spec import (
 )
 
 __all__ = [
+    "ConfirmSpec",
+    "FIRST_FRESH_SEED",
+    "RaceSpec",
+    "RoundSpec",
+    "is_number",
+    "share_of",
     "DataSpec",
     "EarlyStoppingSpec",
     "Goal",

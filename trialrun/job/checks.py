@@ -20,6 +20,7 @@ from trialrun.job.document import KeyPath, canonical_json
 from trialrun.job.fields import CALLBACKS_PATH, REFERENCE_PATHS
 from trialrun.job.keras_api.optimizers import ignores_learning_rate
 from trialrun.job.problems import Problem, dotted, known_keys, to_problems
+from trialrun.job.rounds_checks import check_rounds
 from trialrun.job.search_spec import Range, SearchSpec, ValueList, may_hold_references
 from trialrun.job.spec import JobSpec, Settings, settings_of
 from trialrun.job.training_spec import TrainingSpec, monitors_of
@@ -45,6 +46,7 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
     yield from _check_schedule(job)
     yield from (Problem(*wrong) for wrong in _wrong_monitors(job.training, others_logs))
     yield from _check_search(job.search)
+    yield from check_rounds(job)
     yield from _check_size(job)
     for path, parameter in job.search.parameters.items():
         reason = _why_not_searched(path, job)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trialrun.job.document import KeyPath
+from trialrun.job.rounds_spec import RaceSpec, RoundSpec
 from trialrun.job.search_spec import Range, ValueList
 from trialrun.job.spec import JobSpec
 from trialrun.messages import show, suggest
@@ -81,6 +82,8 @@ def known_keys(path: KeyPath) -> list[str]:
     """The keys that a section at a path may have; empty if it may have any."""
     if path[:2] == ("search", "parameters"):
         return [*ValueList.model_fields, *Range.model_fields]
+    if path[:2] == ("search", "rounds"):
+        return list((RoundSpec if len(path) > 2 else RaceSpec).model_fields)
     fields = JobSpec.model_fields
     for key in path:
         section = _section_in(fields[str(key)].annotation) if key in fields else None
@@ -92,9 +95,15 @@ def known_keys(path: KeyPath) -> list[str]:
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
     """The section that a field may hold, if it may hold exactly one."""
-    kinds = [annotation, *get_args(annotation)]
-    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    sections = list(dict.fromkeys(_sections_in(annotation)))
     return sections[0] if len(sections) == 1 else None
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)
 
 
 def dotted(path: KeyPath) -> str:

@@ -18,6 +18,7 @@ from pydantic import (
 from trialrun.errors import InputError
 from trialrun.job.fields import REFERENCE_PATHS, SEED_LIMIT, PositiveInt, Section, is_int
 from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
+from trialrun.job.rounds_spec import Confirm, ConfirmSpec, Rounds
 from trialrun.job.user_functions import absolute_reference
 from trialrun.messages import show
 
@@ -94,12 +95,34 @@ class SearchSpec(Section):
     """
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     """Keys the draws of a random search. Example: `1`."""
+    rounds: Rounds | None = None
+    """Which variants get more seeds: those that go on from round to round. Without it, every
+    variant gets every seed. `auto` has three rounds of 0.15, 0.35 and all of the seeds, with a
+    third of the variants going on.
+
+    Allowed: `auto`, a list of rounds, or a race: `{method: race}`. Example:
+    `[{seeds: 2, keep: 1/3}, {seeds: 5}]`.
+    """
+    confirm: Confirm | None = None
+    """How the winner is confirmed by fresh seeds, which chose nothing. `true` stands for a mapping
+    with its defaults, `false` for no confirmation. Without it, there is one if there are `rounds`.
+
+    Allowed: `true`, `false`, or a mapping. Example: `{seeds: 20, variants: 2}`.
+    """
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict)
     """What is searched: dotted paths into the job file, and the values that each may have.
 
     Allowed: a mapping of dotted paths below `data`, `model` and `training` to `{values: ...}` or a
     range. Example: `{training.learning_rate: {values: [1e-4, 1e-3]}}`.
     """
+
+    @property
+    def confirmation(self) -> ConfirmSpec | None:
+        """The confirmation that is made; None if there is none."""
+        if isinstance(self.confirm, ConfirmSpec):
+            return self.confirm
+        wanted = self.rounds is not None if self.confirm is None else self.confirm
+        return ConfirmSpec() if wanted else None
 
     @field_validator("parameters")
     @classmethod

@@ -6,6 +6,14 @@ from trialrun.report.outputs import (
     overview_content,
     overview_csv,
     print_overview,
+    print_rounds,
 )
 
-__all__ = ["build_report", "draw_run", "overview_content", "overview_csv", "print_overview"]
+__all__ = [
+    "build_report",
+    "draw_run",
+    "overview_content",
+    "overview_csv",
+    "print_overview",
+    "print_rounds",
+]

@@ -85,6 +85,11 @@ def p_value_text(p_value: float) -> str:
     return "<0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 seed`, `2,000 seeds`."""
+    return f"{count:,} {what}{'s'[: count != 1]}"
+
+
 def counts_text(counts: Mapping[str, int]) -> str:
     """A text like `60 trials: 58 completed, 2 diverged`, without counts of zero."""
     total = counts["trials"]

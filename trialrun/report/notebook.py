@@ -4,11 +4,18 @@ from trialrun.analysis.explanation import sentences
 from trialrun.report.columns import identity_columns, metric_column
 from trialrun.report.format import counts_text
 from trialrun.report.overview import Overview
+from trialrun.report.rounds import round_rows
 
 NUM_VARIANTS_IN_NOTEBOOK = 10
 _TEMPLATE = """\
 <h4>{{ job_name }}</h4>
 <p>{{ counts }}{% if not ended %}. This run has not ended{% endif %}</p>
+{% if rounds %}
+<table>
+{% for row in rounds %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+{% endif %}
 <p>{% for sentence in sentences %}{{ sentence }}<br>{% endfor %}</p>
 {% if columns %}
 <table>
@@ -48,6 +55,7 @@ def summary_html(overview: Overview) -> str:
         job_name=overview.job_name,
         counts=counts_text(overview.counts),
         ended=overview.summary is not None,
+        rounds=[] if board.rounds is None else round_rows(board.rounds),
         sentences=sentences(board),
         columns=columns,
         rows=list(zip(*(column.cells for column in columns), strict=True)),

@@ -43,6 +43,19 @@ def print_overview(
     print_run(console, overview, view.variants_of(overview.leaderboard))
 
 
+def print_rounds(console: "Console", folder: RunFolder) -> None:
+    """Prints the rounds of a run, and every variant that was dropped, with the reason.
+
+    Raises:
+        InputError: The run has no rounds.
+    """
+    from trialrun.report.overview import load_overview
+    from trialrun.report.tables import rounds_renderables
+
+    for renderable in rounds_renderables(load_overview(folder)):
+        console.print(renderable)
+
+
 def overview_content(folder: RunFolder, view: View = WHOLE) -> dict[str, Any]:
     """A run, finished or interrupted, as values for JSON."""
     from trialrun.report.overview import load_overview, overview_json
@@ -110,5 +123,5 @@ def _winner(folder: RunFolder, overview: "Overview") -> tuple[dict[str, Floats],
     selection = overview.leaderboard.selection
     if selection is None:
         return {}, None
-    index, winner = folder.tables.index(), selection.variant_id
+    index, winner = folder.choosing_trials(), selection.variant_id
     return winner_curves(folder, winner, index), winner_reliability(folder, winner, index)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trialrun.analysis.explanation import explain
+from trialrun.analysis.rounds import rounds_content
 from trialrun.analysis.run_summary import NUM_PROBLEMS_KEPT, Standing, Tally, TrialProblem
 from trialrun.analysis.selection import ValidationScores
 from trialrun.analysis.summary_json import certainty_content, data_warnings
@@ -124,6 +125,7 @@ def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[s
         "selection": board.selection and _fields(board.selection),
         "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
+        **rounds_content(board.rounds),
         "class_names": overview.class_names,
         "model_tasks": overview.model_tasks,
         "variants": [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trialrun.analysis.explanation import sentences
+from trialrun.analysis.variants import Leaderboard
 from trialrun.report.figures import RunFigure
 from trialrun.report.overview import Overview
 from trialrun.report.page_table import page_table
@@ -24,6 +25,7 @@ from trialrun.report.page_text import (
     question,
     run_facts,
 )
+from trialrun.report.rounds import dropped_columns, round_rows
 from trialrun.report.saved import proved_formats, saved_sentences
 
 NUM_PROBLEMS_SHOWN = 50
@@ -101,12 +103,25 @@ def _answer(overview: Overview, job: Mapping[str, Any]) -> dict[str, Any]:
         "has_winner": board.selection is not None,
         "has_p_values": any(head.name == "p" for head in table.heads),
         "leaderboard": table,
+        "rounds": () if board.rounds is None else round_rows(board.rounds),
+        "dropped": _dropped_cells(board),
         "num_more_variants": len(board.variants) - len(table.rows),
         "problems": group_problems(problems),
         "num_more_problems": overview.num_problems - len(problems),
         "saved": saved_sentences(overview.summary),
         "proved": proved_formats(overview.summary),
         "model_summary": (overview.summary or {}).get("model_summary", ""),
+    }
+
+
+def _dropped_cells(board: Leaderboard) -> dict[str, Any] | None:
+    """The table of dropped variants: heads, whether they are numbers, and rows; None if empty."""
+    if board.rounds is None or not board.rounds.dropped:
+        return None
+    columns = dropped_columns(board.rounds.dropped, board.metric)
+    return {
+        "heads": [(column.header, column.is_number) for column in columns],
+        "rows": list(zip(*(column.cells for column in columns), strict=True)),
     }
 
 

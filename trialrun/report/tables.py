@@ -10,9 +10,11 @@ from rich.text import Text
 
 from trialrun.analysis.explanation import explain
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
+from trialrun.errors import InputError
 from trialrun.report.columns import TextColumn, identity_columns, metric_column
 from trialrun.report.format import class_labels, counts_text, pooled_text
 from trialrun.report.overview import Overview
+from trialrun.report.rounds import dropped_columns, round_lines
 from trialrun.report.saved import saved_sentences
 from trialrun.statistics.matrices import accuracy, matrix_scores
 from trialrun.statistics.spread import Counts
@@ -42,6 +44,8 @@ def run_renderables(
     yield Text.assemble((overview.job_name, "bold"), f"  {counts_text(overview.counts)}")
     if overview.summary is None:
         yield Text("This run has not ended: these are the trials so far.", style="yellow")
+    if board.rounds is not None:
+        yield Text(f"\n{round_lines(board.rounds)}")
     if board.variants and not shown:
         yield Text(f"\nNone of the {len(board.variants):,} variants meets the conditions.")
     if shown:
@@ -62,6 +66,23 @@ def run_renderables(
     if lines := saved_sentences(overview.summary):
         yield Text("\n" + "\n".join(lines))
     yield from _problem_lines(overview)
+
+
+def rounds_renderables(overview: Overview) -> Iterator[RenderableType]:
+    """The rounds of a run, and the variants that were dropped, those that went furthest first.
+
+    Raises:
+        InputError: The run has no rounds.
+    """
+    board = overview.leaderboard
+    if board.rounds is None:
+        raise InputError(f"{overview.folder}: has no rounds: its job has no search.rounds")
+    yield Text(round_lines(board.rounds))
+    yield Text()
+    if board.rounds.dropped:
+        yield plain_table(dropped_columns(board.rounds.dropped, board.metric))
+    else:
+        yield Text("No variant was dropped.")
 
 
 def _problem_lines(overview: Overview) -> Iterator[Text]:

@@ -95,13 +95,13 @@ def worse_than_leader(losses: npt.ArrayLike, leader: int) -> Worse:
     if num_measured >= _FEWEST_VARIANTS and spread.n[leader] >= _FEWEST_SEEDS:
         variances, df = moderated_variances(losses, leader)
     p_values = np.full(len(losses), np.nan)
-    p_values[known] = _one_sided(spread.mean, variances, spread.n, df)[known]
+    p_values[known] = one_sided_p_values(spread.mean, variances, spread.n, df)[known]
     p_values[same_values(losses, leader)] = 1.0
     p_values[leader] = np.nan
     return Worse(_step_down(p_values), spread.n, _pairing(losses, leader, own), own)
 
 
-def _one_sided(mean: Floats, variances: Floats, n: Counts, df: Floats) -> Floats:
+def one_sided_p_values(mean: Floats, variances: Floats, n: Counts, df: Floats) -> Floats:
     """The one-sided p-values of mean differences, small if above zero; 1 if nothing is known."""
     from scipy import stats
 
@@ -185,7 +185,7 @@ def moderated_variances(losses: Floats, leader: int) -> tuple[Floats, Floats]:
     df = np.maximum(spread.n - 1.0, 1.0)
     around, around_df = _variances_around_seeds(losses)
     tame = _tame(around)
-    pairs = fit_prior(*_variances_of_pairs(losses[tame]))
+    pairs = fit_prior(*variances_of_pairs(losses[tame]))
     paired = squeeze(np.square(spread.sd), df, pairs)
     variants = fit_prior(around[tame], around_df[tame])
     single = squeeze(around, np.maximum(around_df, 1.0), variants)
@@ -201,7 +201,7 @@ def _tame(variances: Floats) -> npt.NDArray[np.intp]:
     return np.flatnonzero(variances <= _WILD * typical if typical > 0 else ~np.isnan(variances))
 
 
-def _variances_of_pairs(losses: Floats) -> tuple[Floats, Floats]:
+def variances_of_pairs(losses: Floats) -> tuple[Floats, Floats]:
     """Variances of the differences between some pairs of variants, and their degrees of freedom."""
     order = np.random.default_rng(0).permutation(len(losses))
     mixed = losses[order]

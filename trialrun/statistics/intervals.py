@@ -75,6 +75,28 @@ def mean_interval(
     return Interval(low, high)
 
 
+def cautious_interval(values: npt.ArrayLike, rng: np.random.Generator) -> Interval:
+    """The 95% interval of the mean over the last axis, for a statement that stands by itself.
+
+    At each end it is the wider one of `mean_interval` and Student's interval. From twenty values
+    with heavy tails the bootstrap holds the true mean too seldom, with skewed ones Student's does
+    (`scripts/simulate_rounds choice` prints how often).
+
+    Args:
+        values, rng: See `mean_interval`.
+    """
+    values = np.asarray(values, np.float64)
+    low, high = mean_interval(values, rng)
+    for indices, rows in groups_of_equal_count(values):
+        bounded = np.isfinite(low.flat[indices])
+        if bounded.any():
+            lower, upper = _student(rows[bounded], CONFIDENCE)
+            own = indices[bounded]
+            low.flat[own] = np.minimum(low.flat[own], lower)
+            high.flat[own] = np.maximum(high.flat[own], upper)
+    return Interval(low, high)
+
+
 def within_bounds(interval: Interval, values: npt.ArrayLike, low: Floats, high: Floats) -> Interval:
     """Intervals cut off at the bounds of a metric; they hold the true mean as often as before.
 

@@ -22,9 +22,10 @@ from trialrun.store.files import reading, write_bytes, write_text
 from trialrun.store.kept_arrays import KeptArrays
 from trialrun.store.pack_records import PackRecord, facts_of, read_pack_records
 from trialrun.store.parquet import list_pack_files, write_pack_file
+from trialrun.store.round_log import RoundLog
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
-from trialrun.store.trial_tables import TrialTables
+from trialrun.store.trial_tables import TrialIndex, TrialTables
 from trialrun.store.variant_files import variants_csv
 from trialrun.trials.results import PackResult
 
@@ -140,6 +141,11 @@ class RunFolder:
         return self.path / "variants.csv"
 
     @property
+    def dropped_file(self) -> Path:
+        """One row per variant that was dropped in a round; only in runs with rounds."""
+        return self.path / "dropped_variants.csv"
+
+    @property
     def summary_file(self) -> Path:
         """What was selected and why; it exists only if the run has ended."""
         return self.path / "summary.json"
@@ -175,6 +181,11 @@ class RunFolder:
         return self.path / "run.log"
 
     @property
+    def rounds(self) -> RoundLog:
+        """The rounds of the search, as they were decided; empty if there are none."""
+        return RoundLog(self.path / "search")
+
+    @property
     def kept(self) -> KeptArrays:
         """States of the best trials, and checkpoints."""
         return KeptArrays(self.path)
@@ -183,6 +194,10 @@ class RunFolder:
     def tables(self) -> TrialTables:
         """The tables of trials and their history."""
         return TrialTables(self.path)
+
+    def choosing_trials(self) -> TrialIndex:
+        """The index of all trials but those of fresh seeds, which only confirm."""
+        return self.tables.index().without(self.rounds.fresh_seeds())
 
     def best(self, job_name: str) -> BestFiles:
         """The paths of the best model's files."""
@@ -271,6 +286,10 @@ class RunFolder:
             rows: From `analysis.variants.variant_rows`, all with the same keys.
         """
         write_text(self.variants_file, variants_csv(list(rows[0]) if rows else [], rows))
+
+    def write_dropped(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes dropped_variants.csv, as `write_variants` does variants.csv."""
+        write_text(self.dropped_file, variants_csv(list(rows[0]) if rows else [], rows))
 
     def read_summary(self) -> dict[str, Any] | None:
         """The content of summary.json; None if the run has not ended."""

@@ -1,8 +1,8 @@
 """The trial tables of a run folder, read whole, or some variants at a time to keep memory small."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,12 @@ class TrialIndex:
     parameters: Mapping[str, Mapping[str, Any]]
     _tables: TrialTables
     _files_of: Mapping[str, Sequence[Path]]
+    _hidden: frozenset[int] = frozenset()
+
+    def without(self, seeds: Collection[int]) -> "TrialIndex":
+        """The index of the trials that have other seeds."""
+        left = self.seeds[~np.isin(self.seeds, list(seeds))]
+        return replace(self, seeds=left, _hidden=self._hidden | frozenset(seeds))
 
     def by_variants(
         self, columns: TrialColumns, max_trials: int = TRIALS_AT_A_TIME
@@ -145,7 +151,10 @@ class TrialIndex:
         )
         with adding_the_remedy(self._tables.path):
             rows = [read_pack_file(file, columns, variant_ids=variant_ids) for file in files]
-        return latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
+        found = latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
+        if not self._hidden:
+            return found
+        return found[~found["seed"].isin(self._hidden)].reset_index(drop=True)
 
 
 _WITH_METRICS: tuple[TrialColumns, ...] = ("all", "numbers", "results")

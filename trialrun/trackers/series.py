@@ -16,6 +16,7 @@ import numpy.typing as npt
 from trialrun.store import RunFolder
 from trialrun.store.columns import HISTORY_IDENTITY, METRIC_PREFIXES, PARAMETER_PREFIX
 from trialrun.store.files import reading
+from trialrun.store.trial_tables import TrialIndex
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,9 +81,9 @@ def ended_summary(run: RunFolder) -> Mapping[str, Any]:
 
 
 def trial_series(run: RunFolder, variant_ids: Sequence[str]) -> Iterator[Series]:
-    """One series per trial of some variants."""
+    """One series per trial of some variants; those of fresh seeds, which confirm, are left out."""
     metrics = run.tables.index().metrics
-    for _, trials, history in _chunks(run, variant_ids):
+    for _, trials, history in _chunks(run, run.choosing_trials(), variant_ids):
         epochs_of = history.groupby("trial_id", sort=False).indices
         for row in trials.to_dict("records"):
             is_completed = row["status"] == "completed"
@@ -108,7 +109,7 @@ def variant_series(run: RunFolder, rows: Sequence[VariantRow]) -> Iterator[Serie
         rows: The variants, with their means at the end.
     """
     row_of = {row.variant_id: row for row in rows}
-    for variant_ids, trials, history in _chunks(run, list(row_of)):
+    for variant_ids, trials, history in _chunks(run, run.choosing_trials(), list(row_of)):
         completed = trials.loc[trials["status"] == "completed", "trial_id"]
         history = history[history["trial_id"].isin(completed)]
         names = _log_columns(history)
@@ -133,10 +134,9 @@ def variant_series(run: RunFolder, rows: Sequence[VariantRow]) -> Iterator[Serie
 
 
 def _chunks(
-    run: RunFolder, variant_ids: Sequence[str]
+    run: RunFolder, index: TrialIndex, variant_ids: Sequence[str]
 ) -> "Iterator[tuple[Sequence[str], pd.DataFrame, pd.DataFrame]]":
     """Some variants at a time, their trials with metrics, and the epochs of these trials."""
-    index = run.tables.index()
     longest = max((int(rows["epochs"].max()) for rows in index.by_variants("identity")), default=0)
     step = max(1, _EPOCHS_AT_A_TIME // max(1, longest * len(index.seeds)))
     for start in range(0, len(variant_ids), step):

@@ -1,5 +1,7 @@
 """From a job to its variants and trials. Starts nothing."""
 
+from collections.abc import Sequence
+
 from trialrun.job import JobSpec, settings_of
 from trialrun.trials.identity import hash_settings, with_seed
 from trialrun.trials.search import expand
@@ -16,10 +18,15 @@ def plan_variants(job: JobSpec) -> tuple[Variant, ...]:
     )
 
 
-def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
-    """Every variant with every seed: all seeds of the first variant, then of the second, ..."""
+def plan_trials(job: JobSpec, fresh_seeds: Sequence[int] = ()) -> tuple[Trial, ...]:
+    """Every variant with every seed: all seeds of the first variant, then of the second, ...
+
+    Args:
+        job: The job.
+        fresh_seeds: Further seeds, by which variants may be confirmed.
+    """
     trials: list[Trial] = []
-    seeds = list(job.seed_list)  # to share the numbers' memory between variants
+    seeds = [*job.seed_list, *fresh_seeds]  # to share the numbers' memory between variants
     for variant in plan_variants(job):
         settings_hash = hash_settings(variant)  # once per variant, as it is most of the work
         trials += (Trial(with_seed(settings_hash, seed), variant, seed) for seed in seeds)

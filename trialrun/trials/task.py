@@ -18,6 +18,8 @@ class PackTask:
         job_folder: The folder that the paths of the user's files are relative to.
         select: Decides which of a variant's trials is kept as its best.
         num_threads: CPU threads that train slices of the pack side by side; 1 on a GPU.
+        width: How many trials a compiled program trains at a time, whatever the size of the pack;
+            None for the pack's own size.
         attempt: 0 for the first try.
         files: Path -> content of the user's Python files, for machines that lack them.
         is_continued: Whether trials of the run were trained before.
@@ -29,6 +31,7 @@ class PackTask:
     job_folder: Path
     select: SelectSpec
     num_threads: int = 1
+    width: int | None = None
     attempt: int = 0
     files: Mapping[str, bytes] = field(default_factory=dict)
     is_continued: bool = False

@@ -12,6 +12,7 @@ from trialrun.report.figures.distribution import distribution_drawing
 from trialrun.report.figures.effects import effects_drawing
 from trialrun.report.figures.images import Drawing, RunFigure, own_settings, render
 from trialrun.report.figures.reliability import reliability_drawing
+from trialrun.report.figures.rounds import rounds_drawing
 from trialrun.report.figures.variants import variants_drawing
 from trialrun.report.overview import Overview
 from trialrun.statistics.spread import Floats, describe
@@ -62,6 +63,8 @@ def run_drawings(
     means = describe(scores.values).mean
     if effects := effects_drawing(_parameters(overview, scores), means, metric=metric, goal=goal):
         yield effects
+    if board.rounds is not None and board.rounds.has_rounds and board.rounds.judged:
+        yield rounds_drawing(board.rounds.judged, metric=metric)
     winner, num_seeds = names[0], board.variants[0].num_completed
     if curves:
         yield curves_drawing(curves, variant_id=winner)

@@ -33,7 +33,7 @@ _MAX_EPOCHS_PER_CALL = 6
 def cut_slices(task: PackTask) -> list[list[int]]:
     """The slices of a pack, as trial indices; trials at different epochs never share a slice."""
     num_trials = len(task.pack.trials)
-    slices = slice_trials(num_trials, task.num_threads)
+    slices = slice_trials(num_trials, task.num_threads, task.width)
     if task.checkpoint is None:
         return slices
     epochs, ended = task.checkpoint.epochs, task.checkpoint.ended
@@ -45,7 +45,7 @@ def cut_slices(task: PackTask) -> list[list[int]]:
     return [
         [group[position] for position in positions]
         for group in groups
-        for positions in slice_trials(len(group), task.num_threads)
+        for positions in slice_trials(len(group), task.num_threads, task.width)
     ]
 
 
@@ -55,17 +55,23 @@ def _stand_together(epochs: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_])
     return not going or (len(going) == 1 and max(epochs) <= min(going))
 
 
-def slice_trials(num_trials: int, num_threads: int) -> list[list[int]]:
+def slice_trials(num_trials: int, num_threads: int, width: int | None = None) -> list[list[int]]:
     """Indices of trials cut into slices of one width, so that one program serves all.
 
     The last slice repeats its last trial to reach that width.
 
-    >>> slice_trials(5, 2)
-    [[0, 1, 2], [3, 4, 4]]
+    Args:
+        num_trials: How many trials there are.
+        num_threads: How many slices are trained at the same time.
+        width: The width of the slices; None for one that gives each thread as much.
+
+    >>> slice_trials(5, 2), slice_trials(1, 2, width=3)
+    ([[0, 1, 2], [3, 4, 4]], [[0, 0, 0]])
     """
-    num_threads = min(num_threads, num_trials)
-    rounds = -(-num_trials // (num_threads * _MAX_TRIALS_PER_SLICE))
-    width = -(-num_trials // (num_threads * rounds))
+    if width is None:
+        num_threads = min(num_threads, num_trials)
+        rounds = -(-num_trials // (num_threads * _MAX_TRIALS_PER_SLICE))
+        width = -(-num_trials // (num_threads * rounds))
     return [
         [min(index, num_trials - 1) for index in range(start, start + width)]
         for start in range(0, num_trials, width)

@@ -1,0 +1,215 @@
+"""The rounds of a run, killed anywhere: the log is always the same, and is trusted only if true."""
+
+import json
+import random
+
+import made_up_rounds
+import pytest
+from made_up_rounds import GRID, JOB, LOG, RACE, Driver, KilledError, result_of
+
+from trialrun.analysis.run_summary import Tally
+from trialrun.driver.rounds import Rounds
+from trialrun.errors import FileError, InputError, TrialrunError
+from trialrun.job import FIRST_FRESH_SEED
+from trialrun.store import RunFolder
+from trialrun.store.columns import parameter_kinds
+from trialrun.trials.packing import pack_trials
+from trialrun.trials.results import PackResult, TrialResult
+
+
+@pytest.mark.parametrize("job", [JOB, RACE, GRID], ids=["rounds", "race", "grid"])
+def test_the_log_is_the_same_whatever_happens(tmp_path, job):
+    (tmp_path / "whole").mkdir()
+    whole = Driver(tmp_path / "whole", job)
+    whole.live()
+    if job is JOB:
+        assert whole.log == LOG
+    lives = 0
+    for number in range(7):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        rng, chance = random.Random(number), 0.1
+        while True:
+            lives += 1
+            try:
+                driver = Driver(folder, job)
+                driver.live(num_devices=1 + number % 4, rng=rng, chance=chance)
+                break
+            except KilledError:
+                assert driver.files.items() <= whole.files.items()
+        assert driver.files == whole.files
+        assert len(driver.run.read_trials()) == len(whole.run.read_trials())
+    assert lives > 14
+
+
+def test_only_what_the_rounds_ask_for_is_trained_once(tmp_path):
+    driver = Driver(tmp_path)
+    trained = driver.live()
+    assert len(trained) == len(set(trained)) == 9 * 2 + 3 * 2 + 3 * 8 + 2 * 4
+    assert Driver(tmp_path).live() == []
+    assert driver.log == LOG
+
+
+def test_more_seeds_extend_and_confirm_again(tmp_path):
+    Driver(tmp_path).live()
+    before = Driver(tmp_path).files
+    more = Driver(tmp_path, seeds=15)
+    more.live()
+    assert before.items() <= more.files.items()
+    assert more.log[: len(LOG)] == LOG
+    assert more.log[len(LOG)] == "extend 3 x 15"
+    seeds = more.run.read_trials()["seed"]
+    assert set(seeds[seeds < FIRST_FRESH_SEED]) == set(range(15))
+    with pytest.raises(InputError, match="seeds may only be added after those"):
+        Driver(tmp_path, seeds=[1, 0, *range(2, 15)]).live()
+
+
+def test_a_failed_trial_counts_as_lost_for_what_was_decided(tmp_path):
+    driver = Driver(tmp_path)
+    driver.live(fails=[1])
+    assert driver.run.rounds.read()[1].decision.lost.keys() == {f"v{n:02d}" for n in range(9)}
+    log = driver.files
+    # The next driver trains failed trials again where they still count, and decides nothing again.
+    again = Driver(tmp_path)
+    assert len(again.live()) == 3
+    assert again.files.items() >= log.items()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"search.rounds": [{"seeds": 3}]}, "search.rounds differs from what the run began with"),
+        ({"search.rounds": None}, "search.rounds differs"),
+        ({"select.statistic": "median"}, "select.statistic was mean when it chose variants"),
+        (
+            {"search.parameters": {"training.learning_rate": {"values": [0.9, 0.2, 0.3]}}},
+            "holds trials of a job that differs",
+        ),
+        (
+            {
+                "search.parameters": {
+                    "training.learning_rate": {
+                        "values": [0.9, 0.2, 0.3, 0.8, 0.1, 0.5, 0.7, 0.4, 0.6, 0.99]
+                    }
+                }
+            },
+            "no variants can be added to a run with rounds",
+        ),
+    ],
+)
+def test_rounds_that_changed_are_refused(tmp_path, change, message):
+    Driver(tmp_path).live()
+    with pytest.raises(InputError, match=message):
+        Driver(tmp_path, **change).live()
+
+
+def test_another_confirmation_is_added_to_the_log(tmp_path):
+    Driver(tmp_path).live()
+    changed = {"search.confirm": {"seeds": 6, "variants": 3}}
+    assert Driver(tmp_path, **changed).live()
+    assert Driver(tmp_path).log == [*LOG, "confirm 3 x 6"]
+    # Without one, what is known stays.
+    assert Driver(tmp_path, **{"search.confirm": False}).live() == []
+
+
+def test_a_log_that_does_not_follow_from_the_trials_is_refused(tmp_path):
+    Driver(tmp_path).live()
+    file = RunFolder(tmp_path / "run").rounds.file_of(2)
+    whole = file.read_text()
+    changed = json.loads(whole)
+    changed["variants"][0] = "v00"
+    file.write_text(json.dumps(changed))
+    with pytest.raises(TrialrunError, match=r"round-0002.json: does not follow from the trials"):
+        Driver(tmp_path).live()
+    changed = json.loads(whole)
+    changed["decision"]["scores"]["v00"] = 0.1
+    changed["decision"]["digest"] = "0"
+    file.write_text(json.dumps(changed))
+    with pytest.raises(TrialrunError, match=r"round-0002.json: does not follow from the trials"):
+        Driver(tmp_path).live()
+    file.write_text(whole[:100])
+    with pytest.raises(FileError, match=r"round-0002.json: cannot be read"):
+        Driver(tmp_path).live()
+    file.unlink()
+    with pytest.raises(FileError, match=r"round-0004.json|round-0002.json"):
+        Driver(tmp_path).live()
+
+
+def test_last_digits_of_a_trial_that_was_trained_again_change_nothing(tmp_path, monkeypatch):
+    driver = Driver(tmp_path)
+    driver.live()
+    log = driver.files
+    for file in driver.run.trials_dir.iterdir():
+        file.unlink()  # as if set aside, because they were damaged
+    real = result_of
+    monkeypatch.setattr(
+        made_up_rounds,
+        "result_of",
+        lambda trial, status="completed": TrialResult(
+            trial,
+            status,
+            "fused",
+            "p000",
+            0,
+            epochs=1,
+            metrics={name: value * (1 + 1e-6) for name, value in real(trial).metrics.items()},
+        ),
+    )
+    again = Driver(tmp_path)
+    assert len(again.live()) == 56
+    assert again.files == log
+
+
+# What is said ------------------------------------------------------------------------------------
+
+
+def standing_of(driver):
+    select = driver.loaded.spec.select
+    return Tally(driver.run, metric=select.metric, goal=select.goal).standing_without_matrices()
+
+
+def test_finalists_are_compared_by_their_shared_seeds(tmp_path):
+    driver = Driver(tmp_path)
+    driver.live()
+    standing = standing_of(driver)
+    board = standing.leaderboard
+    assert [variant.num_completed for variant in board.variants] == [12] * 3
+    assert standing.counts["trials"] == 56
+    assert board.certainty is None
+    assert board.selection.seed < FIRST_FRESH_SEED
+    assert [one.variant_id for one in board.rounds.confirmation.variants] == [
+        variant.variant_id for variant in board.variants[:2]
+    ]
+    assert len(board.rounds.dropped) == 6
+    assert board.rounds.num_trained == 48
+    assert board.rounds.num_whole == 108
+    values = driver.run.read_trials().set_index(["variant_id", "seed"])["val_loss"]
+    first, second = (variant.variant_id for variant in board.variants[:2])
+    fresh = values[values.index.get_level_values("seed") >= FIRST_FRESH_SEED]
+    difference = (fresh[first] - fresh[second]).mean()
+    assert board.rounds.confirmation.differences[0].difference == pytest.approx(difference)
+
+
+@pytest.mark.parametrize("num_packs", [1, 3, 4, 5, 8])
+def test_in_the_middle_only_shared_seeds_are_compared(tmp_path, num_packs):
+    driver = Driver(tmp_path)
+    kinds = parameter_kinds([trial.variant for trial in driver.work.trials])
+    written = 0
+    for batch in Rounds(driver.work).batches():
+        for pack in pack_trials(
+            batch,
+            num_devices=1,
+            max_trials_per_pack=7,
+            first_number=driver.run.next_pack_number(),
+        ):
+            if written < num_packs:
+                results = tuple(map(result_of, pack.trials))
+                driver.run.write_pack(PackResult(pack.pack_id, results), kinds)
+                written += 1
+        if written == num_packs:
+            break
+    board = standing_of(driver).leaderboard
+    counts = {variant.num_completed for variant in board.variants}
+    if len(driver.log) > 1:
+        assert len(counts) == 1
+    assert FIRST_FRESH_SEED not in board.rounds.seeds

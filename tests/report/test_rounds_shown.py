@@ -1,0 +1,135 @@
+"""What people read of a run with rounds: terminal, JSON, files, page, notebook, plan."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from made_up_rounds import GRID, JOB, RACE, Driver
+from made_up_runs import learning_rates, write_run
+
+import trialrun
+from trialrun.cli import cli
+from trialrun.report import build_report
+from trialrun.report.overview import load_overview
+
+
+def run_of(folder, job=JOB, **overrides):
+    driver = Driver(folder, job, **overrides)
+    driver.live()
+    return driver
+
+
+def words(*command):
+    result = CliRunner().invoke(cli, [str(part) for part in command], terminal_width=200)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    return result.output
+
+
+def sentence_of(folder):
+    return " ".join(words("show", folder).split())
+
+
+def test_the_terminal_shows_rounds_above_the_finalists(tmp_path):
+    run = run_of(tmp_path).run.path
+    said = sentence_of(run)
+    assert "round 1 9 variants x 2 seeds 3 go on" in said
+    assert "round 3 3 variants x 12 seeds confirm v04, v01 on 4 fresh seeds" in said
+    assert "9 variants were reduced to 3 by rounds of 2, 4 and 12 seeds, with 44% of the" in said
+    assert "has the lowest mean val_loss of the 3 variants left" in said
+    assert "The same seeds chose it and measured it, which flatters its mean and interval." in said
+    assert "On 4 fresh seeds, which chose nothing, its mean val_loss is" in said
+    assert "They do not tell v04 and v01 apart" in said  # 4 seeds cannot: the least p is 1/8
+    assert "95% confidence" not in said
+
+
+def test_fresh_seeds_that_can_tell_do(tmp_path):
+    run = run_of(tmp_path, **{"search.confirm": {"seeds": 12}}).run.path
+    assert "v04 is better than v01 by 0.1" in sentence_of(run)
+
+
+def test_who_was_dropped_is_told_with_round_and_rule(tmp_path):
+    driver = run_of(tmp_path)
+    said = words("show", driver.run.path, "--rounds")
+    dropped = [line for line in said.splitlines() if line.startswith("v0")]
+    assert len(dropped) == 6
+    assert all("round 1" in line for line in dropped)
+    assert "rank 4 of 9, and 3 go on" in dropped[0]
+    result = CliRunner().invoke(cli, ["show", str(driver.run.path), "--rounds", "--csv"])
+    assert result.exit_code == 2
+
+
+def test_a_run_without_rounds_says_so(tmp_path):
+    run = write_run(tmp_path, learning_rates(0.1, 0.2), range(3)).path
+    result = CliRunner().invoke(cli, ["show", str(run), "--rounds"])
+    assert "has no rounds" in str(result.exception)
+    assert "fresh seeds" not in sentence_of(run)
+    assert "rounds" not in json.loads(words("show", run, "--json"))
+
+
+def test_a_race_says_that_the_best_is_still_in(tmp_path):
+    run = run_of(tmp_path, RACE, seeds=20).run.path
+    assert "With 95% confidence the best of all 9 is still in." in sentence_of(run)
+    assert "worse than v0" in words("show", run, "--rounds")
+
+
+def test_a_confirmed_grid_keeps_its_certainty(tmp_path):
+    said = sentence_of(run_of(tmp_path, GRID).run.path)
+    assert "With 95% confidence" in said
+    assert "On 4 fresh seeds, which chose nothing" in said
+    assert "were reduced" not in said
+
+
+def test_json_holds_rounds_dropped_and_confirmation(tmp_path):
+    run = run_of(tmp_path).run.path
+    found = json.loads(words("show", run, "--json"))
+    assert [variant["num_completed"] for variant in found["variants"]] == [12] * 3
+    rounds = found["rounds"]
+    assert (rounds["num_trained"], rounds["num_whole"]) == (48, 108)
+    assert len(rounds["dropped"]) == 6
+    assert rounds["confirmation"]["differences"][0]["n"] == 4
+
+
+def test_seeds_that_confirm_are_not_compared_as_if_they_chose(tmp_path):
+    run = run_of(tmp_path, GRID).run.path
+    assert json.loads(words("compare", run, "v04", "v01", "--json"))["num_seeds"] == 12
+
+
+def test_the_page_the_figure_and_the_notebook_show_rounds(tmp_path):
+    driver = run_of(tmp_path)
+    build_report(driver.run)
+    page = driver.run.report_file.read_text()
+    assert "9 variants x 2 seeds" in page
+    assert "The 6 dropped variants" in page
+    assert (driver.run.figures_dir / "rounds.png").exists()
+    assert "after 2 seeds 3 of 9 went on" in page
+    html = trialrun.open_run(driver.run.path)._repr_html_()
+    assert "<td>v04, v01 on 4 fresh seeds</td>" in html
+
+
+def test_edges_count_the_values_that_were_dropped(tmp_path):
+    """0.1 is the best and the smallest of all, not only of those that are left."""
+    run = run_of(tmp_path).run.path
+    assert "The best training.learning_rate is the smallest tried (0.1)" in sentence_of(run)
+    more = JOB.replace("[0.9,", "[0.05, 0.9,")
+    (tmp_path / "more").mkdir()
+    driver = run_of(tmp_path / "more", more)
+    board = load_overview(driver.run).leaderboard
+    assert board.selection.variant_id == "v00"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], ["round 1 9 variants x 2 seeds 18 trials", "In all 56 trials; choosing takes 44%"]),
+        (["search.rounds={method: race}"], ["at most 116 trials; choosing takes at most 100%"]),
+        (["search.rounds=null"], ["confirm 2 variants x 4 fresh seeds 8 trials"]),
+        (["search.rounds=null", "search.confirm=false"], ["Packs pack"]),
+        ([], ["The rounds save 60 trials: if they are as small", "Packs of the first round"]),
+    ],
+)
+def test_a_plan_says_what_rounds_cost(tmp_path, overrides, expected):
+    (tmp_path / "job.yaml").write_text(JOB)
+    options = [part for text in overrides for part in ("--set", text)]
+    said = " ".join(words("plan", tmp_path / "job.yaml", *options).split())
+    for text in expected:
+        assert text in said

@@ -1,0 +1,97 @@
+"""Runs with rounds, in which all is real but training and Ray: for tests of decisions and words."""
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from trialrun.driver.resume import missing_trials
+from trialrun.driver.rounds import Rounds, fresh_seeds
+from trialrun.driver.work import Work
+from trialrun.job import dump_job, load_job
+from trialrun.store import RunFolder
+from trialrun.store.columns import parameter_kinds
+from trialrun.trials.packing import pack_trials
+from trialrun.trials.plan import plan_trials
+from trialrun.trials.results import PackResult, TrialResult
+
+JOB = """
+name: rounds
+seeds: 12
+search:
+  rounds: auto
+  confirm: {seeds: 4}
+  parameters: {training.learning_rate: {values: [0.9, 0.2, 0.3, 0.8, 0.1, 0.5, 0.7, 0.4, 0.6]}}
+"""
+RACE = JOB.replace("rounds: auto", "rounds: {method: race}")
+GRID = JOB.replace("  rounds: auto\n", "")
+# What JOB leads to.
+LOG = ["choose 9 x 2", "choose 3 x 4", "choose 3 x 12", "confirm 2 x 4"]
+
+
+class KilledError(Exception):
+    pass
+
+
+def result_of(trial, status="completed"):
+    rng = np.random.default_rng([trial.seed, round(10 * trial.variant.training.learning_rate)])
+    luck = np.random.default_rng(trial.seed).normal()
+    value = trial.variant.training.learning_rate + luck + rng.normal(scale=0.05)
+    metrics = {} if status == "failed" else {"val_loss": value, "test_loss": value}
+    return TrialResult(trial, status, "fused", "p000", 0, epochs=1, metrics=metrics)
+
+
+class Driver:
+    """A driver of a run that does all but train: what it trains is made up."""
+
+    def __init__(self, folder: Path, job: str = JOB, **overrides):
+        (folder / "job.yaml").write_text(job)
+        self.folder = folder
+        self.loaded = load_job(folder / "job.yaml", overrides)
+        self.run = RunFolder(folder / "run")
+        self.run.path.mkdir(exist_ok=True)
+        if not self.run.job_file.exists():
+            self.run.write_job(dump_job(self.loaded.spec))
+        seeds = fresh_seeds(self.loaded, self.run.rounds.read())
+        trials = plan_trials(self.loaded.spec, seeds)
+        missing_trials(self.run, self.loaded, trials)
+        lease = SimpleNamespace(check=lambda: None)
+        progress = SimpleNamespace(tell=lambda text: None)
+        self.work = Work(self.loaded, trials, self.run, lease, progress, None, 0.0, {}, ())
+
+    def live(self, num_devices=1, rng=None, chance=0.0, fails=()):
+        """Trains until the rounds are over, or until it is killed; returns what was trained."""
+        rng = rng or random.Random(0)
+        kinds = parameter_kinds([trial.variant for trial in self.work.trials])
+        trained = []
+        for batch in Rounds(self.work).batches():
+            first = self.run.next_pack_number()
+            packs = list(
+                pack_trials(
+                    batch, num_devices=num_devices, max_trials_per_pack=7, first_number=first
+                )
+            )
+            rng.shuffle(packs)
+            for pack in packs:
+                if rng.random() < chance:
+                    raise KilledError
+                results = [
+                    result_of(trial, "failed" if trial.seed in fails else "completed")
+                    for trial in pack.trials
+                ]
+                self.run.write_pack(PackResult(pack.pack_id, tuple(results)), kinds)
+                trained += [trial.trial_id for trial in pack.trials]
+            if rng.random() < chance:  # after the round, before the next one is in the log
+                raise KilledError
+        return trained
+
+    @property
+    def log(self):
+        return [
+            f"{one.stage} {len(one.variants)} x {len(one.seeds)}" for one in self.run.rounds.read()
+        ]
+
+    @property
+    def files(self):
+        return {file.name: file.read_bytes() for file in sorted(self.run.rounds.path.iterdir())}

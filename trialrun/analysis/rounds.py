@@ -1,0 +1,357 @@
+"""What the rounds of a run say: who is left, who was dropped, and what fresh seeds confirm."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
+from trialrun.statistics.best import LEVEL
+from trialrun.statistics.intervals import cautious_interval, within_bounds
+from trialrun.statistics.paired import compare, holm
+from trialrun.statistics.spread import Floats, describe
+from trialrun.store.round_log import Round, Stage
+
+if TYPE_CHECKING:
+    from trialrun.store.trial_tables import TrialIndex
+
+
+class DroppedVariant(NamedTuple):
+    """A variant that got no more seeds.
+
+    Attributes:
+        variant_id: The variant.
+        parameters: Searched dotted path -> value.
+        round_number: The round after which it was dropped.
+        rule: Why, in words.
+        num_seeds: How many seeds it had.
+        score: Its statistic over them, with five digits; None if it had none.
+    """
+
+    variant_id: str
+    parameters: Mapping[str, Any]
+    round_number: int
+    rule: str
+    num_seeds: int
+    score: float | None
+
+
+class RoundLine(NamedTuple):
+    """One round as people see it.
+
+    Attributes:
+        number, stage: The round.
+        num_variants, num_seeds: It trains so many variants up to so many seeds each.
+        names: Ids of its variants if it confirms them.
+        num_go_on: How many variants go on to the round after it; None if that is not decided, or
+            none is.
+    """
+
+    number: int
+    stage: Stage
+    num_variants: int
+    num_seeds: int
+    names: tuple[str, ...]
+    num_go_on: int | None
+
+
+class JudgedRound(NamedTuple):
+    """The variants of one round, and who went on.
+
+    Attributes:
+        num_seeds: The seeds by which they were judged.
+        scores: variant_id -> its statistic with five digits, the best first; None if it has none.
+        going_on: Ids of the variants that went on to the next round of choosing; at the end, of
+            those that are confirmed.
+    """
+
+    num_seeds: int
+    scores: Mapping[str, float | None]
+    going_on: tuple[str, ...]
+
+
+class ConfirmedVariant(NamedTuple):
+    """A variant's selection metric over fresh seeds.
+
+    Attributes:
+        variant_id: The variant.
+        n: How many of the fresh seeds have a value.
+        mean, sd: Over these seeds; NaN without any.
+        low, high: The 95% interval of the mean; infinite if it has none.
+    """
+
+    variant_id: str
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+class ConfirmedDifference(NamedTuple):
+    """The chosen variant compared with another over fresh seeds.
+
+    Attributes:
+        variant_id: The other.
+        n: The seeds that both have.
+        difference: Mean of the chosen minus the other.
+        low, high: Its 95% interval.
+        p_value: Of the sign-flip test, corrected by Holm for the number of others.
+    """
+
+    variant_id: str
+    n: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the test says that the two differ, and the interval, if there is one, agrees."""
+        has_interval = np.isfinite(self.low) and np.isfinite(self.high)
+        return self.p_value <= LEVEL and not (has_interval and self.low <= 0 <= self.high)
+
+
+class Confirmation(NamedTuple):
+    """What fresh seeds say, which chose nothing.
+
+    Attributes:
+        num_seeds: How many fresh seeds there are.
+        variants: The chosen variant first.
+        differences: The chosen variant against each of the others.
+        is_complete: Whether all trials have ended.
+    """
+
+    num_seeds: int
+    variants: tuple[ConfirmedVariant, ...]
+    differences: tuple[ConfirmedDifference, ...]
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundsSummary:
+    """The rounds of a run.
+
+    Attributes:
+        lines: One per round.
+        judged: The rounds whose variants were judged, for a figure.
+        has_rounds: Whether variants had different numbers of seeds; if not, there is only a
+            confirmation.
+        level: The level of a race; None if variants went on by their rank.
+        num_variants: All variants of the search.
+        finalists: The variants that are compared, in the order of the search.
+        seeds: The seeds by which they are compared, ascending.
+        dropped: The others; those that went furthest first.
+        num_whole: How many trials all variants with all seeds would have been.
+        num_trained: How many trials the rounds ask for, without the confirmation.
+        confirmation: What fresh seeds say; None if there are none, or they were not begun.
+    """
+
+    lines: tuple[RoundLine, ...]
+    judged: tuple[JudgedRound, ...]
+    has_rounds: bool
+    level: float | None
+    num_variants: int
+    finalists: tuple[str, ...]
+    seeds: tuple[int, ...]
+    dropped: tuple[DroppedVariant, ...]
+    num_whole: int
+    num_trained: int
+    confirmation: Confirmation | None
+
+    @property
+    def share_trained(self) -> float:
+        """The share of the whole grid that choosing takes."""
+        return self.num_trained / self.num_whole
+
+
+def rounds_summary(
+    rounds: Sequence[Round],
+    index: "TrialIndex",
+    metric: str,
+    bounds: Bounds = UNBOUNDED,
+) -> RoundsSummary | None:
+    """The summary of a run's rounds, from their log and the trials that have ended.
+
+    Args:
+        rounds: All rounds, in order.
+        index: The run's trials.
+        metric: The selection metric.
+        bounds: Its lowest and highest possible value.
+
+    Returns:
+        None for a run without rounds.
+    """
+    if not rounds:
+        return None
+    first = rounds[0].schedule
+    assert first is not None, "the first round holds the schedule"
+    choosing = [one for one in rounds if one.stage != "confirm"]
+    last = choosing[-1]
+    seeds = last.seeds
+    if len(choosing) > 1 and not _has_ended(last, index):
+        seeds = choosing[-2].seeds  # all that the variants of the last round have in common
+    most = max(len(one.seeds) for one in choosing)
+    return RoundsSummary(
+        lines=tuple(_lines(rounds)),
+        judged=tuple(
+            JudgedRound(len(one.decision.seeds), one.decision.scores, one.variants)
+            for one in rounds
+            if one.decision is not None
+        ),
+        has_rounds=len(first.counts) > 1,
+        level=first.level,
+        num_variants=len(rounds[0].variants),
+        finalists=last.variants,
+        seeds=tuple(sorted(seeds)),
+        dropped=tuple(_dropped(rounds, index)),
+        num_whole=len(rounds[0].variants) * max(len(first.seeds), most),
+        num_trained=_num_trained(choosing),
+        confirmation=_confirmation(rounds[-1], index, metric, bounds),
+    )
+
+
+def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
+    lines = []
+    for position, one in enumerate(rounds):
+        later = [other for other in rounds[position + 1 :] if other.stage != "confirm"]
+        is_confirm = one.stage == "confirm"
+        lines.append(
+            RoundLine(
+                one.number,
+                one.stage,
+                len(one.variants),
+                len(one.seeds),
+                one.variants if is_confirm else (),
+                len(later[0].variants) if later and not is_confirm else None,
+            )
+        )
+    return lines
+
+
+def _num_trained(choosing: Sequence[Round]) -> int:
+    """How many trials the rounds ask for: each trains only the seeds that its variants lack."""
+    most: dict[str, int] = {}
+    for one in choosing:
+        most |= dict.fromkeys(one.variants, len(one.seeds))
+    return sum(most.values())
+
+
+def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVariant]":
+    found = []
+    for before, after in itertools.pairwise(rounds):
+        decision = after.decision
+        if decision is None:
+            continue
+        rules = decision.dropped
+        found.append(
+            [
+                DroppedVariant(
+                    variant_id,
+                    index.parameters.get(variant_id, {}),
+                    before.number,
+                    rules[variant_id],
+                    len(decision.seeds),
+                    score,
+                )
+                for variant_id, score in decision.scores.items()
+                if variant_id in rules
+            ]
+        )
+    return [one for group in reversed(found) for one in group]
+
+
+def _has_ended(one: Round, index: "TrialIndex") -> bool:
+    rows = index.read(one.variants, "identity")
+    return int(rows["seed"].isin(one.seeds).sum()) == len(one.variants) * len(one.seeds)
+
+
+def _confirmation(
+    last: Round, index: "TrialIndex", metric: str, bounds: Bounds
+) -> Confirmation | None:
+    if last.stage != "confirm":
+        return None
+    rows = index.read(last.variants, "numbers")
+    rows = rows[rows["seed"].isin(last.seeds)]
+    num_ended = len(rows)
+    rows = rows[rows["status"] == "completed"]
+    values = np.full((len(last.variants), len(last.seeds)), np.nan)
+    row_of = {variant_id: row for row, variant_id in enumerate(last.variants)}
+    column_of = {seed: column for column, seed in enumerate(last.seeds)}
+    if len(rows):
+        values[rows["variant_id"].map(row_of), rows["seed"].map(column_of)] = rows[metric]
+    return confirmation_of(last.variants, values, bounds, is_complete=num_ended == values.size)
+
+
+def confirmation_of(
+    variants: Sequence[str], values: Floats, bounds: Bounds = UNBOUNDED, *, is_complete: bool = True
+) -> Confirmation:
+    """What fresh seeds say, from their values alone.
+
+    Args:
+        variants: The ids, the chosen variant first.
+        values: The selection metric (variants, seeds); NaN where a trial has no value.
+        bounds: The metric's lowest and highest possible value.
+        is_complete: Whether all trials have ended.
+    """
+    return Confirmation(
+        num_seeds=values.shape[1],
+        variants=tuple(_confirmed(variants, values, bounds)),
+        differences=tuple(_differences(variants, values, bounds)),
+        is_complete=is_complete,
+    )
+
+
+def _confirmed(variants: Sequence[str], values: Floats, bounds: Bounds) -> "list[ConfirmedVariant]":
+    spread = describe(values)
+    interval = cautious_interval(values, np.random.default_rng(0))
+    interval = within_bounds(interval, values, *map(np.asarray, bounds))
+    columns = zip(variants, spread.n, spread.mean, spread.sd, *interval, strict=True)
+    return [ConfirmedVariant(name, int(n), *map(float, rest)) for name, n, *rest in columns]
+
+
+def _differences(
+    variants: Sequence[str], values: Floats, bounds: Bounds
+) -> "list[ConfirmedDifference]":
+    compared = [compare(values[0], other, np.random.default_rng(0)) for other in values[1:]]
+    p_values = holm([one.p_value for one in compared])
+    differences = values[0] - values[1:]
+    interval = cautious_interval(differences, np.random.default_rng(0))
+    largest = bounds[1] - bounds[0]  # no difference is larger than the range of the metric
+    low = np.where(np.isfinite(interval.low), np.maximum(interval.low, -largest), interval.low)
+    high = np.where(np.isfinite(interval.high), np.minimum(interval.high, largest), interval.high)
+    return [
+        ConfirmedDifference(variant_id, one.n, one.difference, *map(float, numbers))
+        for variant_id, one, *numbers in zip(
+            variants[1:], compared, low, high, p_values, strict=True
+        )
+    ]
+
+
+def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
+    """The rounds as values for JSON, under the key `rounds`; empty if there are none."""
+    if rounds is None:
+        return {}
+    found = rounds.confirmation
+    content = {
+        "rounds": [line._asdict() for line in rounds.lines],
+        "finalists": list(rounds.finalists),
+        "seeds": list(rounds.seeds),
+        "num_trained": rounds.num_trained,
+        "num_whole": rounds.num_whole,
+        "dropped": [one._asdict() for one in rounds.dropped],
+        "confirmation": None,
+    }
+    if found is not None:
+        content["confirmation"] = {
+            "num_seeds": found.num_seeds,
+            "is_complete": found.is_complete,
+            "variants": [one._asdict() for one in found.variants],
+            "differences": [
+                {**one._asdict(), "is_clear": one.is_clear} for one in found.differences
+            ],
+        }
+    return {"rounds": content}

@@ -1,0 +1,222 @@
+"""The rounds of a run: which trials come next, written down before they are trained."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
+from trialrun.driver.work import Work
+from trialrun.errors import InputError, TrialrunError
+from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, LoadedJob
+from trialrun.search.schedule import schedule_of
+from trialrun.search.strategy import Search, next_round
+from trialrun.store.round_log import Decision, Round, Schedule
+from trialrun.trials.trial import Trial
+
+if TYPE_CHECKING:
+    from trialrun.store import RunFolder
+
+# A trial that is trained again on another machine may differ in its last bits, and a mean with five
+# digits then in its last digit.
+_SAME = 3e-4
+
+
+def has_rounds(work: Work) -> bool:
+    """Whether the trials of a run are chosen in rounds, or its winner is confirmed."""
+    search = work.loaded.spec.search
+    wanted = search.rounds is not None or search.confirmation is not None
+    return wanted or bool(work.run.rounds.read())
+
+
+def fresh_seeds(loaded: LoadedJob, rounds: Sequence[Round]) -> list[int]:
+    """The seeds of all confirmations of a run: those that the job asks for, and earlier ones."""
+    confirm = loaded.spec.search.confirmation
+    counts = [len(one.seeds) for one in rounds if one.stage == "confirm"]
+    num_seeds = max([0 if confirm is None else confirm.seeds, *counts])
+    return list(range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + num_seeds))
+
+
+class Rounds:
+    """The rounds of a run, continued from its log.
+
+    Args:
+        work: The work on the run; it holds the folder.
+
+    Raises:
+        InputError: The job asks for other rounds than those that the run began with.
+        TrialrunError: The log does not follow from the run's trials.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._log = work.run.rounds
+        self._rounds = list(self._log.read())
+        self._search = _search_of(work, self._rounds)
+        self._num_checked = 0
+        self._trained: set[str] = set()
+
+    def batches(self) -> Iterator[list[Trial]]:
+        """The trials of each round that have no result yet, in the order of the job.
+
+        A round is in the log before its trials are given. Each trial is given once, so that one
+        that failed is tried again only by the next driver.
+        """
+        while True:
+            if missing := self._missing():
+                self._trained |= {trial.trial_id for trial in missing}
+                yield missing
+                continue
+            self._check_log()
+            scores = _read_scores(self._work.run, self._search.schedule.metric)
+            coming = next_round(self._search, self._rounds, scores)
+            if coming is None:
+                return
+            self._work.lease.check()
+            self._log.write(coming)
+            self._rounds.append(coming)
+            self._num_checked += 1
+            self._work.progress.tell(line_of(coming))
+
+    def _missing(self) -> list[Trial]:
+        """Trials without a result, and failed ones of the variants that are still in the search."""
+        wanted = _pairs(self._rounds)
+        left = _pairs(_still_counting(self._rounds))
+        of_rounds = [
+            trial
+            for trial in self._work.trials
+            if (trial.variant.variant_id, trial.seed) in wanted
+            and trial.trial_id not in self._trained
+        ]
+        ids = [trial.trial_id for trial in of_rounds]
+        rows = self._work.run.read_trials("identity", ids)
+        status_of = dict(zip(rows["trial_id"], rows["status"], strict=True))
+        return [
+            trial
+            for trial in of_rounds
+            if (status := status_of.get(trial.trial_id)) is None
+            or (status == "failed" and (trial.variant.variant_id, trial.seed) in left)
+        ]
+
+    def _check_log(self) -> None:
+        """Compares each round of the log with what the run's trials lead to."""
+        if self._num_checked == len(self._rounds):
+            return
+        scores = _read_scores(self._work.run, self._search.schedule.metric)
+        for number in range(self._num_checked, len(self._rounds)):
+            before, one = self._rounds[:number], self._rounds[number]
+            if one.decision is not None:
+                known = _with_losses(scores, before, one.decision)
+                expected = next_round(_as_it_was(self._search, before, one), before, known)
+                if expected is None or not _agree(one, expected):
+                    raise TrialrunError(
+                        f"{self._log.file_of(one.number)}: does not follow from the trials of this"
+                        " run, so that the file or the trials were changed. Put back what was"
+                        " changed, or start a new run"
+                    )
+            self._num_checked += 1
+
+
+def line_of(one: Round) -> str:
+    """A round in one line, for the terminal."""
+    num_seeds = len(one.seeds)
+    if one.stage == "confirm":
+        return f"Round {one.number}: {', '.join(one.variants)} on {num_seeds} fresh seeds"
+    return f"Round {one.number}: {len(one.variants)} variants x {num_seeds} seeds"
+
+
+def _pairs(rounds: Sequence[Round]) -> set[tuple[str, int]]:
+    return {
+        (variant_id, seed) for one in rounds for variant_id in one.variants for seed in one.seeds
+    }
+
+
+def _still_counting(rounds: Sequence[Round]) -> list[Round]:
+    """The last round of choosing, which asks for all seeds of its variants, and what follows it."""
+    choosing = [position for position, one in enumerate(rounds) if one.stage != "confirm"]
+    return list(rounds[choosing[-1] :]) if choosing else []
+
+
+def _read_scores(run: "RunFolder", metric: str) -> ValidationScores:
+    index = run.tables.index()
+    return join_scores(
+        [validation_scores(chunk, metric, index.seeds) for chunk in index.by_variants("numbers")]
+    )
+
+
+# The log and the job -----------------------------------------------------------------------------
+
+
+def _search_of(work: Work, rounds: Sequence[Round]) -> Search:
+    job = work.loaded.spec
+    variant_ids = tuple(dict.fromkeys(trial.variant.variant_id for trial in work.trials))
+    schedule = schedule_of(job)
+    if rounds:
+        logged = rounds[0].schedule
+        assert logged is not None, "the first round holds the schedule"
+        if problem := _why_another(work.loaded, logged, rounds[0], variant_ids):
+            raise InputError(f"{work.run.path}: {problem}")
+        schedule = logged
+    select, confirm = job.select, job.search.confirmation
+    return Search(variant_ids, job.seed_list, select.goal, select.statistic, schedule, confirm)
+
+
+def _why_another(
+    loaded: LoadedJob, logged: Schedule, first: Round, variant_ids: tuple[str, ...]
+) -> str:
+    """Why the rounds of a run cannot go on with a job; empty if they can."""
+    job, again = loaded.spec, "start a new run for other rounds"
+    for name in ("metric", "goal", "statistic"):
+        before, now = getattr(logged, name), getattr(job.select, name)
+        if before != now:
+            return f"select.{name} was {before} when it chose variants, and is {now} now; {again}"
+    if job.seed_list[: len(logged.seeds)] != logged.seeds:
+        return f"seeds may only be added after those that the run began with; {again}"
+    now = schedule_of(job.model_copy(update={"seeds": logged.seeds}))
+    if now != logged:
+        return f"search.rounds differs from what the run began with; {again}"
+    if len(logged.counts) > 1 and variant_ids != first.variants:
+        return f"search.parameters: no variants can be added to a run with rounds; {again}"
+    return ""
+
+
+def _as_it_was(search: Search, before: Sequence[Round], one: Round) -> Search:
+    """What a round followed from, when it was decided: the job may have got more seeds since."""
+    last = next(other for other in reversed(before) if other.stage != "confirm")
+    if one.stage == "confirm":
+        confirm = ConfirmSpec(seeds=len(one.seeds), variants=len(one.variants))
+        return replace(search, variant_ids=last.variants, seeds=last.seeds, confirm=confirm)
+    return replace(search, variant_ids=one.variants, seeds=one.seeds)
+
+
+def _with_losses(
+    scores: ValidationScores, before: Sequence[Round], decision: Decision
+) -> ValidationScores:
+    """The scores as they were when a round was decided: trials that had failed have no value."""
+    last = next(other for other in reversed(before) if other.stage != "confirm")
+    known = scores.restricted(last.variants, last.seeds)
+    for row, variant_id in enumerate(known.variant_ids):
+        lost = np.isin(known.seeds, decision.lost.get(variant_id, ()))
+        known.values[row, lost] = np.nan
+    return known
+
+
+def _agree(logged: Round, expected: Round) -> bool:
+    """Whether a round of the log is what its trials lead to, or differs by rounding alone."""
+    before, now = logged.decision, expected.decision
+    assert before is not None
+    if now is None or (logged.stage, before.seeds) != (expected.stage, now.seeds):
+        return False
+    if before.digest == now.digest:
+        return logged.to_json() == expected.to_json()
+    return before.lost == now.lost and all(
+        _is_close(score, now.scores.get(variant_id)) for variant_id, score in before.scores.items()
+    )
+
+
+def _is_close(first: float | None, second: float | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=_SAME)

@@ -1,0 +1,93 @@
+"""What is wrong with the rounds of a job, beside its seeds and its resources."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from trialrun.job.document import KeyPath
+from trialrun.job.problems import Problem, dotted
+from trialrun.job.rounds_spec import FEWEST_SEEDS, FIRST_FRESH_SEED, RaceSpec, RoundSpec
+from trialrun.job.spec import JobSpec
+
+_ROUNDS: KeyPath = ("search", "rounds")
+_FEWEST_IN_A_LOOK = 2
+
+
+def check_rounds(job: JobSpec) -> Iterator[Problem]:
+    """Problems of `search.rounds` and `search.confirm`."""
+    rounds = job.search.rounds
+    if rounds == "auto":
+        if job.num_seeds < FEWEST_SEEDS:
+            yield Problem(
+                _ROUNDS,
+                f"search.rounds: auto needs at least {FEWEST_SEEDS} seeds, got {job.num_seeds};"
+                " give more seeds",
+            )
+    elif isinstance(rounds, RaceSpec):
+        looks = rounds.looks or ()
+        paths = [(*_ROUNDS, "looks", index) for index in range(len(looks))]
+        yield from _check_counts(looks, paths, job.num_seeds)
+        if looks and looks[0] < _FEWEST_IN_A_LOOK:
+            what = f"must be at least {_FEWEST_IN_A_LOOK}, as one seed tests nothing"
+            yield Problem(paths[0], f"{dotted(paths[0])} {what}, got {looks[0]}")
+    elif rounds == ():
+        yield Problem(_ROUNDS, "search.rounds must be a list of at least 1 round, got []")
+    elif rounds is not None:
+        inner = [(*_ROUNDS, index, "seeds") for index in range(len(rounds))]
+        yield from _check_counts([one.seeds for one in rounds], inner, job.num_seeds)
+        yield from _check_keeps(rounds)
+    yield from _check_fresh_seeds(job)
+    yield from _check_shard(job)
+
+
+def _check_counts(
+    counts: Sequence[int], paths: Sequence[KeyPath], num_seeds: int
+) -> Iterator[Problem]:
+    """Numbers of seeds that do not grow from round to round, or are more than the job has."""
+    for path, (before, count) in zip(paths[1:], itertools.pairwise(counts), strict=True):
+        if count <= before:
+            message = f"must be more than the {before} of the round before, got {count}"
+            yield Problem(path, f"{dotted(path)} {message}")
+    for path, count in zip(paths, counts, strict=True):
+        if count > num_seeds:
+            message = f"must be at most {num_seeds}, the number of seeds of the job, got {count}"
+            yield Problem(path, f"{dotted(path)} {message}")
+
+
+def _check_keeps(rounds: Sequence[RoundSpec]) -> Iterator[Problem]:
+    *early, last = rounds
+    for index, one in enumerate(early):
+        if one.keep is None:
+            path: KeyPath = (*_ROUNDS, index)
+            yield Problem(
+                path, f"{dotted(path)}.keep is missing; give the share that goes on, such as 1/3"
+            )
+    if last.keep is not None:
+        path = (*_ROUNDS, len(early), "keep")
+        yield Problem(path, f"{dotted(path)}: after the last round nothing goes on; leave it out")
+
+
+def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
+    """A seed of the job that belongs to the confirmation."""
+    confirm = job.search.confirmation
+    if confirm is None:
+        return
+    last = FIRST_FRESH_SEED + confirm.seeds - 1
+    taken = [seed for seed in job.seed_list if FIRST_FRESH_SEED <= seed <= last]
+    if taken:
+        yield Problem(
+            ("seeds",),
+            f"seeds: {taken[0]} is one of the seeds {FIRST_FRESH_SEED} to {last}, with which the"
+            " winner is confirmed; give another, or set search.confirm to false",
+        )
+
+
+def _check_shard(job: JobSpec) -> Iterator[Problem]:
+    """Shards, of which none knows the trials by which a round is decided."""
+    search = job.search
+    field = "rounds" if search.rounds is not None else "confirm"
+    if job.resources.shard is not None and (search.rounds is not None or search.confirmation):
+        yield Problem(
+            ("resources", "shard"),
+            f"resources.shard: a job with search.{field} cannot be sharded, because each decision"
+            " needs the trials of all shards; train it on one Ray cluster",
+        )

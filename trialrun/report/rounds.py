@@ -1,0 +1,73 @@
+"""The rounds of a run as text: who went on, who was dropped and why."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trialrun.analysis.rounds import DroppedVariant, RoundLine, RoundsSummary
+from trialrun.report.columns import TextColumn
+from trialrun.report.format import counted, parameter_text, short_names
+
+_MAX_NAMES = 4
+
+
+def round_rows(rounds: RoundsSummary) -> list[tuple[str, str, str]]:
+    """Each round as three texts: its name, what is trained in it, and how many go on."""
+    return [(_name(line), _trained(line), _going_on(line)) for line in rounds.lines]
+
+
+def _name(line: RoundLine) -> str:
+    return "confirm" if line.stage == "confirm" else f"round {line.number}"
+
+
+def _trained(line: RoundLine) -> str:
+    if line.stage == "confirm":
+        names = list(line.names[:_MAX_NAMES])
+        if len(line.names) > _MAX_NAMES:
+            names.append(f"{len(line.names) - _MAX_NAMES} more")
+        return f"{', '.join(names)} on {line.num_seeds} fresh seeds"
+    return f"{counted(line.num_variants, 'variant')} x {counted(line.num_seeds, 'seed')}"
+
+
+def _going_on(line: RoundLine) -> str:
+    if line.num_go_on is None:
+        return ""
+    return f"{line.num_go_on} goes on" if line.num_go_on == 1 else f"{line.num_go_on} go on"
+
+
+def round_lines(rounds: RoundsSummary) -> str:
+    """The rounds in lines under each other, for a terminal."""
+    rows = round_rows(rounds)
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = ["  ".join([row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2]]) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def dropped_columns(dropped: Sequence[DroppedVariant], metric: str) -> list[TextColumn]:
+    """The columns of the dropped variants; they have no rank, as their seeds differ."""
+    columns = [TextColumn("variant", tuple(one.variant_id for one in dropped), is_number=False)]
+    for path, name in short_names(list(dropped[0].parameters)).items():
+        cells = tuple(parameter_text(one.parameters[path]) for one in dropped)
+        columns.append(TextColumn(name, cells))
+    scores = ("none" if one.score is None else f"{one.score:.4g}" for one in dropped)
+    columns += [
+        TextColumn("dropped after", tuple(f"round {one.round_number}" for one in dropped)),
+        TextColumn("seeds", tuple(str(one.num_seeds) for one in dropped)),
+        TextColumn(metric, tuple(scores)),
+        TextColumn("why", tuple(one.rule for one in dropped), is_number=False),
+    ]
+    return columns
+
+
+def dropped_rows(rounds: RoundsSummary) -> list[Mapping[str, Any]]:
+    """The rows of dropped_variants.csv."""
+    return [
+        {
+            "variant_id": one.variant_id,
+            **{f"param.{path}": value for path, value in one.parameters.items()},
+            "dropped_after_round": one.round_number,
+            "num_seeds": one.num_seeds,
+            "score": one.score,
+            "rule": one.rule,
+        }
+        for one in rounds.dropped
+    ]

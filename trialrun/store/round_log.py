@@ -1,0 +1,155 @@
+"""The rounds of a run: `search/round-0001.json` and so on, each written before it is trained.
+
+A round says which variants are trained with which seeds, and why others are not. On resume these
+files are the authority: what was decided once stays decided.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trialrun.errors import FileError
+from trialrun.store.files import reading, write_text
+
+Stage = Literal["choose", "race", "extend", "confirm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How the rounds of a run go on; fixed when the first round begins.
+
+    Attributes:
+        metric, goal, statistic: What decides, see the job's section `select`.
+        seeds: All seeds of the job when the run began, in the job's order.
+        counts: For each round, how many of these seeds a variant has after it.
+        keeps: For each round but the last, which variants go on: a share such as `1/3` or a number.
+            Empty for a race.
+        fewest: The least number of variants that go on if there are as many.
+        level: The level of a race; None if variants go on by their rank.
+    """
+
+    metric: str
+    goal: str
+    statistic: str
+    seeds: tuple[int, ...]
+    counts: tuple[int, ...]
+    keeps: tuple[str, ...] = ()
+    fewest: int = 1
+    level: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What made a round as it is: the numbers of the rounds before, and who was dropped on them.
+
+    Attributes:
+        seeds: The seeds whose trials decided.
+        scores: variant_id -> its statistic with five digits, the best first; None if it has none.
+        lost: variant_id -> seeds whose trial diverged, failed or has no value; only where there
+            are some.
+        dropped: variant_id -> the rule by which it was dropped, in words.
+        digest: SHA-256 of the values of all these trials, each with five digits.
+    """
+
+    seeds: tuple[int, ...]
+    scores: Mapping[str, float | None]
+    lost: Mapping[str, tuple[int, ...]]
+    dropped: Mapping[str, str]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round: every one of its variants is trained with every one of its seeds.
+
+    Attributes:
+        number: 1, 2, ...
+        stage: `choose` by rank, `race` by a test, `extend` with seeds that the job got later, or
+            `confirm` with fresh seeds.
+        variants: Ids; of a confirmation, the best first, else in the order of the search.
+        seeds: Seeds; those that earlier rounds have trained are not trained again.
+        decision: Why it is these variants; None in the first round.
+        schedule: The schedule; only in the first round.
+    """
+
+    number: int
+    stage: Stage
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    decision: Decision | None = None
+    schedule: Schedule | None = None
+
+    def to_json(self) -> str:
+        """The round as the text of its file: the same bytes for equal rounds."""
+        content = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundLog:
+    """The folder `search/` of a run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    def file_of(self, number: int) -> Path:
+        """The file of a round, from its number."""
+        return self.path / f"round-{number:04d}.json"
+
+    def write(self, new: Round) -> None:
+        """Writes a round atomically."""
+        write_text(self.file_of(new.number), new.to_json())
+
+    def read(self) -> tuple[Round, ...]:
+        """All rounds so far; empty for a run without rounds.
+
+        Raises:
+            FileError: A file is damaged or missing.
+        """
+        count = len(list(self.path.glob("round-*.json")))
+        return tuple(_read(self.file_of(number)) for number in range(1, count + 1))
+
+    def fresh_seeds(self) -> frozenset[int]:
+        """The seeds of confirmations, which chose nothing."""
+        return frozenset(
+            seed for one in self.read() if one.stage == "confirm" for seed in one.seeds
+        )
+
+
+def _read(file: Path) -> Round:
+    try:
+        with reading(file):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            found = _from_json(content)
+    except (TypeError, AttributeError) as error:
+        raise FileError(f"{file}: is not the record of a round: {error}") from error
+    return found
+
+
+def _from_json(content: Mapping[str, Any]) -> Round:
+    decision, schedule = content.get("decision"), content.get("schedule")
+    return Round(
+        number=content["number"],
+        stage=content["stage"],
+        variants=tuple(content["variants"]),
+        seeds=tuple(content["seeds"]),
+        decision=None
+        if decision is None
+        else Decision(
+            seeds=tuple(decision["seeds"]),
+            scores=decision["scores"],
+            lost={variant: tuple(seeds) for variant, seeds in decision["lost"].items()},
+            dropped=decision["dropped"],
+            digest=decision["digest"],
+        ),
+        schedule=None
+        if schedule is None
+        else Schedule(
+            **schedule | {name: tuple(schedule[name]) for name in ("seeds", "counts", "keeps")}
+        ),
+    )
