@@ -224,11 +224,11 @@ def test_normal_numbers_are_those_of_one_trial_at_a_time(shape, compiled, num_tr
 
 
 def test_a_range_of_uniform_numbers_is_that_of_one_trial_at_a_time():
-    def draw(seed):
-        return tf.random.stateless_uniform((8, 4), seed, minval=-2.0, maxval=5.0)
+    def draw(shape, seed):
+        return tf.random.stateless_uniform(shape, seed, minval=-2.0, maxval=5.0)
 
-    expected = np.stack([draw(seed) for seed in TRIAL_SEEDS])
-    np.testing.assert_array_equal(vectorize(draw, [tf.constant(TRIAL_SEEDS)]), expected)
+    expected = np.stack([draw((8, 4), seed) for seed in TRIAL_SEEDS])
+    np.testing.assert_array_equal(draw_together(draw, (8, 4), TRIAL_SEEDS, False), expected)
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])

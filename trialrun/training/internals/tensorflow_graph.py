@@ -46,10 +46,9 @@ def for_every_index(function: Callable[[tf.Tensor], Any], num_indices: int) -> A
     Raises:
         ValueError: An operation in `function` has no converter.
     """
-    # Under XLA `pfor` makes a tf.function of its own. AutoGraph would rewrite the source of all
-    # that it calls, take a third of the time, and leave the sources in the temporary folder.
-    pfor = tf.autograph.experimental.do_not_convert(control_flow_ops.pfor)
-    return pfor(function, num_indices, fallback_to_while_loop=False)
+    # `pfor` itself would make a tf.function, with AutoGraph, which rewrites the source of all that
+    # it calls, and with a further input for each tensor of the state.
+    return control_flow_ops._pfor_impl(function, num_indices, fallback_to_while_loop=False)
 
 
 def fold_trials_into_batch(pfor: PForInput, inputs: list[int]) -> Any:

@@ -157,7 +157,8 @@ def _matmul_converter(op_type: str, transpose_a_name: str, transpose_b_name: str
             rows, inner, columns, transpose_a=transpose_a, transpose_b=transpose_b
         ):
             return convert_with_dot(pfor)
-        return stacked(tf.reduce_sum(a[:, :, :, None] * b[:, None, :, :], 2), True)
+        products = tf.expand_dims(a, 3) * tf.expand_dims(b, 1)
+        return stacked(tf.reduce_sum(products, 2), True)
 
     return convert
 
