@@ -6,7 +6,6 @@ from typing import Any
 from unittest import mock
 
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
 from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.ops.parallel_for import pfor as parallel_for
@@ -30,11 +29,6 @@ def graph_of(graph: Any, function_name: str) -> Any:
     return graph._get_function(function_name).graph
 
 
-def is_traced_for_xla() -> bool:
-    """Whether the graph that is being traced is part of a program for XLA."""
-    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
-
-
 PForInput = Any
 Converter = Callable[[PForInput], Any]
 stacked = parallel_for.wrap
@@ -54,11 +48,6 @@ def for_every_index(function: Callable[[tf.Tensor], Any], num_indices: int) -> A
 def fold_trials_into_batch(pfor: PForInput, inputs: list[int]) -> Any:
     """Converts an operation by folding the trial axis of some inputs into their batch axis."""
     return parallel_for._convert_flatten_batch(pfor, pfor.op_type, inputs)
-
-
-def run_in_loop(pfor: PForInput) -> Any:
-    """Converts one operation into a loop over trials."""
-    return parallel_for._fallback_converter(pfor, warn=False)
 
 
 def converter_of(op_type: str) -> Converter | None:

@@ -25,7 +25,7 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     Raises:
         ValueError: An operation in `function` has no vectorized form; the message names it.
     """
-    add_converters()
+    _add_converters()
     stacks = tuple(arguments)
     num_trials = tf.nest.flatten(stacks)[0].shape[0]
     axis = tf.constant(0)  # one node of the graph for all that follows
@@ -39,9 +39,6 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 
 
 @functools.cache
-def add_converters() -> None:
-    """Gives `pfor` the conversions that it lacks, for the life of this process.
-
-    With them, random initializers run for all trials at once, bit-equal to one by one.
-    """
+def _add_converters() -> None:
+    """Gives `pfor` the conversions that it lacks, for the life of this process."""
     tensorflow_graph.set_converters({**own_converters(), **convolution_converters()})
