@@ -237,7 +237,8 @@ import keras
 def data(seed):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(200, 20)).astype("float32"), rng.integers(0, 4, 200)
-    return {"train": (x[:100], y[:100]), "test": (x[100:], y[100:])}
+    parts = {"train": slice(100), "validation": slice(100, 150), "test": slice(150, 200)}
+    return {name: (x[rows], y[rows]) for name, rows in parts.items()}
 
 
 def wide():
