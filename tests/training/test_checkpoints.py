@@ -142,7 +142,8 @@ def test_trials_that_stand_at_different_epochs_are_trained_in_slices_of_their_ow
     joined = replace(
         early,
         trial_ids=early.trial_ids + late.trial_ids,
-        epochs=np.concatenate([early.epochs, late.epochs]),
+        epochs=stacked(early.epochs, late.epochs),
+        ended=stacked(early.ended, late.ended),
         history={name: stacked(early.history[name], late.history[name]) for name in late.history},
         **{
             name: tuple(map(stacked, getattr(early, name), getattr(late, name)))
@@ -189,15 +190,15 @@ def test_a_trial_without_data_fails_alone(tmp_path):
     assert not result.is_input_error
 
 
-def test_a_trial_that_had_no_data_does_not_stop_its_pack_from_going_on(fused):
-    """It was left out of the pack's checkpoint; the pack that is tried again has it."""
+def test_trials_that_had_no_data_do_not_stop_their_pack_from_going_on(fused):
+    """They were left out of the pack's checkpoint; the pack that is tried again has them."""
     task, checkpoints, expected = fused
-    first, *others = task.pack.trials
+    others = task.pack.trials[2:]
     of_others = checkpoints[0].of_trials([trial.trial_id for trial in others])
     kept = of_others.of_trials([trial.trial_id for trial in task.pack.trials])
-    assert kept.epochs[0] == 0
-    assert (kept.epochs[1:] == of_others.epochs).all()
-    _, result = messages(replace(task, checkpoint=kept))
-    assert [row.trial for row in result.trials] == [first, *others]
+    assert (kept.epochs[:2] == 0).all()
+    assert (kept.epochs[2:] == of_others.epochs).all()
+    _, result = messages(replace(task, checkpoint=kept, num_threads=1))
+    assert tuple(row.trial for row in result.trials) == task.pack.trials
     for row, other in zip(result.trials, expected.trials, strict=True):
         assert row.metrics == pytest.approx(other.metrics, abs=1e-5)

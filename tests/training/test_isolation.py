@@ -197,7 +197,8 @@ def with_other_settings():
     keras.backend.clear_session()
     keras.config.set_epsilon(0.1)
     tf.config.run_functions_eagerly(True)
-    return net(layers.Dense(4), layers.Dropout(0.5))
+    scale = layers.Lambda(lambda x: x * keras.config.epsilon())
+    return net(layers.Dense(4), layers.Dropout(0.5), scale)
 
 
 def in_half_precision(is_half=True):
