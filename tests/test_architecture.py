@@ -1,6 +1,7 @@
 """The rooms of the architecture, held by walking the imports of every module."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -90,7 +91,10 @@ def _imports(module: str, path: Path) -> Iterator[Import]:
     return walk(ast.parse(path.read_text(encoding="utf-8")), False, False)
 
 
-IMPORTS = [one for module, path in MODULES.items() for one in _imports(module, path)]
+@functools.cache
+def all_imports() -> list[Import]:
+    """In a function, because each of several processes of tests reads this file."""
+    return [one for module, path in MODULES.items() for one in _imports(module, path)]
 
 
 def _own_module(target: str) -> str | None:
@@ -134,7 +138,7 @@ def test_every_folder_and_top_module_has_its_row():
 
 def test_a_room_imports_only_what_its_row_says():
     wrong = []
-    for one in IMPORTS:
+    for one in all_imports():
         if (module := _own_module(one.target)) is not None:
             here, there = _room(one.module), _room(module)
             if there not in (here, *MAY_IMPORT[here].split()):
@@ -143,7 +147,7 @@ def test_a_room_imports_only_what_its_row_says():
 
 
 def test_no_row_allows_what_no_module_needs():
-    needed = {(_room(one.module), _room(_own_module(one.target) or "")) for one in IMPORTS}
+    needed = {(_room(one.module), _room(_own_module(one.target) or "")) for one in all_imports()}
     allowed = {(room, other) for room, text in MAY_IMPORT.items() for other in text.split()}
     assert allowed - needed == set()
 
@@ -154,7 +158,7 @@ def test_rooms_import_each_other_in_no_circle():
 
 def test_modules_import_each_other_in_no_circle_not_even_for_types():
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
-    for one in IMPORTS:
+    for one in all_imports():
         if module := _own_module(one.target):
             graph[one.module].add(module)
     assert _circle(graph) == []
@@ -163,7 +167,7 @@ def test_modules_import_each_other_in_no_circle_not_even_for_types():
 def test_no_module_imports_a_private_name_of_another():
     private = [
         one
-        for one in IMPORTS
+        for one in all_imports()
         if _own_module(one.target) not in (None, "__init__")
         and one.target.rpartition(".")[2].startswith("_")
     ]
@@ -171,12 +175,14 @@ def test_no_module_imports_a_private_name_of_another():
 
 
 def test_only_cluster_imports_ray():
-    wrong = [i for i in IMPORTS if _starts_with(i.target, "ray") and _room(i.module) != "cluster"]
+    wrong = [
+        i for i in all_imports() if _starts_with(i.target, "ray") and _room(i.module) != "cluster"
+    ]
     assert _names(wrong) == []
 
 
 def test_private_names_of_keras_and_tensorflow_are_in_one_folder():
-    private = [i for i in IMPORTS if _starts_with(i.target, *PRIVATE)]
+    private = [i for i in all_imports() if _starts_with(i.target, *PRIVATE)]
     folders = {one.module.rpartition(".")[0] for one in private}
     assert folders == {"training.internals"}
 
@@ -184,7 +190,7 @@ def test_private_names_of_keras_and_tensorflow_are_in_one_folder():
 def test_tensorflow_is_imported_in_training_and_elsewhere_only_inside_functions():
     wrong = [
         one
-        for one in IMPORTS
+        for one in all_imports()
         if _starts_with(one.target, *TENSORFLOW)
         and not one.for_types_only
         and _room(one.module) != "training"
@@ -194,7 +200,7 @@ def test_tensorflow_is_imported_in_training_and_elsewhere_only_inside_functions(
 
 
 def test_what_other_rooms_import_of_training_at_their_top_is_free_of_tensorflow():
-    at_top = [one for one in IMPORTS if not one.in_function and not one.for_types_only]
+    at_top = [one for one in all_imports() if not one.in_function and not one.for_types_only]
     loads: dict[str, set[str]] = {module: set() for module in MODULES}
     for one in at_top:
         loads[one.module].add(_own_module(one.target) or one.target.split(".")[0])
@@ -228,7 +234,7 @@ def test_no_duration_and_no_order_rests_on_the_clock_of_the_wall():
 
 
 def test_statistics_knows_arrays_alone():
-    outside = [i for i in IMPORTS if _room(i.module) == "statistics"]
+    outside = [i for i in all_imports() if _room(i.module) == "statistics"]
     packages = {i.target.split(".")[0] for i in outside if not i.in_function}
     assert packages == {"collections", "math", "numpy", "trialrun", "typing"}
     assert {i.target.split(".")[0] for i in outside if i.in_function} == {"scipy", "statsmodels"}

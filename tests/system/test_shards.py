@@ -22,8 +22,8 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def nodes():
-    """Two nodes of one core."""
-    with RayNodes() as nodes:
+    """A node of one core."""
+    with RayNodes(1) as nodes:
         yield nodes
 
 
@@ -170,12 +170,18 @@ def test_a_merge_into_one_of_the_runs_is_refused(tmp_path):
     assert "is one of the runs to merge; give another folder" in finished.stderr
 
 
-def test_runs_whose_variants_have_other_names_are_not_merged(tmp_path, nodes):
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, nodes):
+    """A run of the whole job."""
+    run = DurableRun(tmp_path_factory.mktemp("one") / "home")
+    assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    return run
+
+
+def test_runs_whose_variants_have_other_names_are_not_merged(tmp_path, nodes, one):
     """The same trials, but what is v00 in one run is v01 in the other."""
-    one = DurableRun(tmp_path / "one")
     other = DurableRun(tmp_path / "other", JOB.replace("[0.1, 0.2]", "[0.2, 0.1]"))
-    for run in (one, other):
-        assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    assert other.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
     finished = one.merge(one.folder, other.folder, folder=tmp_path / "merged").finish()
     assert finished.code == 2
     assert (
@@ -200,13 +206,9 @@ def test_a_shard_that_was_interrupted_is_named_and_merged_when_it_is_finished(tm
     merged.assert_whole()
 
 
-def test_runs_of_two_jobs_are_not_merged(tmp_path, nodes):
-    one, other = (
-        DurableRun(tmp_path / "one"),
-        DurableRun(tmp_path / "other", JOB.replace("epochs: 5", "epochs: 4")),
-    )
-    for run in (one, other):
-        assert run.begin(nodes.address).finish().code == 0
+def test_runs_of_two_jobs_are_not_merged(tmp_path, nodes, one):
+    other = DurableRun(tmp_path / "other", JOB.replace("epochs: 5", "epochs: 4"))
+    assert other.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
     finished = one.merge(one.folder, other.folder, folder=tmp_path / "merged").finish()
     assert finished.code == 2
     assert (
