@@ -10,6 +10,7 @@ import pytest
 
 from trialrun.errors import InputError
 from trialrun.job import dump_job, load_job
+from trialrun.store.text_tables import variants_csv
 from trialrun.trials.plan import plan_trials, plan_variants
 
 JOB = """
@@ -96,6 +97,19 @@ def test_the_leaderboard_of_an_earlier_run_is_a_table(load):
         {"training.learning_rate": 0.001, "model.args.units": [16, 32]},
         {"training.learning_rate": 1e-5, "model.args.units": [8]},
     ]
+
+
+TEXTS = (
+    *("relu", "1e-3", "true", "null", "~", "", " x ", "a: b", "[1", "it's #1", "'", 'say "a"'),
+    *("\\n", "a\nb", "\t", "!x", "*y", "a:", "a:b", "/a/b.py:f", "é è", "NULL", "- a", "nullable"),
+)
+
+
+@pytest.mark.parametrize("value", [*TEXTS, 1, 1.0, 1e-05, True, [1, "2"], {"a": ["1e-3", 0.1]}, []])
+def test_a_value_in_a_runs_leaderboard_is_read_as_itself(load, value):
+    row = {"rank": 1, "param.model.args.units": value, "n": 2, "val_loss_mean": None}
+    [variant] = parameters(load(variants_csv(list(row), [row])))
+    assert repr(variant) == repr({"model.args.units": value})
 
 
 def test_a_repeated_row_is_one_variant(load):
