@@ -98,7 +98,7 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
     console.print(Text(f"{job.name}: variants", style="italic"))
     table = Table(box=None, pad_edge=False)
     table.add_column("variant")
-    for path in job.search.parameters:
+    for path in job.search.domains:
         table.add_column(path, overflow="fold")
     for variant in variants[:_MAX_ROWS]:
         # Text, so that a value with brackets is not taken for markup.
@@ -134,12 +134,12 @@ def _check_data(loaded: LoadedJob, trial: Trial) -> RawData:
 
 
 def _print_parameters(console: Console, job: JobSpec) -> None:
-    if not job.search.parameters:
+    if not job.search.domains:
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("\nsearched", overflow="fold")
     table.add_column("\nin one program?")
-    for path, parameter in job.search.parameters.items():
+    for path, parameter in job.search.domains.items():
         table.add_row(path, _sharing(job, path, parameter))
     console.print(table)
 

@@ -72,7 +72,7 @@ def missing_trials(
             warn(set_aside_pack(run, pack_id, attempt, "it holds trials of another job"))
         index = run.tables.index()
         found = _compare_trials(index, trials)
-    searched = set(loaded.spec.search.parameters)
+    searched = set(loaded.spec.search.domains)
     recorded_parameters = next(iter(index.parameters.values()), dict.fromkeys(searched))
     if found.num_other or set(recorded_parameters) != searched:
         raise InputError(
@@ -179,6 +179,13 @@ def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
         for key in dict.fromkeys([*before, *now]):
             inner = f"{path}.{key}" if path else str(key)
             yield from _compare(before.get(key, _ABSENT), now.get(key, _ABSENT), inner)
+    elif path == "search.from" and before and now and isinstance(before, list):
+        if len(before) != len(now):
+            yield f"{path}: {len(before)} variants -> {len(now)}"
+        for index, (row, row_now) in enumerate(zip(before, now, strict=False)):
+            if row != row_now:
+                yield from _compare(row, row_now, f"{path}[{index}]")
+                return
     else:
         texts = ["absent" if value is _ABSENT else show(value) for value in (before, now)]
         yield f"{path}: {' -> '.join(texts)}"

@@ -17,7 +17,7 @@ from trialrun.job.rounds_spec import (
     is_number,
     share_of,
 )
-from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, ValueList
+from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, ValueList, domains_in
 from trialrun.job.spec import (
     JobSpec,
     ModelSpec,
@@ -59,6 +59,7 @@ __all__ = [
     "Statistic",
     "TrainingSpec",
     "ValueList",
+    "domains_in",
     "dump_job",
     "load_job",
     "monitors_of",

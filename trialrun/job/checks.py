@@ -25,7 +25,8 @@ from trialrun.job.search_spec import Range, SearchSpec, ValueList, may_hold_refe
 from trialrun.job.spec import JobSpec, Settings, settings_of
 from trialrun.job.training_spec import TrainingSpec, monitors_of
 from trialrun.job.user_functions import check_reference, portable_reference
-from trialrun.messages import show, suggest
+from trialrun.job.variants_table import check_table, values_with_rows
+from trialrun.messages import listed, show, suggest
 
 _MAX_TRIALS = 10_000_000
 _CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
@@ -48,10 +49,10 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
     yield from _check_search(job.search)
     yield from check_rounds(job)
     yield from _check_size(job)
-    for path, parameter in job.search.parameters.items():
+    for path, parameter in job.search.domains.items():
         reason = _why_not_searched(path, job)
         if reason:
-            yield Problem(("search", "parameters", path), reason)
+            yield Problem(_place(job.search, path), reason)
         else:
             yield from _check_parameter(job, path, parameter, folder, others_logs)
 
@@ -62,7 +63,7 @@ def _may_have_other_logs(job: JobSpec, folder: Path) -> bool:
     If so, the logs are checked with the built model, before it is trained, in
     `training.model.built`.
     """
-    searched = job.search.parameters.get("model.builder")
+    searched = job.search.domains.get("model.builder")
     builders = searched.values if isinstance(searched, ValueList) else (job.model.builder,)
     return bool(job.training.callbacks) or any(may_compile(builder, folder) for builder in builders)
 
@@ -71,7 +72,7 @@ def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
     """Arguments that generator and builder lack or do not take, as far as their source shows."""
     for reference_path in REFERENCE_PATHS:
         section, field = reference_path.split(".")
-        if {reference_path, f"{section}.args"} & job.search.parameters.keys():
+        if {reference_path, f"{section}.args"} & job.search.domains.keys():
             continue  # it differs between variants
         reference = getattr(getattr(job, section), field)
         if reference is None:
@@ -138,10 +139,10 @@ def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
     given: dict[str, KeyPath] = {"seed": (section, "generator")} if section == "data" else {}
     for name in getattr(job, section).args:
         given[name] = (section, "args", name)
-    for path in job.search.parameters:
+    for path in job.search.domains:
         name = path.removeprefix(prefix).split(".")[0]
         if path.startswith(prefix) and name:
-            given[name] = ("search", "parameters", path)
+            given[name] = _place(job.search, path)
     return given
 
 
@@ -169,7 +170,7 @@ def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
     if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
         message = "select.statistic: confidence_bound needs at least 2 seeds, got 1; give more"
         yield Problem(("select", "statistic"), f"{message} seeds or another statistic")
-    searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
+    searched = [path for path in job.search.domains if _CHANGES_LOSS.match(path)]
     if metric == "val_loss" and searched:
         message = f"select.metric: val_loss cannot be compared, because {searched[0]} is searched"
         yield Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
@@ -178,21 +179,23 @@ def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
 def _check_schedule(job: JobSpec) -> Iterator[Problem]:
     path = "training.learning_rate"
     schedule = job.training.learning_rate_schedule
-    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.parameters)
-    if path in job.search.parameters and ignores_learning_rate(schedule) and not is_searched:
+    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.domains)
+    if path in job.search.domains and ignores_learning_rate(schedule) and not is_searched:
         message = (
             f"{path!r} has no effect, because {path}_schedule has values of its own; leave it out"
         )
-        yield Problem(("search", "parameters", path), message)
+        yield Problem(_place(job.search, path), message)
 
 
 def _check_search(search: SearchSpec) -> Iterator[Problem]:
     problem_path: KeyPath = ("search", "num_variants")
-    if search.method == "grid":
+    yield from check_table(search)
+    if search.method != "random":
         if search.num_variants is not None:
             yield Problem(
                 problem_path,
-                "search.num_variants is only for method: random; a grid takes all variants",
+                "search.num_variants is only for method: random; a grid and a table take all"
+                " variants",
             )
         for path, parameter in search.parameters.items():
             if isinstance(parameter, Range):
@@ -221,6 +224,8 @@ def _check_size(job: JobSpec) -> Iterator[Problem]:
 
 def _num_combinations(search: SearchSpec) -> float:
     """How many different variants the search can draw; infinite for a continuous range."""
+    if search.rows is not None:
+        return len(search.distinct_rows)
     return math.prod(
         len(parameter.values)
         if isinstance(parameter, ValueList)
@@ -237,9 +242,10 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
     field, *inner = rest.split(".")
     sections = Settings._fields
     if section not in sections or not rest:
-        return (
-            f"{path!r} cannot be searched; allowed: {', '.join(f'{name}.*' for name in sections)}"
-        )
+        homes = [f"{name}.{path}" for name in sections if path in known_keys((name,))]
+        allowed = f"allowed: {', '.join(f'{name}.*' for name in sections)}"
+        hint = f"did you mean {listed(homes, 'or')}?" if homes else allowed
+        return f"{path!r} cannot be searched; {hint}"
     fields = known_keys((section,))
     if field not in fields:
         hint = suggest(field, fields)
@@ -254,7 +260,7 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
         return f"{path!r} cannot be searched: {section}.{field} is not a mapping"
     if not all(inner):
         return f"{path!r} cannot be searched: a name is missing between its dots"
-    around = [other for other in job.search.parameters if path.startswith(f"{other}.")]
+    around = [other for other in job.search.domains if path.startswith(f"{other}.")]
     return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
 
 
@@ -292,7 +298,7 @@ def _check_parameter(
     """Problems of the values to try: one makes a wrong variant, or two make the same variant."""
     context = {"folder": folder} if may_hold_references(path) else None
     first: dict[str, Any] = {}
-    for value, problem_path in _candidates(path, parameter):
+    for value, problem_path in _candidates(job.search, path, parameter):
         try:
             settings = settings_of(job, {path: value}, context)
         except ValidationError as error:
@@ -311,17 +317,25 @@ def _check_parameter(
             )
         key = canonical_json([section.model_dump() for section in settings])
         if key in first:
-            yield Problem(
-                problem_path,
-                f"{path}: {show(first[key])} and {show(value)} are the same; leave one out",
-            )
+            both = f"{path}: {show(first[key])} and {show(value)} are the same"
+            remedy = "leave one out" if job.search.rows is None else "write both alike"
+            yield Problem(problem_path, f"{both}; {remedy}")
         first.setdefault(key, value)
 
 
-def _candidates(path: str, parameter: ValueList | Range) -> Iterator[tuple[Any, KeyPath]]:
+def _place(search: SearchSpec, path: str) -> KeyPath:
+    """Where a searched parameter stands in the job."""
+    return ("search", "from") if search.rows is not None else ("search", "parameters", path)
+
+
+def _candidates(
+    search: SearchSpec, path: str, parameter: ValueList | Range
+) -> Iterator[tuple[Any, KeyPath]]:
     """The values to check, each with its path: all that are listed, or both ends of a range."""
     parameter_path = ("search", "parameters", path)
-    if isinstance(parameter, ValueList):
+    if search.rows is not None:
+        yield from values_with_rows(search.rows, path)
+    elif isinstance(parameter, ValueList):
         for position, value in enumerate(parameter.values):
             yield value, (*parameter_path, "values", position)
     else:

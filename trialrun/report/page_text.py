@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from trialrun.analysis.run_summary import TrialProblem
 from trialrun.analysis.variants import Leaderboard, ordered_metrics
+from trialrun.job import domains_in
 from trialrun.messages import listed
 from trialrun.report.format import (
+    counted,
     counts_text,
     mean_sd_text,
     parameter_text,
@@ -83,7 +85,7 @@ def _duration_text(seconds: float) -> str:
 def question(job: Mapping[str, Any], board: Leaderboard) -> str:
     """The job as a question, made from its search, its seeds and its selection."""
     statistic = str(job.get("select", {}).get("statistic", "mean")).replace("_", " ")
-    searched = list(job.get("search", {}).get("parameters", {}))
+    searched = list(domains_in(job.get("search", {})))
     searched = searched or (list(board.variants[0].parameters) if board.variants else [])
     seeds = f"over {seeds_text(len(_seeds(job)))}" if _seeds(job) else "over its seeds"
     if not searched:
@@ -107,7 +109,7 @@ def asked(
     search = job.get("search", {})
     facts = [
         Fact(path, _domain_text(domain), is_name=True)
-        for path, domain in search.get("parameters", {}).items()
+        for path, domain in domains_in(search).items()
     ]
     if facts:
         facts.append(Fact("Search", _search_text(search)))
@@ -140,6 +142,8 @@ def _search_text(search: Mapping[str, Any]) -> str:
     method = search.get("method", "grid")
     if method == "grid":
         return "grid: every combination"
+    if method == "from":
+        return f"a table of {counted(len(search.get('from', ())), 'row')}"
     count = search.get("num_variants")
     return f"{method}, {count} variants" if count else str(method)
 
@@ -160,7 +164,7 @@ def _seeds_text(seeds: Sequence[int]) -> str:
 
 def _fixed(job: Mapping[str, Any], section: str) -> dict[str, Any]:
     """A section without the fields that are searched, for which it holds only a default."""
-    searched = job.get("search", {}).get("parameters", {})
+    searched = domains_in(job.get("search", {}))
     fields = {
         name: value
         for name, value in (job.get(section) or {}).items()

@@ -3,12 +3,17 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from trialrun.store.columns import PARAMETER_PREFIX
 from trialrun.store.files import json_ready, replace_atomically
+
+# Words that YAML reads as text.
+_PLAIN = re.compile(r"(?!(?:null|true|false)$)[A-Za-z_/](?:[\w./-]|[ :](?=[\w/]))*", re.IGNORECASE)
 
 
 @contextmanager
@@ -58,11 +63,14 @@ def variants_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> s
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_csv_cell(row[name]) for name in columns] for row in rows)
+    writer.writerows([_csv_cell(name, row[name]) for name in columns] for row in rows)
     return text.getvalue()
 
 
-def _csv_cell(value: Any) -> Any:
+def _csv_cell(column: str, value: Any) -> Any:
+    """A value as text; a parameter that is text stands in quotes unless YAML reads it as itself."""
+    if isinstance(value, str) and column.startswith(PARAMETER_PREFIX):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple | Mapping):
         return json.dumps(json_ready(value))
     return json_ready(value)
