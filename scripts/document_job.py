@@ -107,8 +107,9 @@ def table(section: type[Section]) -> str:
     ]
     for name, field in section.model_fields.items():
         about = described[name]
-        allowed = about.allowed or in_words(properties[name])
-        cells = (f"`{name}`", about.meaning, allowed, default_of(field), f"`{about.example}`")
+        key = field.alias or name
+        allowed = about.allowed or in_words(properties[key])
+        cells = (f"`{key}`", about.meaning, allowed, default_of(field), f"`{about.example}`")
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
 

@@ -27,6 +27,7 @@ from trialrun.errors import (
     InputError,
     TrialrunError,
 )
+from trialrun.job.document import read_document
 
 EXIT_NOT_FOUND = 127  # what a shell says of a command that it does not find
 TIMEOUT_S = 5.0
@@ -50,6 +51,7 @@ def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
     Exits with trialrun's own exit code, or with 75 if the job was stopped.
     """
     url = server_url()
+    check_table(job)
     check_server(url)
     client = connect(url)
     job_id = send(client, job, options)
@@ -86,6 +88,21 @@ def server_url() -> str:
         found = f"got {url!r}" if url else "but it is not set"
         raise InputError(f"RAY_ADDRESS must be the address of a job server, {found}: {EXAMPLE}")
     return url.rstrip("/")
+
+
+def check_table(job: Path) -> None:
+    """Raises InputError if the table of variants that a job names is not among what is sent."""
+    search = read_document(job).value.get("search")
+    table = search.get("from") if isinstance(search, dict) else None
+    if not isinstance(table, str):
+        return
+    folder = job.resolve().parent
+    path = (folder / table).resolve()
+    if not path.is_relative_to(folder) or "runs" in path.relative_to(folder).parts:
+        raise InputError(
+            f"{job}: search.from: {table} is not sent to the cluster, only {folder} without its"
+            " runs/; copy the table beside the job file"
+        )
 
 
 def check_server(url: str) -> None:

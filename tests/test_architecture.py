@@ -1,6 +1,7 @@
 """The rooms of the architecture, held by walking the imports of every module."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from commands import ROOT
 
 import trialrun
+from trialrun import errors
 from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
 from trialrun.store.columns import parameter_kinds
@@ -31,13 +33,13 @@ MAY_IMPORT = {
     "trials": "errors job",
     "data": "errors messages host job",
     "training": "errors messages host statistics job trials data",
-    "store": "errors host trials",
+    "store": "errors messages host job trials",
     "cluster": "errors messages host job trials training",
     "analysis": "errors messages statistics job store",
     "search": "statistics job store analysis",
     "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",
-    "trackers": "errors job store",
+    "trackers": "errors messages job store",
     "doctor": "errors messages host store cluster",
     "driver": "errors messages host job trials data training cluster store analysis"
     " search export report trackers",
@@ -89,7 +91,10 @@ def _imports(module: str, path: Path) -> Iterator[Import]:
     return walk(ast.parse(path.read_text(encoding="utf-8")), False, False)
 
 
-IMPORTS = [one for module, path in MODULES.items() for one in _imports(module, path)]
+@functools.cache
+def all_imports() -> list[Import]:
+    """In a function, because each of several processes of tests reads this file."""
+    return [one for module, path in MODULES.items() for one in _imports(module, path)]
 
 
 def _own_module(target: str) -> str | None:
@@ -133,7 +138,7 @@ def test_every_folder_and_top_module_has_its_row():
 
 def test_a_room_imports_only_what_its_row_says():
     wrong = []
-    for one in IMPORTS:
+    for one in all_imports():
         if (module := _own_module(one.target)) is not None:
             here, there = _room(one.module), _room(module)
             if there not in (here, *MAY_IMPORT[here].split()):
@@ -142,7 +147,7 @@ def test_a_room_imports_only_what_its_row_says():
 
 
 def test_no_row_allows_what_no_module_needs():
-    needed = {(_room(one.module), _room(_own_module(one.target) or "")) for one in IMPORTS}
+    needed = {(_room(one.module), _room(_own_module(one.target) or "")) for one in all_imports()}
     allowed = {(room, other) for room, text in MAY_IMPORT.items() for other in text.split()}
     assert allowed - needed == set()
 
@@ -153,7 +158,7 @@ def test_rooms_import_each_other_in_no_circle():
 
 def test_modules_import_each_other_in_no_circle_not_even_for_types():
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
-    for one in IMPORTS:
+    for one in all_imports():
         if module := _own_module(one.target):
             graph[one.module].add(module)
     assert _circle(graph) == []
@@ -162,7 +167,7 @@ def test_modules_import_each_other_in_no_circle_not_even_for_types():
 def test_no_module_imports_a_private_name_of_another():
     private = [
         one
-        for one in IMPORTS
+        for one in all_imports()
         if _own_module(one.target) not in (None, "__init__")
         and one.target.rpartition(".")[2].startswith("_")
     ]
@@ -170,12 +175,14 @@ def test_no_module_imports_a_private_name_of_another():
 
 
 def test_only_cluster_imports_ray():
-    wrong = [i for i in IMPORTS if _starts_with(i.target, "ray") and _room(i.module) != "cluster"]
+    wrong = [
+        i for i in all_imports() if _starts_with(i.target, "ray") and _room(i.module) != "cluster"
+    ]
     assert _names(wrong) == []
 
 
 def test_private_names_of_keras_and_tensorflow_are_in_one_folder():
-    private = [i for i in IMPORTS if _starts_with(i.target, *PRIVATE)]
+    private = [i for i in all_imports() if _starts_with(i.target, *PRIVATE)]
     folders = {one.module.rpartition(".")[0] for one in private}
     assert folders == {"training.internals"}
 
@@ -183,7 +190,7 @@ def test_private_names_of_keras_and_tensorflow_are_in_one_folder():
 def test_tensorflow_is_imported_in_training_and_elsewhere_only_inside_functions():
     wrong = [
         one
-        for one in IMPORTS
+        for one in all_imports()
         if _starts_with(one.target, *TENSORFLOW)
         and not one.for_types_only
         and _room(one.module) != "training"
@@ -193,7 +200,7 @@ def test_tensorflow_is_imported_in_training_and_elsewhere_only_inside_functions(
 
 
 def test_what_other_rooms_import_of_training_at_their_top_is_free_of_tensorflow():
-    at_top = [one for one in IMPORTS if not one.in_function and not one.for_types_only]
+    at_top = [one for one in all_imports() if not one.in_function and not one.for_types_only]
     loads: dict[str, set[str]] = {module: set() for module in MODULES}
     for one in at_top:
         loads[one.module].add(_own_module(one.target) or one.target.split(".")[0])
@@ -227,7 +234,7 @@ def test_no_duration_and_no_order_rests_on_the_clock_of_the_wall():
 
 
 def test_statistics_knows_arrays_alone():
-    outside = [i for i in IMPORTS if _room(i.module) == "statistics"]
+    outside = [i for i in all_imports() if _room(i.module) == "statistics"]
     packages = {i.target.split(".")[0] for i in outside if not i.in_function}
     assert packages == {"collections", "math", "numpy", "trialrun", "typing"}
     assert {i.target.split(".")[0] for i in outside if i.in_function} == {"scipy", "statsmodels"}
@@ -241,6 +248,49 @@ def test_no_folder_of_the_package_has_more_entries_than_a_reader_can_see_at_once
 def test_no_module_is_longer_than_four_hundred_lines():
     lengths = {m: len(path.read_text(encoding="utf-8").splitlines()) for m, path in MODULES.items()}
     assert {module: length for module, length in lengths.items() if length > 400} == {}
+
+
+# Errors of others -------------------------------------------------------------------------------
+
+
+def _raw_errors(module: str, path: Path) -> Iterator[str]:
+    """Where the text of an error that is not trialrun's own becomes part of a message as it is.
+
+    An error that is raised again `from None` has the words of the function that raised it.
+    """
+    own = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    for handler in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(handler, ast.ExceptHandler) or handler.name is None:
+            continue
+        assert handler.type is not None
+        types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        names = {ast.unparse(one).rpartition(".")[2] for one in types}
+        foreign = {name for name in names if name not in own and not name.startswith("_")}
+        if not foreign:
+            continue
+        raised = [node for node in ast.walk(handler) if isinstance(node, ast.Raise)]
+        is_own = raised and all(isinstance(node.cause, ast.Constant) for node in raised)
+        if foreign == {"ValueError"} and is_own:
+            continue
+        asked = {  # as in `str(error) if isinstance(error, ExportError) else in_short(error)`
+            id(node.body)
+            for node in ast.walk(handler)
+            if isinstance(node, ast.IfExp) and "isinstance(" in ast.unparse(node.test)
+        }
+        raw = {handler.name, f"str({handler.name})", f"repr({handler.name})"}
+        for node in ast.walk(handler):
+            shown = node.value if isinstance(node, ast.FormattedValue) else node
+            if ast.unparse(shown) not in raw or id(shown) in asked:
+                continue
+            if isinstance(node, ast.FormattedValue | ast.Call):
+                yield f"{module}:{node.lineno}"
+
+
+def test_what_others_raise_is_told_through_one_function():
+    """`in_short` and `said_by` give one line, without colors, of what is behind an error."""
+    raw = {line for module, path in MODULES.items() for line in _raw_errors(module, path)}
+    # An error of TensorFlow, made of one that its compiler raised.
+    assert {line.partition(":")[0] for line in raw} == {"training.program.program"}
 
 
 # Names ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT, Finished, call
+from made_up_runs import finish, learning_rates, write_run
 
 from trialrun.store import RunFolder
 
@@ -178,6 +179,48 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, command):
     assert_refused(
         call(*command, missing, *options), f"{missing}: is not a run folder: it does not exist"
     )
+
+
+DAMAGED_JOBS = {
+    "torn": (b"name: a\nselect: {metric: [1", ":2: not YAML: expected ',' or ']'"),
+    "a tab": (b"name: a\n\tb: c", ":2: not YAML: found character"),
+    "bytes": (bytes(range(256)), ": not UTF-8 text (byte 128)"),
+    "latin-1": ("name: gr\xf6\xdfe".encode("latin-1"), ": not UTF-8 text (byte 8)"),
+    "a null byte": (b"name: \0", ": not YAML: unacceptable character #x0000: special characters"),
+    "empty": (b"", ": the file is empty"),
+    "a list": (b"- a\n", ": expected a mapping of keys to values, got ['a']"),
+    "no name": (b"seeds: 3\n", ": name is missing"),
+    "a list as name": (b"name: [1]\n", ":1: name must be text, got [1]"),
+    "a list as section": (b"name: a\nselect: [1]\n", ":2: select must be a mapping, got [1]"),
+    "no section": (b"name: a\nselect:\n", ":2: select must be a mapping, got nothing"),
+    "resources": (b"name: a\nresources: 2\n", ":2: resources must be a mapping, got 2"),
+    "a tag": (b"name: !!python/object:os.system a\n", ":1: the tag !!python/object:os.system is"),
+    "a key twice": (b"name: a\nname: b\n", ":2: the key 'name' was already given at"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), DAMAGED_JOBS.values(), ids=DAMAGED_JOBS)
+def test_a_damaged_job_of_a_run_is_one_message_in_every_command(tmp_path, content, message):
+    run = finish(write_run(tmp_path, learning_rates(0.1, 0.2), [0, 1, 2]))
+    run.job_file.write_bytes(content)
+    rows = tmp_path / "ages.csv"
+    rows.write_text("age\n70\n")
+    told = set()
+    for command, *options in (
+        ["show", run.path],
+        ["show", run.path, "--json"],
+        ["show", run.path, "--csv"],
+        ["compare", run.path, "v00", "v01"],
+        ["report", run.path],
+        ["predict", run.path, "--input", rows],
+        ["resume", run.path],
+        ["merge", run.path, "--run-folder", tmp_path / "merged"],
+    ):
+        finished = call(command, *options)
+        assert_refused(finished, f"{run.job_file}{message}")
+        assert len(finished.stderr.splitlines()) == 1
+        told.add(finished.stderr)
+    assert len(told) == 1
 
 
 def test_the_folder_of_several_runs_is_answered_with_their_names(tmp_path):

@@ -107,7 +107,7 @@ def run(
                 "--resume and --run-folder both name the run folder; give only one"
             )
         run_folder = RunFolder.open(resume_run).path
-    loaded = load_job(job, _with_shard(overrides, shard))
+    loaded = load_job(job, overrides, shard=shard)
     _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
 
 
@@ -144,7 +144,7 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
 
     sources = [RunFolder.open(path) for path in run_folders]
     outcome = merge_runs(
-        load_job(sources[0].job_file, ["resources.shard=null"]),
+        load_job(sources[0].job_file).of_all_shards(),
         sources,
         runs_dir=runs_dir,
         run_folder=run_folder,
@@ -215,11 +215,7 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
     from trialrun.driver.preview import print_plan
     from trialrun.job import load_job
 
-    print_plan(Console(), load_job(job, _with_shard(overrides, shard)), trace=trace)
-
-
-def _with_shard(overrides: tuple[str, ...], shard: str | None) -> tuple[str, ...]:
-    return overrides if shard is None else (*overrides, f"resources.shard={json.dumps(shard)}")
+    print_plan(Console(), load_job(job, overrides, shard=shard), trace=trace)
 
 
 @cli.command()

@@ -1,15 +1,30 @@
-"""How a message shows what it found, and what it may have meant."""
+"""Parts of messages for people: values, suggestions, lists, sizes, and what others' errors say."""
 
+import ast
 import difflib
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 MAX_NAMES_LISTED = 5
-_MAX_ERROR = 160
-_ERROR_LINE = re.compile(r"\s*[\w.]*(Error|Exception|CannotFuse|CannotShare): ")
+_MAX_ERROR = 300
+_TERMINAL_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_CALLING = re.compile(r"Exception encountered when calling (.+)\.(?:\n|$)")
+_NO_OUTPUT = re.compile(
+    r"Could not automatically infer .*?\(of type (\w+)\)\..*?Error encountered:\s*(.*)", re.S
+)
+_NO_BUILD = re.compile(r"Unable to automatically build .*?Exception encountered:\s*'(.*)'$", re.S)
+_LOST_KEY = "MultilineMessageKeyError.__init__()"
+_QUOTES = ("'", '"')
+_USER_CODE, _GRAPH = "in user code:", "Graph execution error:"
+_TYPED = re.compile(r"(?!File )([^\W\d][\w.]*):(?: (.*)|$)")
+_STACK = re.compile(
+    r"^.*(?:\(most recent call last\):|  File \".*\", line \d+, in .*|<stack traces .*>)$", re.M
+)
+# How TensorFlow names the operation before and after the message.
+_OPERATION = re.compile(r"^\{\{function_node \S+\}\} |\s*\[\[\{\{node .*| \[Op:\w+\].*", re.S)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -50,21 +65,116 @@ def quoted(text: str) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    r"""The type of an error and the beginning of its message, in one line of printable text.
+    r"""The type of an error, where in a model it was raised, and what it says, in one line.
 
-    Keras colors its messages for terminals. TensorFlow begins with the user's stack (`in user
-    code:`), of which the line of the error itself is told.
+    Every error of others (Keras, TensorFlow, a library, the user's code) that becomes part of a
+    message of ours goes through here, or through `said_by` where its type tells nothing.
 
-    >>> print(in_short(ValueError("Exception encountered.\n\n\x1b[1mInvalid dtype\x1b[0m")))
-    ValueError: Exception encountered. Invalid dtype
+    >>> print(in_short(ValueError("\x1b[1mInvalid\x1b[0m\ndtype")), "|", in_short(AssertionError()))
+    ValueError: Invalid dtype | AssertionError
     """
-    said, kind = _COLOR.sub("", str(error)).strip(), type(error).__name__
-    if said.startswith("in user code:"):
-        lines = said.splitlines()
-        said, kind = next(filter(_ERROR_LINE.match, lines), lines[-1]), ""
-    text = " ".join("".join(c if c.isprintable() else " " for c in said).split())
-    text = text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
-    return ": ".join(filter(None, (kind, text)))
+    cause = cause_of(error)
+    where = f"{cause.kind} in {cause.call}" if cause.call else cause.kind
+    return f"{where}: {cause.said}" if cause.said else where
+
+
+def said_by(error: BaseException) -> str:
+    """What an error says, in one line; its type if it says nothing."""
+    cause = cause_of(error)
+    return cause.said or cause.kind
+
+
+class Cause(NamedTuple):
+    """The error that Keras and TensorFlow have wrapped in messages of their own.
+
+    Attributes:
+        kind: The name of its type.
+        said: Its message, shortened to one line of printable text; may be empty.
+        call: The innermost call of Keras that raised it, such as `Dense.call()`; empty if none did.
+    """
+
+    kind: str
+    said: str
+    call: str
+
+
+def cause_of(error: BaseException) -> Cause:
+    """The error behind an error: each wrapping is taken off until none is left."""
+    cause, key = Cause(type(error).__name__, str(error), ""), _key_error_before(error.__context__)
+    while True:
+        cause = cause._replace(said=_TERMINAL_CODE.sub("", cause.said).strip())
+        if cause.said.startswith(_LOST_KEY) and key is not None:
+            cause, key = Cause("KeyError", str(key), cause.call), None
+        for unwrap in (_of_key_error, _of_call, _of_symbols, _of_user_code, _of_graph):
+            if inner := unwrap(cause):
+                cause = inner
+                break
+        else:
+            said = _one_line(cause.said)
+            is_key = cause.kind == "KeyError" and said and not said.startswith(_QUOTES)
+            return cause._replace(said=repr(said) if is_key else said)
+
+
+def _key_error_before(error: BaseException | None) -> KeyError | None:
+    """The error about a key that Keras could not make again with a message of its own."""
+    while error is not None and not isinstance(error, KeyError):
+        error = error.__context__
+    return error
+
+
+def _of_key_error(cause: Cause) -> Cause | None:
+    """A key that is a text of several lines: Python shows it with escapes, as it would a key."""
+    if cause.kind != "KeyError" or not cause.said.startswith(_QUOTES):
+        return None
+    try:
+        key = ast.literal_eval(cause.said)
+    except (SyntaxError, ValueError):
+        return None
+    return None if not isinstance(key, str) or key.isprintable() else cause._replace(said=key)
+
+
+def _of_call(cause: Cause) -> Cause | None:
+    """Keras tells the call before the message and its arguments after it."""
+    match = _CALLING.match(cause.said)
+    if match is None:
+        return None
+    inside = cause.said[match.end() :]
+    said, found, _ = inside.rpartition(f"Arguments received by {match[1]}:")
+    return cause._replace(said=said if found else inside, call=match[1])
+
+
+def _of_symbols(cause: Cause) -> Cause | None:
+    """Keras's advice where a layer or a model raises for an input without values."""
+    if match := _NO_OUTPUT.match(cause.said):
+        return cause._replace(said=match[2], call=f"{match[1]}.call()")
+    match = _NO_BUILD.match(cause.said)
+    return match and cause._replace(said=match[1])
+
+
+def _of_user_code(cause: Cause) -> Cause | None:
+    """TensorFlow tells the user's stack, then type and message of the error, all of it indented."""
+    if not cause.said.startswith(_USER_CODE):
+        return None
+    lines = textwrap.dedent(cause.said.removeprefix(_USER_CODE)).strip().splitlines()
+    for number, line in enumerate(lines):
+        if match := _TYPED.match(line):
+            said = "\n".join([match[2] or "", *lines[number + 1 :]])
+            return cause._replace(kind=match[1].rpartition(".")[2], said=said)
+    return cause._replace(said=lines[-1] if lines else "")
+
+
+def _of_graph(cause: Cause) -> Cause | None:
+    """A running graph tells where its operation was made before the message, and its name after."""
+    if not cause.said.startswith(_GRAPH):
+        return None
+    said = _STACK.split(cause.said.removeprefix(_GRAPH))[-1]
+    return cause._replace(said=said)
+
+
+def _one_line(text: str) -> str:
+    text = _OPERATION.sub("", text)
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
 
 
 def listed(names: Sequence[str], word: str = "and", max_names: int = MAX_NAMES_LISTED) -> str:
@@ -86,10 +196,10 @@ def bytes_text(num_bytes: float) -> str:
     >>> bytes_text(64 * 2**20)
     '64.0 MiB'
     """
-    if num_bytes < 1024:
+    if round(num_bytes) < 1024:
         return f"{num_bytes:.0f} bytes"
     for unit in ("KiB", "MiB", "GiB"):
         num_bytes /= 1024
-        if num_bytes < 1024:
+        if round(num_bytes, 1) < 1024:
             return f"{num_bytes:.1f} {unit}"
     return f"{num_bytes / 1024:.1f} TiB"

@@ -1,5 +1,6 @@
 """Weights of training rows: by class as Keras and scikit-learn make them, and of a generator."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +60,34 @@ def test_a_class_may_be_called_by_its_name():
     by_name, by_number = (weigh_classes(made, {name: 3.0}).w_train for name in ("some", "1"))
     np.testing.assert_array_equal(by_name, by_number)
     assert set(by_name) == {1, 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("caf\xe9", "cafe\u0301"), ("cafe\u0301", "caf\xe9"), ("True", "true"), ("7", "7.0")],
+)
+def test_a_class_may_be_called_by_its_name_in_any_spelling(name, key):
+    made = splits(names=["few", name, "many"])
+    np.testing.assert_array_equal(
+        weigh_classes(made, {key: 3.0}).w_train, weigh_classes(made, {name: 3.0}).w_train
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "class_weight", "twice"),
+    [
+        (
+            ["few", "caf\xe9", "many"],
+            {"caf\xe9": 1, "cafe\u0301": 2},
+            r"'caf\xe9' and 'cafe\u0301'",
+        ),
+        (["few", "some", "many"], {"some": 1, "1": 2}, "'some' and '1'"),
+        (["0", "1", "2"], {"1": 1, "1.0": 2}, "'1' and '1.0'"),
+    ],
+)
+def test_a_class_has_one_weight(names, class_weight, twice):
+    with pytest.raises(InputError, match=re.escape(f"{twice} are the same class; give it one")):
+        weigh_classes(splits(names=names), class_weight)
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,11 @@ def with_nan(array):
         (GOOD | {"class_names": "yes"}, "class_names must be a list of texts, got 'yes'"),
         (GOOD | {"class_names": [0, 1]}, "class_names must be a list of texts, got [0, 1]"),
         (GOOD | {"class_names": ["a", "a"]}, "class_names must be distinct"),
+        (
+            GOOD | {"class_names": ["caf\xe9", "cafe\u0301"]},
+            r"class_names must be distinct, but 'caf\xe9' and 'cafe\u0301' are the same name",
+        ),
+        (GOOD | {"feature_names": ["a", "a "]}, "feature_names must be distinct, but 'a' and 'a '"),
         (GOOD | {"feature_names": ["age"]}, "there are 1 feature_names for 2 features of x"),
     ],
 )

@@ -14,14 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trialrun.data.table.encoding import Column, TableEncoder
 from trialrun.data.table.load import load_table
+from trialrun.data.table.lookalikes import similar_texts
 from trialrun.data.table.raw import from_frame, read_raw
 from trialrun.data.table.rows import read_rows
 from trialrun.errors import InputError
 from trialrun.export.predict import _beside, _encoded
 from trialrun.export.predictions import printed_csv, write_predictions
+from trialrun.export.raw_input import scaled_input
 from trialrun.job import DataSpec, load_job
 from trialrun.job.document import parse_value, write_yaml
+from trialrun.job.table_spelling import told_apart
 from trialrun.trials.identity import hash_settings
 from trialrun.trials.plan import plan_variants
 
@@ -37,9 +41,9 @@ def of_csv(folder, text, **fields):
     return read_rows(DataSpec(csv=str(path), target=fields.pop("target", "y"), **fields))
 
 
-def of_columns(folder, columns, **fields):
+def of_columns(folder, cells, **fields):
     """The rows of a file with these columns of texts, and y, two classes in turn."""
-    columns = {"y": CLASSES, **columns}
+    columns = {"y": CLASSES, **cells}
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(columns)
@@ -370,6 +374,14 @@ LOOK_ALIKES = [
     "New York\u200b",
     "new york",
     "\uff2eew York",
+    "New York\ufe0f",
+    "New\u034f York",
+    "New\u200d York",
+    "New\u200c York",
+    "New York\U000e0100",
+    "N\u2060ew York",
+    "New York\x7f",
+    "New\u115f York",
 ]
 
 
@@ -377,10 +389,32 @@ LOOK_ALIKES = [
 def test_categories_that_look_alike_are_named(tmp_path, other):
     texts = [LOOK_ALIKES[0], other, "Rome", "Rome"] * 3
     (note,) = of_columns(tmp_path, {"a": texts}).summary.notes
-    assert repr(LOOK_ALIKES[0]) in note
-    assert repr(other) in note
     message = refusal(of_columns, tmp_path, {"a": NUMBERS, "y": texts})
     assert "classes that are probably the same" in message
+    seen = repr(other) if other == "\uff2eew York" else ascii(other)
+    for told in (note, message):
+        assert repr(LOOK_ALIKES[0]) in told
+        assert seen in told
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1", "1\u200b"), ("1.50", "\uff11.5"), ("2", "2\ufe0f"), ("e\u034f\u0301", "\xe9")],
+)
+def test_what_looks_alike_without_invisible_characters_is_named(one, other):
+    assert set(similar_texts(["z", one, other])) == {one, other}
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(min_size=1, max_size=8), data=st.data())
+def test_a_text_looks_like_itself_with_a_character_that_nobody_sees(text, data):
+    mark = data.draw(st.sampled_from("\u034f\u200b\u200c\u200d\u2060\ufe00\ufe0f\u00ad\U000e0101"))
+    place = data.draw(st.integers(0, len(text)))
+    other = text[:place] + mark + text[place:]
+    assert similar_texts({text, other}) is not None
+    one, shown = told_apart(text, other)
+    assert one != shown
+    assert ascii(mark)[1:-1] in shown or mark in text
 
 
 def test_accents_are_part_of_their_letters_however_they_are_written(tmp_path):
@@ -388,6 +422,95 @@ def test_accents_are_part_of_their_letters_however_they_are_written(tmp_path):
     assert of_columns(tmp_path, {"a": texts}).categories["a"] == ("caf\xe9", "tea")
     target = of_columns(tmp_path, {"a": NUMBERS, "y": texts}).target
     np.testing.assert_array_equal(target.values, [0, 0, 1, 1] * 3)
+
+
+# One letter in two ways of writing ----------------------------------------------------------------
+
+WAYS = [("caf\xe9", "cafe\u0301"), ("\u212b", "\xc5"), ("\u1112\u1161\u11ab", "\ud55c")]
+BOTH_WAYS = [*WAYS, *((other, one) for one, other in WAYS)]
+
+
+def as_typed(folder, cells, **fields):
+    return of_parquet(folder, pa.table({"y": CLASSES, **cells}), **fields)
+
+
+def as_dictionary(folder, cells, **fields):
+    encoded = {name: pa.array(texts).dictionary_encode() for name, texts in cells.items()}
+    return of_parquet(folder, pa.table({"y": CLASSES, **encoded}), **fields)
+
+
+@pytest.mark.parametrize("read", [of_columns, as_typed, as_dictionary])
+@pytest.mark.parametrize(
+    ("word", "cell"),
+    [
+        *BOTH_WAYS,
+        ("none", " none "),
+        (" none", "none"),
+        ("TRUE", "true"),
+        ("-999", "-999.0"),
+        (-999, "-999.00"),
+        ("1.0", "1"),
+    ],
+)
+def test_a_cell_is_missing_if_the_job_names_its_value_in_any_spelling(tmp_path, read, word, cell):
+    texts = ["a", "b", cell] * 4
+    fields = {"missing_values": [word], "missing": "drop", "categorical": {"a": "onehot"}}
+    rows = read(tmp_path, {"a": texts}, **fields)
+    assert rows.categories["a"] == ("a", "b")
+    assert rows.summary.num_missing["a"] == 4
+    target = read(tmp_path, {"a": NUMBERS, "y": texts}, missing_values=[word], missing="drop")
+    assert target.target.classes.names == ["a", "b"]
+
+
+def test_words_and_numbers_for_missing_values_are_read_as_the_table_writes_them(tmp_path):
+    """A decimal comma in quotes is what the table holds; a number is what YAML says."""
+    told = {"separator": ";", "decimal": ",", "thousands": ".", "missing": "drop"}
+    text = "y;a\n" + "".join(
+        f"{c};{n}\n"
+        for c, n in zip(CLASSES, ["1,5", "1,5", "1.000,50", "1.000,50"] * 3, strict=True)
+    )
+    for word in ("1000,5", "1.000,500", 1000.5, "1000.5"):
+        rows = of_csv(tmp_path, text, missing_values=[word], **told)
+        assert rows.features["a"].unique().tolist() == [1.5], word
+
+
+def test_a_truth_value_is_missing_by_its_word_and_never_by_a_number(tmp_path):
+    for read in (of_columns, as_typed):
+        for values in (["True", "True", "False", "False"] * 3, [True, True, False, False] * 3):
+            named = read(tmp_path, {"a": values}, missing_values=["false"], missing="drop")
+            assert named.features["a"].unique().tolist() == [1]
+            number = read(tmp_path, {"a": values}, missing_values=[0])
+            assert number.features["a"].unique().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("read", [of_columns, as_typed])
+@pytest.mark.parametrize(("told", "name"), [*BOTH_WAYS, (" b", "b"), ("b", " b ")])
+def test_a_column_is_found_by_its_name_in_any_spelling(tmp_path, read, told, name):
+    fields = {"columns": [told, "z"], "categorical": {told: ["q", "p"]}}
+    rows = read(tmp_path, {name: ["p", "q"] * 6, "z": NUMBERS}, **fields)
+    (found, _) = rows.features
+    assert found == unicodedata.normalize("NFC", name.strip())
+    assert rows.categories[found] == ("q", "p")
+    pq.write_table(pa.table({name: CLASSES, "a": NUMBERS}), tmp_path / "t.parquet")
+    path = str(tmp_path / "t.parquet")
+    assert read_rows(DataSpec(parquet=path, target=told)).target.classes is not None
+    job_file = tmp_path / "job.yaml"
+    data = {"parquet": "t.parquet", "target": told, "columns": ["a"]}
+    job_file.write_text(write_yaml({"name": "a", "data": data}))
+    assert load_job(job_file).spec.data.target == found
+
+
+@pytest.mark.parametrize(("told", "name"), BOTH_WAYS)
+def test_rows_to_predict_name_their_columns_in_any_spelling(tmp_path, told, name):
+    encoder = TableEncoder((Column(unicodedata.normalize("NFC", told), "number"),))
+    frame = pd.DataFrame({name: NUMBERS})
+    table = from_frame(frame, "the input", {column.name for column in encoder.columns})
+    encoded = _encoded(table, encoder, DataSpec().dialect, pytest.fail)
+    np.testing.assert_array_equal(encoded[:, 0], NUMBERS)
+    older = TableEncoder.from_json([{**encoder.to_json()[0], "name": told}])
+    assert older == encoder
+    scalers = {"kind": "none", "scale": [1.0], "offset": [0.0]}
+    np.testing.assert_array_equal(scaled_input(scalers, frame, [told])[:, 0], NUMBERS)
 
 
 # Two files ----------------------------------------------------------------------------------------
@@ -455,6 +578,68 @@ def test_texts_without_an_order_and_levels_outside_it_are_refused(tmp_path):
     assert "no order of their own: 'high', 'low', 'mid'; give their" in message
     outside = refusal(of_columns, tmp_path, {"a": LEVELS}, categorical={"a": ["low", "high"]})
     assert "d.csv:4: column 'a' holds 'mid', which is not among its categories low, high" in outside
+
+
+SAME_CATEGORY = [
+    ([1, 2, "1.0"], "1 and '1.0'"),
+    ([2, 1, 2.0], "2 and 2.0"),
+    (["a", "caf\xe9", "cafe\u0301"], r"'caf\xe9' and 'cafe\u0301'"),
+    (["\u212b", "a", "\xc5"], r"'\u212b' and '\xc5'"),
+    (["true", "false", "TRUE"], "'true' and 'TRUE'"),
+    (["low", "high", "low "], "'low' and 'low '"),
+    (["0", "1", "-0.0"], "'0' and '-0.0'"),
+    (["a", "a"], "'a' and 'a'"),
+]
+
+
+@pytest.mark.parametrize(("order", "twice"), SAME_CATEGORY)
+def test_an_order_that_holds_a_category_twice_is_refused(tmp_path, order, twice):
+    (tmp_path / "d.csv").write_text("a,y\n1,no\n")
+    plain = job(tmp_path, target="y", categorical={"a": order})
+    message = refusal(load_job, plain)
+    assert f"job.yaml:6: data.categorical of a must hold each category once, but {twice}" in message
+    columns = {"a": [str(order[0]), str(order[1])] * 6}
+    assert twice in refusal(of_columns, tmp_path, columns, categorical={"a": order})
+
+
+@pytest.mark.parametrize(("order", "twice"), SAME_CATEGORY[2:-1])
+def test_an_order_of_a_file_that_holds_a_category_twice_is_refused(tmp_path, order, twice):
+    column = pd.Categorical(order * 4, order, ordered=True)
+    table = pd.DataFrame({"a": column, "y": CLASSES})
+    message = refusal(of_parquet, tmp_path, table, categorical={"a": "ordinal"})
+    assert "d.parquet: column 'a' has an order of categories" in message
+    assert twice in message
+    other = of_parquet(tmp_path, table, categorical={"a": "onehot"})
+    assert len(other.categories["a"]) == 2
+    told = of_parquet(tmp_path, table, categorical={"a": sorted(other.categories["a"])})
+    assert told.orders == {"a"}
+
+
+def test_levels_are_read_as_the_table_writes_numbers(tmp_path):
+    told = {"separator": ";", "decimal": ",", "thousands": "."}
+    cells = ["1,5", "1.000", "2"] * 4
+    text = "y;a\n" + "".join(f"{c};{n}\n" for c, n in zip(CLASSES, cells, strict=True))
+    for order in (["1.000", "1,5", 2], [1000, 1.5, "2"]):
+        rows = of_csv(tmp_path, text, categorical={"a": order}, **told)
+        assert rows.categories["a"] == ("1000", "1.5", "2")
+        assert set(rows.features["a"]) == {"1000", "1.5", "2"}
+    twice = refusal(of_csv, tmp_path, text, categorical={"a": ["1.000", 1000, 2]}, **told)
+    assert "'1.000' and 1000 are one category" in twice
+    outside = refusal(of_csv, tmp_path, text, categorical={"a": [1000, 2]}, **told)
+    assert "d.csv:2: column 'a' holds '1.5', which is not among its categories 1000, 2" in outside
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"columns": ["a", "caf\xe9", "cafe\u0301"]},
+        {"categorical": {"caf\xe9": "onehot", "cafe\u0301": "ordinal"}},
+    ],
+)
+def test_a_column_that_a_job_names_twice_is_refused(tmp_path, fields):
+    (tmp_path / "d.csv").write_text("a,caf\xe9,y\n1,2,no\n")
+    message = refusal(load_job, job(tmp_path, target="y", **fields))
+    assert r"must be distinct, but 'caf\xe9' and 'cafe\u0301' are one column" in message
 
 
 # Parquet ------------------------------------------------------------------------------------------
@@ -592,9 +777,8 @@ def job(folder, **data):
             {"missing_values": [None]},
             "with quotes around words to which YAML gives another meaning",
         ),
-        ({"categorical": {"a": ["low"]}}, "must be two or more different categories, the lowest"),
+        ({"categorical": {"a": ["low"]}}, "must be two or more categories, the lowest"),
         ({"categorical": {"a": [False, True]}}, "of a must be texts and numbers, with quotes"),
-        ({"categorical": {"a": ["low", "low "]}}, "two or more different categories"),
     ],
 )
 def test_a_wrong_word_about_how_a_table_is_written_is_refused(tmp_path, fields, message):

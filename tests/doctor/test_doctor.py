@@ -650,3 +650,17 @@ def test_sizes_are_written_as_people_write_them():
         "1.5 GiB",
         "5.0 TiB",
     ]
+
+
+@pytest.mark.parametrize("power", [10, 20, 30, 40])
+def test_a_size_just_below_a_unit_is_written_in_that_unit(power):
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    unit = 1 << power
+    assert bytes_text(unit) == f"1.0 {units[power // 10]}"
+    if power > 10:
+        assert bytes_text(unit - 1) == f"1.0 {units[power // 10]}"
+        assert bytes_text(unit - unit / 1024 / 10) == f"1023.9 {units[power // 10 - 1]}"
+    assert bytes_text(unit * 1.5) == f"1.5 {units[power // 10]}"
+    for size in range(unit - (unit >> 9), unit + (unit >> 9), max(1, unit >> 14)):
+        assert float(bytes_text(size).split()[0]) < 1024
+    assert bytes_text(1023.6) == "1.0 KiB"

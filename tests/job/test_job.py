@@ -430,7 +430,10 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
             "select.goal must be 'maximize' for val_accuracy, got 'minimize'",
         ),
         ("select: {goal: max}", "select.goal must be 'minimize' or 'maximize', got 'max'"),
-        ("search: {method: bayes}", "search.method must be 'grid' or 'random', got 'bayes'"),
+        (
+            "search: {method: bayes}",
+            "search.method must be 'grid', 'random' or 'from', got 'bayes'",
+        ),
         ("search: {num_variants: 3}", "search.num_variants is only for method: random"),
         ("search: {method: random, num_variants: 3}", "search.num_variants must be at most 1"),
         ("search: {method: random}", "search.num_variants is missing"),

@@ -20,12 +20,13 @@ from trialrun.analysis.explanation import explain
 from trialrun.analysis.parameters import ABSENT
 from trialrun.cli import cli
 from trialrun.errors import InputError
+from trialrun.job import searched_paths
 from trialrun.report import build_report
 from trialrun.report.figures.effects import parameter_effects
 from trialrun.report.overview import load_overview
 from trialrun.report.page_text import asked
 from trialrun.report.rounds import dropped_rows
-from trialrun.store.columns import parameter_kinds, searched_paths
+from trialrun.store.columns import parameter_kinds
 
 NAME, MOMENTUM = "training.optimizer.name", "training.optimizer.momentum"
 DEPTH, UNITS, PENALTY = "model.args.depth", "model.args.units_2", "model.args.penalty"
@@ -122,6 +123,8 @@ def test_the_table_of_variants_has_an_empty_cell(run):
     rows = {row["variant_id"]: row for row in csv.DictReader(io.StringIO(text))}
     assert [rows[f"v0{n}"][f"param.{MOMENTUM}"] for n in range(4)] == ["", "", "0.9", "0.5"]
     assert [rows[f"v0{n}"][f"param.{UNITS}"] for n in range(4)] == ["", "16", "32", ""]
+    penalties = [rows[f"v0{n}"][f"param.{PENALTY}"] for n in range(4)]
+    assert penalties == ["null", "", "[1, 2]", "null"]
     assert rows == {
         row["variant_id"]: row
         for row in csv.DictReader(io.StringIO(words("show", run.path, "--csv")))
@@ -252,11 +255,32 @@ def test_rounds_show_who_was_dropped(tmp_path):
     assert {row[2] for row in dropped} == {"adam", "sgd"}
     board = load_overview(driver.run).leaderboard
     rows = dropped_rows(board.rounds)
-    assert len({tuple(row) for row in rows}) == 1
-    assert any(row[f"param.{MOMENTUM}"] is None for row in rows)
+    assert any(f"param.{MOMENTUM}" not in row for row in rows)
+    driver.run.write_dropped(rows)
+    table = list(csv.DictReader(io.StringIO(driver.run.dropped_file.read_text())))
+    has_momentum = {row[f"param.{NAME}"]: row[f"param.{MOMENTUM}"] != "" for row in table}
+    assert has_momentum == {"adam": False, "sgd": True}
     build_report(driver.run)
     page = driver.run.report_file.read_text()
     assert f"0.5, 0.9; if {NAME} is sgd" in page
+
+
+def test_the_leaderboard_of_conditions_is_a_table_of_the_same_trials(tmp_path):
+    for name in ("grid", "table"):
+        (tmp_path / name).mkdir()
+    first = Driver(tmp_path / "grid", GRID)
+    trained = first.live()
+    finish(first.run)
+    (tmp_path / "table" / "t.csv").write_bytes(first.run.variants_file.read_bytes())
+    table = GRID.split("  parameters:")[0] + "  method: from\n  from: t.csv\n"
+    again = Driver(tmp_path / "table", table)
+    assert sorted(again.live()) == sorted(trained)
+    said = [line.split() for line in words("show", again.run.path).splitlines()]
+    cells = {tuple(line[2:5]) for line in said if len(line) > 6}
+    assert ("0.1", "adam", "-") in cells
+    assert ("0.1", "sgd", "0.9") in cells
+    resumed = Driver(tmp_path / "table", again.run.job_file.read_text())
+    assert resumed.live() == []
 
 
 def test_the_plan_shows_conditions(tmp_path, monkeypatch):

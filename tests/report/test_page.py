@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from made_up_runs import broken, completed, finish, learning_rates, make_variants, write_run
 from matplotlib.colors import to_rgb
 
@@ -156,6 +157,18 @@ def test_the_job_is_told_as_a_question(tmp_path):
     assert facts["Model"] == "trialrun.models:mlp(activation=relu)"  # units are searched
     assert "learning_rate" not in facts["Training"]
     assert "epochs 30" in facts["Training"]
+
+
+def test_a_job_with_a_table_says_what_its_columns_hold(tmp_path):
+    rows = [{"training.learning_rate": rate, "model.args.units": [8]} for rate in (0.1, 0.2, 0.1)]
+    (tmp_path / "job.yaml").write_text("name: a\nseeds: 2\nsearch: {method: from}\n")
+    job = yaml.safe_load(dump_job(load_job(tmp_path / "job.yaml", {"search.from": rows}).spec))
+    facts = {fact.name: fact.text for fact in asked(job)}
+    assert facts["training.learning_rate"] == "0.1, 0.2"
+    assert facts["model.args.units"] == "[8]"
+    assert facts["Search"] == "a table of 3 rows"
+    assert facts["Model"] == "trialrun.models:mlp"
+    assert "learning_rate" not in facts["Training"]
 
 
 def test_the_page_does_not_claim_the_jobs_optimizer_for_a_model_that_its_builder_compiled():

@@ -139,6 +139,14 @@ def test_the_end_of_two_paths_is_refused_with_both(tmp_path):
     assert shown(folder, "--where", "model.args.units=3") == ["v00"]
 
 
+@pytest.mark.parametrize(("given", "typed"), [("caf\xe9", "cafe\u0301"), ("cafe\u0301", "caf\xe9")])
+def test_a_text_is_found_in_either_form_of_unicode(tmp_path, given, typed):
+    variants = make_variants([{"model.args.place": place} for place in (given, "tea")])
+    folder = write_run(tmp_path, variants, range(3))
+    assert shown(folder, "--where", f"place={typed}") == ["v00"]
+    assert shown(folder, "--where", f"place!={typed}") == ["v01"]
+
+
 # Two variants -----------------------------------------------------------------------------------
 
 

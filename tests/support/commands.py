@@ -83,7 +83,7 @@ class Command:
         environment: Variables beside those of the tests.
         wrapper: What runs Python.
         is_warm: Whether it is forked from a Python that has imported what drivers need: see
-            `warm_python`. Its program is a file then.
+            `warm_python`. Its program is a file or a module then.
     """
 
     def __init__(

@@ -127,8 +127,9 @@ def result_of(task, trial, row, more_loss):
 
 def make_up():
     """Puts what is made up into the places of what is real."""
-    real = trialrun.cluster.run_packs
-    trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)
+    if not os.environ.get("MADE_UP_BUT_FOR_TRAINING"):
+        real = trialrun.cluster.run_packs
+        trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)
     trialrun.driver.run.ExportProcess = MadeUpExport
     trialrun.report.figures.draw_figures = lambda *_: ()
 

@@ -68,9 +68,10 @@ def compare(
     num_trials: int = 2,
     engine: str = "auto",
     timed: bool = False,
+    compared: Sequence[int] = (0, -1),
     plainly: "dict[int, Plain] | None" = None,
 ) -> Comparison:
-    """One case: the first and the last of so many trials against plain Keras.
+    """One case: some of its trials against plain Keras.
 
     And against themselves, trained again in the opposite order, by what is compiled already.
 
@@ -80,6 +81,8 @@ def compare(
         num_trials: How many there are.
         engine: That the job asks for.
         timed: Whether to train once more, to measure it.
+        compared: Which of the trials are compared; the first and the last if it is not given. A
+            program is traced from the first, so that the last is the harder case.
         plainly: Keeps what plain Keras trained, for the same case in another engine.
     """
     plainly = {} if plainly is None else plainly
@@ -95,7 +98,7 @@ def compare(
     plain_seconds = np.inf
     weights = logs = 0.0
     again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
-    for index in sorted({0, num_trials - 1}):
+    for index in compared:
         if index not in plainly:
             plainly[index] = line.train_plainly(trials[index], folder)
         own, plain = trained[index], plainly[index]
@@ -177,6 +180,20 @@ def fit_plainly(
         verbose=0,
     )
     return Plain(arrays, history, test_logs, min(clock.epochs_s[1:], default=np.inf))
+
+
+def set_to_start(model: keras.Model, fresh: keras.Model, learning_rate: float) -> None:
+    """Sets a trained model to the variables of a new one; its steps are not traced again.
+
+    Its optimizer must be one whose slots begin at zero.
+    """
+    ours = (*model.trainable_variables, *model.non_trainable_variables)
+    theirs = (*fresh.trainable_variables, *fresh.non_trainable_variables)
+    for variable, other in zip(ours, theirs, strict=True):
+        variable.assign(other)
+    for variable in model.optimizer.variables:
+        variable.assign(keras.ops.zeros_like(variable))
+    model.optimizer.learning_rate.assign(learning_rate)
 
 
 def _batches(

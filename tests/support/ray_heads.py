@@ -34,6 +34,7 @@ class RayHead:
     Args:
         num_nodes: Nodes, the head included.
         num_cpus: CPU cores of each.
+        has_job_server: Whether jobs can be submitted to it.
         environment: Variables of all its processes beside those of the tests.
 
     Attributes:
@@ -46,9 +47,12 @@ class RayHead:
         self,
         num_nodes: int = 1,
         num_cpus: int = 1,
+        *,
+        has_job_server: bool = True,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._num_nodes, self._num_cpus = num_nodes, num_cpus
+        self._has_job_server = has_job_server
         self._nodes: list[subprocess.Popen[bytes]] = []
         self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
         self._environment = {
@@ -66,12 +70,13 @@ class RayHead:
             self.address, self.url = f"127.0.0.1:{port}", f"http://127.0.0.1:{server}"
             self._start(
                 *("--head", f"--port={port}", f"--ray-client-server-port={client}"),
-                *("--include-dashboard=true", f"--dashboard-port={server}"),
+                *(f"--include-dashboard={self._has_job_server}", f"--dashboard-port={server}"),
+                "--no-monitor",
             )
             self._wait_for(lambda: _listens(port))
             for _ in range(self._num_nodes - 1):
                 self._start(f"--address={self.address}")
-            self._wait_for(lambda: _listens(server) and self._num_living() == self._num_nodes)
+            self._wait_for(self._is_whole)
         except BaseException:
             self.__exit__()
             raise
@@ -99,7 +104,7 @@ class RayHead:
                     *(f"--temp-dir={temporary}", f"--object-store-memory={80 << 20}"),
                     *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
                     f"--runtime-env-agent-port={environments}",
-                    f"--dashboard-agent-grpc-port={dashboard}",
+                    *(f"--dashboard-agent-grpc-port={dashboard}", "--include-log-monitor=false"),
                 ],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -109,12 +114,19 @@ class RayHead:
             )
         self._nodes.append(node)
 
-    def ask(self, path: str) -> Any:
+    def ask(self, path: str, method: str = "GET") -> Any:
         """What the job server answers, with the token."""
-        request = urllib.request.Request(self.url + path)
+        request = urllib.request.Request(self.url + path, method=method)
         request.add_header("Authorization", f"Bearer {TOKEN}")
         with urllib.request.urlopen(request, timeout=_DEADLINE_S) as answer:
             return json.load(answer)
+
+    def _is_whole(self) -> bool:
+        server = int(self.url.rpartition(":")[2])
+        if self._has_job_server:
+            return _listens(server) and self._num_living() == self._num_nodes
+        logs = [(self.folder / f"{i}.log").read_text() for i in range(self._num_nodes)]
+        return all("Ray runtime started" in log for log in logs)
 
     def _num_living(self) -> int:
         """How many nodes have reported; of a node that has not, the head knows next to nothing."""

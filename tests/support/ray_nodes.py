@@ -9,6 +9,8 @@ from commands import beneath
 from ray.cluster_utils import Cluster
 
 _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+# Without what the tests do not need, and a start takes a quarter less.
+HEAD = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
 class RayNodes:
@@ -46,20 +48,18 @@ class RayNodes:
         assert self._cluster is not None
         return self._cluster.address
 
-    def make_whole(self) -> None:
-        """Starts what was killed."""
+    def make_whole(self, num_nodes: int = 0) -> None:
+        """Starts what was killed; or has so many nodes from now on."""
+        self._num_nodes = num_nodes or self._num_nodes
         if self._head_is_dead:
             self._stop()
         if self._cluster is None:
-            head = {**_NODE, "include_dashboard": False, "_system_config": self._settings}
+            head = {**_NODE, **HEAD, "_system_config": self._settings}
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         while len(self._cluster.list_all_nodes()) < self._num_nodes:
             self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
-
-    def join(self) -> None:
-        """One node more."""
-        self._num_nodes += 1
-        self.make_whole()
+        while len(self._cluster.list_all_nodes()) > self._num_nodes:
+            self._cluster.remove_node(self._second_node())
 
     def kill(self, what: str) -> None:
         """Kills a worker process, the second node or the head, without a warning."""

@@ -261,7 +261,7 @@ def wait_for(
     deadline = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < deadline, say()
-        time.sleep(0.4)  # SLURM's programs cost a core 20 ms and more each time they are asked
+        time.sleep(1)  # SLURM's programs cost a core 20 ms and more each time they are asked
 
 
 def _children(pid: int) -> list[int]:

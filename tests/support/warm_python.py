@@ -2,8 +2,8 @@
 
 Ray, SciPy, pandas and matplotlib take a core two to three seconds to import, and the tests of
 faults start more than a hundred drivers. What is forked is a process like any other: it leads a
-session of its own and has its own environment, folder and signals. Only what is read while modules
-are imported is as it was when the first program began; who wants that otherwise starts a Python.
+session of its own and has its own environment, folder and signals, and Ray reads its variables
+anew. What other modules read while they are imported is as it was when the first program began.
 
     python warm_python.py SOCKET     serves there until the process that started it is gone.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 
 _MODULES = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
-    *("ray.cluster_utils", "scipy.stats", "sklearn.preprocessing", "statsmodels.stats.multitest"),
+    *("ray", "scipy.stats", "sklearn.preprocessing", "statsmodels.stats.multitest"),
     *("trialrun.cli", "trialrun.driver.run", "trialrun.cluster", "trialrun.report.page"),
 )
 
@@ -33,7 +33,7 @@ class WarmProcess:
     """A program that runs in a fork of the warm Python; what tests use of `subprocess.Popen`.
 
     Args:
-        program: Its file and its arguments.
+        program: Its file, or `-m` and its module; and its arguments.
         folder: Where it runs.
         environment: All its variables.
         inherited: Those of them that all programs have.
@@ -89,6 +89,7 @@ class WarmProcess:
     def _wait(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
             self.returncode = int(self._answers.readline())
+            self._answers.close()
             self._connection.close()
         return self.returncode
 
@@ -172,17 +173,16 @@ def _become(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
+    _read_variables_of_ray()
     os.chdir(folder)
     tempfile.tempdir = None
     opened = [os.open(os.devnull, os.O_RDONLY), *(os.open(s, os.O_WRONLY) for s in streams)]
     for target, source in enumerate(opened):
         os.dup2(source, target)
         os.close(source)
-    sys.argv = program
-    sys.path[0] = str(Path(program[0]).parent)
     code = 1
     try:
-        runpy.run_path(program[0], run_name="__main__")
+        _run(program)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -194,6 +194,25 @@ def _become(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _read_variables_of_ray() -> None:
+    """Has Ray read again what it read when it was imported: its RAY_... and the token."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _run(program: list[str]) -> None:
+    if program[0] == "-m":
+        sys.argv = program[1:]
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(program[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = program
+        sys.path[0] = str(Path(program[0]).parent)
+        runpy.run_path(program[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,18 @@ from commands import ROOT
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.scripts.scripts import start
 
 from trialrun.cli import run as trialrun_run
 
 CLUSTER = ROOT / "cluster.yaml"
 KUBERNETES = ROOT / "scripts" / "kubernetes"
+
+
+def options_of_ray_start(text: str) -> dict:
+    """The options of a `ray start`, read by Ray, whose commands take long to import."""
+    from ray.scripts.scripts import start
+
+    return start.make_context("start", shlex.split(text)).params
 
 
 # cluster.yaml -------------------------------------------------------------------------------------
@@ -61,12 +67,12 @@ def test_every_node_is_started_with_the_token_and_with_options_that_ray_has(grou
     before, options = command.split(" ray start ")
     assert "RAY_AUTH_MODE=token" in before
     assert "trialrun/.venv/bin:$PATH" in before
-    start.make_context("start", shlex.split(options))
+    options_of_ray_start(options)
 
 
 def test_the_head_has_a_job_server_that_only_the_head_reaches():
     _, command = cluster_of("local")["head_start_ray_commands"]
-    options = start.make_context("start", shlex.split(command.split(" ray start ")[1])).params
+    options = options_of_ray_start(command.split(" ray start ")[1])
     assert options["include_dashboard"] is True
     assert options["dashboard_host"] == "127.0.0.1"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

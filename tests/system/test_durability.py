@@ -28,8 +28,8 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def nodes():
-    """Two nodes of one core, started again when a test has killed one."""
-    with RayNodes() as nodes:
+    """As many nodes of one core as a test asks for."""
+    with RayNodes(1) as nodes:
         yield nodes
 
 
@@ -40,22 +40,57 @@ def nodes():
 def test_a_poisonous_trial_is_reported_alone_and_its_neighbors_complete(
     tmp_path, nodes, trouble, error
 ):
-    nodes.make_whole()
-    job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 8, max_retries: 1")
+    nodes.make_whole(1)
+    job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 8, max_retries: 0")
+    job = job.replace("seeds: 6", "seeds: 3")
     job += f"data: {{args: {{num_test_older_with: {trouble}}}}}\n"
     run = DurableRun(tmp_path / "home", job)
     finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish()
     assert finished.code == 1, finished
     trials = pd.concat(map(pd.read_parquet, (run.folder / "trials").iterdir()))
-    assert len(trials) == 12
+    assert len(trials) == 6
     failed = trials[trials["status"] == "failed"]
     assert sorted(failed["variant_id"]) == ["v00", "v01"]
     assert set(failed["seed"]) == {1}
     assert all(error in text for text in failed["error"])
 
 
+WRONG_BUILDERS = """
+def build(how):
+    if how == "raises":
+        raise RuntimeError("no such backbone")
+    return "a text"
+"""
+JOB_OF_WRONG_BUILDERS = """
+name: wrong
+seeds: 2
+model: {builder: "nets.py:build"}
+search: {parameters: {model.args.how: {values: [raises, returns]}}}
+"""
+
+
+def test_builders_that_give_no_model_are_wrong_input(tmp_path, nodes):
+    nodes.make_whole(1)
+    run = DurableRun(tmp_path / "home", JOB_OF_WRONG_BUILDERS)
+    (run.home / "nets.py").write_text(WRONG_BUILDERS)
+    command = run.begin(nodes.address, MADE_UP_BUT_FOR_TRAINING="yes")
+    finished = command.finish()
+    assert finished.code == 2, finished
+    assert finished.stdout == ""
+    assert "Traceback" not in finished.stderr
+    first, *lines = finished.stderr.splitlines()
+    assert first.startswith("Run folder: ")
+    assert lines[0].startswith("Error: ")
+    place = f"{run.home / 'job.yaml'}:4: model.builder nets.py:build: "
+    assert sorted(line.removeprefix("Error: ") for line in lines) == [
+        f"{place}it raised RuntimeError: no such backbone",
+        f"{place}must return a keras.Model, got a str",
+    ]
+    assert command.survivors() == {}
+
+
 def test_a_pack_that_does_not_fit_into_memory_is_halved_and_the_size_is_kept(tmp_path, nodes):
-    nodes.make_whole()
+    nodes.make_whole(1)
     job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")
     job += f"data: {{args: {{num_test_older_with: {TOO_LARGE}}}}}\n"
     run = DurableRun(tmp_path / "home", job)
@@ -69,7 +104,7 @@ def test_a_pack_that_does_not_fit_into_memory_is_halved_and_the_size_is_kept(tmp
 
 def test_a_disk_that_is_full_loses_nothing(tmp_path, nodes):
     """No file may grow beyond a few kilobytes: checkpoints fit, parts do not."""
-    nodes.make_whole()
+    nodes.make_whole(1)
     run = DurableRun(tmp_path / "home")
     finished = run.begin(nodes.address, MADE_UP_MAX_FILE_BYTES="3000").finish()
     assert finished.code == 1, finished
@@ -81,25 +116,27 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, nodes):
     run.assert_whole()
 
 
-@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])
-def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(
-    tmp_path, nodes, number, code
-):
-    nodes.make_whole()
+def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(tmp_path, nodes):
+    nodes.make_whole(1)
     run = DurableRun(tmp_path / "home", JOB.replace("checkpoint_every: 1, ", ""))
-    command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.4")
-    command.wait_for(lambda: run.has_reached("while packs run"))
-    os.kill(command.process.pid, getattr(signal, number))
-    finished = command.finish()
-    assert finished.code == code, finished
-    assert f"To continue: trialrun resume {run.folder}" in finished.stderr
-    assert list((run.folder / "checkpoints").iterdir())
+    start = run.begin
+    for number, code in ((signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        command = start(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.4")
+        command.wait_for(lambda: run.has_reached("while packs run"))
+        os.kill(command.process.pid, number)
+        finished = command.finish()
+        assert finished.code == code, finished
+        assert f"To continue: trialrun resume {run.folder}" in finished.stderr
+        assert list((run.folder / "checkpoints").iterdir())
+        start = run.resume
+        if code == 75:  # the next one is to leave checkpoints of its own
+            shutil.rmtree(run.folder / "checkpoints")
     finished = run.resume(nodes.address).finish()
     assert finished.code == 0, finished
     run.assert_whole()
 
 
-def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path):
+def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path, nodes):
     """Embedded Ray: what the driver started ends with it."""
     run = DurableRun(tmp_path / "home")
     command = run.begin(MADE_UP_SECONDS_PER_EPOCH="30")
@@ -113,7 +150,8 @@ def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path):
     assert time.monotonic() - began < 5
     assert command.survivors() == {}
     assert not list(Path("/tmp").glob(f"trialrun-{command.process.pid}-*"))
-    again = run.resume()
+    nodes.make_whole(1)
+    again = run.resume(nodes.address)
     again.wait_for(lambda: run.has_reached("while packs run"))
     again.interrupt()
     assert again.finish().code == 130
@@ -138,7 +176,7 @@ def test_a_signal_while_ray_starts_is_answered_when_it_has_started(tmp_path, mon
     assert reached == ["the end of the start"]
 
 
-def test_when_ray_dies_beneath_the_driver_no_trial_is_blamed(tmp_path):
+def test_when_ray_dies_beneath_the_driver_no_trial_is_blamed(tmp_path, nodes):
     run = DurableRun(tmp_path / "home")
     command = run.begin(MADE_UP_SECONDS_PER_EPOCH="0.3")
     command.wait_for(lambda: run.has_reached("while packs run"))
@@ -153,13 +191,14 @@ def test_when_ray_dies_beneath_the_driver_no_trial_is_blamed(tmp_path):
         for part in (run.folder / "trials").glob("*")
         if "failed" in str(pq.read_table(part)["status"].to_pylist())
     ] == []
-    finished = run.resume().finish()
+    nodes.make_whole(1)
+    finished = run.resume(nodes.address).finish()
     assert finished.code == 0, finished
     run.assert_whole()
 
 
 def test_two_drivers_never_work_on_one_run(tmp_path, nodes):
-    nodes.make_whole()
+    nodes.make_whole(1)
     run = DurableRun(tmp_path / "home")
     command = run.begin(nodes.address)
     command.wait_for(lambda: run.has_reached("while packs run"))
@@ -171,7 +210,7 @@ def test_two_drivers_never_work_on_one_run(tmp_path, nodes):
 
 
 def test_a_pack_that_gives_no_sign_of_life_is_tried_again(tmp_path, nodes):
-    nodes.make_whole()
+    nodes.make_whole(1)
     job = JOB.replace("grace_s: 10", "stall_timeout_s: 2, max_retries: 0").replace("6", "1")
     run = DurableRun(tmp_path / "home", job)
     finished = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="60").finish()
@@ -181,7 +220,7 @@ def test_a_pack_that_gives_no_sign_of_life_is_tried_again(tmp_path, nodes):
 
 
 def test_a_task_that_ends_without_a_result_is_tried_again(tmp_path, nodes):
-    nodes.make_whole()
+    nodes.make_whole(1)
     run = DurableRun(
         tmp_path / "home", JOB + f"data: {{args: {{num_test_older_with: {ENDS_EARLY}}}}}"
     )
@@ -191,29 +230,24 @@ def test_a_task_that_ends_without_a_result_is_tried_again(tmp_path, nodes):
     assert set(open_run(run.folder).trials["attempt"]) == {1}
 
 
-def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_path, nodes):
-    nodes.make_whole()
-    rng = random.Random(0)
+def test_a_best_trial_that_is_trained_again_may_lose_to_another_that_is_too(tmp_path, nodes):
+    """Neither's arrays are kept any more, and the first is worse the second time."""
+    nodes.make_whole(1)
     run = DurableRun(tmp_path / "home")
-    command = run.begin(nodes.address)
-    command.wait_for(lambda: run.has_reached("before the first pack"))
-    for _ in range(3):
-        time.sleep(rng.uniform(0.1, 1.5))
-        command.process.kill()
-        command.finish()
-        for part in (run.folder / "trials").glob("part-*"):
-            pq.read_table(part)
-        command = run.resume(nodes.address)
-    assert command.finish().code == 0
-    run.assert_whole()
-    (run.folder / "report.html").unlink()  # what a kill after the summary leaves
-    assert run.resume(nodes.address).finish().code == 0
-    run.assert_whole()
+    assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    (run.folder / "summary.json").unlink()
+    shutil.rmtree(run.folder / "states")
+    finished = run.resume(nodes.address, MADE_UP_MORE_LOSS="0.7").finish()
+    assert finished.code == 0, finished
+    trials = open_run(run.folder).trials
+    assert len(trials) == 12
+    again = trials[trials["pack_id"] > "p005"]
+    assert {("v00", 5), ("v01", 5)} <= set(zip(again["variant_id"], again["seed"], strict=True))
 
 
 def test_the_last_pack_is_halved_when_a_device_is_idle(tmp_path, nodes):
     """The halves go on from the checkpoint of the whole, on both nodes."""
-    nodes.make_whole()
+    nodes.make_whole(2)
     job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")
     run = DurableRun(tmp_path / "home", job)
     environment = {"MADE_UP_SECONDS_PER_EPOCH": "3", "MADE_UP_WORTH_SPLITTING_S": "1"}
@@ -227,23 +261,8 @@ def test_the_last_pack_is_halved_when_a_device_is_idle(tmp_path, nodes):
     assert "halved, because devices are idle" in (run.folder / "run.log").read_text()
 
 
-def test_a_best_trial_that_is_trained_again_may_lose_to_another_that_is_too(tmp_path, nodes):
-    """Neither's arrays are kept any more, and the first is worse the second time."""
-    nodes.make_whole()
-    run = DurableRun(tmp_path / "home")
-    assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
-    (run.folder / "summary.json").unlink()
-    shutil.rmtree(run.folder / "states")
-    finished = run.resume(nodes.address, MADE_UP_MORE_LOSS="0.7").finish()
-    assert finished.code == 0, finished
-    trials = open_run(run.folder).trials
-    assert len(trials) == 12
-    again = trials[trials["pack_id"] > "p005"]
-    assert {("v00", 5), ("v01", 5)} <= set(zip(again["variant_id"], again["seed"], strict=True))
-
-
 def test_halves_of_a_pack_are_gone_on_with_after_an_interrupt(tmp_path, nodes):
-    nodes.make_whole()
+    nodes.make_whole(2)
     job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")
     run = DurableRun(tmp_path / "home", job.replace("epochs: 5", "epochs: 9"))
     environment = {"MADE_UP_SECONDS_PER_EPOCH": "2", "MADE_UP_WORTH_SPLITTING_S": "1"}
@@ -260,14 +279,35 @@ def test_halves_of_a_pack_are_gone_on_with_after_an_interrupt(tmp_path, nodes):
     np.testing.assert_allclose(trials["val_loss"], losses, rtol=1e-12)
 
 
-def test_a_node_that_joins_later_gets_packs(tmp_path):
+def test_a_node_that_joins_later_gets_packs(tmp_path, nodes):
     """A node has one core, and so one process that trains."""
-    with RayNodes(num_nodes=1) as nodes:
-        run = DurableRun(tmp_path / "home")
-        command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="1")
-        command.wait_for(lambda: run.has_reached("while packs run"))
-        nodes.join()
-        finished = command.finish()
-        assert finished.code == 0, finished
+    nodes.make_whole(1)
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="1")
+    command.wait_for(lambda: run.has_reached("while packs run"))
+    nodes.make_whole(2)
+    finished = command.finish()
+    assert finished.code == 0, finished
     run.assert_whole()
     assert open_run(run.folder).trials["node"].nunique() == 2
+
+
+def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_path, nodes):
+    """The last one: once a Ray has lost a driver of the warm Python, others wait at each pack."""
+    nodes.make_whole(2)
+    rng = random.Random(0)
+    run = DurableRun(tmp_path / "home")
+    command = run.begin(nodes.address)
+    command.wait_for(lambda: run.has_reached("before the first pack"))
+    for _ in range(3):
+        time.sleep(rng.uniform(0.1, 1.5))
+        command.process.kill()
+        command.finish()
+        for part in (run.folder / "trials").glob("part-*"):
+            pq.read_table(part)
+        command = run.resume(nodes.address)
+    assert command.finish().code == 0
+    run.assert_whole()
+    (run.folder / "report.html").unlink()  # what a kill after the summary leaves
+    assert run.resume(nodes.address).finish().code == 0
+    run.assert_whole()

@@ -126,6 +126,15 @@ def test_its_folder_is_for_its_user_alone_and_holds_no_token(embedded):
     assert not (embedded.home / ".ray" / "auth_token").exists()
 
 
+def test_a_killed_driver_leaves_no_process_and_no_folder(embedded):
+    """The last test of this run, as it ends it."""
+    assert list(Path("/tmp").glob(f"trialrun-{embedded.process.pid}-*"))
+    os.kill(embedded.process.pid, signal.SIGKILL)
+    embedded.finish()
+    assert embedded.survivors() == {}
+    assert not list(Path("/tmp").glob(f"trialrun-{embedded.process.pid}-*"))
+
+
 def test_one_process_may_run_job_after_job(tmp_path):
     """Each with a Ray, and a token, of its own."""
     job = tmp_path / "job.yaml"
@@ -139,7 +148,8 @@ def test_one_process_may_run_job_after_job(tmp_path):
         "assert len({run.folder.path for run in runs}) == 2 and dict(os.environ) == before\n"
         "for _ in range(100): subprocess.run(['true'], check=True)  # the guardian spares them\n"
     )
-    command = Command(tmp_path / "home", program=("-c", program))
+    (tmp_path / "program.py").write_text(program)
+    command = Command(tmp_path / "home", program=(str(tmp_path / "program.py"),), is_warm=True)
     assert command.finish().code == 0
 
 
@@ -150,17 +160,6 @@ def test_two_runs_side_by_side_do_not_meet(tmp_path):
         assert command.finish().code == 0
     for run in runs:
         run.assert_whole()
-
-
-def test_a_killed_driver_leaves_no_process_and_no_folder(tmp_path):
-    run = DurableRun(tmp_path / "home")
-    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="60")
-    command.wait_for(lambda: run.has_reached("before the first pack"))
-    assert list(Path("/tmp").glob(f"trialrun-{command.process.pid}-*"))
-    os.kill(command.process.pid, signal.SIGKILL)
-    command.finish()
-    assert command.survivors() == {}
-    assert not list(Path("/tmp").glob(f"trialrun-{command.process.pid}-*"))
 
 
 def test_it_runs_where_dev_shm_is_small(tmp_path):

@@ -37,17 +37,17 @@ def test_a_pack_whose_worker_is_killed_for_its_memory_is_halved_and_the_size_is_
 
 
 @pytest.fixture(scope="module")
-def nodes_with_full_disks():
-    """Two nodes with small object stores that have nowhere to overflow to."""
-    with RayNodes(settings=FULL_DISK) as nodes:
+def node_with_a_full_disk():
+    """A node with a small object store that has nowhere to overflow to."""
+    with RayNodes(1, FULL_DISK) as nodes:
         yield nodes
 
 
 def test_a_pack_whose_results_do_not_fit_into_the_object_store_is_halved(
-    tmp_path, nodes_with_full_disks
+    tmp_path, node_with_a_full_disk
 ):
     run = DurableRun(tmp_path / "home", job_of(FILLS_STORE, max_trials_per_pack=12))
-    address = nodes_with_full_disks.address
+    address = node_with_a_full_disk.address
     finished = run.begin(address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish()
     assert finished.code == 0, finished
     run.assert_whole()
@@ -56,7 +56,7 @@ def test_a_pack_whose_results_do_not_fit_into_the_object_store_is_halved(
 
 
 def test_a_pack_whose_checkpoint_does_not_fit_into_the_object_store_goes_on_in_halves(
-    tmp_path, nodes_with_full_disks
+    tmp_path, node_with_a_full_disk
 ):
     """The driver puts a checkpoint there for the task that goes on from it."""
     run = DurableRun(tmp_path / "home", job_of(LARGE_CHECKPOINTS, max_trials_per_pack=12))
@@ -64,7 +64,7 @@ def test_a_pack_whose_checkpoint_does_not_fit_into_the_object_store_goes_on_in_h
     command.wait_for(lambda: run.has_reached("while packs run"))
     command.terminate()
     assert command.finish().code == 75
-    finished = run.resume(nodes_with_full_disks.address).finish()
+    finished = run.resume(node_with_a_full_disk.address).finish()
     assert finished.code == 0, finished
     run.assert_whole()
     assert all(size < 12 for size, _ in sizes_and_attempts(run))

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ _AT_ONCE_S = 15  # 10 s on a machine that does nothing else
 TRIALRUN = f"""#!/bin/sh
 case "$2" in
   steady.yaml) export MADE_UP_SECONDS_PER_EPOCH=1 ;;
-  slow.yaml) export MADE_UP_SECONDS_PER_EPOCH=5 ;;
+  slow.yaml) export MADE_UP_SECONDS_PER_EPOCH=5 MADE_UP_EPOCHS_FILE="$HOME/epochs.txt" ;;
 esac
 case "$2" in
   made_up.yaml | steady.yaml | slow.yaml)
@@ -37,23 +38,25 @@ exec {RAY.parent}/trialrun "$@"
 
 REAL_JOB = """
 name: real
-data: {generator: "nets.py:numbers", args: {num_rows: 60}}
+data: {generator: "numbers_to_add.py:numbers", args: {num_rows: 60}}
 model: {builder: "nets.py:build"}
 training: {engine: keras, epochs: 2, batch_size: 20, loss: mse, metrics: [], optimizer: sgd}
 seeds: 1
 search: {parameters: {training.learning_rate: {values: [0.1, 0.01]}}}
 resources: {max_trials_per_pack: 1}
 """
-NETS = """
-import keras
+NUMBERS = """
 import numpy as np
-from widths import WIDTH
 
 
 def numbers(seed, num_rows):
     rows = np.random.default_rng(seed).normal(size=(num_rows, 3)).astype("float32")
     sums = rows.sum(1, keepdims=True)
     return {"train": (rows, sums), "test": (rows[:20], sums[:20])}
+"""
+NETS = """
+import keras
+from widths import WIDTH
 
 
 def build():
@@ -62,9 +65,14 @@ def build():
 
 
 @pytest.fixture(scope="module")
-def ray(tmp_path_factory):
+def home(tmp_path_factory):
+    """That of whoever started Ray."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def ray(home):
     """Two nodes with one core each, on whose PATH is trialrun."""
-    home = tmp_path_factory.mktemp("home")
     program = home / "bin" / "trialrun"
     program.parent.mkdir()
     program.write_text(TRIALRUN)
@@ -76,9 +84,12 @@ def ray(tmp_path_factory):
 
 def submit(ray: RayHead, home: Path, *arguments: object, **environment: str) -> Command:
     """Begins scripts/submit_ray.py, with the token unless the environment says otherwise."""
-    own = {"RAY_ADDRESS": ray.url, "RAY_AUTH_TOKEN": TOKEN} | environment
+    own = {"RAY_ADDRESS": ray.url, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN} | environment
     own = {name: value for name, value in own.items() if value}
-    return Command(home, *arguments, program=(SUBMIT,), environment=own)
+    # While it is imported, trialrun sets the mode for whoever gives a token alone.
+    gives_a_token_alone = "RAY_AUTH_TOKEN" in own and "RAY_AUTH_MODE" not in own
+    is_warm = not gives_a_token_alone and "PYTHONPATH" not in environment
+    return Command(home, *arguments, program=(SUBMIT,), environment=own, is_warm=is_warm)
 
 
 def ray_command(ray: RayHead, *arguments: object) -> Finished:
@@ -134,9 +145,10 @@ def test_a_job_with_its_own_files_is_trained_on_all_nodes_and_its_output_comes_b
     folder = tmp_path / "job"
     folder.mkdir()
     (folder / "real.yaml").write_text(REAL_JOB)
+    (folder / "numbers_to_add.py").write_text(NUMBERS)
     (folder / "nets.py").write_text(NETS)
     (folder / "widths.py").write_text("WIDTH = 4\n")
-    finished = submit(ray, tmp_path / "home", folder / "real.yaml").finish()
+    finished = submit(ray, tmp_path / "home", folder / "real.yaml", RAY_AUTH_MODE="").finish()
     assert finished.code == 0, finished
     assert "Submitted raysubmit_" in finished.stderr
     assert "real  2 trials: 2 completed" in finished.stdout
@@ -156,23 +168,14 @@ def test_a_job_with_its_own_files_is_trained_on_all_nodes_and_its_output_comes_b
     assert len({task["node_id"] for task in own if task["name"] == "_train"}) == 2
     assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("SUCCEEDED", 0)
 
-    # Another file beside the job: Ray unpacks the folder at another path. The training of the
-    # further seed is made up, as the file has that name.
-    (folder / "made_up.yaml").write_text(REAL_JOB)
-    before = results(place)
-    more = ["--run-folder", place, "--set", "seeds=2"]
-    finished = submit(ray, tmp_path / "home", folder / "made_up.yaml", *more).finish()
-    assert finished.code == 0, finished
-    assert run_folder(finished) == place
-    assert before.items() <= results(place).items()
-    assert len(trialrun.open_run(place).trials) == 4
 
-
-def test_what_the_job_does_not_need_stays_here(ray, made_up):
+def test_what_the_job_does_not_need_stays_here_and_no_run_goes_into_the_copy(ray, made_up):
+    """Ray deletes the copy of the files. The exit status of what is wrong is that of trialrun."""
     folder = made_up.home / "job"
     (folder / "runs").mkdir()
     for name in ("runs/old.bin", "large.bin"):
-        (folder / name).write_bytes(os.urandom(101 << 20))
+        with (folder / name).open("wb") as file:
+            file.truncate(101 << 20)
     finished = submit(ray, made_up.home, folder / "made_up.yaml").finish()
     assert finished.code == 2
     assert "is too large to send; list what the job does not need in" in finished.stderr
@@ -180,40 +183,24 @@ def test_what_the_job_does_not_need_stays_here(ray, made_up):
 
     (folder / ".rayignore").write_text("large.bin\n")
     (folder / "for_this_test_only.py").write_text("x = 1\n")
-    runs = made_up.home / "runs"
-    finished = submit(ray, made_up.home, folder / "made_up.yaml", "--runs-dir", runs).finish()
-    assert finished.code == 0, finished
-    made_up.assert_whole()
+    finished = submit(ray, made_up.home, folder / "made_up.yaml", "--runs-dir", "here").finish()
+    assert finished.code == 2, finished
+    assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("FAILED", 2)
+    assert "lies in the copy of this Ray job's files, which Ray deletes; give" in finished.stdout
+    assert list(ray.folder.glob("**/working_dir_files/*/here")) == []
     [copy] = ray.folder.glob("0/session_2*/**/for_this_test_only.py")
     names = {path.name for path in copy.parent.iterdir()}
     jobs = {"made_up.yaml", "steady.yaml", "slow.yaml"}
     assert names == {*jobs, ".rayignore", "for_this_test_only.py"}
 
 
-def test_runs_do_not_go_into_the_copy_of_the_files_that_ray_deletes(ray, made_up):
-    options = ["--runs-dir", "here"]
+def test_the_exit_status_of_failed_trials_is_that_of_trialrun(ray, made_up):
+    options = ["--set", "data.args.num_test_older_with=9", "--set", "seeds=2"]
+    options += ["--runs-dir", made_up.home / "runs"]
     finished = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *options).finish()
-    assert finished.code == 2
-    assert "lies in the copy of this Ray job's files, which Ray deletes; give" in finished.stdout
-    assert list(ray.folder.glob("**/working_dir_files/*/here")) == []
-
-
-# Exit status --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("option", "code", "expected"),
-    [
-        ("sedes=1", 2, "unknown key 'sedes'; did you mean 'seeds'?"),
-        ("data.args.num_test_older_with=9", 1, "2 trials failed; see /"),
-    ],
-)
-def test_the_exit_status_is_that_of_trialrun(ray, made_up, option, code, expected):
-    options = ["--runs-dir", made_up.home / "runs", "--set", option]
-    finished = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *options).finish()
-    assert finished.code == code, finished
-    assert expected in finished.stdout
-    assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("FAILED", code)
+    assert finished.code == 1, finished
+    assert "2 trials failed; see /" in finished.stdout
+    assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("FAILED", 1)
 
 
 # Refused ------------------------------------------------------------------------------------------
@@ -226,9 +213,9 @@ GIVE_TOKEN = "give this cluster's token: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN
 @pytest.mark.parametrize(
     ("environment", "code", "expected"),
     [
-        ({"RAY_AUTH_TOKEN": ""}, 1, f"requires a token; {GIVE_TOKEN}"),
+        ({"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": ""}, 1, f"requires a token; {GIVE_TOKEN}"),
         ({"RAY_AUTH_TOKEN": "f" * 64}, 1, f"refuses our token; {GIVE_TOKEN}"),
-        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "token"}, 1, NO_TOKEN),
+        ({"RAY_AUTH_TOKEN": ""}, 1, NO_TOKEN),
         ({"RAY_ADDRESS": "http://127.0.0.1:{free}"}, 1, "no job server answers at http://127"),
         ({"RAY_ADDRESS": "http://{head}"}, 1, "is not Ray's job server"),
         ({"RAY_ADDRESS": "http://127.0.0.1:{silent}"}, 1, "is not Ray's job server (ReadTimeout;"),
@@ -278,54 +265,42 @@ def test_the_script_sets_itself_up_and_passes_on_what_is_said(ray, tmp_path):
 # Stopped ------------------------------------------------------------------------------------------
 
 
-def go_on_by_the_plain_command(ray: RayHead, made_up: DurableRun, place: Path) -> None:
-    """Ray's own command does the same as the script."""
-    options = ["--working-dir", made_up.home / "job"]
-    command = ["trialrun", "run", "made_up.yaml", "--run-folder", place]
-    finished = ray_command(ray, "job", "submit", *options, "--", *command)
-    assert finished.code == 0, finished
-    assert f"Run folder: {place} on " in finished.stdout
+def test_a_stopped_job_goes_on_where_it_was(ray, home, made_up):
+    """By the plain command too, which does the same; and whoever only watched a job may leave."""
+    folder = made_up.home / "job"
+    command = submit(ray, made_up.home, folder / "steady.yaml", "--runs-dir", made_up.home / "runs")
+    command.wait_for(lambda: made_up.has_reached("while results are written"))
+    stop_last_job(ray)
+    finished = command.finish()
+    assert finished.code == 75, finished
+    place = run_folder(finished)
+    assert place == made_up.folder.resolve()
+    assert f"To continue, run the same command with: --run-folder {place}\n" in finished.stderr
+    before = results(place)
+    assert 0 < len(before) < 6
+    assert not (place / "summary.json").exists()
 
+    # The driver does not end in time now, and Ray kills it. With another file beside the job, Ray
+    # unpacks the folder at another path.
+    (folder / "another.py").write_text("x = 1\n")
+    options = ["--no-wait", "--working-dir", folder]
+    command_line = ["trialrun", "run", "slow.yaml", "--run-folder", place]
+    begun = ray_command(ray, "job", "submit", *options, "--", *command_line)
+    assert begun.code == 0, begun
+    wait_for((home / "epochs.txt").exists)
+    stop_last_job(ray)
+    told = ray.ask(f"/api/jobs/{last_job(ray)['submission_id']}/logs")
+    assert f"Run folder: {place} on " in told["logs"]
+    assert before.items() <= results(place).items()
+    assert not (place / "summary.json").exists()
 
-def go_on_and_only_watch(ray: RayHead, made_up: DurableRun, place: Path) -> None:
-    """Whoever only watched a job may leave."""
-    began = (place / "run.log").stat().st_size
-    job = made_up.home / "job" / "made_up.yaml"
-    command = submit(ray, made_up.home, job, "--run-folder", place)
-    command.wait_for(lambda: (place / "run.log").stat().st_size > began)
+    command = submit(ray, made_up.home, folder / "made_up.yaml", "--run-folder", place)
+    command.wait_for((place / "lease" / "000003.json").exists)
     command.interrupt()
     finished = command.finish()
     assert finished.code == 130, finished
     assert "keeps running. Follow it: ray job logs --follow --address http" in finished.stderr
-    deadline = time.monotonic() + _DEADLINE_S
-    while last_job(ray)["status"] == "RUNNING":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-@pytest.mark.parametrize(
-    ("job", "go_on"),
-    [("steady.yaml", go_on_by_the_plain_command), ("slow.yaml", go_on_and_only_watch)],
-)
-def test_a_stopped_job_goes_on_where_it_was(ray, made_up, job, go_on):
-    """With `slow.yaml` the driver does not end in time, and Ray kills it."""
-    began = ["--runs-dir", made_up.home / "runs"]
-    command = submit(ray, made_up.home, made_up.home / "job" / job, *began)
-    moment = "while results are written" if job == "steady.yaml" else "while packs run"
-    command.wait_for(lambda: made_up.has_reached(moment))
-    stopped = ray_command(ray, "job", "stop", last_job(ray)["submission_id"])
-    assert stopped.code == 0, stopped
-    finished = command.finish()
-    assert finished.code == 75, finished
-    assert last_job(ray)["status"] == "STOPPED"
-    place = run_folder(finished)
-    assert place == made_up.folder.resolve()
-    assert f"To continue, run the same command with: --run-folder {place}\n" in finished.stderr
-    assert not (place / "summary.json").exists()
-    before = results(place) if (place / "trials").exists() else {}
-    assert (0 < len(before) < 6) if job == "steady.yaml" else before == {}
-
-    go_on(ray, made_up, place)
+    wait_for(lambda: last_job(ray)["status"] != "RUNNING")
     assert last_job(ray)["status"] == "SUCCEEDED"
     made_up.assert_whole()
     assert before.items() <= results(place).items()
@@ -333,3 +308,16 @@ def test_a_stopped_job_goes_on_where_it_was(ray, made_up, job, go_on):
     assert "Traceback" not in log
     attempts = pd.concat(map(pd.read_parquet, (place / "trials").iterdir()))["attempt"]
     assert set(attempts) == {0}
+
+
+def stop_last_job(ray: RayHead) -> None:
+    """What `ray job stop` does, whose import takes long."""
+    ray.ask(f"/api/jobs/{last_job(ray)['submission_id']}/stop", method="POST")
+    wait_for(lambda: last_job(ray)["status"] == "STOPPED")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

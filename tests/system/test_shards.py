@@ -22,8 +22,8 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def nodes():
-    """Two nodes of one core."""
-    with RayNodes() as nodes:
+    """A node of one core."""
+    with RayNodes(1) as nodes:
         yield nodes
 
 
@@ -58,9 +58,11 @@ def test_many_signatures_are_not_spread_over_all_shards(tmp_path):
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", "1/0", "²/3", ""])
 def test_a_shard_that_is_none_is_refused(shard):
-    finished = call("run", "jobs/medical_trial.yaml", "--shard", shard)
-    assert finished.code == 2
-    assert "resources.shard must be I/N, such as 2/8 for the second of eight" in finished.stderr
+    for command in ("run", "plan"):
+        finished = call(command, "jobs/medical_trial.yaml", "--shard", shard)
+        assert finished.code == 2
+        assert f"--shard {shard}: resources.shard must be I/N, such as 2/8" in finished.stderr
+        assert "--set" not in finished.stderr
 
 
 def test_a_plan_of_a_shard_shows_its_packs():
@@ -74,7 +76,8 @@ def test_more_shards_than_trials_are_refused():
     options = ["--set", "seeds=1", "--set", "search.parameters={}", "--shard", "2/2"]
     finished = call("run", "jobs/medical_trial.yaml", *options)
     assert finished.code == 2
-    assert "resources.shard 2/2: has no trial to train, as the job has only 1" in finished.stderr
+    message = "--shard 2/2: resources.shard 2/2: has no trial to train, as the job has only 1"
+    assert message in finished.stderr
 
 
 def test_resume_and_run_folder_together_are_refused(tmp_path):
@@ -167,12 +170,18 @@ def test_a_merge_into_one_of_the_runs_is_refused(tmp_path):
     assert "is one of the runs to merge; give another folder" in finished.stderr
 
 
-def test_runs_whose_variants_have_other_names_are_not_merged(tmp_path, nodes):
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, nodes):
+    """A run of the whole job."""
+    run = DurableRun(tmp_path_factory.mktemp("one") / "home")
+    assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    return run
+
+
+def test_runs_whose_variants_have_other_names_are_not_merged(tmp_path, nodes, one):
     """The same trials, but what is v00 in one run is v01 in the other."""
-    one = DurableRun(tmp_path / "one")
     other = DurableRun(tmp_path / "other", JOB.replace("[0.1, 0.2]", "[0.2, 0.1]"))
-    for run in (one, other):
-        assert run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
+    assert other.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
     finished = one.merge(one.folder, other.folder, folder=tmp_path / "merged").finish()
     assert finished.code == 2
     assert (
@@ -197,13 +206,9 @@ def test_a_shard_that_was_interrupted_is_named_and_merged_when_it_is_finished(tm
     merged.assert_whole()
 
 
-def test_runs_of_two_jobs_are_not_merged(tmp_path, nodes):
-    one, other = (
-        DurableRun(tmp_path / "one"),
-        DurableRun(tmp_path / "other", JOB.replace("epochs: 5", "epochs: 4")),
-    )
-    for run in (one, other):
-        assert run.begin(nodes.address).finish().code == 0
+def test_runs_of_two_jobs_are_not_merged(tmp_path, nodes, one):
+    other = DurableRun(tmp_path / "other", JOB.replace("epochs: 5", "epochs: 4"))
+    assert other.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.01").finish().code == 0
     finished = one.merge(one.folder, other.folder, folder=tmp_path / "merged").finish()
     assert finished.code == 2
     assert (

@@ -1,12 +1,11 @@
-"""scripts/slurm on a real SLURM of two hosts: what jobs train, share, and say when they fail.
+"""scripts/slurm on a real SLURM of two hosts: what jobs train and share.
 
 The reference job is trained for real; elsewhere training is made up (`made_up_driver`), so that
-runs are short and their numbers can be compared exactly. GPUs are stand-ins: SLURM and Ray count
-them and give them out, but the CPU computes.
+runs are short and their numbers can be compared exactly. Saved models are made up everywhere. GPUs
+are stand-ins: SLURM and Ray count them and give them out, but the CPU computes.
 """
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from commands import ROOT
 from durable_runs import assert_run_is_whole
 from slurm_hosts import SlurmHosts
-from slurm_jobs import BOTH_HOSTS, Job, needs_slurm, sets
+from slurm_jobs import Job, needs_slurm, sets
 
 import trialrun
 from trialrun.job import load_job
@@ -39,7 +38,7 @@ def test_the_reference_job_on_two_hosts_is_that_of_one_process(slurm_user):
     job = slurm_user.submit(
         *("--nodes=2", "--gpus-per-node=1"),
         run_options=sets(*SMALL),
-        TRIALRUN=str(Path(sys.executable).with_name("trialrun")),
+        MADE_UP_BUT_FOR_TRAINING="yes",
     )
     ended = job.wait_until("COMPLETED")
     assert ended["ExitCode"] == "0:0"
@@ -65,44 +64,43 @@ def test_the_reference_job_on_two_hosts_is_that_of_one_process(slurm_user):
     assert run.best.trial_id == losses.idxmin()[winner]
 
 
-def test_two_jobs_share_the_hosts_in_peace(slurm_user):
-    options = ("--nodes=2", "--gpus-per-node=1")
-    slow = {"MADE_UP_SECONDS_PER_EPOCH": "0.5"}
+def test_two_jobs_share_a_host_in_peace_also_when_one_is_cancelled(slurm_user):
+    options = ("--nodelist=n1", "--gpus-per-node=1")
+    slow = {"MADE_UP_SECONDS_PER_EPOCH": "0.7"}
     jobs = [
         slurm_user.submit(*options, run_options=("--set", f"name=job{number}"), **slow)
         for number in range(2)
     ]
     for job in jobs:
-        job.wait_for_files("checkpoints/*.npz")
+        job.wait_for_files("trials/part-*.parquet")
     assert {job.state() for job in jobs} == {"RUNNING"}
     assert_token_is_secret(slurm_user.hosts)
-    for name in ("n1", "n2"):
-        assert {f"trialrun-{job.id}-ray" for job in jobs} <= slurm_user.hosts.temporary_files(name)
-    trials = []
-    for job in jobs:
-        job.wait_until("COMPLETED")
-        assert_run_is_whole(job.folder)
-        trials.append(trialrun.open_run(job.folder).trials.assign(job=job.id))
-    jobs[0].assert_left_nothing()
-    table = pd.concat(trials)
-    # Each job had one GPU on each host, and not that of the other.
-    for name in ("n1", "n2"):
-        there = table[table["node"].str.startswith(f"{name}:")]
-        assert set(there["job"]) == {job.id for job in jobs}
-        assert (there.groupby("job")["device"].nunique() == 1).all()
-        assert set(there["device"]) == {"0", "1"}
+    assert {f"trialrun-{job.id}-ray" for job in jobs} <= slurm_user.hosts.temporary_files("n1")
+    cancelled, other = jobs
+    slurm_user.hosts.call("scancel", cancelled.id)
+    cancelled.wait_until("CANCELLED")
+    other.wait_until("COMPLETED")
+    assert_run_is_whole(other.folder)
+    other.assert_left_nothing()
+    assert cancelled.state() == "CANCELLED"
+    assert slurm_user.hosts.job(cancelled.id)["Restarts"] == "0"
+    tables = [trialrun.open_run(job.folder).trials.assign(job=job.id) for job in jobs]
+    table = pd.concat(tables)
+    assert set(table["node"].str.partition(":")[0]) == {"n1"}
+    # Each job had one GPU, and not that of the other.
+    assert (table.groupby("job")["device"].nunique() == 1).all()
+    assert set(table["device"]) == {"0", "1"}
 
 
 def assert_token_is_secret(hosts: SlurmHosts) -> None:
     """Whoever lists processes or temporary files learns nothing."""
     tokens, lines = set(), []
-    for name in ("n1", "n2"):
-        for pid, line in hosts.processes(name).items():
-            lines.append(line)
-            environment = Path(f"/proc/{pid}/environ").read_bytes().decode()
-            tokens |= set(re.findall(r"RAY_AUTH_TOKEN=(\w+)", environment))
-            folders = set(Path(f"/proc/{pid}/root/tmp").glob("trialrun-*"))
-            assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+    for pid, line in hosts.processes("n1").items():
+        lines.append(line)
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode()
+        tokens |= set(re.findall(r"RAY_AUTH_TOKEN=(\w+)", environment))
+        folders = set(Path(f"/proc/{pid}/root/tmp").glob("trialrun-*"))
+        assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
     assert len(tokens) == 2  # one per job
     assert not [line for line in lines for token in tokens if token in line]
 
@@ -118,19 +116,6 @@ def test_shards_in_a_job_array_become_one_run(slurm_user):
     nodes = trialrun.open_run(folder / "merged").trials["node"]
     assert set(nodes.str.partition(":")[0]) == {"n1", "n2"}
     merging.assert_left_nothing()
-
-
-def test_a_driver_that_fails_fails_the_job_with_its_code(slurm_user):
-    wrong = slurm_user.submit("--gpus-per-node=1", run_options=sets("training.epochs=0"))
-    failing = slurm_user.submit(
-        "--gpus-per-node=1", run_options=sets("data.args.num_test_older_with=9")
-    )
-    assert wrong.wait_until("FAILED")["ExitCode"] == "2:0"
-    assert "training.epochs must be" in wrong.output()
-    assert failing.wait_until("FAILED")["ExitCode"] == "1:0"
-    assert "2 trials failed" in failing.output()
-    for job in (wrong, failing):
-        assert slurm_user.hosts.job(job.id)["Restarts"] == "0"
 
 
 def test_the_doctor_looks_at_every_node_of_a_job(slurm_user):
@@ -152,16 +137,3 @@ def test_the_doctor_looks_at_every_node_of_a_job(slurm_user):
         assert checks["compute CPU:0"]["status"] == "ok"
         assert checks["hard links"]["status"] == "ok"
         assert "22.05" in checks["SLURM"]["found"]
-
-
-def test_a_node_that_does_not_join_is_named_with_the_reason(slurm_user):
-    job = slurm_user.submit("--hold", *BOTH_HOSTS)
-    taken = slurm_user.hosts.root("n2") / "tmp" / f"trialrun-{job.id}-ray"
-    taken.mkdir()
-    os.chown(taken, 65534, 65534)  # somebody else's
-    slurm_user.hosts.call("scontrol", "release", job.id)
-    assert job.wait_until("FAILED")["ExitCode"] == "1:0"
-    taken.rmdir()
-    assert "n2: has not joined Ray, and a step that starts Ray has ended" in job.output()
-    assert re.search(f"/tmp/trialrun-{job.id}-ray.*File exists", job.output())
-    job.assert_left_nothing()

@@ -15,7 +15,7 @@ JOB = """
 name: clinic
 data: {csv: patients.csv, target: outcome, missing: mean, categorical: {zip: ordinal}, seed: 3}
 model: {builder: "trialrun.models:mlp", args: {units: [16]}}
-training: {epochs: 12, learning_rate: 1e-2}
+training: {epochs: 12, learning_rate: 1e-2, engine: keras}
 seeds: 2
 """
 

@@ -12,15 +12,16 @@ from trialrun.trials.results import STATE_GROUPS, Checkpoint, PackResult
 
 pytestmark = pytest.mark.compiled
 
-EPOCHS = 8
+# A compiled program trains three epochs per call, with and without checkpoints.
+EPOCHS, EVERY = 9, 3
 
 
-def task_of(tmp_path, engine, *, num_threads=1, every=2, builder="dropout", seeds=4):
+def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4):
     trials = load_trials(
         tmp_path,
         builder=builder,
         seeds=seeds,
-        training={"engine": engine, "epochs": EPOCHS, "checkpoint_every": every},
+        training={"engine": engine, "epochs": EPOCHS, "checkpoint_every": EVERY},
     )
     return make_task(tmp_path, trials, num_threads=num_threads)
 
@@ -55,17 +56,15 @@ def fused(tmp_path_factory):
     return task, *messages(task)
 
 
-def check_every_checkpoint(task, checkpoints, expected):
-    assert len(checkpoints) >= 3
-    assert all((one.epochs <= EPOCHS).all() and one.epochs.any() for one in checkpoints)
-    middle = checkpoints[len(checkpoints) // 2]
-    for checkpoint in (checkpoints[0], middle):
-        _, result = messages(replace(task, checkpoint=checkpoint))
-        assert_same_result(result, expected)
+def check_checkpoint(task, checkpoint, expected):
+    _, result = messages(replace(task, checkpoint=checkpoint))
+    assert_same_result(result, expected)
 
 
 def check_a_stop(task, expected, monkeypatch):
-    """No checkpoints were asked for, and there is one all the same."""
+    """No checkpoints are asked for, and there is one all the same."""
+    trials = tuple(map(without_checkpoints, task.pack.trials))
+    task = replace(task, pack=replace(task.pack, trials=trials))
 
     def put_and_stop(reports, report, put=Reports.put):
         put(reports, report)
@@ -81,36 +80,39 @@ def check_a_stop(task, expected, monkeypatch):
     assert_same_result(result, expected)
 
 
-def test_every_checkpoint_of_a_fused_pack_leads_to_the_same_end(fused):
-    check_every_checkpoint(*fused)
+def without_checkpoints(trial):
+    training = trial.variant.training.model_copy(update={"checkpoint_every": None})
+    return replace(trial, variant=replace(trial.variant, training=training))
 
 
-def test_every_checkpoint_of_a_plain_pack_leads_to_the_same_end_and_so_does_a_stop(
+def test_checkpoints_of_a_fused_pack_lead_to_the_same_end(fused):
+    task, checkpoints, expected = fused
+    assert len(checkpoints) >= 3
+    assert all((one.epochs <= EPOCHS).all() and one.epochs.any() for one in checkpoints)
+    for checkpoint in checkpoints[:2]:
+        check_checkpoint(task, checkpoint, expected)
+
+
+def test_a_checkpoint_of_a_plain_pack_leads_to_the_same_end_and_so_does_a_stop(
     tmp_path, monkeypatch
 ):
     task = task_of(tmp_path, "keras", seeds=2)
     checkpoints, expected = messages(task)
-    check_every_checkpoint(task, checkpoints, expected)
-    variant = task.pack.trials[0].variant
-    training = variant.training.model_copy(update={"checkpoint_every": None})
-    check_a_stop(of_training(task, training), expected, monkeypatch)
+    # The first trial has ended, and the second has begun; a stop leaves the first begun.
+    check_checkpoint(task, next(one for one in checkpoints if one.epochs.all()), expected)
+    check_a_stop(task, expected, monkeypatch)
 
 
-def of_training(task, training):
-    """The pack with other settings of its training."""
-    trials = tuple(
-        replace(trial, variant=replace(trial.variant, training=training))
-        for trial in task.pack.trials
-    )
-    return replace(task, pack=replace(task.pack, trials=trials))
-
-
-def test_a_fused_pack_that_is_asked_to_stop_leaves_a_checkpoint_and_no_result(
-    tmp_path, monkeypatch
-):
-    task = task_of(tmp_path, "fused", every=None)
+def test_a_fused_pack_that_is_asked_to_stop_leaves_a_checkpoint_and_no_result(fused, monkeypatch):
+    task = two_of(fused[0], (0, 1))
     _, expected = messages(task)
     check_a_stop(task, expected, monkeypatch)
+
+
+def two_of(task, places):
+    """Two trials of a pack, in one slice as wide as those of the pack."""
+    pack = replace(task.pack, trials=tuple(task.pack.trials[place] for place in places))
+    return replace(task, pack=pack, num_threads=1)
 
 
 def test_a_pack_that_is_stopped_before_it_begins_says_nothing(tmp_path):
@@ -119,11 +121,12 @@ def test_a_pack_that_is_stopped_before_it_begins_says_nothing(tmp_path):
 
 def test_a_part_of_a_pack_goes_on_from_the_checkpoint_of_the_whole(fused):
     task, checkpoints, expected = fused
-    trials = task.pack.trials[1:4]
+    trials = task.pack.trials[2:]
     part = replace(
         task,
+        num_threads=1,
         pack=replace(task.pack, trials=trials),
-        checkpoint=checkpoints[0].of_trials([trial.trial_id for trial in trials]),
+        checkpoint=all_begun(checkpoints).of_trials([trial.trial_id for trial in trials]),
     )
     _, result = messages(part)
     by_id = {row.trial.trial_id: row for row in expected.trials}
@@ -132,29 +135,36 @@ def test_a_part_of_a_pack_goes_on_from_the_checkpoint_of_the_whole(fused):
             np.testing.assert_allclose(row.history[name], values, atol=1e-5)
 
 
+def all_begun(checkpoints):
+    """The first in which both slices have begun."""
+    return next(one for one in checkpoints if one.epochs.all())
+
+
 def test_trials_that_stand_at_different_epochs_are_trained_in_slices_of_their_own(fused):
     task, _, expected = fused
-    pack = replace(task.pack, trials=task.pack.trials[:2])
-    task = replace(task, pack=pack, num_threads=1)  # one slice, so that checkpoints are in order
-    (early, late, *_), _ = messages(task)
-    epochs = np.array([early.epochs[0], late.epochs[1]])
-    assert epochs.tolist() == [2, 4]
-    mixed = replace(
+    (early, *_), _ = messages(two_of(task, (0, 2)))  # one slice, so that checkpoints are in order
+    (_, late, *_), _ = messages(two_of(task, (1, 3)))
+    joined = replace(
         early,
-        epochs=epochs,
-        history=late.history,
+        trial_ids=early.trial_ids + late.trial_ids,
+        epochs=stacked(early.epochs, late.epochs),
+        ended=stacked(early.ended, late.ended),
+        history={name: stacked(early.history[name], late.history[name]) for name in late.history},
         **{
-            name: tuple(
-                np.stack([a[0], b[1]])
-                for a, b in zip(getattr(early, name), getattr(late, name), strict=True)
-            )
+            name: tuple(map(stacked, getattr(early, name), getattr(late, name)))
             for name in STATE_GROUPS
         },
     )
-    _, result = messages(replace(task, checkpoint=mixed))
-    for row, other in zip(result.trials, expected.trials[:2], strict=True):
+    mixed = joined.of_trials([trial.trial_id for trial in task.pack.trials])
+    assert mixed.epochs.tolist() == [3, 6, 3, 6]
+    _, result = messages(replace(task, checkpoint=mixed, num_threads=1))
+    for row, other in zip(result.trials, expected.trials, strict=True):
         for name, values in other.history.items():
             np.testing.assert_allclose(row.history[name], values, atol=1e-5)
+
+
+def stacked(first, second):
+    return np.concatenate([first, second])
 
 
 GROWING_TROUBLE = """
@@ -173,27 +183,27 @@ def test_a_trial_without_data_fails_alone(tmp_path):
     trials = load_trials(
         tmp_path,
         builder="dense",
-        seeds=4,
+        seeds=[1, 2, 3],
         data={"generator": "trouble.py:blobs"},
-        training={"engine": "keras"},
+        training={"engine": "keras", "epochs": 1},
     )
     _, result = messages(make_task(tmp_path, trials))
     statuses = {row.trial.seed: row.status for row in result.trials}
-    assert statuses == {0: "completed", 1: "completed", 2: "failed", 3: "completed"}
+    assert statuses == {1: "completed", 2: "failed", 3: "completed"}
     [failed] = [row for row in result.trials if row.status == "failed"]
     assert "the file of patient 2 is broken" in failed.error
     assert not result.is_input_error
 
 
-def test_a_trial_that_had_no_data_does_not_stop_its_pack_from_going_on(fused):
-    """It was left out of the pack's checkpoint; the pack that is tried again has it."""
+def test_trials_that_had_no_data_do_not_stop_their_pack_from_going_on(fused):
+    """They were left out of the pack's checkpoint; the pack that is tried again has them."""
     task, checkpoints, expected = fused
-    first, *others = task.pack.trials
-    of_others = checkpoints[0].of_trials([trial.trial_id for trial in others])
+    others = task.pack.trials[2:]
+    of_others = all_begun(checkpoints).of_trials([trial.trial_id for trial in others])
     kept = of_others.of_trials([trial.trial_id for trial in task.pack.trials])
-    assert kept.epochs[0] == 0
-    assert (kept.epochs[1:] == of_others.epochs).all()
-    _, result = messages(replace(task, checkpoint=kept))
-    assert [row.trial for row in result.trials] == [first, *others]
+    assert (kept.epochs[:2] == 0).all()
+    assert (kept.epochs[2:] == of_others.epochs).all()
+    _, result = messages(replace(task, checkpoint=kept, num_threads=1))
+    assert tuple(row.trial for row in result.trials) == task.pack.trials
     for row, other in zip(result.trials, expected.trials, strict=True):
         assert row.metrics == pytest.approx(other.metrics, abs=1e-5)

@@ -7,6 +7,7 @@ from training_jobs import FEW_ROWS, load_trials, make_task, train
 
 from trialrun.errors import InputError, ModelError
 from trialrun.job.user_functions import load_function
+from trialrun.training.dry_run import examine
 from trialrun.training.internals.keras_model import global_dtype_policy
 from trialrun.training.model.ownership import has_other_state, refuse_shared, why_unknown
 from trialrun.training.process_settings import settings_kept
@@ -61,10 +62,10 @@ class TwoOptimizers(keras.Sequential):
         return {"loss": loss}
 
 
-def two_optimizers():
-    model = TwoOptimizers([keras.Input((6,)), layers.Dense(4), layers.Dense(3, "softmax")])
+def two_optimizers(kind=TwoOptimizers, **given):
+    model = kind([keras.Input((6,)), layers.Dense(4), layers.Dense(3, "softmax")])
     model.others = {"biases": keras.optimizers.Adam(0.05)}
-    return compiled(model, metrics=None)
+    return compiled(model, metrics=None, **given)
 
 
 class Counting(keras.Sequential):
@@ -78,9 +79,17 @@ class Counting(keras.Sequential):
         return super().train_step(data)
 
 
+class CountingTwoOptimizers(Counting, TwoOptimizers):
+    pass
+
+
 def counting():
     model = Counting([keras.Input((6,)), layers.Dense(4), layers.Dense(3, "softmax")])
     return compiled(model, run_eagerly=True)
+
+
+def own_steps():
+    return two_optimizers(CountingTwoOptimizers, run_eagerly=True)
 
 
 class Centered(layers.Layer):
@@ -171,12 +180,25 @@ def units_of_numpy():
     return net(layers.Dense(np.random.randint(2, 9)))
 
 
+def own_layers():
+    added = np.random.normal(size=6).astype("float32")
+    return net(
+        Centered(),
+        Noisy(),
+        layers.Lambda(lambda x: x + TABLE),
+        layers.Lambda(lambda x: x + added),
+        layers.Dense(np.random.randint(2, 9)),
+        layers.Dropout(np.random.uniform(0.1, 0.9)),
+    )
+
+
 def with_other_settings():
     """Each would change a model that is built or traced without it."""
     keras.backend.clear_session()
     keras.config.set_epsilon(0.1)
     tf.config.run_functions_eagerly(True)
-    return net(layers.Dense(4), layers.Dropout(0.5))
+    scale = layers.Lambda(lambda x: x * keras.config.epsilon())
+    return net(layers.Dense(4), layers.Dropout(0.5), scale)
 
 
 def in_half_precision(is_half=True):
@@ -277,37 +299,44 @@ def trials_of(tmp_path, builder, seeds=2, **sections):
     )
 
 
-KINDS = {
-    "two_optimizers": "keras",
-    "counting": "keras",
-    "centered": "keras",
-    "noisy": "keras",
-    "constant_of_its_file": "keras",
-    "of_numpy": "keras",
-    "rate_of_numpy": "keras",
-    "units_of_numpy": "keras",
-    "keras_only": "keras",
-    "frozen_base": "fused",
-    "with_other_settings": "fused",
-    "in_half_precision": "fused",
-    "in_double_precision": "fused",
-}
-
-
-@pytest.mark.parametrize("builder", KINDS)
+@pytest.mark.parametrize("builder", ["own_steps", "own_layers", "keras_only"])
 def test_a_trial_alone_is_the_same_as_after_another_in_its_pack(tmp_path, builder):
-    """Alone it is also the first of a second pack of its process.
-
-    A compiled engine makes a second program for it, because it is as wide as one trial.
-    """
-    engine = "keras" if builder == "keras_only" else "auto"
-    trials = trials_of(tmp_path, builder, training={"engine": engine})
-    (_, second), used = metrics_of(tmp_path, trials)
-    assert used == KINDS[builder]
-    if used == "keras":  # why is known by now
-        trials = trials_of(tmp_path, builder, training={"engine": "keras"})
+    """Alone it is also the first of a second pack of its process."""
+    trials = trials_of(tmp_path, builder, training={"engine": "keras"})
+    (_, second), _ = metrics_of(tmp_path, trials)
     (alone,), _ = metrics_of(tmp_path, trials[1:])
     assert alone == pytest.approx(second, abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [
+        *("two_optimizers", "counting", "centered", "noisy", "constant_of_its_file"),
+        *("of_numpy", "rate_of_numpy", "units_of_numpy"),
+    ],
+)
+def test_what_a_program_would_share_between_trials_is_left_to_fit(tmp_path, builder):
+    (found,) = examine(make_task(tmp_path, trials_of(tmp_path, builder)))
+    assert found.engine == "keras"
+
+
+# TensorFlow's, where a builder lets functions run eagerly.
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run:UserWarning")
+@pytest.mark.parametrize(
+    ("builder", "tolerance"),
+    [
+        ("frozen_base", 1e-5),
+        ("with_other_settings", 1e-5),
+        ("in_double_precision", 1e-5),
+        ("in_half_precision", 2**-11),
+    ],
+)
+def test_a_trial_alone_in_fit_is_the_same_as_in_a_fused_pack(tmp_path, builder, tolerance):
+    (_, second), engine = metrics_of(tmp_path, trials_of(tmp_path, builder))
+    assert engine == "fused"
+    trials = trials_of(tmp_path, builder, training={"engine": "keras"})
+    (alone,), _ = metrics_of(tmp_path, trials[1:])
+    assert alone == pytest.approx(second, abs=tolerance)
 
 
 @pytest.mark.parametrize("seed", ["per_trial", 3])

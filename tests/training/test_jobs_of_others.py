@@ -13,27 +13,40 @@ from trialrun.trials.trial import Pack
 
 pytestmark = pytest.mark.compiled
 
+# `fit` trains those that take longer to compile than to be trained once.
 JOBS = ROOT / "jobs"
 SMALL = {
-    "digits_cnn": (["training.epochs=4", "training.learning_rate=0.01"], "test_accuracy", 0.85),
+    "digits_cnn": (
+        ["training.epochs=4", "training.learning_rate=0.01", "training.engine=keras"],
+        "test_accuracy",
+        0.85,
+    ),
     "diabetes_regression": (
         ["training.epochs=20", "training.learning_rate=0.01"],
         "test_mean_absolute_error",
         60,
     ),
     "text_gru": (
-        ["data.args={num_train: 800, num_test: 200, num_steps: 6}", "training.epochs=8"],
+        [
+            "data.args={num_train: 800, num_test: 200, num_steps: 6}",
+            "training.epochs=8",
+            "training.engine=keras",
+        ],
         "test_accuracy",
         0.7,
     ),
-    "two_inputs": (["data.args.num_train=600", "training.epochs=12"], "test_accuracy", 0.8),
+    "two_inputs": (
+        ["data.args.num_train=600", "training.epochs=12", "training.engine=keras"],
+        "test_accuracy",
+        0.8,
+    ),
 }
 
 
-def train_first_variant(name, overrides):
-    """The result of two trials of a job's last variant."""
-    loaded = load_job(JOBS / f"{name}.yaml", [*overrides, "seeds=2"])
-    trials = plan_trials(loaded.spec)[-2:]
+def train_last_variant(name, overrides):
+    """The result of a trial of a job's last variant."""
+    loaded = load_job(JOBS / f"{name}.yaml", [*overrides, "seeds=1"])
+    trials = plan_trials(loaded.spec)[-1:]
     pack = Pack("p000", signature_of(trials[0].variant), trials)
     task = PackTask(pack, loaded.folder, loaded.spec.select)
     *_, result = train_pack(task, "CPU")
@@ -44,7 +57,7 @@ def train_first_variant(name, overrides):
 @pytest.mark.parametrize("name", SMALL)
 def test_an_example_job_learns_its_task(name):
     overrides, metric, expected = SMALL[name]
-    result = train_first_variant(name, overrides)
+    result = train_last_variant(name, overrides)
     for trial in result.trials:
         assert trial.status == "completed", trial.error
         value = trial.metrics[metric]

@@ -1,10 +1,17 @@
 """An error of Keras, TensorFlow or XLA becomes one line that names the layer."""
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import layers
 
+from trialrun.messages import in_short, said_by
 from trialrun.training.program.reasons import short_reason
+
+MODEL = keras.Sequential([keras.Input((6,)), layers.Dense(5)])
 
 QR = """in user code:
 
@@ -52,6 +59,111 @@ def test_an_error_inside_of_a_layer_is_told_with_the_layer():
     assert short_reason(ValueError(message), one) == 'layer "thin": no such rate'
     two = keras.Sequential([keras.Input((6,)), layers.Dropout(0.1), layers.Dropout(0.2)])
     assert short_reason(ValueError(message), two) == "no such rate"
+
+
+class Raises(layers.Layer):
+    """Calls a function that raises, or its graph, as the layer of a user might."""
+
+    def __init__(self, function, in_graph):
+        super().__init__(name="odd")
+        self.function = tf.function(function) if in_graph else function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def bare_assert(x):
+    raise AssertionError  # as `assert` does; pytest would give one of its own a message
+
+
+def no_message(x):
+    raise RuntimeError
+
+
+def missing_key(x):
+    return {}["gr\xf6\xdfe"]
+
+
+def colored(x):
+    raise ValueError("\x1b[31mno such\x1b[0m\n  \x1b]0;a title\x07rate")
+
+
+def of_tensorflow(x):
+    return tf.debugging.assert_rank(x, 3)
+
+
+WAYS = {
+    "at once": lambda layer: layer(tf.zeros((2, 4))),
+    "in a graph": lambda layer: tf.function(lambda x: layer(x))(tf.zeros((2, 4))),
+    "in a model": lambda layer: keras.Sequential([layers.Dense(4), keras.Sequential([layer])])(
+        tf.zeros((2, 4))
+    ),
+    "in a graph of a model": lambda layer: tf.function(
+        lambda x: keras.Sequential([layers.Dense(4), layer])(x)
+    )(tf.zeros((2, 4))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize(
+    ("function", "reason", "short"),
+    [
+        (bare_assert, "AssertionError", "AssertionError in Raises.call()"),
+        (no_message, "RuntimeError", "RuntimeError in Raises.call()"),
+        (missing_key, "KeyError: 'gr\xf6\xdfe'", "KeyError in Raises.call(): 'gr\xf6\xdfe'"),
+        (colored, "no such rate", "ValueError in Raises.call(): no such rate"),
+        (of_tensorflow, "Tensor ", "ValueError in Raises.call(): "),
+    ],
+)
+def test_the_cause_is_told_however_keras_and_tensorflow_wrap_it(
+    function, reason, short, in_graph, way
+):
+    if function is missing_key and in_graph:  # this is what Keras makes of it
+        short = f"RuntimeError in Raises.call(): {reason}"
+        if "model" in way:
+            short = "KeyError in Raises.call(): 'gr\xf6\xdfe'"
+    layer = Raises(function, in_graph)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        WAYS[way](layer)
+    told, told_shortly = (
+        short_reason(caught.value, keras.Sequential([layer])),
+        in_short(caught.value),
+    )
+    if function is of_tensorflow:
+        assert told.startswith('layer "odd": Tensor')
+        assert told_shortly.startswith(short)
+        assert "must have rank 3" in told_shortly
+    else:
+        assert told == f'layer "odd": {reason}'
+        assert told_shortly == short
+
+
+def test_an_error_of_a_running_graph_is_told_without_where_its_operation_was_made():
+    model = keras.Sequential([keras.Input((1,)), layers.Embedding(3, 2), layers.Flatten()])
+    model.compile(loss="mse")
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        model.fit(np.full((4, 1), 9), np.zeros((4, 2)), verbose=0)
+    assert in_short(caught.value) == "InvalidArgumentError: indices[0,0] = 9 is not in [0, 3)"
+
+
+def test_an_error_within_an_error_of_a_layer_is_told_with_the_inner_call():
+    """A graph inside of a layer makes a new error, which the layer wraps again."""
+    inner = Raises(colored, in_graph=False)
+    outer = Raises(lambda x: inner(x), in_graph=True)
+    with pytest.raises(ValueError, match="no such") as caught:
+        outer(tf.zeros((2, 4)))
+    assert in_short(caught.value) == "ValueError in Raises.call(): no such rate"
+
+
+@settings(max_examples=200, deadline=None)
+@given(said=st.text(max_size=40), kind=st.sampled_from([ValueError, KeyError, AssertionError]))
+def test_any_error_is_one_line_of_printable_text_that_names_a_cause(said, kind):
+    for error in (kind(said), kind(f"in user code:\n\n    {kind.__name__}: {said}\n"), kind()):
+        for told in (in_short(error), said_by(error), short_reason(error, MODEL)):
+            assert told
+            assert told.isprintable()
+            assert len(told) < 400
 
 
 def test_any_other_error_is_told_in_one_line():

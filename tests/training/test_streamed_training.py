@@ -108,19 +108,36 @@ def fit_plainly(folder, trial, splits, **arguments):
 
 
 @pytest.mark.parametrize(
-    ("builder", "seeds", "data"),
+    ("builder", "seeds", "data", "training", "arguments"),
     [
-        ("dropout", (0, 2), {}),
-        ("dense", (1,), {"args": {"unknown": True}}),
-        ("dense", (1,), {"generator": "streams.py:batches"}),
+        ("dropout", (0, 2), {}, {}, {}),
+        # A schedule in epochs is that of as many steps, though no length is known.
+        (
+            "dense",
+            (1,),
+            {"args": {"unknown": True}},
+            {"learning_rate_schedule": {"name": "cosine_decay", "decay_epochs": 2}},
+            {},
+        ),
+        (
+            "dense",
+            (1,),
+            {"generator": "streams.py:batches"},
+            {"class_weight": {"0": 2.0, "2": 0.5}},
+            {"class_weight": {0: 2.0, 1: 1.0, 2: 0.5}},
+        ),
     ],
 )
-def test_a_stream_is_trained_as_plain_fit_trains_its_rows(tmp_path, in_order, builder, seeds, data):
-    trials = trials_of(tmp_path, builder=builder, seeds=seeds, data=data)
+def test_a_stream_is_trained_as_plain_fit_trains_its_rows(
+    tmp_path, in_order, builder, seeds, data, training, arguments
+):
+    trials = trials_of(tmp_path, builder=builder, seeds=seeds, data=data, training=training)
     result = train(make_task(tmp_path, trials))
+    weights = {}
     for trial, row in zip(trials, result.trials, strict=True):
         splits = arrays_of(tmp_path, trial)
-        model, history = fit_plainly(tmp_path, trial, splits)
+        model, history = fit_plainly(tmp_path, trial, splits, **arguments)
+        weights[trial.trial_id] = [variable.numpy() for variable in model.trainable_variables]
         assert (row.engine, row.status, row.epochs) == ("keras", "completed", 3)
         for name, values in history.items():
             np.testing.assert_allclose(row.history[name], values, rtol=1e-6)
@@ -134,10 +151,8 @@ def test_a_stream_is_trained_as_plain_fit_trains_its_rows(tmp_path, in_order, bu
             expected = confusion_matrix(y, model.predict(x, verbose=0).argmax(1))
             np.testing.assert_array_equal(getattr(row, f"{part}_confusion_matrix"), expected)
     best = result.best_states["v00"]
-    of_best = next(trial for trial in trials if trial.trial_id == best.trial_id)
-    model, _ = fit_plainly(tmp_path, of_best, arrays_of(tmp_path, of_best))
-    for array, variable in zip(best.trainable, model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(array, variable.numpy())
+    for array, expected in zip(best.trainable, weights[best.trial_id], strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
 def test_a_test_part_alone_may_be_streamed_and_the_rest_is_as_in_memory(tmp_path):
@@ -265,30 +280,10 @@ def test_what_needs_all_rows_at_once_is_refused_with_what_to_do(tmp_path, data, 
     assert re.search(r"\(seed 1\): train takes [\d.]+ KiB as arrays", str(caught.value))
 
 
-def test_balanced_class_weights_are_refused_and_given_ones_are_keras(tmp_path, in_order):
-    weights = {"0": 2.0, "2": 0.5}
-    trials = trials_of(tmp_path, training={"class_weight": weights, "metrics": []})
-    (row,) = train(make_task(tmp_path, trials)).trials
-    splits = arrays_of(tmp_path, trials[0])
-    _, history = fit_plainly(tmp_path, trials[0], splits, class_weight={0: 2.0, 1: 1.0, 2: 0.5})
-    np.testing.assert_allclose(row.history["loss"], history["loss"], rtol=1e-6)
+def test_balanced_class_weights_are_refused(tmp_path):
     trials = trials_of(tmp_path, training={"class_weight": "balanced"})
     _, errors = load_pack_data(trials, tmp_path)
     assert "balanced needs the classes of all training rows" in errors[trials[0].trial_id]
-
-
-def test_a_schedule_in_epochs_is_that_of_as_many_steps_though_no_length_is_known(
-    tmp_path, in_order
-):
-    schedule = {"name": "cosine_decay", "decay_epochs": 2}
-    trials = trials_of(
-        tmp_path,
-        data={"args": {"unknown": True}},
-        training={"learning_rate_schedule": schedule},
-    )
-    (row,) = train(make_task(tmp_path, trials)).trials
-    _, history = fit_plainly(tmp_path, trials[0], arrays_of(tmp_path, trials[0]))
-    np.testing.assert_allclose(row.history["loss"], history["loss"], rtol=1e-6)
 
 
 def test_wrong_first_rows_are_refused_before_training(tmp_path):

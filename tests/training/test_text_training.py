@@ -77,7 +77,11 @@ def data(seed):
     (tmp_path / "named.py").write_text(code)
     data = {"generator": "named.py:data"}
     trials = load_trials(
-        tmp_path, builder="dense", seeds=[0, 1, 2], data=data, training={"epochs": 1}
+        tmp_path,
+        builder="dense",
+        seeds=[0, 1, 2],
+        data=data,
+        training={"epochs": 1, "engine": "keras"},
     )
     result = train(make_task(tmp_path, trials))
     status = {one.trial.seed: one.status for one in result.trials}

@@ -10,11 +10,10 @@ import numpy as np
 from trialrun.analysis.metric_bounds import Bounds, metric_bounds
 from trialrun.analysis.parameters import ABSENT
 from trialrun.errors import InputError
-from trialrun.job import Goal
+from trialrun.job import Goal, searched_paths
 from trialrun.messages import suggest
 from trialrun.statistics.paired import Comparison, compare
 from trialrun.store import RunFolder
-from trialrun.store.columns import searched_paths
 
 if TYPE_CHECKING:
     import pandas as pd

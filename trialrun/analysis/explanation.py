@@ -11,8 +11,8 @@ from trialrun.analysis.parameters import values_in
 from trialrun.analysis.rounds import ConfirmedDifference
 from trialrun.analysis.selection import Selection
 from trialrun.analysis.variants import Leaderboard, VariantSummary
+from trialrun.job import searched_paths
 from trialrun.messages import MAX_NAMES_LISTED, listed
-from trialrun.store.columns import searched_paths
 
 _STATISTICS = {
     "mean": "mean",

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from trialrun.job import domains_in
 from trialrun.job.keras_api.terms import loss_per_output, metric_log_name, split_term
 
 Bounds = tuple[float, float]
@@ -69,7 +70,7 @@ def metric_bounds(names: Iterable[str], job: Mapping[str, Any]) -> dict[str, Bou
 def _logged(job: Mapping[str, Any]) -> Iterator[tuple[str, Bounds]]:
     """The logged names of a job's losses and metrics with their bounds, without searched ones."""
     training = job.get("training", {})
-    searched = tuple(job.get("search", {}).get("parameters", {}))
+    searched = tuple(domains_in(job.get("search", {})))
     if not any(path.startswith("training.loss") for path in searched):
         yield from _losses(training.get("loss", ()))
     if any(path.startswith(("training.metrics", "training.weighted_metrics")) for path in searched):

@@ -27,7 +27,7 @@ from trialrun.job import Goal, Statistic
 from trialrun.statistics.intervals import within_bounds
 from trialrun.statistics.matrices import matrix_scores, pool_confusion_matrices
 from trialrun.statistics.spread import Counts, describe
-from trialrun.store.columns import CONFUSION_MATRIX_COLUMNS, metric_names, searched_paths
+from trialrun.store.columns import CONFUSION_MATRIX_COLUMNS, metric_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,20 +230,19 @@ def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
     """The rows of variants.csv, the best first.
 
     Returns:
-        Dictionaries with the same keys: rank, variant_id, `param.<path>`, n, diverged, failed,
+        Dictionaries with keys in this order: rank, variant_id, `param.<path>`, n, diverged, failed,
         p_value, then `<metric>_mean` and so on for each of `STATISTICS`. The selection metric comes
         first, then the other validation metrics, test, training. p_value is the smallest level at
         which the variant leaves the set that holds the best mean (see `certainty.Certainty`); the
-        variant with the best mean has none. A parameter that a variant does not have is None.
+        variant with the best mean has none. A parameter that a variant does not have is absent.
     """
     names = ordered_metrics(leaderboard)
-    paths = searched_paths(variant.parameters for variant in leaderboard.variants)
     p_values = leaderboard.certainty.p_values if leaderboard.certainty else {}
     return [
         {
             "rank": variant.rank,
             "variant_id": variant.variant_id,
-            **{f"param.{path}": variant.parameters.get(path) for path in paths},
+            **{f"param.{path}": value for path, value in variant.parameters.items()},
             "n": variant.num_completed,
             "diverged": variant.num_diverged,
             "failed": variant.num_failed,

@@ -20,6 +20,7 @@ from trialrun.cluster.head import HeadWatch
 from trialrun.cluster.preflight import check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
+from trialrun.messages import said_by
 from trialrun.trials.packing import choose_cpus_per_pack
 
 _ROUNDING = 1e-9  # ten packs of 0.1 GPU each must fit, though 1 // 0.1 is 9
@@ -111,7 +112,7 @@ def connect(
         except ClusterError:
             raise
         except Exception as error:  # Ray raises a bare Exception if its processes start too slowly
-            raise ClusterError(f"Ray cannot be reached at {address!r}: {error}") from error
+            raise ClusterError(f"Ray cannot be reached at {address!r}: {said_by(error)}") from error
         # Ray prints messages about lost workers on stdout, which is only for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         head = stack.enter_context(HeadWatch(_addresses_to_watch(), give_up))

@@ -48,7 +48,7 @@ def embedded_ray(*, gpus: bool) -> Iterator[None]:
     """
     with _temporary_folder() as folder, _environment(folder):
         try:
-            with _on_loopback():
+            with _narrowed():
                 ray.init(
                     address="local",
                     num_cpus=num_local_cpus(),
@@ -85,17 +85,23 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Makes Ray listen only at 127.0.0.1, as it does by itself on macOS, and at free ports.
+def _narrowed() -> Iterator[None]:
+    """Makes Ray start with few processes, which listen only at 127.0.0.1, and at free ports.
 
     `_node_ip_address` cannot set the address, because Ray replaces a loopback address by another
-    one. The agent's port has no argument; it is fixed by default, and if another Ray has taken it,
-    ours waits for 5 s.
+    one; on macOS Ray listens there by itself. What follows has no argument of `ray.init`. The
+    agent's port is fixed by default, and if another Ray has taken it, ours waits for 5 s. The log
+    monitor would bring us the workers' output, and the other monitor would start more nodes.
     """
-    free_port = functools.partial(parameter.RayParams, dashboard_agent_listen_port=0)
+    narrowed = functools.partial(
+        parameter.RayParams,
+        dashboard_agent_listen_port=0,
+        include_log_monitor=False,
+        no_monitor=True,
+    )
     with (
         mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", new=False),
-        mock.patch.object(parameter, "RayParams", free_port),
+        mock.patch.object(parameter, "RayParams", narrowed),
     ):
         yield
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from trialrun.errors import ClusterLost
+from trialrun.messages import said_by
 
 _POLL_S = 1.0
 _TRIES = 3
@@ -62,5 +63,5 @@ def _why_unreachable(address: str) -> str:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_POLL_S).close()
     except OSError as error:
-        return str(error)
+        return said_by(error)
     return ""

@@ -16,6 +16,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lack
 from ray.exceptions import AuthenticationError, RayError
 
 from trialrun.errors import ClusterError
+from trialrun.messages import said_by
 
 _TIMEOUT_S = 5.0
 TOKEN_HELP = (
@@ -94,7 +95,7 @@ def _check_head(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(
-            f"no Ray answers at {address}: {error}; is its head running (`ray start --head"
+            f"no Ray answers at {address}: {said_by(error)}; is its head running (`ray start --head"
             " --port ...`), and may this machine reach it?"
         ) from error
     try:
@@ -103,7 +104,8 @@ def _check_head(address: str) -> None:
         raise ClusterError(f"the Ray at {address} refuses our token; {TOKEN_HELP}") from error
     except RayError as error:
         raise ClusterError(
-            f"the program that answers at {address} is not Ray: {error}; give host:port of a head"
+            f"the program that answers at {address} is not Ray: {said_by(error)}; give"
+            " host:port of a head"
         ) from error
     require_same_versions(address, content)
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from trialrun.data.splits import Splits
 from trialrun.errors import InputError
+from trialrun.job.table_spelling import canonical_text, told_apart
 from trialrun.messages import suggest
 
 ClassWeight = Literal["balanced"] | Mapping[str, float]
@@ -76,11 +77,20 @@ def _weights(
         present = np.unique(classes)
         weights[present] = compute_class_weight("balanced", classes=present, y=classes)
         return weights
-    by_name: dict[str, Any] = {str(number): number for number in range(num_classes)}
+    by_name: dict[str, int] = {str(number): number for number in range(num_classes)}
+    by_name |= {canonical_text(name): number for number, name in enumerate(class_names)}
     by_name |= {name: number for number, name in enumerate(class_names)}
+    given: dict[int, str] = {}
     for name, weight in class_weight.items():
-        if name not in by_name:
+        number = by_name.get(name, by_name.get(canonical_text(name)))
+        if number is None:
             hint = suggest(name, class_names or by_name)
             raise InputError(f"training.class_weight: the data has no class {name!r}; {hint}")
-        weights[by_name[name]] = weight
+        if number in given:
+            twice = " and ".join(told_apart(given[number], name))
+            raise InputError(
+                f"training.class_weight: {twice} are the same class; give it one weight"
+            )
+        given[number] = name
+        weights[number] = weight
     return weights

@@ -7,6 +7,7 @@ import numpy as np
 
 from trialrun.data.arrays import Array, is_text, leaves
 from trialrun.errors import InputError
+from trialrun.job.table_spelling import same_name
 from trialrun.messages import suggest
 
 _PARTS = ("train", "test", "validation")
@@ -61,8 +62,8 @@ def _check_names(key: str, names: Any) -> None:
     is_list = isinstance(names, list | tuple)
     if not is_list or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{key} must be a list of texts, got {names!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{key} must be distinct, got {list(names)}")
+    if twice := same_name(names):
+        raise ValueError(f"{key} must be distinct, but {twice} are the same name")
 
 
 def _check_part(part: str, value: Any, *, num_classes: int) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from trialrun.data.arrays import Array, is_text, leaves, map_leaves
-from trialrun.data.table.spelling import clean_text, similar_texts
+from trialrun.data.table.lookalikes import similar_texts
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
-from trialrun.messages import bytes_text
+from trialrun.job.table_spelling import clean_text, told_apart
+from trialrun.messages import bytes_text, in_short, said_by
 
 _PARTS = ("train", "validation", "test")
 _FIELDS = ("x", "y", "sample_weight")
@@ -155,8 +156,7 @@ def to_array(shown: str, value: Any) -> Any:
         array = np.asarray(value)
     except Exception as error:
         raise ValueError(
-            f"{shown} is a {type(value).__name__} that cannot be made an array:"
-            f" {type(error).__name__}: {error}"
+            f"{shown} is a {type(value).__name__} that cannot be made an array: {in_short(error)}"
         ) from error
     return _plain(shown, array)
 
@@ -212,7 +212,9 @@ def _plain(shown: str, array: Array) -> Array:
         try:
             return _map_objects(lambda text: text.decode(), array)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{shown} holds bytes that are not UTF-8 text: {error}") from error
+            raise ValueError(
+                f"{shown} holds bytes that are not UTF-8 text: {said_by(error)}"
+            ) from error
     if all(issubclass(kind, str) for kind in found):
         return _map_objects(str, array)
     if all(issubclass(kind, Number) and not issubclass(kind, complex) for kind in found):
@@ -305,8 +307,8 @@ def _with_class_numbers(output: dict[str, Any]) -> dict[str, Any]:
     alike = None if "class_names" in output else similar_texts(found)
     if alike is not None:
         raise ValueError(
-            f"y holds {alike[0]!r} and {alike[1]!r}, which are probably the same class; write them"
-            " alike, or give class_names if they are two classes"
+            f"y holds {' and '.join(told_apart(*alike))}, which are probably the same class; write"
+            " them alike, or give class_names if they are two classes"
         )
     numbers_of_classes = {clean_text(str(name)): number for number, name in enumerate(names)}
     for part, own in labels.items():

@@ -19,6 +19,7 @@ from trialrun.errors import InputError
 from trialrun.job import DataSpec
 from trialrun.job.random_streams import streams_seeded
 from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.messages import in_short
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,5 +123,5 @@ def _generate(
     except Exception as error:
         given = ", ".join(["seed", *args])
         raise InputError(
-            f"{source}: when called with {given}, it raised {type(error).__name__}: {error}"
+            f"{source}: when called with {given}, it raised {in_short(error)}"
         ) from error

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from trialrun.messages import said_by
+
 TaskKind = Literal["binary", "multiclass", "multilabel", "regression", "other"]
 OutputKind = Literal["probabilities", "logits", "scores", "values"]
 Family = Literal[
@@ -142,7 +144,7 @@ class ModelTask:
         try:
             task = cls(**value)
         except TypeError as error:
-            raise ValueError(f"is not the task of a model: {error}") from error
+            raise ValueError(f"is not the task of a model: {said_by(error)}") from error
         if task.kind not in get_args(TaskKind) or task.outputs not in get_args(OutputKind):
             raise ValueError(f"is not the task of a model: {task.kind}, {task.outputs}")
         return task

@@ -18,6 +18,7 @@ from trialrun.job import DataSpec
 from trialrun.job.data_files import array_names
 from trialrun.job.data_spec import DEFAULT_TEST_SPLIT
 from trialrun.job.user_functions import moved_path
+from trialrun.messages import said_by
 
 _MAX_FILES_KEPT = 2
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
@@ -43,7 +44,7 @@ def load_archive(data: DataSpec, seed: int, source: str) -> dict[str, Any]:
         stat = path.stat()
         arrays = _read_once(path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error}") from error
+        raise InputError(f"{source}: cannot be read: {said_by(error)}") from error
     output: dict[str, Any] = {
         name: [str(text) for text in arrays[name]]
         for name in ("class_names", "feature_names")
@@ -82,7 +83,7 @@ def _read_once(path: Path, modified_ns: int, size: int) -> Mapping[str, Any]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for names in parts.values() for name in names}
     except ValueError as error:
-        raise InputError(f"{path.name}: {error}; arrays of objects are refused") from error
+        raise InputError(f"{path.name}: {said_by(error)}; arrays of objects are refused") from error
     return {
         part: arrays[part]
         if names == (part,)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trialrun.errors import InputError
 from trialrun.host import available_memory_bytes
-from trialrun.messages import bytes_text
+from trialrun.messages import bytes_text, in_short, said_by
 
 _PARTS = ("train", "validation", "test")
 _INFINITE, _UNKNOWN = -1, -2  # values of tf.data's cardinality()
@@ -159,7 +159,9 @@ def _to_arrays(stream: Any, where: str, limit_bytes: float, *, is_batched: bool)
         join = np.concatenate if is_batched else np.stack
         joined = iter([join(column) for column in columns])
     except ValueError as error:
-        raise InputError(f"{where}: rows of different shapes; pad them: {error}") from error
+        raise InputError(
+            f"{where}: rows of different shapes; pad them: {said_by(error)}"
+        ) from error
     return tuple(_pack(leaf_spec, joined) for leaf_spec in stream.element_spec)
 
 
@@ -179,7 +181,7 @@ def _elements(stream: Any, where: str) -> Iterator[Any]:
             return
         except Exception as error:
             raise InputError(
-                f"{where}: reading the tf.data.Dataset raised {type(error).__name__}: {error}"
+                f"{where}: reading the tf.data.Dataset raised {in_short(error)}"
             ) from error
 
 

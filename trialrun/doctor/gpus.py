@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trialrun.doctor.check import Check, ok, problem, warning
+from trialrun.messages import said_by
 
 _QUERY = "index,uuid,name,driver_version,memory.total,memory.used"
 _KILL_S = 2
@@ -66,7 +67,7 @@ def ask_driver(environment: Mapping[str, str]) -> Driver:
     except subprocess.TimeoutExpired:
         return Driver((), f"nvidia-smi does not answer within {_TIMEOUT_S} s")
     except (OSError, ValueError) as error:
-        return Driver((), f"nvidia-smi cannot be used: {error}")
+        return Driver((), f"nvidia-smi cannot be used: {said_by(error)}")
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:

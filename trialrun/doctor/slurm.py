@@ -16,6 +16,7 @@ from trialrun.doctor.clock import ClockSpan, ClockWatch
 from trialrun.doctor.report import NodeReport
 from trialrun.doctor.storage import MARK, nearest_folder
 from trialrun.errors import InputError
+from trialrun.messages import said_by
 
 _LIMIT_S = 600.0
 _TIMEOUT_S = 20.0
@@ -68,7 +69,9 @@ def _node_names(environment: Mapping[str, str]) -> list[str]:
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise InputError(f"--slurm: scontrol cannot list the job's nodes: {error}") from error
+        raise InputError(
+            f"--slurm: scontrol cannot list the job's nodes: {said_by(error)}"
+        ) from error
     return told.stdout.split()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trialrun.doctor.check import Check, ok, problem, warning
 from trialrun.errors import FileError
-from trialrun.messages import bytes_text
+from trialrun.messages import bytes_text, said_by
 from trialrun.store.files import write_bytes
 
 _NETWORK = {
@@ -182,7 +182,7 @@ def _check_writing(folder: Path) -> tuple[Check, ...]:
             seconds = time.monotonic() - began
             return (_check_speed(seconds), _check_hard_link(file))
     except (OSError, FileError) as error:
-        return (problem("safe writing", f"{folder}: {error}", _ELSEWHERE),)
+        return (problem("safe writing", f"{folder}: {said_by(error)}", _ELSEWHERE),)
 
 
 def _check_speed(seconds: float) -> Check:

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from trialrun.doctor.check import Check, ok, problem, warning
+from trialrun.messages import said_by
 
 # Their versions decide what a run computes. Other packages are only reported if they are wrong.
 _TOLD = ("tensorflow", "keras", "ray")
@@ -109,7 +110,7 @@ def check_slurm(environment: Mapping[str, str]) -> Check:
             env=dict(environment),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return warning("SLURM", f"srun does not run: {error}", _ASK)
+        return warning("SLURM", f"srun does not run: {said_by(error)}", _ASK)
     if told.returncode:
         lines = told.stderr.strip().splitlines() or [f"exit code {told.returncode}"]
         return warning("SLURM", f"srun --version fails: {lines[-1]}", _ASK)

@@ -14,7 +14,7 @@ from trialrun.report.rounds import dropped_rows
 from trialrun.store import RunFolder
 from trialrun.store.files import write_json
 from trialrun.store.pack_records import distinct_tasks
-from trialrun.store.text_tables import writing_confusion_matrices
+from trialrun.store.variant_files import writing_confusion_matrices
 from trialrun.trackers import show_in_trackers
 
 # Weights of the best trials are kept, because a run may grow later: with more seeds, another

@@ -44,7 +44,7 @@ def _who_lacks(
 ) -> Iterator[str]:
     unclaimed = absent
     for source in sources:
-        shard = source.read_job()["resources"].get("shard")  # older runs lack this field
+        shard = source.read_job().get("resources", {}).get("shard")  # older runs lack this field
         lacking = {trial.trial_id for trial in shard_trials(trials, shard)} & absent
         unclaimed = unclaimed - lacking
         if lacking:

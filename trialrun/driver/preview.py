@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,7 @@ from trialrun.job import (
 )
 from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
 from trialrun.job.conditions import Conditions
+from trialrun.job.variants_table import rows_by_value
 from trialrun.messages import bytes_text
 from trialrun.report.format import condition_text, counted, parameter_text, seeds_text
 from trialrun.search.schedule import expected_rounds, schedule_of
@@ -99,11 +101,11 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
     console.print(Text(f"{job.name}: variants", style="italic"))
     table = Table(box=None, pad_edge=False)
     table.add_column("variant")
-    for path in job.search.parameters:
+    for path in job.search.domains:
         table.add_column(path, overflow="fold")
     for variant in variants[:_MAX_ROWS]:
         # Text, so that a value with brackets is not taken for markup.
-        values = (variant.parameters.get(path, ABSENT) for path in job.search.parameters)
+        values = (variant.parameters.get(path, ABSENT) for path in job.search.domains)
         table.add_row(variant.variant_id, *(Text(_value_text(value)) for value in values))
     console.print(table)
     _print_rest(console, len(variants), "variants")
@@ -135,16 +137,16 @@ def _check_data(loaded: LoadedJob, trial: Trial) -> RawData:
 
 
 def _print_parameters(console: Console, job: JobSpec) -> None:
-    if not job.search.parameters:
+    if not job.search.domains:
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("\nsearched", overflow="fold")
     table.add_column("\nin one program?")
-    has_conditions = any(one.when for one in job.search.parameters.values())
+    has_conditions = any(one.when for one in job.search.domains.values())
     if has_conditions:
         table.add_column("\nsearched only", overflow="fold")
-    conditions = Conditions.of(job.search.parameters)
-    for path, parameter in job.search.parameters.items():
+    conditions = Conditions.of(job.search.domains)
+    for path, parameter in job.search.domains.items():
         cells = [path, _sharing(job, conditions, path)]
         if has_conditions:
             cells.append(condition_text(parameter.when))
@@ -154,16 +156,17 @@ def _print_parameters(console: Console, job: JobSpec) -> None:
 
 def _sharing(job: JobSpec, conditions: Conditions, path: str) -> str:
     """A text on whether trials that differ only in one parameter share one program."""
-    parameter = job.search.parameters[path]
+    parameter = job.search.domains[path]
     if isinstance(parameter, ValueList):
         values: Sequence[Any] = parameter.values
     else:
         is_int = parameter.distribution == "int_uniform"
         kind: Callable[[float], float] = int if is_int else float
         values = [kind(parameter.min), kind(parameter.max)]
-    around = conditions.contexts(path)[0]
-    assignments = [conditions.completed({**around, path: value}) for value in values]
-    variants = [Variant("", one, *settings_of(job, one)) for one in assignments]
+    variants = [
+        Variant("", one, *settings_of(job, one))
+        for one in _assignments(job, conditions, path, values)
+    ]
     num_programs = len({signature_of(variant) for variant in variants})
     if num_programs == len(variants) > 1:
         return "no: a program for each value" + _unless_compiled(job, path)
@@ -172,6 +175,29 @@ def _sharing(job: JobSpec, conditions: Conditions, path: str) -> str:
     if path.startswith("model.args.") and is_users:
         how += " if the builder passes the number to Keras unchanged, otherwise no"
     return how + _unless_compiled(job, path)
+
+
+def _assignments(
+    job: JobSpec, conditions: Conditions, path: str, values: Sequence[Any]
+) -> Sequence[Mapping[str, Any]]:
+    """Assignments that are right, one with each value, and that differ in little else."""
+    if job.search.rows is None:
+        around = conditions.contexts(path)[0]
+        return [conditions.completed({**around, path: value}) for value in values]
+    rows = [job.search.rows[index] for index in rows_by_value(job.search.rows, path)]
+    for around in ({}, rows[0]):
+        assignments = [{**around, path: value} for value in values]
+        if all(_is_right(job, one) for one in assignments):
+            return assignments
+    return rows
+
+
+def _is_right(job: JobSpec, assignment: Mapping[str, Any]) -> bool:
+    try:
+        settings_of(job, assignment)
+    except (ValidationError, InputError):
+        return False
+    return True
 
 
 def _unless_compiled(job: JobSpec, path: str) -> str:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from trialrun.errors import InputError
 from trialrun.job import LoadedJob, Settings, dump_job
+from trialrun.job.document import parse_value
 from trialrun.job.user_files import file_digest, source_digest
 from trialrun.job.user_functions import portable_reference
 from trialrun.messages import show
@@ -160,7 +159,7 @@ def _unused_name(pack_id: str, recorded: Collection[str]) -> str:
 
 def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
     """The differences between the job in a run folder and another job, one line each."""
-    yield from _compare(run.read_job(), yaml.safe_load(dump_job(loaded.spec)), "")
+    yield from _compare(run.read_job(), _as_read(loaded), "")
     if run.environment_file.exists():
         with reading(run.environment_file):
             before = json.loads(run.environment_file.read_text()).get("sources", {})
@@ -172,8 +171,13 @@ def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
 
 def only_output_differs(run: RunFolder, loaded: LoadedJob) -> bool:
     """Whether the job in a run folder and another job differ at most in their section `output`."""
-    before, now = run.read_job(), yaml.safe_load(dump_job(loaded.spec))
+    before, now = run.read_job(), _as_read(loaded)
     return {**before, "output": None} == {**now, "output": None}
+
+
+def _as_read(loaded: LoadedJob) -> Any:
+    """A job as `RunFolder.read_job` gives it."""
+    return parse_value(dump_job(loaded.spec), str(loaded.path))
 
 
 def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
@@ -183,6 +187,13 @@ def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
         for key in dict.fromkeys([*before, *now]):
             inner = f"{path}.{key}" if path else str(key)
             yield from _compare(before.get(key, _ABSENT), now.get(key, _ABSENT), inner)
+    elif path == "search.from" and before and now and isinstance(before, list):
+        if len(before) != len(now):
+            yield f"{path}: {len(before)} variants -> {len(now)}"
+        for index, (row, row_now) in enumerate(zip(before, now, strict=False)):
+            if row != row_now:
+                yield from _compare(row, row_now, f"{path}[{index}]")
+                return
     else:
         texts = ["absent" if value is _ABSENT else show(value) for value in (before, now)]
         yield f"{path}: {' -> '.join(texts)}"

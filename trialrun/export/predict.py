@@ -19,6 +19,8 @@ from trialrun.errors import InputError
 from trialrun.export.raw_input import scaled_input
 from trialrun.export.rebuild import load_best_model
 from trialrun.job.table_dialect import Dialect
+from trialrun.job.table_spelling import clean_text
+from trialrun.messages import said_by
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
 from trialrun.store.files import reading
@@ -139,7 +141,7 @@ def _task(files: BestFiles, preprocessing: Mapping[str, Any]) -> ModelTask | Non
     try:
         return ModelTask.from_json(preprocessing["task"])
     except ValueError as error:
-        raise InputError(f"{files.preprocessing}: task {error}") from error
+        raise InputError(f"{files.preprocessing}: task {error}") from None
 
 
 def _encoder(preprocessing: Mapping[str, Any]) -> TableEncoder | None:
@@ -162,7 +164,7 @@ def _as_frame(raw: Any, encoder: TableEncoder) -> "pd.DataFrame":
         return pd.DataFrame(raw, columns=names).infer_objects()
     except ValueError as error:
         raise InputError(
-            f"the model takes rows with the columns {', '.join(names)}; {error}"
+            f"the model takes rows with the columns {', '.join(names)}; {said_by(error)}"
         ) from error
 
 
@@ -174,7 +176,7 @@ def _features(
     if encoder is not None:
         return _encoded(table, encoder, dialect, warn)
     names = preprocessing["feature_names"] or table.names
-    columns = (Column(name, "number") for name in names)
+    columns = (Column(clean_text(name), "number") for name in names)
     return _encoded(table, TableEncoder(tuple(columns)), dialect, warn)
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 from trialrun.errors import ExportError, TrialrunError
 from trialrun.export.check import SavedFormat, what_will_be_missing
 from trialrun.export.formats import FORMATS
-from trialrun.messages import in_short
+from trialrun.messages import in_short, said_by
 from trialrun.store import RunFolder
 
 # How long to wait for each format: a whole test set is predicted and evaluated a few times on a
@@ -163,7 +163,7 @@ class ExportProcess:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise ExportError(f"the export process cannot be reached: {error}") from error
+            raise ExportError(f"the export process cannot be reached: {said_by(error)}") from error
         while True:
             line = self._next_line()
             try:

@@ -11,6 +11,8 @@ from trialrun.data.generator import check_float32
 from trialrun.data.generator_arrays import to_array
 from trialrun.data.scaling import Scaler
 from trialrun.errors import InputError
+from trialrun.job.table_spelling import clean_text
+from trialrun.messages import said_by
 
 
 def scaled_input(scalers: Any, raw: Any, feature_names: Sequence[str] = ()) -> Any:
@@ -60,15 +62,16 @@ def _in_order(raw: Any, names: Sequence[str]) -> Any:
             raw = pd.DataFrame(raw)
         except ValueError as error:
             raise InputError(
-                f"the model takes rows with the columns {', '.join(names)}; {error}"
+                f"the model takes rows with the columns {', '.join(names)}; {said_by(error)}"
             ) from error
     if not isinstance(raw, pd.DataFrame) or not names:
         return raw
-    missing = [name for name in names if name not in raw.columns]
+    raw = raw.rename(columns=lambda name: clean_text(str(name)))
+    missing = [name for name in names if clean_text(name) not in raw.columns]
     if missing:
-        found = ", ".join(map(str, raw.columns)) or "none"
+        found = ", ".join(raw.columns) or "none"
         raise InputError(f"the input: column {missing[0]!r} is missing; found {found}")
-    return raw[list(names)]
+    return raw[list(map(clean_text, names))]
 
 
 def _scaled(shown: str, scaler: Mapping[str, Any], raw: Any) -> npt.NDArray[Any]:
@@ -93,5 +96,5 @@ def _checked(shown: str, raw: Any) -> npt.NDArray[Any]:
         if not is_text(array):
             check_float32(shown, array)
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(str(error)) from None
     return array

@@ -27,6 +27,7 @@ from trialrun.job.user_functions import (
     parse_reference,
     portable_reference,
 )
+from trialrun.messages import said_by
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
 from trialrun.store.files import reading, write_text
@@ -115,7 +116,7 @@ def rebuild(files: BestFiles) -> "keras.Model":
     except (ValueError, OSError, KeyError) as error:
         raise InputError(
             f"{files.weights}: these are not the weights of the model that"
-            f" {portable_reference(content['model']['builder'])} makes: {error}"
+            f" {portable_reference(content['model']['builder'])} makes: {said_by(error)}"
         ) from error
     training = TrainingSpec.model_validate(content["training"])
     compile_model(model, training, content["steps_per_epoch"], x)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trialrun.errors import InputError
+from trialrun.messages import said_by
 
 # The class names under which Keras writes plain values: tensors, tuples, bytes.
 _VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__slice__"}
@@ -96,7 +97,7 @@ def _read_config(path: Path) -> Any:
         with h5py.File(path) as file:
             texts = [file.attrs[key] for key in _CONFIG_KEYS if key in file.attrs]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: is not a saved Keras model: {error}") from error
+        raise InputError(f"{path}: is not a saved Keras model: {said_by(error)}") from error
     if not texts:
         raise InputError(f"{path}: is not a saved Keras model: it has no configuration")
     return [json.loads(text) for text in texts]

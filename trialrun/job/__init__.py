@@ -17,7 +17,14 @@ from trialrun.job.rounds_spec import (
     is_number,
     share_of,
 )
-from trialrun.job.search_spec import ParameterSpec, Range, SearchSpec, ValueList
+from trialrun.job.search_spec import (
+    ParameterSpec,
+    Range,
+    SearchSpec,
+    ValueList,
+    domains_in,
+    searched_paths,
+)
 from trialrun.job.spec import (
     JobSpec,
     ModelSpec,
@@ -59,6 +66,8 @@ __all__ = [
     "Statistic",
     "TrainingSpec",
     "ValueList",
+    "domains_in",
+    "searched_paths",
     "dump_job",
     "load_job",
     "monitors_of",

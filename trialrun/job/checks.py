@@ -12,8 +12,6 @@ from pathlib import Path
 from trialrun.job.builder_source import may_compile
 from trialrun.job.condition_checks import check_conditions
 from trialrun.job.conditions import Conditions
-from trialrun.job.data_checks import check_header
-from trialrun.job.data_spec import DataSpec
 from trialrun.job.document import KeyPath
 from trialrun.job.fields import CALLBACKS_PATH, REFERENCE_PATHS
 from trialrun.job.keras_api.optimizers import ignores_learning_rate
@@ -22,8 +20,15 @@ from trialrun.job.rounds_checks import check_rounds
 from trialrun.job.search_spec import Range, SearchSpec, ValueList
 from trialrun.job.spec import JobSpec, Settings
 from trialrun.job.user_functions import check_reference, portable_reference
-from trialrun.job.value_checks import check_values, wrong_monitors
-from trialrun.messages import show, suggest
+from trialrun.job.value_checks import (
+    check_columns,
+    check_rows,
+    check_values,
+    place_of,
+    wrong_monitors,
+)
+from trialrun.job.variants_table import check_table, place_of_row
+from trialrun.messages import listed, show, suggest
 
 _MAX_TRIALS = 10_000_000
 _CHANGES_LOSS = re.compile(r"training\.(loss|loss_weights)(\.|$)")
@@ -38,7 +43,7 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
     """
     yield from _check_arguments(job, folder)
     yield from _check_callbacks(job, folder)
-    yield from _check_header(job.data)
+    yield from check_columns(job.data)
     others_logs = _may_have_other_logs(job, folder)
     yield from _check_selection(job, others_logs)
     yield from _check_schedule(job)
@@ -46,16 +51,22 @@ def check_whole(job: JobSpec, folder: Path) -> Iterator[Problem]:
     if wrong_conditions := check_conditions(job.search.parameters):
         yield from wrong_conditions  # they leave open which variants there are
         return
-    conditions = Conditions.of(job.search.parameters)
-    num_combinations = conditions.num_combinations()
-    assert num_combinations is not None, "conditions that cannot be counted are refused"
+    conditions = Conditions.of(job.search.domains)
+    num_combinations = _num_variants(job.search, conditions)
     yield from _check_search(job.search, num_combinations)
     yield from check_rounds(job)
     yield from _check_size(job, num_combinations)
-    for path in job.search.parameters:
+    wrong_values = list(_check_domains(job, conditions, folder, others_logs))
+    yield from wrong_values or check_rows(job, folder)
+
+
+def _check_domains(
+    job: JobSpec, conditions: Conditions, folder: Path, others_logs: bool
+) -> Iterator[Problem]:
+    for path in job.search.domains:
         reason = _why_not_searched(path, job)
         if reason:
-            yield Problem(("search", "parameters", path), reason)
+            yield Problem(place_of(job.search, path), reason)
         else:
             yield from check_values(job, conditions, path, folder, others_logs=others_logs)
 
@@ -66,8 +77,10 @@ def _may_have_other_logs(job: JobSpec, folder: Path) -> bool:
     If so, the logs are checked with the built model, before it is trained, in
     `training.model.built`.
     """
-    searched = job.search.parameters.get("model.builder")
-    builders = searched.values if isinstance(searched, ValueList) else (job.model.builder,)
+    searched = job.search.domains.get("model.builder")
+    builders = searched.values if isinstance(searched, ValueList) else ()
+    if searched is None or job.search.may_be_absent("model.builder"):
+        builders = (*builders, job.model.builder)
     return bool(job.training.callbacks) or any(may_compile(builder, folder) for builder in builders)
 
 
@@ -75,7 +88,7 @@ def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
     """Arguments that generator and builder lack or do not take, as far as their source shows."""
     for reference_path in REFERENCE_PATHS:
         section, field = reference_path.split(".")
-        if {reference_path, f"{section}.args"} & job.search.parameters.keys():
+        if {reference_path, f"{section}.args"} & job.search.domains.keys():
             continue  # it differs between variants
         reference = getattr(getattr(job, section), field)
         if reference is None:
@@ -89,9 +102,10 @@ def _check_arguments(job: JobSpec, folder: Path) -> Iterator[Problem]:
             if name not in given:
                 message = f"{shown} needs an argument {name!r}; give it in {section}.args"
                 yield Problem((section, field), message)
-            elif name not in getattr(job, section).args and _is_conditional(job, given[name]):
-                message = f"{shown} needs an argument {name!r}, which `when` leaves out elsewhere"
-                yield Problem((*given[name], "when"), f"{message}; give it in {section}.args too")
+            elif name not in getattr(job, section).args:
+                for place, how in _left_out(job.search, f"{section}.args.{name}", given[name]):
+                    message = f"{shown} needs an argument {name!r}, which {how}"
+                    yield Problem(place, f"{message}; give it in {section}.args too")
         for name, path in given.items():
             if name not in parameters.names and not parameters.takes_any:
                 hint = suggest(name, parameters.names)
@@ -124,23 +138,27 @@ def _given_arguments(job: JobSpec, section: str) -> dict[str, KeyPath]:
     given: dict[str, KeyPath] = {"seed": (section, "generator")} if section == "data" else {}
     for name in getattr(job, section).args:
         given[name] = (section, "args", name)
-    for path in job.search.parameters:
+    for path in job.search.domains:
         name = path.removeprefix(prefix).split(".")[0]
         if path.startswith(prefix) and name:
-            given[name] = ("search", "parameters", path)
+            given[name] = place_of(job.search, path)
     return given
 
 
-def _is_conditional(job: JobSpec, path: KeyPath) -> bool:
-    """Whether a path in the job is that of a searched parameter with a condition."""
-    parameter = job.search.parameters.get(str(path[-1])) if path[0] == "search" else None
-    return parameter is not None and bool(parameter.when)
+def _left_out(search: SearchSpec, argument: str, place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Where a searched argument is absent from variants, and how that comes.
 
-
-def _check_header(data: DataSpec) -> Iterator[Problem]:
-    """Columns and arrays that a data file lacks, as far as its header shows."""
-    for field, message in check_header(data):
-        yield Problem(("data", field), message)
+    Args:
+        search: The search.
+        argument: The argument's dotted path.
+        place: The place in the job that gives it.
+    """
+    if search.rows is not None and place == place_of(search, argument):
+        for index, row in enumerate(search.rows):
+            if not any(f"{path}.".startswith(f"{argument}.") for path in row):
+                yield place_of_row(index), "this row leaves out"
+    elif place[0] == "search" and search.parameters[str(place[-1])].when:
+        yield (*place, "when"), "`when` leaves out elsewhere"
 
 
 def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
@@ -161,7 +179,7 @@ def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
     if job.select.statistic == "confidence_bound" and job.num_seeds < 2:
         message = "select.statistic: confidence_bound needs at least 2 seeds, got 1; give more"
         yield Problem(("select", "statistic"), f"{message} seeds or another statistic")
-    searched = [path for path in job.search.parameters if _CHANGES_LOSS.match(path)]
+    searched = [path for path in job.search.domains if _CHANGES_LOSS.match(path)]
     if metric == "val_loss" and searched:
         message = f"select.metric: val_loss cannot be compared, because {searched[0]} is searched"
         yield Problem(("select", "metric"), f"{message}; select by a metric such as val_accuracy")
@@ -170,21 +188,23 @@ def _check_selection(job: JobSpec, others_logs: bool) -> Iterator[Problem]:
 def _check_schedule(job: JobSpec) -> Iterator[Problem]:
     path = "training.learning_rate"
     schedule = job.training.learning_rate_schedule
-    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.parameters)
-    if path in job.search.parameters and ignores_learning_rate(schedule) and not is_searched:
+    is_searched = any(other.startswith(f"{path}_schedule") for other in job.search.domains)
+    if path in job.search.domains and ignores_learning_rate(schedule) and not is_searched:
         message = (
             f"{path!r} has no effect, because {path}_schedule has values of its own; leave it out"
         )
-        yield Problem(("search", "parameters", path), message)
+        yield Problem(place_of(job.search, path), message)
 
 
 def _check_search(search: SearchSpec, num_combinations: float) -> Iterator[Problem]:
     problem_path: KeyPath = ("search", "num_variants")
-    if search.method == "grid":
+    yield from check_table(search)
+    if search.method != "random":
         if search.num_variants is not None:
             yield Problem(
                 problem_path,
-                "search.num_variants is only for method: random; a grid takes all variants",
+                "search.num_variants is only for method: random; a grid and a table take all"
+                " variants",
             )
         for path, parameter in search.parameters.items():
             if isinstance(parameter, Range):
@@ -211,15 +231,25 @@ def _check_size(job: JobSpec, num_combinations: float) -> Iterator[Problem]:
         )
 
 
+def _num_variants(search: SearchSpec, conditions: Conditions) -> float:
+    """How many different variants there can be; infinite for a continuous range."""
+    if search.rows is not None:
+        return len(search.distinct_rows)
+    num_combinations = conditions.num_combinations()
+    assert num_combinations is not None, "conditions that cannot be counted are refused"
+    return num_combinations
+
+
 def _why_not_searched(path: str, job: JobSpec) -> str:
     """Why a dotted path cannot be searched; empty if it can."""
     section, _, rest = path.partition(".")
     field, *inner = rest.split(".")
     sections = Settings._fields
     if section not in sections or not rest:
-        return (
-            f"{path!r} cannot be searched; allowed: {', '.join(f'{name}.*' for name in sections)}"
-        )
+        homes = [f"{name}.{path}" for name in sections if path in known_keys((name,))]
+        allowed = f"allowed: {', '.join(f'{name}.*' for name in sections)}"
+        hint = f"did you mean {listed(homes, 'or')}?" if homes else allowed
+        return f"{path!r} cannot be searched; {hint}"
     fields = known_keys((section,))
     if field not in fields:
         hint = suggest(field, fields)
@@ -234,7 +264,7 @@ def _why_not_searched(path: str, job: JobSpec) -> str:
         return f"{path!r} cannot be searched: {section}.{field} is not a mapping"
     if not all(inner):
         return f"{path!r} cannot be searched: a name is missing between its dots"
-    around = [other for other in job.search.parameters if path.startswith(f"{other}.")]
+    around = [other for other in job.search.domains if path.startswith(f"{other}.")]
     return f"{path!r} lies inside {around[0]!r}, which is searched too" if around else ""
 
 

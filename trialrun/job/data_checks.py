@@ -1,4 +1,4 @@
-"""Whether the columns that a job names are in the header of its data file."""
+"""Whether what a job says of columns fits the header of its data file, and is said once."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,26 +6,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trialrun.errors import InputError
 from trialrun.job.data_files import array_names, column_names, is_same_file, is_unnamed
+from trialrun.job.table_spelling import same_category
 from trialrun.messages import quoted, suggest
 
 if TYPE_CHECKING:
     from trialrun.job.data_spec import DataSpec
 
 
-class HeaderProblem(NamedTuple):
-    """A field of `data` that does not fit the header of its file."""
+class ColumnProblem(NamedTuple):
+    """A field of `data` that does not fit the header of its file, or itself."""
 
     field: str
     message: str
 
 
-def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
+def check_header(data: "DataSpec") -> Iterator[ColumnProblem]:
     """Fields of `data` that contradict the names in a data file; none if the source has no file."""
     if data.npz is not None:
         try:
             array_names(Path(data.npz))
         except InputError as error:
-            yield HeaderProblem("npz", f"data.npz: {error}")
+            yield ColumnProblem("npz", f"data.npz: {error}")
         return
     if data.table is None:
         return
@@ -39,7 +40,7 @@ def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
                 return  # `_check_columns` above has reported it
         yield from _check_columns(data, "test", data.test, used)
         if is_same_file(Path(data.table), Path(data.test)):
-            yield HeaderProblem(
+            yield ColumnProblem(
                 "test",
                 f"data.test: {Path(data.test).name} holds the same bytes as data.{data.source}, so"
                 " that models would be tested on training rows; give other rows, or give"
@@ -47,19 +48,27 @@ def check_header(data: "DataSpec") -> Iterator[HeaderProblem]:
             )
 
 
+def check_orders(data: "DataSpec") -> Iterator[ColumnProblem]:
+    """Columns of `data.categorical` whose order holds a category twice."""
+    for name, order in data.encodings.items():
+        if isinstance(order, tuple) and (twice := same_category(order, data.dialect)):
+            message = f"of {name} must hold each category once, but {twice} are the same one"
+            yield ColumnProblem("categorical", f"data.categorical {message}")
+
+
 def _check_columns(
     data: "DataSpec", field: str, file: str, wanted: Sequence[str]
-) -> Iterator[HeaderProblem]:
+) -> Iterator[ColumnProblem]:
     """The first problem of the header of one table, if it has one."""
     path = Path(file)
     where = f"data.{field}: {path.name}"
     try:
         names = column_names(path, data.dialect)
     except InputError as error:
-        yield HeaderProblem(field, f"data.{field}: {error}")
+        yield ColumnProblem(field, f"data.{field}: {error}")
         return
     if len(names) < 2:
-        yield HeaderProblem(
+        yield ColumnProblem(
             field, f"{where} has one column, {names[0]!r}{_separator_hint(names[0])}"
         )
         return
@@ -68,14 +77,14 @@ def _check_columns(
     if missing:
         named_in = _field_that_names(missing[0], data, field)
         message = f"{path.name} has no column {missing[0]!r}; {suggest(missing[0], names)}"
-        yield HeaderProblem(field if field == "test" else named_in, f"data.{named_in}: {message}")
+        yield ColumnProblem(field if field == "test" else named_in, f"data.{named_in}: {message}")
         return
     unnamed = next((index for index, name in enumerate(names) if is_unnamed(name)), None)
     if not data.columns and unnamed is not None:
         text = (
             "has no name (is it an index that pandas wrote, or do the lines end with a separator?)"
         )
-        yield HeaderProblem(
+        yield ColumnProblem(
             field,
             f"data.{field}: column {unnamed + 1} of {path.name} {text}; give it a name, or list the"
             " columns to use in data.columns",
@@ -83,7 +92,7 @@ def _check_columns(
         return
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        yield HeaderProblem(
+        yield ColumnProblem(
             field, f"{where} has several columns named {doubled[0]!r}; names must be distinct"
         )
 

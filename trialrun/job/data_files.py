@@ -11,8 +11,9 @@ from pathlib import Path
 
 from trialrun.errors import InputError
 from trialrun.job.table_dialect import Dialect, read_header
+from trialrun.job.table_spelling import clean_text
 from trialrun.job.user_functions import moved_path
-from trialrun.messages import suggest
+from trialrun.messages import said_by, suggest
 
 _ARRAY_PARTS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "x", "y")
 _NAME_LISTS = ("class_names", "feature_names")
@@ -35,7 +36,7 @@ def find_data_file(text: str, folder: Path) -> str:
                 return str(path)
         beside = [file.name for file in path.parent.glob(f"*{path.suffix}") if file.is_file()]
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null byte
-        raise InputError(f"{text!r} cannot be read: {error}") from error
+        raise InputError(f"{text!r} cannot be read: {said_by(error)}") from error
     if beside:
         hint = suggest(path.name, sorted(beside)[:20])
     else:
@@ -58,15 +59,14 @@ def is_unnamed(name: str) -> bool:
 
 
 def column_names(path: Path, dialect: Dialect) -> list[str]:
-    """The names of a table's columns; the file is read as Parquet if it is, else as CSV.
+    """The clean names of a table's columns; the file is read as Parquet if it is, else as CSV.
 
     Raises:
         InputError: The file cannot be read as a table.
     """
     path = moved_path(path)
-    if is_parquet(path):
-        return _parquet_names(path)
-    return read_header(path, dialect, str(path))
+    names = _parquet_names(path) if is_parquet(path) else read_header(path, dialect, str(path))
+    return [clean_text(name) for name in names]
 
 
 def is_parquet(path: Path) -> bool:
@@ -82,7 +82,7 @@ def _parquet_names(path: Path) -> list[str]:
     try:
         return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}") from error
+        raise InputError(f"{path} cannot be read as Parquet: {said_by(error)}") from error
 
 
 def array_names(path: Path) -> dict[str, tuple[str, ...]]:
@@ -97,7 +97,7 @@ def array_names(path: Path) -> dict[str, tuple[str, ...]]:
         with zipfile.ZipFile(moved_path(path)) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npz file: {error}") from error
+        raise InputError(f"{path} is no .npz file: {said_by(error)}") from error
     known = (*_ARRAY_PARTS, *_NAME_LISTS)
     parts: dict[str, list[str]] = {}
     for name in names:

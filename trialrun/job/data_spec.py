@@ -1,6 +1,5 @@
 """The section `data` of a job: where the data comes from, and how it is prepared."""
 
-import codecs
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +17,16 @@ from trialrun.errors import InputError
 from trialrun.job.data_files import find_data_file
 from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, folder_of, word_or_int
 from trialrun.job.table_dialect import Dialect
+from trialrun.job.table_fields import (
+    Categorical,
+    ColumnName,
+    ColumnNames,
+    Encoding,
+    Level,
+    MissingValues,
+    Separator,
+    TextEncoding,
+)
 from trialrun.messages import show
 
 DEFAULT_GENERATOR = "trialrun.datasets:medical_trial"
@@ -25,10 +34,7 @@ DEFAULT_TEST_SPLIT = 0.2
 SOURCES = ("generator", "csv", "npz", "parquet")
 _TABLES = ("csv", "parquet")
 ScalingName = Literal["minmax", "standard", "none"]
-Level = str | int | float
-Order = Annotated[tuple[Level, ...], Field(strict=False)]
-Encoding = Literal["onehot", "ordinal"]
-_KINDS, _ENCODINGS = ("minmax", "standard", "none"), ("onehot", "ordinal")
+_KINDS = ("minmax", "standard", "none")
 # Field -> the sources that it is for; a field that is not listed is for all.
 _FIELDS_OF = {
     "args": ("generator",),
@@ -56,80 +62,10 @@ def _word_or_words(words: tuple[str, ...], keys: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _check_categorical(value: object) -> object:
-    """Accepts a word, or a mapping of columns to words or to their categories in order."""
-    words = f"{_ENCODINGS[0]!r} or {_ENCODINGS[1]!r}"
-    if isinstance(value, str) and value in _ENCODINGS:
-        return value
-    if not isinstance(value, Mapping) or not value:
-        mapping = "" if isinstance(value, str) else ", or a mapping of column names to these"
-        raise ValueError(f"must be {words}{mapping}, got {show(value)}")
-    for name, encoding in value.items():
-        if isinstance(encoding, list | tuple):
-            if not all(isinstance(level, str) or _is_number(level) for level in encoding):
-                raise ValueError(
-                    f"of {name} must be texts and numbers, with quotes around words to which YAML"
-                    f" gives another meaning, such as 'true'; got {show(encoding)}"
-                )
-            texts = [str(level).strip() for level in encoding]
-            if len(set(texts)) < max(2, len(texts)):
-                raise ValueError(
-                    f"of {name} must be two or more different categories, the lowest first, got"
-                    f" {show(encoding)}"
-                )
-        elif encoding not in _ENCODINGS:
-            raise ValueError(
-                f"must be {words}, or a mapping of column names to these or to a list of their"
-                f" categories, the lowest first, got {show(value)}"
-            )
-    return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_missing_values(value: object) -> object:
-    is_list = isinstance(value, list | tuple) and value
-    if is_list and all(isinstance(v, str) or _is_number(v) for v in value):  # type: ignore[attr-defined]
-        return value
-    raise ValueError(
-        "must be a list of texts and numbers, such as [NA, '?', -999], with quotes around words"
-        f" to which YAML gives another meaning, such as 'null'; got {show(value)}"
-    )
-
-
-_MARKS = {"tab": "\t", "\\t": "\t"}  # ways in which people write a tab in YAML
-
-
-def _check_separator(value: object) -> object:
-    value = _MARKS.get(value, value) if isinstance(value, str) else value
-    if isinstance(value, str) and len(value) == 1 and value not in '"\r\n':
-        return value
-    raise ValueError(f"must be one character between the fields, such as ';', got {show(value)}")
-
-
-def _check_encoding(value: str) -> str:
-    try:
-        codecs.lookup(value)
-        "".encode(value)
-    except (LookupError, ValueError):
-        raise ValueError(
-            f"must be an encoding that Python knows, such as latin-1, got {value!r}"
-        ) from None
-    return value
-
-
 def _check_stratify(value: object) -> object:
     if value == "auto" or isinstance(value, bool):
         return value
     raise ValueError(f"must be 'auto', true or false, got {show(value)}")
-
-
-def _check_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError(f"must be distinct, got {list(values)}")
-    return values
 
 
 def _check_args(value: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +130,7 @@ class DataSpec(Section):
 
     Allowed: a path that starts at the job's folder. Example: `patients.parquet`.
     """
-    target: Annotated[str, Field(min_length=1)] | None = None
+    target: ColumnName | None = None
     """The column of a table that is predicted. Every table needs it. Example: `outcome`."""
     task: Literal["auto", "classification", "regression"] = "auto"
     """Whether the target is classes or quantities. With `auto`, text and whole numbers are classes,
@@ -202,20 +138,12 @@ class DataSpec(Section):
 
     Example: `regression`.
     """
-    # strict=False accepts the list that YAML gives; the texts inside it are still strict.
-    columns: (
-        Annotated[
-            tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_check_distinct)
-        ]
-        | None
-    ) = None
+    columns: ColumnNames | None = None
     """The columns that are features; without it, all but the target are.
 
     Allowed: a list of distinct column names. Example: `[age, dose, clinic]`.
     """
-    categorical: Annotated[
-        Encoding | dict[str, Encoding | Order], BeforeValidator(_check_categorical)
-    ] = "onehot"
+    categorical: Categorical = "onehot"
     """How columns of categories become numbers: all in the same way, or each as its name says. A
     list gives the categories in order, the lowest first. Text columns that are not named here
     are one-hot encoded.
@@ -229,15 +157,12 @@ class DataSpec(Section):
 
     Example: `mean`.
     """
-    missing_values: (
-        Annotated[tuple[Level, ...], BeforeValidator(_check_missing_values), Field(strict=False)]
-        | None
-    ) = None
+    missing_values: MissingValues | None = None
     """What stands for a missing value besides an empty field. Nothing else is taken as missing.
 
     Allowed: a list of texts and numbers. Example: `[NA, "?", -999]`.
     """
-    separator: Annotated[str, BeforeValidator(_check_separator)] | None = None
+    separator: Separator | None = None
     """The character between the fields of a CSV file; a comma if not given.
 
     Allowed: one character, or `tab`. Example: `";"`.
@@ -246,7 +171,7 @@ class DataSpec(Section):
     """The decimal mark of a CSV file; a point if not given. Example: `","`."""
     thousands: Literal[",", ".", " ", "'", "_"] | None = None
     """The mark between groups of three digits in a CSV file; none if not given. Example: `"."`."""
-    encoding: Annotated[str, AfterValidator(_check_encoding)] | None = None
+    encoding: TextEncoding | None = None
     """The encoding of a CSV file; UTF-8 if not given.
 
     Allowed: one that Python knows. Example: `latin-1`.

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from trialrun.errors import InputError
-from trialrun.messages import bytes_text, show
+from trialrun.messages import bytes_text, said_by, show
 
 KeyPath = tuple[str | int, ...]
 
@@ -227,7 +227,7 @@ class _Reader:
         except RecursionError as error:
             raise InputError(f"{self.source}: not a job: values are nested too deeply") from error
         except yaml.YAMLError as error:
-            reason = str(error).splitlines()[0]
+            reason = said_by(error).partition(' in "<')[0]  # PyYAML's name of a text
             raise InputError(f"{self.source}: not YAML: {reason}") from error
         return None if node is None else self._value(node, (), ())
 

@@ -7,7 +7,7 @@ nothing is changed. The fields themselves are in `job.spec`, their checks as a w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from trialrun.job.document import Document, KeyPath, parse_value, plain, read_do
 from trialrun.job.problems import to_problems
 from trialrun.job.search_spec import Range, ValueList
 from trialrun.job.spec import JobSpec, OutputSpec
+from trialrun.job.variants_table import with_rows
 from trialrun.messages import show
+
+_MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +46,33 @@ class LoadedJob:
         field = message.split(" ", 1)[0].rstrip(":,")
         return f"{self.document.location_of(_split_key(field))}: {message}"
 
+    def of_all_shards(self) -> "LoadedJob":
+        """The same job with all of its trials."""
+        resources = self.spec.resources.model_copy(update={"shard": None})
+        return replace(self, spec=self.spec.model_copy(update={"resources": resources}))
 
-def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedJob:
+
+def load_job(
+    path: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    shard: str | None = None,
+) -> LoadedJob:
     """The job in a file.
 
     Args:
         path: A YAML file.
         overrides: Dotted path -> value, or texts `path=value` with the value written as in YAML.
+        shard: The value of the option `--shard`, in the place of the file's `resources.shard`.
 
     Raises:
         InputError: The file or an override is wrong. The message has one line per problem.
     """
     path = Path(path)
     folder = path.absolute().parent
-    document = _override(read_document(path), overrides)
+    document = with_rows(_override(read_document(path), overrides), path.parent)
+    if shard is not None:
+        document = document.with_value(("resources", "shard"), shard, f"--shard {shard}")
     try:
         spec = JobSpec.model_validate(document.value, context={"folder": folder})
         problems = list(check_whole(spec, folder))
@@ -64,13 +80,19 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
         problems = list(to_problems(error))
     if problems:
         lines = [f"{document.location_of(problem.path)}: {problem.message}" for problem in problems]
-        raise InputError("\n".join(dict.fromkeys(lines)))
+        raise InputError("\n".join(_first(list(dict.fromkeys(lines)))))
     return LoadedJob(spec=spec, path=path, folder=folder, document=document)
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many there are besides: a table may be wrong in each row."""
+    num_more = len(lines) - _MAX_PROBLEMS
+    return [*lines[:_MAX_PROBLEMS], f"and {num_more:,} more problems"] if num_more > 1 else lines
 
 
 def dump_job(spec: JobSpec) -> str:
     """YAML text with every default filled in; loaded from any folder it gives the same job."""
-    return write_yaml(spec.model_dump())
+    return write_yaml(spec.model_dump(by_alias=True))
 
 
 def read_output(job: Mapping[str, Any], path: Path) -> OutputSpec:

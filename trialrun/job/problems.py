@@ -90,7 +90,7 @@ def known_keys(path: KeyPath) -> list[str]:
         if section is None:
             return []
         fields = section.model_fields
-    return list(fields)
+    return [field.alias or name for name, field in fields.items()]
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:

@@ -1,7 +1,8 @@
 """The section `search` of a job: which parameters are searched, and over which values."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from trialrun.errors import InputError
+from trialrun.job.document import canonical_json
 from trialrun.job.fields import REFERENCE_PATHS, SEED_LIMIT, PositiveInt, Section, is_int
 from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
 from trialrun.job.rounds_spec import Confirm, ConfirmSpec, Rounds
@@ -120,13 +122,40 @@ ParameterSpec = Annotated[
 ]
 
 
+def _check_rows(value: object) -> object:
+    if value is None:
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a CSV file or a list of mappings, got {show(value)}")
+    if not value:
+        raise ValueError("must not be empty: it lists the variants")
+    for row in value:
+        if not isinstance(row, Mapping) or not row:
+            raise ValueError(
+                f"must give each variant as a mapping of dotted paths to values, got {show(row)}"
+            )
+    return value
+
+
+Rows = Annotated[tuple[dict[str, Any], ...], Field(strict=False)]
+
+
 class SearchSpec(Section):
     """The search for variants: dotted paths of fields, and the values that each may have."""
 
-    method: Literal["grid", "random"] = "grid"
-    """`grid` takes every combination of all values, `random` draws `num_variants` distinct ones.
+    method: Literal["grid", "random", "from"] = "grid"
+    """`grid` takes every combination of all values, `random` draws `num_variants` distinct ones,
+    `from` takes those of a table.
 
     Example: `random`.
+    """
+    rows: Annotated[Rows | None, BeforeValidator(_check_rows)] = Field(default=None, alias="from")
+    """The table of variants for `method: from`, one in each row. A column for each searched
+    parameter is called by its dotted path, or as in an earlier run's `variants.csv`. A run keeps
+    the rows in its own job file.
+
+    Allowed: a CSV file, with its path starting at the job's folder, or a list of mappings of dotted
+    paths to values. Example: `variants.csv`.
     """
     num_variants: PositiveInt | None = None
     """How many variants a random search draws; more of them begin with the same ones.
@@ -164,6 +193,39 @@ class SearchSpec(Section):
         wanted = self.rounds is not None if self.confirm is None else self.confirm
         return ConfirmSpec() if wanted else None
 
+    @cached_property
+    def domains(self) -> Mapping[str, ValueList | Range]:
+        """What each searched parameter may be: `parameters`, or the columns of the table."""
+        if self.rows is None:
+            return self.parameters
+        return {
+            path: ValueList(values=values) for path, values in distinct_columns(self.rows).items()
+        }
+
+    @cached_property
+    def distinct_rows(self) -> tuple[Mapping[str, Any], ...]:
+        """The variants of the table, each once."""
+        distinct: dict[str, Mapping[str, Any]] = {}
+        for row in self.rows or ():
+            distinct.setdefault(canonical_json(row), row)
+        return tuple(distinct.values())
+
+    def may_be_absent(self, path: str) -> bool:
+        """Whether there may be variants without a searched parameter."""
+        if self.rows is None:
+            return bool(self.parameters[path].when)
+        return not all(path in row for row in self.rows)
+
+    @field_validator("rows")
+    @classmethod
+    def _make_rows_absolute(cls, rows: Rows | None, info: ValidationInfo) -> Rows | None:
+        if rows is None or info.context is None:
+            return rows
+        folder: Path = info.context["folder"]
+        return tuple(
+            {path: _absolute(path, value, folder) for path, value in row.items()} for row in rows
+        )
+
     @field_validator("parameters")
     @classmethod
     def _make_references_absolute(
@@ -182,6 +244,20 @@ def _with_absolute_references(
     if info.context is None:
         return parameter
     folder: Path = info.context["folder"]
+    changed: dict[str, Any] = {
+        "when": {
+            parent: _absolute(parent, values, folder) for parent, values in parameter.when.items()
+        }
+    }
+    if isinstance(parameter, ValueList):
+        changed["values"] = _absolute(path, parameter.values, folder)
+    return parameter.model_copy(update=changed)
+
+
+def _absolute(path: str, values: Any, folder: Path) -> Any:
+    """Values of a searched path, with absolute references if they may refer to the user's code."""
+    if not may_hold_references(path):
+        return values
 
     def absolute(reference: str) -> str:
         try:
@@ -189,15 +265,54 @@ def _with_absolute_references(
         except InputError:
             return reference  # the error is reported where the value is checked
 
-    changed: dict[str, Any] = {
-        "when": {
-            parent: map_references(values, absolute) if may_hold_references(parent) else values
-            for parent, values in parameter.when.items()
-        }
-    }
-    if isinstance(parameter, ValueList) and may_hold_references(path):
-        changed["values"] = map_references(parameter.values, absolute)
-    return parameter.model_copy(update=changed)
+    return map_references(values, absolute)
+
+
+def distinct_columns(rows: Collection[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """The different values of each column of a table of variants, in the order of its rows.
+
+    >>> distinct_columns([{"a": 1, "c": 2}, {"a": 1, "b": 0, "c": 1}])
+    {'a': (1,), 'b': (0,), 'c': (2, 1)}
+    """
+    columns: dict[str, dict[str, Any]] = {path: {} for path in searched_paths(rows)}
+    for row in rows:
+        for path, value in row.items():
+            columns[path].setdefault(canonical_json(value), value)
+    return {path: tuple(distinct.values()) for path, distinct in columns.items()}
+
+
+def searched_paths(assignments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The paths that any of some assignments has, in the order of the search.
+
+    The longest assignments decide the order. A path that they lack stands before the next that they
+    share with its own assignment.
+
+    >>> searched_paths([{"a": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}])
+    ['a', 'b', 'c']
+    """
+    paths: list[str] = []
+    known: set[str] = set()
+    for own in sorted(dict.fromkeys(map(tuple, assignments)), key=len, reverse=True):
+        place = len(paths)
+        for path in reversed(own):
+            if path in known:
+                place = paths.index(path)
+            else:
+                paths.insert(place, path)
+        known |= set(own)
+    return paths
+
+
+def domains_in(search: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Searched path -> what it may be, from the section `search` of a resolved job as plain values.
+
+    Jobs of older runs lack some of the fields.
+    """
+    if rows := search.get("from"):
+        columns = distinct_columns(rows)
+        return {path: {"values": list(values)} for path, values in columns.items()}
+    parameters: Mapping[str, Any] = search.get("parameters", {})
+    return parameters
 
 
 def may_hold_references(path: str) -> bool:

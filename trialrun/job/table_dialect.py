@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trialrun.errors import InputError
+from trialrun.messages import said_by
 
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _MAX_SHOWN = 40
@@ -56,7 +57,7 @@ class Dialect:
 
 
 def read_header(path: Path, dialect: Dialect, shown: str) -> list[str]:
-    """The names in the first record of a CSV file, without white space around them.
+    """The names in the first record of a CSV file, as they are written there.
 
     Args:
         path: The file.
@@ -67,7 +68,7 @@ def read_header(path: Path, dialect: Dialect, shown: str) -> list[str]:
         InputError: The file cannot be read or is empty.
     """
     for _, record in _records(path, dialect, shown):
-        return [name.strip() for name in record]
+        return record
     raise InputError(f"{shown}: cannot be read as CSV: it is empty")
 
 
@@ -111,12 +112,13 @@ def _records(path: Path, dialect: Dialect, shown: str) -> Iterator[tuple[int, li
                     line = reader.line_num + 1
             except csv.Error as error:
                 raise InputError(
-                    f"{shown}:{line}: cannot be read as CSV: {error}; is a closing quote missing?"
+                    f"{shown}:{line}: cannot be read as CSV: {said_by(error)}; is a closing"
+                    " quote missing?"
                 ) from error
     except UnicodeError as error:
         raise InputError(_about_encoding(path, dialect.encoding, shown)) from error
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise InputError(f"{shown}: cannot be read: {error}") from error
+        raise InputError(f"{shown}: cannot be read: {said_by(error)}") from error
 
 
 def _open(path: Path, encoding: str) -> IO[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trialrun.errors import InputError, ModelError
 from trialrun.job.user_functions import find_source, move_folder, parse_reference, parse_source
-from trialrun.messages import bytes_text
+from trialrun.messages import bytes_text, said_by
 
 MAX_TRAVEL_BYTES = 64 << 20  # a larger data file is not sent, because every task carries the files
 _DIGEST_MARK = "#sha256"
@@ -60,7 +60,7 @@ def file_digest(path: str) -> str:
         stat = Path(path).stat()
         return _digest_of_bytes(path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {said_by(error)}") from error
 
 
 @functools.lru_cache(maxsize=64)

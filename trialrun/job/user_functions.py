@@ -21,7 +21,7 @@ from typing import Any
 
 from trialrun.errors import InputError
 from trialrun.host import quiet_tensorflow
-from trialrun.messages import suggest
+from trialrun.messages import in_short, said_by, suggest
 
 _IMPORTS_KERAS = re.compile(rb"^(?:import|from) .*\b(?:keras|tensorflow)\b", re.MULTILINE)
 _SEED_OF_IMPORTS = 0
@@ -140,9 +140,7 @@ def load_function(text: str, folder: Path) -> Callable[..., Any]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(
-            f"importing {reference.source} raised {type(error).__name__}: {error}"
-        ) from error
+        raise InputError(f"importing {reference.source} raised {in_short(error)}") from error
     if not hasattr(module, reference.function):
         names = [name for name in dir(module) if not name.startswith("_")]
         hint = suggest(reference.function, names)
@@ -275,7 +273,7 @@ def parse_source(path: Path, shown: str) -> list[ast.stmt]:
     except SyntaxError as error:
         raise InputError(f"{shown}:{error.lineno}: not valid Python: {error.msg}") from error
     except ValueError as error:  # the file holds null bytes
-        raise InputError(f"{shown}: not valid Python: {error}") from error
+        raise InputError(f"{shown}: not valid Python: {said_by(error)}") from error
 
 
 def _top_level_names(body: Iterable[ast.stmt]) -> dict[str, ast.stmt]:

@@ -1,6 +1,6 @@
 """What people see of a run: terminal tables, figures, the page; made from the run folder alone."""
 
-from trialrun.report.show import (
+from trialrun.report.outputs import (
     build_report,
     draw_run,
     overview_content,

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 
 from trialrun.analysis.parameters import ABSENT, values_in
 from trialrun.analysis.variants import VariantSummary
+from trialrun.job import searched_paths
 from trialrun.report.format import mean_sd_text, mean_text, parameter_text, short_names
-from trialrun.store.columns import searched_paths
 
 
 @dataclass(frozen=True, slots=True)

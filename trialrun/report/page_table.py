@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
+from trialrun.job import searched_paths
 from trialrun.report.columns import TextColumn, identity_columns, metric_column
 from trialrun.report.format import p_value_text, short_names
-from trialrun.store.columns import searched_paths
 
 MAX_ROWS = 200
 MAX_CELLS = 20_000  # about a megabyte of HTML, which phones can still scroll

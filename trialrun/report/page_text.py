@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from trialrun.analysis.run_summary import TrialProblem
 from trialrun.analysis.variants import Leaderboard, ordered_metrics
+from trialrun.job import domains_in, searched_paths
 from trialrun.messages import listed
 from trialrun.report.format import (
     condition_text,
+    counted,
     counts_text,
     mean_sd_text,
     parameter_text,
@@ -17,7 +19,6 @@ from trialrun.report.format import (
     short_names,
 )
 from trialrun.report.overview import Overview
-from trialrun.store.columns import searched_paths
 
 _MAX_VALUES = 20
 _MAX_HIGHLIGHTS = 5
@@ -66,7 +67,7 @@ def run_facts(overview: Overview) -> list[str]:
         rate = summary["throughput"]["trials_per_s"]
         facts += [
             f"{_duration_text(total_s)} in all",
-            f"{rate:,.0f} trials/s" if rate >= 1000 else f"{rate:.3g} trials/s",
+            f"{rate:,.0f} trials/s" if round(rate) >= 1000 else f"{rate:.3g} trials/s",
         ]
     return facts
 
@@ -85,7 +86,7 @@ def _duration_text(seconds: float) -> str:
 def question(job: Mapping[str, Any], board: Leaderboard) -> str:
     """The job as a question, made from its search, its seeds and its selection."""
     statistic = str(job.get("select", {}).get("statistic", "mean")).replace("_", " ")
-    searched = list(job.get("search", {}).get("parameters", {}))
+    searched = list(domains_in(job.get("search", {})))
     searched = searched or searched_paths(variant.parameters for variant in board.variants)
     seeds = f"over {seeds_text(len(_seeds(job)))}" if _seeds(job) else "over its seeds"
     if not searched:
@@ -109,7 +110,7 @@ def asked(
     search = job.get("search", {})
     facts = [
         Fact(path, _domain_text(domain), is_name=True)
-        for path, domain in search.get("parameters", {}).items()
+        for path, domain in domains_in(search).items()
     ]
     if facts:
         facts.append(Fact("Search", _search_text(search)))
@@ -147,6 +148,8 @@ def _search_text(search: Mapping[str, Any]) -> str:
     method = search.get("method", "grid")
     if method == "grid":
         return "grid: every combination"
+    if method == "from":
+        return f"a table of {counted(len(search.get('from', ())), 'row')}"
     count = search.get("num_variants")
     return f"{method}, {count} variants" if count else str(method)
 
@@ -167,8 +170,13 @@ def _seeds_text(seeds: Sequence[int]) -> str:
 
 def _fixed(job: Mapping[str, Any], section: str) -> dict[str, Any]:
     """A section without the fields that every variant searches: they only hold a default."""
-    parameters = job.get("search", {}).get("parameters", {})
-    searched = {path for path, domain in parameters.items() if not domain.get("when")}
+    search = job.get("search", {})
+    rows = search.get("from") or ()
+    searched = {
+        path
+        for path, domain in domains_in(search).items()
+        if not domain.get("when") and all(path in row for row in rows)
+    }
     fields = {
         name: value
         for name, value in (job.get(section) or {}).items()

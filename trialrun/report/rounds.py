@@ -5,9 +5,9 @@ from typing import Any
 
 from trialrun.analysis.parameters import values_in
 from trialrun.analysis.rounds import DroppedVariant, RoundLine, RoundsSummary
+from trialrun.job import searched_paths
 from trialrun.report.columns import TextColumn
 from trialrun.report.format import counted, parameter_text, short_names
-from trialrun.store.columns import searched_paths
 
 _MAX_NAMES = 4
 
@@ -61,12 +61,11 @@ def dropped_columns(dropped: Sequence[DroppedVariant], metric: str) -> list[Text
 
 
 def dropped_rows(rounds: RoundsSummary) -> list[Mapping[str, Any]]:
-    """The rows of dropped_variants.csv; a parameter that a variant does not have is None."""
-    paths = searched_paths(one.parameters for one in rounds.dropped)
+    """The rows of dropped_variants.csv; a parameter that a variant does not have is absent."""
     return [
         {
             "variant_id": one.variant_id,
-            **{f"param.{path}": one.parameters.get(path) for path in paths},
+            **{f"param.{path}": value for path, value in one.parameters.items()},
             "dropped_after_round": one.round_number,
             "num_seeds": one.num_seeds,
             "score": one.score,

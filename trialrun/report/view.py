@@ -13,8 +13,10 @@ from trialrun.errors import InputError
 from trialrun.job.document import parse_value
 from trialrun.job.keras_api.arguments import is_real
 from trialrun.job.keras_api.logs import natural_goal
+from trialrun.job.table_spelling import clean_text
 from trialrun.messages import show, suggest
 from trialrun.report.format import short_names
+from trialrun.store.variant_files import columns_of
 
 _PARAMETER, _MEAN = "param.", "_mean"
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -68,15 +70,12 @@ WHOLE = View()
 def _select(
     leaderboard: Leaderboard, where: Sequence[str], sort: str | None, reverse: bool
 ) -> tuple[VariantSummary, ...]:
-    whole_rows = variant_rows(leaderboard)
-    tests = [_condition(text, whole_rows[0]) for text in where]
-    rows = [
-        _without_absent(row, variant)
-        for row, variant in zip(whole_rows, leaderboard.variants, strict=True)
-    ]
+    rows = variant_rows(leaderboard)
+    columns = columns_of(rows)
+    tests = [_condition(text, columns) for text in where]
     kept = [index for index, row in enumerate(rows) if all(test(row) for test in tests)]
     if sort is not None:
-        column = _column(sort, whole_rows[0], f"--sort {sort}")
+        column = _column(sort, columns, f"--sort {sort}")
         direction = -_direction(column) if reverse else _direction(column)
         kept.sort(key=lambda index: _sort_key(rows[index].get(column), direction))
     elif reverse:
@@ -84,47 +83,43 @@ def _select(
     return tuple(leaderboard.variants[index] for index in kept)
 
 
-def _without_absent(row: CsvRow, variant: VariantSummary) -> CsvRow:
-    """A row without the parameters that the variant does not have."""
-    return {
-        name: value
-        for name, value in row.items()
-        if not name.startswith(_PARAMETER) or name.removeprefix(_PARAMETER) in variant.parameters
-    }
-
-
-def _condition(text: str, row: CsvRow) -> Callable[[CsvRow], bool]:
+def _condition(text: str, columns: Sequence[str]) -> Callable[[CsvRow], bool]:
     option = f"--where {text}"
     found = _CONDITION.fullmatch(text)
     if found is None:
         allowed = ", ".join(_OPERATORS)
         raise InputError(f"{option}: write a column, one of {allowed}, and a value, such as n>=3")
     name, symbol, written = found.groups()
-    column, value = _column(name, row, option), parse_value(written, option)
+    column, value = _column(name, columns, option), parse_value(written, option)
     holds = _OPERATORS[symbol]
     if symbol in ("=", "!="):
-        return lambda row: column in row and holds(row[column], value)
+        return lambda row: column in row and holds(_spelled(row[column]), _spelled(value))
     if not is_real(value):
         raise InputError(f"{option}: {symbol} compares numbers, got {show(value)}")
     return lambda row: is_real(row.get(column)) and holds(row[column], value)
 
 
-def _column(name: str, row: CsvRow, option: str) -> str:
+def _spelled(value: Any) -> Any:
+    """A text in its only spelling: a terminal may write accents in another form than the job."""
+    return clean_text(value) if isinstance(value, str) else value
+
+
+def _column(name: str, columns: Sequence[str], option: str) -> str:
     """The column of variants.csv that a name stands for.
 
     Raises:
         InputError: The name stands for no column, or for more than one.
     """
-    paths = [key.removeprefix(_PARAMETER) for key in row if key.startswith(_PARAMETER)]
+    paths = [key.removeprefix(_PARAMETER) for key in columns if key.startswith(_PARAMETER)]
     endings = [path for path in paths if path == name or path.endswith(f".{name}")]
     if name in paths:
         endings = [name]
     for column in (name, *(f"{_PARAMETER}{path}" for path in endings), f"{name}{_MEAN}"):
-        if column in row and len(endings) <= 1:
+        if column in columns and len(endings) <= 1:
             return column
     if endings:
         raise InputError(f"{option}: {name!r} may mean {' or '.join(endings)}")
-    means = [key.removesuffix(_MEAN) for key in row if key.endswith(_MEAN)]
+    means = [key.removesuffix(_MEAN) for key in columns if key.endswith(_MEAN)]
     others = ("rank", "variant_id", "n", "diverged", "failed", "p_value")
     known = [*short_names(paths).values(), *means, *others]
     raise InputError(f"{option}: there is no column {name!r}; {suggest(name, known)}")

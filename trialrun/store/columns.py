@@ -1,8 +1,9 @@
 """The columns of `trials/` and `history/`: their names, types, and which are read for what."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from trialrun.job import searched_paths
 from trialrun.trials.trial import Variant
 
 ParameterKind = Literal["bool", "int", "float", "text", "json"]
@@ -60,28 +61,6 @@ def parameter_kinds(variants: Sequence[Variant]) -> dict[str, ParameterKind]:
         path: _kind_of([values[path] for values in assignments if path in values])
         for path in searched_paths(assignments)
     }
-
-
-def searched_paths(assignments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The paths that any of some assignments has, in the order of the search.
-
-    The longest assignments decide the order. A path that they lack stands before the next that they
-    share with its own assignment.
-
-    >>> searched_paths([{"a": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}])
-    ['a', 'b', 'c']
-    """
-    paths: list[str] = []
-    known: set[str] = set()
-    for own in sorted(dict.fromkeys(map(tuple, assignments)), key=len, reverse=True):
-        place = len(paths)
-        for path in reversed(own):
-            if path in known:
-                place = paths.index(path)
-            else:
-                paths.insert(place, path)
-        known |= set(own)
-    return paths
 
 
 def _kind_of(values: Sequence[Any]) -> ParameterKind:

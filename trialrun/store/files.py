@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trialrun.errors import FileError
+from trialrun.messages import said_by
 
 
 @contextmanager
@@ -94,4 +95,4 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise FileError(f"{path}: cannot be read: {error}") from error
+        raise FileError(f"{path}: cannot be read: {said_by(error)}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trialrun.errors import FileError
+from trialrun.messages import in_short
 from trialrun.store.files import reading, write_text
 
 Stage = Literal["choose", "race", "extend", "confirm"]
@@ -127,7 +128,7 @@ def _read(file: Path) -> Round:
             content = json.loads(file.read_text(encoding="utf-8"))
             found = _from_json(content)
     except (TypeError, AttributeError) as error:
-        raise FileError(f"{file}: is not the record of a round: {error}") from error
+        raise FileError(f"{file}: is not the record of a round: {in_short(error)}") from error
     return found
 
 

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from trialrun.errors import InputError
+from trialrun.job.document import read_document
+from trialrun.messages import show
 from trialrun.store.best_files import BestFiles
 from trialrun.store.columns import ParameterKind, TrialColumns, pack_file_name
 from trialrun.store.files import reading, write_bytes, write_text
@@ -25,13 +25,14 @@ from trialrun.store.parquet import list_pack_files, write_pack_file
 from trialrun.store.round_log import RoundLog
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
-from trialrun.store.text_tables import variants_csv
 from trialrun.store.trial_tables import TrialIndex, TrialTables
+from trialrun.store.variant_files import columns_of, variants_csv
 from trialrun.trials.results import PackResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_SECTIONS = ("data", "model", "training", "search", "select", "resources", "output")
 _NUMBER_OF_PACK = re.compile(r"p(\d+)")
 
 
@@ -207,17 +208,22 @@ class RunFolder:
         write_text(self.job_file, text)
 
     def read_job(self) -> dict[str, Any]:
-        """The resolved job as plain values, without further checks, since trialrun wrote it.
+        """The resolved job as plain values, without checks of its fields: trialrun wrote it.
 
         Raises:
-            InputError: The file cannot be read or is no job.
+            InputError: The file cannot be read, or its name or a section is not what it should be,
+                as `resume` would say.
         """
-        try:
-            job = yaml.safe_load(self.job_file.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{self.job_file}: cannot be read: {error}") from error
-        if not isinstance(job, dict) or "name" not in job:
-            raise InputError(f"{self.job_file}: is not the job of a run: it has no name")
+        document = read_document(self.job_file)
+        job: dict[str, Any] = document.value
+        for key in ("name", *_SECTIONS):
+            value, kind = job.get(key, {}), str if key == "name" else dict
+            if not isinstance(value, kind):
+                what = "text" if key == "name" else "a mapping"
+                problem = (
+                    f"{key} must be {what}, got {show(value)}" if key in job else "name is missing"
+                )
+                raise InputError(f"{document.location_of((key,))}: {problem}")
         return job
 
     def write_pack(self, result: PackResult, kinds: Mapping[str, ParameterKind]) -> None:
@@ -277,13 +283,13 @@ class RunFolder:
         """Writes variants.csv, with lists and mappings as JSON and unknown values as empty cells.
 
         Args:
-            rows: From `analysis.variants.variant_rows`, all with the same keys.
+            rows: From `analysis.variants.variant_rows`.
         """
-        write_text(self.variants_file, variants_csv(list(rows[0]) if rows else [], rows))
+        write_text(self.variants_file, variants_csv(columns_of(rows), rows))
 
     def write_dropped(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes dropped_variants.csv, as `write_variants` does variants.csv."""
-        write_text(self.dropped_file, variants_csv(list(rows[0]) if rows else [], rows))
+        write_text(self.dropped_file, variants_csv(columns_of(rows), rows))
 
     def read_summary(self) -> dict[str, Any] | None:
         """The content of summary.json; None if the run has not ended."""

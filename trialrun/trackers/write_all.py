@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from trialrun.errors import InputError, TrackerError
 from trialrun.job import OutputSpec
 from trialrun.job.tracking_uri import is_database
+from trialrun.messages import said_by
 from trialrun.store import RunFolder
 
 _log = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ def _attempt(target: str, write: Callable[[], None]) -> list[TrackerError]:
         write()
     except Exception as error:  # a server, a database or a disk may raise anything
         _log.exception("%s could not be written", target)
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        return [TrackerError(f"{target} could not be written: {reason[:_MAX_REASON]}")]
+        reason = said_by(error)[:_MAX_REASON]
+        return [TrackerError(f"{target} could not be written: {reason}")]
     _log.info("%s is written", target)
     return []
 

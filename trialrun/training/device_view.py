@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trialrun.messages import said_by
 from trialrun.training.devices import claim_gpus
 
 _SIZE = 256
@@ -68,7 +69,7 @@ def compute(device: str) -> dict[str, Any]:
         if not product.device.endswith(device.removeprefix("/")):
             return _failed(f"computed on {product.device} instead")
     except tf.errors.OpError as error:
-        return _failed(str(error).partition("\n")[0])
+        return _failed(said_by(error))
     return {"seconds": time.monotonic() - began, "is_right": is_right, "error": ""}
 
 

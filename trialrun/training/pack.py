@@ -10,6 +10,7 @@ import numpy as np
 
 from trialrun.data.arrays import join_outputs
 from trialrun.errors import CannotFuse, CannotShare, OutOfMemory
+from trialrun.messages import said_by
 from trialrun.training.channel import Reports
 from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
@@ -53,8 +54,7 @@ def train_pack(
         yield from _train_pack(task, device, Reports(should_stop))
     except Exception as error:
         if is_out_of_memory(error):
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise OutOfMemory(f"{device} is out of memory: {reason}") from error
+            raise OutOfMemory(f"{device} is out of memory: {said_by(error)}") from error
         raise
 
 

@@ -21,14 +21,17 @@ def expand(job: JobSpec) -> tuple[Assignment, ...]:
 
     A grid is the product of all values in the order of the file; the last parameter changes
     fastest. A random search draws distinct assignments; the first ones are the same if more are
-    drawn. A job that searches nothing has one empty assignment. A parameter whose condition is not
-    met is absent from an assignment, and each assignment occurs once.
+    drawn. A table has one in each row; one that is repeated counts once. A job that searches
+    nothing has one empty assignment. A parameter whose condition is not met, or that a row has no
+    value for, is absent from an assignment, and each assignment occurs once.
 
     Raises:
         InputError: The space does not hold as many distinct assignments as the job asks for.
     """
     if job.search.method == "random":
         return _draw_distinct(job.search)
+    if job.search.method == "from":
+        return job.search.distinct_rows
     return tuple(_grid(job.search.parameters))
 
 

@@ -13,9 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.data.table.raw import RawTable
-from trialrun.data.table.spelling import SPACES, canonical_text, number_of, number_pattern
 from trialrun.errors import InputError
 from trialrun.job.table_dialect import Dialect
+from trialrun.job.table_spelling import (
+    SPACES,
+    canonical_text,
+    clean_text,
+    number_of,
+    number_pattern,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +41,11 @@ class Cells:
         name: The name of the column.
         kind: `number` or `boolean` if every cell that is not missing is one; `categories` for
             texts that a Parquet file declares to be categories; `date` for its dates and times.
-        arrow: The cells as read; text has no white space around it.
+        arrow: The cells as read; text is clean (see `clean_text`).
         values: float64 (rows,); NaN where a cell is missing or no number; booleans are 0 and 1.
         is_missing: bool (rows,).
         is_number: bool (rows,); true for each boolean that is not missing.
-        order: The categories of a Parquet file's column if it declares an order, in this order.
+        order: The categories of a Parquet file's column if it declares an order, as written there.
         dialect: How numbers and missing values are written.
     """
 
@@ -204,8 +210,7 @@ def _without_dictionary(
     if isinstance(arrow, pa.ChunkedArray):  # as it is for a column without chunks
         arrow = pa.concat_arrays(arrow.chunks) if arrow.num_chunks else pa.array([], arrow.type)
     if pa.types.is_dictionary(arrow.type):
-        categories = tuple(map(canonical_text, arrow.dictionary.to_pylist()))
-        order = categories if arrow.type.ordered else None
+        order = tuple(arrow.dictionary.to_pylist()) if arrow.type.ordered else None
         return arrow.dictionary_decode(), order, True
     if pa.types.is_string_view(arrow.type):
         arrow = arrow.cast(pa.large_string())
@@ -228,7 +233,7 @@ def _written(arrow: "pa.Array", dialect: Dialect) -> _Found:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = pc.fill_null(pc.utf8_trim_whitespace(arrow), "")
+    texts = pc.utf8_trim_whitespace(pc.utf8_normalize(pc.fill_null(arrow, ""), form="NFC"))
     is_number = _mask(pc.match_substring_regex(texts, number_pattern(dialect)))
     plain = texts
     if dialect.thousands is not None:
@@ -238,8 +243,10 @@ def _written(arrow: "pa.Array", dialect: Dialect) -> _Found:
         plain = pc.replace_substring(plain, dialect.decimal, ".")
     numbers = pc.if_else(pa.array(is_number), plain, None).cast(pa.float64())
     values = numbers.to_numpy(zero_copy_only=False)
-    words = [str(value).strip() for value in dialect.missing_values if isinstance(value, str)]
-    is_missing = _mask(pc.is_in(texts, pa.array(["", *words], texts.type)))
+    words = {"", *_words_in(dialect)}
+    others = texts.filter(pa.array(~is_number)).unique().to_pylist()
+    missing = [text for text in others if canonical_text(text, dialect) in words]
+    is_missing = _mask(pc.is_in(texts, pa.array(missing, texts.type)))
     is_missing |= is_number & np.isin(values, _numbers_in(dialect))
     lower = pc.utf8_lower(texts)
     is_true, is_false = _mask(pc.equal(lower, "true")), _mask(pc.equal(lower, "false"))
@@ -258,7 +265,9 @@ def _declared(arrow: "pa.Array", dialect: Dialect) -> _Found:
     is_boolean = pa.types.is_boolean(arrow.type)
     numbers = arrow.cast(pa.float64(), safe=False)
     values = numbers.to_numpy(zero_copy_only=False)
-    is_missing = np.isnan(values) | np.isin(values, _numbers_in(dialect))
+    named = [float(word == "True") for word in _words_in(dialect) & {"False", "True"}]
+    missing = named if is_boolean else _numbers_in(dialect)
+    is_missing = np.isnan(values) | np.isin(values, missing)
     values = np.where(is_missing, np.nan, values)
     return _Found("boolean" if is_boolean else "number", arrow, values, is_missing, ~is_missing)
 
@@ -268,7 +277,16 @@ def _mask(array: Any) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def _words_in(dialect: Dialect) -> set[str]:
+    """The missing values that are texts, as categories are spelled."""
+    return {canonical_text(v, dialect) for v in dialect.missing_values if isinstance(v, str)}
+
+
 def _numbers_in(dialect: Dialect) -> list[float]:
-    """The missing values that are numbers, including those that are written as texts."""
-    numbers = (number_of(str(value)) for value in dialect.missing_values)
+    """The missing values that are numbers; a text is a number as in the table, or as in YAML."""
+    numbers = []
+    for value in dialect.missing_values:
+        text = clean_text(str(value))
+        in_table = number_of(text, dialect) if isinstance(value, str) else None
+        numbers.append(number_of(text) if in_table is None else in_table)
     return [number for number in numbers if number is not None]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.data.table.cells import Cells
-from trialrun.data.table.spelling import (
+from trialrun.data.table.lookalikes import (
     AMOUNT_WITH_UNIT,
     DATE,
     INFINITIES,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.data.table.spelling import canonical_text
+from trialrun.job.table_spelling import canonical_text, clean_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,6 +125,7 @@ class TableEncoder:
                 Column(
                     **{
                         **column,
+                        "name": clean_text(column["name"]),
                         "categories": tuple(column["categories"]),
                         "is_known": tuple(column["is_known"]),
                     }

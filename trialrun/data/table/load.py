@@ -10,10 +10,10 @@ import numpy.typing as npt
 from trialrun.data.holdout import hold_out
 from trialrun.data.table.encoding import Column, ColumnKind, TableEncoder
 from trialrun.data.table.rows import TableRows, TableSummary, read_rows
-from trialrun.data.table.spelling import number_of
 from trialrun.data.table.target import Target
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
+from trialrun.job.table_spelling import number_of
 
 if TYPE_CHECKING:
     import pandas as pd

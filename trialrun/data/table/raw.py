@@ -12,7 +12,9 @@ import numpy.typing as npt
 from trialrun.errors import InputError
 from trialrun.job.data_files import is_parquet
 from trialrun.job.table_dialect import Dialect, read_records
+from trialrun.job.table_spelling import clean_text
 from trialrun.job.user_functions import moved_path
+from trialrun.messages import said_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,7 @@ class RawTable:
 
     Attributes:
         shown: How messages name the table.
-        names: Distinct names of the columns.
+        names: Distinct names of the columns, which are clean texts (see `clean_text`).
         columns: Arrow arrays (rows,), one per name.
         lines: For each row, int64 (rows,), the line where it begins in a CSV file, or its number
             from 1 in a Parquet file.
@@ -79,7 +81,7 @@ def read_raw(path: Path, dialect: Dialect, shown: str) -> RawTable:
         stat = path.stat()
         return _read_once(path, dialect, shown, stat.st_mtime_ns, stat.st_size)
     except OSError as error:  # it is a folder, or there is no permission to read it
-        raise InputError(f"{shown}: cannot be read: {error}") from error
+        raise InputError(f"{shown}: cannot be read: {said_by(error)}") from error
 
 
 @functools.lru_cache(maxsize=_MAX_TABLES_KEPT)
@@ -122,7 +124,7 @@ def _read_csv(path: Path, dialect: Dialect, shown: str) -> RawTable:
     if rows:
         keep()
     columns = tuple(pa.chunked_array(chunk, pa.large_string()) for chunk in chunks)
-    names = tuple(name.strip() for name in header)
+    names = tuple(map(clean_text, header))
     return RawTable(shown, names, columns, np.array(lines, np.int64), is_csv=True)
 
 
@@ -134,14 +136,15 @@ def _read_parquet(path: Path, shown: str) -> RawTable:
     try:
         arrow = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{shown}: cannot be read as Parquet: {error}") from error
+        raise InputError(f"{shown}: cannot be read as Parquet: {said_by(error)}") from error
     return from_arrow(arrow, shown)
 
 
 def from_arrow(arrow: "pa.Table", shown: str) -> RawTable:
     """The raw table of an Arrow table; its rows are counted from 1."""
     lines = np.arange(1, arrow.num_rows + 1, dtype=np.int64)
-    return RawTable(shown, tuple(arrow.column_names), tuple(arrow.columns), lines, is_csv=False)
+    names = tuple(map(clean_text, arrow.column_names))
+    return RawTable(shown, names, tuple(arrow.columns), lines, is_csv=False)
 
 
 def from_frame(frame: "pd.DataFrame", shown: str, wanted: Collection[str]) -> RawTable:
@@ -158,7 +161,7 @@ def from_frame(frame: "pd.DataFrame", shown: str, wanted: Collection[str]) -> Ra
     """
     import pyarrow as pa
 
-    names = tuple(map(str, frame.columns))
+    names = tuple(clean_text(str(name)) for name in frame.columns)
     check_distinct(names, shown)
     if not len(frame):
         raise InputError(f"{shown}: holds no rows")
@@ -181,5 +184,5 @@ def _to_arrow(values: "pd.Series[Any]", name: str, shown: str) -> "pa.Array":
         return pa.array(values, from_pandas=True)
     except (pa.ArrowException, OverflowError) as error:
         raise InputError(
-            f"{shown}: column {name!r} holds neither numbers nor text: {error}"
+            f"{shown}: column {name!r} holds neither numbers nor text: {said_by(error)}"
         ) from error

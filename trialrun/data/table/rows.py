@@ -16,14 +16,8 @@ import numpy as np
 
 from trialrun.data.table.cells import Cells, cells_of
 from trialrun.data.table.doubtful import check_categories
+from trialrun.data.table.lookalikes import MISSING_WORDS, by_number, similar_texts
 from trialrun.data.table.raw import RawTable, read_raw
-from trialrun.data.table.spelling import (
-    MISSING_WORDS,
-    by_number,
-    canonical_text,
-    number_of,
-    similar_texts,
-)
 from trialrun.data.table.target import (
     Target,
     are_texts,
@@ -34,7 +28,9 @@ from trialrun.data.table.target import (
 )
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
+from trialrun.job.table_spelling import canonical_text, number_of, same_category, told_apart
 from trialrun.job.user_functions import moved_path
+from trialrun.messages import said_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +100,9 @@ def read_rows(data: DataSpec) -> TableRows:
             try:
                 stat = moved_path(Path(file)).stat()
             except OSError as error:
-                raise InputError(f"data.{data.source}: {file} cannot be read: {error}") from error
+                raise InputError(
+                    f"data.{data.source}: {file} cannot be read: {said_by(error)}"
+                ) from error
             stamps.append((stat.st_mtime_ns, stat.st_size))
     return _read_once(data.model_dump_json(include=_FIELDS), tuple(stamps))
 
@@ -126,8 +124,10 @@ def _read_once(settings: str, stamps: tuple[tuple[int, int], ...]) -> TableRows:
     target = _read_target([rows for _, rows in files], whole, data)
     names = [name for name in own.columns if name != data.target]
     orders = {name: order for name in names if (order := _order(cells[name], data, texts))}
-    for file, rows in files:
-        _check_orders(file, rows, orders)
+    _check_orders(*files[0], orders)
+    for file, rows in files[1:]:
+        # Numbers that only test rows have are unknown categories, of which a note tells.
+        _check_orders(file, rows, {n: o for n, o in orders.items() if None in map(number_of, o)})
     categories = {
         name: orders.get(name) or tuple(sorted(set(own[name].dropna())))
         for name in names
@@ -250,10 +250,14 @@ def _order(cells: Cells, data: DataSpec, texts: frozenset[str]) -> tuple[str, ..
     encoding = data.encodings.get(cells.name, default)
     if cells.name not in texts or encoding == "onehot":
         return None
-    if isinstance(encoding, tuple):
-        return tuple(canonical_text(level) for level in encoding)
-    if cells.order is not None:
-        return cells.order
+    order = encoding if isinstance(encoding, tuple) else cells.order
+    if order is not None:
+        if twice := same_category(order, data.dialect):
+            raise InputError(
+                f"{cells.shown} has an order of categories in which {twice} are one category; give"
+                f" each once, as data.categorical: {{{cells.name}: [...]}}"
+            )
+        return tuple(canonical_text(level, data.dialect) for level in order)
     found = sorted(set(cells.texts().dropna()), key=by_number)
     if all(number_of(text) is not None for text in found):
         return tuple(found)
@@ -270,7 +274,7 @@ def _check_orders(
     for name, order in orders.items():
         column = rows[name].dropna()
         foreign = column[~column.isin(order)]
-        if len(foreign) and not all(number_of(text) is not None for text in order):
+        if len(foreign):
             raise InputError(
                 f"{table.at(int(foreign.index[0]))}: column {name!r} holds {foreign.iloc[0]!r},"
                 f" which is not among its categories {', '.join(order)}; add it to data.categorical"
@@ -317,8 +321,8 @@ def _notes(
         alike = similar_texts(counts) if name != data.target else None
         if alike is not None:
             yield (
-                f"{own.shown}: column {name!r} holds {alike[0]!r} and {alike[1]!r}, which are read"
-                " as two categories"
+                f"{own.shown}: column {name!r} holds {' and '.join(told_apart(*alike))}, which are"
+                " read as two categories"
             )
     for table, rows in files[1:]:
         for name, known in categories.items():

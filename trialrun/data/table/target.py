@@ -10,9 +10,10 @@ import numpy.typing as npt
 from trialrun.data.holdout import ClassLabels
 from trialrun.data.table.cells import Cells
 from trialrun.data.table.doubtful import check_categories
-from trialrun.data.table.spelling import by_number, similar_texts
+from trialrun.data.table.lookalikes import by_number, similar_texts
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
+from trialrun.job.table_spelling import told_apart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,10 +124,12 @@ def check_alike(texts: "pd.Series[Any]", data: DataSpec) -> None:
     counts = Counter(texts.dropna())
     alike = similar_texts(counts)
     if alike is not None and data.task == "auto":
-        found = Counter({text: counts[text] for text in alike})
+        one, other = sorted(alike, key=lambda text: (-counts[text], text))
+        shown = told_apart(one, other)
+        found = f"{shown[0]} ({_rows(counts[one])}), {shown[1]} ({_rows(counts[other])})"
         raise InputError(
             f"data.target: column {texts.name!r} holds classes that are probably the same:"
-            f" {text_counts(found)}; write them alike, or give data.task: classification if they"
+            f" {found}; write them alike, or give data.task: classification if they"
             " are two classes"
         )
 
@@ -134,8 +137,9 @@ def check_alike(texts: "pd.Series[Any]", data: DataSpec) -> None:
 def text_counts(counts: Counter[str]) -> str:
     """The most frequent texts with their numbers of rows: `'a' (3 rows), 'b' (1 row), ...`."""
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    listed = [
-        f"{text!r} ({count:,} row{'' if count == 1 else 's'})"
-        for text, count in common[:_MAX_SHOWN]
-    ]
+    listed = [f"{text!r} ({_rows(count)})" for text, count in common[:_MAX_SHOWN]]
     return ", ".join([*listed, *(["..."] if len(common) > _MAX_SHOWN else [])])
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"

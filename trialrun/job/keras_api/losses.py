@@ -1,4 +1,4 @@
-"""The losses, metrics and weights that a job gives to Keras's `compile`.
+"""Checks of the losses, metrics and weights that a job gives to Keras's `compile`.
 
 Each `check_*` gives a field's value back when it is right, and raises ValueError when it is not,
 with a message that reads on from the field's name. TensorFlow is imported for none of it.

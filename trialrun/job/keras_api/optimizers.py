@@ -1,4 +1,4 @@
-"""The optimizer of a job, and the schedule of its learning rate.
+"""Checks of `training.optimizer` and `training.learning_rate_schedule`: names and arguments.
 
 As in `losses`, each `check_*` gives the value back, or raises ValueError.
 """

@@ -7,6 +7,7 @@ import numpy as np
 
 from trialrun.analysis.parameters import values_in
 from trialrun.analysis.selection import ValidationScores
+from trialrun.job import searched_paths
 from trialrun.report.figures.confusion import confusion_drawing
 from trialrun.report.figures.curves import curves_drawing
 from trialrun.report.figures.distribution import distribution_drawing
@@ -17,7 +18,6 @@ from trialrun.report.figures.rounds import rounds_drawing
 from trialrun.report.figures.variants import variants_drawing
 from trialrun.report.overview import Overview
 from trialrun.statistics.spread import Floats, describe
-from trialrun.store.columns import searched_paths
 
 
 def draw_figures(

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trialrun.data.splits import PARTS, Splits
 from trialrun.errors import ModelError
+from trialrun.messages import in_short
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.initial import CompiledModel, build_compiled, make_compiled_model
 from trialrun.training.pack_data import PackData
@@ -147,7 +148,9 @@ def _build(
     try:
         functional = FunctionalModel(compiled.model, batch, locations)
     except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"training: loss or metrics do not fit the model: {error}") from error
+        raise ModelError(
+            f"training: loss or metrics do not fit the model: {in_short(error)}"
+        ) from error
     at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
     program = Program(
         functional,

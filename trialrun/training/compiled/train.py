@@ -82,7 +82,7 @@ def _train_slices(
         try:
             prepared.verify()
             with compiling(program):
-                program.evaluate(slices[0].state, (slices[0].val, slices[0].test))
+                program.evaluate(slices[0].state, slices[0].val, slices[0].test)
         except BaseException:
             reports.stop()
             raise
@@ -176,11 +176,8 @@ def _evaluate(
     state: ModelState,
     history: dict[str, npt.NDArray[np.float32]],
 ) -> list[TrainedTrial]:
-    (_, val_predictions), (test_logs, test_predictions) = program.evaluate(
-        state, (own.val, own.test)
-    )
-    test_logs, val_predictions, test_predictions = keras.tree.map_structure(
-        lambda tensor: tensor.numpy(), (test_logs, val_predictions, test_predictions)
+    val_predictions, test_logs, test_predictions = keras.tree.map_structure(
+        lambda tensor: tensor.numpy(), program.evaluate(state, own.val, own.test)
     )
     stacked = TrainedTrial(
         history=history,

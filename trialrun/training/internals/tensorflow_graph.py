@@ -6,7 +6,6 @@ from typing import Any
 from unittest import mock
 
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
 from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.ops.parallel_for import pfor as parallel_for
@@ -30,11 +29,6 @@ def graph_of(graph: Any, function_name: str) -> Any:
     return graph._get_function(function_name).graph
 
 
-def is_traced_for_xla() -> bool:
-    """Whether the graph that is being traced is part of a program for XLA."""
-    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
-
-
 PForInput = Any
 Converter = Callable[[PForInput], Any]
 stacked = parallel_for.wrap
@@ -46,20 +40,14 @@ def for_every_index(function: Callable[[tf.Tensor], Any], num_indices: int) -> A
     Raises:
         ValueError: An operation in `function` has no converter.
     """
-    # Under XLA `pfor` makes a tf.function of its own. AutoGraph would rewrite the source of all
-    # that it calls, take a third of the time, and leave the sources in the temporary folder.
-    pfor = tf.autograph.experimental.do_not_convert(control_flow_ops.pfor)
-    return pfor(function, num_indices, fallback_to_while_loop=False)
+    # `pfor` itself would make a tf.function, with AutoGraph, which rewrites the source of all that
+    # it calls, and with a further input for each tensor of the state.
+    return control_flow_ops._pfor_impl(function, num_indices, fallback_to_while_loop=False)
 
 
 def fold_trials_into_batch(pfor: PForInput, inputs: list[int]) -> Any:
     """Converts an operation by folding the trial axis of some inputs into their batch axis."""
     return parallel_for._convert_flatten_batch(pfor, pfor.op_type, inputs)
-
-
-def run_in_loop(pfor: PForInput) -> Any:
-    """Converts one operation into a loop over trials."""
-    return parallel_for._fallback_converter(pfor, warn=False)
 
 
 def converter_of(op_type: str) -> Converter | None:

@@ -12,6 +12,7 @@ import numpy as np
 from trialrun.errors import ModelError
 from trialrun.job import TrainingSpec
 from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.messages import in_short
 from trialrun.training.control import loss_logs, wants_best_weights
 from trialrun.training.internals import keras_model
 
@@ -142,7 +143,7 @@ def users_callbacks(training: TrainingSpec, job_folder: Path) -> list[keras.call
         try:
             callback = make()
         except Exception as error:
-            raise ModelError(f"{source}: it raised {type(error).__name__}: {error}") from error
+            raise ModelError(f"{source}: it raised {in_short(error)}") from error
         if not isinstance(callback, keras.callbacks.Callback):
             kind = type(callback).__name__
             raise ModelError(f"{source}: must return a keras.callbacks.Callback, got a {kind}")

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from trialrun.data.splits import Part, Splits, steps_per_epoch
 from trialrun.errors import InputError
+from trialrun.messages import in_short
 from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.channel import Reports
 from trialrun.training.checkpoints import TrialsState
@@ -128,7 +129,9 @@ class TrialFit(keras.callbacks.Callback):
                     callbacks=[*self._callbacks, self._controls, self],
                 )
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            raise InputError(f"Keras cannot train the model on this data: {error}") from error
+            raise InputError(
+                f"Keras cannot train the model on this data: {in_short(error)}"
+            ) from error
 
     def _data_to_fit(self, splits: Splits) -> dict[str, Any]:
         """The arguments of `fit` that are data: rows in memory, or streamed batches."""

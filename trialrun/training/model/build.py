@@ -66,7 +66,7 @@ def call_builder(model: ModelSpec, job_folder: Path) -> "keras.Model":
     try:
         built = builder(**model.args)
     except Exception as error:
-        raise InputError(f"{_source(model)}: it raised {type(error).__name__}: {error}") from error
+        raise InputError(f"{_source(model)}: it raised {in_short(error)}") from error
     if not isinstance(built, keras.Model):
         kind = type(built).__name__
         raise InputError(f"{_source(model)}: must return a keras.Model, got a {kind}")

@@ -105,7 +105,7 @@ def _names_of_logs(
         keras_model.build_symbolically(model, train)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"training: loss or metrics do not fit the model: {type(error).__name__}: {error}"
+            f"training: loss or metrics do not fit the model: {in_short(error)}"
         ) from error
     names = model.get_metrics_result()
     _require_one_number_each(names)

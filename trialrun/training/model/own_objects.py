@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trialrun.errors import InputError
 from trialrun.job.keras_api.own_terms import is_itself
 from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.messages import in_short
 
 if TYPE_CHECKING:
     import keras
@@ -131,7 +132,7 @@ def _is_itself(
     try:
         return is_itself(required, arguments)
     except ValueError as error:
-        raise InputError(f"{field} {portable_reference(reference)}: {error}") from error
+        raise InputError(f"{field} {portable_reference(reference)}: {error}") from None
 
 
 def _call(
@@ -141,7 +142,7 @@ def _call(
         return function(**arguments)
     except Exception as error:
         raise InputError(
-            f"{field} {portable_reference(reference)}: it raised {type(error).__name__}: {error}"
+            f"{field} {portable_reference(reference)}: it raised {in_short(error)}"
         ) from error
 
 

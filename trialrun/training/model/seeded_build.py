@@ -11,7 +11,6 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse, InputError
 from trialrun.training.internals import keras_model, keras_seeds, keras_tracing
 from trialrun.training.program.varying import locations_of
-from trialrun.training.vectorize.vectorize import add_converters
 
 
 def build_seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
@@ -26,7 +25,7 @@ class SeededBuild:
 
     Building a Keras model takes tens of milliseconds. Here it is built once while the seed of each
     initializer is recorded. For other seeds the draws are replayed, and the initializers are run
-    for all trials together.
+    in one TensorFlow function, trial by trial, so that each draws what it draws in a build.
 
     Args:
         build: Gives a new, built model; it is called after a seed has been set.
@@ -49,7 +48,7 @@ class SeededBuild:
         }
         draws = tf.TensorSpec([None, len(self._record.draws)], tf.int64)
         self._initialize = tf.function(
-            self._initialize_together, autograph=False, input_signature=[draws]
+            self._initialize_in_turn, autograph=False, input_signature=[draws]
         )
         self._replay_is_exact: bool | None = None
         self._difference: str | None = None
@@ -151,11 +150,14 @@ class SeededBuild:
             for variable in self.variables
         ]
 
-    def _initialize_together(self, draws: tf.Tensor) -> list[tf.Tensor]:
+    def _initialize_in_turn(self, draws: tf.Tensor) -> list[tf.Tensor]:
         """Draws (trials, draws) -> values (trials, ...) of each randomly initialized variable."""
-        add_converters()
-        initialize = tf.autograph.experimental.do_not_convert(self._initialize_one_trial)
-        return list(tf.vectorized_map(initialize, draws, warn=False))
+        forms = [
+            tf.TensorSpec(variable.shape, variable.dtype)
+            for variable in self.variables
+            if self._draw_of_initializer(variable) is not None
+        ]
+        return list(tf.map_fn(self._initialize_one_trial, draws, fn_output_signature=forms))
 
     def _initialize_one_trial(self, draws: tf.Tensor) -> list[tf.Tensor]:
         return [

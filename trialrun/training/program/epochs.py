@@ -220,26 +220,26 @@ class Epochs:
         return state, metrics, goes_on & tf.math.is_finite(epoch_loss)
 
     def evaluate(
-        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
-    ) -> tuple[tuple[Logs, Any], ...]:
-        """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
-        evaluated = (self._evaluate_one(state, data) for data in data_sets)
-        return tuple((logs, outputs.predictions) for _, logs, outputs in evaluated)
+        self, state: ModelState, val: tuple[Any, ...], test: tuple[Any, ...]
+    ) -> tuple[Any, Logs, Any]:
+        """Predictions on the validation set, and logs (trials,) and predictions on the test set.
+
+        Args:
+            state: Tensors (trials, ...).
+            val, test: As in `train`.
+
+        Returns:
+            The predictions are (trials, rows, ...).
+        """
+        _, _, on_val = self._test_all(state, val)
+        _, logs, on_test = self._evaluate_one(state, test)
+        return on_val.predictions, logs, on_test.predictions
 
     def _evaluate_one(
         self, state: ModelState, data: tuple[Any, ...]
     ) -> tuple[ModelState, Logs, Any]:
-        num_rows = keras.tree.flatten(data[1])[0].shape[0 if self._shared_data else 1]
-        batch_size = min(self._evaluation_batch_size or num_rows, num_rows)
-        num_batches, num_left = divmod(num_rows, batch_size)
-        state, losses, predictions = self._test_batches(state, data, batch_size, num_batches)
-        batch_sizes = [batch_size] * num_batches
-        if num_left:
-            last = self._rows(data, slice(num_batches * batch_size, None))
-            state, loss, last_predictions = self._test(state, last)
-            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
-            batch_sizes.append(num_left)
-        logs_of = functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes)
+        state, losses, predictions = self._test_all(state, data)
+        logs_of = functools.partial(self._model.epoch_logs, batch_sizes=self._batch_sizes(data))
         if self._shared_data:
             logs = self._over_trials(
                 lambda own, *rest: logs_of(own, data[1:], *rest), [state, predictions, losses]
@@ -247,6 +247,26 @@ class Epochs:
         else:
             logs = self._over_trials(logs_of, [state, data[1:], predictions, losses])
         return state, logs, predictions
+
+    def _batch_sizes(self, data: tuple[Any, ...]) -> list[int]:
+        """The numbers of rows that are evaluated together."""
+        num_rows = keras.tree.flatten(data[1])[0].shape[0 if self._shared_data else 1]
+        batch_size = min(self._evaluation_batch_size or num_rows, num_rows)
+        num_batches, num_left = divmod(num_rows, batch_size)
+        return [batch_size] * num_batches + [num_left] * bool(num_left)
+
+    def _test_all(
+        self, state: ModelState, data: tuple[Any, ...]
+    ) -> tuple[ModelState, tf.Tensor, Any]:
+        """State, losses (trials, batches), predictions (trials, rows, ...) of all batches."""
+        batch_size, *others = self._batch_sizes(data)
+        num_whole = 1 + others.count(batch_size)
+        state, losses, predictions = self._test_batches(state, data, batch_size, num_whole)
+        if num_whole <= len(others):
+            last = self._rows(data, slice(num_whole * batch_size, None))
+            state, loss, last_predictions = self._test(state, last)
+            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
+        return state, losses, predictions
 
     def _test_batches(
         self, state: ModelState, data: tuple[Any, ...], batch_size: int, num_batches: int

@@ -142,12 +142,12 @@ class Program:
         return num_trials in self._compiled_widths
 
     def evaluate(
-        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
-    ) -> tuple[tuple[Logs, Any], ...]:
-        """Logs (trials,) and predictions (trials, rows, ...) on each of several data sets."""
+        self, state: ModelState, val: tuple[Any, ...], test: tuple[Any, ...]
+    ) -> tuple[Any, Logs, Any]:
+        """Predictions on the validation set, logs and predictions on the test set; see `Epochs`."""
         with self._tracing():
-            self._evaluate.get_concrete_function(state, data_sets)
-        return self._evaluate(state, data_sets)
+            self._evaluate.get_concrete_function(state, val, test)
+        return self._evaluate(state, val, test)
 
     def finalize(self, state: ModelState) -> ModelState:
         """The state as `fit` leaves it after the last epoch."""
@@ -337,8 +337,8 @@ class Program:
         return run_in_turn(train_one, [state, orders, *own])
 
     def _evaluate_in_turn(
-        self, state: ModelState, data_sets: tuple[tuple[Any, ...], ...]
-    ) -> tuple[tuple[Logs, Any], ...]:
+        self, state: ModelState, val: tuple[Any, ...], test: tuple[Any, ...]
+    ) -> tuple[Any, Logs, Any]:
         if self._shared_data:
-            return run_in_turn(lambda own: self._epochs.evaluate(own, data_sets), [state])
-        return run_in_turn(self._epochs.evaluate, [state, data_sets])
+            return run_in_turn(lambda own: self._epochs.evaluate(own, val, test), [state])
+        return run_in_turn(self._epochs.evaluate, [state, val, test])

@@ -4,15 +4,13 @@ import re
 
 import keras
 
-from trialrun.messages import in_short
+from trialrun.messages import Cause, cause_of
 from trialrun.training.internals import keras_model
 
 _MAX_LENGTH = 200
 _NO_VECTORIZED_FORM = re.compile(r"No pfor vectorization defined for (\w+)")
 _NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
-_WITHIN_KERAS = re.compile(
-    r"Exception encountered when calling (\w+)\.\w+\(\)\.?\s+(?:\x1b\[\d*m)*(.*?)(?:\x1b|\n)"
-)
+_OURS = ("CannotFuse", "CannotShare")  # their words tell everything
 # How an error names a graph's operation: in TensorFlow's vectorization, and in XLA.
 _OPERATION = re.compile(r'^\s*name: "([^"]+)"$|\{\{node ([^}]+)\}\}', re.MULTILINE)
 _NUMBER = re.compile(r"_\d+$")
@@ -25,16 +23,17 @@ def short_reason(error: Exception, model: keras.Model) -> str:
         error: An error that was raised while a program of the model was traced or compiled.
         model: The model, whose layers give the names.
     """
-    message = str(error)
-    layer = _layer_of_operation(message, model)
+    message, cause = str(error), cause_of(error)
+    layer = _layer_of_operation(message, model) or _layer_of_class(cause, model)
     if operation := _NO_VECTORIZED_FORM.search(message):
         reason = f"{operation[1]} has no vectorized form"
     elif operation := _NO_KERNEL.search(message):
         reason = f"XLA cannot compile the operation {operation[1]}"
-    elif call := _WITHIN_KERAS.search(message):
-        layer, reason = layer or _layer_of_class(call[1], model), call[2]
     else:
-        reason = in_short(error).removeprefix("CannotFuse: ").removeprefix("CannotShare: ")
+        # A key by itself tells nothing.
+        needs_kind = cause.kind == "KeyError" or not (cause.call or cause.kind in _OURS)
+        reason = ": ".join(filter(None, (cause.kind if needs_kind else "", cause.said)))
+        reason = reason or cause.kind
     where = f'layer "{layer}": ' if layer else ""
     return f"{where}{reason}"[:_MAX_LENGTH]
 
@@ -54,7 +53,8 @@ def _layer_of_operation(message: str, model: keras.Model) -> str:
     return ""
 
 
-def _layer_of_class(class_name: str, model: keras.Model) -> str:
-    """The name of the only layer of a class; empty if there is not exactly one."""
-    found = [layer for layer in keras_model.all_layers(model) if type(layer).__name__ == class_name]
+def _layer_of_class(cause: Cause, model: keras.Model) -> str:
+    """The only layer of the class whose call raised an error; empty if there is not exactly one."""
+    name = cause.call.partition(".")[0]
+    found = [layer for layer in keras_model.all_layers(model) if type(layer).__name__ == name]
     return str(found[0].name) if len(found) == 1 else ""

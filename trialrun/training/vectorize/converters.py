@@ -6,7 +6,7 @@ They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, th
 
 import functools
 import math
-from typing import Any
+from typing import Any, Never
 
 import tensorflow as tf
 
@@ -31,8 +31,8 @@ def own_converters() -> dict[str, Converter]:
         "StatelessRandomUniformV2": _convert_uniform,
         "StatelessRandomNormalV2": _convert_normal,
         "StatelessRandomUniformIntV2": _convert_uniform_int,
-        "StatelessTruncatedNormalV2": _draw_in_loop,
-        "StatelessRandomUniformFullIntV2": _draw_in_loop,
+        "StatelessTruncatedNormalV2": _refuse,
+        "StatelessRandomUniformFullIntV2": _refuse,
         "Bitcast": _convert_bitcast,
         "Squeeze": _convert_squeeze,
         "InTopKV2": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
@@ -56,34 +56,26 @@ def _convert_key_counter(pfor: PForInput) -> Any:
 
 
 def _convert_uniform(pfor: PForInput) -> Any:
-    return _convert_random(pfor, "uniform", pfor.get_attr("dtype"))
+    return stacked(_draw_together(pfor, "uniform", pfor.get_attr("dtype")), True)
 
 
 def _convert_normal(pfor: PForInput) -> Any:
-    return _convert_random(pfor, "normal", pfor.get_attr("dtype"))
+    return stacked(_draw_together(pfor, "normal", pfor.get_attr("dtype")), True)
 
 
 def _convert_uniform_int(pfor: PForInput) -> Any:
     low, high = pfor.input(4), pfor.input(5)
-    are_stacked = low.is_stacked or high.is_stacked
-    bits = None if are_stacked else _draw_together(pfor, "bits", low.t.dtype)
-    if bits is None:
-        return _draw_in_loop(pfor)
+    if low.is_stacked or high.is_stacked:
+        return _refuse(pfor)
+    bits = _draw_together(pfor, "bits", low.t.dtype)
     return stacked(philox.integers_between(bits, low.t, high.t), True)
 
 
-def _convert_random(pfor: PForInput, distribution: philox.Distribution, dtype: Any) -> Any:
-    values = _draw_together(pfor, distribution, dtype)
-    return _draw_in_loop(pfor) if values is None else stacked(values, True)
-
-
-def _draw_together(
-    pfor: PForInput, distribution: philox.Distribution, dtype: Any
-) -> tf.Tensor | None:
-    """The numbers of all trials (trials, ...); None where we cannot draw them."""
+def _draw_together(pfor: PForInput, distribution: philox.Distribution, dtype: Any) -> tf.Tensor:
+    """The numbers of all trials (trials, ...)."""
     shape = tf.get_static_value(pfor.unstacked_input(0))
     if shape is None or not philox.can_draw(distribution, dtype):
-        return None
+        return _refuse(pfor)
     pfor.stack_inputs([1, 2])
     size = [int(length) for length in shape]
     values = philox.draw(
@@ -92,14 +84,8 @@ def _draw_together(
     return tf.reshape(values, [-1, *size])
 
 
-def _draw_in_loop(pfor: PForInput) -> Any:
-    """Draws for one trial after another; refused in a compiled program.
-
-    Inside XLA the same operation would give other numbers.
-    """
-    if tensorflow_graph.is_traced_for_xla():
-        raise CannotFuse(f"{pfor.op_type} draws other numbers inside XLA than outside")
-    return tensorflow_graph.run_in_loop(pfor)
+def _refuse(pfor: PForInput) -> Never:
+    raise CannotFuse(f"{pfor.op_type} draws other numbers inside XLA than outside")
 
 
 # ------------------------------------------------------------------------------- other operations
@@ -157,7 +143,8 @@ def _matmul_converter(op_type: str, transpose_a_name: str, transpose_b_name: str
             rows, inner, columns, transpose_a=transpose_a, transpose_b=transpose_b
         ):
             return convert_with_dot(pfor)
-        return stacked(tf.reduce_sum(a[:, :, :, None] * b[:, None, :, :], 2), True)
+        products = tf.expand_dims(a, 3) * tf.expand_dims(b, 1)
+        return stacked(tf.reduce_sum(products, 2), True)
 
     return convert
 

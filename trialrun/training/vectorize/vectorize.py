@@ -25,21 +25,20 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     Raises:
         ValueError: An operation in `function` has no vectorized form; the message names it.
     """
-    add_converters()
+    _add_converters()
     stacks = tuple(arguments)
     num_trials = tf.nest.flatten(stacks)[0].shape[0]
+    axis = tf.constant(0)  # one node of the graph for all that follows
+
+    def of_trial(index: tf.Tensor) -> Any:
+        return function(*tf.nest.map_structure(lambda s: tf.gather(s, index, axis=axis), stacks))
+
     # `tf.vectorized_map` would leave a single trial unconverted: its dropout would be drawn by
     # XLA's own generators, which give other numbers.
-    return tensorflow_graph.for_every_index(
-        lambda index: function(*tf.nest.map_structure(lambda s: tf.gather(s, index), stacks)),
-        num_trials,
-    )
+    return tensorflow_graph.for_every_index(of_trial, num_trials)
 
 
 @functools.cache
-def add_converters() -> None:
-    """Gives `pfor` the conversions that it lacks, for the life of this process.
-
-    With them, random initializers run for all trials at once, bit-equal to one by one.
-    """
+def _add_converters() -> None:
+    """Gives `pfor` the conversions that it lacks, for the life of this process."""
     tensorflow_graph.set_converters({**own_converters(), **convolution_converters()})

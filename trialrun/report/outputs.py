@@ -1,10 +1,11 @@
-"""A run as people see it: in the terminal, as JSON and CSV, as figures, as the page."""
+"""The ways out of a run to people: the terminal, JSON, CSV, the figures, the page."""
 
 import logging
 from typing import TYPE_CHECKING, Any
 
 from trialrun.analysis.run_summary import Standing
 from trialrun.analysis.winner import winner_curves, winner_reliability
+from trialrun.messages import in_short
 from trialrun.report.view import WHOLE, View
 from trialrun.statistics.spread import Floats
 from trialrun.store import RunFolder
@@ -67,12 +68,12 @@ def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
     """A run, finished or interrupted, as CSV text with the columns of variants.csv."""
     from trialrun.analysis.variants import variant_rows
     from trialrun.report.overview import load_overview
-    from trialrun.store.text_tables import variants_csv
+    from trialrun.store.variant_files import columns_of, variants_csv
 
     board = load_overview(folder).leaderboard
     rows = variant_rows(board)
     shown = [rows[variant.rank - 1] for variant in view.variants_of(board)]
-    return variants_csv(list(rows[0]) if rows else [], shown)
+    return variants_csv(columns_of(rows), shown)
 
 
 def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
@@ -93,7 +94,7 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
         figures = draw_figures(overview, *_winner(folder, overview))
     except Exception as error:  # matplotlib failed: the page says so, and is written without them
         _log.exception("the figures could not be drawn")
-        figure_problem = f"{type(error).__name__}: {error}"
+        figure_problem = in_short(error)
     for figure in figures:
         folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
     page = render_page(

@@ -1,0 +1,57 @@
+"""scripts/slurm on a real SLURM of two hosts: jobs that end by their time limit or a failure.
+
+A file of its own, with hosts of its own, because it waits for SLURM most of the time.
+"""
+
+import os
+import re
+
+import pytest
+from durable_runs import assert_run_is_whole
+from slurm_hosts import wait_for
+from slurm_jobs import BOTH_HOSTS, needs_slurm, sets
+
+pytestmark = [pytest.mark.slurm, needs_slurm]
+
+
+def test_a_job_out_of_time_is_requeued_and_goes_on(slurm_user):
+    job = slurm_user.submit(
+        # SLURM looks every 30 s, and so sends the signal 20 to 50 s after the start.
+        *("--cpus-per-task=2", "--gpus-per-node=2", "--time=2", "--signal=B:USR1@70"),
+        MADE_UP_SECONDS_PER_EPOCH="4",
+    )
+    wait_for(lambda: slurm_user.hosts.job(job.id)["Restarts"] != "0", job.say)
+    slurm_user.hosts.call("scontrol", "update", f"JobId={job.id}", "TimeLimit=10")
+    ended = job.wait_until("COMPLETED")
+    assert ended["Restarts"] == "1"
+    assert_run_is_whole(job.folder)
+    epochs = job.epochs()
+    assert len(epochs) == 6 * 5
+    assert set(epochs.values()) == {1}  # nothing was trained twice
+
+
+def test_a_driver_that_fails_fails_the_job_with_its_code(slurm_user):
+    # The task of a job array begins no Ray.
+    wrong = slurm_user.submit("--array=1-1", run_options=sets("training.epochs=0"))
+    failing = slurm_user.submit(
+        "--gpus-per-node=1", run_options=sets("data.args.num_test_older_with=9")
+    )
+    assert wrong.wait_until("FAILED")["ExitCode"] == "2:0"
+    assert "training.epochs must be" in wrong.output()
+    assert failing.wait_until("FAILED")["ExitCode"] == "1:0"
+    assert "2 trials failed" in failing.output()
+    for job in (wrong, failing):
+        assert slurm_user.hosts.job(job.id)["Restarts"] == "0"
+
+
+def test_a_node_that_does_not_join_is_named_with_the_reason(slurm_user):
+    job = slurm_user.submit("--hold", *BOTH_HOSTS)
+    taken = slurm_user.hosts.root("n2") / "tmp" / f"trialrun-{job.id}-ray"
+    taken.mkdir()
+    os.chown(taken, 65534, 65534)  # somebody else's
+    slurm_user.hosts.call("scontrol", "release", job.id)
+    assert job.wait_until("FAILED")["ExitCode"] == "1:0"
+    taken.rmdir()
+    assert "n2: has not joined Ray, and a step that starts Ray has ended" in job.output()
+    assert re.search(f"/tmp/trialrun-{job.id}-ray.*File exists", job.output())
+    job.assert_left_nothing()
