@@ -7,10 +7,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from trialrun.store.text_tables import variants_csv
 
 from trialrun.errors import InputError
 from trialrun.job import dump_job, load_job
+from trialrun.store.variant_files import variants_csv
 from trialrun.trials.plan import plan_trials, plan_variants
 
 JOB = """
