@@ -158,11 +158,12 @@ def in_words(schema: dict[str, Any]) -> str:
         "number": "a number",
     }[schema["type"]]
     limits = [
-        f"{words} {schema[key]:g}" if schema[key] < 2**31 - 1 else ""
+        f"{words} {schema[key]:.10g}" if schema[key] < 2**31 - 1 else ""
         for key, words in (
             ("exclusiveMinimum", "greater than"),
             ("minimum", "of at least"),
             ("exclusiveMaximum", "less than"),
+            ("maximum", "at most"),
         )
         if key in schema
     ]

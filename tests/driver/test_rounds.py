@@ -103,6 +103,48 @@ def test_rounds_that_changed_are_refused(tmp_path, change, message):
         Driver(tmp_path, **change).live()
 
 
+def test_a_grid_does_not_become_rounds(tmp_path):
+    Driver(tmp_path, GRID.replace("  confirm: {seeds: 4}\n", "")).live()
+    for file in (tmp_path / "run" / "search").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"this run began without search.rounds"):
+        Driver(tmp_path, JOB).live()
+
+
+def test_a_seed_that_confirmed_never_chooses(tmp_path):
+    Driver(tmp_path).live()
+    for seeds in ([*range(12), FIRST_FRESH_SEED], [*range(12), FIRST_FRESH_SEED + 3]):
+        with pytest.raises(InputError, match="which are kept for confirming the winner"):
+            Driver(tmp_path, seeds=seeds, **{"search.confirm": False})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": None}, "it has no schedule"),
+        ({"number": 7}, "its number is not 1"),
+        ({"stage": "guess"}, "its stage is unknown"),
+        ({"variants": ["v00", "v00"]}, "its variants are not distinct ids"),
+        ({"seeds": "01"}, "its seeds are not distinct integers"),
+        ({"seeds": 3}, "is not the record of a round"),
+    ],
+)
+def test_a_file_that_is_no_round_is_refused(tmp_path, change, message):
+    Driver(tmp_path).live()
+    file = RunFolder(tmp_path / "run").rounds.file_of(1)
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(FileError, match=message):
+        Driver(tmp_path)
+
+
+def test_a_stray_copy_in_the_log_is_no_round(tmp_path):
+    driver = Driver(tmp_path)
+    driver.live()
+    copy = driver.run.rounds.path / "round-0002 copy.json"
+    copy.write_bytes(driver.run.rounds.file_of(2).read_bytes())
+    assert driver.log == LOG
+
+
 def test_another_confirmation_is_added_to_the_log(tmp_path):
     Driver(tmp_path).live()
     changed = {"search.confirm": {"seeds": 6, "variants": 3}}
@@ -131,7 +173,7 @@ def test_a_log_that_does_not_follow_from_the_trials_is_refused(tmp_path):
     with pytest.raises(FileError, match=r"round-0002.json: cannot be read"):
         Driver(tmp_path).live()
     file.unlink()
-    with pytest.raises(FileError, match=r"round-0004.json|round-0002.json"):
+    with pytest.raises(FileError, match=r"round-0002.json: is missing, but later rounds are there"):
         Driver(tmp_path).live()
 
 

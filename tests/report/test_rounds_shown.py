@@ -1,6 +1,7 @@
 """What people read of a run with rounds: terminal, JSON, files, page, notebook, plan."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -38,7 +39,7 @@ def test_the_terminal_shows_rounds_above_the_finalists(tmp_path):
     assert "has the lowest mean val_loss of the 3 variants left" in said
     assert "The same seeds chose it and measured it, which flatters its mean and interval." in said
     assert "On 4 fresh seeds, which chose nothing, its mean val_loss is" in said
-    assert "They do not tell v04 and v01 apart" in said  # 4 seeds cannot: the least p is 1/8
+    assert "4 seeds cannot tell it from v01, whatever the difference: it takes at least 6." in said
     assert "95% confidence" not in said
 
 
@@ -70,6 +71,41 @@ def test_a_race_says_that_the_best_is_still_in(tmp_path):
     run = run_of(tmp_path, RACE, seeds=20).run.path
     assert "With 95% confidence the best of all 9 is still in." in sentence_of(run)
     assert "worse than v0" in words("show", run, "--rounds")
+
+
+def test_a_race_says_nothing_of_variants_that_it_did_not_test(tmp_path):
+    driver = Driver(tmp_path, RACE, seeds=20)
+    driver.live(fails=[("v04", 0)])
+    said = sentence_of(driver.run.path)
+    assert "With 95% confidence the best of the 8 that lost no trial is still in." in said
+    assert "lost 1 trial" in words("show", driver.run.path, "--rounds")
+
+
+def test_rounds_that_dropped_nobody_say_so(tmp_path):
+    equal = RACE.replace("[0.9, 0.2, 0.3, 0.8, 0.1, 0.5, 0.7, 0.4, 0.6]", "[0.14, 0.16]")
+    said = sentence_of(run_of(tmp_path, equal).run.path)
+    assert "seeds dropped none of the 2 variants." in said
+    assert "still in" not in said
+
+
+def test_fresh_seeds_that_were_given_to_others_are_told(tmp_path):
+    driver = run_of(tmp_path)
+    log = driver.run.rounds
+    last = log.read()[-1]
+    log.write(replace(last, variants=("v01", "v04")))
+    said = sentence_of(driver.run.path)
+    assert "Fresh seeds were given to v01 and v04, when v01 was the best." in said
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_run_whose_rounds_are_not_known_is_not_told_wrongly(tmp_path, left):
+    driver = run_of(tmp_path)
+    for number in range(left + 1, 5):
+        driver.run.rounds.file_of(number).unlink()
+    result = CliRunner().invoke(cli, ["show", str(driver.run.path)])
+    assert "the record of the rounds is missing" in str(result.exception)
+    Driver(tmp_path).live()
+    assert "round 3 3 variants x 12 seeds confirm v04, v01" in sentence_of(driver.run.path)
 
 
 def test_a_confirmed_grid_keeps_its_certainty(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trialrun.analysis.selection import ValidationScores
+from trialrun.analysis.selection import ValidationScores, select_best
 from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, JobSpec
 from trialrun.search.schedule import schedule_of
 from trialrun.search.strategy import Search, next_round
@@ -195,8 +195,33 @@ def test_a_race_that_is_decided_ends():
     search = search_of(scores, {"method": "race", "looks": [10, 15, 20]}, {"seeds": 2})
     assert asked(all_rounds(search, scores)) == [
         ("race", ("v0", "v1"), 10),
-        ("confirm", ("v0", "v1"), 2),
+        ("race", ("v0",), 10),
+        ("confirm", ("v0",), 2),
     ]
+
+
+def test_a_race_of_one_variant_gets_all_seeds():
+    scores = scores_of([np.arange(20) / 100])
+    rounds = all_rounds(search_of(scores, {"method": "race"}), scores)
+    assert len(rounds[-1].seeds) == 20
+
+
+def test_an_interval_is_the_same_for_seeds_in_any_order():
+    """Its resampling is drawn, so that it depends on the order of the values."""
+    values = np.random.default_rng(0).exponential(size=(5, 14))
+    scores = scores_of(values)
+    search = replace(search_of(scores, None), statistic="confidence_bound")
+    confirm = ConfirmSpec(seeds=2)
+    schedule = search.schedule
+    found = []
+    for seeds in (range(14), [9, 3, 13, 0, 1, 7, 2, 12, 4, 5, 11, 6, 8, 10]):
+        seeds = tuple(seeds)
+        ordered = replace(schedule, seeds=seeds, statistic="confidence_bound")
+        own = replace(search, seeds=seeds, schedule=ordered, confirm=confirm)
+        found.append(all_rounds(own, scores)[-1].decision.scores)
+    assert found[0] == found[1]
+    best = select_best(scores, "minimize", "confidence_bound", digits=5)
+    assert next(iter(found[0])) == best.variant_id
 
 
 # More seeds, and confirmation --------------------------------------------------------------------

@@ -231,6 +231,7 @@ BESIDE = {
     **{f"data.{field}": {} for field in ("generator", "npz", "scaling", "seed")},
     "training.loss_weights": {"loss": {"price": "mse", "kind": "mse"}},
     "search.method": {"num_variants": 2, "parameters": RATES},
+    "search.from": {"method": "from"},
     "search.num_variants": {"method": "random", "parameters": {"training.learning_rate": RANGE}},
     "search.parameters: values.when": {"values": [1e-4, 1e-3]},
     "search.rounds: round.seeds": {"keep": 2},
@@ -244,7 +245,7 @@ BESIDE = {
 @pytest.mark.parametrize(
     ("section", "field", "example"),
     [
-        (name, field, about.example)
+        (name, section.model_fields[field].alias or field, about.example)
         for name, section in DOCUMENT.SECTIONS.items()
         for field, about in DOCUMENT.descriptions(section).items()
     ],

@@ -8,11 +8,12 @@ from typing import Any
 from trialrun.analysis.certainty import Certainty
 from trialrun.analysis.edges import edges
 from trialrun.analysis.parameters import values_in
-from trialrun.analysis.rounds import ConfirmedDifference
+from trialrun.analysis.rounds import Confirmation, ConfirmedDifference, RoundsSummary
 from trialrun.analysis.selection import Selection
 from trialrun.analysis.variants import Leaderboard, VariantSummary
 from trialrun.job import searched_paths
 from trialrun.messages import MAX_NAMES_LISTED, listed
+from trialrun.statistics.paired import num_seeds_needed
 
 _STATISTICS = {
     "mean": "mean",
@@ -182,15 +183,29 @@ def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
     rounds = leaderboard.rounds
     if rounds is None or not rounds.has_rounds:
         return
-    counts = [str(line.num_seeds) for line in rounds.lines if line.stage != "confirm"]
-    yield (
-        f"{rounds.num_variants} variants were reduced to {len(rounds.finalists)} by rounds of"
-        f" {listed(counts, max_names=20)} seeds, with {rounds.share_trained:.0%} of the trials of"
-        " the whole grid."
-    )
-    if rounds.level is not None and rounds.dropped:
-        confidence = f"{100 * (1 - rounds.level):.4g}%"
-        yield f"With {confidence} confidence the best of all {rounds.num_variants} is still in."
+    choosing = [str(line.num_seeds) for line in rounds.lines if line.stage != "confirm"]
+    counts = list(dict.fromkeys(choosing))
+    kind = "rounds" if rounds.level is None else "looks of a race"
+    after = f"{kind} of {listed(counts, max_names=20)} seeds"
+    share = f"with {rounds.share_trained:.0%} of the trials of the whole grid"
+    if rounds.dropped:
+        num_left = len(rounds.finalists)
+        yield f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
+    else:
+        yield f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
+    yield from _about_a_race(rounds)
+
+
+def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:
+    """What a race has shown; a variant that left because a trial was lost was not tested."""
+    num_lost = sum(one.has_lost for one in rounds.dropped)
+    if rounds.level is None or len(rounds.dropped) == num_lost:
+        return
+    confidence = f"{100 * (1 - rounds.level):.4g}%"
+    which = f"all {rounds.num_variants}"
+    if num_lost:
+        which = f"the {rounds.num_variants - num_lost} that lost no trial"
+    yield f"With {confidence} confidence the best of {which} is still in."
 
 
 def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
@@ -201,9 +216,13 @@ def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     if rounds.has_rounds:
         yield "The same seeds chose it and measured it, which flatters its mean and interval."
     found = rounds.confirmation
-    if found is None or found.variants[0].variant_id != chosen.variant_id:
+    if found is None:
         return
     seeds = f"{found.num_seeds} fresh seeds, which chose nothing"
+    names = [one.variant_id for one in found.variants]
+    if names[0] != chosen.variant_id:
+        yield f"Fresh seeds were given to {listed(names)}, when {names[0]} was the best."
+        return
     if not found.is_complete:
         yield f"The confirmation by {seeds}, has not ended."
         return
@@ -220,14 +239,18 @@ def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
         f"On {seeds}, its mean {chosen.metric} is {own.mean:.4g} (sd {own.sd:.2g}{interval}"
         f"{lost_text})."
     )
-    yield from (_difference(other, chosen) for other in found.differences)
+    yield from (_difference(other, chosen, found) for other in found.differences)
 
 
-def _difference(other: ConfirmedDifference, chosen: Selection) -> str:
+def _difference(other: ConfirmedDifference, chosen: Selection, found: Confirmation) -> str:
     """The statement on two variants that fresh seeds allow."""
     us, them = chosen.variant_id, other.variant_id
-    if not other.n:
-        return f"No fresh seed compares it with {them}."
+    needed = num_seeds_needed(len(found.differences))
+    if other.n < needed:
+        return (
+            f"{_seeds_text(other.n)} cannot tell it from {them}, whatever the difference: it takes"
+            f" at least {needed}."
+        )
     numbers = f"p {_p_value_text(other.p_value)}"
     if math.isfinite(other.low):
         low, high = other.low, other.high

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
+from trialrun.errors import FileError
+from trialrun.job import FIRST_FRESH_SEED, MOST_FRESH_SEEDS
 from trialrun.statistics.best import LEVEL
 from trialrun.statistics.intervals import cautious_interval, within_bounds
 from trialrun.statistics.paired import compare, holm
 from trialrun.statistics.spread import Floats, describe
+from trialrun.store import RunFolder
 from trialrun.store.round_log import Round, Stage
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ class DroppedVariant(NamedTuple):
         rule: Why, in words.
         num_seeds: How many seeds it had.
         score: Its statistic over them, with five digits; None if it had none.
+        has_lost: Whether some of its trials diverged, failed or had no value.
     """
 
     variant_id: str
@@ -36,6 +40,7 @@ class DroppedVariant(NamedTuple):
     rule: str
     num_seeds: int
     score: float | None
+    has_lost: bool
 
 
 class RoundLine(NamedTuple):
@@ -168,6 +173,25 @@ class RoundsSummary:
         return self.num_trained / self.num_whole
 
 
+def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") -> None:
+    """Refuses to tell of a run whose rounds are not known: nobody could say which seeds chose.
+
+    Raises:
+        FileError: The run has trials of rounds or of fresh seeds, but their record is missing.
+    """
+    if not index.variant_ids:
+        return
+    fresh = range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + MOST_FRESH_SEEDS)
+    has_fresh = bool(np.isin(index.seeds, fresh).any())
+    asked = run.read_job().get("search", {}).get("rounds") is not None
+    if (asked and not rounds) or (has_fresh and not run.rounds.fresh_seeds()):
+        raise FileError(
+            f"{run.rounds.path}: the record of the rounds is missing, without which nobody knows"
+            f" which seeds chose. Put it back; or `trialrun resume {run.path}` decides again from"
+            " the trials"
+        )
+
+
 def rounds_summary(
     rounds: Sequence[Round],
     index: "TrialIndex",
@@ -195,6 +219,7 @@ def rounds_summary(
     if len(choosing) > 1 and not _has_ended(last, index):
         seeds = choosing[-2].seeds  # all that the variants of the last round have in common
     most = max(len(one.seeds) for one in choosing)
+    num_variants = max(len(one.variants) for one in choosing)
     return RoundsSummary(
         lines=tuple(_lines(rounds)),
         judged=tuple(
@@ -204,11 +229,11 @@ def rounds_summary(
         ),
         has_rounds=len(first.counts) > 1,
         level=first.level,
-        num_variants=len(rounds[0].variants),
+        num_variants=num_variants,
         finalists=last.variants,
         seeds=tuple(sorted(seeds)),
         dropped=tuple(_dropped(rounds, index)),
-        num_whole=len(rounds[0].variants) * max(len(first.seeds), most),
+        num_whole=num_variants * max(len(first.seeds), most),
         num_trained=_num_trained(choosing),
         confirmation=_confirmation(rounds[-1], index, metric, bounds),
     )
@@ -217,7 +242,7 @@ def rounds_summary(
 def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
     lines = []
     for position, one in enumerate(rounds):
-        later = [other for other in rounds[position + 1 :] if other.stage != "confirm"]
+        later = [other for other in rounds[position + 1 :] if other.stage in ("choose", "race")]
         is_confirm = one.stage == "confirm"
         lines.append(
             RoundLine(
@@ -256,6 +281,7 @@ def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVaria
                     rules[variant_id],
                     len(decision.seeds),
                     score,
+                    variant_id in decision.lost,
                 )
                 for variant_id, score in decision.scores.items()
                 if variant_id in rules

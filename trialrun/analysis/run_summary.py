@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from trialrun.analysis.metric_bounds import UNBOUNDED, metric_bounds
-from trialrun.analysis.rounds import rounds_summary
+from trialrun.analysis.rounds import require_log, rounds_summary
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
 from trialrun.analysis.variants import (
     Leaderboard,
@@ -100,7 +100,9 @@ class Tally:
         self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
         own_bounds = self._bounds.get(metric, UNBOUNDED)
-        self._rounds = rounds_summary(run.rounds.read(), self._index, metric, own_bounds)
+        rounds = run.rounds.read()
+        require_log(run, rounds, self._index)
+        self._rounds = rounds_summary(rounds, self._index, metric, own_bounds)
 
     @property
     def is_empty(self) -> bool:

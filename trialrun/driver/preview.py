@@ -244,6 +244,8 @@ def _print_rounds(console: Console, job: JobSpec, num_variants: int) -> None:
     lines = [f"In all {at_most}{counted(sum(one.num_trials for one in rounds), 'trial')}"]
     if job.search.rounds is not None:
         lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of the whole grid"
+        if (most := max(one.num_seeds for one in rounds if one.stage != "confirm")) < job.num_seeds:
+            lines.append(f"No variant gets more than {most} of the {seeds_text(job.num_seeds)}")
         num_saved = num_whole - num_choosing
         if not at_most and num_saved < _TRIALS_PER_COMPILATION:
             lines.append(

@@ -57,6 +57,7 @@ class Rounds:
         self._search = _search_of(work, self._rounds)
         self._num_checked = 0
         self._trained: set[str] = set()
+        self._check_log()
 
     def batches(self) -> Iterator[list[Trial]]:
         """The trials of each round that have no result yet, in the order of the job.
@@ -70,6 +71,7 @@ class Rounds:
                 yield missing
                 continue
             self._check_log()
+            assert self._num_checked == len(self._rounds), "trials of closed rounds are missing"
             scores = _read_scores(self._work.run, self._search.schedule.metric)
             coming = next_round(self._search, self._rounds, scores)
             if coming is None:
@@ -101,15 +103,22 @@ class Rounds:
         ]
 
     def _check_log(self) -> None:
-        """Compares each round of the log with what the run's trials lead to."""
+        """Compares each round of the log with what the run's trials lead to.
+
+        A round that was decided on trials which are now missing, because their files were damaged,
+        is compared when they have been trained again.
+        """
         if self._num_checked == len(self._rounds):
             return
         scores = _read_scores(self._work.run, self._search.schedule.metric)
-        for number in range(self._num_checked, len(self._rounds)):
-            before, one = self._rounds[:number], self._rounds[number]
+        while self._num_checked < len(self._rounds):
+            before, one = self._rounds[: self._num_checked], self._rounds[self._num_checked]
             if one.decision is not None:
-                known = _with_losses(scores, before, one.decision)
-                expected = next_round(_as_it_was(self._search, before, one), before, known)
+                last = _last_choosing(before)
+                if not _are_all_recorded(scores, last):
+                    return
+                known = _with_losses(scores, last, one.decision)
+                expected = next_round(_as_it_was(self._search, last, one), before, known)
                 if expected is None or not _agree(one, expected):
                     raise TrialrunError(
                         f"{self._log.file_of(one.number)}: does not follow from the trials of this"
@@ -153,18 +162,30 @@ def _search_of(work: Work, rounds: Sequence[Round]) -> Search:
     job = work.loaded.spec
     variant_ids = tuple(dict.fromkeys(trial.variant.variant_id for trial in work.trials))
     schedule = schedule_of(job)
+    if not rounds and (problem := _why_no_rounds(work)):
+        raise InputError(f"{work.run.path}: {problem}")
     if rounds:
         logged = rounds[0].schedule
         assert logged is not None, "the first round holds the schedule"
-        if problem := _why_another(work.loaded, logged, rounds[0], variant_ids):
+        if problem := _why_another(work.loaded, logged, rounds, variant_ids):
             raise InputError(f"{work.run.path}: {problem}")
         schedule = logged
     select, confirm = job.select, job.search.confirmation
     return Search(variant_ids, job.seed_list, select.goal, select.statistic, schedule, confirm)
 
 
+def _why_no_rounds(work: Work) -> str:
+    """Why rounds cannot begin with what a run holds: its variants were not chosen by them."""
+    asked = work.loaded.spec.search.rounds is not None
+    if asked and work.run.tables.index().variant_ids:
+        before = work.run.read_job().get("search", {}).get("rounds")
+        if before is None:
+            return "this run began without search.rounds; start a new run for them"
+    return ""
+
+
 def _why_another(
-    loaded: LoadedJob, logged: Schedule, first: Round, variant_ids: tuple[str, ...]
+    loaded: LoadedJob, logged: Schedule, rounds: Sequence[Round], variant_ids: tuple[str, ...]
 ) -> str:
     """Why the rounds of a run cannot go on with a job; empty if they can."""
     job, again = loaded.spec, "start a new run for other rounds"
@@ -177,25 +198,35 @@ def _why_another(
     now = schedule_of(job.model_copy(update={"seeds": logged.seeds}))
     if now != logged:
         return f"search.rounds differs from what the run began with; {again}"
-    if len(logged.counts) > 1 and variant_ids != first.variants:
+    fresh = {seed for one in rounds if one.stage == "confirm" for seed in one.seeds}
+    if used := fresh.intersection(job.seed_list):
+        return (
+            f"seeds: {min(used)} has confirmed the winner of this run, and cannot choose; {again}"
+        )
+    if len(logged.counts) > 1 and variant_ids != rounds[0].variants:
         return f"search.parameters: no variants can be added to a run with rounds; {again}"
     return ""
 
 
-def _as_it_was(search: Search, before: Sequence[Round], one: Round) -> Search:
+def _last_choosing(rounds: Sequence[Round]) -> Round:
+    return next(one for one in reversed(rounds) if one.stage != "confirm")
+
+
+def _are_all_recorded(scores: ValidationScores, one: Round) -> bool:
+    """Whether all trials of a round have ended, in whatever way."""
+    return bool((scores.restricted(one.variants, one.seeds).trial_ids != b"").all())
+
+
+def _as_it_was(search: Search, last: Round, one: Round) -> Search:
     """What a round followed from, when it was decided: the job may have got more seeds since."""
-    last = next(other for other in reversed(before) if other.stage != "confirm")
     if one.stage == "confirm":
         confirm = ConfirmSpec(seeds=len(one.seeds), variants=len(one.variants))
         return replace(search, variant_ids=last.variants, seeds=last.seeds, confirm=confirm)
     return replace(search, variant_ids=one.variants, seeds=one.seeds)
 
 
-def _with_losses(
-    scores: ValidationScores, before: Sequence[Round], decision: Decision
-) -> ValidationScores:
+def _with_losses(scores: ValidationScores, last: Round, decision: Decision) -> ValidationScores:
     """The scores as they were when a round was decided: trials that had failed have no value."""
-    last = next(other for other in reversed(before) if other.stage != "confirm")
     known = scores.restricted(last.variants, last.seeds)
     for row, variant_id in enumerate(known.variant_ids):
         lost = np.isin(known.seeds, decision.lost.get(variant_id, ()))

@@ -85,8 +85,9 @@ def run_job(
     census = _check_first_data(own, loaded, progress)
     with at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
         own_ids = {trial.trial_id for trial in own}
-        missing = [trial for trial in _begin(work) if trial.trial_id in own_ids]
-        batches = Rounds(work).batches() if has_rounds(work) else iter([missing])
+        absent, rounds = _begin(work)
+        missing = [trial for trial in absent if trial.trial_id in own_ids]
+        batches = iter([missing]) if rounds is None else rounds.batches()
         first = next(batches, [])
         if not first and _has_ended_well(work.run):
             return outcome_of_ended(work)
@@ -169,16 +170,21 @@ def _complete(
     return finish(work, interrupted=interrupted)
 
 
-def _begin(work: Work) -> list[Trial]:
-    """Prepares the run folder for this job; returns the trials that are missing from it."""
+def _begin(work: Work) -> tuple[list[Trial], Rounds | None]:
+    """Prepares the run folder for this job; nothing is changed in it if the job is another.
+
+    Returns:
+        The trials that are missing from it, and its rounds; None if it has none.
+    """
     for line in set_aside_broken(work.run):
         work.progress.warn(line)
     missing = missing_trials(work.run, work.loaded, work.trials, work.progress.warn)
+    rounds = Rounds(work) if has_rounds(work) else None
     if work.run.job_file.read_text() != (text := dump_job(work.loaded.spec)):
         if not only_output_differs(work.run, work.loaded):
             unfinish(work.run)
         work.run.write_job(text)
-    return missing
+    return missing, rounds
 
 
 def _has_ended_well(run: RunFolder) -> bool:

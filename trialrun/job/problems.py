@@ -63,6 +63,7 @@ _RULES = {
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:.10g}",
     "literal_error": "{expected}",
     "union_tag_not_found": "{{values: [...]}} or {{min: ..., max: ..., distribution: ...}}",
 }

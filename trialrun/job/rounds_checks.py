@@ -5,7 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from trialrun.job.document import KeyPath
 from trialrun.job.problems import Problem, dotted
-from trialrun.job.rounds_spec import FEWEST_SEEDS, FIRST_FRESH_SEED, RaceSpec, RoundSpec
+from trialrun.job.rounds_spec import (
+    FEWEST_SEEDS,
+    FIRST_FRESH_SEED,
+    MOST_FRESH_SEEDS,
+    RaceSpec,
+    RoundSpec,
+)
 from trialrun.job.spec import JobSpec
 
 _ROUNDS: KeyPath = ("search", "rounds")
@@ -45,7 +51,7 @@ def _check_counts(
     """Numbers of seeds that do not grow from round to round, or are more than the job has."""
     for path, (before, count) in zip(paths[1:], itertools.pairwise(counts), strict=True):
         if count <= before:
-            message = f"must be more than the {before} of the round before, got {count}"
+            message = f"must be more than the {before} before it, got {count}"
             yield Problem(path, f"{dotted(path)} {message}")
     for path, count in zip(paths, counts, strict=True):
         if count > num_seeds:
@@ -68,16 +74,15 @@ def _check_keeps(rounds: Sequence[RoundSpec]) -> Iterator[Problem]:
 
 def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
     """A seed of the job that belongs to the confirmation."""
-    confirm = job.search.confirmation
-    if confirm is None:
+    if job.search.rounds is None and job.search.confirmation is None:
         return
-    last = FIRST_FRESH_SEED + confirm.seeds - 1
+    last = FIRST_FRESH_SEED + MOST_FRESH_SEEDS - 1
     taken = [seed for seed in job.seed_list if FIRST_FRESH_SEED <= seed <= last]
     if taken:
         yield Problem(
             ("seeds",),
-            f"seeds: {taken[0]} is one of the seeds {FIRST_FRESH_SEED} to {last}, with which the"
-            " winner is confirmed; give another, or set search.confirm to false",
+            f"seeds: {taken[0]} is one of the seeds {FIRST_FRESH_SEED} to {last}, which are kept"
+            " for confirming the winner; give another",
         )
 
 

@@ -12,6 +12,7 @@ from trialrun.messages import show
 
 # Seeds from here on are kept for confirmations, so that no seed that chose is used to confirm.
 FIRST_FRESH_SEED = 2**31
+MOST_FRESH_SEEDS = 100_000
 # Fewer seeds cannot be divided into rounds.
 FEWEST_SEEDS = 3
 
@@ -89,7 +90,7 @@ Rounds = Annotated[
 class ConfirmSpec(Section):
     """Fresh seeds that chose nothing: they say how good the chosen variants really are."""
 
-    seeds: Annotated[int, Field(ge=2, le=100_000)] = 20
+    seeds: Annotated[int, Field(ge=2, le=MOST_FRESH_SEEDS)] = 20
     """How many fresh seeds each of the variants gets. Example: `40`."""
     variants: Annotated[int, Field(ge=1, le=1000)] = 2
     """How many variants are confirmed: the winner and those that come next. Example: `3`."""

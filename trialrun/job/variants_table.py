@@ -17,7 +17,7 @@ from trialrun.job.document import Document, KeyPath, canonical_json, parse_value
 from trialrun.job.problems import Problem
 from trialrun.job.search_spec import SearchSpec
 from trialrun.job.spec import Settings
-from trialrun.messages import bytes_text
+from trialrun.messages import bytes_text, said_by
 
 _PATH: KeyPath = ("search", "from")
 _PARAMETER = "param."  # before a parameter's path in variants.csv
@@ -105,7 +105,7 @@ def _records(path: Path, shown: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, record
             line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{shown}:{line}: cannot be read as CSV: {error}") from error
+        raise InputError(f"{shown}:{line}: cannot be read as CSV: {said_by(error)}") from error
 
 
 def _parameter_columns(header: Sequence[str], where: str) -> dict[int, str]:

@@ -70,35 +70,42 @@ def next_round(search: Search, rounds: Sequence[Round], scores: ValidationScores
         return Round(1, stage, search.variant_ids, seeds, schedule=schedule)
     scheduled = [one for one in rounds if one.stage == stage]
     last = next(one for one in reversed(rounds) if one.stage != "confirm")
-    seen = scores.restricted(last.variants, last.seeds)
+    # Sorted, because an interval that is drawn depends on the order of the values.
+    seen = scores.restricted(last.variants, sorted(last.seeds))
     if np.isnan(seen.values).all():
         return None
-    if len(scheduled) < len(schedule.counts):
+    if len(scheduled) < len(schedule.counts) and not _is_decided(scheduled):
         kept, dropped = (_cut if schedule.level is None else _race)(search, scheduled, seen)
-        if len(kept) > 1 or schedule.level is None:
-            seeds = schedule.seeds[: schedule.counts[len(scheduled)]]
-            decision = _decision(seen, search, _statistic_for_cuts(search, seen), dropped)
-            return Round(len(rounds) + 1, stage, kept, seeds, decision)
-    return _after_the_schedule(search, rounds, seen)
+        count = schedule.counts[len(scheduled)]
+        if schedule.level is not None and len(kept) == 1 and dropped:  # nobody is left to race
+            count = len(last.seeds)
+        decision = _decision(seen, search, _statistic_for_cuts(search, seen), dropped)
+        return Round(len(rounds) + 1, stage, kept, schedule.seeds[:count], decision)
+    return _after_the_schedule(search, rounds, last, seen)
+
+
+def _is_decided(scheduled: Sequence[Round]) -> bool:
+    """Whether a race has left one variant of several."""
+    last = scheduled[-1]
+    return last.stage == "race" and len(last.variants) == 1 < len(scheduled[0].variants)
 
 
 def _after_the_schedule(
-    search: Search, rounds: Sequence[Round], seen: ValidationScores
+    search: Search, rounds: Sequence[Round], last: Round, seen: ValidationScores
 ) -> Round | None:
     """Seeds that the job got since it began, and then the confirmation."""
     schedule, number = search.schedule, len(rounds) + 1
-    has_rounds = len(schedule.counts) > 1
-    variants = seen.variant_ids if has_rounds else search.variant_ids
-    has_more_seeds = len(search.seeds) > len(schedule.seeds) and seen.seeds != search.seeds
-    if has_more_seeds or variants != seen.variant_ids:
+    variants = last.variants if len(schedule.counts) > 1 else search.variant_ids
+    has_more_seeds = len(search.seeds) > len(schedule.seeds) and last.seeds != search.seeds
+    if has_more_seeds or variants != last.variants:
         decision = _decision(seen, search, search.statistic, {})
         return Round(number, "extend", variants, search.seeds, decision)
     if search.confirm is None:
         return None
     order = [index for index in _order(seen, search, search.statistic) if _has_value(seen)[index]]
     best = tuple(seen.variant_ids[index] for index in order[: search.confirm.variants])
-    last = rounds[-1]
-    if last.stage == "confirm" and (last.variants, last.seeds) == (best, search.fresh_seeds):
+    before = rounds[-1]
+    if before.stage == "confirm" and (before.variants, before.seeds) == (best, search.fresh_seeds):
         return None
     decision = _decision(seen, search, search.statistic, {})
     return Round(number, "confirm", best, search.fresh_seeds, decision)
@@ -148,7 +155,7 @@ def _race(
     for index, variant_id in enumerate(seen.variant_ids):
         if seen.num_unfinished[index] > 0 == seen.num_unfinished[leader]:
             rules[variant_id] = f"lost {_trials(int(seen.num_unfinished[index]))}"
-        elif corrected[index] <= schedule.level:
+        elif index != leader and corrected[index] <= schedule.level:
             worse = f"worse than {seen.variant_ids[leader]}"
             rules[variant_id] = f"{worse}, corrected p {corrected[index]:.{_P_DIGITS}g}"
     return _in_order(seen, rules), rules

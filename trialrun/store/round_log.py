@@ -5,14 +5,17 @@ files are the authority: what was decided once stays decided.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from trialrun.errors import FileError
 from trialrun.messages import in_short
 from trialrun.store.files import reading, write_text
+
+_NAME = re.compile(r"round-(\d{4,})\.json")
 
 Stage = Literal["choose", "race", "extend", "confirm"]
 
@@ -112,8 +115,16 @@ class RoundLog:
         Raises:
             FileError: A file is damaged or missing.
         """
-        count = len(list(self.path.glob("round-*.json")))
-        return tuple(_read(self.file_of(number)) for number in range(1, count + 1))
+        numbers = sorted(
+            int(found[1])
+            for file in self.path.glob("round-*.json")
+            if (found := _NAME.fullmatch(file.name))
+        )
+        expected = list(range(1, len(numbers) + 1))
+        if numbers != expected:
+            missing = next(number for number in expected if number not in numbers)
+            raise FileError(f"{self.file_of(missing)}: is missing, but later rounds are there")
+        return tuple(_read(self.file_of(number), number) for number in numbers)
 
     def fresh_seeds(self) -> frozenset[int]:
         """The seeds of confirmations, which chose nothing."""
@@ -122,14 +133,40 @@ class RoundLog:
         )
 
 
-def _read(file: Path) -> Round:
+def _read(file: Path, number: int) -> Round:
     try:
         with reading(file):
-            content = json.loads(file.read_text(encoding="utf-8"))
-            found = _from_json(content)
+            found = _from_json(json.loads(file.read_text(encoding="utf-8")))
+            _require_sense(found, number)
     except (TypeError, AttributeError) as error:
         raise FileError(f"{file}: is not the record of a round: {in_short(error)}") from error
+    except FileError as error:
+        raise FileError(
+            f"{error}. Put the file back; or delete it and the rounds after it, which `trialrun"
+            " resume` then decides again from the trials"
+        ) from error
     return found
+
+
+def _require_sense(found: Round, number: int) -> None:
+    """Raises ValueError unless a round is what `Round` says."""
+    is_first = number == 1
+    problems = {
+        f"its number is not {number}": found.number != number,
+        "its stage is unknown": found.stage not in get_args(Stage),
+        "its variants are not distinct ids": not _are_distinct(found.variants, str),
+        "its seeds are not distinct integers": not _are_distinct(found.seeds, int),
+        "it has no decision": (found.decision is None) != is_first,
+        "it has no schedule": (found.schedule is None) == is_first,
+    }
+    for problem, holds in problems.items():
+        if holds:
+            raise ValueError(problem)
+
+
+def _are_distinct(values: Sequence[Any], kind: type) -> bool:
+    are_right = all(isinstance(value, kind) for value in values)
+    return bool(values) and are_right and len(set(values)) == len(values)
 
 
 def _from_json(content: Mapping[str, Any]) -> Round:
