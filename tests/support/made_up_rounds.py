@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from trialrun.driver.resume import missing_trials
-from trialrun.driver.rounds import Rounds, fresh_seeds
+from trialrun.driver.rounds import Rounds, recorded_fresh_trials
 from trialrun.driver.work import Work
 from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
@@ -58,9 +58,9 @@ class Driver:
         self.run.path.mkdir(exist_ok=True)
         if not self.run.job_file.exists():
             self.run.write_job(dump_job(self.loaded.spec))
-        seeds = fresh_seeds(self.loaded, self.run.rounds.read())
-        trials = plan_trials(self.loaded.spec, seeds)
-        missing_trials(self.run, self.loaded, trials)
+        trials = plan_trials(self.loaded.spec)
+        known = (*trials, *recorded_fresh_trials(self.run, trials))
+        missing_trials(self.run, self.loaded, known)
         lease = SimpleNamespace(check=lambda: None)
         progress = SimpleNamespace(tell=lambda text: None)
         self.work = Work(self.loaded, trials, self.run, lease, progress, None, 0.0, {}, ())

@@ -9,7 +9,7 @@ import numpy as np
 
 from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
-from trialrun.job import FIRST_FRESH_SEED, MOST_FRESH_SEEDS
+from trialrun.job import FRESH_SEEDS
 from trialrun.statistics.best import LEVEL
 from trialrun.statistics.intervals import cautious_interval, within_bounds
 from trialrun.statistics.paired import compare, holm
@@ -181,8 +181,7 @@ def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") ->
     """
     if not index.variant_ids:
         return
-    fresh = range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + MOST_FRESH_SEEDS)
-    has_fresh = bool(np.isin(index.seeds, fresh).any())
+    has_fresh = any(seed in FRESH_SEEDS for seed in index.seeds.tolist())
     asked = run.read_job().get("search", {}).get("rounds") is not None
     if (asked and not rounds) or (has_fresh and not run.rounds.fresh_seeds()):
         raise FileError(

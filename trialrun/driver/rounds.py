@@ -1,7 +1,7 @@
 """The rounds of a run: which trials come next, written down before they are trained."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,11 @@ import numpy as np
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
 from trialrun.driver.work import Work
 from trialrun.errors import InputError, TrialrunError
-from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, LoadedJob
+from trialrun.job import FRESH_SEEDS, ConfirmSpec, LoadedJob
 from trialrun.search.schedule import schedule_of
 from trialrun.search.strategy import Search, next_round
 from trialrun.store.round_log import Decision, Round, Schedule
+from trialrun.trials.plan import trials_of
 from trialrun.trials.trial import Trial
 
 if TYPE_CHECKING:
@@ -31,12 +32,30 @@ def has_rounds(work: Work) -> bool:
     return wanted or bool(work.run.rounds.read())
 
 
-def fresh_seeds(loaded: LoadedJob, rounds: Sequence[Round]) -> list[int]:
-    """The seeds of all confirmations of a run: those that the job asks for, and earlier ones."""
-    confirm = loaded.spec.search.confirmation
-    counts = [len(one.seeds) for one in rounds if one.stage == "confirm"]
-    num_seeds = max([0 if confirm is None else confirm.seeds, *counts])
-    return list(range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + num_seeds))
+def recorded_fresh_trials(run: "RunFolder", trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """The trials of fresh seeds that a run holds, which are not among the job's own.
+
+    Args:
+        run: The run folder.
+        trials: The job's trials.
+    """
+    rows = run.read_trials("identity")
+    fresh = rows[rows["seed"].isin(FRESH_SEEDS)]
+    return _fresh_trials(trials, zip(fresh["variant_id"], fresh["seed"].tolist(), strict=True))
+
+
+def _fresh_trials(trials: Sequence[Trial], pairs: Iterable[tuple[str, int]]) -> tuple[Trial, ...]:
+    """The trials of some variants with fresh seeds, in the order of the search."""
+    seeds_of: dict[str, set[int]] = {}
+    for variant_id, seed in pairs:
+        seeds_of.setdefault(variant_id, set()).add(seed)
+    variants = {trial.variant.variant_id: trial.variant for trial in trials}
+    return tuple(
+        trial
+        for variant_id, variant in variants.items()
+        if variant_id in seeds_of
+        for trial in trials_of([variant], sorted(seeds_of[variant_id]))
+    )
 
 
 class Rounds:
@@ -86,9 +105,11 @@ class Rounds:
         """Trials without a result, and failed ones of the variants that are still in the search."""
         wanted = _pairs(self._rounds)
         left = _pairs(_still_counting(self._rounds))
+        trials = self._work.trials
+        confirming = _pairs([one for one in self._rounds if one.stage == "confirm"])
         of_rounds = [
             trial
-            for trial in self._work.trials
+            for trial in (*trials, *_fresh_trials(trials, confirming))
             if (trial.variant.variant_id, trial.seed) in wanted
             and trial.trial_id not in self._trained
         ]

@@ -25,7 +25,7 @@ from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.progress import ProgressLine
 from trialrun.driver.resume import missing_trials, only_output_differs
-from trialrun.driver.rounds import Rounds, fresh_seeds, has_rounds
+from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
 from trialrun.driver.train import connect_to_cluster, train_missing
 from trialrun.driver.work import Work, at_work, timed
 from trialrun.errors import (
@@ -78,8 +78,7 @@ def run_job(
         ClusterError: Ray cannot be reached.
         RunLost: Another driver has taken over the run folder.
     """
-    logged = () if run_folder is None else RunFolder(run_folder).rounds.read()
-    trials = plan_trials(loaded.spec, fresh_seeds(loaded, logged))
+    trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_trackers(loaded)
     census = _check_first_data(own, loaded, progress)
@@ -178,7 +177,8 @@ def _begin(work: Work) -> tuple[list[Trial], Rounds | None]:
     """
     for line in set_aside_broken(work.run):
         work.progress.warn(line)
-    missing = missing_trials(work.run, work.loaded, work.trials, work.progress.warn)
+    known = (*work.trials, *recorded_fresh_trials(work.run, work.trials))
+    missing = missing_trials(work.run, work.loaded, known, work.progress.warn)
     rounds = Rounds(work) if has_rounds(work) else None
     if work.run.job_file.read_text() != (text := dump_job(work.loaded.spec)):
         if not only_output_differs(work.run, work.loaded):

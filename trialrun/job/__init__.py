@@ -11,7 +11,7 @@ from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.load import LoadedJob, dump_job, load_job, read_output
 from trialrun.job.rounds_spec import (
     FIRST_FRESH_SEED,
-    MOST_FRESH_SEEDS,
+    FRESH_SEEDS,
     ConfirmSpec,
     RaceSpec,
     RoundSpec,
@@ -45,7 +45,7 @@ from trialrun.job.training_spec import (
 __all__ = [
     "ConfirmSpec",
     "FIRST_FRESH_SEED",
-    "MOST_FRESH_SEEDS",
+    "FRESH_SEEDS",
     "RaceSpec",
     "RoundSpec",
     "is_number",

@@ -5,13 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from trialrun.job.document import KeyPath
 from trialrun.job.problems import Problem, dotted
-from trialrun.job.rounds_spec import (
-    FEWEST_SEEDS,
-    FIRST_FRESH_SEED,
-    MOST_FRESH_SEEDS,
-    RaceSpec,
-    RoundSpec,
-)
+from trialrun.job.rounds_spec import FEWEST_SEEDS, FRESH_SEEDS, RaceSpec, RoundSpec
 from trialrun.job.spec import JobSpec
 
 _ROUNDS: KeyPath = ("search", "rounds")
@@ -76,13 +70,12 @@ def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
     """A seed of the job that belongs to the confirmation."""
     if job.search.rounds is None and job.search.confirmation is None:
         return
-    last = FIRST_FRESH_SEED + MOST_FRESH_SEEDS - 1
-    taken = [seed for seed in job.seed_list if FIRST_FRESH_SEED <= seed <= last]
+    taken = [seed for seed in job.seed_list if seed in FRESH_SEEDS]
     if taken:
         yield Problem(
             ("seeds",),
-            f"seeds: {taken[0]} is one of the seeds {FIRST_FRESH_SEED} to {last}, which are kept"
-            " for confirming the winner; give another",
+            f"seeds: {taken[0]} is one of the seeds {FRESH_SEEDS[0]} to {FRESH_SEEDS[-1]}, which"
+            " are kept for confirming the winner; give another",
         )
 
 

@@ -13,6 +13,7 @@ from trialrun.messages import show
 # Seeds from here on are kept for confirmations, so that no seed that chose is used to confirm.
 FIRST_FRESH_SEED = 2**31
 MOST_FRESH_SEEDS = 100_000
+FRESH_SEEDS = range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + MOST_FRESH_SEEDS)
 # Fewer seeds cannot be divided into rounds.
 FEWEST_SEEDS = 3
 

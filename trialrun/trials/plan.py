@@ -1,6 +1,6 @@
 """From a job to its variants and trials. Starts nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from pydantic import ValidationError
 
@@ -39,16 +39,16 @@ def _settings_of(job: JobSpec, parameters: Assignment) -> Settings:
         ) from error
 
 
-def plan_trials(job: JobSpec, fresh_seeds: Sequence[int] = ()) -> tuple[Trial, ...]:
-    """Every variant with every seed: all seeds of the first variant, then of the second, ...
+def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
+    """Every variant with every seed: all seeds of the first variant, then of the second, ..."""
+    return trials_of(plan_variants(job), job.seed_list)
 
-    Args:
-        job: The job.
-        fresh_seeds: Further seeds, by which variants may be confirmed.
-    """
+
+def trials_of(variants: Iterable[Variant], seeds: Iterable[int]) -> tuple[Trial, ...]:
+    """Some variants with some seeds: all seeds of the first variant, then of the second, ..."""
     trials: list[Trial] = []
-    seeds = [*job.seed_list, *fresh_seeds]  # to share the numbers' memory between variants
-    for variant in plan_variants(job):
+    seeds = list(seeds)  # to share the numbers' memory between variants
+    for variant in variants:
         settings_hash = hash_settings(variant)  # once per variant, as it is most of the work
         trials += (Trial(with_seed(settings_hash, seed), variant, seed) for seed in seeds)
     return tuple(trials)
