@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trialrun.analysis.rounds import Confirmation, confirmation_of
+from trialrun.analysis.confirmation import Confirmation, confirmation_of
 from trialrun.analysis.selection import ValidationScores
 from trialrun.job import ConfirmSpec, JobSpec
 from trialrun.search.schedule import schedule_of

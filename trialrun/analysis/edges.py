@@ -37,8 +37,7 @@ def edges(board: Leaderboard) -> list[Edge]:
 
     Only parameters with at least three different numbers have edges. A parameter is left out if a
     variant that is as good as the winner lies further inside; variants that do not have it say
-    nothing of it. None is returned if nothing can be
-    better than the winner.
+    nothing of it. None is returned if nothing can be better than the winner.
     """
     if board.selection is None or board.selection.is_perfect:
         return []

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trialrun.analysis.certainty import Certainty
+from trialrun.analysis.confirmation import Confirmation, ConfirmedDifference
 from trialrun.analysis.edges import edges
 from trialrun.analysis.parameters import values_in
-from trialrun.analysis.rounds import Confirmation, ConfirmedDifference, RoundsSummary
+from trialrun.analysis.rounds import RoundsSummary
 from trialrun.analysis.selection import Selection
 from trialrun.analysis.variants import Leaderboard, VariantSummary
 from trialrun.job import searched_paths

@@ -1,21 +1,16 @@
-"""What the rounds of a run say: who is left, who was dropped, and what fresh seeds confirm."""
+"""What the rounds of a run say: who is left, who was dropped, and why."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
+from trialrun.analysis.confirmation import Confirmation, read_confirmation
 from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
 from trialrun.job import FRESH_SEEDS
-from trialrun.statistics.best import LEVEL
-from trialrun.statistics.intervals import cautious_interval, within_bounds
-from trialrun.statistics.paired import compare, holm
-from trialrun.statistics.spread import Floats, describe
 from trialrun.store import RunFolder
-from trialrun.store.round_log import Round, Stage
+from trialrun.store.round_log import Round, Stage, fresh_seeds_of
 
 if TYPE_CHECKING:
     from trialrun.store.trial_tables import TrialIndex
@@ -77,65 +72,6 @@ class JudgedRound(NamedTuple):
     going_on: tuple[str, ...]
 
 
-class ConfirmedVariant(NamedTuple):
-    """A variant's selection metric over fresh seeds.
-
-    Attributes:
-        variant_id: The variant.
-        n: How many of the fresh seeds have a value.
-        mean, sd: Over these seeds; NaN without any.
-        low, high: The 95% interval of the mean; infinite if it has none.
-    """
-
-    variant_id: str
-    n: int
-    mean: float
-    sd: float
-    low: float
-    high: float
-
-
-class ConfirmedDifference(NamedTuple):
-    """The chosen variant compared with another over fresh seeds.
-
-    Attributes:
-        variant_id: The other.
-        n: The seeds that both have.
-        difference: Mean of the chosen minus the other.
-        low, high: Its 95% interval.
-        p_value: Of the sign-flip test, corrected by Holm for the number of others.
-    """
-
-    variant_id: str
-    n: int
-    difference: float
-    low: float
-    high: float
-    p_value: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the test says that the two differ, and the interval, if there is one, agrees."""
-        has_interval = np.isfinite(self.low) and np.isfinite(self.high)
-        return self.p_value <= LEVEL and not (has_interval and self.low <= 0 <= self.high)
-
-
-class Confirmation(NamedTuple):
-    """What fresh seeds say, which chose nothing.
-
-    Attributes:
-        num_seeds: How many fresh seeds there are.
-        variants: The chosen variant first.
-        differences: The chosen variant against each of the others.
-        is_complete: Whether all trials have ended.
-    """
-
-    num_seeds: int
-    variants: tuple[ConfirmedVariant, ...]
-    differences: tuple[ConfirmedDifference, ...]
-    is_complete: bool
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundsSummary:
     """The rounds of a run.
@@ -183,7 +119,7 @@ def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") ->
         return
     has_fresh = any(seed in FRESH_SEEDS for seed in index.seeds.tolist())
     asked = run.read_job().get("search", {}).get("rounds") is not None
-    if (asked and not rounds) or (has_fresh and not run.rounds.fresh_seeds()):
+    if (asked and not rounds) or (has_fresh and not fresh_seeds_of(rounds)):
         raise FileError(
             f"{run.rounds.path}: the record of the rounds is missing, without which nobody knows"
             f" which seeds chose. Put it back; or `trialrun resume {run.path}` decides again from"
@@ -234,7 +170,7 @@ def rounds_summary(
         dropped=tuple(_dropped(rounds, index)),
         num_whole=num_variants * max(len(first.seeds), most),
         num_trained=_num_trained(choosing),
-        confirmation=_confirmation(rounds[-1], index, metric, bounds),
+        confirmation=read_confirmation(rounds[-1], index, metric, bounds),
     )
 
 
@@ -294,68 +230,6 @@ def _has_ended(one: Round, index: "TrialIndex") -> bool:
     return int(rows["seed"].isin(one.seeds).sum()) == len(one.variants) * len(one.seeds)
 
 
-def _confirmation(
-    last: Round, index: "TrialIndex", metric: str, bounds: Bounds
-) -> Confirmation | None:
-    if last.stage != "confirm":
-        return None
-    rows = index.read(last.variants, "numbers")
-    rows = rows[rows["seed"].isin(last.seeds)]
-    num_ended = len(rows)
-    rows = rows[rows["status"] == "completed"]
-    values = np.full((len(last.variants), len(last.seeds)), np.nan)
-    row_of = {variant_id: row for row, variant_id in enumerate(last.variants)}
-    column_of = {seed: column for column, seed in enumerate(last.seeds)}
-    if len(rows):
-        values[rows["variant_id"].map(row_of), rows["seed"].map(column_of)] = rows[metric]
-    return confirmation_of(last.variants, values, bounds, is_complete=num_ended == values.size)
-
-
-def confirmation_of(
-    variants: Sequence[str], values: Floats, bounds: Bounds = UNBOUNDED, *, is_complete: bool = True
-) -> Confirmation:
-    """What fresh seeds say, from their values alone.
-
-    Args:
-        variants: The ids, the chosen variant first.
-        values: The selection metric (variants, seeds); NaN where a trial has no value.
-        bounds: The metric's lowest and highest possible value.
-        is_complete: Whether all trials have ended.
-    """
-    return Confirmation(
-        num_seeds=values.shape[1],
-        variants=tuple(_confirmed(variants, values, bounds)),
-        differences=tuple(_differences(variants, values, bounds)),
-        is_complete=is_complete,
-    )
-
-
-def _confirmed(variants: Sequence[str], values: Floats, bounds: Bounds) -> "list[ConfirmedVariant]":
-    spread = describe(values)
-    interval = cautious_interval(values, np.random.default_rng(0))
-    interval = within_bounds(interval, values, *map(np.asarray, bounds))
-    columns = zip(variants, spread.n, spread.mean, spread.sd, *interval, strict=True)
-    return [ConfirmedVariant(name, int(n), *map(float, rest)) for name, n, *rest in columns]
-
-
-def _differences(
-    variants: Sequence[str], values: Floats, bounds: Bounds
-) -> "list[ConfirmedDifference]":
-    compared = [compare(values[0], other, np.random.default_rng(0)) for other in values[1:]]
-    p_values = holm([one.p_value for one in compared])
-    differences = values[0] - values[1:]
-    interval = cautious_interval(differences, np.random.default_rng(0))
-    largest = bounds[1] - bounds[0]  # no difference is larger than the range of the metric
-    low = np.where(np.isfinite(interval.low), np.maximum(interval.low, -largest), interval.low)
-    high = np.where(np.isfinite(interval.high), np.minimum(interval.high, largest), interval.high)
-    return [
-        ConfirmedDifference(variant_id, one.n, one.difference, *map(float, numbers))
-        for variant_id, one, *numbers in zip(
-            variants[1:], compared, low, high, p_values, strict=True
-        )
-    ]
-
-
 def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
     """The rounds as values for JSON, under the key `rounds`; empty if there are none."""
     if rounds is None:
@@ -368,15 +242,6 @@ def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
         "num_trained": rounds.num_trained,
         "num_whole": rounds.num_whole,
         "dropped": [one._asdict() for one in rounds.dropped],
-        "confirmation": None,
+        "confirmation": None if found is None else found.to_json(),
     }
-    if found is not None:
-        content["confirmation"] = {
-            "num_seeds": found.num_seeds,
-            "is_complete": found.is_complete,
-            "variants": [one._asdict() for one in found.variants],
-            "differences": [
-                {**one._asdict(), "is_clear": one.is_clear} for one in found.differences
-            ],
-        }
     return {"rounds": content}

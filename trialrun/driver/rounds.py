@@ -13,7 +13,7 @@ from trialrun.errors import InputError, TrialrunError
 from trialrun.job import FRESH_SEEDS, ConfirmSpec, LoadedJob
 from trialrun.search.schedule import schedule_of
 from trialrun.search.strategy import Search, next_round
-from trialrun.store.round_log import Decision, Round, Schedule
+from trialrun.store.round_log import Decision, Round, Schedule, fresh_seeds_of, last_choosing
 from trialrun.trials.plan import trials_of
 from trialrun.trials.trial import Trial
 
@@ -135,7 +135,7 @@ class Rounds:
         while self._num_checked < len(self._rounds):
             before, one = self._rounds[: self._num_checked], self._rounds[self._num_checked]
             if one.decision is not None:
-                last = _last_choosing(before)
+                last = last_choosing(before)
                 if not _are_all_recorded(scores, last):
                     return
                 known = _with_losses(scores, last, one.decision)
@@ -219,18 +219,13 @@ def _why_another(
     now = schedule_of(job.model_copy(update={"seeds": logged.seeds}))
     if now != logged:
         return f"search.rounds differs from what the run began with; {again}"
-    fresh = {seed for one in rounds if one.stage == "confirm" for seed in one.seeds}
-    if used := fresh.intersection(job.seed_list):
+    if used := fresh_seeds_of(rounds).intersection(job.seed_list):
         return (
             f"seeds: {min(used)} has confirmed the winner of this run, and cannot choose; {again}"
         )
     if len(logged.counts) > 1 and variant_ids != rounds[0].variants:
         return f"search.parameters: no variants can be added to a run with rounds; {again}"
     return ""
-
-
-def _last_choosing(rounds: Sequence[Round]) -> Round:
-    return next(one for one in reversed(rounds) if one.stage != "confirm")
 
 
 def _are_all_recorded(scores: ValidationScores, one: Round) -> bool:

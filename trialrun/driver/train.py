@@ -138,6 +138,7 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
     files = collect_files(referenced_functions(work.loaded), job.data.files)
     statuses = work.run.tables.index().by_variants("identity")
     is_continued = any((rows["status"] != "failed").any() for rows in statuses)
+    width = _width(work, cluster)
     interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
     tasks = [
         PackTask(
@@ -145,7 +146,7 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
             folder,
             job.select,
             cluster.num_threads,
-            width=_width(work, cluster),
+            width=width,
             files=files,
             is_continued=is_continued,
             progress_interval_s=interval_s,

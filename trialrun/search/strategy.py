@@ -19,10 +19,10 @@ from trialrun.analysis.selection import (
     round_significant,
     variant_scores,
 )
-from trialrun.job import FIRST_FRESH_SEED, ConfirmSpec, Goal, Statistic
+from trialrun.job import FRESH_SEEDS, ConfirmSpec, Goal, Statistic
 from trialrun.search.schedule import num_going_on
 from trialrun.statistics.race import race_p_values
-from trialrun.store.round_log import Decision, Round, Schedule, Stage
+from trialrun.store.round_log import Decision, Round, Schedule, Stage, last_choosing
 
 _P_DIGITS = 3
 # From fewer seeds, the bound of a mean says more about the luck of their spread than about it.
@@ -52,7 +52,7 @@ class Search:
     def fresh_seeds(self) -> tuple[int, ...]:
         """The seeds of the confirmation."""
         count = 0 if self.confirm is None else self.confirm.seeds
-        return tuple(range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + count))
+        return tuple(FRESH_SEEDS[:count])
 
 
 def next_round(search: Search, rounds: Sequence[Round], scores: ValidationScores) -> Round | None:
@@ -69,7 +69,7 @@ def next_round(search: Search, rounds: Sequence[Round], scores: ValidationScores
         seeds = schedule.seeds[: schedule.counts[0]]
         return Round(1, stage, search.variant_ids, seeds, schedule=schedule)
     scheduled = [one for one in rounds if one.stage == stage]
-    last = next(one for one in reversed(rounds) if one.stage != "confirm")
+    last = last_choosing(rounds)
     # Sorted, because an interval that is drawn depends on the order of the values.
     seen = scores.restricted(last.variants, sorted(last.seeds))
     if np.isnan(seen.values).all():
@@ -153,8 +153,9 @@ def _race(
     corrected = round_significant(np.minimum(p_values, 1.0), _P_DIGITS)
     rules = {}
     for index, variant_id in enumerate(seen.variant_ids):
-        if seen.num_unfinished[index] > 0 == seen.num_unfinished[leader]:
-            rules[variant_id] = f"lost {_trials(int(seen.num_unfinished[index]))}"
+        num_lost = int(seen.num_unfinished[index])
+        if num_lost and not seen.num_unfinished[leader]:
+            rules[variant_id] = f"lost {_trials(num_lost)}"
         elif index != leader and corrected[index] <= schedule.level:
             worse = f"worse than {seen.variant_ids[leader]}"
             rules[variant_id] = f"{worse}, corrected p {corrected[index]:.{_P_DIGITS}g}"

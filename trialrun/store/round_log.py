@@ -128,9 +128,17 @@ class RoundLog:
 
     def fresh_seeds(self) -> frozenset[int]:
         """The seeds of confirmations, which chose nothing."""
-        return frozenset(
-            seed for one in self.read() if one.stage == "confirm" for seed in one.seeds
-        )
+        return fresh_seeds_of(self.read())
+
+
+def last_choosing(rounds: Sequence[Round]) -> Round:
+    """The last of some rounds that is no confirmation; the first of a run never is one."""
+    return next(one for one in reversed(rounds) if one.stage != "confirm")
+
+
+def fresh_seeds_of(rounds: Sequence[Round]) -> frozenset[int]:
+    """The seeds of confirmations among some rounds."""
+    return frozenset(seed for one in rounds if one.stage == "confirm" for seed in one.seeds)
 
 
 def _read(file: Path, number: int) -> Round:
