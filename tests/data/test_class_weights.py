@@ -95,6 +95,10 @@ def test_a_class_has_one_weight(names, class_weight, twice):
     [
         (splits(names=NAMES), {"sone": 1}, "has no class 'sone'; did you mean 'some'"),
         (splits(), {"3": 1}, "has no class '3'"),
+        # Where classes are called by numbers, a number is a name and never a position.
+        (splits(names=["1", "2", "3"]), {"0": 5}, "has no class '0'"),
+        (splits(names=["0", "2", "4"]), {"1": 5}, "has no class '1'"),
+        (splits(names=["1000", "2000", "3000"]), {"1.000": 3}, "has no class '1.000'"),
         (splits(RNG.normal(size=30)), "balanced", "labels are not one class per row"),
         (splits({"a": LABELS, "b": LABELS}), "balanced", "models with a single output"),
     ],

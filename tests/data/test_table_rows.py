@@ -474,6 +474,17 @@ def test_words_and_numbers_for_missing_values_are_read_as_the_table_writes_them(
         assert rows.features["a"].unique().tolist() == [1.5], word
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("word", [-99.9, "-99.9"])
+def test_a_number_is_missing_as_its_column_holds_it(tmp_path, kind, word):
+    """-99.9 is another number in half and in single precision; pandas compares as the column."""
+    column = pd.Series([1.5, 2.5, -99.9, 2.0] * 3, dtype=kind)
+    assert (column == np.dtype(kind).type(-99.9)).sum() == 3
+    cells = {"a": pa.array(column)}
+    rows = as_typed(tmp_path, cells, missing_values=[word], missing="drop")
+    assert rows.features["a"].unique().tolist() == [1.5, 2.5, 2.0]
+
+
 def test_a_truth_value_is_missing_by_its_word_and_never_by_a_number(tmp_path):
     for read in (of_columns, as_typed):
         for values in (["True", "True", "False", "False"] * 3, [True, True, False, False] * 3):
@@ -773,6 +784,7 @@ def job(folder, **data):
         ({"thousands": ",", "decimal": ","}, "thousands and decimal are both ','"),
         ({"encoding": "latin-99"}, "data.encoding must be an encoding that Python knows"),
         ({"missing_values": "NA"}, "data.missing_values must be a list of texts and numbers"),
+        ({"missing_values": [float("nan")]}, "must be a list of texts and numbers"),
         (
             {"missing_values": [None]},
             "with quotes around words to which YAML gives another meaning",

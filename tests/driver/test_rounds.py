@@ -103,6 +103,22 @@ def test_rounds_that_changed_are_refused(tmp_path, change, message):
         Driver(tmp_path, **change).live()
 
 
+@pytest.mark.parametrize("job", [JOB, GRID], ids=["rounds", "grid"])
+@pytest.mark.parametrize(
+    ("before", "now"), [("[0, 0.5]", "[0.0, 0.5]"), ("[1, 0.5]", "[true, 0.5]")]
+)
+def test_values_that_python_calls_equal_are_other_values(tmp_path, job, before, now):
+    """Their trials have other ids, so a run of one of them is left alone by the other."""
+    dropout = f"parameters: {{model.args.dropout: {{values: {before}}}, "
+    job = job.replace("parameters: {", dropout)
+    Driver(tmp_path, job).live()
+    run = tmp_path / "run"
+    files = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match=r"model.args.dropout.values: \[.*\] -> \["):
+        Driver(tmp_path, job.replace(before, now))
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == files
+
+
 def test_a_grid_does_not_become_rounds(tmp_path):
     Driver(tmp_path, GRID.replace("  confirm: {seeds: 4}\n", "")).live()
     for file in (tmp_path / "run" / "search").iterdir():

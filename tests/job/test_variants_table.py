@@ -239,6 +239,11 @@ def test_a_table_that_is_not_too_large_fits_into_the_job_of_a_run(load, cell, nu
         ('model.args.units\n"[8,\n9]"\n"[1"\n', "t.csv:4: model.args.units: not YAML: expected"),
         ("model.args.units\n!!python/none x\n", "t.csv:2: model.args.units: the tag"),
         (
+            'model.args.units\n8\n"#ff0000"\n',
+            "t.csv:3: model.args.units: '#ff0000' holds a comment",
+        ),
+        ("model.args.activation\nrelu #x\n", "t.csv:2: model.args.activation: 'relu #x' holds a"),
+        (
             "training.epochs,training.batch_size\n2,3\n,3\n2,0\n",
             "t.csv:4: training.batch_size must be at least 1, got 0",
         ),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from trialrun.data.splits import Splits
 from trialrun.errors import InputError
-from trialrun.job.table_spelling import canonical_text, told_apart
+from trialrun.job.table_spelling import canonical_text, number_of, told_apart
 from trialrun.messages import suggest
 
 ClassWeight = Literal["balanced"] | Mapping[str, float]
@@ -77,7 +77,10 @@ def _weights(
         present = np.unique(classes)
         weights[present] = compute_class_weight("balanced", classes=present, y=classes)
         return weights
-    by_name: dict[str, int] = {str(number): number for number in range(num_classes)}
+    # Where a class is called by a number, another number is no class, and not a position.
+    by_name: dict[str, int] = {}
+    if all(number_of(name) is None for name in class_names):
+        by_name = {str(number): number for number in range(num_classes)}
     by_name |= {canonical_text(name): number for number, name in enumerate(class_names)}
     by_name |= {name: number for number, name in enumerate(class_names)}
     given: dict[int, str] = {}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from trialrun.errors import InputError
 from trialrun.job import LoadedJob, Settings, dump_job
-from trialrun.job.document import parse_value
+from trialrun.job.document import canonical_json, parse_value
 from trialrun.job.user_files import file_digest, source_digest
 from trialrun.job.user_functions import portable_reference
 from trialrun.messages import show
@@ -172,7 +172,7 @@ def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
 def only_output_differs(run: RunFolder, loaded: LoadedJob) -> bool:
     """Whether the job in a run folder and another job differ at most in their section `output`."""
     before, now = run.read_job(), _as_read(loaded)
-    return {**before, "output": None} == {**now, "output": None}
+    return _is_same({**before, "output": None}, {**now, "output": None})
 
 
 def _as_read(loaded: LoadedJob) -> Any:
@@ -180,8 +180,15 @@ def _as_read(loaded: LoadedJob) -> Any:
     return parse_value(dump_job(loaded.spec), str(loaded.path))
 
 
+def _is_same(before: Any, now: Any) -> bool:
+    """Whether two values make the same trial: 0, 0.0 and false are equal in Python, but do not."""
+    if _ABSENT in (before, now):
+        return before is now
+    return canonical_json(before) == canonical_json(now)
+
+
 def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
-    if path in _FREE_FIELDS or before == now:
+    if path in _FREE_FIELDS or _is_same(before, now):
         return
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
@@ -191,7 +198,7 @@ def _compare(before: Any, now: Any, path: str) -> Iterator[str]:
         if len(before) != len(now):
             yield f"{path}: {len(before)} variants -> {len(now)}"
         for index, (row, row_now) in enumerate(zip(before, now, strict=False)):
-            if row != row_now:
+            if not _is_same(row, row_now):
                 yield from _compare(row, row_now, f"{path}[{index}]")
                 return
     else:

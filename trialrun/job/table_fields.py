@@ -1,6 +1,7 @@
 """Types of the fields of `data` that say what a table's columns are, and how it is written."""
 
 import codecs
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -63,7 +64,8 @@ def _check_distinct(names: tuple[str, ...]) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _check_missing_values(value: object) -> object:

@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from trialrun.errors import InputError
 from trialrun.job.data_files import find_data_file
 from trialrun.job.document import Document, KeyPath, canonical_json, parse_value
 from trialrun.job.problems import Problem
 from trialrun.job.search_spec import SearchSpec
 from trialrun.job.spec import Settings
-from trialrun.messages import bytes_text, said_by
+from trialrun.messages import bytes_text, said_by, show
 
 _PATH: KeyPath = ("search", "from")
 _PARAMETER = "param."  # before a parameter's path in variants.csv
@@ -78,12 +80,24 @@ def _read_rows(path: Path, shown: str) -> Iterator[tuple[int, dict[str, Any]]]:
             text = record[column].strip()
             if text:
                 if (column, text) not in parsed:
-                    parsed[column, text] = parse_value(text, f"{shown}:{line}: {name}")
+                    parsed[column, text] = _value_of(text, f"{shown}:{line}: {name}")
                 row[name] = parsed[column, text]
         if not row:
             what = "has no value in any column of a parameter"
             raise InputError(f"{shown}:{line}: {what}; leave it out, or write out the job's own")
         yield line, row
+
+
+def _value_of(text: str, location: str) -> Any:
+    """The value of a cell, as in YAML; a comment is refused, as it would be lost without a word."""
+    value = parse_value(text, location)
+    if "#" in text:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None or text[node.end_mark.index :].strip():
+            raise InputError(
+                f"{location}: {show(text)} holds a comment of YAML; write it in quotes"
+            )
+    return value
 
 
 def _records(path: Path, shown: str) -> Iterator[tuple[int, list[str]]]:

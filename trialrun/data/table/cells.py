@@ -267,6 +267,9 @@ def _declared(arrow: "pa.Array", dialect: Dialect) -> _Found:
     values = numbers.to_numpy(zero_copy_only=False)
     named = [float(word == "True") for word in _words_in(dialect) & {"False", "True"}]
     missing = named if is_boolean else _numbers_in(dialect)
+    if pa.types.is_floating(arrow.type):  # -99.9 is another number in float32; the cells hold that
+        with np.errstate(over="ignore"):
+            missing = np.asarray(missing, arrow.type.to_pandas_dtype()).astype(np.float64).tolist()
     is_missing = np.isnan(values) | np.isin(values, missing)
     values = np.where(is_missing, np.nan, values)
     return _Found("boolean" if is_boolean else "number", arrow, values, is_missing, ~is_missing)
