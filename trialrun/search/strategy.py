@@ -61,13 +61,15 @@ def next_round(search: Search, rounds: Sequence[Round], scores: ValidationScores
     Args:
         search: What the rounds follow from.
         rounds: All rounds so far, from the first.
-        scores: The selection metric of their trials; others are not looked at.
+        scores: The selection metric of their trials after the epochs of the last round that chose;
+            others are not looked at.
     """
     schedule = search.schedule
     stage: Stage = "choose" if schedule.level is None else "race"
     if not rounds:
         seeds = schedule.seeds[: schedule.counts[0]]
-        return Round(1, stage, search.variant_ids, seeds, schedule=schedule)
+        epochs = schedule.pause_of(0)
+        return Round(1, stage, search.variant_ids, seeds, schedule=schedule, epochs=epochs)
     scheduled = [one for one in rounds if one.stage == stage]
     last = last_choosing(rounds)
     # Sorted, because an interval that is drawn depends on the order of the values.
@@ -80,7 +82,8 @@ def next_round(search: Search, rounds: Sequence[Round], scores: ValidationScores
         if schedule.level is not None and len(kept) == 1 and dropped:  # nobody is left to race
             count = len(last.seeds)
         decision = _decision(seen, search, _statistic_for_cuts(search, seen), dropped)
-        return Round(len(rounds) + 1, stage, kept, schedule.seeds[:count], decision)
+        epochs = schedule.pause_of(len(scheduled))
+        return Round(len(rounds) + 1, stage, kept, schedule.seeds[:count], decision, epochs=epochs)
     return _after_the_schedule(search, rounds, last, seen)
 
 
@@ -126,8 +129,10 @@ def _cut(
     last_key = keys[min(num_wanted, int(_has_value(seen).sum())) - 1]
     # Equal keys stand side by side, as the variants are ordered by them.
     num_kept = max(position for position, key in enumerate(keys, 1) if key == last_key)
+    epochs = scheduled[-1].epochs
+    when = "" if epochs is None else f" at epoch {epochs}"
     rules = {
-        seen.variant_ids[index]: f"rank {position} of {len(order)}, and {num_kept} go on"
+        seen.variant_ids[index]: f"rank {position} of {len(order)}{when}, and {num_kept} go on"
         for position, index in enumerate(order, 1)
         if position > num_kept
     }

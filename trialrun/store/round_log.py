@@ -32,6 +32,8 @@ class Schedule:
             Empty for a race.
         fewest: The least number of variants that go on if there are as many.
         level: The level of a race; None if variants go on by their rank.
+        epochs: For each round, the epoch after which its trials are paused or, in the last, end;
+            empty if no round pauses them.
     """
 
     metric: str
@@ -42,6 +44,21 @@ class Schedule:
     keeps: tuple[str, ...] = ()
     fewest: int = 1
     level: float | None = None
+    epochs: tuple[int, ...] = ()
+
+    @property
+    def pauses(self) -> tuple[int, ...]:
+        """All epochs after which trials are paused, ascending."""
+        return tuple(sorted({epochs for epochs in self.epochs if epochs != self.epochs[-1]}))
+
+    def pause_of(self, index: int) -> int | None:
+        """The epoch after which the trials of a round, by its index, are paused; None if never."""
+        return self.epochs[index] if self.epochs and self.epochs[index] in self.pauses else None
+
+    def work_of(self, index: int) -> int:
+        """What a variant of a round, by its index, costs in it: trials, or epochs of its trials."""
+        counts, epochs = (0, *self.counts), (0, *(self.epochs or (1,) * len(self.counts)))
+        return counts[index + 1] * epochs[index + 1] - counts[index] * epochs[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +93,8 @@ class Round:
         seeds: Seeds; those that earlier rounds have trained are not trained again.
         decision: Why it is these variants; None in the first round.
         schedule: The schedule; only in the first round.
+        epochs: The epoch after which its trials are paused, unless they have ended before; None if
+            they are trained to their end.
     """
 
     number: int
@@ -84,10 +103,13 @@ class Round:
     seeds: tuple[int, ...]
     decision: Decision | None = None
     schedule: Schedule | None = None
+    epochs: int | None = None
 
     def to_json(self) -> str:
         """The round as the text of its file: the same bytes for equal rounds."""
         content = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.schedule is not None and not self.schedule.epochs:
+            del content["schedule"]["epochs"]  # as it was written before there were any
         return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
@@ -164,12 +186,17 @@ def _require_sense(found: Round, number: int) -> None:
         "its stage is unknown": found.stage not in get_args(Stage),
         "its variants are not distinct ids": not _are_distinct(found.variants, str),
         "its seeds are not distinct integers": not _are_distinct(found.seeds, int),
+        "its epochs are not a number above 0": not _is_epoch(found.epochs),
         "it has no decision": (found.decision is None) != is_first,
         "it has no schedule": (found.schedule is None) == is_first,
     }
     for problem, holds in problems.items():
         if holds:
             raise ValueError(problem)
+
+
+def _is_epoch(value: Any) -> bool:
+    return value is None or (type(value) is int and value > 0)
 
 
 def _are_distinct(values: Sequence[Any], kind: type) -> bool:
@@ -196,6 +223,9 @@ def _from_json(content: Mapping[str, Any]) -> Round:
         schedule=None
         if schedule is None
         else Schedule(
-            **schedule | {name: tuple(schedule[name]) for name in ("seeds", "counts", "keeps")}
+            **schedule
+            | {name: tuple(schedule[name]) for name in ("seeds", "counts", "keeps")}
+            | {"epochs": tuple(schedule.get("epochs", ()))}
         ),
+        epochs=content.get("epochs"),
     )
