@@ -223,6 +223,15 @@ def test_pauses_are_told_everywhere(tmp_path):
     assert "after 2 seeds, epoch 9 3 of 9 went on" in page
 
 
+def test_a_paused_variant_is_not_compared_with_others(tmp_path):
+    run = run_of(tmp_path, RUNGS).run.path
+    result = CliRunner().invoke(cli, ["compare", str(run), "v00", "v04"])
+    assert "the trials of v00 are paused after epoch 9, and only trials that have" in str(
+        result.exception
+    )
+    assert json.loads(words("compare", run, "v04", "v01", "--json"))["num_seeds"] == 12
+
+
 def test_paused_variants_are_compared_at_their_epoch_and_no_test_is_told(tmp_path):
     """In the middle of round 2, all that the variants have in common is epoch 9."""
     driver = Driver(tmp_path, RUNGS)

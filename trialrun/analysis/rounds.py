@@ -185,7 +185,7 @@ def rounds_summary(
         finalists=last.variants,
         seeds=tuple(sorted(compared.seeds)),
         epochs=compared.epochs,
-        has_pauses=bool(rounds[0].pauses),
+        has_pauses=bool(first.pauses),
         dropped=tuple(_dropped(rounds, index)),
         num_whole=num_whole,
         num_to_come=_num_to_come(choosing, len(first.counts)),

@@ -136,7 +136,8 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
 def _pauses(work: Work) -> tuple[int, ...]:
     """All epochs after which trials of the run may be paused; empty if none are."""
     rounds = work.run.rounds.read()
-    return rounds[0].pauses if rounds else ()
+    schedule = rounds[0].schedule if rounds else None
+    return () if schedule is None else schedule.pauses
 
 
 def _warn_of_lost_states(work: Work, batch: Batch) -> None:

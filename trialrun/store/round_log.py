@@ -46,11 +46,14 @@ class Schedule:
     level: float | None = None
     epochs: tuple[int, ...] = ()
 
+    @property
+    def pauses(self) -> tuple[int, ...]:
+        """All epochs after which trials are paused, ascending."""
+        return tuple(sorted({epochs for epochs in self.epochs if epochs != self.epochs[-1]}))
+
     def pause_of(self, index: int) -> int | None:
         """The epoch after which the trials of a round, by its index, are paused; None if never."""
-        if not self.epochs or self.epochs[index] == self.epochs[-1]:
-            return None
-        return self.epochs[index]
+        return self.epochs[index] if self.epochs and self.epochs[index] in self.pauses else None
 
     def work_of(self, index: int) -> int:
         """What a variant of a round, by its index, costs in it: trials, or epochs of its trials."""
@@ -101,12 +104,6 @@ class Round:
     decision: Decision | None = None
     schedule: Schedule | None = None
     epochs: int | None = None
-
-    @property
-    def pauses(self) -> tuple[int, ...]:
-        """All epochs after which the schedule of the first round pauses trials."""
-        found = self.schedule
-        return () if found is None else tuple(sorted({*found.epochs[:-1]} - {*found.epochs[-1:]}))
 
     def to_json(self) -> str:
         """The round as the text of its file: the same bytes for equal rounds."""
