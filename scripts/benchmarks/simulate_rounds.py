@@ -85,7 +85,7 @@ class Replayer:
             job.seed_list,
             "minimize",
             "mean",
-            schedule_of(job),
+            schedule_of(job, num_variants),
             confirm,
         )
 

@@ -89,6 +89,7 @@ class RoundsSummary:
         seeds: The seeds by which they are compared, ascending.
         dropped: The others; those that went furthest first.
         num_whole: How many trials all variants with all seeds would have been.
+        num_to_come: How many scheduled rounds of choosing were not begun; 0 if it has ended.
         num_trained: How many trials the rounds ask for, without the confirmation.
         confirmation: What fresh seeds say; None if there are none, or they were not begun.
     """
@@ -102,6 +103,7 @@ class RoundsSummary:
     seeds: tuple[int, ...]
     dropped: tuple[DroppedVariant, ...]
     num_whole: int
+    num_to_come: int
     num_trained: int
     confirmation: Confirmation | None
 
@@ -176,6 +178,7 @@ def rounds_summary(
         seeds=tuple(sorted(seeds)),
         dropped=tuple(_dropped(rounds, index)),
         num_whole=num_variants * max(len(first.seeds), most),
+        num_to_come=_num_to_come(choosing, len(first.counts)),
         num_trained=_num_trained(choosing),
         confirmation=read_confirmation(rounds[-1], index, metric, bounds),
     )
@@ -197,6 +200,13 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
             )
         )
     return lines
+
+
+def _num_to_come(choosing: Sequence[Round], num_scheduled: int) -> int:
+    last = choosing[-1]
+    has_one_left = last.stage == "race" and len(last.variants) == 1
+    num_begun = sum(one.stage != "extend" for one in choosing)
+    return 0 if has_one_left else num_scheduled - num_begun
 
 
 def _num_trained(choosing: Sequence[Round]) -> int:
@@ -246,6 +256,7 @@ def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
         "rounds": [line._asdict() for line in rounds.lines],
         "finalists": list(rounds.finalists),
         "seeds": list(rounds.seeds),
+        "num_to_come": rounds.num_to_come,
         "num_trained": rounds.num_trained,
         "num_whole": rounds.num_whole,
         "dropped": [one._asdict() for one in rounds.dropped],
