@@ -323,7 +323,7 @@ try:
     main()
 except SystemExit as end:
     code = end.code
-heavy = sorted({"tensorflow", "keras", "ray", "jax", "torch"} & sys.modules.keys())
+heavy = sorted({"tensorflow", "keras", "ray", "jax", "torch", "optuna"} & sys.modules.keys())
 sys.stderr.write("\\n" + json.dumps([code, heavy]))
 """
 
@@ -401,6 +401,6 @@ def test_a_run_is_looked_at_without_tensorflow_and_ray(made_up_run, arguments):
 
 
 def test_importing_trialrun_loads_neither_tensorflow_nor_ray():
-    names = "{'tensorflow', 'keras', 'ray', 'pandas', 'sklearn', 'matplotlib'}"
+    names = "{'tensorflow', 'keras', 'ray', 'pandas', 'sklearn', 'matplotlib', 'optuna'}"
     code = f"import sys, trialrun; assert not {names} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,6 +18,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from scipy import stats
 
+from trialrun.analysis.importance import Importance, ParameterImportance
 from trialrun.analysis.winner import winner_curves
 from trialrun.report import build_report
 from trialrun.report.figures import Drawing, draw_figures, run_drawings
@@ -34,6 +35,7 @@ from trialrun.report.figures.effects import (
     parameter_effects,
 )
 from trialrun.report.figures.images import own_settings, to_png, to_svg
+from trialrun.report.figures.importance import importance_drawing
 from trialrun.report.figures.reliability import draw_reliability, reliability_drawing
 from trialrun.report.figures.text import fold, fold_to_width, printable, width_in
 from trialrun.report.figures.variants import draw_variants, variants_drawing
@@ -555,6 +557,17 @@ def hard_cases():
                 parameters, means, metric=HOSTILE_METRIC, goal="minimize"
             ),
         )
+    for num_parameters in (1, 20):
+        shares = [
+            ParameterImportance(f"{index}.{long_name(index)}", 0.5**index, 0.01 + 0.02 * index)
+            for index in range(num_parameters)
+        ]
+        yield (
+            f"parameter_importance-{num_parameters}",
+            lambda shares=shares: importance_drawing(
+                Importance(tuple(shares), 7, 64, 20), metric=HOSTILE_METRIC
+            ),
+        )
     for num_seeds, num_epochs in ((1, 1), (3, 4), (20, 1000)):
         yield (
             f"learning_curves-{num_seeds}x{num_epochs}",
@@ -638,6 +651,28 @@ def test_an_svg_refers_to_nothing_and_runs_nothing(rendered):
         assert "url(" not in (style.text or "")
         assert "@import" not in (style.text or "")
     assert root.findtext("{http://www.w3.org/2000/svg}title") == caption
+
+
+# Importance -------------------------------------------------------------------------------------
+
+
+def test_what_may_be_luck_is_drawn_hollow_and_told():
+    found = Importance(
+        (
+            ParameterImportance("training.learning_rate", 0.75, 0.01),
+            ParameterImportance("model.args.units", 0.25, 0.06),
+        ),
+        num_best=7,
+        num_variants=64,
+        num_seeds=3,
+    )
+    drawing = fine(importance_drawing(found, metric="val_loss"))
+    [axes] = drawing.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["learning_rate", "units"]
+    bars = [(bar.get_width(), bar.get_facecolor()[:3] == (1, 1, 1)) for bar in axes.patches]
+    assert bars == [(0.75, False), (0.25, True)]
+    assert "the best 7 of 64 variants from the others, in val_loss over 3 seeds" in drawing.caption
+    assert drawing.alt.endswith("learning_rate 75%, units 25% (no more than luck).")
 
 
 # The figures of a run ---------------------------------------------------------------------------

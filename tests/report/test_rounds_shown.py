@@ -9,6 +9,7 @@ from made_up_rounds import GRID, JOB, RACE, RUNGS, Driver, result_of
 from made_up_runs import learning_rates, write_run
 
 import trialrun
+from trialrun.analysis.importance import find_importance
 from trialrun.cli import cli
 from trialrun.driver.rounds import Rounds
 from trialrun.report import build_report
@@ -261,3 +262,15 @@ def test_paused_variants_are_compared_at_their_epoch_and_no_test_is_told(tmp_pat
     assert "The variants are compared at epoch 9, where their trials are paused." in said
     assert "The best model is" not in said
     assert "test set" not in said
+
+
+def test_importance_comes_from_the_first_round_which_all_variants_were_in(tmp_path):
+    job = JOB.replace("{training.learning_rate:", "{training.batch_size: {values: [5, 10]},")
+    job = job.replace("[5, 10]},", "[5, 10]}, training.learning_rate:")
+    driver = run_of(tmp_path, job)
+    overview = load_overview(driver.run)
+    found = find_importance(overview.leaderboard, overview.scores)
+    # Two batch sizes make pairs of equals, so that six variants are the best five.
+    assert (found.num_best, found.num_variants, found.num_seeds) == (6, 18, 2)
+    assert found.parameters[0].path == "training.learning_rate"
+    assert found.parameters[1].share == pytest.approx(0, abs=1e-6)

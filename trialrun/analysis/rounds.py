@@ -70,12 +70,14 @@ class JudgedRound(NamedTuple):
         scores: variant_id -> its statistic with five digits, the best first; None if it has none.
         going_on: Ids of the variants that went on to the next round of choosing; at the end, of
             those that are confirmed.
+        lost: Ids of the variants of which a trial diverged, failed or had no value.
     """
 
     num_seeds: int
     epochs: int | None
     scores: Mapping[str, float | None]
     going_on: tuple[str, ...]
+    lost: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +177,7 @@ def rounds_summary(
                 _epochs_before(rounds, one),
                 one.decision.scores,
                 one.variants,
+                frozenset(one.decision.lost),
             )
             for one in rounds
             if one.decision is not None
