@@ -58,6 +58,7 @@ def embedded(tmp_path_factory):
 def test_nothing_listens_beyond_this_machine(embedded):
     addresses = listening(embedded)
     assert set(addresses.values()) <= {"127.0.0.1", "::1"}
+    assert not any("dashboard.py" in line for line in embedded.descendants().values())
 
 
 def call_service(port: int, method: str, token: str | None) -> grpc.StatusCode:
