@@ -2,11 +2,13 @@
 
 import os
 import re
+import runpy
 import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -22,18 +24,15 @@ SUBMIT = str(ROOT / "scripts" / "submit_ray.py")
 _DEADLINE_S = 120
 _AT_ONCE_S = 15  # 10 s on a machine that does nothing else
 
-# What stands for `trialrun` on the cluster: itself, unless the job file says that training is to be
-# made up. Ray gives a stopped job 3 s: `steady.yaml` can end in that time, `slow.yaml` cannot.
+# What stands for `trialrun` on the cluster: training is made up unless the job file is `real.yaml`.
+# Ray gives a stopped job 3 s: `steady.yaml` can end in that time, `slow.yaml` cannot.
 TRIALRUN = f"""#!/bin/sh
 case "$2" in
+  real.yaml) export MADE_UP_BUT_FOR_TRAINING=yes ;;
   steady.yaml) export MADE_UP_SECONDS_PER_EPOCH=1 ;;
   slow.yaml) export MADE_UP_SECONDS_PER_EPOCH=5 MADE_UP_EPOCHS_FILE="$HOME/epochs.txt" ;;
 esac
-case "$2" in
-  made_up.yaml | steady.yaml | slow.yaml)
-    exec {RAY.parent}/python {PROGRAM} "$HOME/driver.pid" "$@" ;;
-esac
-exec {RAY.parent}/trialrun "$@"
+exec {RAY.parent}/python {PROGRAM} "$HOME/driver.pid" "$@"
 """
 
 REAL_JOB = """
@@ -194,13 +193,13 @@ def test_what_the_job_does_not_need_stays_here_and_no_run_goes_into_the_copy(ray
     assert names == {*jobs, ".rayignore", "for_this_test_only.py"}
 
 
-def test_the_exit_status_of_failed_trials_is_that_of_trialrun(ray, made_up):
-    options = ["--set", "data.args.num_test_older_with=9", "--set", "seeds=2"]
-    options += ["--runs-dir", made_up.home / "runs"]
-    finished = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *options).finish()
-    assert finished.code == 1, finished
-    assert "2 trials failed; see /" in finished.stdout
-    assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("FAILED", 1)
+@pytest.mark.parametrize(("code", "goes_on"), [(1, False), (2, False), (75, True), (-9, True)])
+def test_the_exit_status_is_that_of_trialrun_and_says_whether_there_is_more(code, goes_on, capsys):
+    """1 is that of failed trials."""
+    ended = SimpleNamespace(status="FAILED", driver_exit_code=code)
+    explain = runpy.run_path(SUBMIT)["explain"]
+    assert explain(ended, "Run folder: /runs/a on n1\n") == (code if code >= 0 else 137)
+    assert ("run the same command with: --run-folder /runs/a" in capsys.readouterr().err) == goes_on
 
 
 # Refused ------------------------------------------------------------------------------------------
