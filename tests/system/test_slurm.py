@@ -28,8 +28,10 @@ from trialrun.trials.trial import Pack
 
 pytestmark = [pytest.mark.slurm, needs_slurm]
 
-# Fewer seeds and epochs than the reference job has, and a pack for each of two hosts.
+# Fewer seeds and epochs than the reference job has, and a pack for each of two hosts. By fit, which
+# has nothing to compile that takes long.
 SMALL = ("seeds=2", "training.epochs=2", "resources.max_trials_per_pack=3")
+SMALL += ("training.engine=keras",)
 
 
 def test_the_reference_job_on_two_hosts_is_that_of_one_process(slurm_user):
