@@ -237,7 +237,7 @@ def test_statistics_knows_arrays_alone():
     outside = [i for i in all_imports() if _room(i.module) == "statistics"]
     packages = {i.target.split(".")[0] for i in outside if not i.in_function}
     assert packages == {"collections", "math", "numpy", "trialrun", "typing"}
-    assert {i.target.split(".")[0] for i in outside if i.in_function} == {"scipy", "statsmodels"}
+    assert {i.target.split(".")[0] for i in outside if i.in_function} == {"scipy"}
 
 
 def test_no_folder_of_the_package_has_more_entries_than_a_reader_can_see_at_once():
