@@ -323,7 +323,7 @@ try:
     main()
 except SystemExit as end:
     code = end.code
-heavy = sorted({"tensorflow", "keras", "ray", "jax", "torch"} & sys.modules.keys())
+heavy = sorted({"tensorflow", "keras", "ray", "jax", "torch", "optuna"} & sys.modules.keys())
 sys.stderr.write("\\n" + json.dumps([code, heavy]))
 """
 
@@ -377,6 +377,7 @@ def made_up_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         (["--version"], 0),
         (["plan", "jobs/medical_trial.yaml"], 0),
         (["plan", "jobs/medical_trial_sweep.yaml"], 0),
+        (["plan", "jobs/medical_trial_rounds.yaml", "--set", "search.method=tpe"], 0),
         (["plan", "jobs/medical_trial.yaml", "--set", "training.epochs=0"], 2),
         (["run", "jobs/medical_trial.yaml", "--set", "training.optimiser=adam"], 2),
         (["run", "jobs/medical_trial.yaml", "--set", "data.args={num_train_older_with: -1}"], 2),

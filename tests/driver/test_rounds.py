@@ -5,7 +5,7 @@ import random
 
 import made_up_rounds
 import pytest
-from made_up_rounds import GRID, JOB, LOG, RACE, Driver, KilledError, result_of
+from made_up_rounds import GRID, JOB, LOG, RACE, TPE, Driver, KilledError, result_of
 
 from trialrun.analysis.run_summary import Tally
 from trialrun.driver.rounds import Rounds
@@ -17,7 +17,11 @@ from trialrun.trials.packing import pack_trials
 from trialrun.trials.results import PackResult, TrialResult
 
 
-@pytest.mark.parametrize("job", [JOB, RACE, GRID], ids=["rounds", "race", "grid"])
+@pytest.mark.parametrize(
+    "job",
+    [JOB, RACE, GRID, TPE, TPE.replace("auto", "{method: race}"), TPE.replace("rounds: auto", "")],
+    ids=["rounds", "race", "grid", "tpe", "tpe and a race", "tpe alone"],
+)
 def test_the_log_is_the_same_whatever_happens(tmp_path, job):
     (tmp_path / "whole").mkdir()
     whole = Driver(tmp_path / "whole", job)

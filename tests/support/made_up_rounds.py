@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from trialrun.driver.proposals import check_proposals, planned_trials
 from trialrun.driver.resume import missing_trials
 from trialrun.driver.rounds import Rounds, recorded_fresh_trials
+from trialrun.driver.train import column_kinds
 from trialrun.driver.work import Work
 from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
-from trialrun.store.columns import parameter_kinds
 from trialrun.trials.packing import pack_trials
-from trialrun.trials.plan import plan_trials
 from trialrun.trials.results import PackResult, TrialResult
 
 JOB = """
@@ -26,6 +26,19 @@ search:
 """
 RACE = JOB.replace("rounds: auto", "rounds: {method: race}")
 GRID = JOB.replace("  rounds: auto\n", "")
+TPE = """
+name: rounds
+seeds: 12
+search:
+  method: tpe
+  num_variants: 26
+  batch: 10
+  rounds: auto
+  confirm: {seeds: 4}
+  parameters:
+    training.learning_rate: {min: 1e-3, max: 1, distribution: log_uniform}
+    training.epochs: {values: [1, 2]}
+"""
 # What JOB leads to.
 LOG = ["choose 9 x 2", "choose 3 x 4", "choose 3 x 12", "confirm 2 x 4"]
 
@@ -35,9 +48,10 @@ class KilledError(Exception):
 
 
 def result_of(trial, status="completed"):
-    rng = np.random.default_rng([trial.seed, round(10 * trial.variant.training.learning_rate)])
+    learning_rate = trial.variant.training.learning_rate
+    rng = np.random.default_rng([trial.seed, round(10 * learning_rate)])
     luck = np.random.default_rng(trial.seed).normal()
-    value = trial.variant.training.learning_rate + luck + rng.normal(scale=0.05)
+    value = learning_rate + luck + rng.normal(scale=0.05)
     metrics = {} if status == "failed" else {"val_loss": value, "test_loss": value}
     return TrialResult(trial, status, "fused", "p000", 0, epochs=1, metrics=metrics)
 
@@ -58,7 +72,8 @@ class Driver:
         self.run.path.mkdir(exist_ok=True)
         if not self.run.job_file.exists():
             self.run.write_job(dump_job(self.loaded.spec))
-        trials = plan_trials(self.loaded.spec)
+        check_proposals(self.run, self.loaded)
+        trials = planned_trials(self.loaded.spec, self.run.rounds.read())
         known = (*trials, *recorded_fresh_trials(self.run, trials))
         missing_trials(self.run, self.loaded, known)
         lease = SimpleNamespace(check=lambda: None)
@@ -68,7 +83,7 @@ class Driver:
     def live(self, num_devices=1, rng=None, chance=0.0, fails=()):
         """Trains until the rounds are over, or until it is killed; returns what was trained."""
         rng = rng or random.Random(0)
-        kinds = parameter_kinds([trial.variant for trial in self.work.trials])
+        kinds = column_kinds(self.work)
         trained = []
         for batch in Rounds(self.work).batches():
             first = self.run.next_pack_number()

@@ -10,7 +10,7 @@ from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
 from trialrun.job import FRESH_SEEDS
 from trialrun.store import RunFolder
-from trialrun.store.round_log import Round, Stage, fresh_seeds_of
+from trialrun.store.round_log import Round, Stage, fresh_seeds_of, joined
 
 if TYPE_CHECKING:
     from trialrun.store.trial_tables import TrialIndex
@@ -39,10 +39,11 @@ class DroppedVariant(NamedTuple):
 
 
 class RoundLine(NamedTuple):
-    """One round as people see it.
+    """One round as people see it; those that propose variants are one.
 
     Attributes:
-        number, stage: The round.
+        number, stage: The round; of some that propose variants, the last one.
+        num_rounds: How many rounds it stands for.
         num_variants, num_seeds: It trains so many variants up to so many seeds each.
         names: Ids of its variants if it confirms them.
         num_go_on: How many variants go on to the round after it; None if that is not decided, or
@@ -55,6 +56,7 @@ class RoundLine(NamedTuple):
     num_seeds: int
     names: tuple[str, ...]
     num_go_on: int | None
+    num_rounds: int = 1
 
 
 class JudgedRound(NamedTuple):
@@ -82,7 +84,7 @@ class RoundsSummary:
         has_rounds: Whether variants had different numbers of seeds; if not, there is only a
             confirmation.
         level: The level of a race; None if variants went on by their rank.
-        num_variants: All variants of the search.
+        num_variants: All variants of the search, of proposals those so far.
         finalists: The variants that are compared, in the order of the search.
         seeds: The seeds by which they are compared, ascending.
         dropped: The others; those that went furthest first.
@@ -118,7 +120,8 @@ def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") ->
     if not index.variant_ids:
         return
     has_fresh = any(seed in FRESH_SEEDS for seed in index.seeds.tolist())
-    asked = run.read_job().get("search", {}).get("rounds") is not None
+    search = run.read_job().get("search", {})
+    asked = search.get("rounds") is not None or search.get("method") == "tpe"
     if (asked and not rounds) or (has_fresh and not fresh_seeds_of(rounds)):
         raise FileError(
             f"{run.rounds.path}: the record of the rounds is missing, without which nobody knows"
@@ -148,8 +151,10 @@ def rounds_summary(
         return None
     first = rounds[0].schedule
     assert first is not None, "the first round holds the schedule"
+    compared = joined(_without_begun_proposals(rounds, index))
+    rounds = joined(rounds)
     choosing = [one for one in rounds if one.stage != "confirm"]
-    last = choosing[-1]
+    last = next(one for one in reversed(compared) if one.stage != "confirm")
     seeds = last.seeds
     if len(choosing) > 1 and not _has_ended(last, index):
         seeds = choosing[-2].seeds  # all that the variants of the last round have in common
@@ -174,7 +179,15 @@ def rounds_summary(
     )
 
 
+def _without_begun_proposals(rounds: Sequence[Round], index: "TrialIndex") -> Sequence[Round]:
+    """The rounds without new variants whose trials have not all ended, if there are others."""
+    last = rounds[-1]
+    is_begun = last.stage == "propose" and len(rounds) > 1 and not _has_ended(last, index)
+    return rounds[:-1] if is_begun else rounds
+
+
 def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
+    """The lines of rounds, those that propose variants joined: only the first can be several."""
     lines = []
     for position, one in enumerate(rounds):
         later = [other for other in rounds[position + 1 :] if other.stage in ("choose", "race")]
@@ -187,6 +200,7 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
                 len(one.seeds),
                 one.variants if is_confirm else (),
                 len(later[0].variants) if later and not is_confirm else None,
+                one.number if position == 0 else 1,
             )
         )
     return lines

@@ -82,8 +82,13 @@ def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
 def _check_shard(job: JobSpec) -> Iterator[Problem]:
     """Shards, of which none knows the trials by which a round is decided."""
     search = job.search
-    field = "rounds" if search.rounds is not None else "confirm"
-    if job.resources.shard is not None and (search.rounds is not None or search.confirmation):
+    fields = {
+        "method: tpe": search.method == "tpe",
+        "rounds": search.rounds is not None,
+        "confirm": search.confirmation is not None,
+    }
+    if job.resources.shard is not None and any(fields.values()):
+        field = next(name for name, is_used in fields.items() if is_used)
         yield Problem(
             ("resources", "shard"),
             f"resources.shard: a job with search.{field} cannot be sharded, because each decision"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trialrun.job import JobSpec, RaceSpec, is_number, share_of
-from trialrun.store.round_log import Schedule
+from trialrun.store.round_log import Proposals, Schedule
 
 # A third of the variants goes on after 0.15 and after 0.35 of the seeds. On tables of real runs
 # this chose as well as all seeds for all variants, at a third of the cost.
@@ -40,7 +40,16 @@ def schedule_of(job: JobSpec) -> Schedule:
         keeps=tuple(keeps),
         fewest=fewest,
         level=level,
+        proposals=_proposals(job),
     )
+
+
+def _proposals(job: JobSpec) -> Proposals | None:
+    search = job.search
+    if search.method != "tpe":
+        return None
+    assert search.num_variants is not None, "the job file refuses tpe without a count"
+    return Proposals(search.method, search.num_variants, search.batch_size, search.seed)
 
 
 def _auto_counts(num_seeds: int) -> list[int]:
@@ -73,24 +82,33 @@ class RoundCost(NamedTuple):
         num_variants: The variants in it; of a race, the most.
         num_seeds: The seeds that each of them has after it.
         num_trials: The trials that are trained in it; of a race, the most.
+        num_rounds: How many rounds it stands for: those that propose variants are one here.
     """
 
     stage: str
     num_variants: int
     num_seeds: int
     num_trials: int
+    num_rounds: int = 1
 
 
 def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
-    """The rounds of a job and their trials, if no two variants tie at a cut."""
+    """The rounds of a job and their trials, if no two variants tie at a cut.
+
+    Args:
+        job: The job.
+        num_variants: How many variants it has in all.
+    """
     schedule = schedule_of(job)
-    stage = "choose" if schedule.level is None else "race"
+    stage = schedule.stage
     costs, before, sizes = [], 0, [num_variants]
     for index, count in enumerate(schedule.counts):
         costs.append(RoundCost(stage, sizes[-1], count, sizes[-1] * (count - before)))
         before = count
         if index < len(schedule.keeps):
             sizes.append(num_going_on(schedule, sizes))
+    if (proposals := schedule.proposals) is not None:
+        costs[0] = costs[0]._replace(num_rounds=math.ceil(num_variants / proposals.batch))
     if (confirm := job.search.confirmation) is not None:
         num = min(confirm.variants, sizes[-1])
         costs.append(RoundCost("confirm", num, confirm.seeds, num * confirm.seeds))

@@ -17,7 +17,24 @@ from trialrun.store.files import reading, write_text
 
 _NAME = re.compile(r"round-(\d{4,})\.json")
 
-Stage = Literal["choose", "race", "extend", "confirm"]
+Stage = Literal["propose", "choose", "race", "extend", "confirm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """How the variants of a run are proposed; fixed when the first round begins.
+
+    Attributes:
+        method: What proposes them.
+        num_variants: How many are proposed in all.
+        batch: How many are proposed at a time.
+        seed: Keys the proposals.
+    """
+
+    method: str
+    num_variants: int
+    batch: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +49,7 @@ class Schedule:
             Empty for a race.
         fewest: The least number of variants that go on if there are as many.
         level: The level of a race; None if variants go on by their rank.
+        proposals: How variants are proposed; None if all are known beforehand.
     """
 
     metric: str
@@ -42,6 +60,12 @@ class Schedule:
     keeps: tuple[str, ...] = ()
     fewest: int = 1
     level: float | None = None
+    proposals: Proposals | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the rounds of this schedule."""
+        return "choose" if self.level is None else "race"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +94,14 @@ class Round:
 
     Attributes:
         number: 1, 2, ...
-        stage: `choose` by rank, `race` by a test, `extend` with seeds that the job got later, or
-            `confirm` with fresh seeds.
+        stage: `propose` new variants, `choose` by rank, `race` by a test, `extend` with seeds that
+            the job got later, or `confirm` with fresh seeds.
         variants: Ids; of a confirmation, the best first, else in the order of the search.
         seeds: Seeds; those that earlier rounds have trained are not trained again.
         decision: Why it is these variants; None in the first round.
         schedule: The schedule; only in the first round.
+        assignments: variant_id -> searched dotted path -> value, of the variants that are proposed;
+            None unless some are.
     """
 
     number: int
@@ -84,6 +110,7 @@ class Round:
     seeds: tuple[int, ...]
     decision: Decision | None = None
     schedule: Schedule | None = None
+    assignments: Mapping[str, Mapping[str, Any]] | None = None
 
     def to_json(self) -> str:
         """The round as the text of its file: the same bytes for equal rounds."""
@@ -131,6 +158,21 @@ class RoundLog:
         return fresh_seeds_of(self.read())
 
 
+def joined(rounds: Sequence[Round]) -> tuple[Round, ...]:
+    """The rounds of which those that propose are one: the first of the schedule.
+
+    It has the number of the last of them, all their variants, and no decision.
+    """
+    proposing = [one for one in rounds if one.stage == "propose"]
+    if not proposing:
+        return tuple(rounds)
+    first, last = proposing[0], proposing[-1]
+    assert first.schedule is not None, "the first round holds the schedule"
+    variants = tuple(variant_id for one in proposing for variant_id in one.variants)
+    whole = Round(last.number, first.schedule.stage, variants, first.seeds, None, first.schedule)
+    return (whole, *rounds[len(proposing) :])
+
+
 def last_choosing(rounds: Sequence[Round]) -> Round:
     """The last of some rounds that is no confirmation; the first of a run never is one."""
     return next(one for one in reversed(rounds) if one.stage != "confirm")
@@ -166,6 +208,8 @@ def _require_sense(found: Round, number: int) -> None:
         "its seeds are not distinct integers": not _are_distinct(found.seeds, int),
         "it has no decision": (found.decision is None) != is_first,
         "it has no schedule": (found.schedule is None) == is_first,
+        "it does not say what is proposed": (found.stage == "propose")
+        != (found.assignments is not None and tuple(found.assignments) == found.variants),
     }
     for problem, holds in problems.items():
         if holds:
@@ -193,9 +237,14 @@ def _from_json(content: Mapping[str, Any]) -> Round:
             dropped=decision["dropped"],
             digest=decision["digest"],
         ),
-        schedule=None
-        if schedule is None
-        else Schedule(
-            **schedule | {name: tuple(schedule[name]) for name in ("seeds", "counts", "keeps")}
-        ),
+        schedule=None if schedule is None else _schedule_from_json(schedule),
+        assignments=content.get("assignments"),
     )
+
+
+def _schedule_from_json(content: Mapping[str, Any]) -> Schedule:
+    lists = {name: tuple(content[name]) for name in ("seeds", "counts", "keeps")}
+    proposals = content.get("proposals")
+    if proposals is not None:
+        proposals = Proposals(**proposals)
+    return Schedule(**{**content, **lists, "proposals": proposals})
