@@ -235,11 +235,13 @@ def test_a_lost_or_changed_record_of_proposals_is_refused(tmp_path):
         driver.run.rounds.file_of(number).unlink()
     with pytest.raises(FileError, match="the record of what was proposed is changed or missing"):
         Driver(tmp_path, TPE)
+    with pytest.raises(FileError, match="the record of what was proposed is missing"):
+        load_overview(driver.run)
     driver.run.rounds.file_of(1).unlink()
     with pytest.raises(FileError, match="the record of what was proposed is changed or missing"):
         Driver(tmp_path, TPE)
     assert {file: file.read_bytes() for file in driver.run.trials_dir.iterdir()} == before
-    with pytest.raises(FileError, match="the record of the rounds is missing"):
+    with pytest.raises(FileError, match="the record of what was proposed is missing"):
         load_overview(driver.run)
 
 

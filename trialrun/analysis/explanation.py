@@ -206,7 +206,8 @@ def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:
     which = f"all {rounds.num_variants}"
     if num_lost:
         which = f"the {rounds.num_variants - num_lost} that lost no trial"
-    yield f"With {confidence} confidence the best of {which} is still in."
+    given = ", if those that were proposed are taken as given" if rounds.is_proposed else ""
+    yield f"With {confidence} confidence the best of {which} is still in{given}."
 
 
 def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:

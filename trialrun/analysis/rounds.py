@@ -106,6 +106,11 @@ class RoundsSummary:
     confirmation: Confirmation | None
 
     @property
+    def is_proposed(self) -> bool:
+        """Whether variants were proposed by what those before reached."""
+        return self.lines[0].num_rounds > 1
+
+    @property
     def share_trained(self) -> float:
         """The share of the whole grid that choosing takes."""
         return self.num_trained / self.num_whole
@@ -121,13 +126,22 @@ def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") ->
         return
     has_fresh = any(seed in FRESH_SEEDS for seed in index.seeds.tolist())
     search = run.read_job().get("search", {})
-    asked = search.get("rounds") is not None or search.get("method") == "tpe"
+    asked = search.get("rounds") is not None
+    if search.get("method") == "tpe" and not set(index.variant_ids) <= _proposed(rounds):
+        raise FileError(
+            f"{run.rounds.path}: the record of what was proposed is missing, without which nobody"
+            " knows the variants of this run. Put it back"
+        )
     if (asked and not rounds) or (has_fresh and not fresh_seeds_of(rounds)):
         raise FileError(
             f"{run.rounds.path}: the record of the rounds is missing, without which nobody knows"
             f" which seeds chose. Put it back; or `trialrun resume {run.path}` decides again from"
             " the trials"
         )
+
+
+def _proposed(rounds: Sequence[Round]) -> set[str]:
+    return {variant_id for one in rounds for variant_id in one.assignments or ()}
 
 
 def rounds_summary(
