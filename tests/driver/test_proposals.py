@@ -2,13 +2,16 @@
 
 import io
 import json
+import math
 import shutil
+from dataclasses import replace
 
 import optuna
 import pytest
 from made_up_rounds import GRID, JOB, TPE, Driver, KilledError
 from rich.console import Console
 
+from trialrun.analysis.explanation import explain
 from trialrun.driver import proposals
 from trialrun.driver.preview import print_plan
 from trialrun.driver.progress import ProgressLine
@@ -180,6 +183,31 @@ def test_an_interrupted_run_compares_whole_batches(tmp_path):
     board = load_overview(driver.run).leaderboard
     assert board.rounds.finalists == tuple(f"v{number:02d}" for number in range(10))
     assert {variant.num_completed for variant in board.variants} == {2}
+
+
+def test_a_budget_of_time_ends_before_a_batch(tmp_path):
+    for name, overrides, num_to_come in (
+        ("rounds", {}, 4),
+        ("alone", {"search.rounds": None, "search.confirm": False}, 2),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        driver = Driver(folder, TPE, **overrides, **{"search.budget": {"time": "2h"}})
+        driver.work = replace(driver.work, started_s=-math.inf)
+        driver.live()
+        assert len(driver.log) == 1
+        board = load_overview(driver.run).leaderboard
+        assert board.rounds.num_to_come == num_to_come
+        assert f"{num_to_come} further rounds were not begun." in explain(board)
+
+
+def test_a_budget_of_trials_counts_what_is_still_to_be_proposed(tmp_path):
+    with pytest.raises(InputError, match=r"search.budget.trials must be at least .* for 26"):
+        Driver(tmp_path, TPE, **{"search.budget.trials": 60}).live()
+    driver = Driver(tmp_path, TPE, **{"search.budget.trials": 100})
+    assert len(driver.live()) <= 100
+    assert len(assignments_of(driver)) == 26
+    assert Driver(tmp_path, TPE, **{"search.budget.trials": 100}).live() == []
 
 
 # What cannot go on -------------------------------------------------------------------------------

@@ -182,8 +182,16 @@ def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
 def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
     """How the variants that are left were chosen, and what that says of the others."""
     rounds = leaderboard.rounds
-    if rounds is None or not rounds.has_rounds:
+    if rounds is None:
         return
+    if rounds.has_rounds:
+        yield _reduced(rounds)
+    if count := rounds.num_to_come:
+        yield f"{count} {'further round was' if count == 1 else 'further rounds were'} not begun."
+    yield from _about_a_race(rounds)
+
+
+def _reduced(rounds: RoundsSummary) -> str:
     choosing = [str(line.num_seeds) for line in rounds.lines if line.stage != "confirm"]
     counts = list(dict.fromkeys(choosing))
     kind = "rounds" if rounds.level is None else "looks of a race"
@@ -191,10 +199,8 @@ def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
     share = f"with {rounds.share_trained:.0%} of the trials of the whole grid"
     if rounds.dropped:
         num_left = len(rounds.finalists)
-        yield f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
-    else:
-        yield f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
-    yield from _about_a_race(rounds)
+        return f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
+    return f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
 
 
 def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:

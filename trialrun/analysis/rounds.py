@@ -1,6 +1,7 @@
 """What the rounds of a run say: who is left, who was dropped, and why."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +11,7 @@ from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
 from trialrun.job import FRESH_SEEDS
 from trialrun.store import RunFolder
-from trialrun.store.round_log import Round, Stage, fresh_seeds_of, joined
+from trialrun.store.round_log import Round, Schedule, Stage, fresh_seeds_of, joined
 
 if TYPE_CHECKING:
     from trialrun.store.trial_tables import TrialIndex
@@ -89,6 +90,8 @@ class RoundsSummary:
         seeds: The seeds by which they are compared, ascending.
         dropped: The others; those that went furthest first.
         num_whole: How many trials all variants with all seeds would have been.
+        num_to_come: How many scheduled rounds of proposing and choosing were not begun; 0 if it has
+            ended.
         num_trained: How many trials the rounds ask for, without the confirmation.
         confirmation: What fresh seeds say; None if there are none, or they were not begun.
     """
@@ -102,6 +105,7 @@ class RoundsSummary:
     seeds: tuple[int, ...]
     dropped: tuple[DroppedVariant, ...]
     num_whole: int
+    num_to_come: int
     num_trained: int
     confirmation: Confirmation | None
 
@@ -188,6 +192,7 @@ def rounds_summary(
         seeds=tuple(sorted(seeds)),
         dropped=tuple(_dropped(rounds, index)),
         num_whole=num_variants * max(len(first.seeds), most),
+        num_to_come=_num_to_come(choosing, first),
         num_trained=_num_trained(choosing),
         confirmation=read_confirmation(rounds[-1], index, metric, bounds),
     )
@@ -218,6 +223,17 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
             )
         )
     return lines
+
+
+def _num_to_come(choosing: Sequence[Round], schedule: Schedule) -> int:
+    last = choosing[-1]
+    has_one_left = last.stage == "race" and len(last.variants) == 1
+    num_begun = sum(one.stage != "extend" for one in choosing)
+    num_to_propose = 0
+    if (proposals := schedule.proposals) is not None:
+        num_left = proposals.num_variants - len(choosing[0].variants)
+        num_to_propose = math.ceil(num_left / proposals.batch)
+    return 0 if has_one_left else num_to_propose + len(schedule.counts) - num_begun
 
 
 def _num_trained(choosing: Sequence[Round]) -> int:
@@ -267,6 +283,7 @@ def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
         "rounds": [line._asdict() for line in rounds.lines],
         "finalists": list(rounds.finalists),
         "seeds": list(rounds.seeds),
+        "num_to_come": rounds.num_to_come,
         "num_trained": rounds.num_trained,
         "num_whole": rounds.num_whole,
         "dropped": [one._asdict() for one in rounds.dropped],

@@ -11,7 +11,7 @@ from trialrun.job.document import canonical_json
 from trialrun.job.keras_api.own_terms import map_references
 from trialrun.job.user_functions import portable_reference
 from trialrun.search.propose import Told, propose
-from trialrun.search.schedule import schedule_of
+from trialrun.search.schedule import proposals_of
 from trialrun.store import RunFolder
 from trialrun.store.round_log import Decision, Proposals, Round
 from trialrun.trials.plan import plan_trials, plan_variants
@@ -50,7 +50,7 @@ def new_variants(
     known = _proposed(job, rounds)
     new: Sequence[Assignment] = ()
     if decision is not None:
-        proposals = schedule_of(job).proposals
+        proposals = proposals_of(job)
         assert proposals is not None, "the job proposes variants"
         told = Told(dict(zip(_ids(rounds), known, strict=True)), decision, job.select.goal)
         new = propose(job.search.parameters, proposals, told, draw_distinct(job.search))
@@ -96,7 +96,7 @@ def check_proposals(run: RunFolder, loaded: LoadedJob) -> None:
         InputError: The job differs in what proposals depend on.
         FileError: The log lacks what was proposed.
     """
-    rounds, now = run.rounds.read(), schedule_of(loaded.spec).proposals
+    rounds, now = run.rounds.read(), proposals_of(loaded.spec)
     recorded = run.tables.index().variant_ids
     before = None
     if rounds:

@@ -40,6 +40,7 @@ from trialrun.errors import (
 )
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.job import DataSpec, LoadedJob, dump_job
+from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
 from trialrun.trackers import require_packages
@@ -83,6 +84,7 @@ def run_job(
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_packages(loaded)
+    check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
     census = _check_first_data(own, loaded, progress)
     with at_work(loaded, trials, runs_dir, run_folder, progress, census) as begun:
         own_ids = {trial.trial_id for trial in own}
