@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Assignment = Mapping[str, Any]
 
-# Of more variants than these, the best and the latest are told, because the time of a proposal
-# grows with them: 17 ms each with 200 of three parameters.
+# Of more variants than these, the best and the latest are told, because the time that a proposal
+# takes grows with them.
 _MAX_TOLD = 200
 # At most so many of the best are what Optuna calls good.
 _NUM_BEST = 25
