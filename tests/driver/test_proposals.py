@@ -24,7 +24,7 @@ from trialrun.search.propose import Told, propose
 from trialrun.store.round_log import Decision, Proposals
 
 LOG = ["propose 10 x 2", "propose 10 x 2", "propose 6 x 2", "choose 9 x 4", "choose 3 x 12"]
-LEARNING_RATE, EPOCHS = "training.learning_rate", "training.epochs"
+LEARNING_RATE, BATCH_SIZE = "training.learning_rate", "training.batch_size"
 
 
 def assignments_of(driver):
@@ -220,8 +220,8 @@ def test_a_budget_of_trials_counts_what_is_still_to_be_proposed(tmp_path):
         ({"search.batch": 8}, "search.batch was 10 when this run began, and is 8 now"),
         ({"search.seed": 3}, "search.seed was 0 when this run began, and is 3 now"),
         (
-            {"search.parameters.training.epochs": {"values": [1, 2, 3]}},
-            r"what is searched has changed .*: search.parameters.training.epochs.values: \[1, 2\]",
+            {"search.parameters.training.batch_size": {"values": [10, 20, 30]}},
+            r"has changed .*: search.parameters.training.batch_size.values: \[10, 20\]",
         ),
         ({"search.rounds": [{"seeds": 3}]}, "search.rounds differs from what the run began with"),
     ],
@@ -240,7 +240,10 @@ def test_a_run_does_not_begin_or_end_to_propose(tmp_path):
     (tmp_path / "tpe").mkdir()
     Driver(tmp_path / "tpe", TPE).live()
     with pytest.raises(InputError, match=r"search.method was tpe .* and is random now"):
-        Driver(tmp_path / "tpe", TPE.replace("method: tpe", "method: random").replace("batch", "#"))
+        Driver(
+            tmp_path / "tpe",
+            TPE.replace("method: tpe", "method: random").replace("  batch: 10\n", ""),
+        )
     for name, job in (("rounds", JOB), ("grid", GRID)):
         (tmp_path / name).mkdir()
         Driver(tmp_path / name, job).live()
@@ -278,7 +281,9 @@ def test_user_code_that_moved_makes_the_same_variants(tmp_path):
         f"def {name}(units=4):\n    import keras\n    return keras.Sequential([])\n"
         for name in ("first", "second")
     )
-    job = TPE.replace(EPOCHS, "model.builder").replace("[1, 2]", "[code.py:first, code.py:second]")
+    job = TPE.replace(BATCH_SIZE, "model.builder").replace(
+        "[10, 20]", "[code.py:first, code.py:second]"
+    )
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "code.py").write_text(builders)
     driver = Driver(tmp_path / "here", job)

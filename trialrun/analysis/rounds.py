@@ -11,7 +11,14 @@ from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
 from trialrun.job import FRESH_SEEDS
 from trialrun.store import RunFolder
-from trialrun.store.round_log import Round, Schedule, Stage, fresh_seeds_of, joined
+from trialrun.store.round_log import (
+    Round,
+    Schedule,
+    Stage,
+    fresh_seeds_of,
+    joined,
+    last_choosing,
+)
 
 if TYPE_CHECKING:
     from trialrun.store.trial_tables import TrialIndex
@@ -26,6 +33,7 @@ class DroppedVariant(NamedTuple):
         round_number: The round after which it was dropped.
         rule: Why, in words.
         num_seeds: How many seeds it had.
+        epochs: The epoch after which its trials were paused then; None if they had ended.
         score: Its statistic over them, with five digits; None if it had none.
         has_lost: Whether some of its trials diverged, failed or had no value.
     """
@@ -35,6 +43,7 @@ class DroppedVariant(NamedTuple):
     round_number: int
     rule: str
     num_seeds: int
+    epochs: int | None
     score: float | None
     has_lost: bool
 
@@ -46,6 +55,7 @@ class RoundLine(NamedTuple):
         number, stage: The round; of some that propose variants, the last one.
         num_rounds: How many rounds it stands for.
         num_variants, num_seeds: It trains so many variants up to so many seeds each.
+        epochs: The epoch after which it pauses its trials; None if they are trained to their end.
         names: Ids of its variants if it confirms them.
         num_go_on: How many variants go on to the round after it; None if that is not decided, or
             none is.
@@ -55,6 +65,7 @@ class RoundLine(NamedTuple):
     stage: Stage
     num_variants: int
     num_seeds: int
+    epochs: int | None
     names: tuple[str, ...]
     num_go_on: int | None
     num_rounds: int = 1
@@ -65,12 +76,14 @@ class JudgedRound(NamedTuple):
 
     Attributes:
         num_seeds: The seeds by which they were judged.
+        epochs: The epoch after which their trials were paused then; None if they had ended.
         scores: variant_id -> its statistic with five digits, the best first; None if it has none.
         going_on: Ids of the variants that went on to the next round of choosing; at the end, of
             those that are confirmed.
     """
 
     num_seeds: int
+    epochs: int | None
     scores: Mapping[str, float | None]
     going_on: tuple[str, ...]
 
@@ -88,11 +101,16 @@ class RoundsSummary:
         num_variants: All variants of the search, of proposals those so far.
         finalists: The variants that are compared, in the order of the search.
         seeds: The seeds by which they are compared, ascending.
+        epochs: The epoch after which they are compared, at which their trials are paused; None if
+            they are compared by trials that have ended.
+        has_pauses: Whether rounds pause their trials.
         dropped: The others; those that went furthest first.
         num_whole: How many trials all variants with all seeds would have been.
         num_to_come: How many scheduled rounds of proposing and choosing were not begun; 0 if it has
             ended.
         num_trained: How many trials the rounds ask for, without the confirmation.
+        share_trained: The share of the whole grid that choosing takes: of its trials, or of their
+            epochs if rounds pause them.
         confirmation: What fresh seeds say; None if there are none, or they were not begun.
     """
 
@@ -103,21 +121,19 @@ class RoundsSummary:
     num_variants: int
     finalists: tuple[str, ...]
     seeds: tuple[int, ...]
+    epochs: int | None
+    has_pauses: bool
     dropped: tuple[DroppedVariant, ...]
     num_whole: int
     num_to_come: int
     num_trained: int
+    share_trained: float
     confirmation: Confirmation | None
 
     @property
     def is_proposed(self) -> bool:
         """Whether variants were proposed by what those before reached."""
         return self.lines[0].num_rounds > 1
-
-    @property
-    def share_trained(self) -> float:
-        """The share of the whole grid that choosing takes."""
-        return self.num_trained / self.num_whole
 
 
 def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") -> None:
@@ -169,19 +185,24 @@ def rounds_summary(
         return None
     first = rounds[0].schedule
     assert first is not None, "the first round holds the schedule"
-    compared = joined(_without_begun_proposals(rounds, index))
+    last = last_choosing(joined(_without_begun_proposals(rounds, index)))
     rounds = joined(rounds)
     choosing = [one for one in rounds if one.stage != "confirm"]
-    last = next(one for one in reversed(compared) if one.stage != "confirm")
-    seeds = last.seeds
+    compared = last
     if len(choosing) > 1 and not _has_ended(last, index):
-        seeds = choosing[-2].seeds  # all that the variants of the last round have in common
+        compared = choosing[-2]  # all that the variants of the last round have in common
     most = max(len(one.seeds) for one in choosing)
     num_variants = max(len(one.variants) for one in choosing)
+    num_whole = num_variants * max(len(first.seeds), most)
     return RoundsSummary(
         lines=tuple(_lines(rounds)),
         judged=tuple(
-            JudgedRound(len(one.decision.seeds), one.decision.scores, one.variants)
+            JudgedRound(
+                len(one.decision.seeds),
+                _epochs_before(rounds, one),
+                one.decision.scores,
+                one.variants,
+            )
             for one in rounds
             if one.decision is not None
         ),
@@ -189,11 +210,14 @@ def rounds_summary(
         level=first.level,
         num_variants=num_variants,
         finalists=last.variants,
-        seeds=tuple(sorted(seeds)),
+        seeds=tuple(sorted(compared.seeds)),
+        epochs=compared.epochs,
+        has_pauses=bool(first.pauses),
         dropped=tuple(_dropped(rounds, index)),
-        num_whole=num_variants * max(len(first.seeds), most),
+        num_whole=num_whole,
         num_to_come=_num_to_come(choosing, first),
-        num_trained=_num_trained(choosing),
+        num_trained=sum(num_seeds for num_seeds, _ in _trained(choosing).values()),
+        share_trained=_share_trained(choosing, first, num_whole),
         confirmation=read_confirmation(rounds[-1], index, metric, bounds),
     )
 
@@ -217,6 +241,7 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
                 one.stage,
                 len(one.variants),
                 len(one.seeds),
+                one.epochs,
                 one.variants if is_confirm else (),
                 len(later[0].variants) if later and not is_confirm else None,
                 one.number if position == 0 else 1,
@@ -236,12 +261,24 @@ def _num_to_come(choosing: Sequence[Round], schedule: Schedule) -> int:
     return 0 if has_one_left else num_to_propose + len(schedule.counts) - num_begun
 
 
-def _num_trained(choosing: Sequence[Round]) -> int:
-    """How many trials the rounds ask for: each trains only the seeds that its variants lack."""
-    most: dict[str, int] = {}
+def _trained(choosing: Sequence[Round]) -> dict[str, tuple[int, int | None]]:
+    """Variant -> its seeds, and the epoch after which they are paused, in its last round."""
+    last: dict[str, tuple[int, int | None]] = {}
     for one in choosing:
-        most |= dict.fromkeys(one.variants, len(one.seeds))
-    return sum(most.values())
+        last |= dict.fromkeys(one.variants, (len(one.seeds), one.epochs))
+    return last
+
+
+def _share_trained(choosing: Sequence[Round], schedule: Schedule, num_whole: int) -> float:
+    """The share of the epochs of the whole grid; without pauses, that is the share of trials."""
+    [*_, whole] = schedule.epochs or [1]
+    trained = _trained(choosing).values()
+    return sum(num * (epochs or whole) for num, epochs in trained) / (num_whole * whole)
+
+
+def _epochs_before(rounds: Sequence[Round], one: Round) -> int | None:
+    """The epoch after which the trials were paused that decided a round."""
+    return last_choosing([other for other in rounds if other.number < one.number]).epochs
 
 
 def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVariant]":
@@ -259,6 +296,7 @@ def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVaria
                     before.number,
                     rules[variant_id],
                     len(decision.seeds),
+                    before.epochs,
                     score,
                     variant_id in decision.lost,
                 )
@@ -270,7 +308,7 @@ def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVaria
 
 
 def _has_ended(one: Round, index: "TrialIndex") -> bool:
-    rows = index.read(one.variants, "identity")
+    rows = index.at(one.epochs).read(one.variants, "identity")
     return int(rows["seed"].isin(one.seeds).sum()) == len(one.variants) * len(one.seeds)
 
 
@@ -286,6 +324,7 @@ def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
         "num_to_come": rounds.num_to_come,
         "num_trained": rounds.num_trained,
         "num_whole": rounds.num_whole,
+        "share_trained": rounds.share_trained,
         "dropped": [one._asdict() for one in rounds.dropped],
         "confirmation": None if found is None else found.to_json(),
     }

@@ -241,30 +241,40 @@ def _print_rounds(console: Console, job: JobSpec, num_variants: int) -> None:
     table.add_column()
     table.add_column()
     table.add_column(justify="right")
+    has_pauses = any(one.pause_after is not None for one in rounds)
+    if has_pauses:
+        table.add_column(justify="right")
     number = 0
     for one in rounds:
         number += one.num_rounds
         is_confirm = one.stage == "confirm"
         name = "confirm" if is_confirm else rounds_name(number - one.num_rounds + 1, number)
         seeds = counted(one.num_seeds, "fresh seed" if is_confirm else "seed")
-        num_trials = counted(one.num_trials, "trial")
-        table.add_row(name, f"{counted(one.num_variants, 'variant')} x {seeds}", num_trials)
+        pause = "" if one.pause_after is None else f", to epoch {one.pause_after}"
+        cells = [f"{counted(one.num_variants, 'variant')} x {seeds}{pause}"]
+        cells.append(counted(one.num_trials, "trial"))
+        if has_pauses:
+            cells.append(counted(one.num_epochs, "trial-epoch"))
+        table.add_row(name, *cells)
     console.print("")
     console.print(table)
     num_whole = num_variants * job.num_seeds
-    num_choosing = sum(one.num_trials for one in rounds if one.stage != "confirm")
+    num_epochs = sum(one.num_epochs for one in rounds if one.stage != "confirm")
+    num_choosing = num_epochs / job.training.epochs  # a paused trial is a part of one
     at_most = "at most " * (rounds[0].stage == "race")
     lines = [f"In all {at_most}{counted(sum(one.num_trials for one in rounds), 'trial')}"]
     if job.search.rounds is not None:
-        lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of the whole grid"
+        of_what = "the trial-epochs of " * has_pauses + "the whole grid"
+        lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of {of_what}"
         if (most := max(one.num_seeds for one in rounds if one.stage != "confirm")) < job.num_seeds:
             lines.append(f"No variant gets more than {most} of the {seeds_text(job.num_seeds)}")
         if (budget := job.search.budget) is not None and budget.time is not None:
             lines.append(f"No round is begun after {budget.time}")
-        num_saved = num_whole - num_choosing
+        num_saved = round(num_whole - num_choosing)
         if not at_most and num_saved < _TRIALS_PER_COMPILATION:
+            saved = "the epochs of " * has_pauses + counted(num_saved, "trial")
             lines.append(
-                f"The rounds save {counted(num_saved, 'trial')}: if they are as small as those of"
+                f"The rounds save {saved}: if they are as small as those of"
                 " jobs/medical_trial.yaml, that is less than compiling a program takes"
             )
     console.print(f"{'. '.join(lines)}.\n")

@@ -21,10 +21,10 @@ from trialrun.job.user_functions import portable_reference
 from trialrun.messages import show
 from trialrun.store import RunFolder
 from trialrun.store.files import reading
+from trialrun.store.kept_arrays import KeptTrials
 from trialrun.store.repair import set_aside_pack
 from trialrun.store.trial_tables import TrialIndex
 from trialrun.trials.plan import plan_variants
-from trialrun.trials.results import Checkpoint
 from trialrun.trials.signature import signature_of
 from trialrun.trials.trial import Pack, Trial
 
@@ -141,7 +141,7 @@ def _compare_trials(index: TrialIndex, trials: Sequence[Trial]) -> _Found:
 
 
 def packs_with_checkpoints(
-    checkpoints: Sequence[Checkpoint], missing: Sequence[Trial], recorded: Collection[str] = ()
+    checkpoints: Sequence[KeptTrials], missing: Sequence[Trial], recorded: Collection[str] = ()
 ) -> tuple[list[Pack], list[Trial]]:
     """The packs that can be continued from checkpoints, and the missing trials that are in none.
 
@@ -149,7 +149,7 @@ def packs_with_checkpoints(
     there are checkpoints of a pack and of its half, the half's is the later one.
 
     Args:
-        checkpoints: All checkpoints in a run folder.
+        checkpoints: The trials of all checkpoints in a run folder.
         missing: The trials to train.
         recorded: Ids of packs whose results are in the run folder. If half of `p003` is among them,
             or is continued as a pack of its own, the rest is called `p003r`, so that files of the

@@ -29,7 +29,7 @@ from trialrun.driver.proposals import check_proposals, planned_trials, require_o
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
 from trialrun.driver.train import connect_to_cluster, train_missing
-from trialrun.driver.work import Work, at_work, timed
+from trialrun.driver.work import Batch, Work, at_work, timed
 from trialrun.errors import (
     EXIT_INTERRUPTED,
     ClusterError,
@@ -90,9 +90,9 @@ def run_job(
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(begun)
         missing = [trial for trial in absent if trial.trial_id in own_ids]
-        batches = iter([missing]) if rounds is None else rounds.batches()
-        first = next(batches, [])
-        if not first and _has_ended_well(work.run):
+        batches = iter([Batch(missing)]) if rounds is None else rounds.batches()
+        first = next(batches, Batch())
+        if not first.trials and _has_ended_well(work.run):
             return outcome_of_ended(work)
         return _complete(work, chain([first], batches), address, command)
 
@@ -155,7 +155,7 @@ def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
 
 
 def _complete(
-    work: Work, batches: Iterator[list[Trial]], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
 ) -> Outcome:
     """Trains missing trials and ends the run, or records why it ended early."""
     unfinish(work.run)
@@ -204,7 +204,7 @@ def _has_ended_well(run: RunFolder) -> bool:
 
 
 def _train_and_export(
-    work: Work, batches: Iterator[list[Trial]], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
 ) -> SavedModel | None:
     """Trains missing trials, one batch after the other, and saves the best model.
 
@@ -219,12 +219,14 @@ def _train_and_export(
     with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
         with ExitStack() as connection:
             cluster: Cluster | None = None
-            for missing in filter(None, batches):
+            for batch in batches:
+                if not batch.trials:
+                    continue
                 if cluster is None:
                     cluster = connect_to_cluster(work, connection, address, command)
-                    background.submit(try_saving, exporter, work, missing)
+                    background.submit(try_saving, exporter, work, batch.trials)
                 with timed(work.timings_s, "train"):
-                    train_missing(work, missing, cluster)
+                    train_missing(work, batch, cluster)
             standing = current_standing(work)
             try:
                 while (best := best_without_state(work, standing)) is not None:
@@ -245,7 +247,8 @@ def _train_and_export(
 def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:
     """Trains a trial again whose weights are no longer kept; afterwards another may be the best."""
     planned = planned_trials(work.loaded.spec, work.run.rounds.read())
-    train_missing(work, [trial for trial in planned if trial.trial_id == trial_id], cluster)
+    again = [trial for trial in planned if trial.trial_id == trial_id]
+    train_missing(work, Batch(again), cluster)
     if not work.run.kept.has_state(trial_id):
         raise ExportError(f"trial {trial_id} failed; see the run's log")
     return current_standing(work)

@@ -96,6 +96,7 @@ def _asked_schedule(job: JobSpec) -> Schedule:
         fewest=fewest,
         level=level,
         proposals=proposals_of(job),
+        epochs=_epochs(job),
     )
 
 
@@ -106,6 +107,14 @@ def proposals_of(job: JobSpec) -> Proposals | None:
         return None
     assert search.num_variants is not None, "the job file refuses tpe without a count"
     return Proposals(search.method, search.num_variants, search.batch_size, search.seed)
+
+
+def _epochs(job: JobSpec) -> tuple[int, ...]:
+    """The epoch after which the trials of each round are paused or end; empty without pauses."""
+    rounds = job.search.rounds
+    if not isinstance(rounds, tuple) or all(one.epochs is None for one in rounds):
+        return ()
+    return tuple(one.epochs or job.training.epochs for one in rounds)
 
 
 def _auto_counts(num_seeds: int) -> list[int]:
@@ -137,7 +146,9 @@ class RoundCost(NamedTuple):
         stage: `choose`, `race` or `confirm`.
         num_variants: The variants in it; of a race, the most.
         num_seeds: The seeds that each of them has after it.
-        num_trials: The trials that are trained in it; of a race, the most.
+        num_trials: The trials that begin in it; of a race, the most.
+        num_epochs: The epochs that are trained in it, summed over trials.
+        pause_after: The epoch after which its trials are paused; None if they end.
         num_rounds: How many rounds it stands for: those that propose variants are one here.
     """
 
@@ -145,6 +156,8 @@ class RoundCost(NamedTuple):
     num_variants: int
     num_seeds: int
     num_trials: int
+    num_epochs: int
+    pause_after: int | None = None
     num_rounds: int = 1
 
 
@@ -162,10 +175,13 @@ def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
 
 
 def _costs(job: JobSpec, schedule: Schedule, num_variants: int) -> list[RoundCost]:
-    stage = schedule.stage
+    whole, stage = job.training.epochs, schedule.stage
     costs, before, sizes = [], 0, [num_variants]
     for index, count in enumerate(schedule.counts):
-        costs.append(RoundCost(stage, sizes[-1], count, sizes[-1] * (count - before)))
+        num_trials, work = sizes[-1] * (count - before), sizes[-1] * schedule.work_of(index)
+        num_epochs = work if schedule.epochs else work * whole
+        pause = schedule.pause_of(index)
+        costs.append(RoundCost(stage, sizes[-1], count, num_trials, num_epochs, pause))
         before = count
         if index < len(schedule.keeps):
             sizes.append(num_going_on(schedule, sizes))
@@ -173,7 +189,8 @@ def _costs(job: JobSpec, schedule: Schedule, num_variants: int) -> list[RoundCos
         costs[0] = costs[0]._replace(num_rounds=math.ceil(num_variants / proposals.batch))
     if (confirm := job.search.confirmation) is not None:
         num = min(confirm.variants, sizes[-1])
-        costs.append(RoundCost("confirm", num, confirm.seeds, num * confirm.seeds))
+        num_trials = num * confirm.seeds
+        costs.append(RoundCost("confirm", num, confirm.seeds, num_trials, num_trials * whole))
     return costs
 
 
@@ -194,13 +211,11 @@ def num_going_on(schedule: Schedule, sizes: Sequence[int]) -> int:
     """
     planned, num_extra, rate = sizes[0], 0, 1.0
     for index, (keep, size) in enumerate(zip(schedule.keeps, sizes, strict=False)):
-        num_new_seeds = schedule.counts[index] - (schedule.counts[index - 1] if index else 0)
-        num_extra += (size - planned) * num_new_seeds
+        num_extra += (size - planned) * schedule.work_of(index)
         rate = planned / size
         planned = max(share_of(keep, planned), min(schedule.fewest, planned))
     last = len(sizes) - 1
     if is_number(schedule.keeps[last]):
         return planned
-    num_coming = schedule.counts[last + 1] - schedule.counts[last]
-    wanted = math.floor((planned - num_extra / num_coming) * rate)
+    wanted = math.floor((planned - num_extra / schedule.work_of(last + 1)) * rate)
     return max(wanted, min(schedule.fewest, sizes[-1]))

@@ -71,7 +71,8 @@ def next_round(
     Args:
         search: What the rounds follow from.
         rounds: All rounds so far, from the first.
-        scores: The selection metric of their trials; others are not looked at.
+        scores: The selection metric of their trials after the epochs of the last round that chose;
+            others are not looked at.
         propose: What proposes variants, if the schedule says that they are proposed.
     """
     schedule, stage = search.schedule, search.schedule.stage
@@ -90,24 +91,28 @@ def next_round(
     if _is_proposing(schedule, rounds):
         assert propose is not None, "the schedule says that variants are proposed"
         decision = _decision(seen, search, _statistic_for_cuts(search, seen), {})
-        return _proposed(number, last.seeds, propose(decision), decision)
+        like = replace(last, number=number, decision=decision, schedule=None)
+        return _proposed(like, propose(decision))
     if len(scheduled) < len(schedule.counts) and not _is_decided(scheduled):
         kept, dropped = (_cut if schedule.level is None else _race)(search, scheduled, seen)
         count = schedule.counts[len(scheduled)]
         if schedule.level is not None and len(kept) == 1 and dropped:  # nobody is left to race
             count = len(last.seeds)
         decision = _decision(seen, search, _statistic_for_cuts(search, seen), dropped)
-        return Round(number, stage, kept, schedule.seeds[:count], decision)
+        epochs = schedule.pause_of(len(scheduled))
+        return Round(number, stage, kept, schedule.seeds[:count], decision, epochs=epochs)
     return _after_the_schedule(number, search, rounds, last, seen)
 
 
 def _first_round(search: Search, propose: Propose | None) -> Round:
     schedule = search.schedule
     seeds = schedule.seeds[: schedule.counts[0]]
+    first = Round(1, schedule.stage, search.variant_ids, seeds, schedule=schedule)
+    first = replace(first, epochs=schedule.pause_of(0))
     if schedule.proposals is None:
-        return Round(1, schedule.stage, search.variant_ids, seeds, schedule=schedule)
+        return first
     assert propose is not None, "the schedule says that variants are proposed"
-    return replace(_proposed(1, seeds, propose(None), None), schedule=schedule)
+    return _proposed(first, propose(None))
 
 
 def _is_proposing(schedule: Schedule, rounds: Sequence[Round]) -> bool:
@@ -116,13 +121,9 @@ def _is_proposing(schedule: Schedule, rounds: Sequence[Round]) -> bool:
     return proposals is not None and len(rounds[0].variants) < proposals.num_variants
 
 
-def _proposed(
-    number: int,
-    seeds: tuple[int, ...],
-    new: Mapping[str, Mapping[str, Any]],
-    decision: Decision | None,
-) -> Round:
-    return Round(number, "propose", tuple(new), seeds, decision, assignments=new)
+def _proposed(one: Round, new: Mapping[str, Mapping[str, Any]]) -> Round:
+    """A round like another in which new variants are proposed."""
+    return replace(one, stage="propose", variants=tuple(new), assignments=new)
 
 
 def _is_decided(scheduled: Sequence[Round]) -> bool:
@@ -167,8 +168,10 @@ def _cut(
     last_key = keys[min(num_wanted, int(_has_value(seen).sum())) - 1]
     # Equal keys stand side by side, as the variants are ordered by them.
     num_kept = max(position for position, key in enumerate(keys, 1) if key == last_key)
+    epochs = scheduled[-1].epochs
+    when = "" if epochs is None else f" at epoch {epochs}"
     rules = {
-        seen.variant_ids[index]: f"rank {position} of {len(order)}, and {num_kept} go on"
+        seen.variant_ids[index]: f"rank {position} of {len(order)}{when}, and {num_kept} go on"
         for position, index in enumerate(order, 1)
         if position > num_kept
     }
