@@ -381,6 +381,7 @@ def test_what_needs_no_training_loads_neither_tensorflow_nor_ray(made_up_run):
         (["--version"], 0),
         (["plan", job], 0),
         (["plan", "jobs/medical_trial_sweep.yaml"], 0),
+        (["plan", "jobs/medical_trial_rounds.yaml", "--set", "search.method=tpe"], 0),
         (["plan", job, "--set", "training.epochs=0"], 2),
         (["run", job, "--set", "training.optimiser=adam"], 2),
         (["run", job, "--set", "data.args={num_train_older_with: -1}"], 2),
