@@ -56,7 +56,7 @@ class Replayer:
             job.seed_list,
             "minimize",
             "mean",
-            schedule_of(job),
+            schedule_of(job, num_variants),
             ConfirmSpec(seeds=NUM_FRESH),
         )
 

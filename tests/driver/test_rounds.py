@@ -1,12 +1,15 @@
 """The rounds of a run, killed anywhere: the log is always the same, and is trusted only if true."""
 
 import json
+import math
 import random
+from dataclasses import replace
 
 import made_up_rounds
 import pytest
 from made_up_rounds import GRID, JOB, LOG, RACE, RUNGS, Driver, KilledError, result_of
 
+from trialrun.analysis.explanation import explain
 from trialrun.analysis.run_summary import Tally
 from trialrun.driver.rounds import Rounds
 from trialrun.errors import FileError, InputError, TrialrunError
@@ -354,3 +357,40 @@ def test_in_the_middle_only_shared_seeds_are_compared(tmp_path, num_packs):
     if len(driver.log) > 1:
         assert len(counts) == 1
     assert FIRST_FRESH_SEED not in board.rounds.seeds
+
+
+# Budgets -----------------------------------------------------------------------------------------
+
+
+def test_a_time_that_is_over_ends_before_a_round_and_changes_no_decision(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole = Driver(tmp_path / "whole")
+    whole.live()
+    driver = Driver(tmp_path, **{"search.budget.time": "2h"})
+    driver.work = replace(driver.work, started_s=-math.inf)
+    driver.live()
+    assert driver.log == LOG[:1]
+    assert "2h is over, so that round 2 is not begun" in driver.warnings[0]
+    rounds = standing_of(driver).leaderboard.rounds
+    assert (rounds.num_to_come, len(rounds.finalists), rounds.dropped) == (2, 9, ())
+    assert "2 further rounds were not begun." in explain(standing_of(driver).leaderboard)
+    again = Driver(tmp_path, **{"search.budget.time": "2h"})
+    again.live()
+    assert again.files == whole.files
+    assert standing_of(again).leaderboard.rounds.num_to_come == 0
+
+
+def test_seeds_that_come_later_keep_to_the_budget_of_trials(tmp_path):
+    job = JOB.replace("auto", "[{seeds: 4, keep: 1/3}, {seeds: 12}]")
+    Driver(tmp_path, job, **{"search.budget.trials": 68}).live()
+    with pytest.raises(InputError, match="is 68, but with 15 seeds the run has 77 trials"):
+        Driver(tmp_path, job, seeds=15, **{"search.budget.trials": 68}).live()
+    more = Driver(tmp_path, job, seeds=15, **{"search.budget.trials": 77})
+    more.live()
+    assert more.log == [
+        "choose 9 x 4",
+        "choose 3 x 12",
+        "confirm 2 x 4",
+        "extend 3 x 15",
+        "confirm 2 x 4",
+    ]

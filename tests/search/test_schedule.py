@@ -1,14 +1,17 @@
 """The rounds that a job asks for, and what they cost."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from trialrun.errors import InputError
 from trialrun.job import JobSpec
 from trialrun.job.rounds_checks import check_rounds
 from trialrun.search.schedule import expected_rounds, num_going_on, schedule_of
 
 
-def job_of(seeds, rounds, confirm=None, epochs=30, **search):
-    search |= {"rounds": rounds, "confirm": confirm}
+def job_of(seeds, rounds, confirm=None, budget=None, epochs=30, **search):
+    search |= {"rounds": rounds, "confirm": confirm, "budget": budget}
     training = {"epochs": epochs}
     return JobSpec.model_validate(
         {"name": "j", "seeds": seeds, "search": search, "training": training}
@@ -44,9 +47,60 @@ def test_without_rounds_every_variant_has_every_seed():
 
 
 def test_the_seeds_of_a_round_are_the_first_of_the_job():
-    schedule = schedule_of(job_of([9, 3, 7, 1], "auto"))
+    schedule = schedule_of(job_of([9, 3, 7, 1], "auto"), 5)
     assert schedule.seeds == (9, 3, 7, 1)
     assert schedule.counts == (2, 4)
+
+
+# Budgets -----------------------------------------------------------------------------------------
+
+
+def cost_of(job, num_variants):
+    return sum(one.num_trials for one in expected_rounds(job, num_variants))
+
+
+@given(st.integers(1, 300), st.integers(3, 40), st.integers(1, 5000))
+def test_auto_is_fitted_to_a_budget_of_trials(num_variants, seeds, budget):
+    whole = cost_of(job_of(seeds, "auto"), num_variants)
+    job = job_of(seeds, "auto", budget={"trials": budget})
+    if budget >= whole:
+        assert schedule_of(job, num_variants) == schedule_of(job_of(seeds, "auto"), num_variants)
+        return
+    try:
+        fitted = cost_of(job, num_variants)
+    except InputError as error:
+        needed = int(str(error).split("at least ")[1].split()[0])
+        assert needed > budget
+        cost_of(job_of(seeds, "auto", budget={"trials": needed}), num_variants)
+    else:
+        assert fitted <= budget
+
+
+def test_a_fitted_budget_is_used():
+    job = job_of(20, "auto", budget={"trials": 500})
+    assert schedule_of(job, 96).keeps == ("23/100", "23/100")
+    assert cost_of(job, 96) == 498
+
+
+@pytest.mark.parametrize("rounds", [None, [{"seeds": 3, "keep": 1}, {"seeds": 8}]])
+def test_rounds_that_are_given_are_not_fitted(rounds):
+    needed = cost_of(job_of(8, rounds, True), 10)
+    assert cost_of(job_of(8, rounds, True, {"trials": needed}), 10) == needed
+    with pytest.raises(InputError, match=f"must be at least {needed} for 10 variants .* auto is"):
+        expected_rounds(job_of(8, rounds, True, {"trials": needed - 1}), 10)
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"), [("2h", 7200), ("90m", 5400), ("1h 30m", 5400), ("1h1m1s", 3661)]
+)
+def test_a_time(time, seconds):
+    assert job_of(8, "auto", budget={"time": time}).search.budget.seconds == seconds
+
+
+@pytest.mark.parametrize("time", [7200, "2", "", "0h", "2 days", "-1h", "1m 2h", True, 1.5])
+def test_what_is_no_time(time):
+    with pytest.raises(ValueError, match="such as 2h, 90m or 1h 30m"):
+        job_of(8, "auto", budget={"time": time})
 
 
 # Rounds that pause their trials ------------------------------------------------------------------
@@ -69,15 +123,15 @@ def test_the_epochs_of_a_round_are_those_that_its_trials_still_lack():
 def test_what_ties_cost_is_saved_in_epochs():
     """Eleven more of 30 go on, for 27 x 6 - 9 x 3 epochs each, and 3 more seeds cost 27 x 3."""
     rounds = [*RUNGS[:2], {"seeds": 9}]
-    schedule = schedule_of(job_of(18, rounds, epochs=27))
+    schedule = schedule_of(job_of(18, rounds, epochs=27), 90)
     assert schedule.epochs == (9, 27, 27)
     assert num_going_on(schedule, [90, 30]) == 10
     assert num_going_on(schedule, [90, 31]) == int((10 - 1 * (6 * 27 - 3 * 9) / (3 * 27)) * 30 / 31)
 
 
 def test_without_pauses_the_schedule_has_no_epochs():
-    assert schedule_of(job_of(20, "auto")).epochs == ()
-    assert schedule_of(job_of(8, [{"seeds": 2, "keep": 1}, {"seeds": 8}])).epochs == ()
+    assert schedule_of(job_of(20, "auto"), 96).epochs == ()
+    assert schedule_of(job_of(8, [{"seeds": 2, "keep": 1}, {"seeds": 8}]), 9).epochs == ()
 
 
 @pytest.mark.parametrize(

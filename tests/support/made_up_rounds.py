@@ -1,6 +1,7 @@
 """Runs with rounds, in which all is real but training and Ray: for tests of decisions and words."""
 
 import random
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,8 +77,11 @@ class Driver:
         known = (*trials, *recorded_fresh_trials(self.run, trials))
         missing_trials(self.run, self.loaded, known)
         lease = SimpleNamespace(check=lambda: None)
-        progress = SimpleNamespace(tell=lambda text: None)
-        self.work = Work(self.loaded, trials, self.run, lease, progress, None, 0.0, {}, ())
+        self.warnings = []
+        progress = SimpleNamespace(tell=lambda text: None, warn=self.warnings.append)
+        self.work = Work(
+            self.loaded, trials, self.run, lease, progress, None, time.perf_counter(), {}, ()
+        )
 
     def live(self, num_devices=1, rng=None, chance=0.0, fails=()):
         """Trains until the rounds are over, or until it is killed; returns what was trained."""

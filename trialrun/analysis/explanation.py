@@ -205,6 +205,8 @@ def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
         yield f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
     else:
         yield f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
+    if count := rounds.num_to_come:
+        yield f"{count} {'further round was' if count == 1 else 'further rounds were'} not begun."
     yield from _about_a_race(rounds)
     if rounds.epochs is not None:
         yield f"The variants are compared at epoch {rounds.epochs}, where their trials are paused."

@@ -96,6 +96,7 @@ class RoundsSummary:
         has_pauses: Whether rounds pause their trials.
         dropped: The others; those that went furthest first.
         num_whole: How many trials all variants with all seeds would have been.
+        num_to_come: How many scheduled rounds of choosing were not begun; 0 if it has ended.
         num_trained: How many trials the rounds ask for, without the confirmation.
         share_trained: The share of the whole grid that choosing takes: of its trials, or of their
             epochs if rounds pause them.
@@ -113,6 +114,7 @@ class RoundsSummary:
     has_pauses: bool
     dropped: tuple[DroppedVariant, ...]
     num_whole: int
+    num_to_come: int
     num_trained: int
     share_trained: float
     confirmation: Confirmation | None
@@ -186,6 +188,7 @@ def rounds_summary(
         has_pauses=bool(first.pauses),
         dropped=tuple(_dropped(rounds, index)),
         num_whole=num_whole,
+        num_to_come=_num_to_come(choosing, len(first.counts)),
         num_trained=sum(num_seeds for num_seeds, _ in _trained(choosing).values()),
         share_trained=_share_trained(choosing, first, num_whole),
         confirmation=read_confirmation(rounds[-1], index, metric, bounds),
@@ -209,6 +212,13 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
             )
         )
     return lines
+
+
+def _num_to_come(choosing: Sequence[Round], num_scheduled: int) -> int:
+    last = choosing[-1]
+    has_one_left = last.stage == "race" and len(last.variants) == 1
+    num_begun = sum(one.stage != "extend" for one in choosing)
+    return 0 if has_one_left else num_scheduled - num_begun
 
 
 def _trained(choosing: Sequence[Round]) -> dict[str, tuple[int, int | None]]:
@@ -271,6 +281,7 @@ def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
         "rounds": [line._asdict() for line in rounds.lines],
         "finalists": list(rounds.finalists),
         "seeds": list(rounds.seeds),
+        "num_to_come": rounds.num_to_come,
         "num_trained": rounds.num_trained,
         "num_whole": rounds.num_whole,
         "share_trained": rounds.share_trained,

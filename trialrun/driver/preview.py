@@ -31,7 +31,7 @@ from trialrun.job.conditions import Conditions
 from trialrun.job.variants_table import rows_by_value
 from trialrun.messages import bytes_text
 from trialrun.report.format import condition_text, counted, parameter_text, seeds_text
-from trialrun.search.schedule import expected_rounds, schedule_of
+from trialrun.search.schedule import check_budget, expected_rounds, schedule_of
 from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import signature_of
@@ -69,10 +69,11 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     cpus = job.resources.cpus
     num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
     num_devices = max(1, num_local_cpus() // num_threads)
-    first = _first_to_train(job, own)
+    variants = {trial.variant.variant_id: trial.variant for trial in trials}
+    check_budget(loaded, len(variants))
+    first = _first_to_train(job, own, len(variants))
     packs = make_packs(job, first, num_devices, num_threads=num_threads)
     sizes = {} if trace else _data_sizes(loaded, packs)
-    variants = {trial.variant.variant_id: trial.variant for trial in trials}
     _print_variants(console, job, list(variants.values()))
     _print_parameters(console, job)
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
@@ -214,9 +215,9 @@ def _unless_compiled(job: JobSpec, path: str) -> str:
 _TRIALS_PER_COMPILATION = 500
 
 
-def _first_to_train(job: JobSpec, trials: Sequence[Trial]) -> Sequence[Trial]:
+def _first_to_train(job: JobSpec, trials: Sequence[Trial], num_variants: int) -> Sequence[Trial]:
     """The trials that are trained first: all of them, or those of the first round."""
-    schedule = schedule_of(job)
+    schedule = schedule_of(job, num_variants)
     seeds = set(schedule.seeds[: schedule.counts[0]])
     return [trial for trial in trials if trial.seed in seeds]
 
@@ -255,6 +256,8 @@ def _print_rounds(console: Console, job: JobSpec, num_variants: int) -> None:
         lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of {of_what}"
         if (most := max(one.num_seeds for one in rounds if one.stage != "confirm")) < job.num_seeds:
             lines.append(f"No variant gets more than {most} of the {seeds_text(job.num_seeds)}")
+        if (budget := job.search.budget) is not None and budget.time is not None:
+            lines.append(f"No round is begun after {budget.time}")
         num_saved = round(num_whole - num_choosing)
         if not at_most and num_saved < _TRIALS_PER_COMPILATION:
             saved = "the epochs of " * has_pauses + counted(num_saved, "trial")

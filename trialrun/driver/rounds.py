@@ -1,6 +1,7 @@
 """The rounds of a run: which trials come next, written down before they are trained."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -97,13 +98,38 @@ class Rounds:
             self._check_log()
             assert self._num_checked == len(self._rounds), "trials of closed rounds are missing"
             coming = next_round(self._search, self._rounds, self._scores_after(self._rounds))
-            if coming is None:
+            if coming is None or self._is_out_of_time(coming):
                 return
+            self._check_extension(coming)
             self._work.lease.check()
             self._log.write(coming)
             self._rounds.append(coming)
             self._num_checked += 1
             self._work.progress.tell(line_of(coming))
+
+    def _is_out_of_time(self, coming: Round) -> bool:
+        """Whether `search.budget.time` is over before a round; the first is always trained."""
+        budget = self._work.loaded.spec.search.budget
+        passed_s = time.perf_counter() - self._work.started_s
+        if budget is None or not self._rounds or passed_s < budget.seconds:
+            return False
+        self._work.progress.warn(
+            f"search.budget.time: {budget.time} is over, so that {_name(coming)} is not begun. To"
+            f" go on: trialrun resume {self._work.run.path}"
+        )
+        return True
+
+    def _check_extension(self, coming: Round) -> None:
+        """Refuses seeds that a run gets later if its budget of trials does not allow them."""
+        budget = self._work.loaded.spec.search.budget
+        if coming.stage != "extend" or budget is None or budget.trials is None:
+            return
+        num_trials = len(_pairs([*self._rounds, coming]))
+        if num_trials > budget.trials:
+            raise InputError(
+                f"{self._work.run.path}: search.budget.trials is {budget.trials}, but with"
+                f" {len(coming.seeds)} seeds the run has {num_trials} trials; give more"
+            )
 
     def _forget_dropped(self) -> None:
         """Removes the states of paused trials that will not go on."""
@@ -194,6 +220,10 @@ class Rounds:
             self._num_checked += 1
 
 
+def _name(one: Round) -> str:
+    return "the confirmation" if one.stage == "confirm" else f"round {one.number}"
+
+
 def line_of(one: Round) -> str:
     """A round in one line, for the terminal."""
     num_seeds = len(one.seeds)
@@ -221,7 +251,7 @@ def _still_counting(rounds: Sequence[Round]) -> list[Round]:
 def _search_of(work: Work, rounds: Sequence[Round]) -> Search:
     job = work.loaded.spec
     variant_ids = tuple(dict.fromkeys(trial.variant.variant_id for trial in work.trials))
-    schedule = schedule_of(job)
+    schedule = schedule_of(job, len(variant_ids))
     if not rounds and (problem := _why_no_rounds(work)):
         raise InputError(f"{work.run.path}: {problem}")
     if rounds:
@@ -255,7 +285,9 @@ def _why_another(
             return f"select.{name} was {before} when it chose variants, and is {now} now; {again}"
     if job.seed_list[: len(logged.seeds)] != logged.seeds:
         return f"seeds may only be added after those that the run began with; {again}"
-    now = schedule_of(job.model_copy(update={"seeds": logged.seeds}))
+    now = schedule_of(job.model_copy(update={"seeds": logged.seeds}), len(rounds[0].variants))
+    if job.search.budget is not None and job.search.budget.trials is not None:
+        now = replace(now, keeps=logged.keeps)  # a budget is fitted once, and may be raised later
     if now != logged:
         return f"search.rounds differs from what the run began with; {again}"
     if used := fresh_seeds_of(rounds).intersection(job.seed_list):

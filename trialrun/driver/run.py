@@ -38,6 +38,7 @@ from trialrun.errors import (
 )
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.job import DataSpec, LoadedJob, dump_job
+from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
 from trialrun.trackers import require_packages
@@ -81,6 +82,7 @@ def run_job(
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_trackers(loaded)
+    check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
     census = _check_first_data(own, loaded, progress)
     with at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
         own_ids = {trial.trial_id for trial in own}
@@ -218,6 +220,8 @@ def _train_and_export(
                 with timed(work.timings_s, "train"):
                     train_missing(work, batch, cluster)
             standing = current_standing(work)
+            if (problem := _why_no_model(standing)) is not None:
+                return SavedModel.lost(problem)
             try:
                 while (best := best_without_state(work, standing)) is not None:
                     if cluster is None:
@@ -232,6 +236,16 @@ def _train_and_export(
             work.progress.say("saving the best model")
             export = background.submit(export_best, exporter, work, standing)
         return export.result()
+
+
+def _why_no_model(standing: Standing | None) -> str | None:
+    """Why a run that has ended well has no best model yet; None if it may have one."""
+    if standing is None or standing.leaderboard.selection is None:
+        return None
+    rounds = standing.leaderboard.rounds
+    if rounds is None or rounds.epochs is None:
+        return None
+    return f"the trials are paused after epoch {rounds.epochs}, and no further round was begun"
 
 
 def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:

@@ -12,6 +12,7 @@ from trialrun.job.load import LoadedJob, dump_job, load_job, read_output
 from trialrun.job.rounds_spec import (
     FIRST_FRESH_SEED,
     FRESH_SEEDS,
+    BudgetSpec,
     ConfirmSpec,
     RaceSpec,
     RoundSpec,
@@ -43,6 +44,7 @@ from trialrun.job.training_spec import (
 )
 
 __all__ = [
+    "BudgetSpec",
     "ConfirmSpec",
     "FIRST_FRESH_SEED",
     "FRESH_SEEDS",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from trialrun.job.document import KeyPath
 from trialrun.job.problems import Problem, dotted
-from trialrun.job.rounds_spec import FEWEST_SEEDS, FRESH_SEEDS, RaceSpec, RoundSpec
+from trialrun.job.rounds_spec import FEWEST_SEEDS, FRESH_SEEDS, BudgetSpec, RaceSpec, RoundSpec
 from trialrun.job.spec import JobSpec
 
 _ROUNDS: KeyPath = ("search", "rounds")
@@ -36,6 +36,7 @@ def check_rounds(job: JobSpec) -> Iterator[Problem]:
         yield from _check_counts([one.seeds for one in rounds], inner, job.num_seeds)
         yield from _check_keeps(rounds)
         yield from _check_epochs(rounds, job)
+    yield from _check_budget(job)
     yield from _check_fresh_seeds(job)
     yield from _check_shard(job)
 
@@ -93,6 +94,27 @@ def _check_epochs(rounds: Sequence[RoundSpec], job: JobSpec) -> Iterator[Problem
             if before.epochs is None or one.epochs < before.epochs:
                 message = f"must not be less than the {earlier} before it, got {one.epochs}"
                 yield Problem(path, f"{dotted(path)} {message}")
+
+
+def _check_budget(job: JobSpec) -> Iterator[Problem]:
+    """A budget that says nothing, or that nothing can keep to."""
+    search, path = job.search, ("search", "budget")
+    if (budget := search.budget) is None:
+        return
+    if budget == BudgetSpec():
+        yield Problem(path, "search.budget must give trials or time, got neither")
+    elif search.rounds is None and search.confirmation is None:
+        yield Problem(
+            path,
+            "search.budget: without rounds every variant gets every seed; give search.rounds, such"
+            " as auto, or leave the budget out",
+        )
+    elif isinstance(search.rounds, RaceSpec) and budget.trials is not None:
+        yield Problem(
+            (*path, "trials"),
+            "search.budget.trials: a race takes as many trials as its tests need; give"
+            " search.budget.time, or search.rounds: auto",
+        )
 
 
 def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:

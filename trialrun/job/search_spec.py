@@ -22,7 +22,7 @@ from trialrun.errors import InputError
 from trialrun.job.document import canonical_json
 from trialrun.job.fields import REFERENCE_PATHS, SEED_LIMIT, PositiveInt, Section, is_int
 from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
-from trialrun.job.rounds_spec import Confirm, ConfirmSpec, Rounds
+from trialrun.job.rounds_spec import BudgetSpec, Confirm, ConfirmSpec, Rounds
 from trialrun.job.user_functions import absolute_reference
 from trialrun.messages import show
 
@@ -178,6 +178,8 @@ class SearchSpec(Section):
 
     Allowed: `true`, `false`, or a mapping. Example: `{seeds: 20, variants: 2}`.
     """
+    budget: BudgetSpec | None = None
+    """The most that the rounds and the confirmation may take. Example: `{trials: 300}`."""
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict)
     """What is searched: dotted paths into the job file, and the values that each may have.
 

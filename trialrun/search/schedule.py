@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from trialrun.job import JobSpec, RaceSpec, is_number, share_of
+from trialrun.errors import InputError
+from trialrun.job import JobSpec, LoadedJob, RaceSpec, is_number, share_of
 from trialrun.store.round_log import Schedule
 
 # A third of the variants goes on after 0.15 and after 0.35 of the seeds. On tables of real runs
@@ -15,8 +17,58 @@ _FEWEST_TO_CHOOSE = 2
 _LOOKS, _GROWTH = (3, 5, 8, 12, 20), 1.6
 
 
-def schedule_of(job: JobSpec) -> Schedule:
-    """The schedule of a job that begins now; without `search.rounds` it has one round."""
+def schedule_of(job: JobSpec, num_variants: int) -> Schedule:
+    """The schedule of a job that begins now; without `search.rounds` it has one round.
+
+    With `search.budget.trials`, the share that goes on is as large as the budget allows.
+
+    Args:
+        job: The job.
+        num_variants: How many variants it has.
+
+    Raises:
+        InputError: The budget is too small.
+    """
+    asked = _asked_schedule(job)
+    budget = job.search.budget
+    if budget is None or budget.trials is None:
+        return asked
+    fitting = [asked]
+    if job.search.rounds == "auto":
+        fitting += [_with_keep(asked, f"{percent}/100") for percent in range(33, 0, -1)]
+    for schedule in fitting:
+        if (needed := _num_trials(job, schedule, num_variants)) <= budget.trials:
+            return schedule
+    cure = "give more, or fewer variants, seeds or confirmed ones"
+    if job.search.rounds != "auto":
+        cure += "; search.rounds: auto is fitted to a budget"
+    raise InputError(
+        f"search.budget.trials must be at least {needed} for {num_variants} variants and their"
+        f" rounds, got {budget.trials}: {cure}"
+    )
+
+
+def check_budget(loaded: LoadedJob, num_variants: int) -> None:
+    """Refuses a budget that is too small for the rounds of a job.
+
+    Raises:
+        InputError: It is; the message says where, and how much is needed.
+    """
+    try:
+        schedule_of(loaded.spec, num_variants)
+    except InputError as error:
+        raise InputError(loaded.locate(str(error))) from error
+
+
+def _with_keep(schedule: Schedule, keep: str) -> Schedule:
+    return replace(schedule, keeps=(keep,) * len(schedule.keeps))
+
+
+def _num_trials(job: JobSpec, schedule: Schedule, num_variants: int) -> int:
+    return sum(cost.num_trials for cost in _costs(job, schedule, num_variants))
+
+
+def _asked_schedule(job: JobSpec) -> Schedule:
     rounds, seeds, level = job.search.rounds, job.seed_list, None
     keeps: Sequence[str] = ()
     fewest = 1
@@ -95,9 +147,16 @@ class RoundCost(NamedTuple):
 
 
 def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
-    """The rounds of a job and their trials, if no two variants tie at a cut."""
+    """The rounds of a job and their trials, if no two variants tie at a cut.
+
+    Raises:
+        InputError: The job's budget is too small.
+    """
+    return _costs(job, schedule_of(job, num_variants), num_variants)
+
+
+def _costs(job: JobSpec, schedule: Schedule, num_variants: int) -> list[RoundCost]:
     whole = job.training.epochs
-    schedule = schedule_of(job)
     stage = "choose" if schedule.level is None else "race"
     costs, before, sizes = [], 0, [num_variants]
     for index, count in enumerate(schedule.counts):
