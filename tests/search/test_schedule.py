@@ -10,8 +10,8 @@ from trialrun.job.rounds_checks import check_rounds
 from trialrun.search.schedule import expected_rounds, num_going_on, schedule_of
 
 
-def job_of(seeds, rounds, confirm=None, budget=None, epochs=30, **search):
-    search |= {"rounds": rounds, "confirm": confirm, "budget": budget}
+def job_of(seeds, rounds, confirm=None, epochs=30, **search):
+    search |= {"rounds": rounds, "confirm": confirm}
     training = {"epochs": epochs}
     return JobSpec.model_validate(
         {"name": "j", "seeds": seeds, "search": search, "training": training}
@@ -85,9 +85,9 @@ def test_a_fitted_budget_is_used():
 @pytest.mark.parametrize("rounds", [None, [{"seeds": 3, "keep": 1}, {"seeds": 8}]])
 def test_rounds_that_are_given_are_not_fitted(rounds):
     needed = cost_of(job_of(8, rounds, True), 10)
-    assert cost_of(job_of(8, rounds, True, {"trials": needed}), 10) == needed
+    assert cost_of(job_of(8, rounds, True, budget={"trials": needed}), 10) == needed
     with pytest.raises(InputError, match=f"must be at least {needed} for 10 variants .* auto is"):
-        expected_rounds(job_of(8, rounds, True, {"trials": needed - 1}), 10)
+        expected_rounds(job_of(8, rounds, True, budget={"trials": needed - 1}), 10)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_ties_cost_is_saved_in_epochs():
 
 
 def test_without_pauses_the_schedule_has_no_epochs():
-    assert schedule_of(job_of(20, "auto"), 96).epochs == ()
+    assert schedule_of(job_of(20, "auto"), 9).epochs == ()
     assert schedule_of(job_of(8, [{"seeds": 2, "keep": 1}, {"seeds": 8}]), 9).epochs == ()
 
 

@@ -68,6 +68,27 @@ def _check_keeps(rounds: Sequence[RoundSpec]) -> Iterator[Problem]:
         yield Problem(path, f"{dotted(path)}: after the last round nothing goes on; leave it out")
 
 
+def _check_budget(job: JobSpec) -> Iterator[Problem]:
+    """A budget that says nothing, or that nothing can keep to."""
+    search, path = job.search, ("search", "budget")
+    if (budget := search.budget) is None:
+        return
+    if budget == BudgetSpec():
+        yield Problem(path, "search.budget must give trials or time, got neither")
+    elif search.rounds is None and search.confirmation is None:
+        yield Problem(
+            path,
+            "search.budget: without rounds every variant gets every seed; give search.rounds, such"
+            " as auto, or leave the budget out",
+        )
+    elif isinstance(search.rounds, RaceSpec) and budget.trials is not None:
+        yield Problem(
+            (*path, "trials"),
+            "search.budget.trials: a race takes as many trials as its tests need; give"
+            " search.budget.time, or search.rounds: auto",
+        )
+
+
 def _check_epochs(rounds: Sequence[RoundSpec], job: JobSpec) -> Iterator[Problem]:
     """Epochs at which rounds cannot pause, or that are no earlier than those of a round before."""
     paths: list[KeyPath] = [(*_ROUNDS, index, "epochs") for index in range(len(rounds))]
@@ -94,27 +115,6 @@ def _check_epochs(rounds: Sequence[RoundSpec], job: JobSpec) -> Iterator[Problem
             if before.epochs is None or one.epochs < before.epochs:
                 message = f"must not be less than the {earlier} before it, got {one.epochs}"
                 yield Problem(path, f"{dotted(path)} {message}")
-
-
-def _check_budget(job: JobSpec) -> Iterator[Problem]:
-    """A budget that says nothing, or that nothing can keep to."""
-    search, path = job.search, ("search", "budget")
-    if (budget := search.budget) is None:
-        return
-    if budget == BudgetSpec():
-        yield Problem(path, "search.budget must give trials or time, got neither")
-    elif search.rounds is None and search.confirmation is None:
-        yield Problem(
-            path,
-            "search.budget: without rounds every variant gets every seed; give search.rounds, such"
-            " as auto, or leave the budget out",
-        )
-    elif isinstance(search.rounds, RaceSpec) and budget.trials is not None:
-        yield Problem(
-            (*path, "trials"),
-            "search.budget.trials: a race takes as many trials as its tests need; give"
-            " search.budget.time, or search.rounds: auto",
-        )
 
 
 def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
