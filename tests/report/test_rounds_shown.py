@@ -221,6 +221,7 @@ def test_pauses_are_told_everywhere(tmp_path):
     page = run.report_file.read_text()
     assert "9 variants x 2 seeds, to epoch 9" in page
     assert "after 2 seeds, epoch 9 3 of 9 went on" in page
+    assert "of the seeds and epochs that it was trained with" in page
 
 
 def test_a_paused_variant_is_not_compared_with_others(tmp_path):
