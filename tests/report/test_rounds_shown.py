@@ -262,3 +262,10 @@ def test_paused_variants_are_compared_at_their_epoch_and_no_test_is_told(tmp_pat
     assert "The variants are compared at epoch 9, where their trials are paused." in said
     assert "The best model is" not in said
     assert "test set" not in said
+
+
+def test_a_plan_says_that_callbacks_make_paused_trials_begin_again(tmp_path):
+    (tmp_path / "mine.py").write_text("import keras\n\ndef make():\n    return keras.Callback()\n")
+    (tmp_path / "job.yaml").write_text(RUNGS + "training: {callbacks: [mine.py:make]}\n")
+    said = " ".join(words("plan", tmp_path / "job.yaml").split())
+    assert "those that go on are trained from the start, which is not counted here" in said
