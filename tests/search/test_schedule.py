@@ -6,12 +6,16 @@ from hypothesis import strategies as st
 
 from trialrun.errors import InputError
 from trialrun.job import JobSpec
-from trialrun.search.schedule import expected_rounds, schedule_of
+from trialrun.job.rounds_checks import check_rounds
+from trialrun.search.schedule import expected_rounds, num_going_on, schedule_of
 
 
-def job_of(seeds, rounds, confirm=None, budget=None):
-    search = {"rounds": rounds, "confirm": confirm, "budget": budget}
-    return JobSpec.model_validate({"name": "j", "seeds": seeds, "search": search})
+def job_of(seeds, rounds, confirm=None, epochs=30, **search):
+    search |= {"rounds": rounds, "confirm": confirm}
+    training = {"epochs": epochs}
+    return JobSpec.model_validate(
+        {"name": "j", "seeds": seeds, "search": search, "training": training}
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,7 +33,8 @@ def job_of(seeds, rounds, confirm=None, budget=None):
 )
 def test_rounds_and_their_trials(seeds, rounds, num_variants, expected):
     found = expected_rounds(job_of(seeds, rounds), num_variants)
-    assert [one[1:] for one in found] == expected
+    assert [one[1:4] for one in found] == expected
+    assert [one.num_epochs for one in found] == [30 * one.num_trials for one in found]
 
 
 def test_without_rounds_every_variant_has_every_seed():
@@ -80,9 +85,9 @@ def test_a_fitted_budget_is_used():
 @pytest.mark.parametrize("rounds", [None, [{"seeds": 3, "keep": 1}, {"seeds": 8}]])
 def test_rounds_that_are_given_are_not_fitted(rounds):
     needed = cost_of(job_of(8, rounds, True), 10)
-    assert cost_of(job_of(8, rounds, True, {"trials": needed}), 10) == needed
+    assert cost_of(job_of(8, rounds, True, budget={"trials": needed}), 10) == needed
     with pytest.raises(InputError, match=f"must be at least {needed} for 10 variants .* auto is"):
-        expected_rounds(job_of(8, rounds, True, {"trials": needed - 1}), 10)
+        expected_rounds(job_of(8, rounds, True, budget={"trials": needed - 1}), 10)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +101,80 @@ def test_a_time(time, seconds):
 def test_what_is_no_time(time):
     with pytest.raises(ValueError, match="such as 2h, 90m or 1h 30m"):
         job_of(8, "auto", budget={"time": time})
+
+
+# Rounds that pause their trials ------------------------------------------------------------------
+
+RUNGS = [{"seeds": 3, "epochs": 9, "keep": "1/3"}, {"seeds": 6, "keep": "1/3"}, {"seeds": 18}]
+
+
+def test_the_epochs_of_a_round_are_those_that_its_trials_still_lack():
+    costs = expected_rounds(job_of(18, RUNGS, epochs=27), 96)
+    assert [(one.num_variants, one.num_trials, one.pause_after) for one in costs] == [
+        (96, 288, 9),
+        (32, 96, None),
+        (11, 132, None),
+        (2, 40, None),
+    ]
+    by_hand = [96 * 3 * 9, 32 * (6 * 27 - 3 * 9), 11 * (18 - 6) * 27, 2 * 20 * 27]
+    assert [one.num_epochs for one in costs] == by_hand
+
+
+def test_what_ties_cost_is_saved_in_epochs():
+    """Eleven more of 30 go on, for 27 x 6 - 9 x 3 epochs each, and 3 more seeds cost 27 x 3."""
+    rounds = [*RUNGS[:2], {"seeds": 9}]
+    schedule = schedule_of(job_of(18, rounds, epochs=27), 90)
+    assert schedule.epochs == (9, 27, 27)
+    assert num_going_on(schedule, [90, 30]) == 10
+    assert num_going_on(schedule, [90, 31]) == int((10 - 1 * (6 * 27 - 3 * 9) / (3 * 27)) * 30 / 31)
+
+
+def test_without_pauses_the_schedule_has_no_epochs():
+    assert schedule_of(job_of(20, "auto"), 9).epochs == ()
+    assert schedule_of(job_of(8, [{"seeds": 2, "keep": 1}, {"seeds": 8}]), 9).epochs == ()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "message"),
+    [
+        (
+            [{"seeds": 3, "epochs": 30, "keep": 1}, {"seeds": 6}],
+            "search.rounds[0].epochs must be less than training.epochs, 30, got 30",
+        ),
+        (
+            [{"seeds": 3, "epochs": 9, "keep": 1}, {"seeds": 6, "epochs": 20}],
+            "search.rounds[1].epochs: the last round trains its trials to their end; leave it out",
+        ),
+        (
+            [
+                {"seeds": 3, "epochs": 9, "keep": 2},
+                {"seeds": 4, "epochs": 8, "keep": 1},
+                {"seeds": 6},
+            ],
+            "search.rounds[1].epochs must not be less than the 9 before it, got 8",
+        ),
+        (
+            [{"seeds": 3, "keep": 2}, {"seeds": 4, "epochs": 8, "keep": 1}, {"seeds": 6}],
+            "search.rounds[1].epochs must not be less than the all before it, got 8",
+        ),
+        (
+            [
+                {"seeds": 3, "epochs": 9, "keep": 2},
+                {"seeds": 4, "epochs": 9, "keep": 1},
+                {"seeds": 6},
+            ],
+            "",
+        ),
+    ],
+)
+def test_epochs_at_which_no_round_can_pause_are_refused(rounds, message):
+    problems = [problem.message for problem in check_rounds(job_of(6, rounds))]
+    assert problems == ([message] if message else [])
+
+
+def test_pauses_are_refused_where_the_epochs_are_searched():
+    job = job_of(18, RUNGS, parameters={"training.epochs": {"values": [20, 40]}})
+    [problem] = check_rounds(job)
+    assert "search.rounds[0].epochs: cannot be used while training.epochs is searched" in (
+        problem.message
+    )

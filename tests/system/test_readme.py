@@ -236,6 +236,7 @@ BESIDE = {
     "search.parameters: values.when": {"values": [1e-4, 1e-3]},
     "search.rounds: round.seeds": {"keep": 2},
     "search.rounds: round.keep": {"seeds": 2},
+    "search.rounds: round.epochs": {"seeds": 2, "keep": 2},
     "search.rounds: race.looks": {"method": "race"},
     "search.rounds: race.level": {"method": "race"},
     "search.budget": {"rounds": "auto"},

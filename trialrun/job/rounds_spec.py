@@ -43,6 +43,13 @@ class RoundSpec(Section):
 
     seeds: PositiveInt
     """The seeds that each variant has after this round: the first ones of `seeds`. Example: `3`."""
+    epochs: PositiveInt | None = None
+    """The epoch after which the trials of this round are paused: they decide with what they are
+    then, and those of the variants that go on are continued in the next round. Without it, they are
+    trained to their end, as in the last round.
+
+    Allowed: an integer below `training.epochs`, not less than in the round before. Example: `9`.
+    """
     keep: Keep | None = None
     """Which variants go on to the next round: this share of them, rounded up, or this many. Those
     that tie with the last of them go on too. Every round but the last needs it.
