@@ -7,7 +7,18 @@ from dataclasses import replace
 
 import made_up_rounds
 import pytest
-from made_up_rounds import GRID, JOB, LOG, RACE, RUNGS, Driver, KilledError, result_of
+from made_up_rounds import (
+    GRID,
+    JOB,
+    LOG,
+    RACE,
+    RUNGS,
+    TPE,
+    TPE_RUNGS,
+    Driver,
+    KilledError,
+    result_of,
+)
 
 from trialrun.analysis.explanation import explain
 from trialrun.analysis.run_summary import Tally
@@ -21,7 +32,20 @@ from trialrun.trials.packing import pack_trials
 from trialrun.trials.results import PackResult, TrialResult
 
 
-@pytest.mark.parametrize("job", [JOB, RACE, GRID, RUNGS], ids=["rounds", "race", "grid", "rungs"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        JOB,
+        RACE,
+        GRID,
+        RUNGS,
+        TPE,
+        TPE_RUNGS,
+        TPE.replace("auto", "{method: race}"),
+        TPE.replace("rounds: auto", ""),
+    ],
+    ids=["rounds", "race", "grid", "rungs", "tpe", "tpe and rungs", "tpe and a race", "tpe alone"],
+)
 def test_the_log_is_the_same_whatever_happens(tmp_path, job):
     (tmp_path / "whole").mkdir()
     whole = Driver(tmp_path / "whole", job)

@@ -448,7 +448,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("select: {goal: max}", "select.goal must be 'minimize' or 'maximize', got 'max'"),
         (
             "search: {method: bayes}",
-            "search.method must be 'grid', 'random' or 'from', got 'bayes'",
+            "search.method must be 'grid', 'random', 'tpe' or 'from', got 'bayes'",
         ),
         ("search: {num_variants: 3}", "search.num_variants is only for method: random"),
         ("search: {method: random, num_variants: 3}", "search.num_variants must be at most 1"),

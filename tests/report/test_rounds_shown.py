@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from made_up_rounds import GRID, JOB, RACE, RUNGS, Driver, result_of
+from made_up_rounds import GRID, JOB, RACE, RUNGS, TPE, Driver, result_of
 from made_up_runs import learning_rates, write_run
 
 import trialrun
+from trialrun.analysis.importance import find_importance
 from trialrun.cli import cli
 from trialrun.driver.rounds import Rounds
 from trialrun.report import build_report
@@ -158,6 +159,35 @@ def test_edges_count_the_values_that_were_dropped(tmp_path):
     assert board.selection.variant_id == "v00"
 
 
+def test_batches_of_proposals_are_shown_as_one(tmp_path):
+    driver = run_of(tmp_path, TPE)
+    said = sentence_of(driver.run.path)
+    assert "rounds 1-3 26 variants x 2 seeds 9 go on round 4 9 variants x 4 seeds 3 go on" in said
+    assert "26 variants were reduced to 3 by rounds of 2, 4 and 12 seeds" in said
+    dropped = words("show", driver.run.path, "--rounds")
+    assert dropped.count("round 3 ") == 17
+    assert dropped.count("round 4 ") == 6 + 1
+    build_report(driver.run)
+    page = driver.run.report_file.read_text()
+    assert "tpe, 26 variants" in page
+    assert "after 2 seeds 9 of 26 went on" in page
+    assert "rounds 1-3" in trialrun.open_run(driver.run.path)._repr_html_()
+    found = json.loads(words("show", driver.run.path, "--json"))["rounds"]
+    assert (found["num_trained"], found["num_whole"]) == (26 * 2 + 9 * 2 + 3 * 8, 26 * 12)
+
+
+def test_proposals_alone_rank_all_variants(tmp_path):
+    run = run_of(tmp_path, TPE.replace("rounds: auto", "")).run.path
+    found = json.loads(words("show", run, "--json"))
+    assert [variant["num_completed"] for variant in found["variants"]] == [12] * 26
+    assert "rounds 1-3 26 variants x 12 seeds confirm" in sentence_of(run)
+
+
+def test_a_race_of_proposals_does_not_promise_too_much(tmp_path):
+    run = run_of(tmp_path, TPE.replace("auto", "{method: race}")).run.path
+    assert "is still in, if those that were proposed are taken as given." in sentence_of(run)
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -262,6 +292,18 @@ def test_paused_variants_are_compared_at_their_epoch_and_no_test_is_told(tmp_pat
     assert "The variants are compared at epoch 9, where their trials are paused." in said
     assert "The best model is" not in said
     assert "test set" not in said
+
+
+def test_importance_comes_from_the_first_round_which_all_variants_were_in(tmp_path):
+    job = JOB.replace("{training.learning_rate:", "{training.batch_size: {values: [5, 10]},")
+    job = job.replace("[5, 10]},", "[5, 10]}, training.learning_rate:")
+    driver = run_of(tmp_path, job)
+    overview = load_overview(driver.run)
+    found = find_importance(overview.leaderboard, overview.scores)
+    # Two batch sizes make pairs of equals, so that six variants are the best five.
+    assert (found.num_best, found.num_variants, found.num_seeds) == (6, 18, 2)
+    assert found.parameters[0].path == "training.learning_rate"
+    assert found.parameters[1].share == pytest.approx(0, abs=1e-6)
 
 
 def test_a_plan_says_that_callbacks_make_paused_trials_begin_again(tmp_path):

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from trialrun.driver.proposals import check_proposals, planned_trials
 from trialrun.driver.resume import missing_trials
 from trialrun.driver.rounds import Rounds, recorded_fresh_trials
+from trialrun.driver.train import column_kinds
 from trialrun.driver.work import Work
 from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
-from trialrun.store.columns import parameter_kinds
 from trialrun.trials.packing import pack_trials
-from trialrun.trials.plan import plan_trials
 from trialrun.trials.results import PackResult, TrialResult
 
 JOB = """
@@ -27,12 +27,29 @@ search:
 """
 RACE = JOB.replace("rounds: auto", "rounds: {method: race}")
 GRID = JOB.replace("  rounds: auto\n", "")
+TPE = """
+name: rounds
+seeds: 12
+search:
+  method: tpe
+  num_variants: 26
+  batch: 10
+  rounds: auto
+  confirm: {seeds: 4}
+  parameters:
+    training.learning_rate: {min: 1e-3, max: 1, distribution: log_uniform}
+    training.batch_size: {values: [10, 20]}
+"""
 RUNGS = JOB.replace(
     "rounds: auto",
     "rounds: [{seeds: 2, epochs: 9, keep: 1/3}, {seeds: 4, epochs: 20, keep: 2}, {seeds: 12}]",
 )
 # The only trials that stop early: a learning rate and a seed, and their last epoch.
 STOPS = {(0.2, 1): 5, (0.1, 0): 20}
+TPE_RUNGS = TPE.replace(
+    "rounds: auto",
+    "rounds: [{seeds: 2, epochs: 9, keep: 1/3}, {seeds: 4, epochs: 20, keep: 2}, {seeds: 12}]",
+)
 # What JOB leads to.
 LOG = ["choose 9 x 2", "choose 3 x 4", "choose 3 x 12", "confirm 2 x 4"]
 
@@ -73,7 +90,8 @@ class Driver:
         self.run.path.mkdir(exist_ok=True)
         if not self.run.job_file.exists():
             self.run.write_job(dump_job(self.loaded.spec))
-        trials = plan_trials(self.loaded.spec)
+        check_proposals(self.run, self.loaded)
+        trials = planned_trials(self.loaded.spec, self.run.rounds.read())
         known = (*trials, *recorded_fresh_trials(self.run, trials))
         missing_trials(self.run, self.loaded, known)
         lease = SimpleNamespace(check=lambda: None)
@@ -86,7 +104,7 @@ class Driver:
     def live(self, num_devices=1, rng=None, chance=0.0, fails=()):
         """Trains until the rounds are over, or until it is killed; returns what was trained."""
         rng = rng or random.Random(0)
-        kinds = parameter_kinds([trial.variant for trial in self.work.trials])
+        kinds = column_kinds(self.work)
         trained = []
         for batch in Rounds(self.work).batches():
             first = self.run.next_pack_number()

@@ -4,8 +4,10 @@ import os
 import signal
 from collections.abc import Mapping
 from typing import Self
+from unittest import mock
 
 from commands import beneath
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
@@ -55,7 +57,8 @@ class RayNodes:
             self._stop()
         if self._cluster is None:
             head = {**_NODE, **HEAD, "_system_config": self._settings}
-            self._cluster = Cluster(initialize_head=True, head_node_args=head)
+            with mock.patch.object(Node, "start_api_server"):  # see `cluster.embedded`
+                self._cluster = Cluster(initialize_head=True, head_node_args=head)
         while len(self._cluster.list_all_nodes()) < self._num_nodes:
             self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
         while len(self._cluster.list_all_nodes()) > self._num_nodes:

@@ -184,7 +184,7 @@ def slurm_job(folder: Path, commands: list[list[str] | None]) -> dict[str, str]:
         commands: What each node runs; None for what srun is told to run.
     """
     folder.mkdir(parents=True)
-    # In place of a Ray and a TensorFlow of its own, which tests/system/test_slurm.py waits for.
+    # In place of a Ray of its own, which tests/system/test_slurm.py waits for.
     more = ["--address", "127.0.0.1:1"]
     values = f"PYTHON = {sys.executable!r}\nCOMMANDS = {commands!r}\nMORE = {more!r}\n"
     for name, content in (("srun", values + SRUN), ("scontrol", SCONTROL)):

@@ -55,40 +55,6 @@ def test_a_poisonous_trial_is_reported_alone_and_its_neighbors_complete(
     assert all(error in text for text in failed["error"])
 
 
-WRONG_BUILDERS = """
-def build(how):
-    if how == "raises":
-        raise RuntimeError("no such backbone")
-    return "a text"
-"""
-JOB_OF_WRONG_BUILDERS = """
-name: wrong
-seeds: 2
-model: {builder: "nets.py:build"}
-search: {parameters: {model.args.how: {values: [raises, returns]}}}
-"""
-
-
-def test_builders_that_give_no_model_are_wrong_input(tmp_path, nodes):
-    nodes.make_whole(1)
-    run = DurableRun(tmp_path / "home", JOB_OF_WRONG_BUILDERS)
-    (run.home / "nets.py").write_text(WRONG_BUILDERS)
-    command = run.begin(nodes.address, MADE_UP_BUT_FOR_TRAINING="yes")
-    finished = command.finish()
-    assert finished.code == 2, finished
-    assert finished.stdout == ""
-    assert "Traceback" not in finished.stderr
-    first, *lines = finished.stderr.splitlines()
-    assert first.startswith("Run folder: ")
-    assert lines[0].startswith("Error: ")
-    place = f"{run.home / 'job.yaml'}:4: model.builder nets.py:build: "
-    assert sorted(line.removeprefix("Error: ") for line in lines) == [
-        f"{place}it raised RuntimeError: no such backbone",
-        f"{place}must return a keras.Model, got a str",
-    ]
-    assert command.survivors() == {}
-
-
 def test_a_pack_that_does_not_fit_into_memory_is_halved_and_the_size_is_kept(tmp_path, nodes):
     nodes.make_whole(1)
     job = JOB.replace("max_trials_per_pack: 2", "max_trials_per_pack: 12")

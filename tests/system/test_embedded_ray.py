@@ -59,6 +59,7 @@ def embedded(tmp_path_factory):
 def test_nothing_listens_beyond_this_machine(embedded):
     addresses = listening(embedded)
     assert set(addresses.values()) <= {"127.0.0.1", "::1"}
+    assert not any("dashboard.py" in line for line in embedded.descendants().values())
 
 
 def call_service(port: int, method: str, token: str | None) -> grpc.StatusCode:
@@ -127,6 +128,14 @@ def test_its_folder_is_for_its_user_alone_and_holds_no_token(embedded):
     assert not (embedded.home / ".ray" / "auth_token").exists()
 
 
+def test_two_runs_side_by_side_do_not_meet(embedded, tmp_path):
+    run = DurableRun(tmp_path / "home")
+    assert run.begin().finish().code == 0
+    run.assert_whole()
+    assert embedded.process.poll() is None
+    assert any("ray::_train" in line for line in embedded.descendants().values())
+
+
 def test_a_killed_driver_leaves_no_process_and_no_folder(embedded):
     """The last test of this run, as it ends it."""
     assert list(Path("/tmp").glob(f"trialrun-{embedded.process.pid}-*"))
@@ -170,15 +179,6 @@ def test_one_process_may_run_job_after_job(tmp_path):
     (tmp_path / "program.py").write_text(program)
     command = Command(tmp_path / "home", program=(str(tmp_path / "program.py"),), is_warm=True)
     assert command.finish().code == 0
-
-
-def test_two_runs_side_by_side_do_not_meet(tmp_path):
-    runs = [DurableRun(tmp_path / name) for name in ("one", "other")]
-    commands = [run.begin(MADE_UP_SECONDS_PER_EPOCH="0.3") for run in runs]
-    for command in commands:
-        assert command.finish().code == 0
-    for run in runs:
-        run.assert_whole()
 
 
 def test_it_runs_where_dev_shm_is_small(tmp_path):

@@ -1,6 +1,4 @@
-"""trialrun in Jupyter: tables, figures, the summary, and the notebook that walks through a job."""
-
-import shutil
+"""trialrun in Jupyter: tables, figures, the summary; test_run.py runs the notebook of a job."""
 
 import nbformat
 import pandas as pd
@@ -8,7 +6,6 @@ import pytest
 from commands import ROOT
 from made_up_runs import learning_rates, make_variants, write_run
 from matplotlib.figure import Figure
-from nbclient import NotebookClient
 
 import trialrun
 from trialrun.analysis.comparison import compare_variants
@@ -55,30 +52,6 @@ def test_the_summary_is_html_with_names_as_text(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "is the only variant; its mean val_loss" in html
     assert "This run has not ended" in html
-
-
-@pytest.mark.cluster
-def test_the_notebook_of_the_reference_job_runs(tmp_path):
-    """As it stands, with fewer seeds and epochs."""
-    for name in ("medical_trial.yaml", "medical_trial.ipynb"):
-        shutil.copy(ROOT / "jobs" / name, tmp_path / name)
-    job = (tmp_path / "medical_trial.yaml").read_text()
-    assert "epochs: 30" in job
-    (tmp_path / "medical_trial.yaml").write_text(job.replace("epochs: 30", "epochs: 2"))
-    notebook = nbformat.read(tmp_path / "medical_trial.ipynb", as_version=4)
-    settings = notebook.cells[1]
-    assert "NUM_SEEDS = 20" in settings.source
-    settings.source = settings.source.replace("NUM_SEEDS = 20", "NUM_SEEDS = 6")
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
-    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    shown = [output.get("data", {}) for of_cell in outputs for output in of_cell]
-    assert sum("image/png" in data for data in shown) == 3
-    summary = next(data["text/html"] for data in shown if "<h4>" in data.get("text/html", ""))
-    assert "6 seeds" in summary
-    assert "18 trials: 18 completed" in summary
-    more = outputs[-1][-1]["data"]["text/html"]
-    assert more.count("<td>8</td>") == 3
 
 
 def test_the_notebook_is_kept_without_outputs():

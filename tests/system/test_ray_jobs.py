@@ -2,11 +2,13 @@
 
 import os
 import re
+import runpy
 import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -22,18 +24,15 @@ SUBMIT = str(ROOT / "scripts" / "submit_ray.py")
 _DEADLINE_S = 120
 _AT_ONCE_S = 15  # 10 s on a machine that does nothing else
 
-# What stands for `trialrun` on the cluster: itself, unless the job file says that training is to be
-# made up. Ray gives a stopped job 3 s: `steady.yaml` can end in that time, `slow.yaml` cannot.
+# What stands for `trialrun` on the cluster: training is made up unless the job file is `real.yaml`.
+# Ray gives a stopped job 3 s: `steady.yaml` can end in that time, `slow.yaml` cannot.
 TRIALRUN = f"""#!/bin/sh
 case "$2" in
+  real.yaml) export MADE_UP_BUT_FOR_TRAINING=yes ;;
   steady.yaml) export MADE_UP_SECONDS_PER_EPOCH=1 ;;
   slow.yaml) export MADE_UP_SECONDS_PER_EPOCH=5 MADE_UP_EPOCHS_FILE="$HOME/epochs.txt" ;;
 esac
-case "$2" in
-  made_up.yaml | steady.yaml | slow.yaml)
-    exec {RAY.parent}/python {PROGRAM} "$HOME/driver.pid" "$@" ;;
-esac
-exec {RAY.parent}/trialrun "$@"
+exec {RAY.parent}/python {PROGRAM} "$HOME/driver.pid" "$@"
 """
 
 REAL_JOB = """
@@ -43,7 +42,7 @@ model: {builder: "nets.py:build"}
 training: {engine: keras, epochs: 2, batch_size: 20, loss: mse, metrics: [], optimizer: sgd}
 seeds: 1
 search: {parameters: {training.learning_rate: {values: [0.1, 0.01]}}}
-resources: {max_trials_per_pack: 1}
+resources: {max_trials_per_pack: 2}
 """
 NUMBERS = """
 import numpy as np
@@ -123,6 +122,13 @@ def run_folder(finished: Finished) -> Path:
     return Path(place[0])
 
 
+def nodes_of_packs(ray: RayHead) -> set[str]:
+    """The nodes on which the last job trained."""
+    tasks = ray.ask("/api/v0/tasks?limit=1000")["data"]["result"]["result"]
+    own = [task for task in tasks if task["job_id"] == last_job(ray)["job_id"]]
+    return {task["node_id"] for task in own if task["name"] == "_train"}
+
+
 def results(folder: Path) -> dict[str, bytes]:
     """The files of results in a run folder."""
     return {path.name: path.read_bytes() for path in (folder / "trials").glob("part-*")}
@@ -141,7 +147,7 @@ def made_up(tmp_path):
 # Sent ---------------------------------------------------------------------------------------------
 
 
-def test_a_job_with_its_own_files_is_trained_on_all_nodes_and_its_output_comes_back(ray, tmp_path):
+def test_a_job_with_its_own_files_is_trained_and_its_output_comes_back(ray, tmp_path):
     folder = tmp_path / "job"
     folder.mkdir()
     (folder / "real.yaml").write_text(REAL_JOB)
@@ -163,9 +169,6 @@ def test_a_job_with_its_own_files_is_trained_on_all_nodes_and_its_output_comes_b
     assert set(run.trials["status"]) == {"completed"}
     assert len(run.trials) == 2
 
-    tasks = ray.ask("/api/v0/tasks?limit=1000")["data"]["result"]["result"]
-    own = [task for task in tasks if task["job_id"] == last_job(ray)["job_id"]]
-    assert len({task["node_id"] for task in own if task["name"] == "_train"}) == 2
     assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("SUCCEEDED", 0)
 
 
@@ -194,13 +197,13 @@ def test_what_the_job_does_not_need_stays_here_and_no_run_goes_into_the_copy(ray
     assert names == {*jobs, ".rayignore", "for_this_test_only.py"}
 
 
-def test_the_exit_status_of_failed_trials_is_that_of_trialrun(ray, made_up):
-    options = ["--set", "data.args.num_test_older_with=9", "--set", "seeds=2"]
-    options += ["--runs-dir", made_up.home / "runs"]
-    finished = submit(ray, made_up.home, made_up.home / "job" / "made_up.yaml", *options).finish()
-    assert finished.code == 1, finished
-    assert "2 trials failed; see /" in finished.stdout
-    assert (last_job(ray)["status"], last_job(ray)["driver_exit_code"]) == ("FAILED", 1)
+@pytest.mark.parametrize(("code", "goes_on"), [(1, False), (2, False), (75, True), (-9, True)])
+def test_the_exit_status_is_that_of_trialrun_and_says_whether_there_is_more(code, goes_on, capsys):
+    """1 is that of failed trials."""
+    ended = SimpleNamespace(status="FAILED", driver_exit_code=code)
+    explain = runpy.run_path(SUBMIT)["explain"]
+    assert explain(ended, "Run folder: /runs/a on n1\n") == (code if code >= 0 else 137)
+    assert ("run the same command with: --run-folder /runs/a" in capsys.readouterr().err) == goes_on
 
 
 # Refused ------------------------------------------------------------------------------------------
@@ -265,7 +268,7 @@ def test_the_script_sets_itself_up_and_passes_on_what_is_said(ray, tmp_path):
 # Stopped ------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_job_goes_on_where_it_was(ray, home, made_up):
+def test_a_job_on_all_nodes_that_was_stopped_goes_on_where_it_was(ray, home, made_up):
     """By the plain command too, which does the same; and whoever only watched a job may leave."""
     folder = made_up.home / "job"
     command = submit(ray, made_up.home, folder / "steady.yaml", "--runs-dir", made_up.home / "runs")
@@ -273,6 +276,7 @@ def test_a_stopped_job_goes_on_where_it_was(ray, home, made_up):
     stop_last_job(ray)
     finished = command.finish()
     assert finished.code == 75, finished
+    assert len(nodes_of_packs(ray)) == 2
     place = run_folder(finished)
     assert place == made_up.folder.resolve()
     assert f"To continue, run the same command with: --run-folder {place}\n" in finished.stderr

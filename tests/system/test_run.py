@@ -1,33 +1,26 @@
-"""Whole runs through the command line, with a real Ray, real workers, real files, real signals.
-
-The runs are small: 12 trials, and four more of which each brings one kind of trouble.
-"""
+"""A whole run through the command line, with a real Ray, real workers, real files: 12 trials."""
 
 import json
-import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import keras
+import nbformat
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-from commands import ROOT, Command, Finished, call
+from commands import ROOT, Command, call
 from durable_runs import PROGRAM
+from nbclient import NotebookClient
 from sklearn.preprocessing import MinMaxScaler
+from whole_runs import FinishedRun, run_to_its_end
 
 import trialrun
 from trialrun.data.load import load_splits
-from trialrun.host import num_local_cpus
 from trialrun.job import load_job, settings_of
-from trialrun.training.pack import train_pack
 from trialrun.trials.plan import plan_trials
-from trialrun.trials.signature import signature_of
-from trialrun.trials.task import PackTask
-from trialrun.trials.trial import Pack
 
 pytestmark = pytest.mark.cluster
 
@@ -54,39 +47,6 @@ atexit.register(note)
 from trialrun.cli import main
 main()
 """
-
-
-class FinishedRun(NamedTuple):
-    """A run that ended, and what there is to know about it."""
-
-    finished: Finished
-    folder: Path
-    home: Path
-    survivors: dict[int, str]
-
-    @property
-    def api(self) -> trialrun.Run:
-        return trialrun.open_run(self.folder)
-
-
-def run_to_its_end(command: Command) -> FinishedRun:
-    """Waits for a run, which is the only one beneath its home."""
-    finished = command.finish()
-    survivors = command.survivors()
-    folders = list((command.home / "runs").glob("*/*"))
-    assert len(folders) == 1, finished
-    return FinishedRun(finished, folders[0], command.home, survivors)
-
-
-def begin_without_saving(home: Path, *arguments: object, **environment: str) -> Command:
-    """Begins a run that is real but for its saved model and its figures: `small_run` has those."""
-    return Command(
-        home,
-        *("run", *arguments, "--runs-dir", home / "runs"),
-        program=(PROGRAM, str(home / "driver.pid")),
-        environment={"MADE_UP_BUT_FOR_TRAINING": "yes", **environment},
-        is_warm=True,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -398,7 +358,7 @@ def test_predictions_are_those_of_scikit_learns_scaling_and_plain_keras(
 ):
     raw = [13, 40, 64.5, 65, 100, 120]
     path = ages("name,age\n" + "".join(f"p{i},{age}\n" for i, age in enumerate(raw)))
-    command = Command(small_run.home, "predict", small_run.folder, "--input", path)
+    command = Command(small_run.home, "predict", small_run.folder, "--input", path, is_warm=True)
     finished = command.finish()
     assert (finished.code, finished.stderr) == (0, ""), finished
     path.write_text(finished.stdout)
@@ -470,171 +430,52 @@ def test_show_gives_json_for_machines(small_run):
     assert variants == list(small_run.api.variants["variant_id"])
 
 
-# A run with troubles ----------------------------------------------------------------------------
+# In Jupyter -------------------------------------------------------------------------------------
 
-# The worker that builds a model first is killed, once; each notes the GPU that Ray gave it. The
-# layer runs Python code in the middle of the model, which no compiler can take.
-TROUBLES = """
-import os
-import signal
-from pathlib import Path
+# The notebook's first run is the one of this file, and its second one trains only what it adds.
+STAND_INS = """
+import sys
+sys.path.insert(0, {support!r})
+import made_up_driver, ray, trialrun
+made_up_driver.make_up()
+ray.cloudpickle.register_pickle_by_value(made_up_driver)
+run_for_real = trialrun.run
 
-import keras
-import tensorflow as tf
+def run(job, overrides, resume=None):
+    if resume is None:
+        assert (job, overrides) == ("medical_trial.yaml", {{"seeds": 4}})
+        return trialrun.open_run({folder!r})
+    return run_for_real(job, overrides=overrides, resume=resume)
 
-HERE = Path(__file__).parent
-
-
-@keras.saving.register_keras_serializable("troubles")
-class PythonInside(keras.layers.Layer):
-    def call(self, x):
-        y = tf.numpy_function(lambda array: array, [x], tf.float32)
-        return tf.ensure_shape(y, x.shape)
-
-
-def build(plain=True):
-    with (HERE / "gpus.txt").open("a") as seen:
-        seen.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all") + "\\n")
-    marker = HERE / "killed"
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    # Nothing bounds a linear layer: at a learning rate of a million its weights overflow.
-    layers = [keras.layers.Dense(4), keras.layers.Dense(2, activation="softmax")]
-    return keras.Sequential(layers if plain else [PythonInside(), *layers])
-"""
-
-TROUBLED_JOB = """
-name: troubled
-data: {args: {num_train_younger_without: 100, num_train_older_with: 100}}
-model: {builder: "troubles.py:build"}
-training: {optimizer: sgd, epochs: 2}
-seeds: 1
-search:
-  parameters:
-    training.learning_rate: {values: [0.1, 1e+6]}
-    model.args.plain: {values: [true, false]}
+trialrun.run = run
 """
 
 
-@pytest.fixture(scope="session")
-def troubled_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """A pretended GPU: Ray is told to count one that TensorFlow does not see."""
-    home = tmp_path_factory.mktemp("troubled")
-    (home / "troubles.py").write_text(TROUBLES)
-    (home / "job.yaml").write_text(TROUBLED_JOB)
-    pretended = {"RAY_OVERRIDE_RESOURCES": '{"GPU": 1}'}
-    return run_to_its_end(begin_without_saving(home, home / "job.yaml", **pretended))
+def test_the_notebook_of_the_reference_job_runs(small_run, tmp_path):
+    """As it stands, with fewer seeds and epochs; what it trains later is made up."""
+    job = (ROOT / "jobs" / "medical_trial.yaml").read_text()
+    assert "epochs: 30" in job
+    (tmp_path / "medical_trial.yaml").write_text(job.replace("epochs: 30", "epochs: 2"))
+    notebook = nbformat.read(ROOT / "jobs" / "medical_trial.ipynb", as_version=4)
+    settings = notebook.cells[1]
+    assert "NUM_SEEDS = 20" in settings.source
+    settings.source = settings.source.replace("NUM_SEEDS = 20", "NUM_SEEDS = 4")
+    folder = shutil.copytree(small_run.folder, tmp_path / "run")
+    stand_ins = STAND_INS.format(support=str(Path(PROGRAM).parent), folder=str(folder))
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(stand_ins))
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [output.get("data", {}) for of_cell in outputs for output in of_cell]
+    assert sum("image/png" in data for data in shown) == 3
+    summary = next(data["text/html"] for data in shown if "<h4>" in data.get("text/html", ""))
+    assert "4 seeds" in summary
+    assert "12 trials: 12 completed" in summary
+    more = outputs[-1][-1]["data"]["text/html"]
+    assert more.count("<td>6</td>") == 3
 
 
-def test_a_troubled_run_still_ends_well(troubled_run):
-    assert troubled_run.finished.code == 0, troubled_run.finished
-    assert "raylet" not in troubled_run.finished.stdout  # Ray's words about the lost worker
-    assert troubled_run.survivors == {}
-    assert len(troubled_run.api.trials) == 4
-
-
-def test_a_killed_workers_pack_is_tried_again(troubled_run):
-    trials = troubled_run.api.trials
-    attempts = trials.groupby("pack_id")["attempt"].unique()
-    assert sorted(int(attempt) for attempts_ in attempts for attempt in attempts_) == [0, 1]
-    assert "trying again" in (troubled_run.folder / "run.log").read_text()
-
-
-def test_a_diverging_variant_is_reported_and_the_rest_completes(troubled_run):
-    trials = troubled_run.api.trials
-    statuses = trials.groupby("param.training.learning_rate")["status"].unique()
-    assert statuses[0.1].tolist() == ["completed"]
-    assert statuses[1e6].tolist() == ["diverged"]
-    assert troubled_run.api.best.parameters["training.learning_rate"] == 0.1
-
-
-def test_a_model_that_cannot_be_fused_is_trained_by_keras_and_the_reason_is_kept(troubled_run):
-    trials = troubled_run.api.trials
-    engines = trials.groupby("param.model.args.plain")["engine"].unique()
-    assert engines[True].tolist() == ["fused"]
-    assert engines[False].tolist() == ["keras"]
-    packs = {pack.pack_id: pack.reason for pack in troubled_run.api.folder.read_packs()}
-    for pack_id, engine in trials[["pack_id", "engine"]].drop_duplicates().to_numpy():
-        assert bool(packs[pack_id]) == (engine == "keras")
-
-
-def test_each_pack_is_pinned_to_the_pretended_gpu(troubled_run):
-    """A logical GPU: Ray sets CUDA_VISIBLE_DEVICES; TensorFlow sees none, so the CPU computes."""
-    seen = (troubled_run.home / "gpus.txt").read_text().splitlines()
-    assert set(seen) == {"0"}
-    environment = json.loads((troubled_run.folder / "environment.json").read_text())
-    assert (environment["ray"]["num_devices"], environment["ray"]["gpus_per_pack"]) == (1, 1)
-    assert set(troubled_run.api.trials["device"]) == {"CPU"}
-
-
-# Interrupts -------------------------------------------------------------------------------------
-
-
-METRICS = ("train_loss", "val_loss", "test_loss", "test_accuracy")
-# One pack after another, so that one worker imports TensorFlow, and not several at a time.
-ONE_WORKER = f"resources.cpus={num_local_cpus()}"
-
-
-def options_of(*overrides: str) -> list[str]:
-    return [word for override in overrides for word in ("--set", override)]
-
-
-def undisturbed_metrics(trial_id: str, overrides: list[str]) -> dict[str, float]:
-    """Those of a trial that is trained in this process."""
-    loaded = load_job(REFERENCE_JOB, (*overrides, "seeds=3"))
-    [trial] = [trial for trial in plan_trials(loaded.spec) if trial.trial_id == trial_id]
-    pack = Pack("p000", signature_of(trial.variant), (trial,))
-    *_, result = train_pack(PackTask(pack, loaded.folder, loaded.spec.select), "CPU")
-    return {name: result.trials[0].metrics[name] for name in METRICS}
-
-
-def test_an_interrupted_run_leaves_a_readable_folder_and_ends_as_if_nothing_had_happened(tmp_path):
-    """It is continued for one more seed than it began with."""
-    overrides = ["resources.max_trials_per_pack=1", "search.parameters={}", ONE_WORKER]
-    overrides += ["training.epochs=800", "training.checkpoint_every=50"]  # a pack takes seconds
-    options = options_of(*overrides)
-    command = begin_without_saving(tmp_path, REFERENCE_JOB, *options, "--set", "seeds=2")
-    command.wait_for(lambda: any(tmp_path.glob("runs/*/*/trials/part-*.parquet")))
-    command.wait_for(lambda: any(tmp_path.glob("runs/*/*/checkpoints/p001*")))
-    command.interrupt()
-    finished = command.finish()
-    assert finished.code == 130, finished
-    assert "Traceback" not in finished.stderr
-    [folder] = tmp_path.glob("runs/*/*")
-    assert f"To continue: trialrun resume {folder}\n" in finished.stderr
-    assert command.survivors() == {}
-
-    before = trialrun.open_run(folder).trials
-    assert list(before["seed"]) == [0]
-    assert set(before["status"]) == {"completed"}
-    assert not (folder / "summary.json").exists()
-    for part in (folder / "trials").iterdir():
-        assert pq.read_table(part).num_rows == 1
-    shown = call("show", folder)
-    assert shown.code == 0, shown
-    assert "v00" in shown.stdout
-    assert json.loads(call("show", folder, "--json").stdout)["counts"]["completed"] == len(before)
-    refused = call("predict", folder, "--input", os.devnull)
-    assert refused.code == 2
-    assert "has no best model" in refused.stderr
-
-    assert list((folder / "checkpoints").iterdir())
-    more = ["--set", "seeds=3", "--resume", folder]
-    resumed = begin_without_saving(tmp_path, REFERENCE_JOB, *options, *more)
-    finished = resumed.finish()
-    assert finished.code == 0, finished
-    assert resumed.survivors() == {}
-    assert not (folder / "checkpoints").exists()
-    trials = trialrun.open_run(folder).trials
-    assert sorted(trials["seed"]) == [0, 1, 2]
-    assert set(trials["status"]) == {"completed"}
-    assert sum(pq.read_table(part).num_rows for part in (folder / "trials").iterdir()) == 3
-    [stopped] = trials[trials["seed"] == 1].to_dict("records")
-    for name, value in undisturbed_metrics(stopped["trial_id"], overrides).items():
-        assert stopped[name] == pytest.approx(value, abs=1e-5)
-    kept = trials[trials["trial_id"].isin(before["trial_id"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept, before)  # what was finished stays as it was
+# The end ----------------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_nothing_in_the_temporary_folder(small_run):

@@ -28,8 +28,10 @@ from trialrun.trials.trial import Pack
 
 pytestmark = [pytest.mark.slurm, needs_slurm]
 
-# Fewer seeds and epochs than the reference job has, and a pack for each of two hosts.
+# Fewer seeds and epochs than the reference job has, and a pack for each of two hosts. By fit, which
+# has nothing to compile that takes long.
 SMALL = ("seeds=2", "training.epochs=2", "resources.max_trials_per_pack=3")
+SMALL += ("training.engine=keras",)
 
 
 def test_the_reference_job_on_two_hosts_is_that_of_one_process(slurm_user):
@@ -126,21 +128,25 @@ def test_shards_in_a_job_array_become_one_run(slurm_user):
 
 
 def test_the_doctor_looks_at_every_node_of_a_job(slurm_user):
-    """Without GPUs, of which no driver would know."""
+    """Without GPUs, of which no driver would know; and there is no TensorFlow to be found."""
     home = slurm_user.home
+    (home / "left_out").mkdir()
+    (home / "left_out" / "tensorflow.py").write_text("raise ImportError('it is left out')\n")
     doctor = f"{sys.executable} -m trialrun doctor --slurm --json --runs-dir {home}/runs"
     files = (f"--output={home}/trialrun-%j.out", f"--error={home}/doctor.err")
     told = slurm_user.hosts.call(
-        "sbatch", "--parsable", "--nodes=2", "--cpus-per-task=2", *files, "--wrap", doctor
+        *("sbatch", "--parsable", "--nodes=2", "--cpus-per-task=2", *files, "--wrap", doctor),
+        PYTHONPATH=str(home / "left_out"),
     )
     job = Job(slurm_user.hosts, home, told.strip())
-    job.wait_until("COMPLETED")
+    assert job.wait_until("FAILED")["ExitCode"] == "1:0"
     report = json.loads(job.output())
     assert [node["node"] for node in report["nodes"]] == ["n1", "n2"]
-    assert report["status"] in ("ok", "warning")
+    assert report["status"] == "problem"
     for node in report["nodes"]:
         checks = {check["name"]: check for check in node["checks"]}
         assert checks["Ray"]["status"] == "ok"
-        assert checks["compute CPU:0"]["status"] == "ok"
+        assert "ImportError: it is left out" in checks["TensorFlow"]["found"]
+        assert [name for name in checks if checks[name]["status"] == "problem"] == ["TensorFlow"]
         assert checks["hard links"]["status"] == "ok"
         assert "22.05" in checks["SLURM"]["found"]

@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Command, call
+from commands import call
+from run_here import all_in_this_process
 
 import trialrun
 from trialrun.data.load import load_splits
 from trialrun.job import load_job
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.compiled
 
 JOB = """
 name: clinic
@@ -42,7 +43,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    finished = Command(folder, "run", folder / "job.yaml", "--runs-dir", folder / "runs").finish()
+    with all_in_this_process():
+        finished = call("run", folder / "job.yaml", "--runs-dir", folder / "runs")
     assert finished.code == 0, finished
     (path,) = (folder / "runs" / "clinic").iterdir()
     return trialrun.open_run(path)

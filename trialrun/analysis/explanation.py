@@ -188,8 +188,18 @@ def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
 def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
     """How the variants that are left were chosen, and what that says of the others."""
     rounds = leaderboard.rounds
-    if rounds is None or not rounds.has_rounds:
+    if rounds is None:
         return
+    if rounds.has_rounds:
+        yield _reduced(rounds)
+    if count := rounds.num_to_come:
+        yield f"{count} {'further round was' if count == 1 else 'further rounds were'} not begun."
+    yield from _about_a_race(rounds)
+    if rounds.epochs is not None:
+        yield f"The variants are compared at epoch {rounds.epochs}, where their trials are paused."
+
+
+def _reduced(rounds: RoundsSummary) -> str:
     choosing = [
         str(line.num_seeds) + ("" if line.epochs is None else f" (to epoch {line.epochs})")
         for line in rounds.lines
@@ -202,14 +212,8 @@ def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
     share = f"with {rounds.share_trained:.0%} of the {what} of the whole grid"
     if rounds.dropped:
         num_left = len(rounds.finalists)
-        yield f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
-    else:
-        yield f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
-    if count := rounds.num_to_come:
-        yield f"{count} {'further round was' if count == 1 else 'further rounds were'} not begun."
-    yield from _about_a_race(rounds)
-    if rounds.epochs is not None:
-        yield f"The variants are compared at epoch {rounds.epochs}, where their trials are paused."
+        return f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
+    return f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
 
 
 def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:
@@ -221,7 +225,8 @@ def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:
     which = f"all {rounds.num_variants}"
     if num_lost:
         which = f"the {rounds.num_variants - num_lost} that lost no trial"
-    yield f"With {confidence} confidence the best of {which} is still in."
+    given = ", if those that were proposed are taken as given" if rounds.is_proposed else ""
+    yield f"With {confidence} confidence the best of {which} is still in{given}."
 
 
 def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What the rounds of a run say: who is left, who was dropped, and why."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +11,14 @@ from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
 from trialrun.job import FRESH_SEEDS
 from trialrun.store import RunFolder
-from trialrun.store.round_log import Round, Schedule, Stage, fresh_seeds_of, last_choosing
+from trialrun.store.round_log import (
+    Round,
+    Schedule,
+    Stage,
+    fresh_seeds_of,
+    joined,
+    last_choosing,
+)
 
 if TYPE_CHECKING:
     from trialrun.store.trial_tables import TrialIndex
@@ -41,10 +49,11 @@ class DroppedVariant(NamedTuple):
 
 
 class RoundLine(NamedTuple):
-    """One round as people see it.
+    """One round as people see it; those that propose variants are one.
 
     Attributes:
-        number, stage: The round.
+        number, stage: The round; of some that propose variants, the last one.
+        num_rounds: How many rounds it stands for.
         num_variants, num_seeds: It trains so many variants up to so many seeds each.
         epochs: The epoch after which it pauses its trials; None if they are trained to their end.
         names: Ids of its variants if it confirms them.
@@ -59,6 +68,7 @@ class RoundLine(NamedTuple):
     epochs: int | None
     names: tuple[str, ...]
     num_go_on: int | None
+    num_rounds: int = 1
 
 
 class JudgedRound(NamedTuple):
@@ -70,12 +80,14 @@ class JudgedRound(NamedTuple):
         scores: variant_id -> its statistic with five digits, the best first; None if it has none.
         going_on: Ids of the variants that went on to the next round of choosing; at the end, of
             those that are confirmed.
+        lost: Ids of the variants of which a trial diverged, failed or had no value.
     """
 
     num_seeds: int
     epochs: int | None
     scores: Mapping[str, float | None]
     going_on: tuple[str, ...]
+    lost: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +100,7 @@ class RoundsSummary:
         has_rounds: Whether variants had different numbers of seeds; if not, there is only a
             confirmation.
         level: The level of a race; None if variants went on by their rank.
-        num_variants: All variants of the search.
+        num_variants: All variants of the search, of proposals those so far.
         finalists: The variants that are compared, in the order of the search.
         seeds: The seeds by which they are compared, ascending.
         epochs: The epoch after which they are compared, at which their trials are paused; None if
@@ -96,7 +108,8 @@ class RoundsSummary:
         has_pauses: Whether rounds pause their trials.
         dropped: The others; those that went furthest first.
         num_whole: How many trials all variants with all seeds would have been.
-        num_to_come: How many scheduled rounds of choosing were not begun; 0 if it has ended.
+        num_to_come: How many scheduled rounds of proposing and choosing were not begun; 0 if it has
+            ended.
         num_trained: How many trials the rounds ask for, without the confirmation.
         share_trained: The share of the whole grid that choosing takes: of its trials, or of their
             epochs if rounds pause them.
@@ -119,6 +132,11 @@ class RoundsSummary:
     share_trained: float
     confirmation: Confirmation | None
 
+    @property
+    def is_proposed(self) -> bool:
+        """Whether variants were proposed by what those before reached."""
+        return self.lines[0].num_rounds > 1
+
 
 def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") -> None:
     """Refuses to tell of a run whose rounds are not known: nobody could say which seeds chose.
@@ -129,13 +147,23 @@ def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") ->
     if not index.variant_ids:
         return
     has_fresh = any(seed in FRESH_SEEDS for seed in index.seeds.tolist())
-    asked = run.read_job().get("search", {}).get("rounds") is not None
+    search = run.read_job().get("search", {})
+    asked = search.get("rounds") is not None
+    if search.get("method") == "tpe" and not set(index.variant_ids) <= _proposed(rounds):
+        raise FileError(
+            f"{run.rounds.path}: the record of what was proposed is missing, without which nobody"
+            " knows the variants of this run. Put it back"
+        )
     if (asked and not rounds) or (has_fresh and not fresh_seeds_of(rounds)):
         raise FileError(
             f"{run.rounds.path}: the record of the rounds is missing, without which nobody knows"
             f" which seeds chose. Put it back; or `trialrun resume {run.path}` decides again from"
             " the trials"
         )
+
+
+def _proposed(rounds: Sequence[Round]) -> set[str]:
+    return {variant_id for one in rounds for variant_id in one.assignments or ()}
 
 
 def rounds_summary(
@@ -159,8 +187,9 @@ def rounds_summary(
         return None
     first = rounds[0].schedule
     assert first is not None, "the first round holds the schedule"
+    last = last_choosing(joined(_without_begun_proposals(rounds, index)))
+    rounds = joined(rounds)
     choosing = [one for one in rounds if one.stage != "confirm"]
-    last = choosing[-1]
     compared = last
     if len(choosing) > 1 and not _has_ended(last, index):
         compared = choosing[-2]  # all that the variants of the last round have in common
@@ -175,6 +204,7 @@ def rounds_summary(
                 _epochs_before(rounds, one),
                 one.decision.scores,
                 one.variants,
+                frozenset(one.decision.lost),
             )
             for one in rounds
             if one.decision is not None
@@ -188,14 +218,22 @@ def rounds_summary(
         has_pauses=bool(first.pauses),
         dropped=tuple(_dropped(rounds, index)),
         num_whole=num_whole,
-        num_to_come=_num_to_come(choosing, len(first.counts)),
+        num_to_come=_num_to_come(choosing, first),
         num_trained=sum(num_seeds for num_seeds, _ in _trained(choosing).values()),
         share_trained=_share_trained(choosing, first, num_whole),
         confirmation=read_confirmation(rounds[-1], index, metric, bounds),
     )
 
 
+def _without_begun_proposals(rounds: Sequence[Round], index: "TrialIndex") -> Sequence[Round]:
+    """The rounds without new variants whose trials have not all ended, if there are others."""
+    last = rounds[-1]
+    is_begun = last.stage == "propose" and len(rounds) > 1 and not _has_ended(last, index)
+    return rounds[:-1] if is_begun else rounds
+
+
 def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
+    """The lines of rounds, those that propose variants joined: only the first can be several."""
     lines = []
     for position, one in enumerate(rounds):
         later = [other for other in rounds[position + 1 :] if other.stage in ("choose", "race")]
@@ -209,16 +247,21 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
                 one.epochs,
                 one.variants if is_confirm else (),
                 len(later[0].variants) if later and not is_confirm else None,
+                one.number if position == 0 else 1,
             )
         )
     return lines
 
 
-def _num_to_come(choosing: Sequence[Round], num_scheduled: int) -> int:
+def _num_to_come(choosing: Sequence[Round], schedule: Schedule) -> int:
     last = choosing[-1]
     has_one_left = last.stage == "race" and len(last.variants) == 1
     num_begun = sum(one.stage != "extend" for one in choosing)
-    return 0 if has_one_left else num_scheduled - num_begun
+    num_to_propose = 0
+    if (proposals := schedule.proposals) is not None:
+        num_left = proposals.num_variants - len(choosing[0].variants)
+        num_to_propose = math.ceil(num_left / proposals.batch)
+    return 0 if has_one_left else num_to_propose + len(schedule.counts) - num_begun
 
 
 def _trained(choosing: Sequence[Round]) -> dict[str, tuple[int, int | None]]:
@@ -238,7 +281,7 @@ def _share_trained(choosing: Sequence[Round], schedule: Schedule, num_whole: int
 
 def _epochs_before(rounds: Sequence[Round], one: Round) -> int | None:
     """The epoch after which the trials were paused that decided a round."""
-    return last_choosing(rounds[: one.number - 1]).epochs
+    return last_choosing([other for other in rounds if other.number < one.number]).epochs
 
 
 def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVariant]":

@@ -20,7 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 import ray
-from ray._private import parameter, ray_constants
+from ray._private import node, parameter, ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub lacks it
 
 from trialrun.cluster import guardian
@@ -35,7 +35,6 @@ _ENVIRONMENT = {
     # Ray would serve its metrics to anybody, without the token. A port of -1 means no port.
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "-1",
-    "DASHBOARD_METRIC_PORT": "-1",
 }
 
 
@@ -91,7 +90,8 @@ def _narrowed() -> Iterator[None]:
     `_node_ip_address` cannot set the address, because Ray replaces a loopback address by another
     one; on macOS Ray listens there by itself. What follows has no argument of `ray.init`. The
     agent's port is fixed by default, and if another Ray has taken it, ours waits for 5 s. The log
-    monitor would bring us the workers' output, and the other monitor would start more nodes.
+    monitor would bring us the workers' output, and the other monitor would start more nodes. The
+    dashboard's server Ray would start without a dashboard too, and wait until it answers.
     """
     narrowed = functools.partial(
         parameter.RayParams,
@@ -102,6 +102,7 @@ def _narrowed() -> Iterator[None]:
     with (
         mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", new=False),
         mock.patch.object(parameter, "RayParams", narrowed),
+        mock.patch.object(node.Node, "start_api_server"),
     ):
         yield
 

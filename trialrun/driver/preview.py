@@ -75,17 +75,18 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     first = _first_to_train(job, own, len(variants))
     packs = make_packs(job, first, num_devices, num_threads=num_threads)
     sizes = {} if trace else _data_sizes(loaded, packs)
-    _print_variants(console, job, list(variants.values()))
+    num_variants = job.search.num_variants or len(variants)  # `tpe` proposes some of them later
+    _print_variants(console, job, list(variants.values()), num_variants)
     _print_parameters(console, job)
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     _print_data(console, loaded, own or trials)
     console.print(
-        f"\n{counted(len(variants), 'variant')} x {seeds_text(len(job.seed_list))} ="
-        f" {counted(len(trials), 'trial')} of"
+        f"\n{counted(num_variants, 'variant')} x {seeds_text(len(job.seed_list))} ="
+        f" {counted(num_variants * len(job.seed_list), 'trial')} of"
         f" {_epochs(trials)} epochs{in_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
-    print_rounds(console, job, len(variants))
+    print_rounds(console, job, num_variants)
     console.print(f"Engine {_engine(job.training)}.")
     console.print(
         f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
@@ -96,10 +97,13 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
         tasks = [PackTask(pack, loaded.folder, job.select, num_threads) for pack in packs]
         _print_traced(console, loaded, tasks)
     else:
-        _print_packs(console, packs, sizes, is_whole=len(first) == len(own))
+        is_whole = len(first) == len(own) and len(variants) == num_variants
+        _print_packs(console, packs, sizes, is_whole=is_whole)
 
 
-def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant]) -> None:
+def _print_variants(
+    console: Console, job: JobSpec, variants: Sequence[Variant], num_in_all: int
+) -> None:
     console.print(Text(f"{job.name}: variants", style="italic"))
     table = Table(box=None, pad_edge=False)
     table.add_column("variant")
@@ -111,6 +115,11 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
         table.add_row(variant.variant_id, *(Text(_value_text(value)) for value in values))
     console.print(table)
     _print_rest(console, len(variants), "variants")
+    if (num_more := num_in_all - len(variants)) > 0:
+        console.print(
+            f"{len(variants)} are drawn at random; {num_more} more are proposed by what those"
+            f" before reached, {job.search.batch_size} at a time: {num_in_all} in all"
+        )
 
 
 def _value_text(value: Any) -> str:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from trialrun.job import JobSpec
 from trialrun.report.format import counted, seeds_text
+from trialrun.report.rounds import rounds_name
 from trialrun.search.schedule import RoundCost, expected_rounds
 
 # If trials are as small as those of the reference job, compiling a program takes as long as this
@@ -23,7 +24,7 @@ def print_rounds(console: Console, job: JobSpec, num_variants: int) -> None:
         num_variants: How many variants it has.
     """
     rounds = expected_rounds(job, num_variants)
-    if len(rounds) == 1:
+    if len(rounds) == rounds[0].num_rounds == 1:
         return
     console.print("")
     console.print(_table(rounds))
@@ -38,9 +39,11 @@ def _table(rounds: Sequence[RoundCost]) -> Table:
     table.add_column(justify="right")
     if has_pauses:
         table.add_column(justify="right")
-    for number, one in enumerate(rounds, 1):
+    number = 0
+    for one in rounds:
+        number += one.num_rounds
         is_confirm = one.stage == "confirm"
-        name = "confirm" if is_confirm else f"round {number}"
+        name = "confirm" if is_confirm else rounds_name(number - one.num_rounds + 1, number)
         seeds = counted(one.num_seeds, "fresh seed" if is_confirm else "seed")
         pause = "" if one.pause_after is None else f", to epoch {one.pause_after}"
         trained = f"{counted(one.num_variants, 'variant')} x {seeds}{pause}"

@@ -2,19 +2,27 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
+from trialrun.driver.proposals import new_variants, planned_trials
 from trialrun.driver.work import Batch, Work
 from trialrun.errors import InputError, TrialrunError
 from trialrun.job import FRESH_SEEDS, ConfirmSpec, LoadedJob
 from trialrun.search.schedule import schedule_of
-from trialrun.search.strategy import Search, next_round
-from trialrun.store.round_log import Decision, Round, Schedule, fresh_seeds_of, last_choosing
+from trialrun.search.strategy import Propose, Search, next_round
+from trialrun.store.round_log import (
+    Decision,
+    Round,
+    Schedule,
+    fresh_seeds_of,
+    joined,
+    last_choosing,
+)
 from trialrun.trials.plan import trials_of
 from trialrun.trials.trial import Trial
 
@@ -29,10 +37,10 @@ _SAME = 3e-4
 
 
 def has_rounds(work: Work) -> bool:
-    """Whether the trials of a run are chosen in rounds, or its winner is confirmed."""
+    """Whether variants of a run are proposed or chosen in rounds, or its winner is confirmed."""
     search = work.loaded.spec.search
     wanted = search.rounds is not None or search.confirmation is not None
-    return wanted or bool(work.run.rounds.read())
+    return wanted or search.method == "tpe" or bool(work.run.rounds.read())
 
 
 def recorded_fresh_trials(run: "RunFolder", trials: Sequence[Trial]) -> tuple[Trial, ...]:
@@ -74,6 +82,7 @@ class Rounds:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._trials = work.trials
         self._log = work.run.rounds
         self._rounds = list(self._log.read())
         self._search = _search_of(work, self._rounds)
@@ -97,7 +106,8 @@ class Rounds:
                 continue
             self._check_log()
             assert self._num_checked == len(self._rounds), "trials of closed rounds are missing"
-            coming = next_round(self._search, self._rounds, self._scores_after(self._rounds))
+            scores = self._scores_after(self._rounds)
+            coming = next_round(self._search, self._rounds, scores, self._propose)
             if coming is None or self._is_out_of_time(coming):
                 return
             self._check_extension(coming)
@@ -105,7 +115,12 @@ class Rounds:
             self._log.write(coming)
             self._rounds.append(coming)
             self._num_checked += 1
+            if coming.stage == "propose":
+                self._trials = planned_trials(self._work.loaded.spec, self._rounds)
             self._work.progress.tell(line_of(coming))
+
+    def _propose(self, decision: Decision | None) -> Mapping[str, Mapping[str, Any]]:
+        return new_variants(self._work.loaded.spec, self._rounds, decision)
 
     def _is_out_of_time(self, coming: Round) -> bool:
         """Whether `search.budget.time` is over before a round; the first is always trained."""
@@ -134,8 +149,8 @@ class Rounds:
     def _forget_dropped(self) -> None:
         """Removes the states of paused trials that will not go on."""
         if self._search.schedule.epochs:
-            left = set(last_choosing(self._rounds).variants)
-            trials = self._work.trials
+            left = set(last_choosing(joined(self._rounds)).variants)
+            trials = self._trials
             dropped = {t.trial_id for t in trials if t.variant.variant_id not in left}
             self._work.run.kept.forget_trials(dropped)
 
@@ -152,8 +167,10 @@ class Rounds:
 
     def _missing_in(self, rounds: Sequence[Round], epochs: int | None) -> list[Trial]:
         wanted = _pairs(rounds)
-        left = _pairs([one for one in _still_counting(self._rounds) if one.epochs == epochs])
-        trials = self._work.trials
+        left = _pairs(
+            [one for one in _still_counting(joined(self._rounds)) if one.epochs == epochs]
+        )
+        trials = self._trials
         confirming = _pairs([one for one in rounds if one.stage == "confirm"])
         of_rounds = [
             trial
@@ -203,14 +220,15 @@ class Rounds:
         while self._num_checked < len(self._rounds):
             before, one = self._rounds[: self._num_checked], self._rounds[self._num_checked]
             if one.decision is not None:
-                last = last_choosing(before)
+                last = last_choosing(joined(before))
                 if last.epochs not in read:
                     read[last.epochs] = self._scores_after(before)
                 scores = read[last.epochs]
                 if not _are_all_recorded(scores, last):
                     return
                 known = _with_losses(scores, last, one.decision)
-                expected = next_round(_as_it_was(self._search, last, one), before, known)
+                search = _as_it_was(self._search, last, one)
+                expected = next_round(search, before, known, _proposing_again(one))
                 if expected is None or not _agree(one, expected):
                     raise TrialrunError(
                         f"{self._log.file_of(one.number)}: does not follow from the trials of this"
@@ -227,6 +245,8 @@ def _name(one: Round) -> str:
 def line_of(one: Round) -> str:
     """A round in one line, for the terminal."""
     num_seeds = len(one.seeds)
+    if one.stage == "propose" and one.decision is not None:
+        return f"Round {one.number}: {len(one.variants)} new variants x {num_seeds} seeds"
     if one.stage == "confirm":
         return f"Round {one.number}: {', '.join(one.variants)} on {num_seeds} fresh seeds"
     pause = "" if one.epochs is None else f", to epoch {one.epochs}"
@@ -294,9 +314,14 @@ def _why_another(
         return (
             f"seeds: {min(used)} has confirmed the winner of this run, and cannot choose; {again}"
         )
-    if len(logged.counts) > 1 and variant_ids != rounds[0].variants:
+    if len(logged.counts) > 1 and variant_ids != joined(rounds)[0].variants:
         return f"search.parameters: no variants can be added to a run with rounds; {again}"
     return ""
+
+
+def _proposing_again(one: Round) -> Propose:
+    """What was proposed once stays proposed: another Optuna may propose something else."""
+    return lambda decision: one.assignments or {}
 
 
 def _are_all_recorded(scores: ValidationScores, one: Round) -> bool:

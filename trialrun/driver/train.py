@@ -13,7 +13,7 @@ from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
 from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
 from trialrun.job.user_files import collect_files
-from trialrun.store.columns import parameter_kinds
+from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.trials.packing import make_packs
 from trialrun.trials.results import Checkpoint, PackResult, Progress
 from trialrun.trials.task import PackTask
@@ -90,7 +90,7 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
         ClusterLost: The cluster is gone.
     """
     run, job = work.run, work.loaded.spec
-    kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
+    kinds = column_kinds(work)
     recorded = {pack.pack_id for pack in run.read_packs()}
     missing, pauses = batch.trials, _pauses(work)
     begun, fresh = packs_with_checkpoints(run.kept.trials_of_checkpoints(), missing, recorded)
@@ -131,6 +131,14 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
     if wrong_input and all((rows["status"] == "failed").all() for rows in chunks):
         # No trial could be trained, so that the job is wrong.
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
+
+
+def column_kinds(work: Work) -> dict[str, ParameterKind]:
+    """How each searched parameter is stored, the same for all packs of a run."""
+    search = work.loaded.spec.search
+    if search.method == "tpe":
+        return domain_kinds(search.parameters)
+    return parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
 
 
 def _pauses(work: Work) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from trialrun.job.search_spec import (
     SearchSpec,
     ValueList,
     domains_in,
+    may_hold_references,
     searched_paths,
 )
 from trialrun.job.spec import (
@@ -71,6 +72,7 @@ __all__ = [
     "TrainingSpec",
     "ValueList",
     "domains_in",
+    "may_hold_references",
     "searched_paths",
     "dump_job",
     "load_job",

@@ -75,7 +75,7 @@ def _check_budget(job: JobSpec) -> Iterator[Problem]:
         return
     if budget == BudgetSpec():
         yield Problem(path, "search.budget must give trials or time, got neither")
-    elif search.rounds is None and search.confirmation is None:
+    elif search.rounds is None and search.confirmation is None and search.method != "tpe":
         yield Problem(
             path,
             "search.budget: without rounds every variant gets every seed; give search.rounds, such"
@@ -133,8 +133,13 @@ def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
 def _check_shard(job: JobSpec) -> Iterator[Problem]:
     """Shards, of which none knows the trials by which a round is decided."""
     search = job.search
-    field = "rounds" if search.rounds is not None else "confirm"
-    if job.resources.shard is not None and (search.rounds is not None or search.confirmation):
+    fields = {
+        "method: tpe": search.method == "tpe",
+        "rounds": search.rounds is not None,
+        "confirm": search.confirmation is not None,
+    }
+    if job.resources.shard is not None and any(fields.values()):
+        field = next(name for name, is_used in fields.items() if is_used)
         yield Problem(
             ("resources", "shard"),
             f"resources.shard: a job with search.{field} cannot be sharded, because each decision"

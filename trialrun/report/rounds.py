@@ -18,7 +18,14 @@ def round_rows(rounds: RoundsSummary) -> list[tuple[str, str, str]]:
 
 
 def _name(line: RoundLine) -> str:
-    return "confirm" if line.stage == "confirm" else f"round {line.number}"
+    if line.stage == "confirm":
+        return "confirm"
+    return rounds_name(line.number - line.num_rounds + 1, line.number)
+
+
+def rounds_name(first: int, last: int) -> str:
+    """Rounds by their numbers: `round 2`, `rounds 1-6`."""
+    return f"round {last}" if first == last else f"rounds {first}-{last}"
 
 
 def _trained(line: RoundLine) -> str:

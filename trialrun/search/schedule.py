@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from trialrun.errors import InputError
 from trialrun.job import JobSpec, LoadedJob, RaceSpec, is_number, share_of
-from trialrun.store.round_log import Schedule
+from trialrun.store.round_log import Proposals, Schedule
 
 # A third of the variants goes on after 0.15 and after 0.35 of the seeds. On tables of real runs
 # this chose as well as all seeds for all variants, at a third of the cost.
@@ -24,11 +24,14 @@ def schedule_of(job: JobSpec, num_variants: int) -> Schedule:
 
     Args:
         job: The job.
-        num_variants: How many variants it has.
+        num_variants: How many variants it has; if they are proposed, perhaps only so far.
 
     Raises:
         InputError: The budget is too small.
     """
+    if job.search.method == "tpe":
+        assert job.search.num_variants is not None, "the job file refuses tpe without a count"
+        num_variants = job.search.num_variants
     asked = _asked_schedule(job)
     budget = job.search.budget
     if budget is None or budget.trials is None:
@@ -92,8 +95,18 @@ def _asked_schedule(job: JobSpec) -> Schedule:
         keeps=tuple(keeps),
         fewest=fewest,
         level=level,
+        proposals=proposals_of(job),
         epochs=_epochs(job),
     )
+
+
+def proposals_of(job: JobSpec) -> Proposals | None:
+    """How the variants of a job are proposed; None if all are known beforehand."""
+    search = job.search
+    if search.method != "tpe":
+        return None
+    assert search.num_variants is not None, "the job file refuses tpe without a count"
+    return Proposals(search.method, search.num_variants, search.batch_size, search.seed)
 
 
 def _epochs(job: JobSpec) -> tuple[int, ...]:
@@ -136,6 +149,7 @@ class RoundCost(NamedTuple):
         num_trials: The trials that begin in it; of a race, the most.
         num_epochs: The epochs that are trained in it, summed over trials.
         pause_after: The epoch after which its trials are paused; None if they end.
+        num_rounds: How many rounds it stands for: those that propose variants are one here.
     """
 
     stage: str
@@ -144,10 +158,15 @@ class RoundCost(NamedTuple):
     num_trials: int
     num_epochs: int
     pause_after: int | None = None
+    num_rounds: int = 1
 
 
 def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
     """The rounds of a job and their trials, if no two variants tie at a cut.
+
+    Args:
+        job: The job.
+        num_variants: How many variants it has in all.
 
     Raises:
         InputError: The job's budget is too small.
@@ -156,8 +175,7 @@ def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
 
 
 def _costs(job: JobSpec, schedule: Schedule, num_variants: int) -> list[RoundCost]:
-    whole = job.training.epochs
-    stage = "choose" if schedule.level is None else "race"
+    whole, stage = job.training.epochs, schedule.stage
     costs, before, sizes = [], 0, [num_variants]
     for index, count in enumerate(schedule.counts):
         num_trials, work = sizes[-1] * (count - before), sizes[-1] * schedule.work_of(index)
@@ -167,6 +185,8 @@ def _costs(job: JobSpec, schedule: Schedule, num_variants: int) -> list[RoundCos
         before = count
         if index < len(schedule.keeps):
             sizes.append(num_going_on(schedule, sizes))
+    if (proposals := schedule.proposals) is not None:
+        costs[0] = costs[0]._replace(num_rounds=math.ceil(num_variants / proposals.batch))
     if (confirm := job.search.confirmation) is not None:
         num = min(confirm.variants, sizes[-1])
         num_trials = num * confirm.seeds

@@ -1,0 +1,53 @@
+"""A whole run in this process: trained for real and saved for real, without a Ray or processes."""
+
+import contextlib
+from unittest import mock
+
+import trialrun.cluster
+import trialrun.driver.run
+from trialrun.cluster.connection import Cluster, Needs
+from trialrun.export.process import ExportProcess
+from trialrun.export.save import save_best
+
+
+@contextlib.contextmanager
+def connect(*_):
+    """Stands in for `cluster.connect`."""
+    yield Cluster("none", Needs(0, 1, None), num_devices=1, num_threads=1, head=None)
+
+
+def train_packs(tasks, *_):
+    """Stands in for `cluster.run_packs`: one pack after the other."""
+    from trialrun.training.pack import train_pack
+
+    for task in tasks:
+        *_, result = train_pack(task, "CPU")
+        yield result
+
+
+class ExportHere(ExportProcess):
+    """Stands in for the process that saves the best model."""
+
+    def _start(self):
+        pass
+
+    def _end(self):
+        pass
+
+    def _ask(self, what, run, parameters, **details):
+        assert what == "save"
+        return save_best(str(run.path), parameters, **details)
+
+    def try_untrained(self, *_):
+        return []  # it would build a model beside those that are trained meanwhile
+
+
+@contextlib.contextmanager
+def all_in_this_process():
+    """What a command trains meanwhile, it trains in this process."""
+    with (
+        mock.patch.object(trialrun.cluster, "connect", connect),
+        mock.patch.object(trialrun.cluster, "run_packs", train_packs),
+        mock.patch.object(trialrun.driver.run, "ExportProcess", ExportHere),
+    ):
+        yield
