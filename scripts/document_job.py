@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 
 from trialrun.job import (
+    BudgetSpec,
     ConfirmSpec,
     DataSpec,
     EarlyStoppingSpec,
@@ -54,6 +55,7 @@ SECTIONS: dict[str, type[Section]] = {
     "search.rounds: round": RoundSpec,
     "search.rounds: race": RaceSpec,
     "search.confirm": ConfirmSpec,
+    "search.budget": BudgetSpec,
     "search.parameters: values": ValueList,
     "search.parameters: range": Range,
     "select": SelectSpec,

@@ -26,8 +26,9 @@ from benchmark_rows import Ratio, Row, Subject, compare
 from measure import Measured, run_measured
 from rich.console import Console
 
+from trialrun.store import RunFolder
+
 ROOT = Path(__file__).resolve().parents[2]
-JOB = ROOT / "jobs" / "medical_trial.yaml"
 TIMEOUT_S = 900.0
 PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "jax", "scikit-learn", "numpy")
 
@@ -72,10 +73,31 @@ RAY_TUNE = Subject(
     quick_args=("--epochs", "1", "--trials", "3"),
 )
 
+QUICK_ROUNDS = ("--set", "search.num_variants=4", "--set", "training.epochs=2")
+ROUNDS_JOB = Subject(
+    "rounds",
+    "trialrun, 96 variants in rounds",
+    ALL_CORES,
+    quick_args=QUICK_ROUNDS,
+    is_peer=False,
+    job="medical_trial_rounds",
+)
+WHOLE = ("--set", "search.rounds=null", "--set", "search.confirm=null")
+WHOLE_GRID = Subject(
+    "whole_grid",
+    "trialrun, the same without rounds",
+    ALL_CORES,
+    args=WHOLE,
+    quick_args=(*WHOLE, *QUICK_ROUNDS),
+    is_peer=False,
+    job="medical_trial_rounds",
+)
+
 # Subjects that are compared closely alternate, so that a slow minute of the machine affects both.
 ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
     (3, (KERAS_FIT, TRIALRUN_60, TRIALRUN_1000)),
     (3, (JAX_VMAP, FUSED_STEADY)),
+    (3, (ROUNDS_JOB, WHOLE_GRID)),
     (1, (DIGITS_CNN, SKLEARN_MLP, ROOFLINE, RAY_TUNE)),
 )
 SUBJECTS = tuple(subject for _, subjects in ROUNDS for subject in subjects)
@@ -139,7 +161,9 @@ def measure_once(row: Row, *, quick: bool) -> None:
     subject = row.subject
     args = subject.quick_args if quick else subject.args
     try:
-        sample = run_peer(subject.name, args) if subject.is_peer else run_trialrun(args)
+        sample = (
+            run_peer(subject.name, args) if subject.is_peer else run_trialrun(subject.job, args)
+        )
         row.samples.append(sample)
     except Exception as error:  # a peer may fail in any way; the others are still measured
         row.error = f"{type(error).__name__}: {error}"
@@ -155,13 +179,15 @@ def run_peer(name: str, args: Sequence[str]) -> dict[str, Any]:
     return {"trials": 1, **report, **whole_process(measured)}
 
 
-def run_trialrun(args: Sequence[str]) -> dict[str, Any]:
-    """The sample of a whole `trialrun run`, with the run's own timings from summary.json."""
+def run_trialrun(job: str, args: Sequence[str]) -> dict[str, Any]:
+    """The sample of a whole `trialrun run`, with the run's own timings."""
+    file = ROOT / "jobs" / f"{job}.yaml"
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "trialrun", "run", str(JOB), "--runs-dir", folder]
+        command = [sys.executable, "-m", "trialrun", "run", str(file), "--runs-dir", folder]
         measured = run_checked([*command, *args])
         (summary_file,) = Path(folder).glob("*/*/summary.json")
         summary = json.loads(summary_file.read_text())
+        packs = RunFolder(summary_file.parent).read_packs()
     num_trials = summary["counts"]["trials"]
     if summary["counts"]["completed"] != num_trials:
         raise RuntimeError(f"not all trials completed: {summary['counts']}")
@@ -169,6 +195,7 @@ def run_trialrun(args: Sequence[str]) -> dict[str, Any]:
         "trials": num_trials,
         "s_per_trial": measured.wall_s / num_trials,
         "timings_s": summary["timings_s"],
+        "training_s": sum(pack.timings_s["train"] for pack in packs),
         "throughput": summary["throughput"],
         **whole_process(measured),
     }

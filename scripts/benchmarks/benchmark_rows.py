@@ -18,6 +18,7 @@ class Subject:
         args: Arguments of its command.
         quick_args: The arguments with `--quick`.
         is_peer: Whether it is a program in `scripts/benchmarks/peers`, and not trialrun itself.
+        job: The name of the job file in `jobs/` that trialrun runs.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Subject:
     args: tuple[str, ...] = ()
     quick_args: tuple[str, ...] = ("--epochs", "2")
     is_peer: bool = True
+    job: str = "medical_trial"
 
 
 @dataclass(slots=True)
@@ -106,6 +108,16 @@ def compare(rows: Mapping[str, Row]) -> list[Ratio]:
         Ratio(
             "Ray Tune, wall per trial / trialrun, per further trial",
             divide(median("ray_tune", "s_per_trial"), further_s),
+        ),
+        Ratio(
+            "a search in rounds / the whole grid, command to exit",
+            divide(median("rounds", "wall_s"), median("whole_grid", "wall_s")),
+            target=0.5,
+        ),
+        Ratio(
+            "the same, time of training alone",
+            divide(median("rounds", "training_s"), median("whole_grid", "training_s")),
+            target=0.4,
         ),
     ]
 

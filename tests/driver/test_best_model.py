@@ -38,11 +38,11 @@ class CountedExport(MadeUpExport):
 def job(tmp_path, monkeypatch):
     """A job of one trial, which is trained at once."""
 
-    def train(work, missing, cluster):
-        results = tuple(replace(completed(t.variant, t.seed), trial=t) for t in missing)
+    def train(work, batch, cluster):
+        results = tuple(replace(completed(t.variant, t.seed), trial=t) for t in batch.trials)
         result = PackResult("p000", results, {"v00": state_of(results[0])})
         work.run.kept.write_states(result)
-        work.run.write_pack(result, parameter_kinds([trial.variant for trial in missing]))
+        work.run.write_pack(result, parameter_kinds([trial.variant for trial in batch.trials]))
 
     monkeypatch.setattr(trialrun.driver.run, "connect_to_cluster", lambda *_: None)
     monkeypatch.setattr(trialrun.driver.run, "train_missing", train)

@@ -178,6 +178,6 @@ def test_what_is_left_of_a_pack_never_replaces_its_recorded_half(tmp_path, job_f
         assert len(run.read_trials()) == expected
         rest = trials[expected:]
         recorded = {pack.pack_id for pack in run.read_packs()}
-        packs, _ = packs_with_checkpoints(run.kept.read_checkpoints(), rest, recorded)
+        packs, _ = packs_with_checkpoints(run.kept.trials_of_checkpoints(), rest, recorded)
         assert run.kept.read_checkpoint(packs[0]).trial_ids == tuple(t.trial_id for t in rest)
         task = replace(task, pack=packs[0])

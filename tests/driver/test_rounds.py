@@ -1,23 +1,51 @@
 """The rounds of a run, killed anywhere: the log is always the same, and is trusted only if true."""
 
 import json
+import math
 import random
+from dataclasses import replace
 
 import made_up_rounds
 import pytest
-from made_up_rounds import GRID, JOB, LOG, RACE, Driver, KilledError, result_of
+from made_up_rounds import (
+    GRID,
+    JOB,
+    LOG,
+    RACE,
+    RUNGS,
+    TPE,
+    TPE_RUNGS,
+    Driver,
+    KilledError,
+    result_of,
+)
 
+from trialrun.analysis.explanation import explain
 from trialrun.analysis.run_summary import Tally
 from trialrun.driver.rounds import Rounds
 from trialrun.errors import FileError, InputError, TrialrunError
 from trialrun.job import FIRST_FRESH_SEED
 from trialrun.store import RunFolder
 from trialrun.store.columns import parameter_kinds
+from trialrun.store.parquet import read_pack_file
 from trialrun.trials.packing import pack_trials
 from trialrun.trials.results import PackResult, TrialResult
 
 
-@pytest.mark.parametrize("job", [JOB, RACE, GRID], ids=["rounds", "race", "grid"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        JOB,
+        RACE,
+        GRID,
+        RUNGS,
+        TPE,
+        TPE_RUNGS,
+        TPE.replace("auto", "{method: race}"),
+        TPE.replace("rounds: auto", ""),
+    ],
+    ids=["rounds", "race", "grid", "rungs", "tpe", "tpe and rungs", "tpe and a race", "tpe alone"],
+)
 def test_the_log_is_the_same_whatever_happens(tmp_path, job):
     (tmp_path / "whole").mkdir()
     whole = Driver(tmp_path / "whole", job)
@@ -203,7 +231,7 @@ def test_last_digits_of_a_trial_that_was_trained_again_change_nothing(tmp_path, 
     monkeypatch.setattr(
         made_up_rounds,
         "result_of",
-        lambda trial, status="completed": TrialResult(
+        lambda trial, status="completed", pause_after=None: TrialResult(
             trial,
             status,
             "fused",
@@ -216,6 +244,88 @@ def test_last_digits_of_a_trial_that_was_trained_again_change_nothing(tmp_path, 
     again = Driver(tmp_path)
     assert len(again.live()) == 56
     assert again.files == log
+
+
+# Rounds that pause their trials -------------------------------------------------------------------
+
+
+def test_rounds_that_pause_go_on_with_the_variants_that_are_left(tmp_path):
+    driver = Driver(tmp_path, RUNGS)
+    trained = driver.live()
+    first, second, third, _ = driver.run.rounds.read()
+    assert [one.epochs for one in (first, second, third)] == [9, 20, None]
+    assert first.schedule.epochs == (9, 20, 30)
+    assert driver.log == ["choose 9 x 2", "choose 3 x 4", "choose 2 x 12", "confirm 2 x 4"]
+    # Two of them have stopped early: one by epoch 9, and one that goes on to epoch 20.
+    assert len(trained) == 9 * 2 + (3 * 4 - 1) + (2 * 12 - 2) + 2 * 4
+    trials = driver.run.read_trials().set_index(["variant_id", "seed"])
+    paused = trials[trials["status"] == "paused"]
+    assert set(paused.index.get_level_values(0)).isdisjoint(third.variants)
+    assert paused["epochs"].value_counts().to_dict() == {9: 6 * 2, 20: 4}
+    assert paused["test_loss"].isna().all()
+    assert "rank 4 of 9 at epoch 9, and 3 go on" in second.decision.dropped.values()
+    assert Driver(tmp_path, RUNGS).live() == []
+
+
+def test_what_decides_is_what_trials_were_at_the_epoch_of_their_round(tmp_path):
+    driver = Driver(tmp_path, RUNGS)
+    driver.live()
+    trials = {(t.variant.variant_id, t.seed): t for t in driver.work.trials}
+    for one, epochs in zip(driver.run.rounds.read()[1:], (9, 20, None), strict=True):
+        for variant_id, score in one.decision.scores.items():
+            values = [
+                result_of(trials[variant_id, seed], pause_after=epochs).metrics["val_loss"]
+                for seed in one.decision.seeds
+            ]
+            assert score == pytest.approx(sum(values) / len(values), rel=1e-4)
+
+
+def test_a_lost_table_of_a_round_that_paused_is_made_again(tmp_path):
+    driver = Driver(tmp_path, RUNGS)
+    driver.live()
+    log, before = driver.files, driver.run.read_trials()
+    [file, *_] = sorted(driver.run.trials_dir.iterdir())
+    lost = read_pack_file(file)["trial_id"].to_pylist()
+    file.unlink()
+    again = Driver(tmp_path, RUNGS)
+    assert again.live() == lost
+    assert again.files == log
+    after = again.run.read_trials()
+    columns = ["trial_id", "status", "epochs", "val_loss"]
+    assert after[columns].equals(before[columns])
+
+
+def test_a_paused_trial_that_fails_later_is_told_as_failed_and_tried_again(tmp_path):
+    driver = Driver(tmp_path, RUNGS)
+    driver.live(fails=[("v04", 1, None)])
+    assert [one.decision.lost for one in driver.run.rounds.read()[1:]] == [{}, {}, {"v04": (1,)}]
+    log = driver.files
+    rows = driver.run.read_trials().set_index(["variant_id", "seed"])
+    assert rows.loc[("v04", 1), "status"] == "failed"
+    again = Driver(tmp_path, RUNGS)
+    assert len(again.live()) == 1
+    rows = again.run.read_trials().set_index(["variant_id", "seed"])
+    assert rows.loc[("v04", 1), "status"] == "completed"
+    assert log.items() <= again.files.items()
+
+
+def test_a_trial_that_failed_before_its_pause_is_lost_and_not_tried_again(tmp_path):
+    driver = Driver(tmp_path, RUNGS)
+    driver.live(fails=[("v08", 0, 9)])
+    assert driver.run.rounds.read()[1].decision.lost == {"v08": (0,)}
+    assert Driver(tmp_path, RUNGS).live() == []
+
+
+def test_pauses_that_changed_are_refused(tmp_path):
+    Driver(tmp_path, RUNGS).live()
+    with pytest.raises(InputError, match=r"search.rounds differs from what the run began with"):
+        Driver(tmp_path, RUNGS.replace("epochs: 9", "epochs: 8")).live()
+
+
+def test_the_log_of_rounds_without_pauses_is_as_it_was(tmp_path):
+    driver = Driver(tmp_path)
+    driver.live()
+    assert all(b"epochs" not in content for content in driver.files.values())
 
 
 # What is said ------------------------------------------------------------------------------------
@@ -255,7 +365,7 @@ def test_in_the_middle_only_shared_seeds_are_compared(tmp_path, num_packs):
     written = 0
     for batch in Rounds(driver.work).batches():
         for pack in pack_trials(
-            batch,
+            batch.trials,
             num_devices=1,
             max_trials_per_pack=7,
             first_number=driver.run.next_pack_number(),
@@ -271,3 +381,40 @@ def test_in_the_middle_only_shared_seeds_are_compared(tmp_path, num_packs):
     if len(driver.log) > 1:
         assert len(counts) == 1
     assert FIRST_FRESH_SEED not in board.rounds.seeds
+
+
+# Budgets -----------------------------------------------------------------------------------------
+
+
+def test_a_time_that_is_over_ends_before_a_round_and_changes_no_decision(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole = Driver(tmp_path / "whole")
+    whole.live()
+    driver = Driver(tmp_path, **{"search.budget.time": "2h"})
+    driver.work = replace(driver.work, started_s=-math.inf)
+    driver.live()
+    assert driver.log == LOG[:1]
+    assert "2h is over, so that round 2 is not begun" in driver.warnings[0]
+    rounds = standing_of(driver).leaderboard.rounds
+    assert (rounds.num_to_come, len(rounds.finalists), rounds.dropped) == (2, 9, ())
+    assert "2 further rounds were not begun." in explain(standing_of(driver).leaderboard)
+    again = Driver(tmp_path, **{"search.budget.time": "2h"})
+    again.live()
+    assert again.files == whole.files
+    assert standing_of(again).leaderboard.rounds.num_to_come == 0
+
+
+def test_seeds_that_come_later_keep_to_the_budget_of_trials(tmp_path):
+    job = JOB.replace("auto", "[{seeds: 4, keep: 1/3}, {seeds: 12}]")
+    Driver(tmp_path, job, **{"search.budget.trials": 68}).live()
+    with pytest.raises(InputError, match="is 68, but with 15 seeds the run has 77 trials"):
+        Driver(tmp_path, job, seeds=15, **{"search.budget.trials": 68}).live()
+    more = Driver(tmp_path, job, seeds=15, **{"search.budget.trials": 77})
+    more.live()
+    assert more.log == [
+        "choose 9 x 4",
+        "choose 3 x 12",
+        "confirm 2 x 4",
+        "extend 3 x 15",
+        "confirm 2 x 4",
+    ]

@@ -251,6 +251,22 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
             "training.optimizer holds a learning_rate; give it as training.learning_rate instead",
         ),
         ("training: {loss: msee}", "training.loss must be a Keras loss, got 'msee'; did you mean"),
+        (
+            "search: {rounds: auto, budget: {}}",
+            "search.budget must give trials or time, got neither",
+        ),
+        (
+            "search: {budget: {trials: 9}}",
+            "search.budget: without rounds every variant gets every seed; give search.rounds",
+        ),
+        (
+            "search: {rounds: {method: race}, budget: {trials: 9}}",
+            "search.budget.trials: a race takes as many trials as its tests need",
+        ),
+        (
+            "search: {rounds: auto, budget: {time: 2 days}}",
+            "search.budget.time must be a time in hours, minutes or seconds, such as 2h, 90m",
+        ),
         ("training: {metrics: accuracy}", "training.metrics must be a list, got 'accuracy'"),
         (
             "training: {metrics: [acuracy]}",
@@ -432,7 +448,7 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("select: {goal: max}", "select.goal must be 'minimize' or 'maximize', got 'max'"),
         (
             "search: {method: bayes}",
-            "search.method must be 'grid', 'random' or 'from', got 'bayes'",
+            "search.method must be 'grid', 'random', 'tpe' or 'from', got 'bayes'",
         ),
         ("search: {num_variants: 3}", "search.num_variants is only for method: random"),
         ("search: {method: random, num_variants: 3}", "search.num_variants must be at most 1"),

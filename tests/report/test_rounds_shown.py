@@ -5,13 +5,19 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from made_up_rounds import GRID, JOB, RACE, Driver
+from made_up_rounds import GRID, JOB, RACE, RUNGS, TPE, Driver, result_of
 from made_up_runs import learning_rates, write_run
 
 import trialrun
+from trialrun.analysis.importance import find_importance
 from trialrun.cli import cli
+from trialrun.driver.rounds import Rounds
 from trialrun.report import build_report
 from trialrun.report.overview import load_overview
+from trialrun.report.rounds import dropped_rows
+from trialrun.store.columns import parameter_kinds
+from trialrun.trials.packing import pack_trials
+from trialrun.trials.results import PackResult
 
 
 def run_of(folder, job=JOB, **overrides):
@@ -153,6 +159,35 @@ def test_edges_count_the_values_that_were_dropped(tmp_path):
     assert board.selection.variant_id == "v00"
 
 
+def test_batches_of_proposals_are_shown_as_one(tmp_path):
+    driver = run_of(tmp_path, TPE)
+    said = sentence_of(driver.run.path)
+    assert "rounds 1-3 26 variants x 2 seeds 9 go on round 4 9 variants x 4 seeds 3 go on" in said
+    assert "26 variants were reduced to 3 by rounds of 2, 4 and 12 seeds" in said
+    dropped = words("show", driver.run.path, "--rounds")
+    assert dropped.count("round 3 ") == 17
+    assert dropped.count("round 4 ") == 6 + 1
+    build_report(driver.run)
+    page = driver.run.report_file.read_text()
+    assert "tpe, 26 variants" in page
+    assert "after 2 seeds 9 of 26 went on" in page
+    assert "rounds 1-3" in trialrun.open_run(driver.run.path)._repr_html_()
+    found = json.loads(words("show", driver.run.path, "--json"))["rounds"]
+    assert (found["num_trained"], found["num_whole"]) == (26 * 2 + 9 * 2 + 3 * 8, 26 * 12)
+
+
+def test_proposals_alone_rank_all_variants(tmp_path):
+    run = run_of(tmp_path, TPE.replace("rounds: auto", "")).run.path
+    found = json.loads(words("show", run, "--json"))
+    assert [variant["num_completed"] for variant in found["variants"]] == [12] * 26
+    assert "rounds 1-3 26 variants x 12 seeds confirm" in sentence_of(run)
+
+
+def test_a_race_of_proposals_does_not_promise_too_much(tmp_path):
+    run = run_of(tmp_path, TPE.replace("auto", "{method: race}")).run.path
+    assert "is still in, if those that were proposed are taken as given." in sentence_of(run)
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -160,6 +195,18 @@ def test_edges_count_the_values_that_were_dropped(tmp_path):
         (["search.rounds={method: race}"], ["at most 116 trials; choosing takes at most 100%"]),
         (["search.rounds=null"], ["confirm 2 variants x 4 fresh seeds 8 trials"]),
         (["search.rounds=null", "search.confirm=false"], ["Packs pack"]),
+        (
+            [
+                "search.rounds=[{seeds: 2, epochs: 9, keep: 1/3}, {seeds: 12}]",
+                "training.epochs=30",
+            ],
+            [
+                "round 1 9 variants x 2 seeds, to epoch 9 18 trials 162 trial-epochs",
+                "round 2 3 variants x 12 seeds 30 trials 1,026 trial-epochs",
+                "In all 56 trials; choosing takes 37% of the trial-epochs of the whole grid",
+                "The rounds save the epochs of 68 trials",
+            ],
+        ),
         ([], ["The rounds save 60 trials: if they are as small", "Packs of the first round"]),
     ],
 )
@@ -169,3 +216,90 @@ def test_a_plan_says_what_rounds_cost(tmp_path, overrides, expected):
     said = " ".join(words("plan", tmp_path / "job.yaml", *options).split())
     for text in expected:
         assert text in said
+
+
+# Rounds that pause their trials ------------------------------------------------------------------
+
+
+def test_pauses_are_told_everywhere(tmp_path):
+    run = run_of(tmp_path, RUNGS).run
+    said = sentence_of(run.path)
+    assert "round 1 9 variants x 2 seeds, to epoch 9 3 go on" in said
+    assert "round 2 3 variants x 4 seeds, to epoch 20 2 go on" in said
+    assert "48 trials: 32 completed, 16 paused" in said
+    share = (6 * 2 * 9 + 1 * 4 * 20 + 2 * 12 * 30) / (9 * 12 * 30)
+    assert (
+        "reduced to 2 by rounds of 2 (to epoch 9), 4 (to epoch 20) and 12 seeds, with"
+        f" {share:.0%} of the trial-epochs of the whole grid"
+    ) in said
+    told = words("show", run.path, "--rounds")
+    assert "0.3 round 2 4 20" in " ".join(told.split())
+    assert "rank 3 of 3 at" in told
+    rows = dropped_rows(load_overview(run).leaderboard.rounds)
+    assert [row["paused_at_epoch"] for row in rows] == [20] + 6 * [9]
+    found = json.loads(words("show", run.path, "--json"))
+    assert found["counts"] == {
+        "trials": 48,
+        "completed": 32,
+        "diverged": 0,
+        "failed": 0,
+        "paused": 16,
+    }
+    assert found["problems"] == []
+    assert found["rounds"]["share_trained"] == pytest.approx(share)
+    build_report(run)
+    page = run.report_file.read_text()
+    assert "9 variants x 2 seeds, to epoch 9" in page
+    assert "after 2 seeds, epoch 9 3 of 9 went on" in page
+
+
+def test_a_paused_variant_is_not_compared_with_others(tmp_path):
+    run = run_of(tmp_path, RUNGS).run.path
+    result = CliRunner().invoke(cli, ["compare", str(run), "v00", "v04"])
+    assert "the trials of v00 are paused after epoch 9, and only trials that have" in str(
+        result.exception
+    )
+    assert json.loads(words("compare", run, "v04", "v01", "--json"))["num_seeds"] == 12
+
+
+def test_paused_variants_are_compared_at_their_epoch_and_no_test_is_told(tmp_path):
+    """In the middle of round 2, all that the variants have in common is epoch 9."""
+    driver = Driver(tmp_path, RUNGS)
+    kinds = parameter_kinds([trial.variant for trial in driver.work.trials])
+    batches = Rounds(driver.work).batches()
+    for num_packs in (None, 1):
+        batch = next(batches)
+        packs = pack_trials(
+            batch.trials,
+            num_devices=1,
+            max_trials_per_pack=7,
+            first_number=driver.run.next_pack_number(),
+        )
+        for pack in packs[:num_packs]:
+            results = tuple(result_of(t, pause_after=batch.pause_after) for t in pack.trials)
+            driver.run.write_pack(PackResult(pack.pack_id, results), kinds)
+    board = load_overview(driver.run).leaderboard
+    left = driver.run.rounds.read()[1]
+    assert {one.variant_id: one.metrics["val_loss"].mean for one in board.variants} == {
+        variant_id: pytest.approx(score, rel=1e-4)
+        for variant_id, score in left.decision.scores.items()
+        if variant_id in left.variants
+    }
+    assert [one.num_completed for one in board.variants] == [2, 2, 2]
+    assert all(one.metrics["test_loss"].n == 0 for one in board.variants)
+    said = sentence_of(driver.run.path)
+    assert "The variants are compared at epoch 9, where their trials are paused." in said
+    assert "The best model is" not in said
+    assert "test set" not in said
+
+
+def test_importance_comes_from_the_first_round_which_all_variants_were_in(tmp_path):
+    job = JOB.replace("{training.learning_rate:", "{training.batch_size: {values: [5, 10]},")
+    job = job.replace("[5, 10]},", "[5, 10]}, training.learning_rate:")
+    driver = run_of(tmp_path, job)
+    overview = load_overview(driver.run)
+    found = find_importance(overview.leaderboard, overview.scores)
+    # Two batch sizes make pairs of equals, so that six variants are the best five.
+    assert (found.num_best, found.num_variants, found.num_seeds) == (6, 18, 2)
+    assert found.parameters[0].path == "training.learning_rate"
+    assert found.parameters[1].share == pytest.approx(0, abs=1e-6)

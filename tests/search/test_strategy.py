@@ -34,7 +34,8 @@ def search_of(scores, rounds="auto", confirm=False, seeds=None, **select):
     job = JobSpec.model_validate(content)
     wanted = ConfirmSpec(**confirm) if confirm else None
     goal, statistic = job.select.goal, job.select.statistic
-    return Search(scores.variant_ids, job.seed_list, goal, statistic, schedule_of(job), wanted)
+    schedule = schedule_of(job, len(scores.variant_ids))
+    return Search(scores.variant_ids, job.seed_list, goal, statistic, schedule, wanted)
 
 
 def all_rounds(search, scores, rounds=()):

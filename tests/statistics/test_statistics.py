@@ -245,14 +245,19 @@ def test_without_a_common_seed_nothing_is_known():
     assert np.isnan([found.difference, found.probability_first_higher]).all()
 
 
-@pytest.mark.parametrize("num_tests", [0, 1, 7])
-def test_holm_is_the_definition(num_tests):
+@pytest.mark.parametrize("num_tests", [1, 2, 7, 40])
+def test_holm_is_what_statsmodels_makes_of_it(num_tests):
+    from statsmodels.stats.multitest import multipletests
+
     p_values = np.random.default_rng(num_tests).uniform(0, 0.2, num_tests)
-    expected, highest = np.zeros(num_tests), 0.0
-    for place, index in enumerate(np.argsort(p_values)):
-        highest = max(highest, min(1.0, p_values[index] * (num_tests - place)))
-        expected[index] = highest
+    p_values[: num_tests // 3] = 0.01  # equal ones
+    expected = multipletests(p_values, method="holm")[1]
     np.testing.assert_allclose(holm(p_values), expected, rtol=1e-14)
+    assert num_tests < 40 or expected.max() == 1
+
+
+def test_holm_of_no_tests_is_nothing():
+    assert holm([]).shape == (0,)
 
 
 @pytest.mark.parametrize("num_tests", [1, 2, 19, 999])

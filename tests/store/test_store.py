@@ -489,7 +489,7 @@ def test_a_checkpoint_comes_back_for_the_whole_pack_and_for_its_halves(folder):
         assert folder.kept.read_checkpoint(Pack(stranger, "s", tuple(trials))) is None
     assert folder.next_pack_number() == 1
     folder.kept.remove_checkpoint("p000")
-    assert folder.kept.read_checkpoints() == []
+    assert folder.kept.trials_of_checkpoints() == []
 
 
 # Broken and foreign files -------------------------------------------------------------------------
@@ -545,7 +545,7 @@ def test_a_broken_state_or_checkpoint_is_set_aside(folder):
         cut_in_the_middle(path)
     assert len(set_aside_broken(folder)) == 2
     assert not folder.kept.has_state(trial.trial.trial_id)
-    assert folder.kept.read_checkpoints() == []
+    assert folder.kept.trials_of_checkpoints() == []
 
 
 def test_a_state_cannot_run_code(folder):

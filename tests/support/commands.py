@@ -1,11 +1,13 @@
 """The command line as a user runs it: in this process, or in one of its own with its own home."""
 
 import contextlib
+import fcntl
 import io
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -73,6 +75,10 @@ def beneath(ancestor: int, what: bytes) -> list[int]:
     return found
 
 
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Command:
     """A command that runs in a process group of its own, whose descendants can all be found.
 
@@ -82,6 +88,7 @@ class Command:
         program: What Python runs.
         environment: Variables beside those of the tests.
         wrapper: What runs Python.
+        terminal: The end of a pseudo-terminal that becomes its terminal.
         is_warm: Whether it is forked from a Python that has imported what drivers need: see
             `warm_python`. Its program is a file or a module then.
     """
@@ -93,6 +100,7 @@ class Command:
         program: tuple[str, ...] = ("-m", "trialrun"),
         environment: Mapping[str, str] = MappingProxyType({}),
         wrapper: Sequence[str] = (),
+        terminal: int | None = None,
         is_warm: bool = False,
     ) -> None:
         self.home = home
@@ -112,11 +120,12 @@ class Command:
                 [*wrapper, sys.executable, *program, *map(str, arguments)],
                 cwd=ROOT,
                 env=own,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdin=terminal or subprocess.DEVNULL,
+                stdout=terminal or subprocess.PIPE,
+                stderr=terminal or subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                preexec_fn=_take_terminal if terminal else None,
             )
 
     def finish(self) -> Finished:

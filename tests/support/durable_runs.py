@@ -37,11 +37,12 @@ class DurableRun:
         address: str = "local",
         options: Sequence[object] = (),
         wrapper: Sequence[str] = (),
+        terminal: int | None = None,
         **environment: str,
     ) -> Command:
         arguments = ["run", self.home / "job.yaml", "--runs-dir", self.home / "runs", *options]
         arguments += ["--address", address]
-        return self._command(*arguments, wrapper=wrapper, **environment)
+        return self._command(*arguments, wrapper=wrapper, terminal=terminal, **environment)
 
     def merge(self, *runs: Path, folder: Path) -> Command:
         return self._command("merge", *runs, "--run-folder", folder)
@@ -50,7 +51,11 @@ class DurableRun:
         return self._command("resume", self.folder, "--address", address, **environment)
 
     def _command(
-        self, *arguments: object, wrapper: Sequence[str] = (), **environment: str
+        self,
+        *arguments: object,
+        wrapper: Sequence[str] = (),
+        terminal: int | None = None,
+        **environment: str,
     ) -> Command:
         program = (PROGRAM, str(self.home / "driver.pid"))
         return Command(
@@ -59,7 +64,10 @@ class DurableRun:
             program=program,
             environment=environment,
             wrapper=wrapper,
-            is_warm=not wrapper and not any(name.startswith("RAY_") for name in environment),
+            terminal=terminal,
+            is_warm=not wrapper
+            and terminal is None
+            and not any(name.startswith("RAY_") for name in environment),
         )
 
     def has_reached(self, moment: str) -> bool:

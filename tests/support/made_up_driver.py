@@ -52,7 +52,7 @@ def train_made_up(
     state = np.stack([[trial.seed, first] for trial in trials]).astype(np.float64)
     if task.checkpoint:
         state = task.checkpoint.trainable[0].copy()
-    for epoch in range(first + 1, num_epochs + 1):
+    for epoch in range(first + 1, task.last_epoch + 1):
         if trouble == KILLS_ITS_WORKER and any(trial.seed == 1 for trial in trials):
             os.kill(os.getpid(), signal.SIGKILL)
         if trouble == TOO_LARGE and len(trials) > 3:
@@ -77,11 +77,14 @@ def train_made_up(
             non_trainable=bulk(trials, trouble == LARGE_CHECKPOINTS and not task.checkpoint),
             optimizer=(),
         )
-        if should_stop() and epoch < num_epochs:
+        if should_stop() and epoch < task.last_epoch:
             return
     results = [
         result_of(task, trial, row, more_loss) for trial, row in zip(trials, state, strict=True)
     ]
+    if task.last_epoch < num_epochs:
+        yield PackResult(task.pack.pack_id, tuple(map(paused, results)))
+        return
     best = {}
     for result in sorted(results, key=lambda result: -result.metrics["val_loss"]):
         best[result.trial.variant.variant_id] = TrialState(
@@ -91,6 +94,11 @@ def train_made_up(
         last = trials[-1].variant.variant_id
         best[last] = replace(best[last], non_trainable=bulk(trials, True))
     yield PackResult(task.pack.pack_id, tuple(results), best)
+
+
+def paused(result):
+    metrics = {name: value for name, value in result.metrics.items() if name != "test_loss"}
+    return replace(result, status="paused", metrics=metrics)
 
 
 def fill_memory():

@@ -99,9 +99,12 @@ class User:
         told = self.hosts.call(
             *(ROOT / "scripts" / "slurm" / "submit.sh", *shards, self.home / "job.yaml"),
             *(f"--output={self.home}/%x-%A.out", *options[len(shards) :], "--", *run_options),
-            RUNS_DIR=str(self.home / "runs"),
-            MADE_UP_EPOCHS_FILE=str(self.home / "epochs.txt"),
-            **{"TRIALRUN": str(self.home / "trialrun"), **environment},
+            **{
+                "RUNS_DIR": str(self.home / "runs"),
+                "MADE_UP_EPOCHS_FILE": str(self.home / "epochs.txt"),
+                "TRIALRUN": str(self.home / "trialrun"),
+                **environment,
+            },
         )
         return Job(self.hosts, self.home, told.split()[-1])
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 _MODULES = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
-    *("ray", "scipy.stats", "sklearn.preprocessing", "statsmodels.stats.multitest"),
+    *("ray", "scipy.stats", "sklearn.preprocessing"),
     *("trialrun.cli", "trialrun.driver.run", "trialrun.cluster", "trialrun.report.page"),
 )
 

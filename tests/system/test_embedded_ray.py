@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import pty
 import shutil
 import signal
 import stat
@@ -142,6 +143,24 @@ def test_a_killed_driver_leaves_no_process_and_no_folder(embedded):
     embedded.finish()
     assert embedded.survivors() == {}
     assert not list(Path("/tmp").glob(f"trialrun-{embedded.process.pid}-*"))
+
+
+@pytest.mark.parametrize("num_hangups", [1, 2])
+def test_a_terminal_that_closes_interrupts_in_good_order(tmp_path, num_hangups):
+    """Its shell may send a second SIGHUP."""
+    run = DurableRun(tmp_path / "home")
+    ours, its = pty.openpty()
+    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="0.4", terminal=its)
+    os.close(its)
+    command.wait_for(lambda: run.has_reached("while packs run"))
+    os.close(ours)
+    for _ in range(num_hangups - 1):
+        command.process.send_signal(signal.SIGHUP)
+    assert command.finish().code == 75
+    assert list((run.folder / "checkpoints").iterdir())
+    assert command.survivors() == {}
+    log = (run.folder / "run.log").read_text()
+    assert "ERROR" not in log  # Ray lived on until the packs had stopped
 
 
 def test_one_process_may_run_job_after_job(tmp_path):

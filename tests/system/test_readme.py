@@ -236,8 +236,10 @@ BESIDE = {
     "search.parameters: values.when": {"values": [1e-4, 1e-3]},
     "search.rounds: round.seeds": {"keep": 2},
     "search.rounds: round.keep": {"seeds": 2},
+    "search.rounds: round.epochs": {"seeds": 2, "keep": 2},
     "search.rounds: race.looks": {"method": "race"},
     "search.rounds: race.level": {"method": "race"},
+    "search.budget": {"rounds": "auto"},
     "select.goal": SCORED,
 }
 
@@ -266,6 +268,8 @@ def test_the_example_of_a_field_is_taken(section, field, example, job_folder):
         content = f"rounds: [{{{content}}}, {{seeds: 5}}]"
     elif section == "search.rounds: race":
         content = f"rounds: {{{content}}}"
+    elif section == "search.budget":
+        content = f"rounds: auto, budget: {{{content}}}"
     elif "." in section:
         content = f"{section.partition('.')[2]}: {{{content}}}"
     if section:

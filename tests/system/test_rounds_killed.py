@@ -1,5 +1,8 @@
 """A run with rounds whose driver is killed (-9), with a real Ray and made-up training."""
 
+import re
+
+import pyarrow.parquet as pq
 import pytest
 from durable_runs import DurableRun
 from ray_nodes import RayNodes
@@ -46,3 +49,56 @@ def test_a_driver_killed_in_any_round_decides_the_same_again(tmp_path, nodes):
     assert "round 1 4 variants x 2 seeds 2 go on" in said
     assert "confirm v03, v01 on 4 fresh seeds" in said
     assert "24 trials: 24 completed" in said
+
+
+PAUSING = JOB.replace(
+    "rounds: [{seeds: 2, keep: 2}, {seeds: 6}]",
+    "rounds: [{seeds: 2, epochs: 2, keep: 3}, {seeds: 3, epochs: 3, keep: 2}, {seeds: 6}]",
+)
+
+
+def test_paused_trials_go_on_from_where_they_are_whatever_is_killed(tmp_path, nodes):
+    """Nothing is trained twice but what a killed driver had not written; no state is left."""
+    epochs_file = tmp_path / "epochs"
+    whole = DurableRun(tmp_path / "whole", PAUSING)
+    settings = {"MADE_UP_SECONDS_PER_EPOCH": "0", "MADE_UP_EPOCHS_FILE": str(epochs_file)}
+    finished = whole.begin(nodes.address, **settings).finish()
+    assert finished.code == 0, finished
+    said = " ".join(finished.stdout.split())
+    assert "round 1 4 variants x 2 seeds, to epoch 2 3 go on" in said
+    assert "round 2 3 variants x 3 seeds, to epoch 3 2 go on" in said
+    assert "25 trials: 20 completed, 5 paused" in said
+    lines = epochs_file.read_text().splitlines()
+    assert len(lines) == len(set(lines))  # each epoch of a pack's first trial is trained once
+    expected = {file.name: file.read_bytes() for file in (whole.folder / "search").iterdir()}
+
+    run = DurableRun(tmp_path / "killed", PAUSING)
+    command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.3")
+    for moment in ("checkpoints/*.npz", "round-0002.json", "checkpoints/p*r*.npz"):
+        command.wait_for(lambda name=moment: any((tmp_path / "killed").rglob(name)))
+        command.kill()
+        command.finish()
+        command = run.resume(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.3")
+    finished = command.finish()
+    assert finished.code == 0, finished
+    assert "25 trials: 20 completed, 5 paused" in " ".join(finished.stdout.split())
+    found = {file.name: file.read_bytes() for file in (run.folder / "search").iterdir()}
+    assert found == expected
+    assert not (run.folder / "checkpoints").exists()
+
+
+def test_paused_trials_whose_states_are_lost_are_trained_from_the_start(tmp_path, nodes):
+    run = DurableRun(tmp_path, PAUSING)
+    command = run.begin(nodes.address)
+    command.wait_for(lambda: any(tmp_path.rglob("round-0002.json")))
+    command.kill()
+    command.finish()
+    for file in (run.folder / "checkpoints").iterdir():
+        file.unlink()
+    finished = run.resume(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0").finish()
+    assert finished.code == 0, finished
+    log = (run.folder / "run.log").read_text()
+    assert re.search(r"\d paused trials left no state to go on from, and will be trained from", log)
+    assert "25 trials: 20 completed, 5 paused" in " ".join(finished.stdout.split())
+    rows = [pq.read_table(file).to_pandas() for file in (run.folder / "trials").iterdir()]
+    assert all((one["epochs"][one["status"] == "completed"] == 5).all() for one in rows)

@@ -67,11 +67,16 @@ def test_the_reference_job_on_two_hosts_is_that_of_one_process(slurm_user):
 
 
 def test_two_jobs_share_a_host_in_peace_also_when_one_is_cancelled(slurm_user):
+    """One of them exports few variables, and names its folder as an option of trialrun."""
     options = ("--nodelist=n1", "--gpus-per-node=1")
     slow = {"MADE_UP_SECONDS_PER_EPOCH": "0.7"}
+    exported = "PATH,HOME,RUNS_DIR,TRIALRUN,MADE_UP_EPOCHS_FILE,MADE_UP_SECONDS_PER_EPOCH"
+    own = (f"--runs-dir={slurm_user.home}/runs", "--set", "name=job1")
     jobs = [
-        slurm_user.submit(*options, run_options=("--set", f"name=job{number}"), **slow)
-        for number in range(2)
+        slurm_user.submit(*options, run_options=("--set", "name=job0"), **slow),
+        slurm_user.submit(
+            *(*options, f"--export={exported}"), run_options=own, **slow, RUNS_DIR="/nowhere"
+        ),
     ]
     for job in jobs:
         job.wait_for_files("trials/part-*.parquet")
@@ -100,7 +105,9 @@ def assert_token_is_secret(hosts: SlurmHosts) -> None:
     for pid, line in hosts.processes("n1").items():
         lines.append(line)
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode()
-        tokens |= set(re.findall(r"RAY_AUTH_TOKEN=(\w+)", environment))
+        found = re.findall(r"RAY_AUTH_TOKEN=(\w+)", environment)
+        assert found or not re.match(r"\S*/(gcs_server|raylet)\b", line)
+        tokens |= set(found)
         folders = set(Path(f"/proc/{pid}/root/tmp").glob("trialrun-*"))
         assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
     assert len(tokens) == 2  # one per job

@@ -207,3 +207,104 @@ def test_trials_that_had_no_data_do_not_stop_their_pack_from_going_on(fused):
     assert tuple(row.trial for row in result.trials) == task.pack.trials
     for row, other in zip(result.trials, expected.trials, strict=True):
         assert row.metrics == pytest.approx(other.metrics, abs=1e-5)
+
+
+# Trials that are paused, and go on later ----------------------------------------------------------
+
+
+def paused_at(task, epoch):
+    """The task, and what it says, if its trials are paused after an epoch."""
+    paused = replace(task, pause_after=epoch, pauses=(epoch,))
+    checkpoints, result = messages(paused)
+    return replace(task, pauses=(epoch,), checkpoint=checkpoints[-1]), result
+
+
+def assert_paused(row, whole, epoch):
+    """A paused trial has the numbers of an unpaused one at that epoch, and was not tested."""
+    assert (row.status, row.epochs) == ("paused", epoch)
+    for name, values in whole.history.items():
+        np.testing.assert_array_equal(row.history[name], values[:epoch])
+    given = (row.best_epoch or epoch) - 1
+    assert row.metrics["val_loss"] == whole.history["val_loss"][given]
+    assert not any(name.startswith("test_") for name in row.metrics)
+    assert row.test_confusion_matrix is None
+
+
+def test_a_fused_pack_that_was_paused_goes_on_to_the_same_end(fused):
+    task, _, expected = fused
+    going_on, result = paused_at(task, 6)
+    assert not result.best_states
+    for row, whole in zip(result.trials, expected.trials, strict=True):
+        assert_paused(row, whole, 6)
+    _, result = messages(going_on)
+    assert_same_result(result, expected)
+    # Some of them alone: in a slice of the same width, with another neighbor.
+    some = two_of(going_on, (1, 2))
+    ids = [trial.trial_id for trial in some.pack.trials]
+    _, result = messages(replace(some, checkpoint=going_on.checkpoint.of_trials(ids)))
+    for row, whole in zip(result.trials, expected.trials[1:3], strict=True):
+        assert row.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("engine", ["mapped", "keras"])
+def test_trials_that_stop_early_are_not_paused(tmp_path, engine):
+    stopping = {"monitor": "val_loss", "min_delta": 0.01, "patience": 1}
+    controls = {"early_stopping": stopping | {"restore_best_weights": True}}
+    trials = load_trials(
+        tmp_path,
+        builder="dropout",
+        seeds=2,
+        learning_rates=(0.01, 1e-6),
+        training={"engine": engine, "epochs": EPOCHS, **controls},
+    )
+    task = make_task(tmp_path, trials)
+    _, expected = messages(task)
+    going_on, result = paused_at(task, 4)
+    by_status = {"paused": [], "completed": []}
+    for place, (row, whole) in enumerate(zip(result.trials, expected.trials, strict=True)):
+        by_status[row.status].append(place)
+        if row.status == "paused":
+            assert_paused(row, whole, 4)
+        else:
+            assert row.epochs <= 4
+            assert row.metrics == whole.metrics
+    assert all(by_status.values())
+    places = by_status["paused"]
+    part = replace(going_on.pack, trials=tuple(task.pack.trials[place] for place in places))
+    kept = going_on.checkpoint.of_trials([trial.trial_id for trial in part.trials])
+    width = len(trials) if engine == "mapped" else None
+    _, result = messages(replace(going_on, pack=part, checkpoint=kept, width=width))
+    for row, place in zip(result.trials, places, strict=True):
+        assert row.metrics == expected.trials[place].metrics
+        assert row.epochs == expected.trials[place].epochs
+
+
+CALLBACKS = """
+import keras
+
+
+def counts():
+    return keras.callbacks.Callback()
+"""
+
+
+def test_a_trial_with_callbacks_of_the_user_leaves_no_state_when_it_is_paused(tmp_path):
+    """What such a callback remembers is in no checkpoint, so that the trial must start again."""
+    (tmp_path / "mine.py").write_text(CALLBACKS)
+    trials = load_trials(
+        tmp_path, builder="dense", seeds=1, training={"callbacks": ["mine.py:counts"]}
+    )
+    checkpoints, result = messages(replace(make_task(tmp_path, trials), pause_after=2))
+    assert checkpoints == []
+    [row] = result.trials
+    assert (row.status, row.epochs) == ("paused", 2)
+
+
+def test_a_loss_that_is_not_finite_counts_as_lost_at_a_pause(tmp_path):
+    trials = load_trials(
+        tmp_path, builder="not_finite", seeds=1, training={"engine": "keras", "epochs": 3}
+    )
+    _, result = messages(replace(make_task(tmp_path, trials), pause_after=2))
+    [row] = result.trials
+    assert row.status == "paused"
+    assert row.metrics == {}

@@ -65,7 +65,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
     """Two variants of a run, finished or not, compared over the seeds that both completed.
 
     Raises:
-        InputError: There is no such variant, or both are the same.
+        InputError: There is no such variant, both are the same, or one's trials are paused.
     """
     index = folder.choosing_trials()
     for variant_id in (first, second):
@@ -79,7 +79,9 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
     metric = select.get("metric", "val_loss")
     own = [index.parameters[first], index.parameters[second]]
     pairs = {path: [one.get(path, ABSENT) for one in own] for path in searched_paths(own)}
-    both = _both_completed(index.read([first, second], "numbers"), first, second)
+    trials = index.read([first, second], "numbers")
+    _refuse_paused(folder, trials)
+    both = _both_completed(trials, first, second)
     names = sorted(index.metrics, key=lambda name: (name != metric, _PARTS.index(_part(name))))
     bounds = metric_bounds(names, job)
     return VariantComparison(
@@ -102,6 +104,17 @@ _PARTS = ("val", "test", "train")
 
 def _part(metric: str) -> str:
     return metric.split("_", 1)[0]
+
+
+def _refuse_paused(folder: RunFolder, trials: "pd.DataFrame") -> None:
+    """Refuses a variant whose trials are paused: what ended early among them says little of it."""
+    paused = trials[trials["status"] == "paused"]
+    if len(paused):
+        variant_id, epochs = paused["variant_id"].iloc[0], paused["epochs"].iloc[0]
+        raise InputError(
+            f"{folder.path}: the trials of {variant_id} are paused after epoch {epochs}, and only"
+            " trials that have ended can be compared; `trialrun show --rounds` tells what decided"
+        )
 
 
 def _both_completed(

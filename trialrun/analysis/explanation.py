@@ -41,11 +41,17 @@ def sentences(leaderboard: Leaderboard) -> list[str]:
         *_other_losses(leaderboard, chosen),
         *_certainty(leaderboard, chosen),
         *_confirmation(leaderboard, chosen),
-        f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}.",
+        *_best_model(leaderboard, chosen),
         *_on_test(leaderboard, chosen),
         *_edges(leaderboard),
         *_losses(leaderboard, chosen),
     ]
+
+
+def _best_model(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
+    """The trial that is the best model; there is none while trials are paused."""
+    if leaderboard.rounds is None or leaderboard.rounds.epochs is None:
+        yield f"The best model is its seed {chosen.seed}, with {chosen.metric} {chosen.value:.4g}."
 
 
 def _nothing(leaderboard: Leaderboard) -> str:
@@ -182,19 +188,32 @@ def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
 def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
     """How the variants that are left were chosen, and what that says of the others."""
     rounds = leaderboard.rounds
-    if rounds is None or not rounds.has_rounds:
+    if rounds is None:
         return
-    choosing = [str(line.num_seeds) for line in rounds.lines if line.stage != "confirm"]
+    if rounds.has_rounds:
+        yield _reduced(rounds)
+    if count := rounds.num_to_come:
+        yield f"{count} {'further round was' if count == 1 else 'further rounds were'} not begun."
+    yield from _about_a_race(rounds)
+    if rounds.epochs is not None:
+        yield f"The variants are compared at epoch {rounds.epochs}, where their trials are paused."
+
+
+def _reduced(rounds: RoundsSummary) -> str:
+    choosing = [
+        str(line.num_seeds) + ("" if line.epochs is None else f" (to epoch {line.epochs})")
+        for line in rounds.lines
+        if line.stage != "confirm"
+    ]
     counts = list(dict.fromkeys(choosing))
     kind = "rounds" if rounds.level is None else "looks of a race"
     after = f"{kind} of {listed(counts, max_names=20)} seeds"
-    share = f"with {rounds.share_trained:.0%} of the trials of the whole grid"
+    what = "trial-epochs" if rounds.has_pauses else "trials"
+    share = f"with {rounds.share_trained:.0%} of the {what} of the whole grid"
     if rounds.dropped:
         num_left = len(rounds.finalists)
-        yield f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
-    else:
-        yield f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
-    yield from _about_a_race(rounds)
+        return f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
+    return f"{after[0].upper()}{after[1:]} dropped none of the {rounds.num_variants} variants."
 
 
 def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:
@@ -206,7 +225,8 @@ def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:
     which = f"all {rounds.num_variants}"
     if num_lost:
         which = f"the {rounds.num_variants - num_lost} that lost no trial"
-    yield f"With {confidence} confidence the best of {which} is still in."
+    given = ", if those that were proposed are taken as given" if rounds.is_proposed else ""
+    yield f"With {confidence} confidence the best of {which} is still in{given}."
 
 
 def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:

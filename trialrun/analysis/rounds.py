@@ -1,6 +1,7 @@
 """What the rounds of a run say: who is left, who was dropped, and why."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +11,14 @@ from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
 from trialrun.job import FRESH_SEEDS
 from trialrun.store import RunFolder
-from trialrun.store.round_log import Round, Stage, fresh_seeds_of
+from trialrun.store.round_log import (
+    Round,
+    Schedule,
+    Stage,
+    fresh_seeds_of,
+    joined,
+    last_choosing,
+)
 
 if TYPE_CHECKING:
     from trialrun.store.trial_tables import TrialIndex
@@ -25,6 +33,7 @@ class DroppedVariant(NamedTuple):
         round_number: The round after which it was dropped.
         rule: Why, in words.
         num_seeds: How many seeds it had.
+        epochs: The epoch after which its trials were paused then; None if they had ended.
         score: Its statistic over them, with five digits; None if it had none.
         has_lost: Whether some of its trials diverged, failed or had no value.
     """
@@ -34,16 +43,19 @@ class DroppedVariant(NamedTuple):
     round_number: int
     rule: str
     num_seeds: int
+    epochs: int | None
     score: float | None
     has_lost: bool
 
 
 class RoundLine(NamedTuple):
-    """One round as people see it.
+    """One round as people see it; those that propose variants are one.
 
     Attributes:
-        number, stage: The round.
+        number, stage: The round; of some that propose variants, the last one.
+        num_rounds: How many rounds it stands for.
         num_variants, num_seeds: It trains so many variants up to so many seeds each.
+        epochs: The epoch after which it pauses its trials; None if they are trained to their end.
         names: Ids of its variants if it confirms them.
         num_go_on: How many variants go on to the round after it; None if that is not decided, or
             none is.
@@ -53,8 +65,10 @@ class RoundLine(NamedTuple):
     stage: Stage
     num_variants: int
     num_seeds: int
+    epochs: int | None
     names: tuple[str, ...]
     num_go_on: int | None
+    num_rounds: int = 1
 
 
 class JudgedRound(NamedTuple):
@@ -62,14 +76,18 @@ class JudgedRound(NamedTuple):
 
     Attributes:
         num_seeds: The seeds by which they were judged.
+        epochs: The epoch after which their trials were paused then; None if they had ended.
         scores: variant_id -> its statistic with five digits, the best first; None if it has none.
         going_on: Ids of the variants that went on to the next round of choosing; at the end, of
             those that are confirmed.
+        lost: Ids of the variants of which a trial diverged, failed or had no value.
     """
 
     num_seeds: int
+    epochs: int | None
     scores: Mapping[str, float | None]
     going_on: tuple[str, ...]
+    lost: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,12 +100,19 @@ class RoundsSummary:
         has_rounds: Whether variants had different numbers of seeds; if not, there is only a
             confirmation.
         level: The level of a race; None if variants went on by their rank.
-        num_variants: All variants of the search.
+        num_variants: All variants of the search, of proposals those so far.
         finalists: The variants that are compared, in the order of the search.
         seeds: The seeds by which they are compared, ascending.
+        epochs: The epoch after which they are compared, at which their trials are paused; None if
+            they are compared by trials that have ended.
+        has_pauses: Whether rounds pause their trials.
         dropped: The others; those that went furthest first.
         num_whole: How many trials all variants with all seeds would have been.
+        num_to_come: How many scheduled rounds of proposing and choosing were not begun; 0 if it has
+            ended.
         num_trained: How many trials the rounds ask for, without the confirmation.
+        share_trained: The share of the whole grid that choosing takes: of its trials, or of their
+            epochs if rounds pause them.
         confirmation: What fresh seeds say; None if there are none, or they were not begun.
     """
 
@@ -98,15 +123,19 @@ class RoundsSummary:
     num_variants: int
     finalists: tuple[str, ...]
     seeds: tuple[int, ...]
+    epochs: int | None
+    has_pauses: bool
     dropped: tuple[DroppedVariant, ...]
     num_whole: int
+    num_to_come: int
     num_trained: int
+    share_trained: float
     confirmation: Confirmation | None
 
     @property
-    def share_trained(self) -> float:
-        """The share of the whole grid that choosing takes."""
-        return self.num_trained / self.num_whole
+    def is_proposed(self) -> bool:
+        """Whether variants were proposed by what those before reached."""
+        return self.lines[0].num_rounds > 1
 
 
 def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") -> None:
@@ -118,13 +147,23 @@ def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") ->
     if not index.variant_ids:
         return
     has_fresh = any(seed in FRESH_SEEDS for seed in index.seeds.tolist())
-    asked = run.read_job().get("search", {}).get("rounds") is not None
+    search = run.read_job().get("search", {})
+    asked = search.get("rounds") is not None
+    if search.get("method") == "tpe" and not set(index.variant_ids) <= _proposed(rounds):
+        raise FileError(
+            f"{run.rounds.path}: the record of what was proposed is missing, without which nobody"
+            " knows the variants of this run. Put it back"
+        )
     if (asked and not rounds) or (has_fresh and not fresh_seeds_of(rounds)):
         raise FileError(
             f"{run.rounds.path}: the record of the rounds is missing, without which nobody knows"
             f" which seeds chose. Put it back; or `trialrun resume {run.path}` decides again from"
             " the trials"
         )
+
+
+def _proposed(rounds: Sequence[Round]) -> set[str]:
+    return {variant_id for one in rounds for variant_id in one.assignments or ()}
 
 
 def rounds_summary(
@@ -148,17 +187,25 @@ def rounds_summary(
         return None
     first = rounds[0].schedule
     assert first is not None, "the first round holds the schedule"
+    last = last_choosing(joined(_without_begun_proposals(rounds, index)))
+    rounds = joined(rounds)
     choosing = [one for one in rounds if one.stage != "confirm"]
-    last = choosing[-1]
-    seeds = last.seeds
+    compared = last
     if len(choosing) > 1 and not _has_ended(last, index):
-        seeds = choosing[-2].seeds  # all that the variants of the last round have in common
+        compared = choosing[-2]  # all that the variants of the last round have in common
     most = max(len(one.seeds) for one in choosing)
     num_variants = max(len(one.variants) for one in choosing)
+    num_whole = num_variants * max(len(first.seeds), most)
     return RoundsSummary(
         lines=tuple(_lines(rounds)),
         judged=tuple(
-            JudgedRound(len(one.decision.seeds), one.decision.scores, one.variants)
+            JudgedRound(
+                len(one.decision.seeds),
+                _epochs_before(rounds, one),
+                one.decision.scores,
+                one.variants,
+                frozenset(one.decision.lost),
+            )
             for one in rounds
             if one.decision is not None
         ),
@@ -166,15 +213,27 @@ def rounds_summary(
         level=first.level,
         num_variants=num_variants,
         finalists=last.variants,
-        seeds=tuple(sorted(seeds)),
+        seeds=tuple(sorted(compared.seeds)),
+        epochs=compared.epochs,
+        has_pauses=bool(first.pauses),
         dropped=tuple(_dropped(rounds, index)),
-        num_whole=num_variants * max(len(first.seeds), most),
-        num_trained=_num_trained(choosing),
+        num_whole=num_whole,
+        num_to_come=_num_to_come(choosing, first),
+        num_trained=sum(num_seeds for num_seeds, _ in _trained(choosing).values()),
+        share_trained=_share_trained(choosing, first, num_whole),
         confirmation=read_confirmation(rounds[-1], index, metric, bounds),
     )
 
 
+def _without_begun_proposals(rounds: Sequence[Round], index: "TrialIndex") -> Sequence[Round]:
+    """The rounds without new variants whose trials have not all ended, if there are others."""
+    last = rounds[-1]
+    is_begun = last.stage == "propose" and len(rounds) > 1 and not _has_ended(last, index)
+    return rounds[:-1] if is_begun else rounds
+
+
 def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
+    """The lines of rounds, those that propose variants joined: only the first can be several."""
     lines = []
     for position, one in enumerate(rounds):
         later = [other for other in rounds[position + 1 :] if other.stage in ("choose", "race")]
@@ -185,19 +244,44 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
                 one.stage,
                 len(one.variants),
                 len(one.seeds),
+                one.epochs,
                 one.variants if is_confirm else (),
                 len(later[0].variants) if later and not is_confirm else None,
+                one.number if position == 0 else 1,
             )
         )
     return lines
 
 
-def _num_trained(choosing: Sequence[Round]) -> int:
-    """How many trials the rounds ask for: each trains only the seeds that its variants lack."""
-    most: dict[str, int] = {}
+def _num_to_come(choosing: Sequence[Round], schedule: Schedule) -> int:
+    last = choosing[-1]
+    has_one_left = last.stage == "race" and len(last.variants) == 1
+    num_begun = sum(one.stage != "extend" for one in choosing)
+    num_to_propose = 0
+    if (proposals := schedule.proposals) is not None:
+        num_left = proposals.num_variants - len(choosing[0].variants)
+        num_to_propose = math.ceil(num_left / proposals.batch)
+    return 0 if has_one_left else num_to_propose + len(schedule.counts) - num_begun
+
+
+def _trained(choosing: Sequence[Round]) -> dict[str, tuple[int, int | None]]:
+    """Variant -> its seeds, and the epoch after which they are paused, in its last round."""
+    last: dict[str, tuple[int, int | None]] = {}
     for one in choosing:
-        most |= dict.fromkeys(one.variants, len(one.seeds))
-    return sum(most.values())
+        last |= dict.fromkeys(one.variants, (len(one.seeds), one.epochs))
+    return last
+
+
+def _share_trained(choosing: Sequence[Round], schedule: Schedule, num_whole: int) -> float:
+    """The share of the epochs of the whole grid; without pauses, that is the share of trials."""
+    [*_, whole] = schedule.epochs or [1]
+    trained = _trained(choosing).values()
+    return sum(num * (epochs or whole) for num, epochs in trained) / (num_whole * whole)
+
+
+def _epochs_before(rounds: Sequence[Round], one: Round) -> int | None:
+    """The epoch after which the trials were paused that decided a round."""
+    return last_choosing([other for other in rounds if other.number < one.number]).epochs
 
 
 def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVariant]":
@@ -215,6 +299,7 @@ def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVaria
                     before.number,
                     rules[variant_id],
                     len(decision.seeds),
+                    before.epochs,
                     score,
                     variant_id in decision.lost,
                 )
@@ -226,7 +311,7 @@ def _dropped(rounds: Sequence[Round], index: "TrialIndex") -> "list[DroppedVaria
 
 
 def _has_ended(one: Round, index: "TrialIndex") -> bool:
-    rows = index.read(one.variants, "identity")
+    rows = index.at(one.epochs).read(one.variants, "identity")
     return int(rows["seed"].isin(one.seeds).sum()) == len(one.variants) * len(one.seeds)
 
 
@@ -239,8 +324,10 @@ def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
         "rounds": [line._asdict() for line in rounds.lines],
         "finalists": list(rounds.finalists),
         "seeds": list(rounds.seeds),
+        "num_to_come": rounds.num_to_come,
         "num_trained": rounds.num_trained,
         "num_whole": rounds.num_whole,
+        "share_trained": rounds.share_trained,
         "dropped": [one._asdict() for one in rounds.dropped],
         "confirmation": None if found is None else found.to_json(),
     }

@@ -53,7 +53,8 @@ class Standing:
 
     Attributes:
         leaderboard: The ranked variants and the selection.
-        counts: `trials`, `completed`, `diverged`, `failed` -> number of trials.
+        counts: `trials`, `completed`, `diverged`, `failed`, and `paused` if some are -> number of
+            trials.
         num_epochs: Epochs trained, summed over all trials.
         problems: Trials that diverged or failed, by variant and seed; only the first if there are
             many.
@@ -142,7 +143,7 @@ class Tally:
             num_epochs += int(chunk["epochs"].sum())
             left = None if self._max_problems is None else self._max_problems - len(problems)
             problems += islice(_problems(chunk), left)
-            compared = self._compared(chunk)
+            compared = self._compared(chunk, columns)
             scores.append(validation_scores(compared, self._metric, seeds))
             pooled = pool_matrices([compared])
             summaries += summarize(compared, parameters, pooled, seeds, self._bounds)
@@ -154,10 +155,15 @@ class Tally:
         best_trial = self._metrics_of_best(board)
         return Standing(board, dict(counts), num_epochs, tuple(problems), best_trial, joined)
 
-    def _compared(self, chunk: "pd.DataFrame") -> "pd.DataFrame":
+    def _compared(
+        self, chunk: "pd.DataFrame", columns: Literal["results", "numbers"]
+    ) -> "pd.DataFrame":
         """The trials by which variants are compared: all of them, or those of the last round."""
         if self._rounds is None:
             return chunk
+        if self._rounds.has_pauses:
+            variant_ids = chunk["variant_id"].unique().tolist()
+            chunk = self._index.at(self._rounds.epochs).read(variant_ids, columns)
         is_left = chunk["variant_id"].isin(self._rounds.finalists)
         return chunk[is_left & chunk["seed"].isin(self._rounds.seeds)]
 
@@ -172,5 +178,5 @@ class Tally:
 
 def _problems(chunk: "pd.DataFrame") -> Iterator[TrialProblem]:
     columns = ["trial_id", "variant_id", "seed", "status", "error"]
-    rows = chunk.loc[chunk["status"] != "completed", columns]
+    rows = chunk.loc[chunk["status"].isin(["diverged", "failed"]), columns]
     return (TrialProblem(*row) for row in rows.itertuples(index=False, name=None))

@@ -6,6 +6,7 @@ from typing import Any
 from trialrun.analysis.certainty import Certainty
 from trialrun.analysis.edges import edges
 from trialrun.analysis.explanation import explain
+from trialrun.analysis.importance import Importance, NoImportance, importance_content
 from trialrun.analysis.rounds import rounds_content
 from trialrun.analysis.run_summary import Standing
 from trialrun.analysis.variants import Leaderboard
@@ -20,6 +21,7 @@ def run_summary(
     best_model: Mapping[str, Any] | None = None,
     data: Sequence[Mapping[str, Any]] = (),
     model_tasks: Sequence[str] = (),
+    importance: Importance | NoImportance | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json: what was selected and why, counts, timings, throughput.
 
@@ -31,6 +33,7 @@ def run_summary(
         best_model: The formats in which it was saved and proved, and why it was not in others.
         data: For one trial per data setting, its seed and the census of its parts.
         model_tasks: The tasks of the models with their reasons.
+        importance: The importance of the parameters; None if it was not computed.
     """
     board = standing.leaderboard
     return {
@@ -39,6 +42,7 @@ def run_summary(
         "certainty": certainty_content(board.certainty),
         "explanation": explain(board),
         **rounds_content(board.rounds),
+        "importance": None if importance is None else importance_content(importance),
         "counts": {**standing.counts, "variants": _num_variants(board)},
         "timings_s": dict(timings_s),
         "throughput": _throughput(standing, timings_s.get("total")),

@@ -292,9 +292,7 @@ def confusion_matrices(trials: "pd.DataFrame") -> dict[str, Any]:
 
 
 def count_trials(trials: "pd.DataFrame") -> dict[str, int]:
-    """How many trials there are, and how many of each status."""
+    """How many trials there are, and how many of each status; `paused` only if some are."""
     statuses = trials["status"].value_counts()
-    return {
-        "trials": len(trials),
-        **{name: int(statuses.get(name, 0)) for name in ("completed", "diverged", "failed")},
-    }
+    names = ["completed", "diverged", "failed", *(["paused"] if "paused" in statuses else [])]
+    return {"trials": len(trials), **{name: int(statuses.get(name, 0)) for name in names}}

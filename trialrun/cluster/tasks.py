@@ -129,7 +129,7 @@ class _Running:
         began_s, began_epochs = self.first_sign
         if (done := self.epochs_done - began_epochs) <= 0:
             return 0.0
-        in_all = sum(trial.variant.training.epochs for trial in self.task.pack.trials)
+        in_all = self.task.last_epoch * len(self.task.pack.trials)
         return (time.monotonic() - began_s) / done * (in_all - self.epochs_done)
 
 

@@ -42,11 +42,16 @@ def write_environment(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "node": platform.node(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: metadata.version(name) for name in _packages(loaded)},
         "ray": dict(ray),
         "earlier": _earlier(run),
     }
     write_json(run.environment_file, content)
+
+
+def _packages(loaded: LoadedJob) -> tuple[str, ...]:
+    """The packages on which results may depend."""
+    return (*_PACKAGES, "optuna") if loaded.spec.search.method == "tpe" else _PACKAGES
 
 
 def _earlier(run: RunFolder) -> list[Any]:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from trialrun.analysis.importance import find_importance
 from trialrun.analysis.run_summary import Standing, Tally
 from trialrun.analysis.summary_json import run_summary
 from trialrun.analysis.variants import variant_rows
@@ -89,6 +90,7 @@ def finish(
     if (rounds := standing.leaderboard.rounds) is not None:
         run.write_dropped(dropped_rows(rounds))
     if interrupted is None:
+        importance = find_importance(standing.leaderboard, standing.scores)
         summary = run_summary(
             work.loaded.spec.name,
             standing,
@@ -97,11 +99,12 @@ def finish(
             best_model=None if saved is None else saved.to_json(),
             data=work.census,
             model_tasks=distinct_tasks(packs),
+            importance=importance,
         )
         write_json(run.summary_file, summary)
         run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
-        build_report(run, standing)
+        build_report(run, standing, importance)
         _show_in_trackers(work)
     counts = standing.counts
     return Outcome(

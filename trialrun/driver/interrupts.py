@@ -10,7 +10,7 @@ from types import FrameType
 
 from trialrun.errors import EXIT_CTRL_C, EXIT_INTERRUPTED
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,8 +42,18 @@ def kill_descendants() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
 class Interrupts:
     """Handles the signals of this process during a run; a context manager.
+
+    A terminal that closes sends SIGHUP, often twice, which counts once; what was written to it goes
+    nowhere from then on. With nohup, it is ignored.
 
     The first signal raises `Interrupted`, but inside `gracefully` it only sets `requested`. The
     second ends the process and all that it started at once. A thread does this, because the main
@@ -73,6 +83,9 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+            if self._previous[signal.SIGHUP] == signal.SIG_IGN:
+                del self._previous[signal.SIGHUP]
+            self._terminals = [fd for fd in (0, 1, 2) if _is_terminal(fd)]
             self._inlet, outlet = os.pipe()
             os.set_blocking(outlet, False)  # as set_wakeup_fd requires
             self._outlet = outlet
@@ -91,7 +104,7 @@ class Interrupts:
     def install(self) -> None:
         """Sets the signal handlers again, because Ray replaces that of SIGTERM when it starts."""
         if self._previous:
-            for number in _SIGNALS:
+            for number in self._previous:
                 signal.signal(number, self._handle)
 
     @contextlib.contextmanager
@@ -112,14 +125,27 @@ class Interrupts:
     def _listen(self) -> None:
         """Counts signals, of which each arrives as a byte, and ends the process at the second."""
         num_signals = 0
+        has_hung_up = False
         while byte := os.read(self._inlet, 1):
-            num_signals += byte[0] in _SIGNALS
+            num_signals += byte[0] in self._previous and not (
+                has_hung_up and byte[0] == signal.SIGHUP
+            )
+            has_hung_up |= byte[0] == signal.SIGHUP
             if num_signals > 1:
                 kill_descendants()
                 os._exit(EXIT_CTRL_C if byte[0] == signal.SIGINT else EXIT_INTERRUPTED)
         os.close(self._inlet)
 
+    def _leave_terminal(self) -> None:
+        """Lets what is written to the terminal go nowhere; it would be an error."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in self._terminals:
+            os.dup2(nowhere, fd)
+        os.close(nowhere)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._leave_terminal()
         if self.requested:
             return
         self._number = number

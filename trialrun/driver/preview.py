@@ -31,7 +31,8 @@ from trialrun.job.conditions import Conditions
 from trialrun.job.variants_table import rows_by_value
 from trialrun.messages import bytes_text
 from trialrun.report.format import condition_text, counted, parameter_text, seeds_text
-from trialrun.search.schedule import expected_rounds, schedule_of
+from trialrun.report.rounds import rounds_name
+from trialrun.search.schedule import check_budget, expected_rounds, schedule_of
 from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import signature_of
@@ -69,21 +70,23 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     cpus = job.resources.cpus
     num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
     num_devices = max(1, num_local_cpus() // num_threads)
-    first = _first_to_train(job, own)
+    variants = {trial.variant.variant_id: trial.variant for trial in trials}
+    check_budget(loaded, len(variants))
+    first = _first_to_train(job, own, len(variants))
     packs = make_packs(job, first, num_devices, num_threads=num_threads)
     sizes = {} if trace else _data_sizes(loaded, packs)
-    variants = {trial.variant.variant_id: trial.variant for trial in trials}
-    _print_variants(console, job, list(variants.values()))
+    num_variants = job.search.num_variants or len(variants)  # `tpe` proposes some of them later
+    _print_variants(console, job, list(variants.values()), num_variants)
     _print_parameters(console, job)
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     _print_data(console, loaded, own or trials)
     console.print(
-        f"\n{counted(len(variants), 'variant')} x {seeds_text(len(job.seed_list))} ="
-        f" {counted(len(trials), 'trial')} of"
+        f"\n{counted(num_variants, 'variant')} x {seeds_text(len(job.seed_list))} ="
+        f" {counted(num_variants * len(job.seed_list), 'trial')} of"
         f" {_epochs(trials)} epochs{in_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
-    _print_rounds(console, job, len(variants))
+    _print_rounds(console, job, num_variants)
     console.print(f"Engine {_engine(job.training)}.")
     console.print(
         f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
@@ -94,10 +97,13 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
         tasks = [PackTask(pack, loaded.folder, job.select, num_threads) for pack in packs]
         _print_traced(console, loaded, tasks)
     else:
-        _print_packs(console, packs, sizes, is_whole=len(first) == len(own))
+        is_whole = len(first) == len(own) and len(variants) == num_variants
+        _print_packs(console, packs, sizes, is_whole=is_whole)
 
 
-def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant]) -> None:
+def _print_variants(
+    console: Console, job: JobSpec, variants: Sequence[Variant], num_in_all: int
+) -> None:
     console.print(Text(f"{job.name}: variants", style="italic"))
     table = Table(box=None, pad_edge=False)
     table.add_column("variant")
@@ -109,6 +115,11 @@ def _print_variants(console: Console, job: JobSpec, variants: Sequence[Variant])
         table.add_row(variant.variant_id, *(Text(_value_text(value)) for value in values))
     console.print(table)
     _print_rest(console, len(variants), "variants")
+    if (num_more := num_in_all - len(variants)) > 0:
+        console.print(
+            f"{len(variants)} are drawn at random; {num_more} more are proposed by what those"
+            f" before reached, {job.search.batch_size} at a time: {num_in_all} in all"
+        )
 
 
 def _value_text(value: Any) -> str:
@@ -214,9 +225,9 @@ def _unless_compiled(job: JobSpec, path: str) -> str:
 _TRIALS_PER_COMPILATION = 500
 
 
-def _first_to_train(job: JobSpec, trials: Sequence[Trial]) -> Sequence[Trial]:
+def _first_to_train(job: JobSpec, trials: Sequence[Trial], num_variants: int) -> Sequence[Trial]:
     """The trials that are trained first: all of them, or those of the first round."""
-    schedule = schedule_of(job)
+    schedule = schedule_of(job, num_variants)
     seeds = set(schedule.seeds[: schedule.counts[0]])
     return [trial for trial in trials if trial.seed in seeds]
 
@@ -224,32 +235,46 @@ def _first_to_train(job: JobSpec, trials: Sequence[Trial]) -> Sequence[Trial]:
 def _print_rounds(console: Console, job: JobSpec, num_variants: int) -> None:
     """Prints what the rounds cost, and says so if they do not pay."""
     rounds = expected_rounds(job, num_variants)
-    if len(rounds) == 1:
+    if len(rounds) == rounds[0].num_rounds == 1:
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column()
     table.add_column(justify="right")
-    for number, one in enumerate(rounds, 1):
+    has_pauses = any(one.pause_after is not None for one in rounds)
+    if has_pauses:
+        table.add_column(justify="right")
+    number = 0
+    for one in rounds:
+        number += one.num_rounds
         is_confirm = one.stage == "confirm"
-        name = "confirm" if is_confirm else f"round {number}"
+        name = "confirm" if is_confirm else rounds_name(number - one.num_rounds + 1, number)
         seeds = counted(one.num_seeds, "fresh seed" if is_confirm else "seed")
-        num_trials = counted(one.num_trials, "trial")
-        table.add_row(name, f"{counted(one.num_variants, 'variant')} x {seeds}", num_trials)
+        pause = "" if one.pause_after is None else f", to epoch {one.pause_after}"
+        cells = [f"{counted(one.num_variants, 'variant')} x {seeds}{pause}"]
+        cells.append(counted(one.num_trials, "trial"))
+        if has_pauses:
+            cells.append(counted(one.num_epochs, "trial-epoch"))
+        table.add_row(name, *cells)
     console.print("")
     console.print(table)
     num_whole = num_variants * job.num_seeds
-    num_choosing = sum(one.num_trials for one in rounds if one.stage != "confirm")
+    num_epochs = sum(one.num_epochs for one in rounds if one.stage != "confirm")
+    num_choosing = num_epochs / job.training.epochs  # a paused trial is a part of one
     at_most = "at most " * (rounds[0].stage == "race")
     lines = [f"In all {at_most}{counted(sum(one.num_trials for one in rounds), 'trial')}"]
     if job.search.rounds is not None:
-        lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of the whole grid"
+        of_what = "the trial-epochs of " * has_pauses + "the whole grid"
+        lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of {of_what}"
         if (most := max(one.num_seeds for one in rounds if one.stage != "confirm")) < job.num_seeds:
             lines.append(f"No variant gets more than {most} of the {seeds_text(job.num_seeds)}")
-        num_saved = num_whole - num_choosing
+        if (budget := job.search.budget) is not None and budget.time is not None:
+            lines.append(f"No round is begun after {budget.time}")
+        num_saved = round(num_whole - num_choosing)
         if not at_most and num_saved < _TRIALS_PER_COMPILATION:
+            saved = "the epochs of " * has_pauses + counted(num_saved, "trial")
             lines.append(
-                f"The rounds save {counted(num_saved, 'trial')}: if they are as small as those of"
+                f"The rounds save {saved}: if they are as small as those of"
                 " jobs/medical_trial.yaml, that is less than compiling a program takes"
             )
     console.print(f"{'. '.join(lines)}.\n")

@@ -34,6 +34,7 @@ class ProgressLine:
         self._line = self._bar.add_task("starting", total=None, rate="")
         self._epochs_of_pack: dict[str, int] = {}
         self._epochs_done = 0
+        self._pause_after: int | None = None
         self._num_trials = self._epochs_per_trial = 0
         self._started = 0.0
         self._best: float | None = None
@@ -62,12 +63,15 @@ class ProgressLine:
         """Prints a permanent line that begins with `Warning:`."""
         self.tell(f"Warning: {text}")
 
-    def start(self, trials: Sequence[Trial], select: SelectSpec) -> None:
+    def start(
+        self, trials: Sequence[Trial], select: SelectSpec, pause_after: int | None = None
+    ) -> None:
         """Shows that the training of some trials begins."""
         self._select = select
         self._epochs_done = 0
         self._num_trials = len(trials)
-        self._num_epochs = sum(trial.variant.training.epochs for trial in trials)
+        self._pause_after = pause_after
+        self._num_epochs = sum(map(self._epochs_of, trials))
         self._started = time.monotonic()
         self._bar.update(self._line, description="training", total=len(trials), completed=0)
 
@@ -86,8 +90,12 @@ class ProgressLine:
     def finish(self, result: PackResult) -> None:
         """Shows that a pack has ended and its results are on disk."""
         self._epochs_of_pack.pop(result.pack_id, None)
-        self._epochs_done += sum(r.trial.variant.training.epochs for r in result.trials)
+        self._epochs_done += sum(self._epochs_of(r.trial) for r in result.trials)
         self._show()
+
+    def _epochs_of(self, trial: Trial) -> int:
+        in_all = trial.variant.training.epochs
+        return in_all if self._pause_after is None else min(self._pause_after, in_all)
 
     def _show(self) -> None:
         share = (self._epochs_done + sum(self._epochs_of_pack.values())) / self._num_epochs

@@ -6,17 +6,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trialrun.errors import InputError
-from trialrun.job import LoadedJob, Settings, dump_job
+from trialrun.job import (
+    LoadedJob,
+    Settings,
+    ValueList,
+    dump_job,
+    may_hold_references,
+    settings_of,
+)
+from trialrun.job.conditions import Conditions, Parameters
 from trialrun.job.document import canonical_json, parse_value
 from trialrun.job.user_files import file_digest, source_digest
 from trialrun.job.user_functions import portable_reference
 from trialrun.messages import show
 from trialrun.store import RunFolder
 from trialrun.store.files import reading
+from trialrun.store.kept_arrays import KeptTrials
 from trialrun.store.repair import set_aside_pack
 from trialrun.store.trial_tables import TrialIndex
 from trialrun.trials.plan import plan_variants
-from trialrun.trials.results import Checkpoint
 from trialrun.trials.signature import signature_of
 from trialrun.trials.trial import Pack, Trial
 
@@ -27,13 +35,22 @@ _FREE_FIELDS = ("select", "resources", "output", "training.engine", "training.ch
 
 def referenced_functions(loaded: LoadedJob) -> list[str]:
     """References to all functions of the user in a job's variants, such as builders."""
-    return sorted(
-        {
-            reference
-            for variant in plan_variants(loaded.spec)
-            for reference in Settings(variant.data, variant.model, variant.training).references
-        }
-    )
+    job = loaded.spec
+    variants = plan_variants(job)
+    found = [Settings(one.data, one.model, one.training) for one in variants]
+    if job.search.method == "tpe":  # which may propose other values later
+        found += [settings_of(job, one) for one in _with_each_reference(job.search.parameters)]
+    return sorted({reference for settings in found for reference in settings.references})
+
+
+def _with_each_reference(parameters: Parameters) -> Iterator[Mapping[str, Any]]:
+    """Assignments that are right, one with each listed value that may refer to the user's code."""
+    conditions = Conditions.of(parameters)
+    for path, spec in parameters.items():
+        if isinstance(spec, ValueList) and may_hold_references(path):
+            around = conditions.contexts(path)[0]
+            for value in spec.values:
+                yield conditions.completed({**around, path: value})
 
 
 def source_digests(loaded: LoadedJob) -> dict[str, str]:
@@ -124,7 +141,7 @@ def _compare_trials(index: TrialIndex, trials: Sequence[Trial]) -> _Found:
 
 
 def packs_with_checkpoints(
-    checkpoints: Sequence[Checkpoint], missing: Sequence[Trial], recorded: Collection[str] = ()
+    checkpoints: Sequence[KeptTrials], missing: Sequence[Trial], recorded: Collection[str] = ()
 ) -> tuple[list[Pack], list[Trial]]:
     """The packs that can be continued from checkpoints, and the missing trials that are in none.
 
@@ -132,7 +149,7 @@ def packs_with_checkpoints(
     there are checkpoints of a pack and of its half, the half's is the later one.
 
     Args:
-        checkpoints: All checkpoints in a run folder.
+        checkpoints: The trials of all checkpoints in a run folder.
         missing: The trials to train.
         recorded: Ids of packs whose results are in the run folder. If half of `p003` is among them,
             or is continued as a pack of its own, the rest is called `p003r`, so that files of the
@@ -159,7 +176,7 @@ def _unused_name(pack_id: str, recorded: Collection[str]) -> str:
 
 def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
     """The differences between the job in a run folder and another job, one line each."""
-    yield from _compare(run.read_job(), _as_read(loaded), "")
+    yield from _compare(run.read_job(), as_read(loaded), "")
     if run.environment_file.exists():
         with reading(run.environment_file):
             before = json.loads(run.environment_file.read_text()).get("sources", {})
@@ -171,11 +188,11 @@ def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
 
 def only_output_differs(run: RunFolder, loaded: LoadedJob) -> bool:
     """Whether the job in a run folder and another job differ at most in their section `output`."""
-    before, now = run.read_job(), _as_read(loaded)
+    before, now = run.read_job(), as_read(loaded)
     return _is_same({**before, "output": None}, {**now, "output": None})
 
 
-def _as_read(loaded: LoadedJob) -> Any:
+def as_read(loaded: LoadedJob) -> Any:
     """A job as `RunFolder.read_job` gives it."""
     return parse_value(dump_job(loaded.spec), str(loaded.path))
 

@@ -1,23 +1,34 @@
 """The rounds of a run: which trials come next, written down before they are trained."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
-from trialrun.driver.work import Work
+from trialrun.driver.proposals import new_variants, planned_trials
+from trialrun.driver.work import Batch, Work
 from trialrun.errors import InputError, TrialrunError
 from trialrun.job import FRESH_SEEDS, ConfirmSpec, LoadedJob
 from trialrun.search.schedule import schedule_of
-from trialrun.search.strategy import Search, next_round
-from trialrun.store.round_log import Decision, Round, Schedule, fresh_seeds_of, last_choosing
+from trialrun.search.strategy import Propose, Search, next_round
+from trialrun.store.round_log import (
+    Decision,
+    Round,
+    Schedule,
+    fresh_seeds_of,
+    joined,
+    last_choosing,
+)
 from trialrun.trials.plan import trials_of
 from trialrun.trials.trial import Trial
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from trialrun.store import RunFolder
 
 # A trial that is trained again on another machine may differ in its last bits, and a mean with five
@@ -26,10 +37,10 @@ _SAME = 3e-4
 
 
 def has_rounds(work: Work) -> bool:
-    """Whether the trials of a run are chosen in rounds, or its winner is confirmed."""
+    """Whether variants of a run are proposed or chosen in rounds, or its winner is confirmed."""
     search = work.loaded.spec.search
     wanted = search.rounds is not None or search.confirmation is not None
-    return wanted or bool(work.run.rounds.read())
+    return wanted or search.method == "tpe" or bool(work.run.rounds.read())
 
 
 def recorded_fresh_trials(run: "RunFolder", trials: Sequence[Trial]) -> tuple[Trial, ...]:
@@ -71,57 +82,131 @@ class Rounds:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._trials = work.trials
         self._log = work.run.rounds
         self._rounds = list(self._log.read())
         self._search = _search_of(work, self._rounds)
         self._num_checked = 0
-        self._trained: set[str] = set()
+        self._trained: dict[str, set[int | None]] = {}  # trial id -> to which epochs
         self._check_log()
 
-    def batches(self) -> Iterator[list[Trial]]:
+    def batches(self) -> Iterator[Batch]:
         """The trials of each round that have no result yet, in the order of the job.
 
         A round is in the log before its trials are given. Each trial is given once, so that one
         that failed is tried again only by the next driver.
         """
         while True:
-            if missing := self._missing():
-                self._trained |= {trial.trial_id for trial in missing}
-                yield missing
+            if (batch := self._missing()).trials:
+                for trial in batch.trials:
+                    self._trained.setdefault(trial.trial_id, set()).add(batch.pause_after)
+                if batch.pause_after == self._rounds[-1].epochs:
+                    self._forget_dropped()
+                yield batch
                 continue
             self._check_log()
             assert self._num_checked == len(self._rounds), "trials of closed rounds are missing"
-            scores = _read_scores(self._work.run, self._search.schedule.metric)
-            coming = next_round(self._search, self._rounds, scores)
-            if coming is None:
+            scores = self._scores_after(self._rounds)
+            coming = next_round(self._search, self._rounds, scores, self._propose)
+            if coming is None or self._is_out_of_time(coming):
                 return
+            self._check_extension(coming)
             self._work.lease.check()
             self._log.write(coming)
             self._rounds.append(coming)
             self._num_checked += 1
+            if coming.stage == "propose":
+                self._trials = planned_trials(self._work.loaded.spec, self._rounds)
             self._work.progress.tell(line_of(coming))
 
-    def _missing(self) -> list[Trial]:
-        """Trials without a result, and failed ones of the variants that are still in the search."""
-        wanted = _pairs(self._rounds)
-        left = _pairs(_still_counting(self._rounds))
-        trials = self._work.trials
-        confirming = _pairs([one for one in self._rounds if one.stage == "confirm"])
+    def _propose(self, decision: Decision | None) -> Mapping[str, Mapping[str, Any]]:
+        return new_variants(self._work.loaded.spec, self._rounds, decision)
+
+    def _is_out_of_time(self, coming: Round) -> bool:
+        """Whether `search.budget.time` is over before a round; the first is always trained."""
+        budget = self._work.loaded.spec.search.budget
+        passed_s = time.perf_counter() - self._work.started_s
+        if budget is None or not self._rounds or passed_s < budget.seconds:
+            return False
+        self._work.progress.warn(
+            f"search.budget.time: {budget.time} is over, so that {_name(coming)} is not begun. To"
+            f" go on: trialrun resume {self._work.run.path}"
+        )
+        return True
+
+    def _check_extension(self, coming: Round) -> None:
+        """Refuses seeds that a run gets later if its budget of trials does not allow them."""
+        budget = self._work.loaded.spec.search.budget
+        if coming.stage != "extend" or budget is None or budget.trials is None:
+            return
+        num_trials = len(_pairs([*self._rounds, coming]))
+        if num_trials > budget.trials:
+            raise InputError(
+                f"{self._work.run.path}: search.budget.trials is {budget.trials}, but with"
+                f" {len(coming.seeds)} seeds the run has {num_trials} trials; give more"
+            )
+
+    def _forget_dropped(self) -> None:
+        """Removes the states of paused trials that will not go on."""
+        if self._search.schedule.epochs:
+            left = set(last_choosing(joined(self._rounds)).variants)
+            trials = self._trials
+            dropped = {t.trial_id for t in trials if t.variant.variant_id not in left}
+            self._work.run.kept.forget_trials(dropped)
+
+    def _missing(self) -> Batch:
+        """Trials without a result, and failed ones of the variants that are still in the search.
+
+        Rounds that pause their trials after different epochs are looked at one after the other.
+        """
+        for epochs in dict.fromkeys(one.epochs for one in self._rounds):
+            rounds = [one for one in self._rounds if one.epochs == epochs]
+            if missing := self._missing_in(rounds, epochs):
+                return Batch(missing, epochs)
+        return Batch()
+
+    def _missing_in(self, rounds: Sequence[Round], epochs: int | None) -> list[Trial]:
+        wanted = _pairs(rounds)
+        left = _pairs(
+            [one for one in _still_counting(joined(self._rounds)) if one.epochs == epochs]
+        )
+        trials = self._trials
+        confirming = _pairs([one for one in rounds if one.stage == "confirm"])
         of_rounds = [
             trial
             for trial in (*trials, *_fresh_trials(trials, confirming))
             if (trial.variant.variant_id, trial.seed) in wanted
-            and trial.trial_id not in self._trained
+            and epochs not in self._trained.get(trial.trial_id, ())
         ]
-        ids = [trial.trial_id for trial in of_rounds]
-        rows = self._work.run.read_trials("identity", ids)
+        rows = self._rows(of_rounds, epochs)
         status_of = dict(zip(rows["trial_id"], rows["status"], strict=True))
         return [
             trial
             for trial in of_rounds
             if (status := status_of.get(trial.trial_id)) is None
-            or (status == "failed" and (trial.variant.variant_id, trial.seed) in left)
+            or (
+                status == "failed"
+                and (trial.variant.variant_id, trial.seed) in left
+                and trial.trial_id not in self._trained
+            )
         ]
+
+    def _rows(self, trials: Sequence[Trial], epochs: int | None) -> "pd.DataFrame":
+        """The identity of trials that have ended after an epoch, or were paused then."""
+        run = self._work.run
+        if not self._search.schedule.epochs:
+            return run.read_trials("identity", [trial.trial_id for trial in trials])
+        variant_ids = tuple(dict.fromkeys(trial.variant.variant_id for trial in trials))
+        return run.tables.index().at(epochs).read(variant_ids, "identity")
+
+    def _scores_after(self, rounds: Sequence[Round]) -> ValidationScores:
+        """The selection metric of all trials after the epochs of the last round that chose."""
+        index = self._work.run.tables.index()
+        if rounds and self._search.schedule.epochs:
+            index = index.at(last_choosing(rounds).epochs)
+        chunks = index.by_variants("numbers")
+        metric = self._search.schedule.metric
+        return join_scores([validation_scores(chunk, metric, index.seeds) for chunk in chunks])
 
     def _check_log(self) -> None:
         """Compares each round of the log with what the run's trials lead to.
@@ -131,15 +216,19 @@ class Rounds:
         """
         if self._num_checked == len(self._rounds):
             return
-        scores = _read_scores(self._work.run, self._search.schedule.metric)
+        read: dict[int | None, ValidationScores] = {}
         while self._num_checked < len(self._rounds):
             before, one = self._rounds[: self._num_checked], self._rounds[self._num_checked]
             if one.decision is not None:
-                last = last_choosing(before)
+                last = last_choosing(joined(before))
+                if last.epochs not in read:
+                    read[last.epochs] = self._scores_after(before)
+                scores = read[last.epochs]
                 if not _are_all_recorded(scores, last):
                     return
                 known = _with_losses(scores, last, one.decision)
-                expected = next_round(_as_it_was(self._search, last, one), before, known)
+                search = _as_it_was(self._search, last, one)
+                expected = next_round(search, before, known, _proposing_again(one))
                 if expected is None or not _agree(one, expected):
                     raise TrialrunError(
                         f"{self._log.file_of(one.number)}: does not follow from the trials of this"
@@ -149,12 +238,19 @@ class Rounds:
             self._num_checked += 1
 
 
+def _name(one: Round) -> str:
+    return "the confirmation" if one.stage == "confirm" else f"round {one.number}"
+
+
 def line_of(one: Round) -> str:
     """A round in one line, for the terminal."""
     num_seeds = len(one.seeds)
+    if one.stage == "propose" and one.decision is not None:
+        return f"Round {one.number}: {len(one.variants)} new variants x {num_seeds} seeds"
     if one.stage == "confirm":
         return f"Round {one.number}: {', '.join(one.variants)} on {num_seeds} fresh seeds"
-    return f"Round {one.number}: {len(one.variants)} variants x {num_seeds} seeds"
+    pause = "" if one.epochs is None else f", to epoch {one.epochs}"
+    return f"Round {one.number}: {len(one.variants)} variants x {num_seeds} seeds{pause}"
 
 
 def _pairs(rounds: Sequence[Round]) -> set[tuple[str, int]]:
@@ -169,20 +265,13 @@ def _still_counting(rounds: Sequence[Round]) -> list[Round]:
     return list(rounds[choosing[-1] :]) if choosing else []
 
 
-def _read_scores(run: "RunFolder", metric: str) -> ValidationScores:
-    index = run.tables.index()
-    return join_scores(
-        [validation_scores(chunk, metric, index.seeds) for chunk in index.by_variants("numbers")]
-    )
-
-
 # The log and the job -----------------------------------------------------------------------------
 
 
 def _search_of(work: Work, rounds: Sequence[Round]) -> Search:
     job = work.loaded.spec
     variant_ids = tuple(dict.fromkeys(trial.variant.variant_id for trial in work.trials))
-    schedule = schedule_of(job)
+    schedule = schedule_of(job, len(variant_ids))
     if not rounds and (problem := _why_no_rounds(work)):
         raise InputError(f"{work.run.path}: {problem}")
     if rounds:
@@ -216,16 +305,23 @@ def _why_another(
             return f"select.{name} was {before} when it chose variants, and is {now} now; {again}"
     if job.seed_list[: len(logged.seeds)] != logged.seeds:
         return f"seeds may only be added after those that the run began with; {again}"
-    now = schedule_of(job.model_copy(update={"seeds": logged.seeds}))
+    now = schedule_of(job.model_copy(update={"seeds": logged.seeds}), len(rounds[0].variants))
+    if job.search.budget is not None and job.search.budget.trials is not None:
+        now = replace(now, keeps=logged.keeps)  # a budget is fitted once, and may be raised later
     if now != logged:
         return f"search.rounds differs from what the run began with; {again}"
     if used := fresh_seeds_of(rounds).intersection(job.seed_list):
         return (
             f"seeds: {min(used)} has confirmed the winner of this run, and cannot choose; {again}"
         )
-    if len(logged.counts) > 1 and variant_ids != rounds[0].variants:
+    if len(logged.counts) > 1 and variant_ids != joined(rounds)[0].variants:
         return f"search.parameters: no variants can be added to a run with rounds; {again}"
     return ""
+
+
+def _proposing_again(one: Round) -> Propose:
+    """What was proposed once stays proposed: another Optuna may propose something else."""
+    return lambda decision: one.assignments or {}
 
 
 def _are_all_recorded(scores: ValidationScores, one: Round) -> bool:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ from trialrun.driver.finish import (
 from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.progress import ProgressLine
+from trialrun.driver.proposals import check_proposals, planned_trials, require_optuna
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
 from trialrun.driver.train import connect_to_cluster, train_missing
-from trialrun.driver.work import Work, at_work, timed
+from trialrun.driver.work import Batch, Work, at_work, timed
 from trialrun.errors import (
     EXIT_INTERRUPTED,
     ClusterError,
@@ -38,6 +40,7 @@ from trialrun.errors import (
 )
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.job import DataSpec, LoadedJob, dump_job
+from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
 from trialrun.trackers import require_packages
@@ -80,15 +83,16 @@ def run_job(
     """
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
-    _check_trackers(loaded)
+    _check_packages(loaded)
+    check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
     census = _check_first_data(own, loaded, progress)
-    with at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
+    with at_work(loaded, trials, runs_dir, run_folder, progress, census) as begun:
         own_ids = {trial.trial_id for trial in own}
-        absent, rounds = _begin(work)
+        work, absent, rounds = _begin(begun)
         missing = [trial for trial in absent if trial.trial_id in own_ids]
-        batches = iter([missing]) if rounds is None else rounds.batches()
-        first = next(batches, [])
-        if not first and _has_ended_well(work.run):
+        batches = iter([Batch(missing)]) if rounds is None else rounds.batches()
+        first = next(batches, Batch())
+        if not first.trials and _has_ended_well(work.run):
             return outcome_of_ended(work)
         return _complete(work, chain([first], batches), address, command)
 
@@ -114,8 +118,11 @@ def merge_runs(
     """
     if run_folder is not None and run_folder.resolve() in {s.path.resolve() for s in sources}:
         raise InputError(f"{run_folder}: is one of the runs to merge; give another folder")
+    if loaded.spec.search.method == "tpe":
+        text = "search.method: tpe has no shards to merge, as its variants follow from each other"
+        raise InputError(loaded.locate(text))
     trials = plan_trials(loaded.spec)
-    _check_trackers(loaded)
+    _check_packages(loaded)
     check_shards(sources, loaded, trials)
     census = next(
         (summary["data"] for s in sources if (summary := s.read_summary()) and "data" in summary),
@@ -148,7 +155,7 @@ def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
 
 
 def _complete(
-    work: Work, batches: Iterator[list[Trial]], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
 ) -> Outcome:
     """Trains missing trials and ends the run, or records why it ended early."""
     unfinish(work.run)
@@ -169,14 +176,17 @@ def _complete(
     return finish(work, interrupted=interrupted)
 
 
-def _begin(work: Work) -> tuple[list[Trial], Rounds | None]:
+def _begin(work: Work) -> tuple[Work, list[Trial], Rounds | None]:
     """Prepares the run folder for this job; nothing is changed in it if the job is another.
 
     Returns:
-        The trials that are missing from it, and its rounds; None if it has none.
+        The work with all trials that are planned so far, those that are missing from the run, and
+        its rounds; None if it has none.
     """
     for line in set_aside_broken(work.run):
         work.progress.warn(line)
+    check_proposals(work.run, work.loaded)
+    work = replace(work, trials=planned_trials(work.loaded.spec, work.run.rounds.read()))
     known = (*work.trials, *recorded_fresh_trials(work.run, work.trials))
     missing = missing_trials(work.run, work.loaded, known, work.progress.warn)
     rounds = Rounds(work) if has_rounds(work) else None
@@ -184,7 +194,7 @@ def _begin(work: Work) -> tuple[list[Trial], Rounds | None]:
         if not only_output_differs(work.run, work.loaded):
             unfinish(work.run)
         work.run.write_job(text)
-    return missing, rounds
+    return work, missing, rounds
 
 
 def _has_ended_well(run: RunFolder) -> bool:
@@ -194,7 +204,7 @@ def _has_ended_well(run: RunFolder) -> bool:
 
 
 def _train_and_export(
-    work: Work, batches: Iterator[list[Trial]], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
 ) -> SavedModel | None:
     """Trains missing trials, one batch after the other, and saves the best model.
 
@@ -209,12 +219,14 @@ def _train_and_export(
     with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
         with ExitStack() as connection:
             cluster: Cluster | None = None
-            for missing in filter(None, batches):
+            for batch in batches:
+                if not batch.trials:
+                    continue
                 if cluster is None:
                     cluster = connect_to_cluster(work, connection, address, command)
-                    background.submit(try_saving, exporter, work, missing)
+                    background.submit(try_saving, exporter, work, batch.trials)
                 with timed(work.timings_s, "train"):
-                    train_missing(work, missing, cluster)
+                    train_missing(work, batch, cluster)
             standing = current_standing(work)
             try:
                 while (best := best_without_state(work, standing)) is not None:
@@ -234,15 +246,20 @@ def _train_and_export(
 
 def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:
     """Trains a trial again whose weights are no longer kept; afterwards another may be the best."""
-    train_missing(work, [trial for trial in work.trials if trial.trial_id == trial_id], cluster)
+    planned = planned_trials(work.loaded.spec, work.run.rounds.read())
+    again = [trial for trial in planned if trial.trial_id == trial_id]
+    train_missing(work, Batch(again), cluster)
     if not work.run.kept.has_state(trial_id):
         raise ExportError(f"trial {trial_id} failed; see the run's log")
     return current_standing(work)
 
 
-def _check_trackers(loaded: LoadedJob) -> None:
+def _check_packages(loaded: LoadedJob) -> None:
+    """Raises InputError unless what only some jobs need is installed."""
     try:
         require_packages(loaded.spec.output)
+        if loaded.spec.search.method == "tpe":
+            require_optuna()
     except InputError as error:
         raise InputError(loaded.locate(str(error))) from error
 

@@ -1,5 +1,6 @@
 """Trains the missing trials of a run on a cluster, and records their results as they come."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,17 +10,19 @@ from typing import TYPE_CHECKING
 from trialrun.driver.environment import write_environment
 from trialrun.driver.interrupts import kill_descendants
 from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
-from trialrun.driver.work import Work, timed
+from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
 from trialrun.job.user_files import collect_files
-from trialrun.store.columns import parameter_kinds
+from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.trials.packing import make_packs
 from trialrun.trials.results import Checkpoint, PackResult, Progress
 from trialrun.trials.task import PackTask
-from trialrun.trials.trial import Pack, Trial
+from trialrun.trials.trial import Pack
 
 if TYPE_CHECKING:
     from trialrun.cluster import Cluster
+
+_log = logging.getLogger(__name__)
 
 # Packs report their progress every 0.2 s; with very many devices less often, every 5 s for 1,000.
 _PROGRESS_INTERVAL_S = 0.2
@@ -56,8 +59,8 @@ def connect_to_cluster(
 class _PackListener:
     """Passes reports of packs to the progress line and the run folder; see `cluster.Listener`."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, work: Work, pause_after: int | None) -> None:
+        self._work, self._pause_after = work, pause_after
 
     def on_progress(self, progress: Progress) -> None:
         self._work.progress.advance(progress)
@@ -67,14 +70,19 @@ class _PackListener:
         self._work.run.kept.write_checkpoint(checkpoint)
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
-        return self._work.run.kept.read_checkpoint(pack)
+        kept = self._work.run.kept.read_checkpoint(pack)
+        if kept is None or self._pause_after is None:
+            return kept
+        return kept.up_to(self._pause_after)
 
     def should_stop(self) -> bool:
         return self._work.interrupts.requested
 
 
-def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> None:
+def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
     """Trains trials in packs and writes the results of each pack to the run folder.
+
+    A pack whose trials were paused is continued from the checkpoint that they were left in.
 
     Raises:
         InputError: No trial of the run could be trained, because of the user's input.
@@ -82,9 +90,12 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
         ClusterLost: The cluster is gone.
     """
     run, job = work.run, work.loaded.spec
-    kinds = parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
+    kinds = column_kinds(work)
     recorded = {pack.pack_id for pack in run.read_packs()}
-    begun, fresh = packs_with_checkpoints(run.kept.read_checkpoints(), missing, recorded)
+    missing, pauses = batch.trials, _pauses(work)
+    begun, fresh = packs_with_checkpoints(run.kept.trials_of_checkpoints(), missing, recorded)
+    if pauses:
+        _warn_of_lost_states(work, batch)
     packs = begun + list(
         make_packs(
             job,
@@ -96,13 +107,16 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
     )
     wrong_input: dict[str, None] = {}
     num_results = 0
-    work.progress.start(missing, job.select)
+    work.progress.start(missing, job.select, batch.pause_after)
     with work.interrupts.gracefully():
-        for result in _run_packs(work, packs, cluster):
+        for result in _run_packs(work, packs, cluster, batch.pause_after):
             work.lease.check()
             run.kept.write_states(result)
             run.write_pack(result, kinds)
-            run.kept.remove_checkpoint(result.pack_id)
+            if pauses:
+                run.kept.forget_older(result)
+            else:
+                run.kept.remove_checkpoint(result.pack_id)
             work.progress.finish(result)
             num_results += len(result.trials)
             if result.is_input_error:
@@ -119,6 +133,39 @@ def train_missing(work: Work, missing: Sequence[Trial], cluster: "Cluster") -> N
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
 
 
+def column_kinds(work: Work) -> dict[str, ParameterKind]:
+    """How each searched parameter is stored, the same for all packs of a run."""
+    search = work.loaded.spec.search
+    if search.method == "tpe":
+        return domain_kinds(search.parameters)
+    return parameter_kinds(tuple({t.variant.variant_id: t.variant for t in work.trials}.values()))
+
+
+def _pauses(work: Work) -> tuple[int, ...]:
+    """All epochs after which trials of the run may be paused; empty if none are."""
+    rounds = work.run.rounds.read()
+    schedule = rounds[0].schedule if rounds else None
+    return () if schedule is None else schedule.pauses
+
+
+def _warn_of_lost_states(work: Work, batch: Batch) -> None:
+    """Says how many paused trials are trained again from the start, as they left no state."""
+    ids = [trial.trial_id for trial in batch.trials]
+    rows = work.run.read_trials("identity", ids)
+    paused = set(rows.loc[rows["status"] == "paused", "trial_id"])
+    last_epoch = batch.pause_after or max(t.variant.training.epochs for t in batch.trials)
+    for kept in work.run.kept.trials_of_checkpoints():
+        pairs = zip(kept.trial_ids, kept.epochs, strict=True)
+        paused -= {trial_id for trial_id, epochs in pairs if 0 < epochs <= last_epoch}
+    if paused:
+        text = (
+            f"{len(paused)} paused trial{'s'[: len(paused) != 1]} left no state to go on from, and"
+            " will be trained from the start"
+        )
+        _log.warning(text)
+        work.progress.warn(text)
+
+
 # Between rounds the number of trials changes, but programs are compiled for one. On a CPU this many
 # take the same time per trial as more; a GPU needs more to be busy.
 _WIDTH_ON_CPU, _WIDTH_ON_GPU = 32, 128
@@ -131,14 +178,16 @@ def _width(work: Work, cluster: "Cluster") -> int | None:
     return _WIDTH_ON_GPU if cluster.needs.gpus else _WIDTH_ON_CPU
 
 
-def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterator[PackResult]:
+def _run_packs(
+    work: Work, packs: Sequence[Pack], cluster: "Cluster", pause_after: int | None
+) -> Iterator[PackResult]:
     from trialrun.cluster import run_packs
 
     job, folder = work.loaded.spec, work.loaded.folder
     files = collect_files(referenced_functions(work.loaded), job.data.files)
     statuses = work.run.tables.index().by_variants("identity")
     is_continued = any((rows["status"] != "failed").any() for rows in statuses)
-    width = _width(work, cluster)
+    width, pauses = _width(work, cluster), _pauses(work)
     interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
     tasks = [
         PackTask(
@@ -150,7 +199,9 @@ def _run_packs(work: Work, packs: Sequence[Pack], cluster: "Cluster") -> Iterato
             files=files,
             is_continued=is_continued,
             progress_interval_s=interval_s,
+            pause_after=pause_after,
+            pauses=pauses,
         )
         for pack in packs
     ]
-    return run_packs(tasks, cluster, job.resources, _PackListener(work))
+    return run_packs(tasks, cluster, job.resources, _PackListener(work, pause_after))

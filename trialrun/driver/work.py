@@ -46,6 +46,19 @@ class Work:
     census: Sequence[Mapping[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Trials that are trained before the next decision.
+
+    Attributes:
+        trials: The trials.
+        pause_after: The epoch after which they are paused; None to train them to their end.
+    """
+
+    trials: Sequence[Trial] = ()
+    pause_after: int | None = None
+
+
 @contextmanager
 def timed(timings_s: dict[str, float], stage: str) -> Iterator[None]:
     """Adds to `timings_s` how many seconds a stage took."""

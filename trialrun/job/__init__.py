@@ -12,6 +12,7 @@ from trialrun.job.load import LoadedJob, dump_job, load_job, read_output
 from trialrun.job.rounds_spec import (
     FIRST_FRESH_SEED,
     FRESH_SEEDS,
+    BudgetSpec,
     ConfirmSpec,
     RaceSpec,
     RoundSpec,
@@ -24,6 +25,7 @@ from trialrun.job.search_spec import (
     SearchSpec,
     ValueList,
     domains_in,
+    may_hold_references,
     searched_paths,
 )
 from trialrun.job.spec import (
@@ -43,6 +45,7 @@ from trialrun.job.training_spec import (
 )
 
 __all__ = [
+    "BudgetSpec",
     "ConfirmSpec",
     "FIRST_FRESH_SEED",
     "FRESH_SEEDS",
@@ -69,6 +72,7 @@ __all__ = [
     "TrainingSpec",
     "ValueList",
     "domains_in",
+    "may_hold_references",
     "searched_paths",
     "dump_job",
     "load_job",

@@ -199,25 +199,36 @@ def _check_schedule(job: JobSpec) -> Iterator[Problem]:
 def _check_search(search: SearchSpec, num_combinations: float) -> Iterator[Problem]:
     problem_path: KeyPath = ("search", "num_variants")
     yield from check_table(search)
-    if search.method != "random":
+    if search.batch is not None and search.method != "tpe":
+        message = f"search.batch is only for method: tpe, got method: {search.method}"
+        yield Problem(("search", "batch"), message)
+    if search.method not in ("random", "tpe"):
         if search.num_variants is not None:
             yield Problem(
                 problem_path,
-                "search.num_variants is only for method: random; a grid and a table take all"
-                " variants",
+                "search.num_variants is only for method: random and method: tpe; a grid and a"
+                " table take all variants",
             )
         for path, parameter in search.parameters.items():
             if isinstance(parameter, Range):
                 message = f"{path}: a grid cannot take a range; list `values` or use method: random"
-                yield Problem(("search", "parameters", path), message)
+                yield Problem(("search", "parameters", path), f"{message} or tpe")
         return
     if search.num_variants is None:
+        what = "draw" if search.method == "random" else "propose"
         yield Problem(
-            problem_path, "search.num_variants is missing; give the number of variants to draw"
+            problem_path, f"search.num_variants is missing; give the number of variants to {what}"
         )
     elif num_combinations < search.num_variants:
         message = f"must be at most {num_combinations}, the number of different variants"
         yield Problem(problem_path, f"search.num_variants {message}, got {search.num_variants}")
+    elif search.method == "tpe" and search.num_variants <= search.batch_size:
+        message = f"must be more than the first batch of {search.batch_size}, which is drawn at"
+        yield Problem(
+            problem_path,
+            f"search.num_variants {message} random, got {search.num_variants}; give more, or"
+            " method: random",
+        )
 
 
 def _check_size(job: JobSpec, num_combinations: float) -> Iterator[Problem]:

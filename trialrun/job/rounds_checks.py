@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from trialrun.job.document import KeyPath
 from trialrun.job.problems import Problem, dotted
-from trialrun.job.rounds_spec import FEWEST_SEEDS, FRESH_SEEDS, RaceSpec, RoundSpec
+from trialrun.job.rounds_spec import FEWEST_SEEDS, FRESH_SEEDS, BudgetSpec, RaceSpec, RoundSpec
 from trialrun.job.spec import JobSpec
 
 _ROUNDS: KeyPath = ("search", "rounds")
@@ -35,6 +35,8 @@ def check_rounds(job: JobSpec) -> Iterator[Problem]:
         inner = [(*_ROUNDS, index, "seeds") for index in range(len(rounds))]
         yield from _check_counts([one.seeds for one in rounds], inner, job.num_seeds)
         yield from _check_keeps(rounds)
+        yield from _check_epochs(rounds, job)
+    yield from _check_budget(job)
     yield from _check_fresh_seeds(job)
     yield from _check_shard(job)
 
@@ -66,6 +68,55 @@ def _check_keeps(rounds: Sequence[RoundSpec]) -> Iterator[Problem]:
         yield Problem(path, f"{dotted(path)}: after the last round nothing goes on; leave it out")
 
 
+def _check_budget(job: JobSpec) -> Iterator[Problem]:
+    """A budget that says nothing, or that nothing can keep to."""
+    search, path = job.search, ("search", "budget")
+    if (budget := search.budget) is None:
+        return
+    if budget == BudgetSpec():
+        yield Problem(path, "search.budget must give trials or time, got neither")
+    elif search.rounds is None and search.confirmation is None and search.method != "tpe":
+        yield Problem(
+            path,
+            "search.budget: without rounds every variant gets every seed; give search.rounds, such"
+            " as auto, or leave the budget out",
+        )
+    elif isinstance(search.rounds, RaceSpec) and budget.trials is not None:
+        yield Problem(
+            (*path, "trials"),
+            "search.budget.trials: a race takes as many trials as its tests need; give"
+            " search.budget.time, or search.rounds: auto",
+        )
+
+
+def _check_epochs(rounds: Sequence[RoundSpec], job: JobSpec) -> Iterator[Problem]:
+    """Epochs at which rounds cannot pause, or that are no earlier than those of a round before."""
+    paths: list[KeyPath] = [(*_ROUNDS, index, "epochs") for index in range(len(rounds))]
+    given = [(path, one.epochs) for path, one in zip(paths, rounds, strict=True) if one.epochs]
+    if not given:
+        return
+    if "training.epochs" in job.search.domains:
+        yield Problem(
+            given[0][0],
+            f"{dotted(given[0][0])}: cannot be used while training.epochs is searched, because"
+            " variants that end at different epochs cannot be compared at one; leave out one of the"
+            " two",
+        )
+    if rounds[-1].epochs is not None:
+        what = "the last round trains its trials to their end; leave it out"
+        yield Problem(paths[-1], f"{dotted(paths[-1])}: {what}")
+    for path, epochs in given:
+        if epochs >= job.training.epochs and path != paths[-1]:
+            most = f"must be less than training.epochs, {job.training.epochs}, got {epochs}"
+            yield Problem(path, f"{dotted(path)} {most}")
+    for path, (before, one) in zip(paths[1:], itertools.pairwise(rounds), strict=True):
+        if one.epochs is not None and path != paths[-1]:
+            earlier = "all" if before.epochs is None else str(before.epochs)
+            if before.epochs is None or one.epochs < before.epochs:
+                message = f"must not be less than the {earlier} before it, got {one.epochs}"
+                yield Problem(path, f"{dotted(path)} {message}")
+
+
 def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
     """A seed of the job that belongs to the confirmation."""
     if job.search.rounds is None and job.search.confirmation is None:
@@ -82,8 +133,13 @@ def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
 def _check_shard(job: JobSpec) -> Iterator[Problem]:
     """Shards, of which none knows the trials by which a round is decided."""
     search = job.search
-    field = "rounds" if search.rounds is not None else "confirm"
-    if job.resources.shard is not None and (search.rounds is not None or search.confirmation):
+    fields = {
+        "method: tpe": search.method == "tpe",
+        "rounds": search.rounds is not None,
+        "confirm": search.confirmation is not None,
+    }
+    if job.resources.shard is not None and any(fields.values()):
+        field = next(name for name, is_used in fields.items() if is_used)
         yield Problem(
             ("resources", "shard"),
             f"resources.shard: a job with search.{field} cannot be sharded, because each decision"

@@ -1,5 +1,6 @@
 """`search.rounds` and `search.confirm`: who deserves more seeds, and what fresh seeds confirm."""
 
+import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -42,6 +43,13 @@ class RoundSpec(Section):
 
     seeds: PositiveInt
     """The seeds that each variant has after this round: the first ones of `seeds`. Example: `3`."""
+    epochs: PositiveInt | None = None
+    """The epoch after which the trials of this round are paused: they decide with what they are
+    then, and those of the variants that go on are continued in the next round. Without it, they are
+    trained to their end, as in the last round.
+
+    Allowed: an integer below `training.epochs`, not less than in the round before. Example: `9`.
+    """
     keep: Keep | None = None
     """Which variants go on to the next round: this share of them, rounded up, or this many. Those
     that tie with the last of them go on too. Every round but the last needs it.
@@ -111,6 +119,45 @@ Confirm = Annotated[
         custom_error_message="true, false or a mapping",
     ),
 ]
+
+
+_DURATION = re.compile(r"(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?")
+
+
+def _check_duration(value: object) -> object:
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None or not any(map(int, filter(None, found.groups()))):
+        raise ValueError(
+            f"must be a time in hours, minutes or seconds, such as 2h, 90m or 1h 30m, got"
+            f" {show(value)}"
+        )
+    return value
+
+
+class BudgetSpec(Section):
+    """The most that a search with rounds may take."""
+
+    trials: PositiveInt | None = None
+    """The most trials that are trained, the confirmation included. With `rounds: auto`, fewer
+    variants go on if that is needed for it; else it is only checked before anything is trained.
+    Variants that tie at a cut go on nevertheless. Example: `300`.
+    """
+    time: Annotated[str | None, BeforeValidator(_check_duration)] = None
+    """After this time no further round is begun, and the run ends with what it has. Each command
+    has it anew, so that `trialrun resume` goes on. It changes no decision.
+
+    Allowed: hours, minutes and seconds. Example: `1h 30m`.
+    """
+
+    @property
+    def seconds(self) -> float:
+        """`time` in seconds; infinite if there is none."""
+        if self.time is None:
+            return math.inf
+        found = _DURATION.fullmatch(self.time.strip())
+        assert found is not None, "checked before"
+        hours, minutes, seconds = (int(number or 0) for number in found.groups())
+        return 3600.0 * hours + 60 * minutes + seconds
 
 
 def is_number(keep: float | str) -> bool:

@@ -22,7 +22,7 @@ from trialrun.errors import InputError
 from trialrun.job.document import canonical_json
 from trialrun.job.fields import REFERENCE_PATHS, SEED_LIMIT, PositiveInt, Section, is_int
 from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
-from trialrun.job.rounds_spec import Confirm, ConfirmSpec, Rounds
+from trialrun.job.rounds_spec import BudgetSpec, Confirm, ConfirmSpec, Rounds
 from trialrun.job.user_functions import absolute_reference
 from trialrun.messages import show
 
@@ -108,6 +108,16 @@ class Range(_Parameter):
             raise ValueError(f"int_uniform needs integers, got {self.min} and {self.max}")
         return self
 
+    def value_of(self, drawn: float) -> int | float:
+        """A drawn number as a value of the parameter.
+
+        A float is rounded to six digits, which are readable in tables and do not depend on the last
+        bits of exp(), which differ between machines. So a trial has the same id everywhere.
+        """
+        if self.distribution == "int_uniform":
+            return int(drawn)
+        return min(max(float(f"{drawn:.6g}"), float(self.min)), float(self.max))
+
 
 def _parameter_kind(value: object) -> str | None:
     if isinstance(value, ValueList) or (isinstance(value, Mapping) and "values" in value):
@@ -140,12 +150,18 @@ def _check_rows(value: object) -> object:
 Rows = Annotated[tuple[dict[str, Any], ...], Field(strict=False)]
 
 
+# Each batch is a pause until its last trial has ended, but its proposals know of those before. From
+# fewer than ten results, Optuna itself draws at random.
+_NUM_BATCHES, _SMALLEST_BATCH = 6, 10
+
+
 class SearchSpec(Section):
     """The search for variants: dotted paths of fields, and the values that each may have."""
 
-    method: Literal["grid", "random", "from"] = "grid"
+    method: Literal["grid", "random", "tpe", "from"] = "grid"
     """`grid` takes every combination of all values, `random` draws `num_variants` distinct ones,
-    `from` takes those of a table.
+    `tpe` proposes as many in batches, each by the results of those before, and `from` takes those
+    of a table.
 
     Example: `random`.
     """
@@ -158,12 +174,19 @@ class SearchSpec(Section):
     paths to values. Example: `variants.csv`.
     """
     num_variants: PositiveInt | None = None
-    """How many variants a random search draws; more of them begin with the same ones.
+    """How many variants a random search draws, where more of them begin with the same ones, or
+    `tpe` proposes.
 
     Example: `50`.
     """
+    batch: PositiveInt | None = None
+    """How many variants `tpe` proposes at a time; the first ones are drawn at random. Without it,
+    it is a sixth of `num_variants`, but at least 10.
+
+    Example: `16`.
+    """
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
-    """Keys the draws of a random search. Example: `1`."""
+    """Keys what a random search draws and what `tpe` proposes. Example: `1`."""
     rounds: Rounds | None = None
     """Which variants get more seeds: those that go on from round to round. Without it, every
     variant gets every seed. `auto` has three rounds of 0.15, 0.35 and all of the seeds, with a
@@ -178,6 +201,8 @@ class SearchSpec(Section):
 
     Allowed: `true`, `false`, or a mapping. Example: `{seeds: 20, variants: 2}`.
     """
+    budget: BudgetSpec | None = None
+    """The most that the rounds and the confirmation may take. Example: `{trials: 300}`."""
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict)
     """What is searched: dotted paths into the job file, and the values that each may have.
 
@@ -192,6 +217,12 @@ class SearchSpec(Section):
             return self.confirm
         wanted = self.rounds is not None if self.confirm is None else self.confirm
         return ConfirmSpec() if wanted else None
+
+    @property
+    def batch_size(self) -> int:
+        """How many variants `tpe` proposes at a time; the last batch may have fewer."""
+        assert self.num_variants is not None, "the job file refuses tpe without a count"
+        return self.batch or max(_SMALLEST_BATCH, math.ceil(self.num_variants / _NUM_BATCHES))
 
     @cached_property
     def domains(self) -> Mapping[str, ValueList | Range]:

@@ -113,7 +113,8 @@ def counted(count: int, what: str) -> str:
 def counts_text(counts: Mapping[str, int]) -> str:
     """A text like `60 trials: 58 completed, 2 diverged`, without counts of zero."""
     total = counts["trials"]
-    parts = [f"{counts[name]:,} {name}" for name in ("completed", "diverged", "failed")]
+    names = ("completed", "diverged", "failed", "paused")
+    parts = [f"{counts.get(name, 0):,} {name}" for name in names]
     shown = [part for part in parts if not part.startswith("0 ")]
     trials = f"{total:,} trial{'s'[: total != 1]}"
     return f"{trials}: {', '.join(shown)}" if shown else trials

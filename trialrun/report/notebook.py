@@ -1,8 +1,9 @@
 """A run's summary as HTML for a Jupyter notebook; all texts of users are escaped."""
 
 from trialrun.analysis.explanation import sentences
+from trialrun.messages import listed
 from trialrun.report.columns import identity_columns, metric_column
-from trialrun.report.format import counts_text
+from trialrun.report.format import counts_text, short_names
 from trialrun.report.overview import Overview
 from trialrun.report.rounds import round_rows
 
@@ -16,7 +17,7 @@ _TEMPLATE = """\
 {% endfor %}
 </table>
 {% endif %}
-<p>{% for sentence in sentences %}{{ sentence }}<br>{% endfor %}</p>
+<p>{% for sentence in sentences %}{{ sentence }}<br>{% endfor %}{{ importance }}</p>
 {% if columns %}
 <table>
 <thead><tr>{% for column in columns %}<th>{{ column.header }}</th>{% endfor %}</tr></thead>
@@ -57,8 +58,25 @@ def summary_html(overview: Overview) -> str:
         ended=overview.summary is not None,
         rounds=[] if board.rounds is None else round_rows(board.rounds),
         sentences=sentences(board),
+        importance=_importance(overview),
         columns=columns,
         rows=list(zip(*(column.cells for column in columns), strict=True)),
         num_more=len(board.variants) - len(shown),
         folder=overview.folder,
+    )
+
+
+def _importance(overview: Overview) -> str:
+    """The parameters whose importance is more than luck, as the run has found; empty if none is."""
+    found = (overview.summary or {}).get("importance") or {}
+    parameters = found.get("parameters", ())
+    names = short_names([one["parameter"] for one in parameters])
+    clear = [
+        f"{names[one['parameter']]} ({one['share']:.2f})" for one in parameters if one["is_clear"]
+    ]
+    if not clear:
+        return ""
+    return (
+        f"What separates the best {found['num_best']} of {found['num_variants']:,} variants from"
+        f" the others, as shares of 1 (PED-ANOVA): {listed(clear, 'and')}."
     )

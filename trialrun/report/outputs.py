@@ -3,6 +3,7 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
+from trialrun.analysis.importance import Importance, NoImportance, find_importance
 from trialrun.analysis.run_summary import Standing
 from trialrun.analysis.winner import winner_curves, winner_reliability
 from trialrun.messages import in_short
@@ -76,22 +77,29 @@ def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
     return variants_csv(columns_of(rows), shown)
 
 
-def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
+def build_report(
+    folder: RunFolder,
+    standing: Standing | None = None,
+    importance: Importance | NoImportance | None = None,
+) -> None:
     """Writes `figures/` and `report.html` of a run from what its folder holds.
 
     Args:
         folder: The run.
         standing: What was computed from its trials; None to compute it here.
+        importance: The importance of its parameters; None to compute it here.
     """
     from trialrun.report.figures import draw_figures
     from trialrun.report.overview import load_overview, overview_of
     from trialrun.report.page import render_page
+    from trialrun.report.page_text import importance_note
 
     overview = load_overview(folder) if standing is None else overview_of(folder, standing)
+    importance = importance or find_importance(overview.leaderboard, overview.scores)
     figures: tuple[RunFigure, ...] = ()
     figure_problem = ""
     try:
-        figures = draw_figures(overview, *_winner(folder, overview))
+        figures = draw_figures(overview, *_winner(folder, overview), _known(importance))
     except Exception as error:  # matplotlib failed: the page says so, and is written without them
         _log.exception("the figures could not be drawn")
         figure_problem = in_short(error)
@@ -104,6 +112,7 @@ def build_report(folder: RunFolder, standing: Standing | None = None) -> None:
         job_text=folder.job_file.read_text(),
         environment=folder.read_environment(),
         figure_problem=figure_problem,
+        importance_note=importance_note(importance, overview.leaderboard.metric),
     )
     write_text(folder.report_file, page)
 
@@ -114,8 +123,13 @@ def draw_run(folder: RunFolder) -> "dict[str, Figure]":
     from trialrun.report.overview import load_overview
 
     overview = load_overview(folder)
-    drawings = run_drawings(overview, *_winner(folder, overview))
+    importance = find_importance(overview.leaderboard, overview.scores)
+    drawings = run_drawings(overview, *_winner(folder, overview), _known(importance))
     return {drawing.name: drawing.figure for drawing in drawings}
+
+
+def _known(importance: Importance | NoImportance) -> Importance | None:
+    return importance if isinstance(importance, Importance) else None
 
 
 def _winner(folder: RunFolder, overview: "Overview") -> tuple[dict[str, Floats], Floats | None]:

@@ -28,7 +28,7 @@ class Overview:
         model_tasks: What the models are, and why; empty for an older run.
         compiled_by_builder: Whether builders compile all, some or none of the models themselves,
             with their own loss, metrics and optimizer.
-        counts: `trials`, `completed`, `diverged`, `failed`.
+        counts: `trials`, `completed`, `diverged`, `failed`, and `paused` if some are.
         problems: Trials that diverged or failed, by variant and seed; perhaps only the first.
         summary: summary.json; None for a run that has not ended.
         scores: The selection metric of every trial.

@@ -41,6 +41,7 @@ def render_page(
     job_text: str,
     environment: Mapping[str, Any] | None = None,
     figure_problem: str = "",
+    importance_note: str = "",
 ) -> str:
     """The whole page as HTML, which loads nothing: styles, script and images are inside it.
 
@@ -51,6 +52,8 @@ def render_page(
         job_text: The text of job.yaml.
         environment: Content of environment.json; None if there is none.
         figure_problem: Why the figures could not be drawn; empty if they could.
+        importance_note: Why no figure shows the importance of parameters; empty if one does, or
+            nobody expects it.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -66,6 +69,7 @@ def render_page(
         **_answer(overview, job),
         figures=[(figure, _data_uri(figure.png), _shown_size(figure.png)) for figure in figures],
         figure_problem=figure_problem,
+        importance_note=importance_note,
         job_text=job_text,
         environment=environment_facts(environment or {}),
         environment_text=json.dumps(environment, indent=2, ensure_ascii=False),

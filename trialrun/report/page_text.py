@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trialrun.analysis.importance import Importance, NoImportance
 from trialrun.analysis.run_summary import TrialProblem
 from trialrun.analysis.variants import Leaderboard, ordered_metrics
 from trialrun.job import domains_in, searched_paths
@@ -233,6 +234,22 @@ def highlights(board: Leaderboard) -> list[Fact]:
     names = [board.metric, *(name for name in ordered_metrics(board) if name.startswith("test_"))]
     measured = board.variants[0].metrics
     return [Fact(name, mean_sd_text(measured[name])) for name in names[:_MAX_HIGHLIGHTS]]
+
+
+# Importance -------------------------------------------------------------------------------------
+
+
+def importance_note(found: Importance | NoImportance, metric: str) -> str:
+    """Why no figure shows the importance of parameters; empty if one does, or nobody expects it."""
+    if isinstance(found, NoImportance):
+        return f"Importance of the parameters: {found.reason}." if found.is_told else ""
+    if found.is_clear:
+        return ""
+    return (
+        f"Importance of the parameters: none separates the best {found.num_best} of"
+        f" {found.num_variants:,} variants in {metric} from the others more clearly than luck does"
+        " (PED-ANOVA, compared with shuffled results)."
+    )
 
 
 # Lost trials ------------------------------------------------------------------------------------

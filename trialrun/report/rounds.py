@@ -18,7 +18,14 @@ def round_rows(rounds: RoundsSummary) -> list[tuple[str, str, str]]:
 
 
 def _name(line: RoundLine) -> str:
-    return "confirm" if line.stage == "confirm" else f"round {line.number}"
+    if line.stage == "confirm":
+        return "confirm"
+    return rounds_name(line.number - line.num_rounds + 1, line.number)
+
+
+def rounds_name(first: int, last: int) -> str:
+    """Rounds by their numbers: `round 2`, `rounds 1-6`."""
+    return f"round {last}" if first == last else f"rounds {first}-{last}"
 
 
 def _trained(line: RoundLine) -> str:
@@ -27,7 +34,8 @@ def _trained(line: RoundLine) -> str:
         if len(line.names) > _MAX_NAMES:
             names.append(f"{len(line.names) - _MAX_NAMES} more")
         return f"{', '.join(names)} on {line.num_seeds} fresh seeds"
-    return f"{counted(line.num_variants, 'variant')} x {counted(line.num_seeds, 'seed')}"
+    pause = "" if line.epochs is None else f", to epoch {line.epochs}"
+    return f"{counted(line.num_variants, 'variant')} x {counted(line.num_seeds, 'seed')}{pause}"
 
 
 def _going_on(line: RoundLine) -> str:
@@ -54,10 +62,19 @@ def dropped_columns(dropped: Sequence[DroppedVariant], metric: str) -> list[Text
     columns += [
         TextColumn("dropped after", tuple(f"round {one.round_number}" for one in dropped)),
         TextColumn("seeds", tuple(str(one.num_seeds) for one in dropped)),
+        *_epochs_columns(dropped),
         TextColumn(metric, tuple(scores)),
         TextColumn("why", tuple(one.rule for one in dropped), is_number=False),
     ]
     return columns
+
+
+def _epochs_columns(dropped: Sequence[DroppedVariant]) -> list[TextColumn]:
+    """The epoch after which trials were paused, if some were."""
+    if all(one.epochs is None for one in dropped):
+        return []
+    cells = ("all" if one.epochs is None else str(one.epochs) for one in dropped)
+    return [TextColumn("epochs", tuple(cells))]
 
 
 def dropped_rows(rounds: RoundsSummary) -> list[Mapping[str, Any]]:
@@ -68,6 +85,7 @@ def dropped_rows(rounds: RoundsSummary) -> list[Mapping[str, Any]]:
             **{f"param.{path}": value for path, value in one.parameters.items()},
             "dropped_after_round": one.round_number,
             "num_seeds": one.num_seeds,
+            **({"paused_at_epoch": one.epochs} if rounds.has_pauses else {}),
             "score": one.score,
             "rule": one.rule,
         }

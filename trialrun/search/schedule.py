@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from trialrun.job import JobSpec, RaceSpec, is_number, share_of
-from trialrun.store.round_log import Schedule
+from trialrun.errors import InputError
+from trialrun.job import JobSpec, LoadedJob, RaceSpec, is_number, share_of
+from trialrun.store.round_log import Proposals, Schedule
 
 # A third of the variants goes on after 0.15 and after 0.35 of the seeds. On tables of real runs
 # this chose as well as all seeds for all variants, at a third of the cost.
@@ -15,8 +17,61 @@ _FEWEST_TO_CHOOSE = 2
 _LOOKS, _GROWTH = (3, 5, 8, 12, 20), 1.6
 
 
-def schedule_of(job: JobSpec) -> Schedule:
-    """The schedule of a job that begins now; without `search.rounds` it has one round."""
+def schedule_of(job: JobSpec, num_variants: int) -> Schedule:
+    """The schedule of a job that begins now; without `search.rounds` it has one round.
+
+    With `search.budget.trials`, the share that goes on is as large as the budget allows.
+
+    Args:
+        job: The job.
+        num_variants: How many variants it has; if they are proposed, perhaps only so far.
+
+    Raises:
+        InputError: The budget is too small.
+    """
+    if job.search.method == "tpe":
+        assert job.search.num_variants is not None, "the job file refuses tpe without a count"
+        num_variants = job.search.num_variants
+    asked = _asked_schedule(job)
+    budget = job.search.budget
+    if budget is None or budget.trials is None:
+        return asked
+    fitting = [asked]
+    if job.search.rounds == "auto":
+        fitting += [_with_keep(asked, f"{percent}/100") for percent in range(33, 0, -1)]
+    for schedule in fitting:
+        if (needed := _num_trials(job, schedule, num_variants)) <= budget.trials:
+            return schedule
+    cure = "give more, or fewer variants, seeds or confirmed ones"
+    if job.search.rounds != "auto":
+        cure += "; search.rounds: auto is fitted to a budget"
+    raise InputError(
+        f"search.budget.trials must be at least {needed} for {num_variants} variants and their"
+        f" rounds, got {budget.trials}: {cure}"
+    )
+
+
+def check_budget(loaded: LoadedJob, num_variants: int) -> None:
+    """Refuses a budget that is too small for the rounds of a job.
+
+    Raises:
+        InputError: It is; the message says where, and how much is needed.
+    """
+    try:
+        schedule_of(loaded.spec, num_variants)
+    except InputError as error:
+        raise InputError(loaded.locate(str(error))) from error
+
+
+def _with_keep(schedule: Schedule, keep: str) -> Schedule:
+    return replace(schedule, keeps=(keep,) * len(schedule.keeps))
+
+
+def _num_trials(job: JobSpec, schedule: Schedule, num_variants: int) -> int:
+    return sum(cost.num_trials for cost in _costs(job, schedule, num_variants))
+
+
+def _asked_schedule(job: JobSpec) -> Schedule:
     rounds, seeds, level = job.search.rounds, job.seed_list, None
     keeps: Sequence[str] = ()
     fewest = 1
@@ -40,7 +95,26 @@ def schedule_of(job: JobSpec) -> Schedule:
         keeps=tuple(keeps),
         fewest=fewest,
         level=level,
+        proposals=proposals_of(job),
+        epochs=_epochs(job),
     )
+
+
+def proposals_of(job: JobSpec) -> Proposals | None:
+    """How the variants of a job are proposed; None if all are known beforehand."""
+    search = job.search
+    if search.method != "tpe":
+        return None
+    assert search.num_variants is not None, "the job file refuses tpe without a count"
+    return Proposals(search.method, search.num_variants, search.batch_size, search.seed)
+
+
+def _epochs(job: JobSpec) -> tuple[int, ...]:
+    """The epoch after which the trials of each round are paused or end; empty without pauses."""
+    rounds = job.search.rounds
+    if not isinstance(rounds, tuple) or all(one.epochs is None for one in rounds):
+        return ()
+    return tuple(one.epochs or job.training.epochs for one in rounds)
 
 
 def _auto_counts(num_seeds: int) -> list[int]:
@@ -72,28 +146,51 @@ class RoundCost(NamedTuple):
         stage: `choose`, `race` or `confirm`.
         num_variants: The variants in it; of a race, the most.
         num_seeds: The seeds that each of them has after it.
-        num_trials: The trials that are trained in it; of a race, the most.
+        num_trials: The trials that begin in it; of a race, the most.
+        num_epochs: The epochs that are trained in it, summed over trials.
+        pause_after: The epoch after which its trials are paused; None if they end.
+        num_rounds: How many rounds it stands for: those that propose variants are one here.
     """
 
     stage: str
     num_variants: int
     num_seeds: int
     num_trials: int
+    num_epochs: int
+    pause_after: int | None = None
+    num_rounds: int = 1
 
 
 def expected_rounds(job: JobSpec, num_variants: int) -> list[RoundCost]:
-    """The rounds of a job and their trials, if no two variants tie at a cut."""
-    schedule = schedule_of(job)
-    stage = "choose" if schedule.level is None else "race"
+    """The rounds of a job and their trials, if no two variants tie at a cut.
+
+    Args:
+        job: The job.
+        num_variants: How many variants it has in all.
+
+    Raises:
+        InputError: The job's budget is too small.
+    """
+    return _costs(job, schedule_of(job, num_variants), num_variants)
+
+
+def _costs(job: JobSpec, schedule: Schedule, num_variants: int) -> list[RoundCost]:
+    whole, stage = job.training.epochs, schedule.stage
     costs, before, sizes = [], 0, [num_variants]
     for index, count in enumerate(schedule.counts):
-        costs.append(RoundCost(stage, sizes[-1], count, sizes[-1] * (count - before)))
+        num_trials, work = sizes[-1] * (count - before), sizes[-1] * schedule.work_of(index)
+        num_epochs = work if schedule.epochs else work * whole
+        pause = schedule.pause_of(index)
+        costs.append(RoundCost(stage, sizes[-1], count, num_trials, num_epochs, pause))
         before = count
         if index < len(schedule.keeps):
             sizes.append(num_going_on(schedule, sizes))
+    if (proposals := schedule.proposals) is not None:
+        costs[0] = costs[0]._replace(num_rounds=math.ceil(num_variants / proposals.batch))
     if (confirm := job.search.confirmation) is not None:
         num = min(confirm.variants, sizes[-1])
-        costs.append(RoundCost("confirm", num, confirm.seeds, num * confirm.seeds))
+        num_trials = num * confirm.seeds
+        costs.append(RoundCost("confirm", num, confirm.seeds, num_trials, num_trials * whole))
     return costs
 
 
@@ -114,13 +211,11 @@ def num_going_on(schedule: Schedule, sizes: Sequence[int]) -> int:
     """
     planned, num_extra, rate = sizes[0], 0, 1.0
     for index, (keep, size) in enumerate(zip(schedule.keeps, sizes, strict=False)):
-        num_new_seeds = schedule.counts[index] - (schedule.counts[index - 1] if index else 0)
-        num_extra += (size - planned) * num_new_seeds
+        num_extra += (size - planned) * schedule.work_of(index)
         rate = planned / size
         planned = max(share_of(keep, planned), min(schedule.fewest, planned))
     last = len(sizes) - 1
     if is_number(schedule.keeps[last]):
         return planned
-    num_coming = schedule.counts[last + 1] - schedule.counts[last]
-    wanted = math.floor((planned - num_extra / num_coming) * rate)
+    wanted = math.floor((planned - num_extra / schedule.work_of(last + 1)) * rate)
     return max(wanted, min(schedule.fewest, sizes[-1]))

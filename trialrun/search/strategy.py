@@ -6,8 +6,9 @@ in which trials end, nor devices, packs, retries or resumes can change what is d
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from trialrun.analysis.selection import (
 from trialrun.job import FRESH_SEEDS, ConfirmSpec, Goal, Statistic
 from trialrun.search.schedule import num_going_on
 from trialrun.statistics.race import race_p_values
-from trialrun.store.round_log import Decision, Round, Schedule, Stage, last_choosing
+from trialrun.store.round_log import Decision, Round, Schedule, joined, last_choosing
 
 _P_DIGITS = 3
 # From fewer seeds, the bound of a mean says more about the luck of their spread than about it.
@@ -55,33 +56,74 @@ class Search:
         return tuple(FRESH_SEEDS[:count])
 
 
-def next_round(search: Search, rounds: Sequence[Round], scores: ValidationScores) -> Round | None:
+# From what decides on all variants so far, None before the first, to new ones: id -> assignment.
+Propose = Callable[[Decision | None], Mapping[str, Mapping[str, Any]]]
+
+
+def next_round(
+    search: Search,
+    rounds: Sequence[Round],
+    scores: ValidationScores,
+    propose: Propose | None = None,
+) -> Round | None:
     """The round that comes after some closed rounds; None if there is nothing more to train.
 
     Args:
         search: What the rounds follow from.
         rounds: All rounds so far, from the first.
-        scores: The selection metric of their trials; others are not looked at.
+        scores: The selection metric of their trials after the epochs of the last round that chose;
+            others are not looked at.
+        propose: What proposes variants, if the schedule says that they are proposed.
     """
-    schedule = search.schedule
-    stage: Stage = "choose" if schedule.level is None else "race"
+    schedule, stage = search.schedule, search.schedule.stage
     if not rounds:
-        seeds = schedule.seeds[: schedule.counts[0]]
-        return Round(1, stage, search.variant_ids, seeds, schedule=schedule)
+        return _first_round(search, propose)
+    number = len(rounds) + 1
+    rounds = joined(rounds)
+    if schedule.proposals is not None:
+        search = replace(search, variant_ids=rounds[0].variants)
     scheduled = [one for one in rounds if one.stage == stage]
     last = last_choosing(rounds)
     # Sorted, because an interval that is drawn depends on the order of the values.
     seen = scores.restricted(last.variants, sorted(last.seeds))
     if np.isnan(seen.values).all():
         return None
+    if _is_proposing(schedule, rounds):
+        assert propose is not None, "the schedule says that variants are proposed"
+        decision = _decision(seen, search, _statistic_for_cuts(search, seen), {})
+        like = replace(last, number=number, decision=decision, schedule=None)
+        return _proposed(like, propose(decision))
     if len(scheduled) < len(schedule.counts) and not _is_decided(scheduled):
         kept, dropped = (_cut if schedule.level is None else _race)(search, scheduled, seen)
         count = schedule.counts[len(scheduled)]
         if schedule.level is not None and len(kept) == 1 and dropped:  # nobody is left to race
             count = len(last.seeds)
         decision = _decision(seen, search, _statistic_for_cuts(search, seen), dropped)
-        return Round(len(rounds) + 1, stage, kept, schedule.seeds[:count], decision)
-    return _after_the_schedule(search, rounds, last, seen)
+        epochs = schedule.pause_of(len(scheduled))
+        return Round(number, stage, kept, schedule.seeds[:count], decision, epochs=epochs)
+    return _after_the_schedule(number, search, rounds, last, seen)
+
+
+def _first_round(search: Search, propose: Propose | None) -> Round:
+    schedule = search.schedule
+    seeds = schedule.seeds[: schedule.counts[0]]
+    first = Round(1, schedule.stage, search.variant_ids, seeds, schedule=schedule)
+    first = replace(first, epochs=schedule.pause_of(0))
+    if schedule.proposals is None:
+        return first
+    assert propose is not None, "the schedule says that variants are proposed"
+    return _proposed(first, propose(None))
+
+
+def _is_proposing(schedule: Schedule, rounds: Sequence[Round]) -> bool:
+    """Whether there are more variants to propose after these rounds, those that propose joined."""
+    proposals = schedule.proposals
+    return proposals is not None and len(rounds[0].variants) < proposals.num_variants
+
+
+def _proposed(one: Round, new: Mapping[str, Mapping[str, Any]]) -> Round:
+    """A round like another in which new variants are proposed."""
+    return replace(one, stage="propose", variants=tuple(new), assignments=new)
 
 
 def _is_decided(scheduled: Sequence[Round]) -> bool:
@@ -91,10 +133,10 @@ def _is_decided(scheduled: Sequence[Round]) -> bool:
 
 
 def _after_the_schedule(
-    search: Search, rounds: Sequence[Round], last: Round, seen: ValidationScores
+    number: int, search: Search, rounds: Sequence[Round], last: Round, seen: ValidationScores
 ) -> Round | None:
     """Seeds that the job got since it began, and then the confirmation."""
-    schedule, number = search.schedule, len(rounds) + 1
+    schedule = search.schedule
     variants = last.variants if len(schedule.counts) > 1 else search.variant_ids
     has_more_seeds = len(search.seeds) > len(schedule.seeds) and last.seeds != search.seeds
     if has_more_seeds or variants != last.variants:
@@ -126,8 +168,10 @@ def _cut(
     last_key = keys[min(num_wanted, int(_has_value(seen).sum())) - 1]
     # Equal keys stand side by side, as the variants are ordered by them.
     num_kept = max(position for position, key in enumerate(keys, 1) if key == last_key)
+    epochs = scheduled[-1].epochs
+    when = "" if epochs is None else f" at epoch {epochs}"
     rules = {
-        seen.variant_ids[index]: f"rank {position} of {len(order)}, and {num_kept} go on"
+        seen.variant_ids[index]: f"rank {position} of {len(order)}{when}, and {num_kept} go on"
         for position, index in enumerate(order, 1)
         if position > num_kept
     }

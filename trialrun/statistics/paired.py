@@ -155,15 +155,16 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
     Returns:
         (tests,): the k-th smallest of m p-values is multiplied by `m - k + 1`; the results are at
-        most 1 and keep the order of the p-values.
+        most 1 and keep the order of the p-values. As statsmodels's `multipletests`, which empties
+        Python's garbage on each call: up to a second in a process of many objects.
 
     References:
         Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (1979).
     """
-    from statsmodels.stats.multitest import multipletests
-
     p_values = np.asarray(p_values, np.float64)
-    corrected: Floats = multipletests(p_values, method="holm")[1] if len(p_values) else p_values
+    order, corrected = np.argsort(p_values), np.empty_like(p_values)
+    multiplied = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(multiplied))
     return corrected
 
 

@@ -96,3 +96,18 @@ def _divide(sums: Floats, counts: Counts) -> Floats:
     quotients = np.full(np.shape(sums), np.nan)
     np.divide(sums, counts, out=quotients, where=counts > 0)
     return quotients
+
+
+def spans_decades(values: npt.ArrayLike) -> bool:
+    """Whether numbers that were tried lie more evenly on a logarithmic axis than on a linear one.
+
+    They do if they span at least a decade, and their median is then nearer to the middle of the
+    axis. Values that are not finite are left out.
+    """
+    array = np.asarray(values, np.float64)
+    known = np.unique(array[np.isfinite(array)])
+    low, median, high = np.quantile(known, [0, 0.5, 1])
+    if not (low > 0 and high >= 10 * low):
+        return False
+    linear = (median - low) / (high - low)
+    return bool(abs(np.log(median / low) / np.log(high / low) - 0.5) < abs(linear - 0.5))

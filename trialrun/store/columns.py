@@ -1,9 +1,9 @@
 """The columns of `trials/` and `history/`: their names, types, and which are read for what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from trialrun.job import searched_paths
+from trialrun.job import Range, ValueList, searched_paths
 from trialrun.trials.trial import Variant
 
 ParameterKind = Literal["bool", "int", "float", "text", "json"]
@@ -61,6 +61,22 @@ def parameter_kinds(variants: Sequence[Variant]) -> dict[str, ParameterKind]:
         path: _kind_of([values[path] for values in assignments if path in values])
         for path in searched_paths(assignments)
     }
+
+
+def domain_kinds(domains: Mapping[str, ValueList | Range]) -> dict[str, ParameterKind]:
+    """How each searched parameter is stored if not all variants are known when the first end.
+
+    Args:
+        domains: Searched dotted path -> what it may be.
+    """
+    return {path: _kind_of_domain(domain) for path, domain in domains.items()}
+
+
+def _kind_of_domain(domain: ValueList | Range) -> ParameterKind:
+    if isinstance(domain, ValueList):
+        return _kind_of(domain.values)
+    is_int = domain.distribution == "int_uniform"
+    return _kind_of([int(domain.min), int(domain.max)]) if is_int else "float"
 
 
 def _kind_of(values: Sequence[Any]) -> ParameterKind:

@@ -2,10 +2,10 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,20 @@ from trialrun.store.columns import pack_file_name
 from trialrun.store.files import reading, replace_atomically
 from trialrun.trials.results import STATE_GROUPS, Checkpoint, PackResult, TrialState
 from trialrun.trials.trial import Pack
+
+
+class KeptTrials(NamedTuple):
+    """The trials of a checkpoint.
+
+    Attributes:
+        pack_id: The pack.
+        trial_ids: Ids of its trials.
+        epochs: How many epochs each of them was trained.
+    """
+
+    pack_id: str
+    trial_ids: tuple[str, ...]
+    epochs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +106,42 @@ class KeptArrays:
         Half of a pack (`p003a`) may continue from the checkpoint of the whole (`p003`), and so may
         the pack that a resumed run makes of its trials (`p003r`).
         """
-        pack_id = pack.pack_id
+        trial_ids = [trial.trial_id for trial in pack.trials]
+        for path in self._checkpoints_of(pack.pack_id):
+            if not set(trial_ids).isdisjoint(_kept_trials(path).trial_ids):
+                return _read_checkpoint(path).of_trials(trial_ids)
+        return None
+
+    def _checkpoints_of(self, pack_id: str) -> Iterator[Path]:
+        """The checkpoints of a pack and of those that it was made from, the latest first."""
         while pack_id:
             path = self.checkpoints_dir / f"{pack_id}.npz"
             if path.exists():
-                return _read_checkpoint(path).of_trials([trial.trial_id for trial in pack.trials])
+                yield path
             if pack_id[-1].isdecimal():  # only letters are dropped: p1000 does not come from p100
-                break
+                return
             pack_id = pack_id[:-1]
-        return None
 
-    def read_checkpoints(self) -> list[Checkpoint]:
-        """All checkpoints, sorted by the id of their pack."""
-        return [_read_checkpoint(path) for path in sorted(self.checkpoints_dir.glob("*.npz"))]
+    def trials_of_checkpoints(self) -> list[KeptTrials]:
+        """The trials of all checkpoints, sorted by the id of their pack."""
+        return [_kept_trials(path) for path in sorted(self.checkpoints_dir.glob("*.npz"))]
+
+    def forget_trials(self, trial_ids: Collection[str]) -> None:
+        """Removes trials from all checkpoints: they will not go on."""
+        for path in sorted(self.checkpoints_dir.glob("*.npz")):
+            _forget(path, trial_ids)
+
+    def forget_older(self, result: PackResult) -> None:
+        """Removes the states that the trials of a pack have left behind.
+
+        The state of a paused trial stays in the pack's own checkpoint, and that of a failed one
+        where it is: it may be tried again.
+        """
+        own = self.checkpoints_dir / f"{result.pack_id}.npz"
+        ended = {t.trial.trial_id for t in result.trials if t.status in ("completed", "diverged")}
+        paused = {t.trial.trial_id for t in result.trials if t.status == "paused"}
+        for path in list(self._checkpoints_of(result.pack_id)):
+            _forget(path, ended if path == own else ended | paused)
 
     def remove_checkpoint(self, pack_id: str) -> None:
         """Removes the checkpoint of a pack, if there is one."""
@@ -129,6 +166,23 @@ def verify_arrays(path: Path) -> None:
 def _read_checkpoint(path: Path) -> Checkpoint:
     with reading(path), np.load(path, allow_pickle=False) as arrays:
         return checkpoint_from(arrays, path.stem)
+
+
+def _kept_trials(path: Path) -> KeptTrials:
+    with reading(path), np.load(path, allow_pickle=False) as arrays:  # reads no other array
+        ids, epochs = arrays["trial_ids"].tolist(), arrays["epochs"].tolist()
+    return KeptTrials(path.stem, tuple(ids), tuple(epochs))
+
+
+def _forget(path: Path, trial_ids: Collection[str]) -> None:
+    before = _kept_trials(path).trial_ids
+    left = [trial_id for trial_id in before if trial_id not in trial_ids]
+    if not left:
+        path.unlink()
+    elif len(left) < len(before):
+        fewer = _read_checkpoint(path).of_trials(left)
+        with replace_atomically(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **checkpoint_arrays(fewer))
 
 
 def state_arrays(states: Iterable[TrialState]) -> dict[str, npt.NDArray[Any]]:

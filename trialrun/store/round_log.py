@@ -7,7 +7,7 @@ files are the authority: what was decided once stays decided.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,24 @@ from trialrun.store.files import reading, write_text
 
 _NAME = re.compile(r"round-(\d{4,})\.json")
 
-Stage = Literal["choose", "race", "extend", "confirm"]
+Stage = Literal["propose", "choose", "race", "extend", "confirm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """How the variants of a run are proposed; fixed when the first round begins.
+
+    Attributes:
+        method: What proposes them.
+        num_variants: How many are proposed in all.
+        batch: How many are proposed at a time.
+        seed: Keys the proposals.
+    """
+
+    method: str
+    num_variants: int
+    batch: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +49,9 @@ class Schedule:
             Empty for a race.
         fewest: The least number of variants that go on if there are as many.
         level: The level of a race; None if variants go on by their rank.
+        proposals: How variants are proposed; None if all are known beforehand.
+        epochs: For each round, the epoch after which its trials are paused or, in the last, end;
+            empty if no round pauses them.
     """
 
     metric: str
@@ -42,6 +62,27 @@ class Schedule:
     keeps: tuple[str, ...] = ()
     fewest: int = 1
     level: float | None = None
+    proposals: Proposals | None = None
+    epochs: tuple[int, ...] = ()
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the rounds of this schedule."""
+        return "choose" if self.level is None else "race"
+
+    @property
+    def pauses(self) -> tuple[int, ...]:
+        """All epochs after which trials are paused, ascending."""
+        return tuple(sorted({epochs for epochs in self.epochs if epochs != self.epochs[-1]}))
+
+    def pause_of(self, index: int) -> int | None:
+        """The epoch after which the trials of a round, by its index, are paused; None if never."""
+        return self.epochs[index] if self.epochs and self.epochs[index] in self.pauses else None
+
+    def work_of(self, index: int) -> int:
+        """What a variant of a round, by its index, costs in it: trials, or epochs of its trials."""
+        counts, epochs = (0, *self.counts), (0, *(self.epochs or (1,) * len(self.counts)))
+        return counts[index + 1] * epochs[index + 1] - counts[index] * epochs[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +111,16 @@ class Round:
 
     Attributes:
         number: 1, 2, ...
-        stage: `choose` by rank, `race` by a test, `extend` with seeds that the job got later, or
-            `confirm` with fresh seeds.
+        stage: `propose` new variants, `choose` by rank, `race` by a test, `extend` with seeds that
+            the job got later, or `confirm` with fresh seeds.
         variants: Ids; of a confirmation, the best first, else in the order of the search.
         seeds: Seeds; those that earlier rounds have trained are not trained again.
         decision: Why it is these variants; None in the first round.
         schedule: The schedule; only in the first round.
+        epochs: The epoch after which its trials are paused, unless they have ended before; None if
+            they are trained to their end.
+        assignments: variant_id -> searched dotted path -> value, of the variants that are proposed;
+            None unless some are.
     """
 
     number: int
@@ -84,10 +129,15 @@ class Round:
     seeds: tuple[int, ...]
     decision: Decision | None = None
     schedule: Schedule | None = None
+    epochs: int | None = None
+    assignments: Mapping[str, Mapping[str, Any]] | None = None
 
     def to_json(self) -> str:
         """The round as the text of its file: the same bytes for equal rounds."""
         content = {name: value for name, value in asdict(self).items() if value is not None}
+        for name in ("epochs", "proposals"):
+            if self.schedule is not None and not getattr(self.schedule, name):
+                del content["schedule"][name]  # as it was written before there were any
         return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
@@ -131,6 +181,22 @@ class RoundLog:
         return fresh_seeds_of(self.read())
 
 
+def joined(rounds: Sequence[Round]) -> tuple[Round, ...]:
+    """The rounds of which those that propose are one: the first of the schedule.
+
+    It has the number of the last of them, all their variants, and no decision.
+    """
+    proposing = [one for one in rounds if one.stage == "propose"]
+    if not proposing:
+        return tuple(rounds)
+    first, last = proposing[0], proposing[-1]
+    assert first.schedule is not None, "the first round holds the schedule"
+    variants = tuple(variant_id for one in proposing for variant_id in one.variants)
+    stage, number = first.schedule.stage, last.number
+    whole = replace(first, number=number, stage=stage, variants=variants, assignments=None)
+    return (whole, *rounds[len(proposing) :])
+
+
 def last_choosing(rounds: Sequence[Round]) -> Round:
     """The last of some rounds that is no confirmation; the first of a run never is one."""
     return next(one for one in reversed(rounds) if one.stage != "confirm")
@@ -164,12 +230,19 @@ def _require_sense(found: Round, number: int) -> None:
         "its stage is unknown": found.stage not in get_args(Stage),
         "its variants are not distinct ids": not _are_distinct(found.variants, str),
         "its seeds are not distinct integers": not _are_distinct(found.seeds, int),
+        "its epochs are not a number above 0": not _is_epoch(found.epochs),
         "it has no decision": (found.decision is None) != is_first,
         "it has no schedule": (found.schedule is None) == is_first,
+        "it does not say what is proposed": (found.stage == "propose")
+        != (found.assignments is not None and tuple(found.assignments) == found.variants),
     }
     for problem, holds in problems.items():
         if holds:
             raise ValueError(problem)
+
+
+def _is_epoch(value: Any) -> bool:
+    return value is None or (type(value) is int and value > 0)
 
 
 def _are_distinct(values: Sequence[Any], kind: type) -> bool:
@@ -193,9 +266,16 @@ def _from_json(content: Mapping[str, Any]) -> Round:
             dropped=decision["dropped"],
             digest=decision["digest"],
         ),
-        schedule=None
-        if schedule is None
-        else Schedule(
-            **schedule | {name: tuple(schedule[name]) for name in ("seeds", "counts", "keeps")}
-        ),
+        schedule=None if schedule is None else _schedule_from_json(schedule),
+        assignments=content.get("assignments"),
+        epochs=content.get("epochs"),
     )
+
+
+def _schedule_from_json(content: Mapping[str, Any]) -> Schedule:
+    lists = {name: tuple(content[name]) for name in ("seeds", "counts", "keeps")}
+    proposals = content.get("proposals")
+    if proposals is not None:
+        proposals = Proposals(**proposals)
+    epochs = tuple(content.get("epochs", ()))
+    return Schedule(**{**content, **lists, "epochs": epochs, "proposals": proposals})

@@ -142,9 +142,10 @@ def _log_names(names: Iterable[str]) -> list[str]:
 def latest_trials(tables: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> "pd.DataFrame":
     """One row per trial of a run, sorted by variant and seed.
 
-    If a trial has several rows, because it was trained more than once, the latest that did not fail
-    counts, or the latest if all failed. Packs are numbered in the order of time, and so are
-    attempts within a pack.
+    If a trial has several rows, because it was trained more than once or was paused, the latest
+    that ended well counts, or the latest if none did; of its pauses, only the last counts. Packs
+    are numbered in the order of time, and so are attempts within a pack; a pack that goes on has
+    the name of the one before and a letter.
 
     Args:
         tables: Tables from `trial_table`; one whose trials all failed lacks metrics.
@@ -165,16 +166,47 @@ def latest_trials(tables: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> 
     order = [*IDENTITY_COLUMNS, *best, *parameters, *metric_names(names), *arrays]
     trials: pd.DataFrame = table.select(order).to_pandas()
     if trials["trial_id"].duplicated().any():
+        ended = ~trials["status"].isin(["failed", "paused"])
+        pauses = trials["epochs"].where(trials["status"] == "paused")
+        is_earlier_pause = pauses < pauses.groupby(trials["trial_id"]).transform("max")
         trials = (
             trials.assign(
-                trained=trials["status"] != "failed",
+                standing=ended.astype(int) - is_earlier_pause.astype(int),
                 pack_number=trials["pack_id"].str.extract(r"(\d+)", expand=False).astype("int64"),
+                pack_length=trials["pack_id"].str.len(),
             )
-            .sort_values(["trained", "pack_number", "attempt", "pack_id"])
+            .sort_values(["standing", "pack_number", "pack_length", "attempt", "pack_id"])
             .drop_duplicates("trial_id", keep="last")
-            .drop(columns=["trained", "pack_number"])
+            .drop(columns=["standing", "pack_number", "pack_length"])
         )
     return trials.sort_values(["variant_id", "seed"], ignore_index=True)
+
+
+def as_if_ended(rows: "pa.Table", epochs: int | None) -> "pa.Table":
+    """The rows of trials that stand after an epoch, as if all training ended there.
+
+    A trial that was paused then is completed; one that has ended before is as it is. At an epoch
+    nothing is known of tests and predictions, which a paused trial does not have.
+
+    Args:
+        rows: Rows of `trial_table`, with their identity.
+        epochs: The epoch; None for the end of the training, so that paused trials are left out.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    statuses = rows["status"]
+    is_paused = pc.equal(statuses, "paused")
+    if epochs is None:
+        return rows.filter(pc.invert(is_paused))
+    is_at, is_within = pc.equal(rows["epochs"], epochs), pc.less_equal(rows["epochs"], epochs)
+    has_ended = pc.or_(is_within, pc.equal(statuses, "failed"))
+    stands = pc.if_else(is_paused, is_at, has_ended)
+    completed = pc.if_else(is_paused, "completed", statuses).cast(pa.string())
+    index = rows.column_names.index("status")
+    unknown = [name for name in rows.column_names if name.startswith("test_")]
+    unknown += [name for name in ARRAY_COLUMNS if name in rows.column_names and name not in unknown]
+    return rows.set_column(index, "status", completed).drop_columns(unknown).filter(stands)
 
 
 def unite_history(tables: Sequence["pa.Table"]) -> "pd.DataFrame":

@@ -1,8 +1,9 @@
 """The trial tables of a run folder, read whole, or some variants at a time to keep memory small."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ import numpy.typing as npt
 from trialrun.errors import FileError
 from trialrun.store.columns import TrialColumns, metric_names
 from trialrun.store.parquet import by_pack_file, columns_in, list_pack_files, read_pack_file
-from trialrun.store.rows import latest_trials, parameters_by_variant, unite_history
+from trialrun.store.rows import as_if_ended, latest_trials, parameters_by_variant, unite_history
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 # Rows of a chunk: about 20 MB of numbers and matrices, so that few chunks read each file again.
 TRIALS_AT_A_TIME = 1 << 15
@@ -123,11 +125,16 @@ class TrialIndex:
     _tables: TrialTables
     _files_of: Mapping[str, Sequence[Path]]
     _hidden: frozenset[int] = frozenset()
+    _change: "Callable[[pa.Table], pa.Table] | None" = None
 
     def without(self, seeds: Collection[int]) -> "TrialIndex":
         """The index of the trials that have other seeds."""
         left = self.seeds[~np.isin(self.seeds, list(seeds))]
         return replace(self, seeds=left, _hidden=self._hidden | frozenset(seeds))
+
+    def at(self, epochs: int | None) -> "TrialIndex":
+        """The index of the trials as if all training ended after an epoch; see `as_if_ended`."""
+        return replace(self, _change=partial(as_if_ended, epochs=epochs))
 
     def by_variants(
         self, columns: TrialColumns, max_trials: int = TRIALS_AT_A_TIME
@@ -151,6 +158,8 @@ class TrialIndex:
         )
         with adding_the_remedy(self._tables.path):
             rows = [read_pack_file(file, columns, variant_ids=variant_ids) for file in files]
+        if self._change is not None:
+            rows = list(map(self._change, rows))
         found = latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
         if not self._hidden:
             return found

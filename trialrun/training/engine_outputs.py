@@ -17,8 +17,8 @@ class Advance:
     """An engine's heartbeat.
 
     Attributes:
-        num_epochs: Epochs trained since the last heartbeat, summed over trials. Epochs that a
-            trial skips because it stopped early are counted when it stops.
+        num_epochs: Epochs trained since the last heartbeat, summed over trials. Epochs up to the
+            pack's last one that a trial skips because it stopped early are counted when it stops.
         logs: Keras's log names -> float32 (trials,): the newest epoch of those trials.
     """
 
@@ -28,14 +28,16 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class TrainedTrial:
-    """One trained trial.
+    """One trained trial, or one that is paused.
 
     Attributes:
         history: Keras's log names -> float32 (epochs,).
+        model_task: What the model is.
+        is_paused: Whether its training is not over; it then has no predictions, no test logs and no
+            variables, which are in a checkpoint.
         test_logs: Keras's log names -> value on the test set.
         val_predictions, test_predictions: (rows, ...); for a streamed part, of its first rows.
         trainable, non_trainable, optimizer: Variables in Keras's order.
-        model_task: What the model is.
         is_compiled_by_builder: Whether the builder compiled the model, not the job's `training`.
         best_epoch: The epoch, from 1, whose weights these are; None in a trial that does not keep
             its best, whose weights are those of the last epoch.
@@ -44,13 +46,14 @@ class TrainedTrial:
     """
 
     history: Mapping[str, npt.NDArray[np.float32]]
-    test_logs: Mapping[str, float]
-    val_predictions: Any
-    test_predictions: Any
-    trainable: tuple[npt.NDArray[np.generic], ...]
-    non_trainable: tuple[npt.NDArray[np.generic], ...]
-    optimizer: tuple[npt.NDArray[np.generic], ...]
     model_task: ModelTask
+    is_paused: bool = False
+    test_logs: Mapping[str, float] = field(default_factory=dict)
+    val_predictions: Any = None
+    test_predictions: Any = None
+    trainable: tuple[npt.NDArray[np.generic], ...] = ()
+    non_trainable: tuple[npt.NDArray[np.generic], ...] = ()
+    optimizer: tuple[npt.NDArray[np.generic], ...] = ()
     is_compiled_by_builder: bool = False
     best_epoch: int | None = None
     streamed_matrices: Mapping[Part, npt.NDArray[np.int64] | None] = field(default_factory=dict)

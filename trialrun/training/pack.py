@@ -117,7 +117,7 @@ def _results(
             duration_s=duration_s,
             device=device,
             node=platform.node(),
-            metrics=_final_metrics(outcome, test),
+            metrics=_final_metrics(outcome, test, task.select.metric),
             history=outcome.history,
             val_confusion_matrix=val.confusion_matrix,
             test_confusion_matrix=test.confusion_matrix,
@@ -178,7 +178,7 @@ def _reporting(
     pick = max if task.select.goal == "maximize" else min
     epochs_done, last_heartbeat = 0, 0.0
     if task.checkpoint is not None:
-        ended, in_all = task.checkpoint.ended, task.pack.trials[0].variant.training.epochs
+        ended, in_all = task.checkpoint.ended, task.last_epoch
         epochs = task.checkpoint.epochs
         epochs_done = int((epochs if ended is None else np.where(ended, in_all, epochs)).sum())
     best: float | None = None
@@ -201,12 +201,18 @@ def _reporting(
 
 def _status(trained: TrainedTrial, selected: str) -> TrialStatus:
     """Diverged if a final loss is not finite; without losses, the selected metric decides."""
+    if trained.is_paused:
+        return "paused"
+    return "completed" if _is_finite(trained, selected) else "diverged"
+
+
+def _is_finite(trained: TrainedTrial, selected: str) -> bool:
     given = _given_epoch(trained)
     final = {name: values[given] for name, values in trained.history.items()}
     final |= {f"test_{name}": value for name, value in trained.test_logs.items()}
     losses = [value for name, value in final.items() if f"_{name}".endswith("_loss")]
     decisive = losses or [value for name, value in final.items() if name == selected]
-    return "completed" if np.isfinite(decisive).all() else "diverged"
+    return bool(np.isfinite(decisive).all())
 
 
 def _given_epoch(trained: TrainedTrial) -> int:
@@ -216,6 +222,8 @@ def _given_epoch(trained: TrainedTrial) -> int:
 
 def _judge(trained: TrainedTrial, classes: Classes) -> tuple[Judgment, Judgment]:
     """The judgments of a trial's predictions on the validation and the test set."""
+    if trained.is_paused:
+        return Judgment(), Judgment()
     task, labels = trained.model_task, classes or {}
     streamed = {part: Judgment(matrix) for part, matrix in trained.streamed_matrices.items()}
     val, test = trained.val_predictions, trained.test_predictions
@@ -225,11 +233,14 @@ def _judge(trained: TrainedTrial, classes: Classes) -> tuple[Judgment, Judgment]
     )
 
 
-def _final_metrics(trained: TrainedTrial, test: Judgment) -> dict[str, float]:
+def _final_metrics(trained: TrainedTrial, test: Judgment, selected: str) -> dict[str, float]:
     """Values at the epoch whose weights are the result: train_*, then val_*, then test_*.
 
-    Where a metric of the job has the name of a score of `Judgment`, the job's metric is kept.
+    Where a metric of the job has the name of a score of `Judgment`, the job's metric is kept. A
+    paused trial that would have diverged has none, so that it counts as lost.
     """
+    if trained.is_paused and not _is_finite(trained, selected):
+        return {}
     given = _given_epoch(trained)
     final = {name: float(values[given]) for name, values in trained.history.items()}
     test_logs = dict(trained.test_logs)

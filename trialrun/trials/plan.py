@@ -1,6 +1,6 @@
 """From a job to its variants and trials. Starts nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
@@ -12,14 +12,19 @@ from trialrun.trials.search import Assignment, expand
 from trialrun.trials.trial import Trial, Variant
 
 
-def plan_variants(job: JobSpec) -> tuple[Variant, ...]:
+def plan_variants(job: JobSpec, proposed: Sequence[Assignment] = ()) -> tuple[Variant, ...]:
     """The variants of a job, in the order of its search.
+
+    Args:
+        job: The job.
+        proposed: What `tpe` has proposed so far; without it, these are the first batch.
 
     Raises:
         InputError: The search has too few variants, or values that are wrong together.
     """
-    assignments = expand(job)
-    width = max(2, len(str(len(assignments) - 1)))
+    assignments = expand(job, proposed)
+    num_in_all = max(len(assignments), job.search.num_variants or 0)  # `tpe` adds some later
+    width = max(2, len(str(num_in_all - 1)))
     return tuple(
         Variant(f"v{index:0{width}d}", parameters, *_settings_of(job, parameters))
         for index, parameters in enumerate(assignments)
@@ -39,9 +44,9 @@ def _settings_of(job: JobSpec, parameters: Assignment) -> Settings:
         ) from error
 
 
-def plan_trials(job: JobSpec) -> tuple[Trial, ...]:
+def plan_trials(job: JobSpec, proposed: Sequence[Assignment] = ()) -> tuple[Trial, ...]:
     """Every variant with every seed: all seeds of the first variant, then of the second, ..."""
-    return trials_of(plan_variants(job), job.seed_list)
+    return trials_of(plan_variants(job, proposed), job.seed_list)
 
 
 def trials_of(variants: Iterable[Variant], seeds: Iterable[int]) -> tuple[Trial, ...]:

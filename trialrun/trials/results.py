@@ -12,7 +12,7 @@ from trialrun.trials.trial import Trial
 # The kinds of a model's variables, which are fields of `Checkpoint` and `TrialState`.
 STATE_GROUPS = ("trainable", "non_trainable", "optimizer")
 
-TrialStatus = Literal["completed", "diverged", "failed"]
+TrialStatus = Literal["completed", "diverged", "failed", "paused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class TrialResult:
     Attributes:
         trial: The trial.
         status: `completed`; `diverged` if a loss is not finite (or the selection metric, if the
-            model logs no loss); `failed`, for the reason in `error`.
+            model logs no loss); `failed`, for the reason in `error`; `paused` after an epoch, from
+            which it may go on. A paused trial was not tested, and has no metrics if it would have
+            diverged.
         engine: `fused`, `mapped` or `keras`; empty for a failed trial that was never trained.
         pack_id: The pack in which it was trained.
         attempt: 0 for the first attempt of its pack, then 1, 2, ...
@@ -129,6 +131,12 @@ class Checkpoint:
             best=tuple(array[rows] for array in self.best),
             ended=None if self.ended is None else is_known & self.ended[rows],
         )
+
+    def up_to(self, last_epoch: int) -> "Checkpoint":
+        """The checkpoint without what was trained beyond an epoch: such trials have 0 epochs."""
+        within = self.epochs <= last_epoch
+        ended = None if self.ended is None else within & self.ended
+        return replace(self, epochs=np.where(within, self.epochs, 0), ended=ended)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The search space of a job, and the assignments that are taken from it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ Assignment = Mapping[str, Any]
 _DRAWS_WITH_CONDITIONS = 1_000_000
 
 
-def expand(job: JobSpec) -> tuple[Assignment, ...]:
+def expand(job: JobSpec, proposed: Sequence[Assignment] = ()) -> tuple[Assignment, ...]:
     """The assignments of a job's variants: searched dotted path -> plain Python value.
 
     A grid is the product of all values in the order of the file; the last parameter changes
@@ -25,11 +25,17 @@ def expand(job: JobSpec) -> tuple[Assignment, ...]:
     nothing has one empty assignment. A parameter whose condition is not met, or that a row has no
     value for, is absent from an assignment, and each assignment occurs once.
 
+    Args:
+        job: The job.
+        proposed: What `tpe` has proposed so far; without it, these are the first batch.
+
     Raises:
         InputError: The space does not hold as many distinct assignments as the job asks for.
     """
     if job.search.method == "random":
-        return _draw_distinct(job.search)
+        return draw_distinct(job.search)
+    if job.search.method == "tpe":
+        return tuple(proposed) or draw_distinct(job.search)[: job.search.batch_size]
     if job.search.method == "from":
         return job.search.distinct_rows
     return tuple(_grid(job.search.parameters))
@@ -62,7 +68,12 @@ def _grid(parameters: Mapping[str, ValueList | Range]) -> Iterator[Assignment]:
         yield {path: lists[path][chosen[path]] for path in parameters if path in chosen}
 
 
-def _draw_distinct(search: SearchSpec) -> tuple[Assignment, ...]:
+def draw_distinct(search: SearchSpec) -> tuple[Assignment, ...]:
+    """As many distinct assignments, drawn at random, as a search has variants.
+
+    Raises:
+        InputError: So many were not found.
+    """
     assert search.num_variants is not None, "the job file refuses random without a count"
     rng = np.random.default_rng(search.seed)
     conditions = Conditions.of(search.parameters)
@@ -98,9 +109,5 @@ def _draw(rng: np.random.Generator, spec: ValueList | Range) -> Any:
     if spec.distribution == "int_uniform":
         return int(rng.integers(int(spec.min), int(spec.max), endpoint=True))
     if spec.distribution == "log_uniform":
-        drawn = math.exp(rng.uniform(math.log(spec.min), math.log(spec.max)))
-    else:
-        drawn = rng.uniform(spec.min, spec.max)
-    # Rounded to six digits, which are readable in tables and do not depend on the last bits of
-    # exp(), which differ between machines. So a trial has the same id everywhere.
-    return min(max(float(f"{drawn:.6g}"), float(spec.min)), float(spec.max))
+        return spec.value_of(math.exp(rng.uniform(math.log(spec.min), math.log(spec.max))))
+    return spec.value_of(rng.uniform(spec.min, spec.max))

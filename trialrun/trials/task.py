@@ -25,6 +25,10 @@ class PackTask:
         is_continued: Whether trials of the run were trained before.
         checkpoint: The state of the pack's trials, in the pack's order; None to start from epoch 0.
         progress_interval_s: Least number of seconds between two heartbeats.
+        pause_after: The epoch after which trials that have not ended are paused; None to train
+            them to their end.
+        pauses: All epochs after which trials of the run may be paused, so that one program serves
+            all of its packs.
     """
 
     pack: Pack
@@ -37,6 +41,14 @@ class PackTask:
     is_continued: bool = False
     checkpoint: Checkpoint | None = None
     progress_interval_s: float = 0.2
+    pause_after: int | None = None
+    pauses: tuple[int, ...] = ()
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which the pack's trials are paused or end."""
+        in_all = self.pack.trials[0].variant.training.epochs
+        return in_all if self.pause_after is None else min(self.pause_after, in_all)
 
     def failed(self, trial: Trial, error: str) -> TrialResult:
         """The result of a trial of the pack that was not trained, for the reason in `error`."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from trialrun.analysis.importance import Importance
 from trialrun.analysis.parameters import values_in
 from trialrun.analysis.selection import ValidationScores
 from trialrun.job import searched_paths
@@ -13,6 +14,7 @@ from trialrun.report.figures.curves import curves_drawing
 from trialrun.report.figures.distribution import distribution_drawing
 from trialrun.report.figures.effects import effects_drawing
 from trialrun.report.figures.images import Drawing, RunFigure, own_settings, render
+from trialrun.report.figures.importance import importance_drawing
 from trialrun.report.figures.reliability import reliability_drawing
 from trialrun.report.figures.rounds import rounds_drawing
 from trialrun.report.figures.variants import variants_drawing
@@ -21,22 +23,28 @@ from trialrun.statistics.spread import Floats, describe
 
 
 def draw_figures(
-    overview: Overview, curves: Mapping[str, Floats], reliability: Floats | None
+    overview: Overview,
+    curves: Mapping[str, Floats],
+    reliability: Floats | None,
+    importance: Importance | None = None,
 ) -> tuple[RunFigure, ...]:
     """The figures of a run as images, one in memory at a time.
 
     Args:
-        overview, curves, reliability: See `run_drawings`.
+        overview, curves, reliability, importance: See `run_drawings`.
 
     Returns:
         The figures in the order of reading; none if there is no winner.
     """
     with own_settings():
-        return tuple(map(render, run_drawings(overview, curves, reliability)))
+        return tuple(map(render, run_drawings(overview, curves, reliability, importance)))
 
 
 def run_drawings(
-    overview: Overview, curves: Mapping[str, Floats], reliability: Floats | None
+    overview: Overview,
+    curves: Mapping[str, Floats],
+    reliability: Floats | None,
+    importance: Importance | None = None,
 ) -> Iterator[Drawing]:
     """The figures of a run as matplotlib figures: first of all variants, then of the winner.
 
@@ -45,6 +53,7 @@ def run_drawings(
         curves: From `analysis.winner.winner_curves`.
         reliability: (bins, 3) of the winner's test predictions, all seeds together; None for a
             model that gives no probabilities.
+        importance: The importance of the parameters; None if it is not known.
 
     Yields:
         The figures for which the run has data.
@@ -65,6 +74,8 @@ def run_drawings(
     means = describe(scores.values).mean
     if effects := effects_drawing(_parameters(overview, scores), means, metric=metric, goal=goal):
         yield effects
+    if importance is not None and importance.is_clear:
+        yield importance_drawing(importance, metric=metric)
     if board.rounds is not None and board.rounds.has_rounds and board.rounds.judged:
         yield rounds_drawing(board.rounds.judged, metric=metric)
     winner, num_seeds = names[0], board.variants[0].num_completed

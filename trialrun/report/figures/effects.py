@@ -24,12 +24,11 @@ from trialrun.report.figures.style import (
     name_columns,
     scale_by_decades,
     scale_metric,
-    spans_decades,
     tidy,
 )
 from trialrun.report.figures.text import AS_IT_IS, fold_to_width, printable, width_in
 from trialrun.report.format import parameter_text, short_names
-from trialrun.statistics.spread import Floats
+from trialrun.statistics.spread import Floats, spans_decades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -40,8 +40,7 @@ def rounds_drawing(judged: Sequence[JudgedRound], *, metric: str) -> Drawing:
         metric: What judged them.
     """
     words = [
-        f"after {counted(one.num_seeds, 'seed')} {len(one.going_on)} of {len(one.scores)} went on"
-        for one in judged
+        f"after {_had(one)} {len(one.going_on)} of {len(one.scores)} went on" for one in judged
     ]
     return Drawing(
         name="rounds",
@@ -63,9 +62,7 @@ def draw_rounds(judged: Sequence[JudgedRound], *, metric: str) -> "Figure":
     gaps = [_gaps(one) for one in judged]
     edge = _edge(judged, gaps)
     handles = _draw(axes, judged, gaps, edge)
-    names = [
-        f"{counted(one.num_seeds, 'seed')}: {len(one.going_on)}/{len(one.scores)}" for one in judged
-    ]
+    names = [f"{_had(one)}: {len(one.going_on)}/{len(one.scores)}" for one in judged]
     name_columns(axes, range(len(judged)), names, room_in=width / len(judged), size=TICK_SIZE)
     axes.set_xlim(-0.5, len(judged) - 0.5)
     axes.set_ylim(bottom=-0.05 * edge)
@@ -74,6 +71,12 @@ def draw_rounds(judged: Sequence[JudgedRound], *, metric: str) -> "Figure":
     legend_above(axes, handles, 3)
     arrange(figure, panels, title="From round to round")
     return figure
+
+
+def _had(one: JudgedRound) -> str:
+    """What the variants of a round had then: `3 seeds`, or `3 seeds, epoch 9`."""
+    pause = "" if one.epochs is None else f", epoch {one.epochs}"
+    return f"{counted(one.num_seeds, 'seed')}{pause}"
 
 
 def _gaps(one: JudgedRound) -> Gaps:

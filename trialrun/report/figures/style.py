@@ -84,20 +84,6 @@ def name_rows(
     axes.set_yticks(positions, [fold(name, num_lines) for name in names], fontsize=size, **AS_IT_IS)
 
 
-def spans_decades(values: npt.ArrayLike) -> bool:
-    """Whether numbers that were tried should be drawn on a logarithmic axis.
-
-    They should if they span at least a decade, and their median is then nearer to the middle of the
-    axis.
-    """
-    known = np.unique(finite(values))
-    low, median, high = np.nanquantile(known, [0, 0.5, 1])
-    if not (low > 0 and high >= 10 * low):
-        return False
-    linear = (median - low) / (high - low)
-    return bool(abs(np.log(median / low) / np.log(high / low) - 0.5) < abs(linear - 0.5))
-
-
 def scale_metric(axes: "Axes", direction: str, values: npt.ArrayLike) -> None:
     """Makes an axis of a metric logarithmic if the values span at least three decades."""
     known = finite(values)

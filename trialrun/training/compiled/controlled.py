@@ -52,6 +52,11 @@ class ControlledSlice:
         """Epochs trained."""
         return self._epoch
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a trial needs another epoch before it ends or is paused."""
+        return self._epoch < self._own.last_epoch and bool(self.control.active.any())
+
     def train_epoch(self) -> Advance:
         """Trains the active trials for one epoch and decides which of them continue."""
         start = time.perf_counter()
@@ -74,7 +79,7 @@ class ControlledSlice:
             before = self.history.get(name, np.empty((len(values), 0), np.float32))
             self.history[name] = np.concatenate([before, values[:, None]], 1)
         self._epoch += 1
-        num_left = self._own.max_epochs - self._epoch
+        num_left = self._own.last_epoch - self._epoch
         if num_left:
             self._narrow(epoch_s, num_left)
         ended = active & ~self.control.active & self._counts

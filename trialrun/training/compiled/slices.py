@@ -83,24 +83,28 @@ class Schedule:
     """How many epochs each call trains, and when checkpoints are made.
 
     Attributes:
-        epochs: Epochs of the training.
+        epochs: The epoch after which the pack's trials are paused or end.
+        is_pause: Whether they are paused then, unless they have ended before.
         per_call: Epochs that each call of the program trains.
         checkpoint_every: Epochs between checkpoints; None for no checkpoints.
     """
 
     epochs: int
+    is_pause: bool
     per_call: int
     checkpoint_every: int | None
 
     @classmethod
     def of(cls, task: PackTask) -> "Schedule":
-        """The schedule of a pack: calls end at each checkpoint and at epochs already trained."""
+        """The schedule of a pack: calls end at pauses, checkpoints and epochs already trained."""
         training = task.pack.trials[0].variant.training
+        epochs, every = task.last_epoch, training.checkpoint_every
+        is_pause = epochs < training.epochs
         if is_controlled(training):  # something is decided after each epoch
-            return cls(training.epochs, 1, training.checkpoint_every)
+            return cls(epochs, is_pause, 1, every)
         begun = [] if task.checkpoint is None else task.checkpoint.epochs.tolist()
-        between_stops = math.gcd(training.epochs, training.checkpoint_every or 0, *begun)
-        return cls(training.epochs, _epochs_per_call(between_stops), training.checkpoint_every)
+        stops = (epochs, training.epochs, every or 0, *task.pauses, *begun)
+        return cls(epochs, is_pause, _epochs_per_call(math.gcd(*stops)), every)
 
 
 def _epochs_per_call(epochs: int) -> int:
@@ -155,7 +159,7 @@ class Slice:
         own = [task.pack.trials[index] for index in indices]
         seeds = [trial.seed for trial in own]
         trainings = [trial.variant.training for trial in own]
-        self.max_epochs = trainings[0].epochs
+        self.last_epoch = task.last_epoch
         num_rows = len(keras.tree.flatten(data.of_trial(indices[0]).y_train)[0])
         self.orders = BatchOrders(seeds, num_rows)
         self.order_shape = (len(own), num_rows)

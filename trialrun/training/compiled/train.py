@@ -97,16 +97,16 @@ def _train_slices(
                 yield from filter(None, [maker.make()])
     outcomes = [future.result() for future in futures]
     trained = [outcome for outcome in outcomes if outcome is not None]
-    if len(trained) == len(slices):
-        return trained
-    yield from filter(None, [maker.make()])
-    return None
+    is_stopped = len(trained) < len(slices)
+    if is_stopped or schedule.is_pause:
+        yield from filter(None, [maker.make()])
+    return None if is_stopped else trained
 
 
 def _train_slice(
     program: Program, own: Slice, schedule: Schedule, reports: Reports
 ) -> list[TrainedTrial] | None:
-    """The trained trials of a slice; None if it was stopped, after it has reported its state."""
+    """The trials of a slice, trained or paused; None if it was stopped. It reports its state."""
     if own.control is not None:
         return _train_controlled_slice(program, own, schedule, reports)
     num_trials = len(set(own.indices))
@@ -131,12 +131,14 @@ def _train_slice(
         reports.put(Advance(num_trials * schedule.per_call, last))
         if schedule.checkpoint_every and epoch % schedule.checkpoint_every == 0:
             report_state()
-    if epoch == schedule.epochs > own.epoch:
+    if epoch == schedule.epochs > own.epoch and not schedule.is_pause:
         state = program.finalize(state)
     if epoch:
         report_state()
     if epoch < schedule.epochs:
         return None
+    if schedule.is_pause:
+        return [_paused(own, history, index) for index in range(len(own.indices))]
     return _evaluate(program, own, state, history)
 
 
@@ -146,7 +148,8 @@ def _train_controlled_slice(
     """Like `_train_slice`, for trials that may stop early."""
     controlled = ControlledSlice(program, own)
     is_first_call = True
-    while controlled.control.active.any() and not reports.stopping:
+    control = controlled.control
+    while controlled.goes_on and not reports.stopping:
         with compiling(program) if is_first_call else contextlib.nullcontext():
             reports.put(controlled.train_epoch())
         is_first_call = False
@@ -154,10 +157,16 @@ def _train_controlled_slice(
             reports.put(controlled.standing())
     if controlled.epoch:
         reports.put(controlled.standing())
-    control = controlled.control
-    if control.active.any():
+    if controlled.goes_on:
         return None
-    trained = _evaluate(program, own, controlled.given_state(), controlled.history)
+    trained = [_paused(own, controlled.history, index) for index in range(len(own.indices))]
+    if not control.active.all():
+        evaluated = _evaluate(program, own, controlled.given_state(), controlled.history)
+        pairs = zip(trained, evaluated, strict=True)
+        trained = [
+            paused if is_active else ended
+            for is_active, (paused, ended) in zip(control.active, pairs, strict=True)
+        ]
     return [
         replace(
             outcome,
@@ -168,6 +177,16 @@ def _train_controlled_slice(
             trained, control.epochs, control.best_epochs, strict=True
         )
     ]
+
+
+def _paused(own: Slice, history: dict[str, npt.NDArray[np.float32]], index: int) -> TrainedTrial:
+    """A trial of a slice whose training is not over."""
+    return TrainedTrial(
+        history={name: values[index] for name, values in history.items()},
+        model_task=own.model_task,
+        is_paused=True,
+        is_compiled_by_builder=own.is_compiled_by_builder,
+    )
 
 
 def _evaluate(

@@ -51,7 +51,7 @@ def train_keras(
             if task.pack.trials[0].variant.training.checkpoint_every:
                 yield from filter(None, [maker.make()])
     trained = future.result()
-    if trained is None:
+    if trained is None or any(one.is_paused for one in trained):
         yield from filter(None, [maker.make()])
     return trained
 
@@ -70,7 +70,7 @@ def _train_trials(
         with settings_in_force(compiled.model):
             if index == 0:
                 check_logs(check_built(compiled, task, data), task)
-            run = TrialFit(compiled, trial, index, reports, task.job_folder)
+            run = TrialFit(compiled, trial, index, reports, task)
             if models.can_be_set_back:
                 run.set_back()
             kept = task.checkpoint

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -31,6 +30,7 @@ from trialrun.training.model.inputs import with_text_tensors
 from trialrun.training.model.ownership import has_other_state, why_unknown
 from trialrun.training.state import ModelState
 from trialrun.trials.results import STATE_GROUPS, Checkpoint
+from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial
 
 # AutoGraph would leave the sources that it generates in the temporary folder.
@@ -49,10 +49,11 @@ class TrialFit(keras.callbacks.Callback):
         trial: Trial,
         index: int,
         reports: Reports,
-        job_folder: Path,
+        task: PackTask,
     ) -> None:
         super().__init__()
         self._compiled, self._trial, self._index, self._reports = compiled, trial, index, reports
+        self._last_epoch = task.last_epoch
         self._epoch = 0
         self._is_ended = False
         self._history: dict[str, list[float]] = {}
@@ -68,7 +69,7 @@ class TrialFit(keras.callbacks.Callback):
         if training.reduce_lr_on_plateau:
             refuse_schedule(model.optimizer)
         self._controls = Controls(training)
-        self._callbacks = users_callbacks(training, job_folder)
+        self._callbacks = users_callbacks(training, task.job_folder)
 
     def set_back(self) -> None:
         """Resets the model to the trial's start, whatever it was trained on before."""
@@ -104,13 +105,29 @@ class TrialFit(keras.callbacks.Callback):
             variable.assign(array)
 
     def train(self, splits: Splits) -> TrainedTrial | None:
-        """The trained trial; None if it was stopped before its end."""
-        if not self._is_ended and not self._reports.stopping:
+        """The trained or paused trial; None if it was stopped before."""
+        if self._goes_on and not self._reports.stopping:
             self._fit(splits)
-        if not self._is_ended:
+        if self._goes_on:
             return None
+        if not self._is_ended:
+            return self._paused()
         self._report_state()
         return self._evaluate(splits)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the trial needs another epoch before it ends or is paused."""
+        return not self._is_ended and self._epoch < self._last_epoch
+
+    def _paused(self) -> TrainedTrial:
+        return TrainedTrial(
+            history=self._history_arrays(),
+            model_task=self._compiled.task,
+            is_paused=True,
+            is_compiled_by_builder=self._compiled.is_compiled_by_builder,
+            best_epoch=self._controls.best_epoch,
+        )
 
     def _fit(self, splits: Splits) -> None:
         model, training = self._compiled.model, self._trial.variant.training
@@ -160,18 +177,21 @@ class TrialFit(keras.callbacks.Callback):
         self._epoch = epoch + 1
         self._is_ended = self._epoch == training.epochs or self._compiled.model.stop_training
         newest = {name: np.asarray([value], np.float32) for name, value in logs.items()}
-        left_out = training.epochs - self._epoch if self._is_ended else 0
+        left_out = self._last_epoch - self._epoch if self._is_ended else 0
         self._reports.put(Advance(1 + left_out, newest))
         if self._is_ended:
             return  # `fit` may still change the weights, e.g. to their moving average
         is_due = training.checkpoint_every and self._epoch % training.checkpoint_every == 0
-        if is_due or self._reports.stopping:
+        stops = self._reports.stopping or self._epoch == self._last_epoch
+        if is_due or stops:
             self._report_state()
-        if self._reports.stopping:
+        if stops:
             self._compiled.model.stop_training = True
 
     def _report_state(self) -> None:
-        if self._has_other_state:  # a checkpoint would not hold it: such a trial starts again
+        # A checkpoint would not hold it, nor what a user's callbacks remember: such a trial starts
+        # again.
+        if self._has_other_state or (self._callbacks and not self._is_ended):
             return
         arrays = ([variable.numpy()[None] for variable in group] for group in self._variables)
         history = {name: values[None] for name, values in self._history_arrays().items()}
