@@ -30,8 +30,8 @@ from trialrun.job import (
 from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
 from trialrun.job.conditions import Conditions
 from trialrun.job.variants_table import rows_by_value
-from trialrun.messages import bytes_text
-from trialrun.report.format import condition_text, counted, parameter_text, seeds_text
+from trialrun.messages import bytes_text, counted
+from trialrun.report.format import condition_text, parameter_text
 from trialrun.search.schedule import check_budget, schedule_of
 from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
@@ -81,7 +81,7 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     _print_data(console, loaded, own or trials)
     console.print(
-        f"\n{counted(num_variants, 'variant')} x {seeds_text(len(job.seed_list))} ="
+        f"\n{counted(num_variants, 'variant')} x {counted(len(job.seed_list), 'seed')} ="
         f" {counted(num_variants * len(job.seed_list), 'trial')} of"
         f" {_epochs(trials)} epochs{in_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trialrun.job import JobSpec
-from trialrun.report.format import counted, seeds_text
+from trialrun.messages import counted
 from trialrun.report.rounds import rounds_name
 from trialrun.search.schedule import RoundCost, expected_rounds
 
@@ -70,7 +70,7 @@ def _sentences(job: JobSpec, rounds: Sequence[RoundCost], num_variants: int) -> 
     of_what = "the trial-epochs of " * has_pauses + "the whole grid"
     yield f"{in_all}; choosing takes {at_most}{num_choosing / num_whole:.0%} of {of_what}"
     if (most := max(one.num_seeds for one in choosing)) < job.num_seeds:
-        yield f"No variant gets more than {most} of the {seeds_text(job.num_seeds)}"
+        yield f"No variant gets more than {most} of the {counted(job.num_seeds, 'seed')}"
     if has_pauses and job.training.callbacks:
         yield (
             "The state of a paused trial does not hold what training.callbacks remember: those that"
