@@ -37,6 +37,7 @@ def importance_drawing(found: Importance, *, metric: str) -> Drawing:
         f"how much each parameter separates the best {found.num_best} of"
         f" {found.num_variants:,} variants from the others, in {metric} over"
         f" {counted(found.num_seeds, 'seed')}"
+        f"{'' if found.epochs is None else f' after epoch {found.epochs}'}"
     )
     more = ""
     if len(found.parameters) > len(shown):
