@@ -262,6 +262,15 @@ def test_a_lost_or_changed_record_of_proposals_is_refused(tmp_path):
     file.write_text(json.dumps(changed))
     with pytest.raises(FileError, match="it does not say what is proposed"):
         Driver(tmp_path, TPE)
+    changed = json.loads(files[file.name])
+    changed["assignments"]["v10"] = {BATCH_SIZE: 30}
+    file.write_text(json.dumps(changed))
+    with pytest.raises(FileError, match=r"training.batch_size = 30 was proposed, which search"):
+        Driver(tmp_path, TPE)
+    changed["assignments"]["v10"] = [30]
+    file.write_text(json.dumps(changed))
+    with pytest.raises(FileError, match="a proposal is no mapping"):
+        Driver(tmp_path, TPE)
     for number in (6, 5, 4, 3, 2):
         driver.run.rounds.file_of(number).unlink()
     with pytest.raises(FileError, match="the record of what was proposed is changed or missing"):
