@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "store": "errors messages host job trials",
     "cluster": "errors messages host job trials training",
     "analysis": "errors messages statistics job store",
-    "search": "errors statistics job store analysis",
+    "search": "errors messages statistics job store analysis",
     "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",
     "trackers": "errors messages job store",

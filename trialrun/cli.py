@@ -175,7 +175,7 @@ def _tell(outcome: Any) -> None:
     """Prints the result of a run, and exits with the code for what went wrong, if anything did."""
     from trialrun.report import print_overview
 
-    if outcome.num_completed:
+    if outcome.num_completed or outcome.has_winner:  # a winner may be of paused trials
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
         _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")

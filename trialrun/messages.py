@@ -190,6 +190,11 @@ def listed(names: Sequence[str], word: str = "and", max_names: int = MAX_NAMES_L
     return f"{', '.join(first)} {word} {last}" if first else last
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 seed`, `2,000 seeds`."""
+    return f"{count:,} {what}{'s'[: count != 1]}"
+
+
 def bytes_text(num_bytes: float) -> str:
     """A size with the unit that suits it.
 

@@ -242,7 +242,8 @@ def simulate_peers(path: Path, num_seeds: int, replications: int, peer_replicati
             peers.append(Ended(claim.row, claim.value, claim.cost))
     print(f"{path.stem}: {num_variants} variants, at most {num_seeds} seeds each to choose")
     print_ended("rounds: auto, confirmed", ours, table.losses[:, :, -1])
-    print_ended("Optuna, TPE + Hyperband", peers, table.losses[:, :, -1])
+    if peers:
+        print_ended("Optuna, TPE + Hyperband", peers, table.losses[:, :, -1])
 
 
 def print_ended(name: str, ended: Sequence[Ended], table: Floats) -> None:

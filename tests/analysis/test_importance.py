@@ -15,6 +15,8 @@ from trialrun.analysis.importance import (
 )
 from trialrun.analysis.parameters import ABSENT
 from trialrun.report.overview import load_overview
+from trialrun.store.columns import parameter_kinds
+from trialrun.trials.results import PackResult
 
 optuna = pytest.importorskip("optuna")
 
@@ -131,6 +133,24 @@ def test_a_variant_that_lost_a_trial_is_not_among_the_best(tmp_path):
         5,
     )
     assert shares == pytest.approx(expected)
+
+
+def test_variants_that_are_still_to_be_trained_do_not_count(tmp_path):
+    variants = make_variants(ASSIGNMENTS)
+
+    def result_of(variant, seed):
+        return completed(variant, seed, val_loss=loss_of(variant, seed))
+
+    def found(folder, most):
+        run = write_run(folder, variants[:20], range(2), result_of=result_of)
+        started = make_variants(ASSIGNMENTS)[20:most]
+        trials = tuple(result_of(variant, 0) for variant in started)
+        if trials:
+            run.write_pack(PackResult("p900", trials), parameter_kinds(variants))
+        overview = load_overview(run)
+        return find_importance(overview.leaderboard, overview.scores)
+
+    assert found(tmp_path / "a", 30) == found(tmp_path / "b", 20)
 
 
 def test_equal_variants_have_no_important_parameter(tmp_path):

@@ -15,6 +15,7 @@ from trialrun.analysis.explanation import explain
 from trialrun.driver import proposals
 from trialrun.driver.preview import print_plan
 from trialrun.driver.progress import ProgressLine
+from trialrun.driver.resume import referenced_functions
 from trialrun.driver.run import merge_runs, run_job
 from trialrun.errors import FileError, InputError
 from trialrun.job import Range, load_job
@@ -22,6 +23,7 @@ from trialrun.job.document import canonical_json
 from trialrun.report.overview import load_overview
 from trialrun.search.propose import Told, propose
 from trialrun.store.round_log import Decision, Proposals
+from trialrun.trials.plan import plan_variants
 
 LOG = ["propose 10 x 2", "propose 10 x 2", "propose 6 x 2", "choose 9 x 4", "choose 3 x 12"]
 LEARNING_RATE, BATCH_SIZE = "training.learning_rate", "training.batch_size"
@@ -262,6 +264,15 @@ def test_a_lost_or_changed_record_of_proposals_is_refused(tmp_path):
     file.write_text(json.dumps(changed))
     with pytest.raises(FileError, match="it does not say what is proposed"):
         Driver(tmp_path, TPE)
+    changed = json.loads(files[file.name])
+    changed["assignments"]["v10"] = {BATCH_SIZE: 30}
+    file.write_text(json.dumps(changed))
+    with pytest.raises(FileError, match=r"training.batch_size = 30 was proposed, which search"):
+        Driver(tmp_path, TPE)
+    changed["assignments"]["v10"] = [30]
+    file.write_text(json.dumps(changed))
+    with pytest.raises(FileError, match="a proposal is no mapping"):
+        Driver(tmp_path, TPE)
     for number in (6, 5, 4, 3, 2):
         driver.run.rounds.file_of(number).unlink()
     with pytest.raises(FileError, match="the record of what was proposed is changed or missing"):
@@ -294,6 +305,22 @@ def test_user_code_that_moved_makes_the_same_variants(tmp_path):
     builder = again.work.trials[-1].variant.model.builder
     assert builder.startswith(str(tmp_path / "there"))
     assert len(proposals.planned_trials(again.loaded.spec, again.run.rounds.read())) == 26 * 12
+
+
+def test_code_that_may_be_proposed_later_is_sent_and_watched_from_the_start(tmp_path):
+    names = ["first", "second", "third"]
+    code = "\n".join(f"def {name}(units=4):\n    return units\n" for name in names)
+    (tmp_path / "code.py").write_text(code)
+    (tmp_path / "job.yaml").write_text(
+        TPE.replace("batch: 10", "batch: 2")
+        .replace(BATCH_SIZE, "model.builder")
+        .replace("[10, 20]", str([f"code.py:{name}" for name in names]))
+    )
+    loaded = load_job(tmp_path / "job.yaml")
+    drawn = {variant.model.builder for variant in plan_variants(loaded.spec)}
+    assert len(drawn) < 3
+    builders = {f"{tmp_path}/code.py:{name}" for name in names}
+    assert builders <= set(referenced_functions(loaded))
 
 
 def test_without_optuna_nothing_is_begun(tmp_path, monkeypatch):

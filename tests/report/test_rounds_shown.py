@@ -251,6 +251,7 @@ def test_pauses_are_told_everywhere(tmp_path):
     page = run.report_file.read_text()
     assert "9 variants x 2 seeds, to epoch 9" in page
     assert "after 2 seeds, epoch 9 3 of 9 went on" in page
+    assert "of the seeds and epochs that it was trained with" in page
 
 
 def test_a_paused_variant_is_not_compared_with_others(tmp_path):
@@ -303,3 +304,10 @@ def test_importance_comes_from_the_first_round_which_all_variants_were_in(tmp_pa
     assert (found.num_best, found.num_variants, found.num_seeds) == (6, 18, 2)
     assert found.parameters[0].path == "training.learning_rate"
     assert found.parameters[1].share == pytest.approx(0, abs=1e-6)
+
+
+def test_a_plan_says_that_callbacks_make_paused_trials_begin_again(tmp_path):
+    (tmp_path / "mine.py").write_text("import keras\n\ndef make():\n    return keras.Callback()\n")
+    (tmp_path / "job.yaml").write_text(RUNGS + "training: {callbacks: [mine.py:make]}\n")
+    said = " ".join(words("plan", tmp_path / "job.yaml").split())
+    assert "those that go on are trained from the start, which is not counted here" in said

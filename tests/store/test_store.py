@@ -492,6 +492,38 @@ def test_a_checkpoint_comes_back_for_the_whole_pack_and_for_its_halves(folder):
     assert folder.kept.trials_of_checkpoints() == []
 
 
+def test_a_state_is_kept_until_its_trial_has_ended_or_is_paused_later(folder):
+    results = [completed(learning_rates(1e-3)[0], seed) for seed in range(4)]
+    trials = [result.trial for result in results]
+    folder.kept.write_checkpoint(checkpoint_of(trials))
+    assert folder.kept.read_checkpoint(Pack("p000r", "s", tuple(trials[:3]))).epochs.all()
+    later = replace(checkpoint_of(trials[:3]), pack_id="p000r")
+    folder.kept.write_checkpoint(later)
+    ended, paused, failed = (
+        replace(result, status=status)
+        for result, status in zip(results, ("completed", "paused", "failed"), strict=False)
+    )
+    folder.kept.forget_older(PackResult("p000r", (ended, paused, failed)))
+    ids = [trial.trial_id for trial in trials]
+    assert [one[:2] for one in folder.kept.trials_of_checkpoints()] == [
+        ("p000", (ids[2], ids[3])),  # the failed one may be tried again
+        ("p000r", (ids[1], ids[2])),
+    ]
+    # What `p000r` does not hold is found in the checkpoint before.
+    assert folder.kept.read_checkpoint(Pack("p000rr", "s", (trials[3],))).epochs.all()
+    folder.kept.forget_trials({ids[1], ids[2]})
+    assert [one[:2] for one in folder.kept.trials_of_checkpoints()] == [("p000", (ids[3],))]
+
+
+def test_what_was_trained_beyond_an_epoch_is_no_state_of_it(folder):
+    trials = [completed(learning_rates(1e-3)[0], seed).trial for seed in range(3)]
+    kept = replace(
+        checkpoint_of(trials), epochs=np.array([3, 9, 4]), ended=np.array([True, True, False])
+    )
+    assert kept.up_to(4).epochs.tolist() == [3, 0, 4]
+    assert kept.up_to(4).ended.tolist() == [True, False, False]
+
+
 # Broken and foreign files -------------------------------------------------------------------------
 
 

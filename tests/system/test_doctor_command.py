@@ -66,6 +66,13 @@ def address():
         yield nodes.address
 
 
+OF_TENSORFLOW = {
+    "TensorFlow": "imported in",
+    "compute CPU:0": "a compiled product is right",
+    "Keras": "backend tensorflow, float32",
+}
+
+
 def test_every_node_of_a_cluster_is_looked_at_from_inside_a_task(tmp_path, address):
     """A pretended GPU is a warning."""
     command = doctor(tmp_path, "--address", address, "--json")
@@ -77,7 +84,8 @@ def test_every_node_of_a_cluster_is_looked_at_from_inside_a_task(tmp_path, addre
     assert len({node["node"] for node in there}) == 2
     for node in there:
         found = by_name(node)
-        assert found["compute CPU:0"]["status"] == "ok"
+        assert {found[name]["status"] for name in OF_TENSORFLOW} == {"ok"}
+        assert all(part in found[name]["found"] for name, part in OF_TENSORFLOW.items())
         assert found["CPU cores"]["found"].startswith("Ray takes 1 of")
         # This Ray asks for no token.
         assert "no token is required" in found["Ray's ports"]["found"]

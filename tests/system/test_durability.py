@@ -68,20 +68,6 @@ def test_a_pack_that_does_not_fit_into_memory_is_halved_and_the_size_is_kept(tmp
     assert "is out of memory" in (run.folder / "run.log").read_text()
 
 
-def test_a_disk_that_is_full_loses_nothing(tmp_path, nodes):
-    """No file may grow beyond a few kilobytes: checkpoints fit, parts do not."""
-    nodes.make_whole(1)
-    run = DurableRun(tmp_path / "home")
-    finished = run.begin(nodes.address, MADE_UP_MAX_FILE_BYTES="3000").finish()
-    assert finished.code == 1, finished
-    assert re.search(r"part-p\d+.parquet: cannot be written: .*File too large", finished.stderr)
-    assert f"trialrun resume {run.folder}" in finished.stderr
-    assert "Traceback" not in finished.stderr
-    finished = run.resume(nodes.address).finish()
-    assert finished.code == 0, finished
-    run.assert_whole()
-
-
 def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(tmp_path, nodes):
     nodes.make_whole(1)
     run = DurableRun(tmp_path / "home", JOB.replace("checkpoint_every: 1, ", ""))
@@ -258,8 +244,25 @@ def test_a_node_that_joins_later_gets_packs(tmp_path, nodes):
     assert open_run(run.folder).trials["node"].nunique() == 2
 
 
+def test_a_disk_that_is_full_loses_nothing(tmp_path, nodes):
+    """No file may grow beyond a few kilobytes: checkpoints fit, parts do not.
+
+    One of the last: once a Ray has lost a driver of the warm Python, others wait at each pack.
+    """
+    nodes.make_whole(2)
+    run = DurableRun(tmp_path / "home")
+    finished = run.begin(nodes.address, MADE_UP_MAX_FILE_BYTES="3000").finish()
+    assert finished.code == 1, finished
+    assert re.search(r"part-p\d+.parquet: cannot be written: .*File too large", finished.stderr)
+    assert f"trialrun resume {run.folder}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    finished = run.resume(nodes.address).finish()
+    assert finished.code == 0, finished
+    run.assert_whole()
+
+
 def test_a_driver_killed_at_random_moments_leaves_a_folder_to_go_on_with(tmp_path, nodes):
-    """The last one: once a Ray has lost a driver of the warm Python, others wait at each pack."""
+    """The last one, for the same reason."""
     nodes.make_whole(2)
     rng = random.Random(0)
     run = DurableRun(tmp_path / "home")

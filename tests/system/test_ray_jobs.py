@@ -126,7 +126,7 @@ def nodes_of_packs(ray: RayHead) -> set[str]:
     """The nodes on which the last job trained."""
     tasks = ray.ask("/api/v0/tasks?limit=1000")["data"]["result"]["result"]
     own = [task for task in tasks if task["job_id"] == last_job(ray)["job_id"]]
-    return {task["node_id"] for task in own if task["name"] == "_train"}
+    return {task["node_id"] for task in own if task["name"] == "_train"} - {None}  # not begun
 
 
 def results(folder: Path) -> dict[str, bytes]:

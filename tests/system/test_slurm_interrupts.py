@@ -45,6 +45,8 @@ def test_a_run_survives_preemption_the_loss_of_its_ray_and_that_of_a_host(slurm_
         *BOTH_HOSTS, run_options=("--run-folder", job.folder), MADE_UP_SECONDS_PER_EPOCH="2"
     )
     wait_for(lambda: (again.epochs() - trained).total() > 4, again.say)  # two packs on each host
+    for name in ("n1", "n2"):
+        assert any("ray::_train" in line for line in hosts.processes(name).values())
     hosts.switch_off("n2")
     try:
         ended = again.wait_until("COMPLETED")

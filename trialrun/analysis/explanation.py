@@ -13,7 +13,7 @@ from trialrun.analysis.rounds import RoundsSummary
 from trialrun.analysis.selection import Selection
 from trialrun.analysis.variants import Leaderboard, VariantSummary
 from trialrun.job import searched_paths
-from trialrun.messages import MAX_NAMES_LISTED, listed
+from trialrun.messages import MAX_NAMES_LISTED, counted, listed
 from trialrun.statistics.paired import num_seeds_needed
 
 _STATISTICS = {
@@ -68,7 +68,7 @@ def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
     )
     name = f"{chosen.variant_id} ({settings})" if settings else chosen.variant_id
     extreme, statistic = _extreme(chosen), _STATISTICS[chosen.statistic]
-    value = f"{chosen.score:.4g}{_spread(chosen)} over {_seeds_text(chosen.num_seeds)}."
+    value = f"{chosen.score:.4g}{_spread(chosen)} over {counted(chosen.num_seeds, 'seed')}."
     of_all = f"the {extreme} {statistic} {chosen.metric} of {_rivals(leaderboard, chosen)}"
     same = leaderboard.certainty.same if leaderboard.certainty else ()
     if chosen.num_variants == 1:
@@ -153,10 +153,6 @@ def _extreme(chosen: Selection) -> str:
     return "lowest" if chosen.goal == "minimize" else "highest"
 
 
-def _seeds_text(num_seeds: int) -> str:
-    return f"{num_seeds} seed{'s'[: num_seeds != 1]}"
-
-
 def _spread(chosen: Selection) -> str:
     details = [] if chosen.statistic == "mean" else [f"mean {chosen.mean:.4g}"]
     if chosen.statistic == "confidence_bound" and not math.isfinite(chosen.low):
@@ -173,7 +169,7 @@ def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     if known is None or not known.p_values or len(known.same) + 1 == chosen.num_variants:
         return
     if known.has_too_few_seeds:
-        yield f"{_seeds_text(known.num_seeds)} can tell nothing apart: it takes at least 2."
+        yield f"{counted(known.num_seeds, 'seed')} can tell nothing apart: it takes at least 2."
         return
     yield _by_means(chosen, known)
     if known.flattery:
@@ -269,8 +265,8 @@ def _difference(other: ConfirmedDifference, chosen: Selection, found: Confirmati
     needed = num_seeds_needed(len(found.differences))
     if other.n < needed:
         return (
-            f"{_seeds_text(other.n)} cannot tell it from {them}, whatever the difference: it takes"
-            f" at least {needed}."
+            f"{counted(other.n, 'seed')} cannot tell it from {them}, whatever the difference: it"
+            f" takes at least {needed}."
         )
     numbers = f"p {_p_value_text(other.p_value)}"
     if math.isfinite(other.low):

@@ -2,8 +2,7 @@
 
 import importlib.metadata
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.analysis.parameters import ABSENT
+from trialrun.analysis.quiet_optuna import quiet_optuna
 from trialrun.analysis.selection import ValidationScores, variant_scores
 from trialrun.analysis.variants import Leaderboard
 from trialrun.job import Goal, searched_paths
@@ -54,12 +54,14 @@ class Importance:
         parameters: The most important first.
         num_best, num_variants: How many variants were the best, of how many.
         num_seeds: Over how many seeds they were compared.
+        epochs: The epoch after which they were compared; None if it was the last.
     """
 
     parameters: tuple[ParameterImportance, ...]
     num_best: int
     num_variants: int
     num_seeds: int
+    epochs: int | None = None
 
     @property
     def is_clear(self) -> bool:
@@ -89,6 +91,7 @@ class _Compared(NamedTuple):
     names: Sequence[str]
     losses: Floats
     num_seeds: int
+    epochs: int | None = None
 
 
 def find_importance(board: Leaderboard, scores: ValidationScores) -> Importance | NoImportance:
@@ -128,7 +131,7 @@ def find_importance(board: Leaderboard, scores: ValidationScores) -> Importance 
     if problem := _problem_with_optuna():
         return NoImportance(f"{problem}: {_HOW_TO_GET_IT}", is_told=True)
     found = _importances(parameters, best)
-    return Importance(found, num_best, len(best), compared.num_seeds)
+    return Importance(found, num_best, len(best), compared.num_seeds, compared.epochs)
 
 
 def importance_content(found: Importance | NoImportance) -> dict[str, Any]:
@@ -140,6 +143,7 @@ def importance_content(found: Importance | NoImportance) -> dict[str, Any]:
         "num_best": found.num_best,
         "num_variants": found.num_variants,
         "num_seeds": found.num_seeds,
+        "epochs": found.epochs,
         "parameters": [
             {
                 "parameter": one.path,
@@ -162,11 +166,15 @@ def _compared(board: Leaderboard, scores: ValidationScores) -> _Compared:
             np.nan if value is None or name in first.lost else value
             for name, value in first.scores.items()
         ]
-        return _Compared(list(first.scores), _losses(found, board.goal), first.num_seeds)
+        return _Compared(
+            list(first.scores), _losses(found, board.goal), first.num_seeds, first.epochs
+        )
     statistic = "mean" if board.selection is None else board.selection.statistic
     values = variant_scores(scores, board.goal, statistic)
     values = np.where(scores.num_unfinished > 0, np.nan, values)
-    return _Compared(scores.variant_ids, _losses(values, board.goal), len(scores.seeds))
+    rows = np.flatnonzero((scores.trial_ids != b"").all(axis=1))  # not those still to be trained
+    names = [scores.variant_ids[row] for row in rows]
+    return _Compared(names, _losses(values[rows], board.goal), len(scores.seeds))
 
 
 def _losses(values: npt.ArrayLike, goal: Goal) -> Floats:
@@ -216,7 +224,9 @@ def _importances(
     rng = np.random.default_rng(0)
     losses = np.where(best, 0.0, 1.0)
     results = [losses, *(rng.permutation(losses) for _ in range(_NUM_SHUFFLES))]
-    with _quiet_optuna():
+    # It warns that a target is minimized, as is meant here, and of parameters that very few
+    # variants have, which then count nothing.
+    with quiet_optuna(UserWarning):
         found = _ped_anova(parameters, results)  # (1 + shuffles, parameters)
     usual = found.mean(axis=0)
     ratios = np.divide(found, usual, out=np.zeros_like(found), where=usual > 0)
@@ -268,26 +278,3 @@ def _column(values: Sequence[Any]) -> tuple[Any, list[Any]]:
     index_of = {key: index for index, key in enumerate(keys)}
     indices = [one if one is ABSENT else index_of[_keys([one])[0]] for one in values]
     return CategoricalDistribution(range(len(keys))), indices
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Silences what Optuna says of each study.
-
-    It warns that a target is minimized, as is meant here, that `normalize` may change (which the
-    pinned version does not), and where very few variants have a parameter, which then counts
-    nothing.
-    """
-    import warnings
-
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -102,10 +102,12 @@ def finish(
             importance=importance,
         )
         write_json(run.summary_file, summary)
-        run.kept.remove_checkpoints()
+        if rounds is None or not rounds.num_to_come:  # else paused trials may go on
+            run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
         build_report(run, standing, importance)
-        _show_in_trackers(work)
+        if rounds is None or rounds.epochs is None:  # paused trials are no results yet
+            _show_in_trackers(work)
     counts = standing.counts
     return Outcome(
         run,

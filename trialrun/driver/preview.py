@@ -15,6 +15,7 @@ from trialrun.analysis.parameters import ABSENT
 from trialrun.data.arrays import Array, leaves
 from trialrun.data.load import RawData, census_of, check_data
 from trialrun.driver.preview_data import print_table_data
+from trialrun.driver.preview_rounds import print_rounds
 from trialrun.errors import InputError
 from trialrun.host import num_local_cpus, quiet_tensorflow
 from trialrun.job import (
@@ -29,10 +30,9 @@ from trialrun.job import (
 from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
 from trialrun.job.conditions import Conditions
 from trialrun.job.variants_table import rows_by_value
-from trialrun.messages import bytes_text
-from trialrun.report.format import condition_text, counted, parameter_text, seeds_text
-from trialrun.report.rounds import rounds_name
-from trialrun.search.schedule import check_budget, expected_rounds, schedule_of
+from trialrun.messages import bytes_text, counted
+from trialrun.report.format import condition_text, parameter_text
+from trialrun.search.schedule import check_budget, schedule_of
 from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import signature_of
@@ -81,12 +81,12 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
     _print_data(console, loaded, own or trials)
     console.print(
-        f"\n{counted(num_variants, 'variant')} x {seeds_text(len(job.seed_list))} ="
+        f"\n{counted(num_variants, 'variant')} x {counted(len(job.seed_list), 'seed')} ="
         f" {counted(num_variants * len(job.seed_list), 'trial')} of"
         f" {_epochs(trials)} epochs{in_shard}; packs: {len(packs)}, signatures:"
         f" {len({pack.signature for pack in packs})}"
     )
-    _print_rounds(console, job, num_variants)
+    print_rounds(console, job, num_variants)
     console.print(f"Engine {_engine(job.training)}.")
     console.print(
         f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
@@ -220,64 +220,11 @@ def _unless_compiled(job: JobSpec, path: str) -> str:
     return "; refused if the builder compiles the model"
 
 
-# If trials are as small as those of the reference job, compiling a program takes as long as this
-# many trials.
-_TRIALS_PER_COMPILATION = 500
-
-
 def _first_to_train(job: JobSpec, trials: Sequence[Trial], num_variants: int) -> Sequence[Trial]:
     """The trials that are trained first: all of them, or those of the first round."""
     schedule = schedule_of(job, num_variants)
     seeds = set(schedule.seeds[: schedule.counts[0]])
     return [trial for trial in trials if trial.seed in seeds]
-
-
-def _print_rounds(console: Console, job: JobSpec, num_variants: int) -> None:
-    """Prints what the rounds cost, and says so if they do not pay."""
-    rounds = expected_rounds(job, num_variants)
-    if len(rounds) == rounds[0].num_rounds == 1:
-        return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column()
-    table.add_column(justify="right")
-    has_pauses = any(one.pause_after is not None for one in rounds)
-    if has_pauses:
-        table.add_column(justify="right")
-    number = 0
-    for one in rounds:
-        number += one.num_rounds
-        is_confirm = one.stage == "confirm"
-        name = "confirm" if is_confirm else rounds_name(number - one.num_rounds + 1, number)
-        seeds = counted(one.num_seeds, "fresh seed" if is_confirm else "seed")
-        pause = "" if one.pause_after is None else f", to epoch {one.pause_after}"
-        cells = [f"{counted(one.num_variants, 'variant')} x {seeds}{pause}"]
-        cells.append(counted(one.num_trials, "trial"))
-        if has_pauses:
-            cells.append(counted(one.num_epochs, "trial-epoch"))
-        table.add_row(name, *cells)
-    console.print("")
-    console.print(table)
-    num_whole = num_variants * job.num_seeds
-    num_epochs = sum(one.num_epochs for one in rounds if one.stage != "confirm")
-    num_choosing = num_epochs / job.training.epochs  # a paused trial is a part of one
-    at_most = "at most " * (rounds[0].stage == "race")
-    lines = [f"In all {at_most}{counted(sum(one.num_trials for one in rounds), 'trial')}"]
-    if job.search.rounds is not None:
-        of_what = "the trial-epochs of " * has_pauses + "the whole grid"
-        lines[0] += f"; choosing takes {at_most}{num_choosing / num_whole:.0%} of {of_what}"
-        if (most := max(one.num_seeds for one in rounds if one.stage != "confirm")) < job.num_seeds:
-            lines.append(f"No variant gets more than {most} of the {seeds_text(job.num_seeds)}")
-        if (budget := job.search.budget) is not None and budget.time is not None:
-            lines.append(f"No round is begun after {budget.time}")
-        num_saved = round(num_whole - num_choosing)
-        if not at_most and num_saved < _TRIALS_PER_COMPILATION:
-            saved = "the epochs of " * has_pauses + counted(num_saved, "trial")
-            lines.append(
-                f"The rounds save {saved}: if they are as small as those of"
-                " jobs/medical_trial.yaml, that is less than compiling a program takes"
-            )
-    console.print(f"{'. '.join(lines)}.\n")
 
 
 def _engine(training: TrainingSpec) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 from trialrun.driver.resume import as_read, differences
 from trialrun.errors import FileError, InputError
-from trialrun.job import JobSpec, LoadedJob, ValueList, domains_in, may_hold_references
+from trialrun.job import JobSpec, LoadedJob, Range, domains_in, may_hold_references
 from trialrun.job.document import canonical_json
 from trialrun.job.keras_api.own_terms import map_references
 from trialrun.job.user_functions import portable_reference
+from trialrun.messages import show
 from trialrun.search.propose import Told, propose
 from trialrun.search.schedule import proposals_of
 from trialrun.store import RunFolder
@@ -72,11 +73,16 @@ def _ids(rounds: Sequence[Round]) -> list[str]:
 
 def _as_in_job(job: JobSpec, path: str, value: Any) -> Any:
     """A value of the log as the job has it: files of the user's code may have moved since."""
-    spec = job.search.parameters[path]
-    if not isinstance(spec, ValueList):
+    spec = job.search.parameters.get(path)
+    if isinstance(spec, Range):
         return value
-    wanted = _portable(path, value)
-    return next(one for one in spec.values if _portable(path, one) == wanted)
+    for one in spec.values if spec is not None else ():
+        if _portable(path, one) == _portable(path, value):
+            return one
+    raise FileError(
+        f"search/: {path} = {show(value)} was proposed, which search.parameters does not have, so"
+        " that the record or the job was changed. Put back what was changed, or start a new run"
+    )
 
 
 def _portable(path: str, value: Any) -> str:
@@ -97,13 +103,13 @@ def check_proposals(run: RunFolder, loaded: LoadedJob) -> None:
         FileError: The log lacks what was proposed.
     """
     rounds, now = run.rounds.read(), proposals_of(loaded.spec)
-    recorded = run.tables.index().variant_ids
     before = None
     if rounds:
         assert rounds[0].schedule is not None, "the first round holds the schedule"
         before = rounds[0].schedule.proposals
     if now is None and before is None:
         return
+    recorded = run.tables.index().variant_ids
     if (rounds or recorded) and (problem := next(_changes(run, loaded, before, now), "")):
         raise InputError(f"{run.path}: {problem}; {_AGAIN}")
     planned = [one.variant_id for one in plan_variants(loaded.spec, _proposed(loaded.spec, rounds))]

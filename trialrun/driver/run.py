@@ -228,6 +228,8 @@ def _train_and_export(
                 with timed(work.timings_s, "train"):
                     train_missing(work, batch, cluster)
             standing = current_standing(work)
+            if (problem := _why_no_model(standing)) is not None:
+                return SavedModel.lost(problem)
             try:
                 while (best := best_without_state(work, standing)) is not None:
                     if cluster is None:
@@ -242,6 +244,16 @@ def _train_and_export(
             work.progress.say("saving the best model")
             export = background.submit(export_best, exporter, work, standing)
         return export.result()
+
+
+def _why_no_model(standing: Standing | None) -> str | None:
+    """Why a run that has ended well has no best model yet; None if it may have one."""
+    if standing is None or standing.leaderboard.selection is None:
+        return None
+    rounds = standing.leaderboard.rounds
+    if rounds is None or rounds.epochs is None:
+        return None
+    return f"the trials are paused after epoch {rounds.epochs}, and no further round was begun"
 
 
 def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from trialrun.analysis.comparison import MetricComparison, VariantComparison
 from trialrun.analysis.parameters import ABSENT
+from trialrun.messages import counted
 from trialrun.report.columns import TextColumn, fold_header
-from trialrun.report.format import number_text, p_value_text, parameter_text, seeds_text
+from trialrun.report.format import number_text, p_value_text, parameter_text
 from trialrun.statistics.best import LEVEL
 from trialrun.statistics.paired import num_seeds_needed
 from trialrun.store.files import json_ready
@@ -23,8 +24,8 @@ def verdict(compared: VariantComparison) -> str:
     paired = compared.metrics[0].paired
     if paired.n < needed:
         return (
-            f"Both have a {compared.metric} in {seeds_text(paired.n)} only, and a sign-flip test"
-            f" needs at least {needed} to find a difference."
+            f"Both have a {compared.metric} in {counted(paired.n, 'seed')} only, and a sign-flip"
+            f" test needs at least {needed} to find a difference."
         )
     p_value = f"p = {p_value_text(paired.p_value)}".replace("= <", "< ")
     if paired.p_value > LEVEL:
@@ -70,7 +71,7 @@ def print_comparison(console: "Console", compared: VariantComparison) -> None:
 
     from trialrun.report.tables import fits, plain_table
 
-    about = f"  {compared.first} against {compared.second}, {seeds_text(compared.num_seeds)}"
+    about = f"  {compared.first} against {compared.second}, {counted(compared.num_seeds, 'seed')}"
     console.print(Text.assemble((compared.job_name, "bold"), about))
     for path, values in compared.parameters.items():
         first, second = map(parameter_text, values)

@@ -7,7 +7,7 @@ from typing import Any
 
 from trialrun.analysis.parameters import ABSENT
 from trialrun.analysis.variants import MetricSummary
-from trialrun.messages import listed
+from trialrun.messages import counted, listed
 
 _MOST_DECIMALS = 6
 
@@ -105,18 +105,13 @@ def p_value_text(p_value: float) -> str:
     return "<0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
-def counted(count: int, what: str) -> str:
-    """A number of things: `1 seed`, `2,000 seeds`."""
-    return f"{count:,} {what}{'s'[: count != 1]}"
-
-
 def counts_text(counts: Mapping[str, int]) -> str:
     """A text like `60 trials: 58 completed, 2 diverged`, without counts of zero."""
     total = counts["trials"]
     names = ("completed", "diverged", "failed", "paused")
     parts = [f"{counts.get(name, 0):,} {name}" for name in names]
     shown = [part for part in parts if not part.startswith("0 ")]
-    trials = f"{total:,} trial{'s'[: total != 1]}"
+    trials = counted(total, "trial")
     return f"{trials}: {', '.join(shown)}" if shown else trials
 
 
@@ -127,11 +122,7 @@ def class_labels(class_names: Sequence[str], num_classes: int) -> list[str]:
     return [str(number) for number in range(num_classes)]
 
 
-def seeds_text(num_seeds: int) -> str:
-    """A number of seeds as text: `1 seed` or `20 seeds`."""
-    return f"{num_seeds} seed{'s'[: num_seeds != 1]}"
-
-
 def pooled_text(num_seeds: int) -> str:
     """A number of pooled seeds as text: `1 seed` or `20 seeds pooled`."""
-    return f"{seeds_text(num_seeds)} pooled" if num_seeds > 1 else seeds_text(num_seeds)
+    seeds = counted(num_seeds, "seed")
+    return f"{seeds} pooled" if num_seeds > 1 else seeds

@@ -126,6 +126,7 @@ def _dropped_cells(board: Leaderboard) -> dict[str, Any] | None:
     return {
         "heads": [(column.header, column.is_number) for column in columns],
         "rows": list(zip(*(column.cells for column in columns), strict=True)),
+        "has_pauses": board.rounds.has_pauses,
     }
 
 

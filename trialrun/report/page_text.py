@@ -9,14 +9,12 @@ from trialrun.analysis.importance import Importance, NoImportance
 from trialrun.analysis.run_summary import TrialProblem
 from trialrun.analysis.variants import Leaderboard, ordered_metrics
 from trialrun.job import domains_in, searched_paths
-from trialrun.messages import listed
+from trialrun.messages import counted, listed
 from trialrun.report.format import (
     condition_text,
-    counted,
     counts_text,
     mean_sd_text,
     parameter_text,
-    seeds_text,
     short_names,
 )
 from trialrun.report.overview import Overview
@@ -89,7 +87,7 @@ def question(job: Mapping[str, Any], board: Leaderboard) -> str:
     statistic = str(job.get("select", {}).get("statistic", "mean")).replace("_", " ")
     searched = list(domains_in(job.get("search", {})))
     searched = searched or searched_paths(variant.parameters for variant in board.variants)
-    seeds = f"over {seeds_text(len(_seeds(job)))}" if _seeds(job) else "over its seeds"
+    seeds = f"over {counted(len(_seeds(job)), 'seed')}" if _seeds(job) else "over its seeds"
     if not searched:
         return f"What {statistic} {board.metric} does the model reach {seeds}?"
     extreme = "lowest" if board.goal == "minimize" else "highest"

@@ -6,8 +6,9 @@ from typing import Any
 from trialrun.analysis.parameters import values_in
 from trialrun.analysis.rounds import DroppedVariant, RoundLine, RoundsSummary
 from trialrun.job import searched_paths
+from trialrun.messages import counted
 from trialrun.report.columns import TextColumn
-from trialrun.report.format import counted, parameter_text, short_names
+from trialrun.report.format import parameter_text, short_names
 
 _MAX_NAMES = 4
 

@@ -7,15 +7,14 @@ References:
     Bergstra et al., 2011, Algorithms for Hyper-Parameter Optimization.
 """
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trialrun.analysis.quiet_optuna import quiet_optuna
 from trialrun.job import Goal, Range, ValueList
 from trialrun.job.conditions import Conditions
 from trialrun.job.document import canonical_json
@@ -83,7 +82,7 @@ def propose(
     found: list[Assignment] = []
     seed = _seed(proposals.seed, num_known // proposals.batch)
     conditions = Conditions.of(parameters)
-    with _quiet_optuna():
+    with quiet_optuna():  # `multivariate` and `group` are experimental
         study = _study(parameters, told, seed)
         asked = (_ask(study, conditions) for _ in range(_MAX_ASKED * wanted))
         for one in chain(asked, draws):
@@ -93,22 +92,6 @@ def propose(
             if len(found) == wanted:
                 break
     return found
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Keeps Optuna from telling of each study, and of what is experimental in it."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # `multivariate` and `group`, which the pinned major version has.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def _seed(seed: int, batch: int) -> int:

@@ -21,6 +21,7 @@ from trialrun.analysis.selection import (
     variant_scores,
 )
 from trialrun.job import FRESH_SEEDS, ConfirmSpec, Goal, Statistic
+from trialrun.messages import counted
 from trialrun.search.schedule import num_going_on
 from trialrun.statistics.race import race_p_values
 from trialrun.store.round_log import Decision, Round, Schedule, joined, last_choosing
@@ -199,7 +200,7 @@ def _race(
     for index, variant_id in enumerate(seen.variant_ids):
         num_lost = int(seen.num_unfinished[index])
         if num_lost and not seen.num_unfinished[leader]:
-            rules[variant_id] = f"lost {_trials(num_lost)}"
+            rules[variant_id] = f"lost {counted(num_lost, 'trial')}"
         elif index != leader and corrected[index] <= schedule.level:
             worse = f"worse than {seen.variant_ids[leader]}"
             rules[variant_id] = f"{worse}, corrected p {corrected[index]:.{_P_DIGITS}g}"
@@ -208,10 +209,6 @@ def _race(
 
 def _in_order(seen: ValidationScores, rules: dict[str, str]) -> tuple[str, ...]:
     return tuple(variant_id for variant_id in seen.variant_ids if variant_id not in rules)
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s'[: count != 1]}"
 
 
 def _decision(

@@ -6,7 +6,7 @@ files are the authority: what was decided once stays decided.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -234,7 +234,8 @@ def _require_sense(found: Round, number: int) -> None:
         "it has no decision": (found.decision is None) != is_first,
         "it has no schedule": (found.schedule is None) == is_first,
         "it does not say what is proposed": (found.stage == "propose")
-        != (found.assignments is not None and tuple(found.assignments) == found.variants),
+        != (tuple(found.assignments or ()) == found.variants),
+        "a proposal is no mapping": not _are_mappings((found.assignments or {}).values()),
     }
     for problem, holds in problems.items():
         if holds:
@@ -243,6 +244,10 @@ def _require_sense(found: Round, number: int) -> None:
 
 def _is_epoch(value: Any) -> bool:
     return value is None or (type(value) is int and value > 0)
+
+
+def _are_mappings(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 def _are_distinct(values: Sequence[Any], kind: type) -> bool:

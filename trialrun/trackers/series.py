@@ -81,11 +81,11 @@ def ended_summary(run: RunFolder) -> Mapping[str, Any]:
 
 
 def trial_series(run: RunFolder, variant_ids: Sequence[str]) -> Iterator[Series]:
-    """One series per trial of some variants; those of fresh seeds, which confirm, are left out."""
+    """One series per trial of some variants, without those of fresh seeds and paused ones."""
     metrics = run.tables.index().metrics
     for _, trials, history in _chunks(run, run.choosing_trials(), variant_ids):
         epochs_of = history.groupby("trial_id", sort=False).indices
-        for row in trials.to_dict("records"):
+        for row in trials[trials["status"] != "paused"].to_dict("records"):
             is_completed = row["status"] == "completed"
             own = history.take(np.asarray(epochs_of.get(row["trial_id"], ()), np.int64))
             yield Series(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from trialrun.messages import counted
 from trialrun.report.figures.images import Drawing
 from trialrun.report.figures.layout import MAX_PANELS, add_panels, arrange, new_figure, set_sizes
 from trialrun.report.figures.style import (
@@ -18,7 +19,6 @@ from trialrun.report.figures.style import (
     tidy,
 )
 from trialrun.report.figures.text import AS_IT_IS, fold_to_width, printable
-from trialrun.report.format import seeds_text
 from trialrun.statistics.spread import Floats
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def curves_drawing(curves: Mapping[str, Floats], *, variant_id: str) -> Drawing:
         variant_id: The variant.
     """
     num_seeds, num_epochs = next(iter(curves.values())).shape
-    about = f"{variant_id}, {seeds_text(num_seeds)}"
+    about = f"{variant_id}, {counted(num_seeds, 'seed')}"
     panels = _panels(curves)
     shown = panels[:MAX_PANELS]
     more = f" The first {MAX_PANELS} of {len(panels)} metrics." if len(panels) > MAX_PANELS else ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trialrun.analysis.importance import Importance, ParameterImportance
+from trialrun.messages import counted
 from trialrun.report.figures.images import Drawing
 from trialrun.report.figures.layout import add_panels, arrange, new_figure, set_sizes
 from trialrun.report.figures.style import (
@@ -15,7 +16,7 @@ from trialrun.report.figures.style import (
     name_rows,
     tidy,
 )
-from trialrun.report.format import counted, short_names
+from trialrun.report.format import short_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +37,7 @@ def importance_drawing(found: Importance, *, metric: str) -> Drawing:
         f"how much each parameter separates the best {found.num_best} of"
         f" {found.num_variants:,} variants from the others, in {metric} over"
         f" {counted(found.num_seeds, 'seed')}"
+        f"{'' if found.epochs is None else f' after epoch {found.epochs}'}"
     )
     more = ""
     if len(found.parameters) > len(shown):

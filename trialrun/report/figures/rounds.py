@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trialrun.analysis.rounds import JudgedRound
+from trialrun.messages import counted
 from trialrun.report.figures.images import Drawing
 from trialrun.report.figures.layout import add_panels, arrange, new_figure, set_sizes
 from trialrun.report.figures.style import (
@@ -16,7 +17,6 @@ from trialrun.report.figures.style import (
     name_columns,
     tidy,
 )
-from trialrun.report.format import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

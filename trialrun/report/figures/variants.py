@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trialrun.job import Goal
+from trialrun.messages import counted
 from trialrun.report.figures.images import Drawing
 from trialrun.report.figures.layout import add_panels, arrange, new_figure, set_sizes
 from trialrun.report.figures.style import (
@@ -22,7 +23,6 @@ from trialrun.report.figures.style import (
     scale_metric,
     tidy,
 )
-from trialrun.report.format import seeds_text
 from trialrun.statistics.spread import Floats, describe
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def variants_drawing(
         name="variants",
         caption=f"{metric} of {shown}, the best first: each seed as a point, {mean} of each"
         " variant. The dotted line is the mean of the best.",
-        alt=f"{title}, {seeds_text(values.shape[1])}, {better('', goal).strip(' ()')}."
+        alt=f"{title}, {counted(values.shape[1], 'seed')}, {better('', goal).strip(' ()')}."
         f" {_words(names, values, intervals)}",
         figure=draw_variants(names, values, intervals, metric=metric, goal=goal, title=title),
     )
