@@ -265,13 +265,9 @@ def test_a_lost_or_changed_record_of_proposals_is_refused(tmp_path):
     with pytest.raises(FileError, match="it does not say what is proposed"):
         Driver(tmp_path, TPE)
     changed = json.loads(files[file.name])
-    changed["assignments"]["v10"] = {BATCH_SIZE: 30}
-    file.write_text(json.dumps(changed))
-    with pytest.raises(FileError, match=r"training.batch_size = 30 was proposed, which search"):
-        Driver(tmp_path, TPE)
     changed["assignments"]["v10"] = [30]
     file.write_text(json.dumps(changed))
-    with pytest.raises(FileError, match="a proposal is no mapping"):
+    with pytest.raises(FileError, match=r"assignments.v10: Input should be an object"):
         Driver(tmp_path, TPE)
     for number in (6, 5, 4, 3, 2):
         driver.run.rounds.file_of(number).unlink()
@@ -285,6 +281,51 @@ def test_a_lost_or_changed_record_of_proposals_is_refused(tmp_path):
     assert {file: file.read_bytes() for file in driver.run.trials_dir.iterdir()} == before
     with pytest.raises(FileError, match="the record of what was proposed is missing"):
         load_overview(driver.run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({BATCH_SIZE: 30}, "training.batch_size = 30 was proposed, which search.parameters does"),
+        ({BATCH_SIZE: "20"}, "training.batch_size = '20' was proposed"),
+        ({BATCH_SIZE: None}, "training.batch_size = nothing was proposed"),
+        ({LEARNING_RATE: "high"}, "training.learning_rate = 'high' was proposed"),
+        ({LEARNING_RATE: 5.0}, "training.learning_rate = 5.0 was proposed"),
+        ({LEARNING_RATE: True}, "training.learning_rate = true was proposed"),
+        ({LEARNING_RATE: [0.1]}, r"training.learning_rate = \[0.1\] was proposed"),
+        ({"training.epochs": 3}, "training.epochs = 3 was proposed"),
+        ({LEARNING_RATE: 0.5}, r"training.learning_rate is 0.5, but it was trained with"),
+        (LEARNING_RATE, "training.learning_rate has no value"),
+    ],
+)
+def test_a_changed_value_of_the_record_is_told_with_its_file(tmp_path, change, message):
+    driver = Driver(tmp_path, TPE)
+    driver.live()
+    file = driver.run.rounds.file_of(2)
+    changed = json.loads(file.read_bytes())
+    if isinstance(change, str):
+        del changed["assignments"]["v10"][change]
+    else:
+        changed["assignments"]["v10"] |= change
+    file.write_text(json.dumps(changed))
+    with pytest.raises(FileError, match=f"round-0002.json: v10: {message}"):
+        Driver(tmp_path, TPE)
+
+
+def test_a_condition_that_the_record_does_not_meet_is_told(tmp_path):
+    job = TPE.replace("values: [10, 20]", "values: [10, 20], when: {training.optimizer: [sgd]}")
+    job += "    training.optimizer: {values: [adam, sgd]}\n"
+    driver = Driver(tmp_path, job)
+    driver.live()
+    file = driver.run.rounds.file_of(2)
+    changed = json.loads(file.read_bytes())
+    variant_id = next(
+        name for name, one in changed["assignments"].items() if one["training.optimizer"] == "adam"
+    )
+    changed["assignments"][variant_id][BATCH_SIZE] = 10
+    file.write_text(json.dumps(changed))
+    with pytest.raises(FileError, match=f"{variant_id}: {BATCH_SIZE} has a value, but its `when`"):
+        Driver(tmp_path, job)
 
 
 def test_user_code_that_moved_makes_the_same_variants(tmp_path):
@@ -339,6 +380,25 @@ def test_proposals_are_not_merged(tmp_path):
         merge_runs(
             load_job(tmp_path / "job.yaml"), [], runs_dir=tmp_path / "runs", progress=progress
         )
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        TPE,
+        TPE.replace("tpe", "random").replace("  batch: 10\n", ""),
+        GRID.replace("{training.l", "\n    training.l").replace("}}", "}")
+        + "    training.batch_size: {values: [10, 20]}\n",
+    ],
+)
+def test_another_order_of_what_is_searched_is_another_job(tmp_path, job):
+    driver = Driver(tmp_path, job)
+    driver.live()
+    lines = job.splitlines(keepends=True)
+    before = {file: file.read_bytes() for file in driver.run.trials_dir.iterdir()}
+    with pytest.raises(InputError, match=r"search.parameters: the order training.learning_rate, "):
+        Driver(tmp_path, "".join([*lines[:-2], lines[-1], lines[-2]]))
+    assert {file: file.read_bytes() for file in driver.run.trials_dir.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -167,17 +167,29 @@ def test_a_seed_that_confirmed_never_chooses(tmp_path):
     [
         ({"schedule": None}, "it has no schedule"),
         ({"number": 7}, "its number is not 1"),
-        ({"stage": "guess"}, "its stage is unknown"),
+        ({"stage": "guess"}, "stage: Input should be 'propose', 'choose'"),
         ({"variants": ["v00", "v00"]}, "its variants are not distinct ids"),
-        ({"seeds": "01"}, "its seeds are not distinct integers"),
+        ({"seeds": "01"}, "seeds: Input should be a valid"),
         ({"seeds": 3}, "is not the record of a round"),
+        ({"seeds": [True]}, "seeds.0: Input should be a valid integer"),
+        ({"schedule": {"metric": "val_loss"}}, "schedule.goal: Field required"),
+        ({"decision": {"seeds": [0], "scores": {"v00": "x"}}}, "decision.scores.v00: Input should"),
+        ({"decision": None}, "it has no decision"),
     ],
 )
 def test_a_file_that_is_no_round_is_refused(tmp_path, change, message):
     Driver(tmp_path).live()
-    file = RunFolder(tmp_path / "run").rounds.file_of(1)
+    file = RunFolder(tmp_path / "run").rounds.file_of(2 if "decision" in change else 1)
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(FileError, match=message):
+        Driver(tmp_path).live()
+
+
+def test_a_round_of_a_seed_that_the_job_lacks_is_refused(tmp_path):
+    Driver(tmp_path).live()
+    file = RunFolder(tmp_path / "run").rounds.file_of(1)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seeds": [0, -1]}))
+    with pytest.raises(TrialrunError, match=r"round-0002.json: does not follow from the trials"):
         Driver(tmp_path).live()
 
 

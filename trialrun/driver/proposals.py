@@ -6,7 +6,15 @@ from typing import Any
 
 from trialrun.driver.resume import as_read, differences
 from trialrun.errors import FileError, InputError
-from trialrun.job import JobSpec, LoadedJob, Range, domains_in, may_hold_references
+from trialrun.job import (
+    JobSpec,
+    LoadedJob,
+    Range,
+    ValueList,
+    domains_in,
+    may_hold_references,
+)
+from trialrun.job.conditions import Conditions
 from trialrun.job.document import canonical_json
 from trialrun.job.keras_api.own_terms import map_references
 from trialrun.job.user_functions import portable_reference
@@ -53,43 +61,38 @@ def new_variants(
     if decision is not None:
         proposals = proposals_of(job)
         assert proposals is not None, "the job proposes variants"
-        told = Told(dict(zip(_ids(rounds), known, strict=True)), decision, job.select.goal)
+        told = Told(dict(zip(_logged(rounds), known, strict=True)), decision, job.select.goal)
         new = propose(job.search.parameters, proposals, told, draw_distinct(job.search))
     variants = plan_variants(job, (*known, *new))
     return {one.variant_id: one.parameters for one in variants[len(known) :]}
 
 
 def _proposed(job: JobSpec, rounds: Sequence[Round]) -> tuple[Assignment, ...]:
-    return tuple(
-        {path: _as_in_job(job, path, value) for path, value in assignment.items()}
-        for one in rounds
-        for assignment in (one.assignments or {}).values()
-    )
+    return tuple(_in_job(job, assignment) for assignment in _logged(rounds).values())
 
 
-def _ids(rounds: Sequence[Round]) -> list[str]:
-    return [variant_id for one in rounds for variant_id in one.assignments or ()]
+def _logged(rounds: Sequence[Round]) -> dict[str, Assignment]:
+    return {key: found for one in rounds for key, found in (one.assignments or {}).items()}
 
 
-def _as_in_job(job: JobSpec, path: str, value: Any) -> Any:
-    """A value of the log as the job has it: files of the user's code may have moved since."""
-    spec = job.search.parameters.get(path)
+def _in_job(job: JobSpec, assignment: Assignment) -> Assignment:
+    """An assignment of the log as the job has it: files of the user's code may have moved since."""
+    specs = {path: spec for path, spec in job.search.parameters.items() if path in assignment}
+    return {path: _allowed(path, spec, assignment[path])[0] for path, spec in specs.items()}
+
+
+def _allowed(path: str, spec: ValueList | Range, value: Any) -> list[Any]:
+    """The value of the log as the job has it, in a list; empty if it may not have the value."""
     if isinstance(spec, Range):
-        return value
-    for one in spec.values if spec is not None else ():
-        if _portable(path, one) == _portable(path, value):
-            return one
-    raise FileError(
-        f"search/: {path} = {show(value)} was proposed, which search.parameters does not have, so"
-        " that the record or the job was changed. Put back what was changed, or start a new run"
-    )
+        kind = int if spec.distribution == "int_uniform" else float
+        return [value] if type(value) is kind and spec.min <= value <= spec.max else []
+    wanted = canonical_json(_portable(path, value))
+    return [one for one in spec.values if canonical_json(_portable(path, one)) == wanted]
 
 
-def _portable(path: str, value: Any) -> str:
-    """A value as text that is the same in every folder."""
-    return canonical_json(
-        map_references(value, portable_reference) if may_hold_references(path) else value
-    )
+def _portable(path: str, value: Any) -> Any:
+    """A value that is the same in every folder."""
+    return map_references(value, portable_reference) if may_hold_references(path) else value
 
 
 # The log and the job -----------------------------------------------------------------------------
@@ -109,15 +112,47 @@ def check_proposals(run: RunFolder, loaded: LoadedJob) -> None:
         before = rounds[0].schedule.proposals
     if now is None and before is None:
         return
-    recorded = run.tables.index().variant_ids
+    recorded = run.tables.index().parameters
     if (rounds or recorded) and (problem := next(_changes(run, loaded, before, now), "")):
         raise InputError(f"{run.path}: {problem}; {_AGAIN}")
-    planned = [one.variant_id for one in plan_variants(loaded.spec, _proposed(loaded.spec, rounds))]
-    if (ids := _ids(rounds)) != planned[: len(ids)] or not set(recorded) <= set(ids):
+    _check_values(run, rounds, loaded.spec)
+    ids, proposed = list(_logged(rounds)), _proposed(loaded.spec, rounds)
+    planned = [one.variant_id for one in plan_variants(loaded.spec, proposed)]
+    are_distinct = len(set(map(canonical_json, proposed))) == len(ids)
+    if ids != planned[: len(ids)] or not recorded.keys() <= set(ids) or not are_distinct:
         raise FileError(
             f"{run.rounds.path}: the record of what was proposed is changed or missing, without"
             " which nobody knows the variants of this run. Put it back, or start a new run"
         )
+
+
+def _check_values(run: RunFolder, rounds: Sequence[Round], job: JobSpec) -> None:
+    """Raises FileError if a file of the log has values that cannot have been proposed in it."""
+    recorded = run.tables.index().parameters
+    for one in rounds:
+        for variant_id, assignment in (one.assignments or {}).items():
+            trained = recorded.get(variant_id, assignment)
+            if problem := next(_problems(job, assignment, trained), ""):
+                raise FileError(
+                    f"{run.rounds.file_of(one.number)}: {variant_id}: {problem}, so that the record"
+                    " or the job was changed. Put back what was changed, or start a new run"
+                )
+
+
+def _problems(job: JobSpec, assignment: Assignment, trained: Assignment) -> Iterator[str]:
+    """What a search cannot have proposed in an assignment, and what was trained otherwise."""
+    parameters = job.search.parameters
+    for path, value in assignment.items():
+        if path not in parameters or not _allowed(path, parameters[path], value):
+            yield f"{path} = {show(value)} was proposed, which search.parameters does not have"
+    conditions, found = Conditions.of(parameters), _in_job(job, assignment)
+    for path in parameters:
+        if (path in found) != conditions.is_active(path, found):
+            what = "has a value, but its `when` is not met" if path in found else "has no value"
+            yield f"{path} {what}"
+    for path, value in assignment.items():
+        if _portable(path, value) != _portable(path, trained.get(path)):
+            yield f"{path} is {show(value)}, but it was trained with {show(trained.get(path))}"
 
 
 def _changes(
@@ -141,5 +176,7 @@ def _change(name: str, before: Any, now: Any) -> str:
     return f"search.{name} was {before} when this run began, and is {now} now"
 
 
-def _portable_domains(search: Mapping[str, Any]) -> str:
-    return canonical_json(map_references(domains_in(search), portable_reference))
+def _portable_domains(search: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is searched, the same in every folder, in its order, on which random draws depend."""
+    domains = map_references(domains_in(search), portable_reference)
+    return [(path, canonical_json(domain)) for path, domain in domains.items()]

@@ -177,6 +177,7 @@ def _unused_name(pack_id: str, recorded: Collection[str]) -> str:
 def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
     """The differences between the job in a run folder and another job, one line each."""
     yield from _compare(run.read_job(), as_read(loaded), "")
+    yield from _compare_order(run.read_job(), as_read(loaded))
     if run.environment_file.exists():
         with reading(run.environment_file):
             before = json.loads(run.environment_file.read_text()).get("sources", {})
@@ -184,6 +185,13 @@ def differences(run: RunFolder, loaded: LoadedJob) -> Iterator[str]:
             if before.get(reference, digest) != digest:
                 what = "source code" if ":" in reference else "content"
                 yield f"the {what} of {reference} has changed"
+
+
+def _compare_order(before: Any, now: Any) -> Iterator[str]:
+    """A line if the same parameters are searched in another order, which makes other variants."""
+    old, new = (list(job.get("search", {}).get("parameters", {})) for job in (before, now))
+    if old != new and sorted(old) == sorted(new):
+        yield f"search.parameters: the order {', '.join(old)} -> {', '.join(new)}"
 
 
 def only_output_differs(run: RunFolder, loaded: LoadedJob) -> bool:

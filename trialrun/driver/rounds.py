@@ -105,7 +105,8 @@ class Rounds:
                 yield batch
                 continue
             self._check_log()
-            assert self._num_checked == len(self._rounds), "trials of closed rounds are missing"
+            if self._num_checked < len(self._rounds):  # it asks for trials that the job lacks
+                raise self._changed(self._rounds[self._num_checked])
             scores = self._scores_after(self._rounds)
             coming = next_round(self._search, self._rounds, scores, self._propose)
             if coming is None or self._is_out_of_time(coming):
@@ -230,12 +231,15 @@ class Rounds:
                 search = _as_it_was(self._search, last, one)
                 expected = next_round(search, before, known, _proposing_again(one))
                 if expected is None or not _agree(one, expected):
-                    raise TrialrunError(
-                        f"{self._log.file_of(one.number)}: does not follow from the trials of this"
-                        " run, so that the file or the trials were changed. Put back what was"
-                        " changed, or start a new run"
-                    )
+                    raise self._changed(one)
             self._num_checked += 1
+
+    def _changed(self, one: Round) -> TrialrunError:
+        return TrialrunError(
+            f"{self._log.file_of(one.number)}: does not follow from the trials of this run, so that"
+            " a file of the log or the trials were changed. Put back what was changed, or start a"
+            " new run"
+        )
 
 
 def _name(one: Round) -> str:

@@ -6,13 +6,14 @@ files are the authority: what was decided once stays decided.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from trialrun.errors import FileError
-from trialrun.messages import in_short
 from trialrun.store.files import reading, write_text
 
 _NAME = re.compile(r"round-(\d{4,})\.json")
@@ -210,10 +211,8 @@ def fresh_seeds_of(rounds: Sequence[Round]) -> frozenset[int]:
 def _read(file: Path, number: int) -> Round:
     try:
         with reading(file):
-            found = _from_json(json.loads(file.read_text(encoding="utf-8")))
+            found = _from_json(file.read_bytes())
             _require_sense(found, number)
-    except (TypeError, AttributeError) as error:
-        raise FileError(f"{file}: is not the record of a round: {in_short(error)}") from error
     except FileError as error:
         raise FileError(
             f"{error}. Put the file back; or delete it and the rounds after it, which `trialrun"
@@ -222,65 +221,55 @@ def _read(file: Path, number: int) -> Round:
     return found
 
 
+def _from_json(content: bytes) -> Round:
+    """The round in a file, each value of the type that `Round` says.
+
+    Raises:
+        ValueError: A value is missing or has another type.
+    """
+    try:
+        return TypeAdapter(Round).validate_json(content, strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(map(str, wrong["loc"]))
+        raise ValueError(f"it is not the record of a round: {place}: {wrong['msg']}") from error
+
+
 def _require_sense(found: Round, number: int) -> None:
     """Raises ValueError unless a round is what `Round` says."""
-    is_first = number == 1
+    is_first, schedule = number == 1, found.schedule
     problems = {
         f"its number is not {number}": found.number != number,
-        "its stage is unknown": found.stage not in get_args(Stage),
-        "its variants are not distinct ids": not _are_distinct(found.variants, str),
-        "its seeds are not distinct integers": not _are_distinct(found.seeds, int),
+        "its variants are not distinct ids": not _are_distinct(found.variants),
+        "its seeds are not distinct integers": not _are_distinct(found.seeds),
         "its epochs are not a number above 0": not _is_epoch(found.epochs),
         "it has no decision": (found.decision is None) != is_first,
-        "it has no schedule": (found.schedule is None) == is_first,
+        "it has no schedule": (schedule is None) == is_first,
+        "its schedule is none": schedule is not None and not _is_schedule(schedule),
         "it does not say what is proposed": (found.stage == "propose")
         != (tuple(found.assignments or ()) == found.variants),
-        "a proposal is no mapping": not _are_mappings((found.assignments or {}).values()),
     }
     for problem, holds in problems.items():
         if holds:
             raise ValueError(problem)
 
 
-def _is_epoch(value: Any) -> bool:
-    return value is None or (type(value) is int and value > 0)
-
-
-def _are_mappings(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, Mapping) for value in values)
-
-
-def _are_distinct(values: Sequence[Any], kind: type) -> bool:
-    are_right = all(isinstance(value, kind) for value in values)
-    return bool(values) and are_right and len(set(values)) == len(values)
-
-
-def _from_json(content: Mapping[str, Any]) -> Round:
-    decision, schedule = content.get("decision"), content.get("schedule")
-    return Round(
-        number=content["number"],
-        stage=content["stage"],
-        variants=tuple(content["variants"]),
-        seeds=tuple(content["seeds"]),
-        decision=None
-        if decision is None
-        else Decision(
-            seeds=tuple(decision["seeds"]),
-            scores=decision["scores"],
-            lost={variant: tuple(seeds) for variant, seeds in decision["lost"].items()},
-            dropped=decision["dropped"],
-            digest=decision["digest"],
-        ),
-        schedule=None if schedule is None else _schedule_from_json(schedule),
-        assignments=content.get("assignments"),
-        epochs=content.get("epochs"),
+def _is_schedule(schedule: Schedule) -> bool:
+    """Whether its rounds grow, and there are as many epochs as rounds, if there are some."""
+    counts, epochs, proposals = schedule.counts, schedule.epochs, schedule.proposals
+    return (
+        _are_distinct(counts)
+        and counts[0] > 0
+        and list(counts) == sorted(counts)
+        and len(epochs) in (0, len(counts))
+        and all(map(_is_epoch, epochs))
+        and (proposals is None or min(proposals.num_variants, proposals.batch) > 0)
     )
 
 
-def _schedule_from_json(content: Mapping[str, Any]) -> Schedule:
-    lists = {name: tuple(content[name]) for name in ("seeds", "counts", "keeps")}
-    proposals = content.get("proposals")
-    if proposals is not None:
-        proposals = Proposals(**proposals)
-    epochs = tuple(content.get("epochs", ()))
-    return Schedule(**{**content, **lists, "epochs": epochs, "proposals": proposals})
+def _is_epoch(epochs: int | None) -> bool:
+    return epochs is None or epochs > 0
+
+
+def _are_distinct(values: Sequence[Any]) -> bool:
+    return bool(values) and len(set(values)) == len(values)
