@@ -1,18 +1,23 @@
 """What people read of a run with rounds: terminal, JSON, files, page, notebook, plan."""
 
+import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 from made_up_rounds import GRID, JOB, RACE, RUNGS, TPE, Driver, result_of
 from made_up_runs import learning_rates, write_run
+from rich.cells import cell_len
+from rich.console import Console
 
 import trialrun
 from trialrun.analysis.importance import find_importance
 from trialrun.cli import cli
 from trialrun.driver.rounds import Rounds
 from trialrun.report import build_report
+from trialrun.report.outputs import print_overview, print_rounds
 from trialrun.report.overview import load_overview
 from trialrun.report.rounds import dropped_rows
 from trialrun.store.columns import parameter_kinds
@@ -63,6 +68,44 @@ def test_who_was_dropped_is_told_with_round_and_rule(tmp_path):
     assert "rank 4 of 9, and 3 go on" in dropped[0]
     result = CliRunner().invoke(cli, ["show", str(driver.run.path), "--rounds", "--csv"])
     assert result.exit_code == 2
+
+
+MANY = """
+    training.batch_size: {values: [10]}
+    training.epochs: {values: [30]}
+    training.optimizer: {values: [adam]}
+    model.args.units: {values: [[64, 32, 16]]}
+    model.args.dropout: {values: [0.1234]}
+    model.args.l2: {values: [0.00123]}
+    model.args.activation: {values: [leaky_relu]}
+    model.args.batch_normalization: {values: [true]}
+"""
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_shows_ids_and_reasons_beside_some_of_many_parameters(tmp_path, width):
+    job = JOB.replace("{training.learning_rate", "\n    training.learning_rate").replace("}}", "}")
+    driver = run_of(tmp_path, job + MANY)
+
+    def lines_of(*options):
+        console = Console(width=width, record=True, file=io.StringIO())
+        folder = driver.run
+        print_rounds(console, folder) if options else print_overview(console, folder)
+        text = console.export_text()
+        assert all(cell_len(line) <= width for line in text.splitlines())
+        print(text)
+        assert "parameters." in text
+        return text
+
+    dropped = lines_of("--rounds")
+    assert len(re.findall(r"^v0\d ", dropped, re.M)) == 6
+    assert "learning_" in dropped
+    for rank in range(4, 10):
+        assert f"rank {rank} of 9," in dropped
+    board = lines_of()
+    assert len(re.findall(r"^ *[123] +v0\d ", board, re.M)) == 3
+    assert "learning_" in board
+    assert "val_" in board
 
 
 def test_a_run_without_rounds_says_so(tmp_path):

@@ -53,7 +53,7 @@ def print_rounds(console: "Console", folder: RunFolder) -> None:
     from trialrun.report.overview import load_overview
     from trialrun.report.tables import rounds_renderables
 
-    for renderable in rounds_renderables(load_overview(folder)):
+    for renderable in rounds_renderables(load_overview(folder), width=console.width):
         console.print(renderable)
 
 

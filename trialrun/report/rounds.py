@@ -3,12 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trialrun.analysis.parameters import values_in
 from trialrun.analysis.rounds import DroppedVariant, RoundLine, RoundsSummary
-from trialrun.job import searched_paths
 from trialrun.messages import counted
-from trialrun.report.columns import TextColumn
-from trialrun.report.format import parameter_text, short_names
+from trialrun.report.columns import TextColumn, parameter_columns
 
 _MAX_NAMES = 4
 
@@ -56,9 +53,7 @@ def round_lines(rounds: RoundsSummary) -> str:
 def dropped_columns(dropped: Sequence[DroppedVariant], metric: str) -> list[TextColumn]:
     """The columns of the dropped variants; they have no rank, as their seeds differ."""
     columns = [TextColumn("variant", tuple(one.variant_id for one in dropped), is_number=False)]
-    for path, name in short_names(searched_paths(one.parameters for one in dropped)).items():
-        cells = tuple(map(parameter_text, values_in(dropped, path)))
-        columns.append(TextColumn(name, cells))
+    columns += parameter_columns(dropped)
     scores = ("none" if one.score is None else f"{one.score:.4g}" for one in dropped)
     columns += [
         TextColumn("dropped after", tuple(f"round {one.round_number}" for one in dropped)),

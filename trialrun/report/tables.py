@@ -1,5 +1,6 @@
 """The leaderboard and the winner's confusion matrix in a terminal of any width."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import isnan
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trialrun.analysis.explanation import explain
+from trialrun.analysis.rounds import DroppedVariant
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
 from trialrun.errors import InputError
 from trialrun.report.columns import TextColumn, identity_columns, metric_column
@@ -22,6 +24,7 @@ from trialrun.statistics.spread import Counts
 NUM_VARIANTS_IN_TERMINAL = 20
 _NUM_PROBLEMS_SHOWN = 5
 _GAP = 2
+_TEXT = 16  # how narrow a column of texts may become
 
 
 def print_run(console: Console, overview: Overview, shown: Sequence[VariantSummary]) -> None:
@@ -68,8 +71,12 @@ def run_renderables(
     yield from _problem_lines(overview)
 
 
-def rounds_renderables(overview: Overview) -> Iterator[RenderableType]:
+def rounds_renderables(overview: Overview, *, width: int) -> Iterator[RenderableType]:
     """The rounds of a run, and the variants that were dropped, those that went furthest first.
+
+    Args:
+        overview: The run.
+        width: Columns of the terminal.
 
     Raises:
         InputError: The run has no rounds.
@@ -80,9 +87,18 @@ def rounds_renderables(overview: Overview) -> Iterator[RenderableType]:
     yield Text(round_lines(board.rounds))
     yield Text()
     if board.rounds.dropped:
-        yield plain_table(dropped_columns(board.rounds.dropped, board.metric))
+        yield _dropped_table(board.rounds.dropped, board.metric, width)
     else:
         yield Text("No variant was dropped.")
+
+
+def _dropped_table(dropped: Sequence[DroppedVariant], metric: str, width: int) -> Table:
+    """A table of dropped variants; a narrow terminal leaves out the last parameters."""
+    columns = dropped_columns(dropped, metric)
+    if fits(columns, width):
+        return plain_table(columns)
+    folded = [column.with_folded_header() for column in columns]
+    return _captioned(_narrowed(folded, width), columns)
 
 
 def _problem_lines(overview: Overview) -> Iterator[Text]:
@@ -103,8 +119,8 @@ def leaderboard_table(
     """A table of the first 20 variants: parameters, n, selection metric, other metrics.
 
     A wide terminal shows mean ± sd of every metric, also in training. A narrow one leaves out, in
-    this order: training metrics, headers on one line, metrics down to three (losses first), and the
-    sd of all metrics but the selection metric.
+    this order: training metrics, headers on one line, metrics down to three (losses first), the sd
+    of all metrics but the selection metric, metrics down to one, and the last parameters.
 
     Args:
         leaderboard: The leaderboard, whose winner is printed bold.
@@ -115,13 +131,44 @@ def leaderboard_table(
     for columns in _layouts(leaderboard, variants):
         if fits(columns, width):
             break
-    table = plain_table(columns)
+    else:
+        columns = _narrowed(columns, width)
+    metrics = [name for name in ordered_metrics(leaderboard) if not name.startswith("train_")]
+    every = [metric_column(name, variants, with_sd=False) for name in metrics]
+    table = _captioned(columns, [*identity_columns(variants), *every])
     for variant, row in zip(variants, table.rows, strict=True):
         if leaderboard.selection is not None and variant.rank == 1:
             row.style = "bold"
-    num_metrics = sum(not name.startswith("train_") for name in ordered_metrics(leaderboard))
-    if len(columns) < len(identity_columns(variants)) + num_metrics:
-        table.caption = Text("A wider terminal shows more metrics.", style="dim")
+    return table
+
+
+def _narrowed(columns: Sequence[TextColumn], width: int) -> list[TextColumn]:
+    """The columns without as many of the last parameters as have no room.
+
+    Long texts are broken into lines.
+    """
+    parameters = [column for column in columns if column.is_parameter]
+    for num_kept in range(len(parameters), -1, -1):
+        left_out = parameters[num_kept:]
+        kept = [column for column in columns if column not in left_out]
+        room = width - _GAP * (len(kept) - 1)
+        if sum(one.width if one.is_number else min(one.width, _TEXT) for one in kept) <= room:
+            break
+    return kept
+
+
+def _captioned(columns: Sequence[TextColumn], every: Sequence[TextColumn]) -> Table:
+    """A table of the columns; its caption says what it lacks of every column that there is."""
+    table = plain_table(columns)
+    shown, whole = (Counter(one.is_parameter for one in some) for some in (columns, every))
+    absent = [
+        what
+        for what, is_parameter in (("metrics", False), ("parameters", True))
+        if shown[is_parameter] < whole[is_parameter]
+    ]
+    if absent:
+        caption = f"A wider terminal shows more {' and '.join(absent)}."
+        table.caption = Text(caption, style="dim")
         table.caption_justify = "left"
     return table
 
