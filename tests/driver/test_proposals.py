@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from made_up_rounds import GRID, JOB, TPE, Driver, KilledError
+from made_up_rounds import GRID, JOB, RACE, TPE, Driver, KilledError
 from rich.console import Console
 
 from trialrun.analysis.explanation import explain
@@ -373,13 +373,22 @@ def test_without_optuna_nothing_is_begun(tmp_path, monkeypatch):
     assert not (tmp_path / "runs").exists()
 
 
-def test_proposals_are_not_merged(tmp_path):
-    (tmp_path / "job.yaml").write_text(TPE)
+@pytest.mark.parametrize(
+    ("job", "field"),
+    [
+        (TPE, "method: tpe"),
+        (JOB, "rounds"),
+        (RACE, "rounds"),
+        (GRID, "confirm"),
+    ],
+)
+def test_a_run_that_decides_is_not_merged(tmp_path, job, field):
+    driver = Driver(tmp_path, job)
+    driver.live()
     progress = ProgressLine(Console(quiet=True))
-    with pytest.raises(InputError, match=r"search.method: tpe has no shards to merge"):
-        merge_runs(
-            load_job(tmp_path / "job.yaml"), [], runs_dir=tmp_path / "runs", progress=progress
-        )
+    with pytest.raises(InputError, match=f"search.{field} has no shards to merge"):
+        merge_runs(driver.loaded, [driver.run], runs_dir=tmp_path / "runs", progress=progress)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,11 @@ def merge_runs(
     """
     if run_folder is not None and run_folder.resolve() in {s.path.resolve() for s in sources}:
         raise InputError(f"{run_folder}: is one of the runs to merge; give another folder")
-    if loaded.spec.search.method == "tpe":
-        text = "search.method: tpe has no shards to merge, as its variants follow from each other"
+    if field := loaded.spec.search.deciding_field:
+        text = (
+            f"search.{field} has no shards to merge, because each decision needs all trials: the"
+            " run is whole without"
+        )
         raise InputError(loaded.locate(text))
     trials = plan_trials(loaded.spec)
     _check_packages(loaded)

@@ -111,9 +111,11 @@ def _check_epochs(rounds: Sequence[RoundSpec], job: JobSpec) -> Iterator[Problem
             yield Problem(path, f"{dotted(path)} {most}")
     for path, (before, one) in zip(paths[1:], itertools.pairwise(rounds), strict=True):
         if one.epochs is not None and path != paths[-1]:
-            earlier = "all" if before.epochs is None else str(before.epochs)
-            if before.epochs is None or one.epochs < before.epochs:
-                message = f"must not be less than the {earlier} before it, got {one.epochs}"
+            if before.epochs is None:
+                what = "the round before it trains its trials to their end; leave it out"
+                yield Problem(path, f"{dotted(path)}: {what}")
+            elif one.epochs < before.epochs:
+                message = f"must not be less than the {before.epochs} before it, got {one.epochs}"
                 yield Problem(path, f"{dotted(path)} {message}")
 
 
@@ -132,14 +134,8 @@ def _check_fresh_seeds(job: JobSpec) -> Iterator[Problem]:
 
 def _check_shard(job: JobSpec) -> Iterator[Problem]:
     """Shards, of which none knows the trials by which a round is decided."""
-    search = job.search
-    fields = {
-        "method: tpe": search.method == "tpe",
-        "rounds": search.rounds is not None,
-        "confirm": search.confirmation is not None,
-    }
-    if job.resources.shard is not None and any(fields.values()):
-        field = next(name for name, is_used in fields.items() if is_used)
+    field = job.search.deciding_field
+    if job.resources.shard is not None and field:
         yield Problem(
             ("resources", "shard"),
             f"resources.shard: a job with search.{field} cannot be sharded, because each decision"

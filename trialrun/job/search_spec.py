@@ -241,6 +241,16 @@ class SearchSpec(Section):
             distinct.setdefault(canonical_json(row), row)
         return tuple(distinct.values())
 
+    @property
+    def deciding_field(self) -> str:
+        """What decides on trials while others are still to be trained; empty if nothing does."""
+        fields = {
+            "method: tpe": self.method == "tpe",
+            "rounds": self.rounds is not None,
+            "confirm": self.confirmation is not None,
+        }
+        return next((field for field, is_used in fields.items() if is_used), "")
+
     def may_be_absent(self, path: str) -> bool:
         """Whether there may be variants without a searched parameter."""
         if self.rows is None:
