@@ -16,6 +16,7 @@ import trialrun
 from trialrun.analysis.importance import find_importance
 from trialrun.cli import cli
 from trialrun.driver.rounds import Rounds
+from trialrun.job import FRESH_SEEDS
 from trialrun.report import build_report
 from trialrun.report.outputs import print_overview, print_rounds
 from trialrun.report.overview import load_overview
@@ -137,6 +138,23 @@ def test_rounds_that_dropped_nobody_say_so(tmp_path):
     assert "still in" not in said
 
 
+@pytest.mark.parametrize("job", [JOB, RACE])
+def test_a_single_variant_had_no_others(tmp_path, job):
+    single = job.replace("[0.9, 0.2, 0.3, 0.8, 0.1, 0.5, 0.7, 0.4, 0.6]", "[0.14]")
+    said = sentence_of(run_of(tmp_path, single).run.path)
+    assert "1 variants" not in said
+    assert "flatters" not in said
+    assert "v00 (training.learning_rate = 0.14) is the only variant" in said
+
+
+def test_one_fresh_seed_that_is_left_has_no_spread(tmp_path):
+    driver = Driver(tmp_path, JOB)
+    driver.live(fails=range(FRESH_SEEDS[0] + 1, FRESH_SEEDS[0] + 4))
+    said = sentence_of(driver.run.path)
+    assert re.search(r"On 4 fresh seeds, .* mean val_loss is \S+ \(3 lost\)\.", said)
+    assert "nan" not in said
+
+
 def test_fresh_seeds_that_were_given_to_others_are_told(tmp_path):
     driver = run_of(tmp_path)
     log = driver.run.rounds
@@ -224,6 +242,18 @@ def test_proposals_alone_rank_all_variants(tmp_path):
     found = json.loads(words("show", run, "--json"))
     assert [variant["num_completed"] for variant in found["variants"]] == [12] * 26
     assert "rounds 1-3 26 variants x 12 seeds confirm" in sentence_of(run)
+
+
+@pytest.mark.parametrize("is_noisy", [False, True])
+def test_proposals_alone_do_not_promise_too_much(tmp_path, is_noisy):
+    job = TPE.replace("rounds: auto", "")
+    if is_noisy:  # so that the seeds cannot tell them apart
+        job = job.replace("{min: 1e-3, max: 1,", "{min: 0.1, max: 0.14,")
+    said = sentence_of(run_of(tmp_path, job, **{"search.confirm": False}).run.path)
+    told = re.search(r"With 95% confidence [^.]*", said)
+    assert told is None or told[0].endswith("if those that were proposed are taken as given")
+    assert is_noisy or told
+    assert said.count("The same seeds chose it and measured it, which flatters") == 1
 
 
 def test_a_race_of_proposals_does_not_promise_too_much(tmp_path):

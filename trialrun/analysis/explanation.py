@@ -171,7 +171,7 @@ def _certainty(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     if known.has_too_few_seeds:
         yield f"{counted(known.num_seeds, 'seed')} can tell nothing apart: it takes at least 2."
         return
-    yield _by_means(chosen, known)
+    yield _by_means(chosen, known, _given(leaderboard.rounds))
     if known.flattery:
         yield (
             "The same seeds chose it and measured it, which flatters its mean and interval: by"
@@ -206,6 +206,8 @@ def _reduced(rounds: RoundsSummary) -> str:
     after = f"{kind} of {listed(counts, max_names=20)} seeds"
     what = "trial-epochs" if rounds.has_pauses else "trials"
     share = f"with {rounds.share_trained:.0%} of the {what} of the whole grid"
+    if rounds.num_variants == 1:
+        return f"{after[0].upper()}{after[1:]} were for 1 variant, which had no others to drop."
     if rounds.dropped:
         num_left = len(rounds.finalists)
         return f"{rounds.num_variants} variants were reduced to {num_left} by {after}, {share}."
@@ -221,8 +223,13 @@ def _about_a_race(rounds: RoundsSummary) -> Iterator[str]:
     which = f"all {rounds.num_variants}"
     if num_lost:
         which = f"the {rounds.num_variants - num_lost} that lost no trial"
-    given = ", if those that were proposed are taken as given" if rounds.is_proposed else ""
-    yield f"With {confidence} confidence the best of {which} is still in{given}."
+    yield f"With {confidence} confidence the best of {which} is still in{_given(rounds)}."
+
+
+def _given(rounds: RoundsSummary | None) -> str:
+    """What a level, which knows nothing of proposals, has to leave open; begins with a comma."""
+    is_proposed = rounds is not None and rounds.is_proposed
+    return ", if those that were proposed are taken as given" if is_proposed else ""
 
 
 def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
@@ -230,7 +237,7 @@ def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     rounds = leaderboard.rounds
     if rounds is None:
         return
-    if rounds.has_rounds:
+    if _is_flattered(leaderboard, rounds):
         yield "The same seeds chose it and measured it, which flatters its mean and interval."
     found = rounds.confirmation
     if found is None:
@@ -247,16 +254,23 @@ def _confirmation(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     if not own.n:
         yield f"None of {seeds}, gave {chosen.variant_id} a value."
         return
-    interval = ""
+    details = [] if own.n == 1 else [f"sd {own.sd:.2g}"]
     if math.isfinite(own.low):
-        interval = f", 95% interval {own.low:.4g} to {own.high:.4g}"
-    lost = found.num_seeds - own.n
-    lost_text = f", {lost} lost" if lost else ""
-    yield (
-        f"On {seeds}, its mean {chosen.metric} is {own.mean:.4g} (sd {own.sd:.2g}{interval}"
-        f"{lost_text})."
-    )
+        details.append(f"95% interval {own.low:.4g} to {own.high:.4g}")
+    if lost := found.num_seeds - own.n:
+        details.append(f"{lost} lost")
+    known = f" ({', '.join(details)})" if details else ""
+    yield f"On {seeds}, its mean {chosen.metric} is {own.mean:.4g}{known}."
     yield from (_difference(other, chosen, found) for other in found.differences)
+
+
+def _is_flattered(leaderboard: Leaderboard, rounds: RoundsSummary) -> bool:
+    """Whether the seeds chose among some variants, which `_certainty` has not told already."""
+    if rounds.num_variants == 1:
+        return False
+    known = leaderboard.certainty
+    has_told = known is not None and not known.has_too_few_seeds and bool(known.flattery)
+    return rounds.has_rounds or (rounds.is_proposed and not has_told)
 
 
 def _difference(other: ConfirmedDifference, chosen: Selection, found: Confirmation) -> str:
@@ -288,7 +302,7 @@ def _p_value_text(p_value: float) -> str:
     return "below 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
-def _by_means(chosen: Selection, known: Certainty) -> str:
+def _by_means(chosen: Selection, known: Certainty, given: str) -> str:
     """The sentence that says which variants may have the best mean, with 95% confidence."""
     extreme, others = _extreme(chosen), len(known.p_values)
     worse = "higher" if chosen.goal == "minimize" else "lower"
@@ -301,12 +315,12 @@ def _by_means(chosen: Selection, known: Certainty) -> str:
         return f"The seeds {told}: each may have the {extreme} mean."
     if best == (chosen.variant_id,):
         rest = "the other has" if others == 1 else f"each of the {others} others has"
-        return f"With 95% confidence it is the best: {rest} a {worse} mean {corrected}."
+        return f"With 95% confidence it is the best: {rest} a {worse} mean {corrected}{given}."
     text = f"With 95% confidence the {extreme} mean is that of {listed(best, 'or')}"
     if chosen.variant_id not in best:
-        return f"{text}, and not of {chosen.variant_id}."
+        return f"{text}, and not of {chosen.variant_id}{given}."
     rest = "the other has a" if num_worse == 1 else f"the {num_worse} others have a"
-    return f"{text}; {rest} {worse} one."
+    return f"{text}; {rest} {worse} one{given}."
 
 
 def _times(factor: float) -> str:

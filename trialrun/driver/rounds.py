@@ -13,6 +13,7 @@ from trialrun.driver.proposals import new_variants, planned_trials
 from trialrun.driver.work import Batch, Work
 from trialrun.errors import InputError, TrialrunError
 from trialrun.job import FRESH_SEEDS, ConfirmSpec, LoadedJob
+from trialrun.messages import counted
 from trialrun.search.schedule import schedule_of
 from trialrun.search.strategy import Propose, Search, next_round
 from trialrun.store.round_log import (
@@ -248,13 +249,14 @@ def _name(one: Round) -> str:
 
 def line_of(one: Round) -> str:
     """A round in one line, for the terminal."""
-    num_seeds = len(one.seeds)
+    num_variants, seeds = len(one.variants), counted(len(one.seeds), "seed")
     if one.stage == "propose" and one.decision is not None:
-        return f"Round {one.number}: {len(one.variants)} new variants x {num_seeds} seeds"
+        return f"Round {one.number}: {counted(num_variants, 'new variant')} x {seeds}"
     if one.stage == "confirm":
-        return f"Round {one.number}: {', '.join(one.variants)} on {num_seeds} fresh seeds"
+        names = ", ".join(one.variants)
+        return f"Round {one.number}: {names} on {len(one.seeds)} fresh seeds"
     pause = "" if one.epochs is None else f", to epoch {one.epochs}"
-    return f"Round {one.number}: {len(one.variants)} variants x {num_seeds} seeds{pause}"
+    return f"Round {one.number}: {counted(num_variants, 'variant')} x {seeds}{pause}"
 
 
 def _pairs(rounds: Sequence[Round]) -> set[tuple[str, int]]:
