@@ -73,7 +73,8 @@ def compare(
 ) -> Comparison:
     """One case: some of its trials against plain Keras.
 
-    And against themselves, trained again in the opposite order, by what is compiled already.
+    And against themselves, trained again in the opposite order, by what is compiled already; `fit`
+    compiles nothing for several trials.
 
     Args:
         line: The case.
@@ -97,7 +98,9 @@ def compare(
         seconds = _train(task)[3]  # the program is compiled
     plain_seconds = np.inf
     weights = logs = 0.0
-    again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
+    again = trained
+    if used != "keras":
+        again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
     for index in compared:
         if index not in plainly:
             plainly[index] = line.train_plainly(trials[index], folder)

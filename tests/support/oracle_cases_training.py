@@ -15,6 +15,7 @@ from keras.optimizers import schedules
 BATCH_SIZE, EPOCHS, STEPS_PER_EPOCH = 8, 3, 6
 RATE = 0.02
 _NUM_ROWS = {"train": 44, "validation": 19, "test": 13}
+_WHOLE_BATCHES = {"train": 40, "validation": 16, "test": 16}
 
 
 class TrainingCase(NamedTuple):
@@ -48,7 +49,9 @@ class TrainingCase(NamedTuple):
 # Data and models --------------------------------------------------------------------------------
 
 
-def blobs(seed: int, *, target: str = "class", weighted: bool = False) -> dict[str, Any]:
+def blobs(
+    seed: int, *, target: str = "class", weighted: bool = False, are_whole: bool = False
+) -> dict[str, Any]:
     """Three overlapping clouds in six dimensions."""
     rng = np.random.default_rng(seed)
 
@@ -71,7 +74,8 @@ def blobs(seed: int, *, target: str = "class", weighted: bool = False) -> dict[s
             )
         return (x, y, rng.uniform(0.2, 3, num_rows)) if weighted else (x, y)
 
-    return {name: part(num_rows) for name, num_rows in _NUM_ROWS.items()}
+    num_rows = _WHOLE_BATCHES if are_whole else _NUM_ROWS
+    return {name: part(num) for name, num in num_rows.items()}
 
 
 def one_hot(seed: int) -> dict[str, Any]:
@@ -82,6 +86,11 @@ def one_hot(seed: int) -> dict[str, Any]:
 def binary(seed: int) -> dict[str, Any]:
     """Two classes."""
     return blobs(seed, target="binary")
+
+
+def binary_in_whole_batches(seed: int) -> dict[str, Any]:
+    """Two classes, and no batch with fewer rows than others."""
+    return blobs(seed, target="binary", are_whole=True)
 
 
 def quantities(seed: int) -> dict[str, Any]:
@@ -482,7 +491,7 @@ TRAINING_CASES: dict[str, TrainingCase] = {
             "weighted_metrics": ["accuracy"],
         },
         "one_probability",
-        "binary",
+        "binary_in_whole_batches",
         class_weight={0: 0.5, 1: 2.0},
     ),
     "added_loss": TrainingCase({}, _plainly(metrics=["accuracy"]), "penalized_outputs"),

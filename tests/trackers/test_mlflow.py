@@ -1,10 +1,13 @@
 """What MLflow holds of a run, in a real SQLite store, is what the run folder's tables say."""
 
+import contextlib
 import json
 import logging
 import math
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -317,9 +320,10 @@ def test_the_settings_of_a_notebook_are_what_they_were(run, uri, monkeypatch):
 # Commands ---------------------------------------------------------------------------------------
 
 
-def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path):
-    folder = finish(write_run(tmp_path, learning_rates(0.1), (0,)))
-    set_output(folder, {"mlflow": "sqlite:///new.db"})
+def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path, run, database):
+    folder = finish(write_run(tmp_path, learning_rates(0.1), (0,), name="reported"))
+    shutil.copy(database, folder.path / "here.db")  # it takes MLflow two seconds to make its tables
+    set_output(folder, {"mlflow": "sqlite:///here.db"})
     code = "import json, sys; from trialrun.cli import cli\n"
     code += f"cli(['report', {str(folder.path)!r}], standalone_mode=False)\n"
     code += "from mlflow.telemetry import get_telemetry_client\n"
@@ -332,7 +336,9 @@ def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert (done.stdout, done.stderr) == (f"{folder.report_file}\n", "")
-    assert (folder.path / "new.db").exists()
+    with contextlib.closing(sqlite3.connect(folder.path / "here.db")) as here:
+        found = here.execute("SELECT count(*) FROM experiments WHERE name = 'reported'").fetchall()
+    assert found == [(1,)]
 
 
 def closed_port():

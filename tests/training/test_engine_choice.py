@@ -72,7 +72,7 @@ def test_a_recurrent_model_is_not_compiled_for_a_few_steps(tmp_path, monkeypatch
     assert found.engine == "keras"
     assert found.reason == (
         "not fused or mapped: the recurrent layers' 18 steps take longer to compile (about 11 s)"
-        " than model.fit takes for the training's 36, and so does a loop over them"
+        " than model.fit takes for the training's 30, and so does a loop over them"
     )
 
 
@@ -242,7 +242,7 @@ def data(seed):
 
 
 def wide():
-    hidden = [keras.layers.Dense(256, activation="relu") for _ in range(3)]
+    hidden = [keras.layers.Dense(256, activation="relu") for _ in range(2)]
     return keras.Sequential([keras.Input((20,)), *hidden, keras.layers.Dense(4, "softmax")])
 """
 # Prints for each engine the estimate per trial, and how much more memory each further trial took;

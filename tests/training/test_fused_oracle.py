@@ -11,7 +11,14 @@ import keras
 import numpy as np
 import pytest
 from oracle import set_to_start
-from training_jobs import FEW_ROWS, load_trials, make_task, train, train_with_fused
+from training_jobs import (
+    FEW_ROWS,
+    PARTIAL_BATCH,
+    load_trials,
+    make_task,
+    train,
+    train_with_fused,
+)
 
 from trialrun.data.load import load_splits
 from trialrun.models import mlp
@@ -49,7 +56,7 @@ def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path):
     sections = {
         "builder": "trialrun.models:mlp",
         "model": {"args": args},
-        "data": {"seed": "per_trial"},
+        "data": {"seed": "per_trial", "args": PARTIAL_BATCH},
         "training": {"epochs": 8},
     }
     trials = load_trials(tmp_path, seeds=[5], learning_rates=(1e-3, 3e-2), **sections)

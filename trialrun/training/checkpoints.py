@@ -70,7 +70,8 @@ class CheckpointMaker:
         epochs = np.zeros(num_trials, np.int64)
         ended = np.zeros(num_trials, np.bool_)
         best = tuple(_room_for(num_trials, array) for array in first.best)
-        names = {name for heard in self._heard.values() for name in heard.history}
+        # In their order, which the columns of tables then have.
+        names = dict.fromkeys(name for heard in self._heard.values() for name in heard.history)
         history = {
             name: np.full((num_trials, self._num_epochs), np.nan, np.float32) for name in names
         }

@@ -102,10 +102,10 @@ class ControlledSlice:
         return state, {name: np.asarray(values) for name, values in logs.items()}
 
     def standing(self) -> TrialsState:
-        """The current state of the slice's trials."""
+        """The current state of the slice's trials; later epochs do not change it."""
         state, best = self._all_rows()
-        ended = ~self.control.active
-        return TrialsState(self._own.indices, self.control.epochs, self.history, state, best, ended)
+        epochs, ended = self.control.epochs.copy(), ~self.control.active
+        return TrialsState(self._own.indices, epochs, dict(self.history), state, best, ended)
 
     def given_state(self) -> ModelState:
         """The state that is each trial's result: of its last epoch, with its best weights."""
