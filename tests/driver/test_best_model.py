@@ -111,7 +111,7 @@ def test_a_run_whose_time_is_over_while_trials_are_paused_ends_well(job, monkeyp
         said, told = words(finished.stdout), words(finished.stderr)
         assert f"{not_begun} were not begun." in said
         assert f"{not_begun} were not begun. To go on: trialrun resume {folder}" in told
-        assert "val_loss ± sd" in said
+        assert "# variant learning_rate n val_loss" in said
         why = f"the trials are paused after epoch {epochs}, and `trialrun resume` goes on"
         assert f"There is no best model yet: {why}." in said
         assert "not saved" not in said + told

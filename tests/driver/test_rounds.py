@@ -421,7 +421,7 @@ def test_every_command_begins_a_round_however_late(tmp_path):
         (GRID, {}, ["choose 9 x 12"], "The confirmation was not begun."),
         (JOB, {}, LOG, ""),
         (GRID.replace("4}", "4, variants: 20}"), {}, ["choose 9 x 12", "confirm 9 x 4"], ""),
-        (GRID.replace("confirm: {seeds: 4}", "confirm: false"), {}, ["choose 9 x 12"], ""),
+        (JOB.replace("confirm: {seeds: 4}", "confirm: false"), {}, LOG[:3], ""),
         (JOB, {"seeds": 15}, LOG, "1 further round and the confirmation were not begun."),
         (JOB, {"seeds": 15}, [*LOG, "extend 3 x 15"], "The confirmation was not begun."),
         (JOB, {"seeds": 15}, [*LOG, "extend 3 x 15", "confirm 2 x 4"], ""),

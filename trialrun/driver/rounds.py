@@ -141,14 +141,14 @@ class Rounds:
         """
         budget = self._work.loaded.spec.search.budget
         is_another = coming.stage == "confirm" and bool(fresh_seeds_of(self._rounds))
-        if budget is None or budget.trials is None or not (coming.stage == "extend" or is_another):
+        if budget is None or budget.trials is None or not (is_another or coming.stage == "extend"):
             return
         num_trials = len(_pairs([*self._rounds, coming]))
         if coming.stage == "extend":
             num_trials += _most_confirming(self._search, self._rounds, coming)
         if num_trials > budget.trials:
-            seeds = f"{len(coming.seeds)} seeds"
-            what = f"{seeds} and a confirmation" if coming.stage == "extend" else f"fresh {seeds}"
+            number = len(coming.seeds)
+            what = f"{number} fresh seeds" if is_another else f"{number} seeds and a confirmation"
             raise InputError(
                 f"{self._work.run.path}: search.budget.trials is {budget.trials}, but with {what}"
                 f" the run may have {num_trials} trials; give more"
