@@ -1,8 +1,10 @@
 """What people read of a run with rounds: terminal, JSON, files, page, notebook, plan."""
 
 import json
+import math
 from dataclasses import replace
 
+import made_up_rounds
 import pytest
 from click.testing import CliRunner
 from made_up_rounds import GRID, JOB, RACE, RUNGS, TPE, Driver, result_of
@@ -324,3 +326,26 @@ def test_a_plan_says_that_callbacks_make_paused_trials_begin_again(tmp_path):
     (tmp_path / "job.yaml").write_text(RUNGS + "training: {callbacks: [mine.py:make]}\n")
     said = " ".join(words("plan", tmp_path / "job.yaml").split())
     assert "those that go on are trained from the start, which is not counted here" in said
+
+
+@pytest.mark.parametrize("is_everywhere", [True, False])
+def test_paused_trials_without_a_number_are_not_called_completed(
+    tmp_path, monkeypatch, is_everywhere
+):
+    """Their metrics are NaN: they would have diverged."""
+
+    def broken(trial, status="completed", pause_after=None):
+        result = result_of(trial, status, pause_after)
+        if is_everywhere or (trial.variant.variant_id, trial.seed) == ("v00", 0):
+            status = "paused" if result.status == "paused" else "diverged"
+            result = replace(result, status=status, metrics={"val_loss": math.nan})
+        return result
+
+    monkeypatch.setattr(made_up_rounds, "result_of", broken)
+    driver = Driver(tmp_path, RUNGS, **{"search.budget.time": "2h"})
+    driver.work = replace(driver.work, started_s=-math.inf)  # it ends after the first round
+    driver.live()
+    said = sentence_of(driver.run.path)
+    trials = "each of the 17 trials" if is_everywhere else "a trial"
+    assert f"val_loss is NaN in {trials} that got to epoch 9 or ended before" in said
+    assert "that completed" not in said

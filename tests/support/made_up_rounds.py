@@ -101,7 +101,7 @@ class Driver:
             self.loaded, trials, self.run, lease, progress, None, time.perf_counter(), {}, ()
         )
 
-    def live(self, num_devices=1, rng=None, chance=0.0, fails=()):
+    def live(self, num_devices=1, rng=None, chance=0.0, fails=(), is_killed_by_failures=False):
         """Trains until the rounds are over, or until it is killed; returns what was trained."""
         rng = rng or random.Random(0)
         kinds = column_kinds(self.work)
@@ -127,6 +127,8 @@ class Driver:
                 ]
                 self.run.write_pack(PackResult(pack.pack_id, tuple(results)), kinds)
                 trained += [trial.trial_id for trial in pack.trials]
+                if is_killed_by_failures and any(one.status == "failed" for one in results):
+                    raise KilledError
             if rng.random() < chance:  # after the round, before the next one is in the log
                 raise KilledError
         return trained

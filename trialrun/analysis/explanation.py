@@ -59,7 +59,16 @@ def _nothing(leaderboard: Leaderboard) -> str:
     if not num_completed:
         return "Nothing was selected: no trial completed."
     trials = "the only trial" if num_completed == 1 else f"each of the {num_completed} trials"
-    return f"Nothing was selected: {leaderboard.metric} is NaN in {trials} that completed."
+    that_ended = _that_ended(leaderboard)
+    return f"Nothing was selected: {leaderboard.metric} is NaN in {trials} {that_ended}."
+
+
+def _that_ended(leaderboard: Leaderboard) -> str:
+    """Of which trials the numbers are: of paused ones, too, if they are compared at an epoch."""
+    rounds = leaderboard.rounds
+    if rounds is None or rounds.epochs is None:
+        return "that completed"
+    return f"that got to epoch {rounds.epochs} or ended before"
 
 
 def _claim(leaderboard: Leaderboard, chosen: Selection) -> str:
@@ -343,7 +352,8 @@ def _losses(leaderboard: Leaderboard, chosen: Selection) -> Iterator[str]:
     if num_nan:
         trials = "a trial" if num_nan == 1 else f"{num_nan} trials"
         they_count = "it counts" if num_nan == 1 else "they count"
-        yield f"{chosen.metric} is NaN in {trials} that completed; {they_count} as lost."
+        that_ended = _that_ended(leaderboard)
+        yield f"{chosen.metric} is NaN in {trials} {that_ended}; {they_count} as lost."
     if chosen.num_unfinished:
         count = chosen.num_unfinished
         lost = f"Every variant lost trials, the winner {count}"

@@ -171,27 +171,52 @@ def latest_trials(tables: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> 
         is_earlier_pause = pauses < pauses.groupby(trials["trial_id"]).transform("max")
         trials = (
             trials.assign(
-                standing=ended.astype(int) - is_earlier_pause.astype(int),
-                pack_number=trials["pack_id"].str.extract(r"(\d+)", expand=False).astype("int64"),
-                pack_length=trials["pack_id"].str.len(),
+                standing=ended.astype(int) - is_earlier_pause.astype(int), order=_in_time(trials)
             )
-            .sort_values(["standing", "pack_number", "pack_length", "attempt", "pack_id"])
+            .sort_values(["standing", "order"])
             .drop_duplicates("trial_id", keep="last")
-            .drop(columns=["standing", "pack_number", "pack_length"])
+            .drop(columns=["standing", "order"])
         )
     return trials.sort_values(["variant_id", "seed"], ignore_index=True)
 
 
-def as_if_ended(rows: "pa.Table", epochs: int | None) -> "pa.Table":
+def _in_time(trials: "pd.DataFrame") -> "pd.Series[int]":
+    """For each row its place in the order in which the rows were written, see `latest_trials`."""
+    numbers = trials["pack_id"].str.extract(r"(\d+)", expand=False).astype("int64")
+    keys = trials.assign(pack_number=numbers, pack_length=trials["pack_id"].str.len())
+    by_time = keys.sort_values(["pack_number", "pack_length", "attempt", "pack_id"], kind="stable")
+    order = by_time.assign(order=np.arange(len(trials)))["order"]
+    return order.reindex(trials.index)
+
+
+def as_if_ended(tables: Sequence["pa.Table"], epochs: int | None) -> "list[pa.Table]":
     """The rows of trials that stand after an epoch, as if all training ended there.
 
-    A trial that was paused then is completed; one that has ended before is as it is. At an epoch
+    A trial that was paused then is completed; one that has ended before is as it is. A failure
+    stands unless a later attempt succeeded, even if only up to an earlier epoch. At an epoch
     nothing is known of tests and predictions, which a paused trial does not have.
 
     Args:
-        rows: Rows of `trial_table`, with their identity.
+        tables: Tables from `trial_table`, with their identity.
         epochs: The epoch; None for the end of the training, so that paused trials are left out.
     """
+    import pyarrow as pa
+
+    if not tables:
+        return []
+    rows = pa.concat_tables(tables, promote_options="default")
+    return [_standing_at(rows.filter(pa.array(~_is_made_good(rows))), epochs)]
+
+
+def _is_made_good(rows: "pa.Table") -> "npt.NDArray[np.bool_]":
+    """Which rows (trials,) are failures of trials of which a later attempt succeeded."""
+    trials: pd.DataFrame = rows.select(["trial_id", "status", "pack_id", "attempt"]).to_pandas()
+    order, has_failed = _in_time(trials), trials["status"] == "failed"
+    last_success = order.where(~has_failed).groupby(trials["trial_id"]).transform("max")
+    return (has_failed & (order < last_success)).to_numpy()
+
+
+def _standing_at(rows: "pa.Table", epochs: int | None) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -125,7 +125,7 @@ class TrialIndex:
     _tables: TrialTables
     _files_of: Mapping[str, Sequence[Path]]
     _hidden: frozenset[int] = frozenset()
-    _change: "Callable[[pa.Table], pa.Table] | None" = None
+    _change: "Callable[[Sequence[pa.Table]], list[pa.Table]] | None" = None
 
     def without(self, seeds: Collection[int]) -> "TrialIndex":
         """The index of the trials that have other seeds."""
@@ -159,7 +159,7 @@ class TrialIndex:
         with adding_the_remedy(self._tables.path):
             rows = [read_pack_file(file, columns, variant_ids=variant_ids) for file in files]
         if self._change is not None:
-            rows = list(map(self._change, rows))
+            rows = self._change(rows)
         found = latest_trials(rows, self.metrics if columns in _WITH_METRICS else ())
         if not self._hidden:
             return found

@@ -236,13 +236,13 @@ def _judge(trained: TrainedTrial, classes: Classes) -> tuple[Judgment, Judgment]
 def _final_metrics(trained: TrainedTrial, test: Judgment, selected: str) -> dict[str, float]:
     """Values at the epoch whose weights are the result: train_*, then val_*, then test_*.
 
-    Where a metric of the job has the name of a score of `Judgment`, the job's metric is kept. A
-    paused trial that would have diverged has none, so that it counts as lost.
+    Where a metric of the job has the name of a score of `Judgment`, the job's metric is kept. Those
+    of a paused trial that would have diverged are NaN, so that it counts as lost.
     """
-    if trained.is_paused and not _is_finite(trained, selected):
-        return {}
     given = _given_epoch(trained)
     final = {name: float(values[given]) for name, values in trained.history.items()}
+    if trained.is_paused and not _is_finite(trained, selected):
+        final = dict.fromkeys(final, math.nan)
     test_logs = dict(trained.test_logs)
     test_logs |= {name: value for name, value in test.scores.items() if name not in test_logs}
     return {
