@@ -183,12 +183,14 @@ def _tell(outcome: Any) -> None:
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
     )
+    if outcome.not_begun:
+        _say(f"{outcome.not_begun} To go on: trialrun resume {outcome.run.path}")
     if outcome.num_failed or not outcome.has_winner:
         lost = f"{outcome.num_failed} trials failed"
         what = lost if outcome.num_failed else "nothing was selected"
         _say(f"{what}; see {outcome.run.log_file}")
         sys.exit(EXIT_FAILED)
-    if not outcome.has_model:
+    if not outcome.has_model and not outcome.is_paused:
         _say(f"The best model was not saved. To try again: trialrun resume {outcome.run.path}")
         sys.exit(EXIT_FAILED)
 

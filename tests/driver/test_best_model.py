@@ -1,8 +1,10 @@
 """Whatever becomes of the best model's files, a run has its reports. Training is made up here."""
 
 import json
+import time
 from dataclasses import replace
 
+import made_up_rounds
 import pytest
 from commands import call
 from made_up_export import MadeUpExport
@@ -85,6 +87,44 @@ def test_a_run_whose_model_is_lost_has_its_reports_and_resume_tries_again(job, m
         assert CountedExport.num_saved == 1
     saved = json.loads((folder / "summary.json").read_text())["best_model"]
     assert [one["name"] for one in saved["formats"]] == [".keras"]
+
+
+def test_a_run_whose_time_is_over_while_trials_are_paused_ends_well(job, monkeypatch):
+    """It has no best model yet, which is not lost; no tracker gets trials that have no result."""
+
+    def train(work, batch, cluster):
+        time.sleep(1)
+        results = tuple(
+            made_up_rounds.result_of(trial, pause_after=batch.pause_after) for trial in batch.trials
+        )
+        number = work.run.next_pack_number()
+        kinds = parameter_kinds([trial.variant for trial in batch.trials])
+        work.run.write_pack(PackResult(f"p{number:03d}", results), kinds)
+
+    monkeypatch.setattr(trialrun.driver.run, "train_missing", train)
+    text = made_up_rounds.RUNGS.replace("name: rounds", "name: best\noutput: {tensorboard: true}")
+    job.write_text(text.replace("  confirm:", "  budget: {time: 1s}\n  confirm:"))
+    finished, folder = run(job)
+    to_come = ("2 further rounds and the confirmation", "1 further round and the confirmation")
+    for not_begun, epochs in zip(to_come, (9, 20), strict=True):
+        assert finished.code == 0, finished
+        said, told = words(finished.stdout), words(finished.stderr)
+        assert f"{not_begun} were not begun." in said
+        assert f"{not_begun} were not begun. To go on: trialrun resume {folder}" in told
+        assert "# variant learning_rate n val_loss" in said
+        why = f"the trials are paused after epoch {epochs}, and `trialrun resume` goes on"
+        assert f"There is no best model yet: {why}." in said
+        assert "not saved" not in said + told
+        saved = json.loads((folder / "summary.json").read_text())["best_model"]
+        assert saved == {"proved": False, "problem": why, "formats": [], "notes": []}
+        page = words((folder / "report.html").read_text())
+        assert f"There is no best model yet: {why}." in page
+        assert "not saved" not in page
+        again = call("report", folder)
+        assert (again.code, again.stderr) == (0, "")
+        assert not (folder / "tensorboard").exists()
+        finished = call("resume", folder)
+    assert finished.code == 1, finished  # the made-up trials have no weights to save
 
 
 def test_a_best_trial_that_cannot_be_trained_again_costs_the_model_alone(job, monkeypatch):

@@ -200,7 +200,8 @@ def test_a_budget_of_time_ends_before_a_batch(tmp_path):
         assert len(driver.log) == 1
         board = load_overview(driver.run).leaderboard
         assert board.rounds.num_to_come == num_to_come
-        assert f"{num_to_come} further rounds were not begun." in explain(board)
+        whole = "" if name == "alone" else " and the confirmation"
+        assert f"{num_to_come} further rounds{whole} were not begun." in explain(board)
 
 
 def test_a_budget_of_trials_counts_what_is_still_to_be_proposed(tmp_path):

@@ -24,7 +24,7 @@ from trialrun.analysis.explanation import explain
 from trialrun.analysis.run_summary import Tally
 from trialrun.driver.rounds import Rounds
 from trialrun.errors import FileError, InputError, TrialrunError
-from trialrun.job import FIRST_FRESH_SEED
+from trialrun.job import FIRST_FRESH_SEED, dump_job
 from trialrun.store import RunFolder
 from trialrun.store.columns import parameter_kinds
 from trialrun.store.parquet import read_pack_file
@@ -440,19 +440,62 @@ def test_a_time_that_is_over_ends_before_a_round_and_changes_no_decision(tmp_pat
     assert "2h is over, so that round 2 is not begun" in driver.warnings[0]
     rounds = standing_of(driver).leaderboard.rounds
     assert (rounds.num_to_come, len(rounds.finalists), rounds.dropped) == (2, 9, ())
-    assert "2 further rounds were not begun." in explain(standing_of(driver).leaderboard)
+    assert rounds.not_begun == "2 further rounds and the confirmation were not begun."
+    assert rounds.not_begun in explain(standing_of(driver).leaderboard)
     again = Driver(tmp_path, **{"search.budget.time": "2h"})
     again.live()
     assert again.files == whole.files
     assert standing_of(again).leaderboard.rounds.num_to_come == 0
 
 
+def test_every_command_begins_a_round_however_late(tmp_path):
+    """Even if a trial fails again and again, and takes the time of each command."""
+    for log in (LOG[:1], LOG[:2], LOG[:3], LOG, LOG):
+        driver = Driver(tmp_path, **{"search.budget.time": "2h"})
+        driver.work = replace(driver.work, started_s=-math.inf)
+        driver.live(fails={("v04", 0)})
+        assert driver.log == log
+
+
+@pytest.mark.parametrize(
+    ("job", "changes", "log", "said"),
+    [
+        (JOB, {}, LOG[:3], "The confirmation was not begun."),
+        (GRID, {}, ["choose 9 x 12"], "The confirmation was not begun."),
+        (JOB, {}, LOG, ""),
+        (GRID.replace("4}", "4, variants: 20}"), {}, ["choose 9 x 12", "confirm 9 x 4"], ""),
+        (JOB.replace("confirm: {seeds: 4}", "confirm: false"), {}, LOG[:3], ""),
+        (JOB, {"seeds": 15}, LOG, "1 further round and the confirmation were not begun."),
+        (JOB, {"seeds": 15}, [*LOG, "extend 3 x 15"], "The confirmation was not begun."),
+        (JOB, {"seeds": 15}, [*LOG, "extend 3 x 15", "confirm 2 x 4"], ""),
+        (JOB, {"search.confirm": {"seeds": 5}}, LOG, "The confirmation was not begun."),
+        (JOB, {"search.confirm": {"seeds": 4, "variants": 3}}, LOG, "The confirmation was not"),
+    ],
+)
+def test_all_that_was_not_begun_is_told(tmp_path, job, changes, log, said):
+    if changes:
+        Driver(tmp_path, job).live()
+    driver = Driver(tmp_path, job, **changes)
+    for _ in log[len(driver.log) :]:
+        driver = Driver(tmp_path, job, **changes, **{"search.budget": {"time": "2h"}})
+        driver.work = replace(driver.work, started_s=-math.inf)
+        driver.live()
+    assert driver.log == log
+    driver.run.write_job(dump_job(driver.loaded.spec))
+    board = standing_of(driver).leaderboard
+    assert board.rounds.not_begun.startswith(said)
+    assert bool(said) == bool(board.rounds.not_begun) == ("not begun" in explain(board))
+
+
 def test_seeds_that_come_later_keep_to_the_budget_of_trials(tmp_path):
     job = JOB.replace("auto", "[{seeds: 4, keep: 1/3}, {seeds: 12}]")
     Driver(tmp_path, job, **{"search.budget.trials": 68}).live()
-    with pytest.raises(InputError, match="is 68, but with 15 seeds the run has 77 trials"):
-        Driver(tmp_path, job, seeds=15, **{"search.budget.trials": 68}).live()
-    more = Driver(tmp_path, job, seeds=15, **{"search.budget.trials": 77})
+    # 68 and 9 more, and 4 if a variant is confirmed that was not before: that is not known yet.
+    told = "is {}, but with 15 seeds and a confirmation the run may have 81 trials; give more"
+    for trials in (68, 77, 80):
+        with pytest.raises(InputError, match=told.format(trials)):
+            Driver(tmp_path, job, seeds=15, **{"search.budget.trials": trials}).live()
+    more = Driver(tmp_path, job, seeds=15, **{"search.budget.trials": 81})
     more.live()
     assert more.log == [
         "choose 9 x 4",
@@ -461,3 +504,14 @@ def test_seeds_that_come_later_keep_to_the_budget_of_trials(tmp_path):
         "extend 3 x 15",
         "confirm 2 x 4",
     ]
+
+
+def test_another_confirmation_keeps_to_the_budget_of_trials(tmp_path):
+    job = JOB.replace("auto", "[{seeds: 4, keep: 1/3}, {seeds: 12}]")
+    Driver(tmp_path, job, **{"search.budget.trials": 68}).live()
+    # The fresh trials of the first confirmation count too: 36 + 24 + 2 x 4, and 8 more.
+    other = {"search.confirm": {"seeds": 12, "variants": 1}}
+    told = "is 75, but with 12 fresh seeds the run may have 76 trials; give more"
+    with pytest.raises(InputError, match=told):
+        Driver(tmp_path, job, **other, **{"search.budget.trials": 75}).live()
+    assert len(Driver(tmp_path, job, **other, **{"search.budget.trials": 76}).live()) == 8

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import trialrun
 from trialrun.analysis.importance import find_importance
+from trialrun.analysis.variants import variant_rows
 from trialrun.cli import cli
 from trialrun.driver.rounds import Rounds
 from trialrun.job import FRESH_SEEDS
@@ -336,6 +337,18 @@ def test_a_paused_variant_is_not_compared_with_others(tmp_path):
         result.exception
     )
     assert json.loads(words("compare", run, "v04", "v01", "--json"))["num_seeds"] == 12
+
+
+def test_a_comparison_names_no_p_values_that_are_not_there(tmp_path):
+    for name, job in (("rounds", JOB), ("grid", GRID)):
+        (tmp_path / name).mkdir()
+        driver = run_of(tmp_path / name, job)
+        row = variant_rows(load_overview(driver.run).leaderboard)[1]
+        said = " ".join(words("compare", driver.run.path, "v04", "v01").split())
+        has_p_value = row["p_value"] is not None
+        assert has_p_value == (name == "grid") == ("the p_value in variants.csv" in said)
+        told = "the same seeds chose which variants got more of them, for which it is not corrected"
+        assert (told in said) == (name == "rounds")
 
 
 def test_paused_variants_are_compared_at_their_epoch_and_no_test_is_told(tmp_path):

@@ -47,6 +47,8 @@ class VariantComparison:
         num_seeds: Number of seeds that both completed.
         metric, goal: What the job selects by.
         num_variants: Number of variants in the run.
+        has_rounds: Whether the seeds compared also chose which variants got more of them, so that
+            variants.csv has no p-values.
         metrics: The selection metric first, then validation, test, training.
     """
 
@@ -58,6 +60,7 @@ class VariantComparison:
     metric: str
     goal: Goal
     num_variants: int
+    has_rounds: bool
     metrics: tuple[MetricComparison, ...]
 
 
@@ -95,8 +98,15 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
         metric=metric,
         goal=select.get("goal", "minimize"),
         num_variants=len(index.variant_ids),
+        has_rounds=_has_rounds(folder),
         metrics=tuple(_compare_metric(name, *both, bounds[name]) for name in names),
     )
+
+
+def _has_rounds(folder: RunFolder) -> bool:
+    rounds = folder.rounds.read()
+    schedule = rounds[0].schedule if rounds else None
+    return schedule is not None and len(schedule.counts) > 1
 
 
 _PARTS = ("val", "test", "train")

@@ -197,8 +197,8 @@ def _rounds(leaderboard: Leaderboard) -> Iterator[str]:
         return
     if rounds.has_rounds:
         yield _reduced(rounds)
-    if count := rounds.num_to_come:
-        yield f"{count} {'further round was' if count == 1 else 'further rounds were'} not begun."
+    if text := rounds.not_begun:
+        yield text
     yield from _about_a_race(rounds)
     if rounds.epochs is not None:
         yield f"The variants are compared at epoch {rounds.epochs}, where their trials are paused."

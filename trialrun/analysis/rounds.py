@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trialrun.analysis.confirmation import Confirmation, read_confirmation
 from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
-from trialrun.job import FRESH_SEEDS
+from trialrun.job import FRESH_SEEDS, ConfirmSpec, read_search
+from trialrun.messages import counted
 from trialrun.store import RunFolder
 from trialrun.store.round_log import (
     Round,
@@ -108,8 +109,8 @@ class RoundsSummary:
         has_pauses: Whether rounds pause their trials.
         dropped: The others; those that went furthest first.
         num_whole: How many trials all variants with all seeds would have been.
-        num_to_come: How many scheduled rounds of proposing and choosing were not begun; 0 if it has
-            ended.
+        num_to_come: How many rounds of proposing and choosing were not begun; 0 if it has ended.
+        awaits_confirmation: Whether there is a confirmation to come.
         num_trained: How many trials the rounds ask for, without the confirmation.
         share_trained: The share of the whole grid that choosing takes: of its trials, or of their
             epochs if rounds pause them.
@@ -128,6 +129,7 @@ class RoundsSummary:
     dropped: tuple[DroppedVariant, ...]
     num_whole: int
     num_to_come: int
+    awaits_confirmation: bool
     num_trained: int
     share_trained: float
     confirmation: Confirmation | None
@@ -136,6 +138,36 @@ class RoundsSummary:
     def is_proposed(self) -> bool:
         """Whether variants were proposed by what those before reached."""
         return self.lines[0].num_rounds > 1
+
+    @property
+    def not_begun(self) -> str:
+        """A sentence on what the run has not begun; empty if it has ended."""
+        number = self.num_to_come
+        names = [counted(number, "further round")] if number else []
+        names += ["the confirmation"] if self.awaits_confirmation else []
+        text = " and ".join(names)
+        was = "was" if number + self.awaits_confirmation == 1 else "were"
+        return f"{text[0].upper()}{text[1:]} {was} not begun." if text else ""
+
+
+class Wanted(NamedTuple):
+    """What a job asks for after the schedule of its rounds, which are fixed, and may change.
+
+    Attributes:
+        seeds: All seeds of the job.
+        confirm: Its confirmation; None if there is none.
+    """
+
+    seeds: tuple[int, ...]
+    confirm: ConfirmSpec | None
+
+    @classmethod
+    def of(cls, run: RunFolder) -> "Wanted":
+        """What the job of a run asks for now."""
+        job = run.read_job()
+        seeds = job["seeds"]
+        search = read_search(job, run.job_file)
+        return cls(tuple(range(seeds) if isinstance(seeds, int) else seeds), search.confirmation)
 
 
 def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") -> None:
@@ -170,21 +202,18 @@ def rounds_summary(
     rounds: Sequence[Round],
     index: "TrialIndex",
     metric: str,
+    wanted: Wanted,
     bounds: Bounds = UNBOUNDED,
-) -> RoundsSummary | None:
+) -> RoundsSummary:
     """The summary of a run's rounds, from their log and the trials that have ended.
 
     Args:
-        rounds: All rounds, in order.
+        rounds: All rounds, in order; at least one.
         index: The run's trials.
         metric: The selection metric.
-        bounds: Its lowest and highest possible value.
-
-    Returns:
-        None for a run without rounds.
+        wanted: What the job asks for after its schedule.
+        bounds: The lowest and highest possible value of the metric.
     """
-    if not rounds:
-        return None
     first = rounds[0].schedule
     assert first is not None, "the first round holds the schedule"
     last = last_choosing(joined(_without_begun_proposals(rounds, index)))
@@ -218,7 +247,8 @@ def rounds_summary(
         has_pauses=bool(first.pauses),
         dropped=tuple(_dropped(rounds, index)),
         num_whole=num_whole,
-        num_to_come=_num_to_come(choosing, first),
+        num_to_come=_num_scheduled(choosing, first) + _has_more_seeds(choosing[-1], first, wanted),
+        awaits_confirmation=_awaits_confirmation(rounds, first, wanted),
         num_trained=sum(num_seeds for num_seeds, _ in _trained(choosing).values()),
         share_trained=_share_trained(choosing, first, num_whole),
         confirmation=read_confirmation(rounds[-1], index, metric, bounds),
@@ -253,7 +283,7 @@ def _lines(rounds: Sequence[Round]) -> "list[RoundLine]":
     return lines
 
 
-def _num_to_come(choosing: Sequence[Round], schedule: Schedule) -> int:
+def _num_scheduled(choosing: Sequence[Round], schedule: Schedule) -> int:
     last = choosing[-1]
     has_one_left = last.stage == "race" and len(last.variants) == 1
     num_begun = sum(one.stage != "extend" for one in choosing)
@@ -262,6 +292,25 @@ def _num_to_come(choosing: Sequence[Round], schedule: Schedule) -> int:
         num_left = proposals.num_variants - len(choosing[0].variants)
         num_to_propose = math.ceil(num_left / proposals.batch)
     return 0 if has_one_left else num_to_propose + len(schedule.counts) - num_begun
+
+
+def _has_more_seeds(last: Round, schedule: Schedule, wanted: Wanted) -> bool:
+    """Whether the variants that are left get seeds that the job got since the run began."""
+    return len(wanted.seeds) > len(schedule.seeds) and last.seeds != wanted.seeds
+
+
+def _awaits_confirmation(rounds: Sequence[Round], schedule: Schedule, wanted: Wanted) -> bool:
+    if (confirm := wanted.confirm) is None:
+        return False
+    last = rounds[-1]
+    if last.stage != "confirm" or _has_more_seeds(last_choosing(rounds), schedule, wanted):
+        return True
+    decision = last.decision
+    assert decision is not None, "only the first round has none"
+    lost = (len(decision.lost.get(one, ())) for one in decision.scores)
+    num_with_value = sum(number < len(decision.seeds) for number in lost)
+    found = len(last.seeds), len(last.variants)
+    return found != (confirm.seeds, min(confirm.variants, num_with_value))
 
 
 def _trained(choosing: Sequence[Round]) -> dict[str, tuple[int, int | None]]:
@@ -324,7 +373,9 @@ def rounds_content(rounds: RoundsSummary | None) -> dict[str, Any]:
         "rounds": [line._asdict() for line in rounds.lines],
         "finalists": list(rounds.finalists),
         "seeds": list(rounds.seeds),
+        "epochs": rounds.epochs,
         "num_to_come": rounds.num_to_come,
+        "awaits_confirmation": rounds.awaits_confirmation,
         "num_trained": rounds.num_trained,
         "num_whole": rounds.num_whole,
         "share_trained": rounds.share_trained,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from trialrun.analysis.metric_bounds import UNBOUNDED, metric_bounds
-from trialrun.analysis.rounds import require_log, rounds_summary
+from trialrun.analysis.rounds import RoundsSummary, Wanted, require_log, rounds_summary
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
 from trialrun.analysis.variants import (
     Leaderboard,
@@ -103,7 +103,10 @@ class Tally:
         own_bounds = self._bounds.get(metric, UNBOUNDED)
         rounds = run.rounds.read()
         require_log(run, rounds, self._index)
-        self._rounds = rounds_summary(rounds, self._index, metric, own_bounds)
+        self._rounds: RoundsSummary | None = None
+        if rounds:
+            wanted = Wanted.of(run)
+            self._rounds = rounds_summary(rounds, self._index, metric, wanted, own_bounds)
 
     @property
     def is_empty(self) -> bool:

@@ -33,6 +33,8 @@ class Outcome:
         num_failed: Trials that failed (diverged ones are a result, not a failure).
         has_winner: Whether a variant was selected.
         has_model: Whether the best model was saved in at least one format that loads again.
+        is_paused: Whether there is no best model yet, because the trials are paused.
+        not_begun: A sentence on the rounds that were not begun; empty if there are none.
         interrupted: What ended the run early, so that `resume` can finish it; None if nothing did.
         standing: Statistics of the trials; None if they were not computed.
     """
@@ -42,6 +44,8 @@ class Outcome:
     num_failed: int
     has_winner: bool
     has_model: bool
+    is_paused: bool = False
+    not_begun: str = ""
     interrupted: Interrupted | None = None
     standing: Standing | None = None
 
@@ -80,7 +84,7 @@ def finish(
     run = work.run
     tally = _tally(work)
     if tally.is_empty:
-        return Outcome(run, 0, 0, False, False, interrupted)
+        return Outcome(run, 0, 0, False, False, interrupted=interrupted)
     packs = run.read_packs()
     class_names = next((pack.class_names for pack in packs if pack.class_names), ())
     work.lease.check()
@@ -106,15 +110,17 @@ def finish(
             run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
         build_report(run, standing, importance)
-        if rounds is None or rounds.epochs is None:  # paused trials are no results yet
-            _show_in_trackers(work)
+        _show_in_trackers(work)
     counts = standing.counts
+    has_winner = standing.leaderboard.selection is not None
     return Outcome(
         run,
         num_completed=counts["completed"],
         num_failed=counts["failed"],
-        has_winner=standing.leaderboard.selection is not None,
+        has_winner=has_winner,
         has_model=saved is not None and saved.is_proved,
+        is_paused=saved is not None and saved.is_to_come,
+        not_begun=rounds.not_begun if rounds is not None and has_winner else "",
         interrupted=interrupted,
         standing=standing,
     )

@@ -87,6 +87,7 @@ class Rounds:
         self._log = work.run.rounds
         self._rounds = list(self._log.read())
         self._search = _search_of(work, self._rounds)
+        self._num_before = len(self._rounds)  # those that earlier commands began
         self._num_checked = 0
         self._trained: dict[str, set[int | None]] = {}  # trial id -> to which epochs
         self._check_log()
@@ -125,27 +126,34 @@ class Rounds:
         return new_variants(self._work.loaded.spec, self._rounds, decision)
 
     def _is_out_of_time(self, coming: Round) -> bool:
-        """Whether `search.budget.time` is over before a round; the first is always trained."""
+        """Whether `search.budget.time` is over; each command begins one round, however late."""
         budget = self._work.loaded.spec.search.budget
         passed_s = time.perf_counter() - self._work.started_s
-        if budget is None or not self._rounds or passed_s < budget.seconds:
+        if budget is None or passed_s < budget.seconds or len(self._rounds) == self._num_before:
             return False
         self._work.progress.warn(
-            f"search.budget.time: {budget.time} is over, so that {_name(coming)} is not begun. To"
-            f" go on: trialrun resume {self._work.run.path}"
+            f"search.budget.time: {budget.time} is over, so that {_name(coming)} is not begun"
         )
         return True
 
     def _check_extension(self, coming: Round) -> None:
-        """Refuses seeds that a run gets later if its budget of trials does not allow them."""
+        """Refuses what a run gets later if its budget of trials does not allow it.
+
+        That is more seeds, with the confirmation that follows them, or another confirmation.
+        """
         budget = self._work.loaded.spec.search.budget
-        if coming.stage != "extend" or budget is None or budget.trials is None:
+        is_another = coming.stage == "confirm" and bool(fresh_seeds_of(self._rounds))
+        if budget is None or budget.trials is None or not (is_another or coming.stage == "extend"):
             return
         num_trials = len(_pairs([*self._rounds, coming]))
+        if coming.stage == "extend":
+            num_trials += _most_confirming(self._search, self._rounds, coming)
         if num_trials > budget.trials:
+            number = len(coming.seeds)
+            what = f"{number} fresh seeds" if is_another else f"{number} seeds and a confirmation"
             raise InputError(
-                f"{self._work.run.path}: search.budget.trials is {budget.trials}, but with"
-                f" {len(coming.seeds)} seeds the run has {num_trials} trials; give more"
+                f"{self._work.run.path}: search.budget.trials is {budget.trials}, but with {what}"
+                f" the run may have {num_trials} trials; give more"
             )
 
     def _forget_dropped(self) -> None:
@@ -263,6 +271,15 @@ def _pairs(rounds: Sequence[Round]) -> set[tuple[str, int]]:
     return {
         (variant_id, seed) for one in rounds for variant_id in one.variants for seed in one.seeds
     }
+
+
+def _most_confirming(search: Search, rounds: Sequence[Round], coming: Round) -> int:
+    """How many trials the confirmation after a round may add, whichever variants it is of."""
+    if search.confirm is None:
+        return 0
+    known, fresh = _pairs(rounds), search.fresh_seeds
+    numbers = [sum((one, seed) not in known for seed in fresh) for one in coming.variants]
+    return sum(sorted(numbers, reverse=True)[: search.confirm.variants])
 
 
 def _still_counting(rounds: Sequence[Round]) -> list[Round]:

@@ -232,7 +232,7 @@ def _train_and_export(
                     train_missing(work, batch, cluster)
             standing = current_standing(work)
             if (problem := _why_no_model(standing)) is not None:
-                return SavedModel.lost(problem)
+                return SavedModel.not_yet(problem)
             try:
                 while (best := best_without_state(work, standing)) is not None:
                     if cluster is None:
@@ -256,7 +256,7 @@ def _why_no_model(standing: Standing | None) -> str | None:
     rounds = standing.leaderboard.rounds
     if rounds is None or rounds.epochs is None:
         return None
-    return f"the trials are paused after epoch {rounds.epochs}, and no further round was begun"
+    return f"the trials are paused after epoch {rounds.epochs}, and `trialrun resume` goes on"
 
 
 def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | None:

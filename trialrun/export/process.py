@@ -37,7 +37,8 @@ class SavedModel:
 
     Attributes:
         formats: Every format, whether it was proved or not.
-        problem: What ended the saving early; empty if nothing did.
+        problem: What ended the saving early, or why there is no best model yet; empty if nothing
+            did.
         notes: Remarks for the user.
         summary: Keras's summary of the model, as text.
     """
@@ -53,6 +54,16 @@ class SavedModel:
         done = {saved_format.name for saved_format in formats}
         rest = (SavedFormat(name, "", False, problem) for name in FORMATS if name not in done)
         return cls((*formats, *rest), problem)
+
+    @classmethod
+    def not_yet(cls, reason: str) -> "SavedModel":
+        """The result if there is no best model to save yet: nothing was tried."""
+        return cls((), reason)
+
+    @property
+    def is_to_come(self) -> bool:
+        """Whether there is no best model yet, so that nothing was lost."""
+        return not self.formats and bool(self.problem)
 
     @property
     def is_proved(self) -> bool:

@@ -8,7 +8,7 @@ user's code before a job is known to be right.
 from trialrun.job.data_spec import DataSpec
 from trialrun.job.fields import REFERENCE_PATHS
 from trialrun.job.keras_api.terms import Goal, Statistic
-from trialrun.job.load import LoadedJob, dump_job, load_job, read_output
+from trialrun.job.load import LoadedJob, dump_job, load_job, read_output, read_search
 from trialrun.job.rounds_spec import (
     FIRST_FRESH_SEED,
     FRESH_SEEDS,
@@ -78,5 +78,6 @@ __all__ = [
     "load_job",
     "monitors_of",
     "read_output",
+    "read_search",
     "settings_of",
 ]

@@ -9,20 +9,21 @@ nothing is changed. The fields themselves are in `job.spec`, their checks as a w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from trialrun.errors import InputError
 from trialrun.job.checks import check_whole
 from trialrun.job.document import Document, KeyPath, parse_value, plain, read_document, write_yaml
 from trialrun.job.problems import to_problems
-from trialrun.job.search_spec import Range, ValueList
+from trialrun.job.search_spec import Range, SearchSpec, ValueList
 from trialrun.job.spec import JobSpec, OutputSpec
 from trialrun.job.variants_table import with_rows
 from trialrun.messages import show
 
 _MAX_PROBLEMS = 20
+_Section = TypeVar("_Section", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,30 @@ def read_output(job: Mapping[str, Any], path: Path) -> OutputSpec:
     Raises:
         InputError: The section is wrong, because somebody edited it.
     """
+    return _read_section(OutputSpec, "output", job.get("output", {}), path)
+
+
+def read_search(job: Mapping[str, Any], path: Path) -> SearchSpec:
+    """The rounds and the confirmation of a resolved job; the rest of its search is left out.
+
+    Args:
+        job: The content of the job file.
+        path: The job file.
+
+    Raises:
+        InputError: They are wrong, because somebody edited them.
+    """
+    search = job.get("search", {})
+    fields = {name: search[name] for name in ("rounds", "confirm") if name in search}
+    return _read_section(SearchSpec, "search", fields, path)
+
+
+def _read_section(kind: type[_Section], name: str, content: Any, path: Path) -> _Section:
     context = {"folder": path.absolute().parent}
     try:
-        return OutputSpec.model_validate(job.get("output", {}), context=context)
+        return kind.model_validate(content, context=context)
     except ValidationError as error:
-        problems = to_problems(error, around=("output",))
+        problems = to_problems(error, around=(name,))
         raise InputError("\n".join(f"{path}: {problem.message}" for problem in problems)) from error
 
 

@@ -153,7 +153,12 @@ def _notes(compared: VariantComparison) -> Iterator[str]:
     yield (
         "p: sign-flip test of the differences seed by seed. Test numbers are only shown, not used."
     )
-    if compared.num_variants > 2:
+    if compared.has_rounds:
+        yield (
+            "This p is for this pair alone, and the same seeds chose which variants got more of"
+            " them, for which it is not corrected. Fresh seeds (search.confirm) tell more."
+        )
+    elif compared.num_variants > 2:
         yield (
             "This p is for this pair alone. If you picked the pair because it differs, use the"
             " p_value in variants.csv, which is corrected for all pairs."

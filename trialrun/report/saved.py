@@ -25,6 +25,8 @@ def saved_sentences(summary: Mapping[str, Any] | None) -> list[str]:
     saved = (summary or {}).get("best_model")
     if not saved:
         return []
+    if not saved["formats"]:
+        return [f"There is no best model yet: {saved['problem']}."]
     if not saved["proved"]:
         return [
             f"The best model was not saved: {line}." for line in _reasons(saved, only_lost=True)

@@ -39,8 +39,8 @@ def require_packages(output: OutputSpec) -> None:
 def show_in_trackers(run: RunFolder, output: OutputSpec) -> list[TrackerError]:
     """Writes a run to the trackers that its job asks for, replacing what they held of it.
 
-    A run that has not ended is not written, nor is a shard: the run that is merged from all shards
-    is the one to show.
+    A run that has not ended is not written, nor one whose trials are paused, which are no results
+    yet, nor a shard: the run that is merged from all shards is the one to show.
 
     Args:
         run: The run folder.
@@ -49,7 +49,11 @@ def show_in_trackers(run: RunFolder, output: OutputSpec) -> list[TrackerError]:
     Returns:
         One error per tracker that could not be written, with the reason in one line.
     """
-    if run.read_summary() is None or run.read_job().get("resources", {}).get("shard") is not None:
+    summary = run.read_summary()
+    if summary is None or run.read_job().get("resources", {}).get("shard") is not None:
+        return []
+    if summary.get("rounds", {}).get("epochs") is not None:
+        _log.info("no tracker gets this run while its trials are paused")
         return []
     problems = []
     if output.tensorboard:
