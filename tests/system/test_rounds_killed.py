@@ -105,7 +105,7 @@ def test_paused_trials_whose_states_are_lost_are_trained_from_the_start(tmp_path
 
 
 def test_a_run_whose_time_is_over_after_a_pause_keeps_the_states(tmp_path, nodes):
-    """It has no best model, and says so; without the limit it goes on from there."""
+    """It has no best model yet, and says so; each resume begins another round."""
     epochs_file = tmp_path / "epochs"
     run = DurableRun(tmp_path, PAUSING.replace("search:", "search:\n  budget: {time: 1s}"))
     settings = {"MADE_UP_SECONDS_PER_EPOCH": "0.6", "MADE_UP_EPOCHS_FILE": str(epochs_file)}
