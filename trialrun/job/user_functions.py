@@ -15,8 +15,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from trialrun.errors import InputError
@@ -166,6 +167,17 @@ def _streams_of_an_import() -> contextlib.AbstractContextManager[None]:
     return streams_seeded(_SEED_OF_IMPORTS)
 
 
+class _SourceLoader(SourceFileLoader):
+    """Executes the file itself, and never what Python kept of it when it compiled it before.
+
+    Python would not see an edit that keeps the length within the same second.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the file as it is now."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load_file(reference: Reference, folder: Path) -> ModuleType:
     """The file as a module, which is executed once per content and can import its neighbors."""
     path = _existing_file(reference, folder)
@@ -178,15 +190,15 @@ def _load_file(reference: Reference, folder: Path) -> ModuleType:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = _SourceLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     _import_keras_quietly(path.read_bytes())
     try:
         with _streams_of_an_import():
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
