@@ -73,10 +73,11 @@ class RayHead:
                 *(f"--include-dashboard={self._has_job_server}", f"--dashboard-port={server}"),
                 "--no-monitor",
             )
-            self._wait_for(lambda: _listens(port))
+            self._wait_for(self._is_whole)
+            # One after the other: Ray gives a node 30 s to start, beside other tests.
             for _ in range(self._num_nodes - 1):
                 self._start(f"--address={self.address}")
-            self._wait_for(self._is_whole)
+                self._wait_for(self._is_whole)
         except BaseException:
             self.__exit__()
             raise
@@ -124,8 +125,8 @@ class RayHead:
     def _is_whole(self) -> bool:
         server = int(self.url.rpartition(":")[2])
         if self._has_job_server:
-            return _listens(server) and self._num_living() == self._num_nodes
-        logs = [(self.folder / f"{i}.log").read_text() for i in range(self._num_nodes)]
+            return _listens(server) and self._num_living() == len(self._nodes)
+        logs = [(self.folder / f"{i}.log").read_text() for i in range(len(self._nodes))]
         return all("Ray runtime started" in log for log in logs)
 
     def _num_living(self) -> int:
