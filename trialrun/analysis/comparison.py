@@ -14,6 +14,7 @@ from trialrun.job import Goal, searched_paths
 from trialrun.messages import suggest
 from trialrun.statistics.paired import Comparison, compare
 from trialrun.store import RunFolder
+from trialrun.store.round_log import schedule_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,8 +105,7 @@ def compare_variants(folder: RunFolder, first: str, second: str) -> VariantCompa
 
 
 def _has_rounds(folder: RunFolder) -> bool:
-    rounds = folder.rounds.read()
-    schedule = rounds[0].schedule if rounds else None
+    schedule = schedule_in(folder.rounds.read())
     return schedule is not None and len(schedule.counts) > 1
 
 

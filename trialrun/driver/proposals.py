@@ -22,7 +22,7 @@ from trialrun.messages import show
 from trialrun.search.propose import Told, propose
 from trialrun.search.schedule import proposals_of
 from trialrun.store import RunFolder
-from trialrun.store.round_log import Decision, Proposals, Round
+from trialrun.store.round_log import Decision, Proposals, Round, schedule_in
 from trialrun.trials.plan import plan_trials, plan_variants
 from trialrun.trials.search import Assignment, draw_distinct
 from trialrun.trials.trial import Trial
@@ -106,10 +106,8 @@ def check_proposals(run: RunFolder, loaded: LoadedJob) -> None:
         FileError: The log lacks what was proposed.
     """
     rounds, now = run.rounds.read(), proposals_of(loaded.spec)
-    before = None
-    if rounds:
-        assert rounds[0].schedule is not None, "the first round holds the schedule"
-        before = rounds[0].schedule.proposals
+    schedule = schedule_in(rounds)
+    before = None if schedule is None else schedule.proposals
     if now is None and before is None:
         return
     recorded = run.tables.index().parameters

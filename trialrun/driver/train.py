@@ -13,7 +13,9 @@ from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
 from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
 from trialrun.job.user_files import collect_files
+from trialrun.messages import counted
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
+from trialrun.store.round_log import schedule_in
 from trialrun.trials.packing import make_packs
 from trialrun.trials.results import Checkpoint, PackResult, Progress
 from trialrun.trials.task import PackTask
@@ -143,8 +145,7 @@ def column_kinds(work: Work) -> dict[str, ParameterKind]:
 
 def _pauses(work: Work) -> tuple[int, ...]:
     """All epochs after which trials of the run may be paused; empty if none are."""
-    rounds = work.run.rounds.read()
-    schedule = rounds[0].schedule if rounds else None
+    schedule = schedule_in(work.run.rounds.read())
     return () if schedule is None else schedule.pauses
 
 
@@ -159,7 +160,7 @@ def _warn_of_lost_states(work: Work, batch: Batch) -> None:
         paused -= {trial_id for trial_id, epochs in pairs if 0 < epochs <= last_epoch}
     if paused:
         text = (
-            f"{len(paused)} paused trial{'s'[: len(paused) != 1]} left no state to go on from, and"
+            f"{counted(len(paused), 'paused trial')} left no state to go on from, and"
             " will be trained from the start"
         )
         _log.warning(text)

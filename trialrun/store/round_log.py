@@ -198,6 +198,14 @@ def joined(rounds: Sequence[Round]) -> tuple[Round, ...]:
     return (whole, *rounds[len(proposing) :])
 
 
+def schedule_in(rounds: Sequence[Round]) -> Schedule | None:
+    """The schedule of a run's rounds, which the first one holds; None without rounds."""
+    if not rounds:
+        return None
+    assert rounds[0].schedule is not None, "the first round holds the schedule"
+    return rounds[0].schedule
+
+
 def last_choosing(rounds: Sequence[Round]) -> Round:
     """The last of some rounds that is no confirmation; the first of a run never is one."""
     return next(one for one in reversed(rounds) if one.stage != "confirm")

@@ -23,7 +23,7 @@ class TrialResult:
         trial: The trial.
         status: `completed`; `diverged` if a loss is not finite (or the selection metric, if the
             model logs no loss); `failed`, for the reason in `error`; `paused` after an epoch, from
-            which it may go on. A paused trial was not tested, and has no metrics if it would have
+            which it may go on. A paused trial was not tested; its metrics are NaN if it would have
             diverged.
         engine: `fused`, `mapped` or `keras`; empty for a failed trial that was never trained.
         pack_id: The pack in which it was trained.
