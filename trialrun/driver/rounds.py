@@ -23,6 +23,7 @@ from trialrun.store.round_log import (
     fresh_seeds_of,
     joined,
     last_choosing,
+    schedule_in,
 )
 from trialrun.trials.plan import trials_of
 from trialrun.trials.trial import Trial
@@ -297,9 +298,7 @@ def _search_of(work: Work, rounds: Sequence[Round]) -> Search:
     schedule = schedule_of(job, len(variant_ids))
     if not rounds and (problem := _why_no_rounds(work)):
         raise InputError(f"{work.run.path}: {problem}")
-    if rounds:
-        logged = rounds[0].schedule
-        assert logged is not None, "the first round holds the schedule"
+    if (logged := schedule_in(rounds)) is not None:
         if problem := _why_another(work.loaded, logged, rounds, variant_ids):
             raise InputError(f"{work.run.path}: {problem}")
         schedule = logged

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
 from trialrun.job.user_files import collect_files
 from trialrun.messages import counted
+from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
 from trialrun.trials.packing import make_packs
@@ -111,14 +112,9 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
     num_results = 0
     work.progress.start(missing, job.select, batch.pause_after)
     with work.interrupts.gracefully():
-        for result in _run_packs(work, packs, cluster, batch.pause_after):
+        for result in _run_packs(work, packs, cluster, batch.pause_after, pauses):
             work.lease.check()
-            run.kept.write_states(result)
-            run.write_pack(result, kinds)
-            if pauses:
-                run.kept.forget_older(result)
-            else:
-                run.kept.remove_checkpoint(result.pack_id)
+            _record(run, result, kinds, has_pauses=bool(pauses))
             work.progress.finish(result)
             num_results += len(result.trials)
             if result.is_input_error:
@@ -133,6 +129,18 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
     if wrong_input and all((rows["status"] == "failed").all() for rows in chunks):
         # No trial could be trained, so that the job is wrong.
         raise InputError("\n".join(map(work.loaded.locate, wrong_input)))
+
+
+def _record(
+    run: RunFolder, result: PackResult, kinds: Mapping[str, ParameterKind], *, has_pauses: bool
+) -> None:
+    """Writes what a pack gave, and removes the states that it has left behind."""
+    run.kept.write_states(result)
+    run.write_pack(result, kinds)
+    if has_pauses:
+        run.kept.forget_older(result)
+    else:
+        run.kept.remove_checkpoint(result.pack_id)
 
 
 def column_kinds(work: Work) -> dict[str, ParameterKind]:
@@ -180,7 +188,11 @@ def _width(work: Work, cluster: "Cluster") -> int | None:
 
 
 def _run_packs(
-    work: Work, packs: Sequence[Pack], cluster: "Cluster", pause_after: int | None
+    work: Work,
+    packs: Sequence[Pack],
+    cluster: "Cluster",
+    pause_after: int | None,
+    pauses: tuple[int, ...],
 ) -> Iterator[PackResult]:
     from trialrun.cluster import run_packs
 
@@ -188,7 +200,7 @@ def _run_packs(
     files = collect_files(referenced_functions(work.loaded), job.data.files)
     statuses = work.run.tables.index().by_variants("identity")
     is_continued = any((rows["status"] != "failed").any() for rows in statuses)
-    width, pauses = _width(work, cluster), _pauses(work)
+    width = _width(work, cluster)
     interval_s = max(_PROGRESS_INTERVAL_S, _PROGRESS_S_PER_DEVICE * cluster.num_devices)
     tasks = [
         PackTask(
