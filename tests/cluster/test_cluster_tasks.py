@@ -18,6 +18,7 @@ from trialrun.cluster.diagnosis import diagnose
 from trialrun.cluster.worker import Started, WrongProcess
 from trialrun.errors import InputError, ModelError, OutOfMemory
 from trialrun.job import ResourcesSpec
+from trialrun.trials.results import PackStart
 
 
 def raised(cause):
@@ -46,8 +47,20 @@ def test_a_fault_is_told_by_its_error(error, fault):
     assert isinstance(cause, BaseException)
 
 
-class Silent:
-    """A listener that wants nothing."""
+class Told:
+    """A listener that writes down what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def on_start(self, start):
+        self.told.append(start)
+
+    def on_leave(self, pack_id):
+        self.told.append(f"{pack_id} leaves")
+
+    def on_retry(self, pack_id, why):
+        self.told.append(f"{pack_id}: {why}")
 
     def should_stop(self):
         return False
@@ -65,7 +78,7 @@ def run_of_none(monkeypatch):
         tasks.internal_kv, "_internal_kv_del", lambda key: calls.append(key.decode())
     )
     cluster = SimpleNamespace(num_devices=1)
-    run = tasks._Run([], cluster, ResourcesSpec(max_retries=2), Silent(), None)
+    run = tasks._Run([], cluster, ResourcesSpec(max_retries=2), Told(), None)
     return run, calls
 
 
@@ -90,8 +103,10 @@ def waiting(run):
 def test_a_process_with_another_gpu_is_killed_and_its_pack_waits_untried(run_of_none):
     run, calls = run_of_none
     task = task_of(4)
-    assert give(run, task, Started("n1"), WrongProcess()) == []
+    assert give(run, task, Started("n1", "node1", "GPU 0"), WrongProcess()) == []
     assert calls == [True]
+    start = PackStart("p003", 4, task.last_epoch, 0, "node1", "GPU 0", 0)
+    assert run._listener.told == [start, "p003 leaves"]
     assert run._waiting == [task]
     assert run._running == {}
 
@@ -109,3 +124,7 @@ def test_a_fault_of_a_pack_that_is_not_asked_to_halve_takes_nothing_back(run_of_
     assert give(run, task_of(4), WorkerCrashedError()) == []
     assert calls == []
     assert waiting(run) == [("p003", 4, 1)]
+    [leaves, why] = run._listener.told
+    assert leaves == "p003 leaves"
+    assert why.startswith("p003: WorkerCrashedError: ")
+    assert why.endswith("; trying again")

@@ -10,7 +10,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.cli.on_end import OnEnd, on_end_option
 from trialrun.cli.results import compare, predict
+from trialrun.cli.watching import list_runs, status
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
     EXIT_CTRL_C,
@@ -42,7 +44,7 @@ def cli() -> None:
     """
 
 
-for _command in (compare, predict):
+for _command in (compare, list_runs, predict, status):
     cli.add_command(_command)
 
 
@@ -90,6 +92,7 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@on_end_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -119,6 +122,7 @@ def run(
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
+@on_end_option
 def resume(run_folder: Path, address: str | None) -> None:
     """Finish the interrupted run in the folder RUN.
 
@@ -163,13 +167,15 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
+    progress = ProgressLine(Console(stderr=True))
+    click.get_current_context().find_root().ensure_object(OnEnd).course = progress.course
     outcome = run_job(
         job,
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
         command=sys.argv,
-        progress=ProgressLine(Console(stderr=True)),
+        progress=progress,
     )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
@@ -325,7 +331,8 @@ def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> i
 def main() -> None:
     """Runs the command line and exits with the code that `trialrun --help` describes."""
     logging.getLogger("trialrun").setLevel(logging.INFO)
-    sys.exit(_exit_code(lambda: cli(standalone_mode=False)))
+    with OnEnd() as on_end:
+        sys.exit(_exit_code(lambda: cli(standalone_mode=False, obj=on_end)))
 
 
 def _exit_code(command: Callable[[], Any]) -> int:

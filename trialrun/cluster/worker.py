@@ -10,6 +10,7 @@ EPYC, is trained in 12 s by one process and in 30 s by a process per pack.
 
 import functools
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,9 +36,17 @@ TrainPack = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A task's first message: the node on which it runs."""
+    """A task's first message: where it runs.
+
+    Attributes:
+        node_id: The node, in Ray's words.
+        node: Name of the machine.
+        device: E.g. `CPU`, `GPU 0`.
+    """
 
     node_id: str
+    node: str
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,9 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
         num_gpus: The number of GPUs that it asked Ray for.
         train_pack: Replaces `training.pack.train_pack`, if it is not None.
     """
-    yield Started(ray.get_runtime_context().get_node_id())
     gpus = tuple(map(str, ray.get_gpu_ids()))
+    device = f"GPU {', '.join(gpus)}" if gpus else "CPU"
+    yield Started(ray.get_runtime_context().get_node_id(), platform.node(), device)
     if _gpus_of_this_process() != gpus:
         yield WrongProcess()
         threading.Event().wait()

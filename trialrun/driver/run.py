@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from trialrun.driver.progress import ProgressLine
 from trialrun.driver.proposals import check_proposals, planned_trials, require_optuna
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
+from trialrun.driver.status_file import writing_status
 from trialrun.driver.train import connect_to_cluster, train_missing
 from trialrun.driver.work import Batch, Work, at_work, timed
 from trialrun.errors import (
@@ -162,6 +164,15 @@ def _complete(
 ) -> Outcome:
     """Trains missing trials and ends the run, or records why it ended early."""
     unfinish(work.run)
+    with writing_status(work) as ending:
+        outcome = _train_and_finish(work, batches, address, command)
+        ending.interrupted = outcome.interrupted
+    return outcome
+
+
+def _train_and_finish(
+    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
+) -> Outcome:
     try:
         return finish(work, saved=_train_and_export(work, batches, address, command))
     except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
@@ -190,6 +201,8 @@ def _begin(work: Work) -> tuple[Work, list[Trial], Rounds | None]:
         work.progress.warn(line)
     check_proposals(work.run, work.loaded)
     work = replace(work, trials=planned_trials(work.loaded.spec, work.run.rounds.read()))
+    for rows in work.run.tables.index().by_variants("identity"):
+        work.progress.course.recall(Counter(rows["status"].tolist()))
     known = (*work.trials, *recorded_fresh_trials(work.run, work.trials))
     missing = missing_trials(work.run, work.loaded, known, work.progress.warn)
     rounds = Rounds(work) if has_rounds(work) else None

@@ -81,6 +81,7 @@ def at_work(
     """The work on a run: its folder is held against other drivers, its log and signals are set."""
     job = loaded.spec
     run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
+    progress.course.run_folder = run.path
     if not run.job_file.exists():
         run.write_job(dump_job(job))
     elif not run.lease_dir.exists() and run.job_file.read_text() != dump_job(job):
