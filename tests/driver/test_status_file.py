@@ -1,4 +1,4 @@
-"""status.json, which a driver writes while its run goes on."""
+"""status.json and the file for Prometheus, which a driver writes while its run goes on."""
 
 import io
 import json
@@ -6,14 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 from made_up_runs import completed, learning_rates, trial_of
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 import trialrun.driver.status_file
 from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.progress import ProgressLine
+from trialrun.driver.prometheus import require_prometheus, write_metrics
 from trialrun.driver.status_file import writing_status
-from trialrun.errors import FileError, RunLost
-from trialrun.job import SelectSpec
+from trialrun.errors import FileError, InputError, RunLost
+from trialrun.job import OutputSpec, SelectSpec
 from trialrun.store import RunFolder
 from trialrun.trials.results import PackResult, PackStart
 
@@ -29,7 +31,7 @@ def work(tmp_path, monkeypatch):
     progress.start(TRIALS, SelectSpec(), num_packs=2)
     progress.course.start(PackStart("p001", 2, 30, 0, "node1", "CPU", 0))
     progress.finish(PackResult("p000", tuple(completed(VARIANT, s, val_loss=0.5) for s in (0, 1))))
-    spec = SimpleNamespace(name="small")
+    spec = SimpleNamespace(name="small", output=OutputSpec(prometheus=str(tmp_path / "small.prom")))
     return SimpleNamespace(
         run=RunFolder.create(tmp_path, "small"),
         progress=progress,
@@ -109,3 +111,29 @@ def test_what_another_driver_writes_is_not_replaced(work):
     with writing_status(work):
         pass
     assert work.run.status_file.read_text() == "another's"
+
+
+def test_prometheus_reads_what_is_written_for_it(work, tmp_path):
+    with writing_status(work):
+        pass
+    metrics = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families((tmp_path / "small.prom").read_text())
+        for sample in family.samples
+    }
+    about = (("job_name", "small"), ("run", work.run.path.name))
+    assert metrics[("trialrun_running", *about)] == 0
+    assert metrics[("trialrun_trials", *about, ("state", "done"))] == 2
+    assert metrics[("trialrun_packs", *about, ("state", "done"))] == 1
+    best = ("trialrun_best", about[0], ("metric", "val_loss"), about[1])
+    assert metrics[best] == 0.5
+
+
+def test_a_file_for_prometheus_that_cannot_be_is_refused_at_the_beginning(work, tmp_path):
+    require_prometheus(None)
+    require_prometheus(str(tmp_path / "small.prom"))
+    with pytest.raises(InputError, match=r"there is no folder .*/away; make it"):
+        require_prometheus(str(tmp_path / "away" / "small.prom"))
+    content = {**work.progress.course.content(), "job": "small", "state": "running"}
+    with pytest.raises(FileError, match="cannot be written: No such file or directory"):
+        write_metrics(tmp_path / "away" / "small.prom", content, work.run.path)

@@ -26,6 +26,7 @@ from trialrun.driver.finish import (
 from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.progress import ProgressLine
+from trialrun.driver.prometheus import require_prometheus
 from trialrun.driver.proposals import check_proposals, planned_trials, require_optuna
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
@@ -286,6 +287,7 @@ def _check_packages(loaded: LoadedJob) -> None:
     """Raises InputError unless what only some jobs need is installed."""
     try:
         require_packages(loaded.spec.output)
+        require_prometheus(loaded.spec.output.prometheus)
         if loaded.spec.search.method == "tpe":
             require_optuna()
     except InputError as error:

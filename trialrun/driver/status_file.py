@@ -5,8 +5,10 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from trialrun.driver.interrupts import Interrupted
+from trialrun.driver.prometheus import write_metrics
 from trialrun.driver.work import Work
 from trialrun.errors import RunLost, TrialrunError
 from trialrun.messages import in_short
@@ -58,6 +60,8 @@ class StatusFile:
         try:
             self._work.lease.check()
             write_status(self._work.run, content)
+            if (metrics_file := self._work.loaded.spec.output.prometheus) is not None:
+                write_metrics(Path(metrics_file), content, self._work.run.path)
         except RunLost:  # the file is another driver's now; the main thread finds out by itself
             self._ended.set()
         except TrialrunError as error:

@@ -11,7 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from trialrun.job.data_spec import DataSpec
 from trialrun.job.document import put
-from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, is_int, word_or_int
+from trialrun.job.fields import (
+    SEED_LIMIT,
+    ReferenceText,
+    Section,
+    folder_of,
+    is_int,
+    word_or_int,
+)
 from trialrun.job.keras_api.logs import natural_goal
 from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.search_spec import SearchSpec
@@ -76,6 +83,12 @@ def _check_selection_metric(value: str) -> str:
     reason = "variants are selected only by validation numbers"
     bare = value.removeprefix("test_").removeprefix("train_")
     raise ValueError(f"must be a validation metric, got {value!r}: {reason}; try 'val_{bare}'")
+
+
+def _beside_job(path: str, info: ValidationInfo) -> str:
+    """The path, which becomes absolute if the job's folder is known."""
+    folder = folder_of(info)
+    return path if folder is None else str(folder / path)
 
 
 class ModelSpec(Section):
@@ -167,7 +180,7 @@ class ResourcesSpec(Section):
 
 
 class OutputSpec(Section):
-    """Trackers to which a run is written, in addition to its own folder."""
+    """Where a run is written in addition to its own folder."""
 
     tensorboard: bool = False
     """Whether `tensorboard/` is written into the run folder. Example: `true`."""
@@ -176,6 +189,11 @@ class OutputSpec(Section):
 
     Allowed: the address of an MLflow server (`http://host:5000`) or database
     (`sqlite:///mlflow.db`), without a password. Example: `sqlite:///mlflow.db`.
+    """
+    prometheus: Annotated[str, Field(min_length=1), AfterValidator(_beside_job)] | None = None
+    """A text file of metrics of the running run, which Prometheus's node exporter collects.
+
+    Allowed: a path, from the job's folder on; its folder must exist. Example: `medical_trial.prom`.
     """
 
 
