@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.cli.ending import max_time_option, stop
 from trialrun.cli.results import compare, predict
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
@@ -42,7 +43,7 @@ def cli() -> None:
     """
 
 
-for _command in (compare, predict):
+for _command in (compare, predict, stop):
     cli.add_command(_command)
 
 
@@ -90,6 +91,7 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@max_time_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -98,6 +100,7 @@ def run(
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
+    max_time: Any,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -113,13 +116,14 @@ def run(
             )
         run_folder = RunFolder.open(resume_run).path
     loaded = load_job(job, overrides, shard=shard)
-    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
+    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
-def resume(run_folder: Path, address: str | None) -> None:
+@max_time_option
+def resume(run_folder: Path, address: str | None, max_time: Any) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -128,7 +132,8 @@ def resume(run_folder: Path, address: str | None) -> None:
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    _run(load_job(folder.job_file), runs_dir=Path(), run_folder=folder.path, address=address)
+    loaded = load_job(folder.job_file)
+    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
 @cli.command()
@@ -159,7 +164,9 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
     _tell(outcome)
 
 
-def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None) -> None:
+def _run(
+    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
+) -> None:
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
@@ -168,6 +175,7 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        max_time=max_time,
         command=sys.argv,
         progress=ProgressLine(Console(stderr=True)),
     )
@@ -183,7 +191,7 @@ def _tell(outcome: Any) -> None:
     if outcome.num_completed or outcome.has_winner:  # a winner may be of paused trials
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
-        _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")
+        _say("\n".join([*outcome.kept, f"To continue: trialrun resume {outcome.run.path}"]))
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
@@ -337,7 +345,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt as error:
-        return error.exit_code if isinstance(error, Interrupted) else EXIT_CTRL_C
+        if not isinstance(error, Interrupted):
+            return EXIT_CTRL_C
+        _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
+        return error.exit_code
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         return EXIT_WRONG_INPUT
