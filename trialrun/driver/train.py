@@ -65,14 +65,20 @@ class _PackListener:
     def __init__(self, work: Work, pause_after: int | None) -> None:
         self._work, self._pause_after = work, pause_after
 
+    def on_begin(self, pack: Pack) -> None:
+        self._work.in_training.begin(pack)
+
     def on_progress(self, progress: Progress) -> None:
+        self._work.in_training.hear(progress)
         self._work.progress.advance(progress)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()
         self._work.run.kept.write_checkpoint(checkpoint)
+        self._work.in_training.keep(checkpoint.pack_id, is_stopping=self.should_stop())
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
+        self._work.in_training.submit(pack)
         kept = self._work.run.kept.read_checkpoint(pack)
         if kept is None or self._pause_after is None:
             return kept
@@ -116,6 +122,7 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
             work.lease.check()
             _record(run, result, kinds, has_pauses=bool(pauses))
             work.progress.finish(result)
+            work.in_training.finish(result)
             num_results += len(result.trials)
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)

@@ -10,6 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.cli.ending import max_time_option, stop
+from trialrun.cli.results import compare, predict
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
     EXIT_CTRL_C,
@@ -39,6 +41,10 @@ def cli() -> None:
     model could not be saved; 2 the input is wrong; 75 interrupted; 130 Ctrl-C. After 75 and 130,
     `trialrun resume` finishes the run.
     """
+
+
+for _command in (compare, predict, stop):
+    cli.add_command(_command)
 
 
 _address_option = click.option(
@@ -85,6 +91,7 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@max_time_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -93,6 +100,7 @@ def run(
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
+    max_time: Any,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -108,13 +116,14 @@ def run(
             )
         run_folder = RunFolder.open(resume_run).path
     loaded = load_job(job, overrides, shard=shard)
-    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
+    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
-def resume(run_folder: Path, address: str | None) -> None:
+@max_time_option
+def resume(run_folder: Path, address: str | None, max_time: Any) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -123,7 +132,8 @@ def resume(run_folder: Path, address: str | None) -> None:
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    _run(load_job(folder.job_file), runs_dir=Path(), run_folder=folder.path, address=address)
+    loaded = load_job(folder.job_file)
+    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
 @cli.command()
@@ -154,7 +164,9 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
     _tell(outcome)
 
 
-def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None) -> None:
+def _run(
+    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
+) -> None:
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
@@ -163,6 +175,7 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        max_time=max_time,
         command=sys.argv,
         progress=ProgressLine(Console(stderr=True)),
     )
@@ -178,7 +191,7 @@ def _tell(outcome: Any) -> None:
     if outcome.num_completed or outcome.has_winner:  # a winner may be of paused trials
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
-        _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")
+        _say("\n".join([*outcome.kept, f"To continue: trialrun resume {outcome.run.path}"]))
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
@@ -278,27 +291,6 @@ def show(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.argument("first", metavar="VARIANT")
-@click.argument("second", metavar="VARIANT")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
-def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
-    """Compare two variants of RUN seed by seed.
-
-    Shows differences, their intervals and a paired test.
-    """
-    from trialrun.analysis.comparison import compare_variants
-    from trialrun.report.comparison import comparison_json, print_comparison
-    from trialrun.store import RunFolder
-
-    compared = compare_variants(RunFolder.open(run_folder), first, second)
-    if as_json:
-        click.echo(json.dumps(comparison_json(compared), indent=2))
-    else:
-        print_comparison(Console(), compared)
-
-
-@cli.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_folder: Path) -> None:
     """Build the figures and the report of RUN again.
 
@@ -316,41 +308,6 @@ def report(run_folder: Path) -> None:
     click.echo(folder.report_file)
     if problems := show_in_trackers(folder, output):
         raise TrackerError("\n".join(map(str, problems)))
-
-
-@cli.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--input",
-    "input_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A CSV file with a header, or a Parquet file: raw values as in the training data, before"
-    " any scaling.",
-)
-@click.option(
-    "--output",
-    "output_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write the predictions to FILE (.csv or .parquet) with every digit [default: print CSV].",
-)
-def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
-    """Predict the rows of a file with the best model of RUN."""
-    from trialrun.export.predict import predict_file
-    from trialrun.export.predictions import check_output, printed_csv, write_predictions
-    from trialrun.store import RunFolder
-
-    def warn(text: str) -> None:
-        click.echo(text, err=True)
-
-    if output_file is not None:
-        check_output(output_file, input_file)
-    table, num_given = predict_file(RunFolder.open(run_folder), input_file, warn)
-    if output_file is not None:
-        write_predictions(table, output_file)
-        return
-    click.echo(printed_csv(table, num_given), nl=False)
 
 
 @cli.command()
@@ -388,7 +345,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt as error:
-        return error.exit_code if isinstance(error, Interrupted) else EXIT_CTRL_C
+        if not isinstance(error, Interrupted):
+            return EXIT_CTRL_C
+        _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
+        return error.exit_code
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         return EXIT_WRONG_INPUT
