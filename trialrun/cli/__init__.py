@@ -10,6 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
+from trialrun.cli.results import compare, predict
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
     EXIT_CTRL_C,
@@ -19,6 +21,7 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
+from trialrun.job.user_frames import told
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -39,6 +42,10 @@ def cli() -> None:
     model could not be saved; 2 the input is wrong; 75 interrupted; 130 Ctrl-C. After 75 and 130,
     `trialrun resume` finishes the run.
     """
+
+
+for _command in (compare, predict):
+    cli.add_command(_command)
 
 
 _address_option = click.option(
@@ -85,6 +92,8 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@keep_logs_option
+@one_trial_options
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -93,6 +102,8 @@ def run(
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
+    keep_logs: tuple[str, ...],
+    one_trial: str | None,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -101,20 +112,24 @@ def run(
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
+    if one_trial is not None:
+        train_one_trial(load_job(job, overrides), one_trial, address, run_folder, resume_run)
+        return
     if resume_run is not None:
         if run_folder is not None:
             raise click.UsageError(
                 "--resume and --run-folder both name the run folder; give only one"
             )
         run_folder = RunFolder.open(resume_run).path
-    loaded = load_job(job, overrides, shard=shard)
+    loaded = load_job(job, (*overrides, *keep_logs), shard=shard)
     _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
-def resume(run_folder: Path, address: str | None) -> None:
+@keep_logs_option
+def resume(run_folder: Path, address: str | None, keep_logs: tuple[str, ...]) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -123,7 +138,8 @@ def resume(run_folder: Path, address: str | None) -> None:
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    _run(load_job(folder.job_file), runs_dir=Path(), run_folder=folder.path, address=address)
+    loaded = load_job(folder.job_file, keep_logs)
+    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address)
 
 
 @cli.command()
@@ -278,27 +294,6 @@ def show(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.argument("first", metavar="VARIANT")
-@click.argument("second", metavar="VARIANT")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
-def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
-    """Compare two variants of RUN seed by seed.
-
-    Shows differences, their intervals and a paired test.
-    """
-    from trialrun.analysis.comparison import compare_variants
-    from trialrun.report.comparison import comparison_json, print_comparison
-    from trialrun.store import RunFolder
-
-    compared = compare_variants(RunFolder.open(run_folder), first, second)
-    if as_json:
-        click.echo(json.dumps(comparison_json(compared), indent=2))
-    else:
-        print_comparison(Console(), compared)
-
-
-@cli.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_folder: Path) -> None:
     """Build the figures and the report of RUN again.
 
@@ -316,41 +311,6 @@ def report(run_folder: Path) -> None:
     click.echo(folder.report_file)
     if problems := show_in_trackers(folder, output):
         raise TrackerError("\n".join(map(str, problems)))
-
-
-@cli.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--input",
-    "input_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A CSV file with a header, or a Parquet file: raw values as in the training data, before"
-    " any scaling.",
-)
-@click.option(
-    "--output",
-    "output_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write the predictions to FILE (.csv or .parquet) with every digit [default: print CSV].",
-)
-def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
-    """Predict the rows of a file with the best model of RUN."""
-    from trialrun.export.predict import predict_file
-    from trialrun.export.predictions import check_output, printed_csv, write_predictions
-    from trialrun.store import RunFolder
-
-    def warn(text: str) -> None:
-        click.echo(text, err=True)
-
-    if output_file is not None:
-        check_output(output_file, input_file)
-    table, num_given = predict_file(RunFolder.open(run_folder), input_file, warn)
-    if output_file is not None:
-        write_predictions(table, output_file)
-        return
-    click.echo(printed_csv(table, num_given), nl=False)
 
 
 @cli.command()
@@ -390,9 +350,9 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except KeyboardInterrupt as error:
         return error.exit_code if isinstance(error, Interrupted) else EXIT_CTRL_C
     except InputError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_WRONG_INPUT
     except TrialrunError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
