@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
 from trialrun.cli.ending import max_time_option, stop
 from trialrun.cli.results import compare, predict
 from trialrun.driver.interrupts import Interrupted
@@ -21,6 +22,7 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
+from trialrun.job.user_frames import told
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -92,6 +94,8 @@ _run_folder_option = click.option(
 )
 @_shard_option
 @max_time_option
+@keep_logs_option
+@one_trial_options
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -101,6 +105,8 @@ def run(
     resume_run: Path | None,
     shard: str | None,
     max_time: Any,
+    keep_logs: tuple[str, ...],
+    one_trial: str | None,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -109,13 +115,16 @@ def run(
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
+    if one_trial is not None:
+        train_one_trial(load_job(job, overrides), one_trial, address, run_folder, resume_run)
+        return
     if resume_run is not None:
         if run_folder is not None:
             raise click.UsageError(
                 "--resume and --run-folder both name the run folder; give only one"
             )
         run_folder = RunFolder.open(resume_run).path
-    loaded = load_job(job, overrides, shard=shard)
+    loaded = load_job(job, (*overrides, *keep_logs), shard=shard)
     _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
 
 
@@ -123,7 +132,10 @@ def run(
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
 @max_time_option
-def resume(run_folder: Path, address: str | None, max_time: Any) -> None:
+@keep_logs_option
+def resume(
+    run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
+) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -132,7 +144,7 @@ def resume(run_folder: Path, address: str | None, max_time: Any) -> None:
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    loaded = load_job(folder.job_file)
+    loaded = load_job(folder.job_file, keep_logs)
     _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
@@ -350,9 +362,9 @@ def _exit_code(command: Callable[[], Any]) -> int:
         _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
         return error.exit_code
     except InputError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_WRONG_INPUT
     except TrialrunError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
