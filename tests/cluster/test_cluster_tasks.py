@@ -53,7 +53,7 @@ class Told:
     def __init__(self):
         self.told = []
 
-    def on_start(self, start):
+    def on_begin(self, pack, start):
         self.told.append(start)
 
     def on_leave(self, pack_id):

@@ -10,6 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
+from trialrun.cli.ending import max_time_option, stop
 from trialrun.cli.on_end import OnEnd, on_end_option
 from trialrun.cli.results import compare, predict
 from trialrun.cli.watching import list_runs, status
@@ -22,6 +24,7 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
+from trialrun.job.user_frames import told
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -44,7 +47,7 @@ def cli() -> None:
     """
 
 
-for _command in (compare, list_runs, predict, status):
+for _command in (compare, list_runs, predict, status, stop):
     cli.add_command(_command)
 
 
@@ -92,6 +95,9 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@max_time_option
+@keep_logs_option
+@one_trial_options
 @on_end_option
 def run(
     job: Path,
@@ -101,6 +107,9 @@ def run(
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
+    max_time: Any,
+    keep_logs: tuple[str, ...],
+    one_trial: str | None,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -109,21 +118,28 @@ def run(
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
+    if one_trial is not None:
+        train_one_trial(load_job(job, overrides), one_trial, address, run_folder, resume_run)
+        return
     if resume_run is not None:
         if run_folder is not None:
             raise click.UsageError(
                 "--resume and --run-folder both name the run folder; give only one"
             )
         run_folder = RunFolder.open(resume_run).path
-    loaded = load_job(job, overrides, shard=shard)
-    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
+    loaded = load_job(job, (*overrides, *keep_logs), shard=shard)
+    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
+@max_time_option
+@keep_logs_option
 @on_end_option
-def resume(run_folder: Path, address: str | None) -> None:
+def resume(
+    run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
+) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -132,7 +148,8 @@ def resume(run_folder: Path, address: str | None) -> None:
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    _run(load_job(folder.job_file), runs_dir=Path(), run_folder=folder.path, address=address)
+    loaded = load_job(folder.job_file, keep_logs)
+    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
 @cli.command()
@@ -163,7 +180,9 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
     _tell(outcome)
 
 
-def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None) -> None:
+def _run(
+    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
+) -> None:
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
@@ -174,6 +193,7 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        max_time=max_time,
         command=sys.argv,
         progress=progress,
     )
@@ -189,7 +209,7 @@ def _tell(outcome: Any) -> None:
     if outcome.num_completed or outcome.has_winner:  # a winner may be of paused trials
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
-        _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")
+        _say("\n".join([*outcome.kept, f"To continue: trialrun resume {outcome.run.path}"]))
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
@@ -344,11 +364,14 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt as error:
-        return error.exit_code if isinstance(error, Interrupted) else EXIT_CTRL_C
+        if not isinstance(error, Interrupted):
+            return EXIT_CTRL_C
+        _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
+        return error.exit_code
     except InputError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_WRONG_INPUT
     except TrialrunError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0

@@ -243,6 +243,13 @@ def moved_path(path: Path) -> Path:
     return _moved.get(path.parent, path.parent) / path.name
 
 
+def original_path(path: str) -> str:
+    """The path that the user knows, of a file from which this process reads; see `move_folder`."""
+    file = Path(path)
+    folders = (folder for folder, copies in _moved.items() if copies == file.parent)
+    return str(next(folders, file.parent) / file.name)
+
+
 def _existing_file(reference: Reference, folder: Path) -> Path:
     path = moved_path((folder / Path(reference.source).expanduser()).absolute())
     if path.is_file():
