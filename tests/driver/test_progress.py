@@ -124,9 +124,8 @@ def test_without_a_terminal_a_line_tells_of_each_pack_and_of_several_at_once(clo
         line.finish(result_of("p002", VARIANTS[1], 3))
         line.warn("something else")
     assert out.getvalue().splitlines() == [
-        "p000 has ended: 2 completed. 2 of 12 trials, 1.0 trials/s, 0:10 left, best val_loss"
-        " 0.1000",
-        "p001 and 1 more pack have ended: 3 completed, 1 failed. 6 of 12 trials, 3.0 trials/s,"
+        "p000 has ended: 2 completed. 2 of 12 trials, 1 trials/s, 0:10 left, best val_loss 0.1000",
+        "p001 and 1 more pack have ended: 3 completed, 1 failed. 6 of 12 trials, 3 trials/s,"
         " 0:02 left, best val_loss 0.1000",
         "Warning: something else",
     ]

@@ -95,7 +95,7 @@ def test_a_running_run_is_told_at_any_width(run, width):
         "1,200 of 3,000 have ended, 10 diverged",
         "3 have ended, 2 in training, 1 waiting, 1 tried again",
         "12.3 trials/s, 2:26 left (2:10 to 2:50)",
-        "val_loss 0.2346, of one trial",
+        "val_loss 0.2346, of one trial after one of its epochs",
         "p003, try 2 node7 GPU 0 fused 512 12 of 30",
         "p004 node8 GPU 1 starting 288 0 of 30",
     ):
@@ -107,6 +107,8 @@ def test_the_states_say_what_happened_and_what_to_do(run):
     write_status(run, {**STATUS, "state": "interrupted", "reason": "Ray was lost"})
     text = call("status", run.path).stdout
     assert "medical_trial  interrupted" in text
+    assert "2 in training then, 1 waited" in text
+    assert "left" not in text
     assert "Ray was lost" in text
     assert f"trialrun resume {run.path}" in re.sub(r"\s", "", text).replace("resume", " resume ")
     write_status(run, {**STATUS, "state": "failed", "reason": "no space left"})

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from trialrun.driver.course import Course
 from trialrun.job import SelectSpec
 from trialrun.messages import counted, printable
-from trialrun.report.format import clock_text, left_text
+from trialrun.report.format import clock_text, left_text, rate_text
 from trialrun.trials.results import PackResult, Progress
 from trialrun.trials.trial import Trial
 
@@ -152,7 +152,7 @@ class ProgressLine:
     def _rate(self) -> str:
         rate, left = self.course.rate()
         best = self.course.best
-        parts = [] if left is None else [f"{rate:.1f} trials/s", left_text(left)]
+        parts = [] if left is None else [rate_text(rate), left_text(left)]
         parts += [] if best is None else [f"best {self.course.metric} {best:.4f}"]
         return ", ".join(parts)
 

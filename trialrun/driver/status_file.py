@@ -87,8 +87,9 @@ def writing_status(work: Work) -> Iterator[Ending]:
     file, ending = StatusFile(work), Ending()
     try:
         yield ending
-    except KeyboardInterrupt:
-        file.end("interrupted", "Interrupted")
+    except KeyboardInterrupt as interrupted:
+        is_ours = isinstance(interrupted, Interrupted)
+        file.end("interrupted", interrupted.reason if is_ours else "Interrupted")
         raise
     except BaseException as error:
         said = str(error) if isinstance(error, TrialrunError) else in_short(error)

@@ -126,6 +126,16 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def rate_text(trials_per_s: float) -> str:
+    """How many trials end per second.
+
+    >>> rate_text(2434.8), rate_text(0.0545)
+    ('2,435 trials/s', '0.0545 trials/s')
+    """
+    shown = f"{trials_per_s:,.0f}" if trials_per_s >= 100 else f"{trials_per_s:.3g}"
+    return f"{shown} trials/s"
+
+
 def left_text(left: tuple[float, float | None, float | None]) -> str:
     """How long the rest takes: expected, and between which limits, if they are known.
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from trialrun.messages import counted, printable
 from trialrun.report.columns import TextColumn
-from trialrun.report.format import clock_text, left_text, parameter_text, short_names
+from trialrun.report.format import clock_text, left_text, parameter_text, rate_text, short_names
 from trialrun.report.tables import fits, plain_table
 from trialrun.store import RunFolder
 from trialrun.store.files import json_ready
@@ -103,30 +103,31 @@ def _facts(state: RunState) -> Iterator[tuple[str, str]]:
             "stage",
             f"{stage} ({lasted}; the command {clock_text(status.number('elapsed_s') or 0)})",
         )
-    yield from _numbers(status)
+    yield from _numbers(status, is_running=state.state == "running")
     if advice := _advice(state):
         yield "to do", advice
 
 
-def _numbers(status: Fields) -> Iterator[tuple[str, str]]:
+def _numbers(status: Fields, *, is_running: bool) -> Iterator[tuple[str, str]]:
     trials, packs, best = status.part("trials"), status.part("packs"), status.part("best")
     if total := trials.count("total"):
         ends = [f"{trials.count(end):,} {end}" for end in ("diverged", "failed", "paused")]
         known = [text for text in ends if not text.startswith("0 ")]
         yield "trials", ", ".join([f"{trials.count('done'):,} of {total:,} have ended", *known])
     if packs.content:
-        counts = [f"{packs.count(n):,} {w}" for n, w in _PACKS.items() if packs.count(n)]
+        words = {"done": "have ended", "running": "in training", "waiting": "waiting"}
+        if not is_running:  # these numbers are of its last sign of life
+            words |= {"running": "in training then", "waiting": "waited"}
+        counts = [f"{packs.count(n):,} {w}" for n, w in words.items() if packs.count(n)]
         retries = packs.count("retries")
         counts += [f"{retries:,} tried again"] if retries else []
         yield "packs", ", ".join(counts) or "none yet"
-    if (rate := status.number("trials_per_s")) and (left := status.part("left_s")).content:
+    rate, left = status.number("trials_per_s"), status.part("left_s")
+    if is_running and rate and left.content:
         spread = (left.number("expected_s") or 0.0, left.number("low_s"), left.number("high_s"))
-        yield "rate", f"{rate:.3g} trials/s, {left_text(spread)}"
+        yield "rate", f"{rate_text(rate)}, {left_text(spread)}"
     if (value := best.number("value")) is not None:
-        yield "best", f"{best.text('metric')} {value:.4g}, of one trial"
-
-
-_PACKS = {"done": "have ended", "running": "in training", "waiting": "waiting"}
+        yield "best", f"{best.text('metric')} {value:.4g}, of one trial after one of its epochs"
 
 
 def _advice(state: RunState) -> str:
