@@ -15,6 +15,12 @@ import numpy as np
 from trialrun.errors import FileError
 from trialrun.messages import said_by
 
+# What the content of a file may make its reader raise; RuntimeError when it is nested too deeply.
+_WRONG_CONTENT = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
+    *(ArithmeticError, MemoryError, zipfile.BadZipFile),
+)
+
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
@@ -90,9 +96,9 @@ def reading(path: Path) -> Iterator[None]:
     """Turns errors while a file is read into a FileError that names the file.
 
     Raises:
-        FileError: The file is missing, incomplete or of another kind.
+        FileError: The file is missing, incomplete, of another kind, or holds other values.
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _WRONG_CONTENT as error:
         raise FileError(f"{path}: cannot be read: {said_by(error)}") from error
