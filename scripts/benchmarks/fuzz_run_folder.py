@@ -156,9 +156,9 @@ OF_FILES = (change_bytes, change_values, change_values, change_values)
 REPLACEMENTS = (replace_by_pipe, replace_by_link, replace_by_folder, replace_by_zeros)
 
 
-def mutate(run: Path, rng: random.Random, outside: Path) -> str:
+def mutate(run: Path, rng: random.Random, outside: Path, only: str = "**/*") -> str:
     """Changes a file or a folder of a run; returns what was done to which."""
-    paths = sorted(run.rglob("*"))
+    paths = sorted(run.glob(only))
     files = [path for path in paths if path.is_file() and path.stat().st_size]
     change = rng.choice(OF_FILES if rng.random() < 0.8 else REPLACEMENTS)
     path = rng.choice(files if change in OF_FILES else paths)
@@ -228,6 +228,8 @@ def fuzz(
     seed: int,
     *,
     rows: Path | None = None,
+    rows_every: int = FIGURES_EVERY,
+    only: str = "**/*",
     patience_s: int = PATIENCE_S,
     tell: Callable[[str], None] = print,
 ) -> Counter[str]:
@@ -238,6 +240,8 @@ def fuzz(
         num_mutations: How many copies are damaged and opened.
         seed: Decides how.
         rows: A file to predict; figures are drawn only with it.
+        rows_every: They are used with every so many mutations only, as both take seconds.
+        only: A pattern of the files and folders that are damaged.
         patience_s: How long each use may take.
         tell: Is given a line about each that happened.
     """
@@ -249,8 +253,8 @@ def fuzz(
         (outside / "precious.txt").write_text("precious")
         for number in range(num_mutations):
             shutil.copytree(original, run)
-            what = mutate(run, rng, outside)
-            for use in uses(run, rows if number % FIGURES_EVERY == 0 else None):
+            what = mutate(run, rng, outside, only)
+            for use in uses(run, rows if number % rows_every == 0 else None):
                 try:
                     with within(patience_s):
                         use()
@@ -275,7 +279,9 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patience", type=int, default=PATIENCE_S, help="seconds for each use")
-    parser.add_argument("--rows", type=Path, help="a file for `predict`, used with every 50th")
+    parser.add_argument("--rows", type=Path, help="a file for `predict`")
+    parser.add_argument("--rows-every", type=int, default=FIGURES_EVERY)
+    parser.add_argument("--only", default="**/*", help="a pattern of what is damaged, e.g. best/*")
     chosen = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -284,6 +290,8 @@ def main() -> int:
             found = fuzz(
                 *(run, chosen.mutations, chosen.seed),
                 rows=chosen.rows,
+                rows_every=chosen.rows_every,
+                only=chosen.only,
                 patience_s=chosen.patience,
             )
     print(f"{chosen.mutations} mutations in {time.monotonic() - start:.0f} s:")
