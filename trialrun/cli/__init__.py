@@ -11,6 +11,7 @@ import click
 
 from trialrun.cli.console import Console
 from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
+from trialrun.cli.ending import max_time_option, stop
 from trialrun.cli.results import compare, predict
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
@@ -46,7 +47,7 @@ def cli() -> None:
     """
 
 
-for _command in (compare, predict):
+for _command in (compare, predict, stop):
     cli.add_command(_command)
 
 
@@ -94,6 +95,7 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@max_time_option
 @keep_logs_option
 @one_trial_options
 def run(
@@ -104,6 +106,7 @@ def run(
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
+    max_time: Any,
     keep_logs: tuple[str, ...],
     one_trial: str | None,
 ) -> None:
@@ -124,14 +127,17 @@ def run(
             )
         run_folder = RunFolder.open(resume_run).path
     loaded = load_job(job, (*overrides, *keep_logs), shard=shard)
-    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
+    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
+@max_time_option
 @keep_logs_option
-def resume(run_folder: Path, address: str | None, keep_logs: tuple[str, ...]) -> None:
+def resume(
+    run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
+) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -141,7 +147,7 @@ def resume(run_folder: Path, address: str | None, keep_logs: tuple[str, ...]) ->
 
     folder = RunFolder.open(run_folder)
     loaded = load_job(folder.job_file, keep_logs)
-    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address)
+    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
 @cli.command()
@@ -172,7 +178,9 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
     _tell(outcome)
 
 
-def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None) -> None:
+def _run(
+    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
+) -> None:
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
@@ -181,6 +189,7 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        max_time=max_time,
         command=sys.argv,
         progress=ProgressLine(Console(stderr=True)),
     )
@@ -196,7 +205,7 @@ def _tell(outcome: Any) -> None:
     if outcome.num_completed or outcome.has_winner:  # a winner may be of paused trials
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
-        _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")
+        _say("\n".join([*outcome.kept, f"To continue: trialrun resume {outcome.run.path}"]))
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
@@ -365,7 +374,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt as error:
-        return error.exit_code if isinstance(error, Interrupted) else EXIT_CTRL_C
+        if not isinstance(error, Interrupted):
+            return EXIT_CTRL_C
+        _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
+        return error.exit_code
     except InputError as error:
         click.echo(f"Error: {visible(told(error))}", err=True)
         return EXIT_WRONG_INPUT

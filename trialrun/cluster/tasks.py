@@ -55,6 +55,9 @@ _WORTH_SPLITTING_S = 60.0
 class Listener(Protocol):
     """What the training of packs tells the driver, and asks it."""
 
+    def on_begin(self, pack: Pack) -> None:
+        """Called when a worker has begun a pack."""
+
     def on_progress(self, progress: Progress) -> None:
         """Called when a pack has sent a heartbeat."""
 
@@ -275,6 +278,7 @@ class _Run:
             match message:
                 case Started():
                     running.node_id, running.output = message.node_id, message.output
+                    self._listener.on_begin(running.task.pack)
                 case WrongProcess():
                     del self._running[stream]
                     ray.cancel(stream, force=True)

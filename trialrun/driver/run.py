@@ -22,7 +22,8 @@ from trialrun.driver.finish import (
     outcome_of_ended,
     unfinish,
 )
-from trialrun.driver.interrupts import Interrupted
+from trialrun.driver.interrupts import Interrupted, Interrupts
+from trialrun.driver.limits import Deadline
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.progress import ProgressLine
 from trialrun.driver.proposals import check_proposals, planned_trials, require_optuna
@@ -40,7 +41,7 @@ from trialrun.errors import (
 )
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.host import stdout_for_results
-from trialrun.job import DataSpec, LoadedJob, dump_job
+from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
@@ -63,6 +64,7 @@ def run_job(
     runs_dir: Path,
     run_folder: Path | None = None,
     address: str | None = None,
+    max_time: Duration | None = None,
     command: Sequence[str] = (),
     progress: ProgressLine,
 ) -> Outcome:
@@ -74,6 +76,7 @@ def run_job(
         run_folder: The folder of the run, which is made if it does not exist. Trials that it holds
             are kept, and only missing ones are trained. None makes a new folder in `runs_dir`.
         address: The address of a Ray cluster; see `cluster.connect`.
+        max_time: After this time the run is interrupted, and can be resumed.
         command: The command line, for environment.json.
         progress: Shows how far the run is.
 
@@ -81,13 +84,26 @@ def run_job(
         InputError: The job's data or model is wrong, or the run folder belongs to another job.
         ClusterError: Ray cannot be reached.
         RunLost: Another driver has taken over the run folder.
+        Interrupted: The run must end, and its training has not begun.
     """
+    deadline = Deadline.after(max_time)
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_packages(loaded)
     check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
-    census = _check_first_data(own, loaded, progress)
-    with at_work(loaded, trials, runs_dir, run_folder, progress, census) as begun:
+    with (
+        _interrupts(loaded, progress) as interrupts,
+        at_work(
+            loaded,
+            trials,
+            runs_dir,
+            run_folder,
+            progress,
+            _check_first_data(own, loaded, progress),
+            interrupts=interrupts,
+            deadline=deadline,
+        ) as begun,
+    ):
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(begun)
         missing = [trial for trial in absent if trial.trial_id in own_ids]
@@ -132,7 +148,12 @@ def merge_runs(
         (summary["data"] for s in sources if (summary := s.read_summary()) and "data" in summary),
         (),
     )
-    with at_work(loaded, trials, runs_dir, run_folder, progress, census) as work:
+    with (
+        _interrupts(loaded, progress) as interrupts,
+        at_work(
+            loaded, trials, runs_dir, run_folder, progress, census, interrupts=interrupts
+        ) as work,
+    ):
         _begin(work)
         try:
             for source in sources:
@@ -144,6 +165,11 @@ def merge_runs(
             raise
         write_environment(work.run, loaded, {"merged": [s.path for s in sources]}, command)
         return _complete(work, iter([]), None, command)
+
+
+def _interrupts(loaded: LoadedJob, progress: ProgressLine) -> Interrupts:
+    grace_s = loaded.spec.resources.grace_s
+    return Interrupts(lambda: progress.say(f"stopping, within {grace_s:g} s"))
 
 
 def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
@@ -170,7 +196,7 @@ def _complete(
     except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
         if error.code != signal.SIGTERM:
             raise
-        interrupted = Interrupted(EXIT_INTERRUPTED)
+        interrupted = Interrupted.by_signal(signal.SIGTERM)
     except ClusterLost as error:
         _log.error("%s", error)
         interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
@@ -226,6 +252,7 @@ def _train_and_export(
             for batch in batches:
                 if not batch.trials:
                     continue
+                work.in_training.start(batch.trials)
                 if cluster is None:
                     cluster = connect_to_cluster(work, connection, address, command)
                     background.submit(try_saving, exporter, work, batch.trials)

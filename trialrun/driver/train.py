@@ -67,12 +67,17 @@ class _PackListener:
         self._work, self._pause_after = work, pause_after
         self._output_bytes = 0
 
+    def on_begin(self, pack: Pack) -> None:
+        self._work.in_training.begin(pack)
+
     def on_progress(self, progress: Progress) -> None:
+        self._work.in_training.hear(progress)
         self._work.progress.advance(progress)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()
         self._work.run.kept.write_checkpoint(checkpoint)
+        self._work.in_training.keep(checkpoint.pack_id, is_stopping=self.should_stop())
 
     def on_output(self, output: Output) -> None:
         self._work.lease.check()
@@ -85,6 +90,7 @@ class _PackListener:
             _log.warning("logs/ is large enough: what further packs write is not kept")
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
+        self._work.in_training.submit(pack)
         kept = self._work.run.kept.read_checkpoint(pack)
         if kept is None or self._pause_after is None:
             return kept
@@ -128,6 +134,7 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
             work.lease.check()
             _record(run, result, kinds, has_pauses=bool(pauses))
             work.progress.finish(result)
+            work.in_training.finish(result)
             num_results += len(result.trials)
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)

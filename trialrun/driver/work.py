@@ -4,12 +4,14 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trialrun.analysis.summary_json import data_warnings
 from trialrun.driver.interrupts import Interrupts
+from trialrun.driver.kept import InTraining
+from trialrun.driver.limits import Deadline, limited
 from trialrun.driver.progress import ProgressLine
 from trialrun.errors import FileError, InputError
 from trialrun.job import LoadedJob, dump_job
@@ -33,6 +35,7 @@ class Work:
         started_s: When the run began, by `time.perf_counter`.
         timings_s: Stage -> seconds of wall time.
         census: What summary.json holds about the data, see `analysis.summary_json.run_summary`.
+        in_training: Which trials have no result yet, and how far they are.
     """
 
     loaded: LoadedJob
@@ -44,6 +47,7 @@ class Work:
     started_s: float
     timings_s: dict[str, float]
     census: Sequence[Mapping[str, Any]]
+    in_training: InTraining = field(default_factory=InTraining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,17 @@ def at_work(
     run_folder: Path | None,
     progress: ProgressLine,
     census: Sequence[Mapping[str, Any]],
+    *,
+    interrupts: Interrupts,
+    deadline: Deadline | None = None,
 ) -> Iterator[Work]:
-    """The work on a run: its folder is held against other drivers, its log and signals are set."""
+    """The work on a run: its folder is held against other drivers, and its log and limits are set.
+
+    Args:
+        loaded, trials, progress, census, interrupts: See `Work`.
+        runs_dir, run_folder: See `run.run_job`.
+        deadline: When the run must begin to end.
+    """
     job = loaded.spec
     run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
     if not run.job_file.exists():
@@ -87,12 +100,11 @@ def at_work(
         raise InputError(
             f"{run.path}: holds a job.yaml but no run of this job; give another folder"
         )
-    interrupts = Interrupts(lambda: progress.say(f"stopping, within {job.resources.grace_s:g} s"))
     with (
         _logging_to(run.log_file),
         progress,
-        interrupts,
         hold(run.lease_dir, progress.say) as lease,
+        limited(lease, interrupts, deadline),
     ):
         progress.tell(f"Run folder: {location_text(run.path)}")
         for warning in data_warnings(census):
