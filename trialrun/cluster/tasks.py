@@ -24,6 +24,7 @@ from trialrun.cluster.diagnosis import (
     STORE_IS_FULL,
     diagnose,
     failed,
+    log_failures,
     require_own_node,
 )
 from trialrun.cluster.faults import Fault, FaultRules, halves
@@ -301,6 +302,7 @@ class _Run:
                     self._listener.on_checkpoint(message)
                 case PackResult():
                     del self._running[stream]  # a fault of its worker does not matter any more
+                    log_failures(message)
                     yield message
 
     def _start_of(self, task: PackTask, message: Started) -> PackStart:

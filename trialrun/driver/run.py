@@ -43,6 +43,7 @@ from trialrun.errors import (
     InputError,
 )
 from trialrun.export.process import ExportProcess, SavedModel
+from trialrun.host import stdout_for_results
 from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
@@ -337,7 +338,8 @@ def _check_first_data(
         if data not in checked and len(checked) < _MAX_DATA_CHECKS:
             checked.append(data)
             try:
-                raw = check_data(data, loaded.folder, trial.seed)
+                with stdout_for_results():
+                    raw = check_data(data, loaded.folder, trial.seed)
             except InputError as error:
                 raise InputError(loaded.locate(str(error))) from error
             census.append({"seed": trial.seed, **census_of(raw).to_json()})

@@ -234,7 +234,10 @@ class JobSpec(Section):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     """What the run may use. Example: `{gpus: 0}`."""
     output: OutputSpec = Field(default_factory=OutputSpec)
-    """Where the run is shown beside its own folder. Example: `{tensorboard: true}`."""
+    """What a run writes besides its results: logs of packs, and trackers.
+
+    Example: `{tensorboard: true}`.
+    """
 
     @field_validator("select", mode="before")
     @classmethod

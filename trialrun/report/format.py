@@ -168,13 +168,14 @@ def pooled_text(num_seeds: int) -> str:
 def reason_of(error: str) -> str:
     """The line of a trial's error that says what is wrong.
 
-    It is the first. Runs of older versions may hold Python's traceback, whose last line says it.
+    Where calls in the user's own code follow, it is the first. Else it is the last, as in Python's
+    traceback, which runs of older versions may hold.
 
     >>> reason_of("it raised KeyError: 'a'\\n  at nets.py:4 in build: table['a']")
     "it raised KeyError: 'a'"
     """
     lines = error.strip().splitlines() or [""]
-    return lines[-1 if lines[0].startswith("Traceback") else 0].strip()
+    return lines[0 if place_of(error) else -1].strip()
 
 
 def place_of(error: str) -> str:
@@ -184,4 +185,4 @@ def place_of(error: str) -> str:
     "at nets.py:4 in build: table['a']"
     """
     lines = error.strip().splitlines()
-    return lines[1].strip() if len(lines) > 1 and lines[1].startswith("  at ") else ""
+    return next((line.strip() for line in lines[1:] if line.startswith("  at ")), "")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from trialrun.analysis.importance import Importance, NoImportance, find_importance
 from trialrun.analysis.run_summary import Standing
 from trialrun.analysis.winner import winner_curves, winner_reliability
+from trialrun.errors import TrialrunError
 from trialrun.messages import in_short
 from trialrun.report.view import WHOLE, View
 from trialrun.statistics.spread import Floats
@@ -108,7 +109,7 @@ def build_report(
         figures = draw_figures(overview, *_winner(folder, overview), _known(importance))
     except Exception as error:  # matplotlib failed: the page says so, and is written without them
         _log.exception("the figures could not be drawn")
-        figure_problem = in_short(error)
+        figure_problem = str(error) if isinstance(error, TrialrunError) else in_short(error)
     for figure in figures:
         folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
     page = render_page(

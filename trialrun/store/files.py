@@ -17,6 +17,11 @@ from trialrun.errors import FileError
 from trialrun.messages import said_by
 
 _MAX_SMALL_BYTES = 4 << 20
+# What the content of a file may make its reader raise; RuntimeError when it is nested too deeply.
+_WRONG_CONTENT = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
+    *(ArithmeticError, MemoryError, zipfile.BadZipFile),
+)
 
 
 @contextmanager
@@ -106,9 +111,9 @@ def reading(path: Path) -> Iterator[None]:
     """Turns errors while a file is read into a FileError that names the file.
 
     Raises:
-        FileError: The file is missing, incomplete or of another kind.
+        FileError: The file is missing, incomplete, of another kind, or holds other values.
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _WRONG_CONTENT as error:
         raise FileError(f"{path}: cannot be read: {said_by(error)}") from error
