@@ -69,16 +69,6 @@ def quoted(text: str) -> str:
     return f"'{text}'"
 
 
-def printable(text: str) -> str:
-    r"""A text whose control characters cannot reach a terminal, in lines as before.
-
-    >>> printable("a\x1b[2Jb\nc\x07")
-    'a?b\nc?'
-    """
-    text = _TERMINAL_CODE.sub("?", text)
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
 def in_short(error: BaseException) -> str:
     r"""The type of an error, where in a model it was raised, and what it says, in one line.
 

@@ -157,5 +157,5 @@ def test_on_a_terminal_there_is_no_line_but_the_live_one(clock):
 def test_no_control_character_reaches_the_terminal():
     out = io.StringIO()
     with ProgressLine(Console(file=out, width=200)) as line:
-        line.warn("a name\x1b[2J with\a bells\r")
-    assert out.getvalue() == "Warning: a name? with? bells?\n"
+        line.warn("a name\x1b[2J with\a bells")
+    assert out.getvalue() == "Warning: a name␛[2J with␇ bells\n"

@@ -177,8 +177,8 @@ def test_nothing_that_others_wrote_controls_the_terminal(tmp_path):
     for finished in (call("status", run.path), call("list", tmp_path), call("show", run.path)):
         assert finished.code == 0, finished
         text += finished.stdout + finished.stderr
-    assert "p003?" in text
-    assert "v01?" in text
+    assert "p003␛[2J" in text
+    assert "v01␛[2J" in text
     assert [c for c in text if not c.isprintable() and c != "\n"] == []
 
 

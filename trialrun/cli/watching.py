@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from trialrun.cli.console import Console
 from trialrun.errors import InputError
-from trialrun.messages import printable
+from trialrun.messages import visible
 from trialrun.store import RunFolder
 from trialrun.store.run_state import RunState, states_of
 from trialrun.store.runs_dir import default_runs_dir, run_paths, what_is_at
@@ -73,7 +73,7 @@ def _silence(state: RunState) -> tuple[bool, float]:
 def _runs_in(folder: Path) -> list[RunFolder]:
     if runs := [RunFolder(path) for path in run_paths(folder)]:
         return runs
-    raise InputError(printable(f"{folder}: holds no run: {what_is_at(folder)}"))
+    raise InputError(visible(f"{folder}: holds no run: {what_is_at(folder)}"))
 
 
 def _say(text: str) -> None:

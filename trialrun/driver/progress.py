@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 
 from trialrun.driver.course import Course
 from trialrun.job import SelectSpec
-from trialrun.messages import counted, printable
+from trialrun.messages import counted, visible
 from trialrun.report.format import clock_text, left_text, rate_text
 from trialrun.trials.results import PackResult, Progress
 from trialrun.trials.trial import Trial
@@ -78,7 +78,7 @@ class ProgressLine:
         self._print(text)
 
     def _print(self, text: str) -> None:
-        self._bar.console.print(printable(text), soft_wrap=True, highlight=False, markup=False)
+        self._bar.console.print(visible(text), soft_wrap=True, highlight=False, markup=False)
 
     def warn(self, text: str) -> None:
         """Prints a permanent line that begins with `Warning:`."""

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trialrun.messages import counted, printable
+from trialrun.messages import counted, visible
 from trialrun.report.columns import TextColumn
 from trialrun.report.format import clock_text, left_text, parameter_text, rate_text, short_names
 from trialrun.report.tables import fits, plain_table
@@ -76,9 +76,7 @@ def status_renderables(state: RunState, *, width: int) -> Iterator[RenderableTyp
     """Everything that is printed about how far a run is, for a terminal of `width` columns."""
     status = state.status
     name = status.text("job") or state.run.path.resolve().parent.name
-    yield Text.assemble(
-        (printable(name), "bold"), "  ", (state.state, _STYLES.get(state.state, ""))
-    )
+    yield Text.assemble((visible(name), "bold"), "  ", (state.state, _STYLES.get(state.state, "")))
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
@@ -91,7 +89,7 @@ def status_renderables(state: RunState, *, width: int) -> Iterator[RenderableTyp
 
 def _facts(state: RunState) -> Iterator[tuple[str, str]]:
     status, holder = state.status, state.holder
-    yield "run folder", printable(str(state.run.path))
+    yield "run folder", visible(str(state.run.path))
     if holder is not None:
         process = "" if holder.pid is None else f"process {holder.pid} on "
         yield "driver", f"{process}{holder.host}, last sign {ago_text(state.silent_s)} ago"
@@ -131,7 +129,7 @@ def _numbers(status: Fields, *, is_running: bool) -> Iterator[tuple[str, str]]:
 
 
 def _advice(state: RunState) -> str:
-    folder = printable(str(state.run.path))
+    folder = visible(str(state.run.path))
     if state.state in ("interrupted", "dead"):
         return f"trialrun resume {folder}"
     return f"trialrun show {folder}" if state.state == "ended" else ""
@@ -226,8 +224,8 @@ def _parameter_columns(variants: Sequence[Fields]) -> list[TextColumn]:
     paths = list(dict.fromkeys(path for one in given for path in one))
     return [
         TextColumn(
-            printable(name),
-            tuple(printable(parameter_text(one[path])) if path in one else "-" for one in given),
+            visible(name),
+            tuple(visible(parameter_text(one[path])) if path in one else "-" for one in given),
             is_parameter=True,
         )
         for path, name in short_names(paths).items()
@@ -273,7 +271,7 @@ def _texts(header: str, cells: Iterator[str]) -> TextColumn:
 def _name_in(folder: Path, path: Path) -> str:
     with suppress(ValueError):
         path = path.relative_to(folder) if path != folder else path
-    return printable(str(path))
+    return visible(str(path))
 
 
 def owner_of(path: Path) -> str:
@@ -283,7 +281,7 @@ def owner_of(path: Path) -> str:
     except OSError:
         return ""
     try:
-        return printable(pwd.getpwuid(number).pw_name)
+        return visible(pwd.getpwuid(number).pw_name)
     except KeyError:
         return str(number)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from trialrun.errors import InputError, RunLost, TrialrunError
 from trialrun.host import machine_id, process_started
-from trialrun.messages import printable
+from trialrun.messages import visible
 from trialrun.store.files import read_small_json, write_json
 
 _HEARTBEAT_S = 5.0
@@ -119,7 +119,7 @@ def holder_of(folder: Path) -> Holder | None:
         started = process_started(pid)
         lives_here = started is not None and started == seen.get("started")
     return Holder(
-        host=printable(host) if isinstance(host, str) else "an unknown machine",
+        host=visible(host) if isinstance(host, str) else "an unknown machine",
         pid=pid if isinstance(pid, int) else None,
         number=int(path.stem),
         beat=beat if isinstance(beat, int) else 0,

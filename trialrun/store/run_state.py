@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from trialrun.messages import listed, printable
+from trialrun.messages import listed, visible
 from trialrun.store.files import read_small_json, write_json
 from trialrun.store.lease import Holder, holder_of
 from trialrun.store.run_folder import RunFolder
@@ -62,9 +62,9 @@ class Fields:
         return 0 if value is None else max(0, int(value))
 
     def text(self, key: str) -> str:
-        """A printable text; empty if there is none."""
+        """A text whose control characters are shown; empty if there is none."""
         value = self.content.get(key)
-        return printable(value) if isinstance(value, str) else ""
+        return visible(value) if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def states_of(
     doubtful = [n for n, holder in enumerate(holders) if holder and lives[n] is None]
     if doubtful:
         names = listed([str(runs[number].path) for number in doubtful])
-        say(printable(f"watching {names} for up to {_WATCH_S:g} s, to see whether a driver lives"))
+        say(visible(f"watching {names} for up to {_WATCH_S:g} s, to see whether a driver lives"))
         watched = _watch([(runs[number], holders[number]) for number in doubtful])
         for number in doubtful:
             lives[number] = watched[runs[number].path]
