@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "host": "",
     "statistics": "",
     "job": "errors messages host",
-    "trials": "errors job",
+    "trials": "errors job data",
     "data": "errors messages host job",
     "training": "errors messages host statistics job trials data",
     "store": "errors messages host job trials",
@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "datasets": "",
     "models": "",
     "api": "errors job store analysis export report driver",
-    "cli": "errors job store analysis export report trackers doctor driver",
+    "options": "",
+    "cli": "errors options job store analysis export report trackers doctor driver",
     "__init__": "errors export api",
     "__main__": "cli",
 }

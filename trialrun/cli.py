@@ -19,6 +19,7 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
+from trialrun.options import address_option, strict_option, strict_versions
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -39,14 +40,6 @@ def cli() -> None:
     model could not be saved; 2 the input is wrong; 75 interrupted; 130 Ctrl-C. After 75 and 130,
     `trialrun resume` finishes the run.
     """
-
-
-_address_option = click.option(
-    "--address",
-    metavar="ADDR",
-    help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
-    " Ray is started inside this process].",
-)
 
 
 _shard_option = click.option(
@@ -74,7 +67,7 @@ _run_folder_option = click.option(
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-@_address_option
+@address_option
 @_runs_dir_option
 @_run_folder_option
 @click.option(
@@ -85,6 +78,7 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@strict_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -113,7 +107,8 @@ def run(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@_address_option
+@address_option
+@strict_option
 def resume(run_folder: Path, address: str | None) -> None:
     """Finish the interrupted run in the folder RUN.
 
@@ -132,6 +127,7 @@ def resume(run_folder: Path, address: str | None) -> None:
 )
 @_runs_dir_option
 @_run_folder_option
+@strict_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
     """Merge the runs of all shards of a job into one run.
 
@@ -149,6 +145,7 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
         runs_dir=runs_dir,
         run_folder=run_folder,
         command=sys.argv,
+        strict_versions=strict_versions(),
         progress=ProgressLine(Console(stderr=True)),
     )
     _tell(outcome)
@@ -164,6 +161,7 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
         run_folder=run_folder,
         address=address,
         command=sys.argv,
+        strict_versions=strict_versions(),
         progress=ProgressLine(Console(stderr=True)),
     )
     _tell(outcome)
@@ -354,7 +352,7 @@ def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> Non
 
 
 @cli.command()
-@_address_option
+@address_option
 @click.option("--slurm", is_flag=True, help="Check every node of the SLURM job this is run in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @_runs_dir_option

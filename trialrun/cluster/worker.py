@@ -63,6 +63,7 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
         threading.Event().wait()
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.update(task.variables)
     should_stop = _make_should_stop(stop_key(task.pack.pack_id))
     if train_pack is not None:
         yield from train_pack(task, "CPU", should_stop)

@@ -4,15 +4,18 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trialrun.analysis.summary_json import data_warnings
+from trialrun.data.fingerprint import DataSample
+from trialrun.driver.forwarded import changed_variables, forwarded_variables
 from trialrun.driver.interrupts import Interrupts
 from trialrun.driver.progress import ProgressLine
 from trialrun.errors import FileError, InputError
 from trialrun.job import LoadedJob, dump_job
+from trialrun.job.user_files import UserFiles
 from trialrun.store import RunFolder
 from trialrun.store.lease import Lease, hold
 from trialrun.store.runs_dir import location_text
@@ -33,6 +36,9 @@ class Work:
         started_s: When the run began, by `time.perf_counter`.
         timings_s: Stage -> seconds of wall time.
         census: What summary.json holds about the data, see `analysis.summary_json.run_summary`.
+        files: The user's files as they were when the run began.
+        samples: What generators gave here, with which workers compare what they get.
+        variables: Environment variables that workers are given.
     """
 
     loaded: LoadedJob
@@ -44,6 +50,9 @@ class Work:
     started_s: float
     timings_s: dict[str, float]
     census: Sequence[Mapping[str, Any]]
+    files: UserFiles = field(default_factory=UserFiles)
+    samples: tuple[DataSample, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ def at_work(
     run_folder: Path | None,
     progress: ProgressLine,
     census: Sequence[Mapping[str, Any]],
+    files: UserFiles,
 ) -> Iterator[Work]:
     """The work on a run: its folder is held against other drivers, its log and signals are set."""
     job = loaded.spec
@@ -98,7 +108,11 @@ def at_work(
         for warning in data_warnings(census):
             progress.warn(warning)
         started_s = time.perf_counter()
-        yield Work(loaded, tuple(trials), run, lease, progress, interrupts, started_s, {}, census)
+        variables = forwarded_variables(loaded)
+        for line in changed_variables(run, variables):
+            progress.warn(line)
+        known = (loaded, tuple(trials), run, lease, progress, interrupts)
+        yield Work(*known, started_s, {}, census, files, variables=variables)
 
 
 class _LogFile(logging.FileHandler):

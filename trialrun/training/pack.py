@@ -30,6 +30,7 @@ from trialrun.trials.results import (
 )
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial
+from trialrun.trials.versions import installed_versions
 
 
 def train_pack(
@@ -63,7 +64,7 @@ def _train_pack(
 ) -> Iterator[Progress | Checkpoint | PackResult]:
     start = time.perf_counter()
     timings_s: dict[str, float] = {}
-    data, without_data = load_pack_data(task.pack.trials, task.job_folder)
+    data, without_data = load_pack_data(task.pack.trials, task.job_folder, task.samples)
     failed = _without_data(task, without_data)
     if len(failed) == len(task.pack.trials):
         yield PackResult(task.pack.pack_id, failed, is_input_error=True)
@@ -82,6 +83,10 @@ def _train_pack(
         _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
     ]
     results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
+    results = tuple(
+        replace(result, data_fingerprint=data.of_trial(i).fingerprint)
+        for i, result in enumerate(results)
+    )
     timings_s["results"] = time.perf_counter() - evaluated
     yield PackResult(
         pack_id=task.pack.pack_id,
@@ -117,6 +122,7 @@ def _results(
             duration_s=duration_s,
             device=device,
             node=platform.node(),
+            versions=installed_versions(),
             metrics=_final_metrics(outcome, test, task.select.metric),
             history=outcome.history,
             val_confusion_matrix=val.confusion_matrix,
