@@ -98,11 +98,12 @@ def search_too(folder: Path) -> None:
 def allow_only(files: Iterable[Path]) -> None:
     """Refuses modules of the user from other files than these and those allowed before."""
     global _sent
-    _sent = {*(_sent or ()), *files}
+    files = list(files)
+    _sent = {*(_sent or ()), *files, *(file.resolve() for file in files)}
 
 
 def _require_sent(module: str, path: Path) -> None:
-    if _sent is None or path in _sent:
+    if _sent is None or path in _sent or path.resolve() in _sent:
         return
     raise ModelError(
         f"the module {module} ({path}) is imported in a way that reading the source code does not"

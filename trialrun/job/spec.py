@@ -61,14 +61,15 @@ def _check_gpus(value: object) -> object:
     )
 
 
-_NOT_FORWARDED = ("RAY_", "CUDA_VISIBLE_DEVICES", "PYTHON", "LD_", "PATH")
+_OF_EACH_MACHINE = frozenset(("PATH", "PYTHONPATH", "PYTHONHOME", "CUDA_VISIBLE_DEVICES", "TMPDIR"))
+_PREFIXES_OF_EACH_MACHINE = ("RAY_", "LD_")
 
 
 def _check_variable(value: str) -> str:
     name = value.removeprefix("_")
     if not (name.isascii() and name.isidentifier()):
         raise ValueError(f"must be names of environment variables, got {show(value)}")
-    if value.startswith(_NOT_FORWARDED):
+    if value in _OF_EACH_MACHINE or value.startswith(_PREFIXES_OF_EACH_MACHINE):
         raise ValueError(
             f"must not hold {value}: each worker needs its own, which Ray and the system set"
         )

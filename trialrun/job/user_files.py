@@ -81,13 +81,12 @@ def _source_digest(files: Sequence[OwnFile]) -> str:
 
 def _named_contents(files: Sequence[OwnFile]) -> Iterator[tuple[str, bytes]]:
     """The names and contents that make a function, the same on every machine."""
-    first = files[0]
     for file in files:
         content = content_of(file.path)
         if file.path.suffix == ".py":
             content = content.replace(b"\r\n", b"\n")
-        if content or file is first or file.path.name != "__init__.py":
-            yield shown_in(file, first), content
+        if content or file is files[0] or file.path.name != "__init__.py":
+            yield shown_in(file, files[0]), content
 
 
 _hashed: dict[tuple[str, str], str] | None = None
