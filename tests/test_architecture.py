@@ -46,8 +46,7 @@ MAY_IMPORT = {
     "datasets": "",
     "models": "",
     "api": "errors job store analysis export report driver",
-    "options": "",
-    "cli": "errors options job store analysis export report trackers doctor driver",
+    "cli": "errors job store analysis export report trackers doctor driver",
     "__init__": "errors export api",
     "__main__": "cli",
 }

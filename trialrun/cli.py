@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from trialrun.driver.interrupts import Interrupted
+from trialrun.driver.options import address_option, strict_option, strict_versions
 from trialrun.errors import (
     EXIT_CTRL_C,
     EXIT_FAILED,
@@ -19,7 +20,6 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
-from trialrun.options import address_option, strict_option, strict_versions
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(

@@ -1,4 +1,4 @@
-"""Options that several commands of the command line share."""
+"""What commands that start a run take beside its job, in words of the command line."""
 
 import click
 
