@@ -178,8 +178,7 @@ class ExportProcess:
                 self._start()
             assert self._process.stdin is not None
             if not self._has_files:
-                packed = base64.b64encode(pickle.dumps(self._files)).decode()
-                self._process.stdin.write(f"{packed}\n")
+                request["files"] = base64.b64encode(pickle.dumps(self._files)).decode()
                 self._has_files = True
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -249,11 +248,13 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
     from trialrun.export.save import save_best, try_untrained
 
-    install_files(pickle.loads(base64.b64decode(requests.readline())))  # from our own driver
     for line in requests:
         request = json.loads(line)
+        files = request.pop("files", None)
         work = try_untrained if request.pop("what") == "try" else save_best
         try:
+            if files is not None:  # our own driver pickled them
+                install_files(pickle.loads(base64.b64decode(files)))
             for answer in work(**request):
                 answers.write(json.dumps(answer) + "\n")
                 answers.flush()
