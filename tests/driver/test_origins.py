@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from made_up_runs import completed, learning_rates
+from made_up_runs import completed, learning_rates, trial_of
 
 from trialrun.driver.origins import check_origins
 from trialrun.errors import InputError
@@ -15,8 +15,8 @@ from trialrun.trials.results import PackResult
 from trialrun.trials.versions import installed_versions
 
 
-def run_of(tmp_path, *, pack_id="p000", fingerprint="aa", **versions):
-    variants = learning_rates(0.1)
+def run_of(tmp_path, *, pack_id="p000", rate=0.1, fingerprint="aa", **versions):
+    variants = learning_rates(0.1, 0.2)[-1 if rate == 0.2 else 0 :][:1]
     run = RunFolder.create(tmp_path, "a_job")
     result = replace(
         completed(variants[0], 0, pack_id=pack_id),
@@ -29,7 +29,8 @@ def run_of(tmp_path, *, pack_id="p000", fingerprint="aa", **versions):
 
 def told(runs, **options):
     lines = []
-    check_origins(runs, lines.append, **options)
+    trials = [trial_of(variant, 0) for variant in learning_rates(0.1, 0.2)]
+    check_origins(runs, trials, lines.append, **options)
     return lines
 
 
@@ -59,3 +60,11 @@ def test_other_data_of_a_recorded_trial_is_told(tmp_path):
     [line] = told([run], samples={trial_id: SimpleNamespace(seed=7, fingerprint="bb")})
     assert line.startswith("the generator gives other data for seed 7 than when trial")
     assert "data_fingerprint aa -> bb" in line
+
+
+@pytest.mark.parametrize(("other", "is_told"), [("aa", False), ("cc", True)])
+def test_shards_that_saw_different_data_for_a_seed_are_told(tmp_path, other, is_told):
+    runs = [run_of(tmp_path)[0], run_of(tmp_path, rate=0.2, fingerprint=other)[0]]
+    lines = told(runs)
+    assert bool(lines) == is_told
+    assert all("were trained on different data for seed 0" in line for line in lines)

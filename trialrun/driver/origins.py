@@ -1,16 +1,18 @@
 """With which versions, and on which data, trials of a run were trained before it goes on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from trialrun.data.fingerprint import DataSample
 from trialrun.errors import InputError
 from trialrun.store import RunFolder
 from trialrun.store.columns import DATA_FINGERPRINT, version_column
+from trialrun.trials.trial import Trial
 from trialrun.trials.versions import PACKAGES, installed_versions
 
 
 def check_origins(
     runs: Sequence[RunFolder],
+    trials: Iterable[Trial],
     warn: Callable[[str], None],
     *,
     samples: Mapping[str, DataSample] | None = None,
@@ -20,6 +22,7 @@ def check_origins(
 
     Args:
         runs: The runs.
+        trials: All trials of the job.
         warn: Called with each message.
         samples: Id of a trial -> what the generator gives for it here and now.
         strict: Whether other versions are refused instead.
@@ -35,9 +38,9 @@ def check_origins(
         )
     for line in different:
         warn(f"{line}; their numbers may differ (--strict-versions refuses this)")
-    for one in origins:
-        for line in _other_data(one.fingerprints, samples or {}):
-            warn(line)
+    fingerprints = {trial: text for one in origins for trial, text in one.fingerprints.items()}
+    for line in (*_other_data(fingerprints, samples or {}), *_mixed_data(fingerprints, trials)):
+        warn(line)
 
 
 def _other_versions(
@@ -72,4 +75,25 @@ def _other_data(
                 " was trained, although its source code is the same: it may read a file (name it in"
                 " data.depends_on), a variable (name it in resources.env), or another version of a"
                 f" library; {DATA_FINGERPRINT} {before} -> {sample.fingerprint}"
+            )
+
+
+def _mixed_data(fingerprints: Mapping[str, str], trials: Iterable[Trial]) -> Iterator[str]:
+    """A line for each data set of which variants were trained on different versions."""
+    first: dict[tuple[str, int], str] = {}
+    told: set[tuple[str, int]] = set()
+    settings: dict[str, str] = {}  # by variant
+    for trial in trials:
+        if not (own := fingerprints.get(trial.trial_id)):
+            continue
+        variant = trial.variant
+        data = settings.setdefault(variant.variant_id, repr(variant.data))
+        key = data, trial.seed if variant.data.seed == "per_trial" else int(variant.data.seed)
+        other = first.setdefault(key, trial.trial_id)
+        if fingerprints[other] != own and key not in told:
+            told.add(key)
+            yield (
+                f"trials {other} and {trial.trial_id} were trained on different data for seed"
+                f" {key[1]}, so their variants cannot be compared fairly; {DATA_FINGERPRINT}"
+                f" {fingerprints[other]} and {own}"
             )

@@ -99,7 +99,9 @@ def run_job(
         )
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(replace(begun, samples=tuple(samples.values())))
-        check_origins([work.run], progress.warn, samples=samples, strict=strict_versions)
+        check_origins(
+            [work.run], work.trials, progress.warn, samples=samples, strict=strict_versions
+        )
         missing = [trial for trial in absent if trial.trial_id in own_ids]
         batches = iter([Batch(missing)]) if rounds is None else rounds.batches()
         first = next(batches, Batch())
@@ -139,7 +141,7 @@ def merge_runs(
     trials = plan_trials(loaded.spec)
     _check_needs(loaded)
     check_shards(sources, loaded, trials)
-    check_origins(sources, progress.warn, strict=strict_versions)
+    check_origins(sources, trials, progress.warn, strict=strict_versions)
     census = next(
         (summary["data"] for s in sources if (summary := s.read_summary()) and "data" in summary),
         (),
