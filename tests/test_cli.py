@@ -8,6 +8,7 @@ from commands import ROOT, Finished, call
 from made_up_runs import finish, learning_rates, write_run
 
 from trialrun.store import RunFolder
+from trialrun.store.lease import hold
 
 REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
 SWEEP_JOB = ROOT / "jobs" / "medical_trial_sweep.yaml"
@@ -332,3 +333,24 @@ def test_a_run_folder_that_takes_no_log_is_told_of(tmp_path):
     finished = call("resume", folder.path)
     assert finished.code == 1
     assert f"Error: {folder.log_file}: cannot be written: Is a directory" in finished.stderr
+
+
+# How runs end -----------------------------------------------------------------------------------
+
+
+def test_a_wrong_time_is_refused_before_anything_is_read():
+    finished = call("run", "no-such-job.yaml", "--max-time", "2x")
+    assert finished.code == 2
+    assert "'--max-time': must be a time in hours, minutes or seconds, such as 2h" in (
+        finished.stderr
+    )
+
+
+def test_only_a_run_with_a_driver_can_be_stopped(tmp_path):
+    run = write_run(tmp_path, learning_rates(1e-3), [0])
+    message = f"Error: {run.path}: no driver is at work on this run"
+    assert_refused(call("stop", run.path), message)
+    assert_refused(call("stop", tmp_path), "is not a run folder")
+    with hold(run.lease_dir):
+        for _ in range(2):
+            assert call("stop", run.path).stdout.endswith(") is asked to stop\n")

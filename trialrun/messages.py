@@ -110,7 +110,7 @@ def cause_of(error: BaseException) -> Cause:
                 cause = inner
                 break
         else:
-            said = _one_line(cause.said)
+            said = one_line(cause.said)
             is_key = cause.kind == "KeyError" and said and not said.startswith(_QUOTES)
             return cause._replace(said=repr(said) if is_key else said)
 
@@ -171,7 +171,8 @@ def _of_graph(cause: Cause) -> Cause | None:
     return cause._replace(said=said)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text of others in one line of printable text, without TensorFlow's names of operations."""
     text = _OPERATION.sub("", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."

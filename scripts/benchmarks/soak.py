@@ -3,7 +3,8 @@
     scripts/soak [--minutes N] [--kills N] [--seed N]
 
 For `--minutes` it makes real runs on embedded Ray. At a random moment their driver or a worker is
-killed (-9), or the driver is told to stop, again and again until `trialrun resume` succeeds. Then
+killed (-9), or the driver is told to stop (by signals, `trialrun stop` or `--max-time`), again and
+again until `trialrun resume` succeeds. Then
 the trials must be those of an undisturbed run. After that it starts `--kills` drivers of made-up
 runs on a Ray of two nodes, and kills each at a random moment. There must be no torn file and no
 trial twice, and after one resume the result must be complete. It prints counts, and exits with 1 if
@@ -43,7 +44,8 @@ OVERRIDES = {
 }
 METRICS = ["train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 _KILLED_BENEATH = {"kill worker": b"ray::_train", "kill raylet": b"/raylet/raylet"}
-_FAULTS = ["kill driver", *_KILLED_BENEATH, "SIGTERM", "SIGINT", "SIGUSR1"]
+_SIGNALS = ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"]
+_FAULTS = ["kill driver", *_KILLED_BENEATH, *_SIGNALS, "stop", "--max-time"]
 TOLERANCE = 1e-4  # of a metric, between packs of different sizes
 
 
@@ -70,19 +72,27 @@ class Soak:
         while time.monotonic() < deadline:
             self.counts["real runs"] += 1
             runs_dir = self.folder / f"run{self.counts['real runs']}"
-            process = self._trialrun([*command, str(runs_dir)])
-            while True:
-                self._break(process, self.rng.uniform(0, 1.2 * seconds))
-                code = process.wait()
-                found = list(runs_dir.glob("*/*/job.yaml"))
-                if code == 0:
-                    break
-                arguments = [*command, str(runs_dir)]
-                if found:
+            arguments = [*command, str(runs_dir)]
+            while self._begin_and_break(arguments, runs_dir, 1.2 * seconds):
+                if found := list(runs_dir.glob("*/*/job.yaml")):
                     self.counts["resumes"] += 1
                     arguments = ["resume", str(found[0].parent)]
-                process = self._trialrun(arguments)
-            self._compare(found[0].parent, expected)
+            [job] = runs_dir.glob("*/*/job.yaml")
+            self._compare(job.parent, expected)
+
+    def _begin_and_break(self, arguments: list[str], runs_dir: Path, most_s: float) -> int:
+        """The exit code of a command, to which one fault happens within some seconds."""
+        how, delay_s = self.rng.choice(_FAULTS), self.rng.uniform(0, most_s)
+        if how == "--max-time":
+            arguments = [*arguments, how, f"{max(1, round(delay_s))}s"]
+        process = self._trialrun(arguments)
+        if how != "--max-time":
+            self._break(process, how, delay_s, runs_dir)
+        code = process.wait()
+        if how == "--max-time" and code:
+            self.counts[how] += 1
+            self._note(code == 75, f"{runs_dir}: {how} ended it with {code}")
+        return code
 
     def _trialrun(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         log = (self.folder / "soak.log").open("ab")
@@ -90,18 +100,22 @@ class Soak:
             [sys.executable, "-m", "trialrun", *arguments], cwd=ROOT, stdout=log, stderr=log
         )
 
-    def _break(self, process: subprocess.Popen[bytes], delay_s: float) -> None:
-        """Kills the driver or a worker, or sends a signal, unless the run ends before."""
+    def _break(
+        self, process: subprocess.Popen[bytes], how: str, delay_s: float, runs_dir: Path
+    ) -> None:
+        """Kills the driver or a worker, or has the run end, unless it ends before."""
         try:
             process.wait(delay_s)
         except subprocess.TimeoutExpired:
-            how = self.rng.choice(_FAULTS)
             self.counts[how] += 1
             if how == "kill driver":
                 process.kill()
             elif how in _KILLED_BENEATH:
                 for pid in beneath(process.pid, _KILLED_BENEATH[how])[:1]:
                     os.kill(pid, signal.SIGKILL)
+            elif how == "stop":
+                for job in runs_dir.glob("*/*/job.yaml"):
+                    self._trialrun(["stop", str(job.parent)]).wait()
             else:
                 process.send_signal(getattr(signal, how))
 

@@ -52,6 +52,9 @@ class Silent:
     def should_stop(self):
         return False
 
+    def on_begin(self, pack):
+        pass
+
 
 @pytest.fixture
 def run_of_none(monkeypatch):

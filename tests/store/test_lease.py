@@ -13,12 +13,12 @@ import pytest
 
 import trialrun.store.lease
 from trialrun.errors import InputError, RunLost
-from trialrun.store.lease import hold
+from trialrun.store.lease import hold, request_stop
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from trialrun.store.lease import hold
+from trialrun.store.lease import hold, request_stop
 
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
@@ -179,3 +179,49 @@ def test_a_full_disk_does_not_hide_why_a_run_ended(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     [lease] = folder.glob("*.json")
     assert not json.loads(lease.read_text())["released"]
+
+
+# Requests to stop --------------------------------------------------------------------------------
+
+
+def test_a_driver_sees_that_it_is_asked_to_stop_however_often(folder):
+    with hold(folder) as lease:
+        assert lease.stop_request() is None
+        for _ in range(2):
+            assert request_stop(folder).startswith(f"process {os.getpid()} on ")
+        assert lease.stop_request() == os.uname().nodename
+
+
+def test_a_request_means_no_later_driver(folder):
+    with hold(folder):
+        request_stop(folder)
+    with hold(folder) as lease:
+        assert lease.stop_request() is None
+        assert [path.name for path in folder.iterdir()] == ["000002.json"]
+
+
+def test_where_no_driver_is_at_work_a_request_is_refused(folder, holder):
+    with pytest.raises(InputError, match=r"no driver is at work on this run$"):
+        request_stop(folder.with_name("other"))
+    holder.kill()
+    holder.wait()
+    with pytest.raises(InputError, match=rf"; the last was process {holder.pid} on "):
+        request_stop(folder)
+    with hold(folder):
+        pass
+    with pytest.raises(InputError, match="no driver is at work on this run"):
+        request_stop(folder)
+    assert not list(folder.glob("*.stop"))
+
+
+def test_a_driver_on_another_machine_is_asked_when_it_beats_and_not_if_it_is_silent(folder, quick):
+    with hold(folder):
+        pass
+    change(folder, released=False, machine="another", host="node7", beat=1)
+    with pytest.raises(InputError, match="no driver is at work"):
+        request_stop(folder)
+    timer = threading.Timer(0.2, change, [folder], {"beat": 2})
+    timer.start()
+    assert "on node7" in request_stop(folder)
+    timer.join()
+    assert (folder / "000001.stop").exists()

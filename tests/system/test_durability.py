@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from ray_nodes import RayNodes
 import trialrun.cluster
 import trialrun.driver.run
 from trialrun import open_run
+from trialrun.driver.interrupts import Interrupts
 
 pytestmark = pytest.mark.cluster
 
@@ -72,12 +74,17 @@ def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(tmp_path, 
     nodes.make_whole(1)
     run = DurableRun(tmp_path / "home", JOB.replace("checkpoint_every: 1, ", ""))
     start = run.begin
-    for number, code in ((signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)):
-        command = start(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.4")
+    for number, code in ((None, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        seconds = "1" if number is None else "0.4"  # the driver looks every 2 s
+        command = start(nodes.address, MADE_UP_SECONDS_PER_EPOCH=seconds)
         command.wait_for(lambda: run.has_reached("while packs run"))
-        os.kill(command.process.pid, number)
+        if number is None:
+            assert call("stop", run.folder).code == 0
+        else:
+            os.kill(command.process.pid, number)
         finished = command.finish()
         assert finished.code == code, finished
+        assert re.search(r"Kept of trials in training: p\d+: epoch \d of 5", finished.stderr)
         assert f"To continue: trialrun resume {run.folder}" in finished.stderr
         assert list((run.folder / "checkpoints").iterdir())
         start = run.resume
@@ -109,13 +116,18 @@ def test_a_second_signal_ends_it_at_once_and_leaves_nothing_running(tmp_path, no
     assert again.finish().code == 130
 
 
-def test_a_signal_while_ray_starts_is_answered_when_it_has_started(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["SIGTERM", "--max-time"])
+def test_a_signal_while_ray_starts_is_answered_when_it_has_started(tmp_path, monkeypatch, how):
     """A made-up start: in the real one, an exception met the wrong moment once in many runs."""
-    reached = []
+    reached, asked, ask = [], threading.Event(), Interrupts.ask
+    monkeypatch.setattr(Interrupts, "ask", lambda *args: (ask(*args), asked.set()))
 
     @contextmanager
     def connect(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
+        if how == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            assert asked.wait(60)
         reached.append("the end of the start")
         yield
         reached.append("not this")
@@ -123,8 +135,13 @@ def test_a_signal_while_ray_starts_is_answered_when_it_has_started(tmp_path, mon
     monkeypatch.setattr(trialrun.cluster, "connect", connect)
     monkeypatch.setattr(trialrun.driver.run, "ExportProcess", MadeUpExport)
     (tmp_path / "job.yaml").write_text(JOB)
-    finished = call("run", tmp_path / "job.yaml", "--runs-dir", tmp_path)
+    options = ("--max-time", "1s") if how == "--max-time" else ()
+    finished = call("run", tmp_path / "job.yaml", "--runs-dir", tmp_path, *options)
     assert finished.code == 75, finished
+    why = "by SIGTERM" if how == "SIGTERM" else "after 1s, as --max-time says"
+    assert f"Interrupted {why}. Kept: 0 trials with a result\nNot begun: 12 trials\n" in (
+        finished.stderr
+    )
     assert reached == ["the end of the start"]
 
 

@@ -6,6 +6,7 @@ told to count one that TensorFlow does not see.
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,6 +152,9 @@ def test_an_interrupted_run_says_how_it_goes_on_and_leaves_no_process(troubled_r
     finished = troubled_run.finished
     assert finished.code == 130, finished
     assert "Traceback" not in finished.stderr
+    assert "Interrupted by Ctrl-C. Kept: 1 trial with a result\n" in finished.stderr
+    assert re.search(r"Kept of trials in training: p00[01]: epoch \d+ of 12\n", finished.stderr)
+    assert "Not begun: 1 trial\n" in finished.stderr
     assert f"To continue: trialrun resume {troubled_run.ended.folder}\n" in finished.stderr
     assert troubled_run.survivors == {}
 

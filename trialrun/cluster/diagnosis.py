@@ -23,7 +23,7 @@ from trialrun.errors import (
     OutOfMemory,
     TrialrunError,
 )
-from trialrun.messages import in_short
+from trialrun.job.user_frames import told
 from trialrun.trials.results import PackResult
 from trialrun.trials.task import PackTask
 
@@ -65,15 +65,10 @@ def require_own_node(error: RayError) -> None:
     raise ClusterLost("Ray's process on this machine has died") from error
 
 
-def in_words(error: BaseException) -> str:
-    """What a message says of an error: trialrun's own words, or an error of others in short."""
-    return str(error) if isinstance(error, TrialrunError) else in_short(error)
-
-
 def failed(task: PackTask, fault: Fault, error: BaseException) -> PackResult:
     """The result of a pack that could not be trained."""
     is_ours = isinstance(error, TrialrunError)
-    reason = in_words(error)
+    reason = told(error)
     _log.error("%s: %s", task.pack.pack_id, reason, exc_info=None if is_ours else error)
     return PackResult(
         pack_id=task.pack.pack_id,

@@ -24,10 +24,10 @@ from trialrun.cluster.diagnosis import (
     STORE_IS_FULL,
     diagnose,
     failed,
-    in_words,
     require_own_node,
 )
 from trialrun.cluster.faults import Fault, FaultRules, halves
+from trialrun.cluster.output import OutputPlace, last_words
 from trialrun.cluster.worker import (
     Started,
     TrainPack,
@@ -38,7 +38,8 @@ from trialrun.cluster.worker import (
 )
 from trialrun.errors import CannotShare, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
-from trialrun.trials.results import Checkpoint, PackResult, Progress
+from trialrun.job.user_frames import told
+from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -53,11 +54,17 @@ _WORTH_SPLITTING_S = 60.0
 class Listener(Protocol):
     """What the training of packs tells the driver, and asks it."""
 
+    def on_begin(self, pack: Pack) -> None:
+        """Called when a worker has begun a pack."""
+
     def on_progress(self, progress: Progress) -> None:
         """Called when a pack has sent a heartbeat."""
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Called when a pack has sent the state of its trials."""
+
+    def on_output(self, output: Output) -> None:
+        """Called with what a pack's process wrote, if the pack failed or the job wants it."""
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
         """The latest state of a pack's trials, in the pack's order; None if they have not begun."""
@@ -107,6 +114,7 @@ class _Running:
         first_sign: When its first heartbeat came, and the epochs done by then.
         epochs_done: The epochs done at its last heartbeat.
         is_splitting: Whether it was asked to stop in order to be halved.
+        output: Where its process writes, until it has sent that itself.
     """
 
     task: PackTask
@@ -115,6 +123,7 @@ class _Running:
     first_sign: tuple[float, int] | None = None
     epochs_done: int = 0
     is_splitting: bool = False
+    output: OutputPlace | None = None
 
     def hear(self, progress: Progress) -> None:
         """Takes a heartbeat."""
@@ -267,7 +276,8 @@ class _Run:
         else:
             match message:
                 case Started():
-                    running.node_id = message.node_id
+                    running.node_id, running.output = message.node_id, message.output
+                    self._listener.on_begin(running.task.pack)
                 case WrongProcess():
                     del self._running[stream]
                     ray.cancel(stream, force=True)
@@ -275,6 +285,9 @@ class _Run:
                 case Progress():
                     running.hear(message)
                     self._listener.on_progress(message)
+                case Output():
+                    running.output = None
+                    self._listener.on_output(message)
                 case Checkpoint():
                     self._listener.on_checkpoint(message)
                 case PackResult():
@@ -303,6 +316,9 @@ class _Run:
 
     def _answer(self, stream: Any, fault: Fault, error: BaseException) -> Iterator[PackResult]:
         running = self._running.pop(stream)
+        if running.output is not None and fault != "share":  # its process could not send it
+            said = last_words(running.output, running.node_id, is_node_lost=fault == "node")
+            self._listener.on_output(Output(running.task.pack.pack_id, running.task.attempt, said))
         if running.is_splitting:
             internal_kv._internal_kv_del(stop_key(running.task.pack.pack_id))
         max_trials = error.max_trials if isinstance(error, OutOfMemory) else None
@@ -314,7 +330,7 @@ class _Run:
         how = "trying again in halves" if len(tasks) > 1 else "trying again"
         if fault == "share":
             how = f"training its trials in {len(tasks)} packs"
-        said = in_words(error).partition("\n")[0]
+        said = told(error).partition("\n")[0]
         _log.warning("%s: %s; %s", running.task.pack.pack_id, said, how)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}

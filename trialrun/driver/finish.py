@@ -1,6 +1,8 @@
 """What follows from the trials of a run folder is written, and how the run ended is told."""
 
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trialrun.analysis.importance import find_importance
@@ -10,6 +12,7 @@ from trialrun.analysis.variants import variant_rows
 from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.work import Work
 from trialrun.export.process import SavedModel
+from trialrun.messages import counted
 from trialrun.report import build_report
 from trialrun.report.rounds import dropped_rows
 from trialrun.store import RunFolder
@@ -17,6 +20,8 @@ from trialrun.store.files import write_json
 from trialrun.store.pack_records import distinct_tasks
 from trialrun.store.variant_files import writing_confusion_matrices
 from trialrun.trackers import show_in_trackers
+
+_log = logging.getLogger(__name__)
 
 # Weights of the best trials are kept, because a run may grow later: with more seeds, another
 # variant may win.
@@ -36,6 +41,7 @@ class Outcome:
         is_paused: Whether there is no best model yet, because the trials are paused.
         not_begun: A sentence on the rounds that were not begun; empty if there are none.
         interrupted: What ended the run early, so that `resume` can finish it; None if nothing did.
+        kept: What was kept then and what was not, as lines for the user.
         standing: Statistics of the trials; None if they were not computed.
     """
 
@@ -47,6 +53,7 @@ class Outcome:
     is_paused: bool = False
     not_begun: str = ""
     interrupted: Interrupted | None = None
+    kept: Sequence[str] = ()
     standing: Standing | None = None
 
 
@@ -84,7 +91,8 @@ def finish(
     run = work.run
     tally = _tally(work)
     if tally.is_empty:
-        return Outcome(run, 0, 0, False, False, interrupted=interrupted)
+        kept = _account(work, 0, interrupted)
+        return Outcome(run, 0, 0, False, False, interrupted=interrupted, kept=kept)
     packs = run.read_packs()
     class_names = next((pack.class_names for pack in packs if pack.class_names), ())
     work.lease.check()
@@ -122,8 +130,25 @@ def finish(
         is_paused=saved is not None and saved.is_to_come,
         not_begun=rounds.not_begun if rounds is not None and has_winner else "",
         interrupted=interrupted,
+        kept=_account(work, counts["trials"] - counts["failed"], interrupted),
         standing=standing,
     )
+
+
+def _account(work: Work, num_ended: int, interrupted: Interrupted | None) -> tuple[str, ...]:
+    """What a run that was interrupted has kept and what it has not, also for its log."""
+    if interrupted is None:
+        return ()
+    was_asked = work.interrupts.requested
+    grace_s = work.loaded.spec.resources.grace_s if was_asked else None
+    of_training = work.in_training.account(work.run.kept.trials_of_checkpoints(), grace_s)
+    lines = (
+        f"{interrupted.reason}. Kept: {counted(num_ended, 'trial')} with a result",
+        *(of_training or ("Not made: the best model and the report",)),
+    )
+    for line in lines:
+        _log.info(line)
+    return lines
 
 
 def _show_in_trackers(work: Work) -> None:

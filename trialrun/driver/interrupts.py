@@ -10,7 +10,13 @@ from types import FrameType
 
 from trialrun.errors import EXIT_CTRL_C, EXIT_INTERRUPTED
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_BY_SIGNAL = {
+    signal.SIGINT: "Interrupted by Ctrl-C",
+    signal.SIGTERM: "Interrupted by SIGTERM",
+    signal.SIGHUP: "Interrupted by SIGHUP, because its terminal was closed",
+    signal.SIGUSR1: "Interrupted by SIGUSR1",
+}
+_ENDED_AT_ONCE = b"Ended at once, by a second signal; what is in the run folder is kept\n"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,6 +31,13 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(reason)
         self.exit_code = exit_code
         self.reason = reason
+
+    @classmethod
+    def by_signal(cls, number: int) -> "Interrupted":
+        """What a signal means."""
+        is_ctrl_c = number == signal.SIGINT
+        reason = _BY_SIGNAL[signal.Signals(number)]
+        return cls(EXIT_CTRL_C if is_ctrl_c else EXIT_INTERRUPTED, reason)
 
 
 def kill_descendants() -> None:
@@ -58,31 +71,45 @@ class Interrupts:
     The first signal raises `Interrupted`, but inside `gracefully` it only sets `requested`. The
     second ends the process and all that it started at once. A thread does this, because the main
     thread may be inside a call that handles signals only when it returns. Outside the main thread,
-    where Python allows no signal handlers, the context manager does nothing.
+    where Python allows no signal handlers, only `ask` has an effect.
 
     Args:
-        on_request: Called at the first signal.
+        on_request: Called at the first request.
     """
 
     def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
         self._on_request = on_request
-        self._number: int | None = None
+        self._request: Interrupted | None = None
+        self._asked: Interrupted | None = None
+        self._is_own_signal_due = False
         self._is_graceful = False
         self._previous: dict[int, object] = {}
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has arrived."""
-        return self._number is not None
+        """Whether the run must end."""
+        return self._request is not None
 
     def error(self) -> Interrupted:
-        """The error to raise or report after a signal has arrived."""
-        is_ctrl_c = self._number in (None, signal.SIGINT)
-        return Interrupted(EXIT_CTRL_C if is_ctrl_c else EXIT_INTERRUPTED)
+        """The error to raise or report after a request."""
+        return self._request or Interrupted.by_signal(signal.SIGINT)
+
+    def ask(self, reason: str) -> None:
+        """Asks the run to end, as a first signal does; called once, by another thread.
+
+        It is no signal of the user, so that the next one of those does not end the process at once.
+        """
+        self._asked = Interrupted(EXIT_INTERRUPTED, reason)
+        if self._previous:  # a signal interrupts whatever the main thread waits for
+            self._is_own_signal_due = True
+            signal.pthread_kill(self._main_thread, signal.SIGUSR1)
+        elif not self.requested:
+            self._request = self._asked
+            self._on_request()
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+            self._previous = {number: signal.getsignal(number) for number in _BY_SIGNAL}
             if self._previous[signal.SIGHUP] == signal.SIG_IGN:
                 del self._previous[signal.SIGHUP]
             self._terminals = [fd for fd in (0, 1, 2) if _is_terminal(fd)]
@@ -91,6 +118,7 @@ class Interrupts:
             self._outlet = outlet
             self._wakeup_before = signal.set_wakeup_fd(outlet, warn_on_full_buffer=False)
             threading.Thread(target=self._listen, name="signals", daemon=True).start()
+            self._main_thread = threading.get_ident()
             self.install()
         return self
 
@@ -127,12 +155,17 @@ class Interrupts:
         num_signals = 0
         has_hung_up = False
         while byte := os.read(self._inlet, 1):
+            if byte[0] == signal.SIGUSR1 and self._is_own_signal_due:
+                self._is_own_signal_due = False
+                continue
             num_signals += byte[0] in self._previous and not (
                 has_hung_up and byte[0] == signal.SIGHUP
             )
             has_hung_up |= byte[0] == signal.SIGHUP
             if num_signals > 1:
                 kill_descendants()
+                with contextlib.suppress(OSError):  # its terminal may be gone
+                    os.write(2, _ENDED_AT_ONCE)
                 os._exit(EXIT_CTRL_C if byte[0] == signal.SIGINT else EXIT_INTERRUPTED)
         os.close(self._inlet)
 
@@ -148,7 +181,7 @@ class Interrupts:
             self._leave_terminal()
         if self.requested:
             return
-        self._number = number
+        self._request = self._asked or Interrupted.by_signal(number)
         self._on_request()
         if not self._is_graceful:
             raise self.error()

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from trialrun.job import SelectSpec
 from trialrun.trials.results import PackResult, Progress
-from trialrun.trials.trial import Trial
+from trialrun.trials.trial import Trial, is_part
 
 
 class ProgressLine:
@@ -78,7 +78,7 @@ class ProgressLine:
     def advance(self, progress: Progress) -> None:
         """Shows the progress that a pack has reported."""
         for whole in [
-            pack_id for pack_id in self._epochs_of_pack if _is_part(progress.pack_id, pack_id)
+            pack_id for pack_id in self._epochs_of_pack if is_part(progress.pack_id, pack_id)
         ]:
             del self._epochs_of_pack[whole]  # the pack was halved; its halves report now
         self._epochs_of_pack[progress.pack_id] = progress.epochs_done
@@ -108,11 +108,6 @@ class ProgressLine:
             completed=int(share * self._num_trials),
             rate=f"{rate:.1f} trials/s  {_minutes(left_s)} left{best}",
         )
-
-
-def _is_part(pack_id: str, whole: str) -> bool:
-    """Whether a pack such as `p003ab` was made by halving another, `p003` or `p003a`."""
-    return pack_id.startswith(whole) and pack_id.removeprefix(whole).isalpha()
 
 
 def _minutes(seconds: float) -> str:

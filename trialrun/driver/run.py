@@ -25,7 +25,8 @@ from trialrun.driver.finish import (
 )
 from trialrun.driver.forwarded import forwarded_variables
 from trialrun.driver.held_files import holding_files
-from trialrun.driver.interrupts import Interrupted
+from trialrun.driver.interrupts import Interrupted, Interrupts
+from trialrun.driver.limits import Deadline
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.origins import check_origins
 from trialrun.driver.progress import ProgressLine
@@ -43,7 +44,7 @@ from trialrun.errors import (
     InputError,
 )
 from trialrun.export.process import ExportProcess, SavedModel
-from trialrun.job import DataSpec, LoadedJob, dump_job
+from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
@@ -66,6 +67,7 @@ def run_job(
     runs_dir: Path,
     run_folder: Path | None = None,
     address: str | None = None,
+    max_time: Duration | None = None,
     command: Sequence[str] = (),
     strict_versions: bool = False,
     progress: ProgressLine,
@@ -78,6 +80,7 @@ def run_job(
         run_folder: The folder of the run, which is made if it does not exist. Trials that it holds
             are kept, and only missing ones are trained. None makes a new folder in `runs_dir`.
         address: The address of a Ray cluster; see `cluster.connect`.
+        max_time: After this time the run is interrupted, and can be resumed.
         command: The command line, for environment.json.
         strict_versions: Whether a run of other versions is refused; otherwise it is warned of.
         progress: Shows how far the run is.
@@ -86,16 +89,20 @@ def run_job(
         InputError: The job's data or model is wrong, or the run folder belongs to another job.
         ClusterError: Ray cannot be reached.
         RunLost: Another driver has taken over the run folder.
+        Interrupted: The run must end, and its training has not begun.
     """
+    deadline = Deadline.after(max_time)
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_needs(loaded)
     check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
     with ExitStack() as stack:
+        interrupts = stack.enter_context(_interrupts(loaded, progress))
         files = stack.enter_context(holding_files(loaded, trials))
         census, samples = _check_first_data(own, loaded, progress)
+        known = (loaded, trials, runs_dir, run_folder, progress, census)
         begun = stack.enter_context(
-            at_work(loaded, trials, runs_dir, run_folder, progress, census, files)
+            at_work(*known, files=files, interrupts=interrupts, deadline=deadline)
         )
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(replace(begun, samples=tuple(samples.values())))
@@ -147,8 +154,13 @@ def merge_runs(
         (),
     )
     with (
+        _interrupts(loaded, progress) as interrupts,
         holding_files(loaded, trials) as files,
-        at_work(loaded, trials, runs_dir, run_folder, progress, census, files) as work,
+        at_work(
+            *(loaded, trials, runs_dir, run_folder, progress, census),
+            files=files,
+            interrupts=interrupts,
+        ) as work,
     ):
         _begin(work)
         try:
@@ -161,6 +173,11 @@ def merge_runs(
             raise
         write_environment(work, {"merged": [s.path for s in sources]}, command)
         return _complete(work, iter([]), None, command)
+
+
+def _interrupts(loaded: LoadedJob, progress: ProgressLine) -> Interrupts:
+    grace_s = loaded.spec.resources.grace_s
+    return Interrupts(lambda: progress.say(f"stopping, within {grace_s:g} s"))
 
 
 def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
@@ -187,7 +204,7 @@ def _complete(
     except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
         if error.code != signal.SIGTERM:
             raise
-        interrupted = Interrupted(EXIT_INTERRUPTED)
+        interrupted = Interrupted.by_signal(signal.SIGTERM)
     except ClusterLost as error:
         _log.error("%s", error)
         interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
@@ -246,6 +263,7 @@ def _train_and_export(
             for batch in batches:
                 if not batch.trials:
                     continue
+                work.in_training.start(batch.trials)
                 if cluster is None:
                     cluster = connect_to_cluster(work, connection, address, command)
                     background.submit(try_saving, exporter, work, batch.trials)

@@ -17,7 +17,7 @@ from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
 from trialrun.trials.packing import make_packs
-from trialrun.trials.results import Checkpoint, PackResult, Progress
+from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_MAX_OUTPUT_BYTES = 256 << 20
 # Packs report their progress every 0.2 s; with very many devices less often, every 5 s for 1,000.
 _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
@@ -63,15 +64,32 @@ class _PackListener:
 
     def __init__(self, work: Work, pause_after: int | None) -> None:
         self._work, self._pause_after = work, pause_after
+        self._output_bytes = 0
+
+    def on_begin(self, pack: Pack) -> None:
+        self._work.in_training.begin(pack)
 
     def on_progress(self, progress: Progress) -> None:
+        self._work.in_training.hear(progress)
         self._work.progress.advance(progress)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()
         self._work.run.kept.write_checkpoint(checkpoint)
+        self._work.in_training.keep(checkpoint.pack_id, is_stopping=self.should_stop())
+
+    def on_output(self, output: Output) -> None:
+        self._work.lease.check()
+        if self._output_bytes > _MAX_OUTPUT_BYTES:
+            return
+        self._output_bytes += len(output.text)
+        self._work.run.write_output(output)
+        _log.info("%s: what it wrote is in logs/%s.log", output.pack_id, output.pack_id)
+        if self._output_bytes > _MAX_OUTPUT_BYTES:
+            _log.warning("logs/ is large enough: what further packs write is not kept")
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
+        self._work.in_training.submit(pack)
         kept = self._work.run.kept.read_checkpoint(pack)
         if kept is None or self._pause_after is None:
             return kept
@@ -115,6 +133,7 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
             work.lease.check()
             _record(run, result, kinds, has_pauses=bool(pauses))
             work.progress.finish(result)
+            work.in_training.finish(result)
             num_results += len(result.trials)
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
@@ -214,6 +233,7 @@ def _run_packs(
             progress_interval_s=interval_s,
             pause_after=pause_after,
             pauses=pauses,
+            keeps_output=job.output.keep_logs,
         )
         for pack in packs
     ]

@@ -12,6 +12,8 @@ from trialrun.analysis.summary_json import data_warnings
 from trialrun.data.fingerprint import DataSample
 from trialrun.driver.forwarded import changed_variables, forwarded_variables
 from trialrun.driver.interrupts import Interrupts
+from trialrun.driver.kept import InTraining
+from trialrun.driver.limits import Deadline, limited
 from trialrun.driver.progress import ProgressLine
 from trialrun.errors import FileError, InputError
 from trialrun.job import LoadedJob, dump_job
@@ -39,6 +41,7 @@ class Work:
         files: The user's files as they were when the run began.
         samples: What generators gave here, with which workers compare what they get.
         variables: Environment variables that workers are given.
+        in_training: Which trials have no result yet, and how far they are.
     """
 
     loaded: LoadedJob
@@ -53,6 +56,7 @@ class Work:
     files: UserFiles = field(default_factory=UserFiles)
     samples: tuple[DataSample, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    in_training: InTraining = field(default_factory=InTraining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,18 @@ def at_work(
     run_folder: Path | None,
     progress: ProgressLine,
     census: Sequence[Mapping[str, Any]],
+    *,
     files: UserFiles,
+    interrupts: Interrupts,
+    deadline: Deadline | None = None,
 ) -> Iterator[Work]:
-    """The work on a run: its folder is held against other drivers, its log and signals are set."""
+    """The work on a run: its folder is held against other drivers, and its log and limits are set.
+
+    Args:
+        loaded, trials, progress, census, files, interrupts: See `Work`.
+        runs_dir, run_folder: See `run.run_job`.
+        deadline: When the run must begin to end.
+    """
     job = loaded.spec
     run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
     if not run.job_file.exists():
@@ -97,12 +110,11 @@ def at_work(
         raise InputError(
             f"{run.path}: holds a job.yaml but no run of this job; give another folder"
         )
-    interrupts = Interrupts(lambda: progress.say(f"stopping, within {job.resources.grace_s:g} s"))
     with (
         _logging_to(run.log_file),
         progress,
-        interrupts,
         hold(run.lease_dir, progress.say) as lease,
+        limited(lease, interrupts, deadline),
     ):
         progress.tell(f"Run folder: {location_text(run.path)}")
         for warning in data_warnings(census):

@@ -6,6 +6,7 @@ user's code before a job is known to be right.
 """
 
 from trialrun.job.data_spec import DataSpec
+from trialrun.job.duration import Duration, read_duration
 from trialrun.job.fields import REFERENCE_PATHS
 from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.load import LoadedJob, dump_job, load_job, read_output, read_search
@@ -54,6 +55,7 @@ __all__ = [
     "is_number",
     "share_of",
     "DataSpec",
+    "Duration",
     "EarlyStoppingSpec",
     "Goal",
     "JobSpec",
@@ -77,6 +79,7 @@ __all__ = [
     "dump_job",
     "load_job",
     "monitors_of",
+    "read_duration",
     "read_output",
     "read_search",
     "settings_of",

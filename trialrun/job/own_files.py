@@ -51,6 +51,15 @@ def moved_path(path: Path) -> Path:
     return path
 
 
+def original_path(path: str) -> str:
+    """The path that the user knows, of a file from which this process reads; see `move_folder`."""
+    file = Path(path)
+    for folder, copies in _moved.items():
+        if file.is_relative_to(copies):
+            return str(folder / file.relative_to(copies))
+    return path
+
+
 def hold_contents(contents: Mapping[Path, bytes]) -> None:
     """Makes this process take these files as they are given here, whatever the disk says later."""
     _contents.update(contents)

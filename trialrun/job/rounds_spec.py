@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from trialrun.job.duration import read_duration
 from trialrun.job.fields import PositiveInt, Section, is_int
 from trialrun.messages import show
 
@@ -121,16 +122,8 @@ Confirm = Annotated[
 ]
 
 
-_DURATION = re.compile(r"(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?")
-
-
 def _check_duration(value: object) -> object:
-    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or not any(map(int, filter(None, found.groups()))):
-        raise ValueError(
-            f"must be a time in hours, minutes or seconds, such as 2h, 90m or 1h 30m, got"
-            f" {show(value)}"
-        )
+    read_duration(value)
     return value
 
 
@@ -152,12 +145,7 @@ class BudgetSpec(Section):
     @property
     def seconds(self) -> float:
         """`time` in seconds; infinite if there is none."""
-        if self.time is None:
-            return math.inf
-        found = _DURATION.fullmatch(self.time.strip())
-        assert found is not None, "checked before"
-        hours, minutes, seconds = (int(number or 0) for number in found.groups())
-        return 3600.0 * hours + 60 * minutes + seconds
+        return math.inf if self.time is None else read_duration(self.time).seconds
 
 
 def is_number(keep: float | str) -> bool:

@@ -200,7 +200,13 @@ class ResourcesSpec(Section):
 
 
 class OutputSpec(Section):
-    """Trackers to which a run is written, in addition to its own folder."""
+    """What a run writes besides its results: logs of packs, and trackers."""
+
+    keep_logs: bool = False
+    """Whether what each pack's process prints is kept in `logs/`.
+
+    Of packs that fail it always is. Example: `true`.
+    """
 
     tensorboard: bool = False
     """Whether `tensorboard/` is written into the run folder. Example: `true`."""

@@ -126,3 +126,25 @@ def pooled_text(num_seeds: int) -> str:
     """A number of pooled seeds as text: `1 seed` or `20 seeds pooled`."""
     seeds = counted(num_seeds, "seed")
     return f"{seeds} pooled" if num_seeds > 1 else seeds
+
+
+def reason_of(error: str) -> str:
+    """The line of a trial's error that says what is wrong.
+
+    It is the first. Runs of older versions may hold Python's traceback, whose last line says it.
+
+    >>> reason_of("it raised KeyError: 'a'\\n  at nets.py:4 in build: table['a']")
+    "it raised KeyError: 'a'"
+    """
+    lines = error.strip().splitlines() or [""]
+    return lines[-1 if lines[0].startswith("Traceback") else 0].strip()
+
+
+def place_of(error: str) -> str:
+    """The innermost call in the user's own code that a trial's error tells; empty if none.
+
+    >>> place_of("it raised KeyError: 'a'\\n  at nets.py:4 in build: table['a']")
+    "at nets.py:4 in build: table['a']"
+    """
+    lines = error.strip().splitlines()
+    return lines[1].strip() if len(lines) > 1 and lines[1].startswith("  at ") else ""

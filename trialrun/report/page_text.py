@@ -1,5 +1,6 @@
 """The texts of the page: what was asked, the winner's numbers, lost trials, environment."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from trialrun.report.format import (
     counts_text,
     mean_sd_text,
     parameter_text,
+    reason_of,
     short_names,
 )
 from trialrun.report.overview import Overview
@@ -23,6 +25,7 @@ _MAX_VALUES = 20
 _MAX_HIGHLIGHTS = 5
 _MAX_REASON = 240
 _MAX_ERROR = 20_000
+_SEED_OF_DATA = re.compile(r" \(seed \d+\)")
 _SOURCES = ("generator", "csv", "parquet", "npz")
 
 
@@ -254,10 +257,14 @@ def importance_note(found: Importance | NoImportance, metric: str) -> str:
 
 
 def group_problems(problems: Sequence[TrialProblem]) -> list[ProblemGroup]:
-    """Lost trials grouped by reason, in the order in which the reasons first occur."""
+    """Lost trials grouped by reason, in the order in which the reasons first occur.
+
+    The seed of a trial's data, which a generator's message names, makes no other reason.
+    """
     by_reason: dict[tuple[str, str], list[TrialProblem]] = {}
     for problem in problems:
-        by_reason.setdefault((problem.status, problem.error), []).append(problem)
+        key = problem.status, _SEED_OF_DATA.sub("", problem.error)
+        by_reason.setdefault(key, []).append(problem)
     return [
         ProblemGroup(
             status=status,
@@ -281,11 +288,10 @@ def _trials_text(trials: Sequence[TrialProblem]) -> str:
 
 
 def _reason(status: str, error: str) -> str:
-    """The last line of an error, in which Python says what is wrong."""
     if not error.strip():
         return "a loss is not finite" if status == "diverged" else "no reason was recorded"
-    last = error.strip().splitlines()[-1].strip()
-    return last if len(last) <= _MAX_REASON else f"{last[:_MAX_REASON]} ..."
+    reason = reason_of(error)
+    return reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]} ..."
 
 
 def _full_text(error: str) -> str:

@@ -23,6 +23,7 @@ from trialrun.store.files import write_json
 _HEARTBEAT_S = 5.0
 _SILENCE_S = 4 * _HEARTBEAT_S
 _POLL_S = 0.5
+_REQUEST_SUFFIX = ".stop"
 
 
 class Lease:
@@ -50,6 +51,17 @@ class Lease:
                 f"{self._path.parent.parent}: another driver has taken over this run"
                 f" ({_describe(_read(newest))}); this driver stops"
             )
+
+    def stop_request(self) -> str | None:
+        """Where this driver was asked to stop from, if it was; see `request_stop`.
+
+        The folder is listed, because of a single file another machine may believe for a while that
+        it does not exist.
+        """
+        request = _request_to(self._path)
+        if request not in self._path.parent.glob(f"*{_REQUEST_SUFFIX}"):
+            return None
+        return str(_read(request).get("host", "an unknown machine"))
 
     def release(self) -> None:
         """Ends the lease, so that the next driver can begin without waiting."""
@@ -111,7 +123,7 @@ def _take(folder: Path, say: Any) -> Path:
     finally:
         with suppress(OSError):
             draft.unlink()
-    for old in folder.glob("[0-9]*.json"):
+    for old in folder.glob("[0-9]*"):  # with what they were asked
         if old.stem < path.stem:
             old.unlink(missing_ok=True)
     return path
@@ -119,16 +131,20 @@ def _take(folder: Path, say: Any) -> Path:
 
 def _await_end_of(holder: Path, say: Any) -> None:
     """Returns when the holder has certainly ended; raises InputError if it still runs."""
+    if (driver := _driver_of(holder, say)) is not None:
+        raise InputError(
+            f"{holder.parent.parent}: a driver is at work on this run ({_describe(driver)});"
+            f" wait until it ends, or stop it: trialrun stop {holder.parent.parent}"
+        )
+
+
+def _driver_of(holder: Path, say: Any) -> dict[str, Any] | None:
+    """What a lease says of the driver that holds it; None if that has certainly ended."""
     seen = _read(holder)
     if seen.get("released"):
-        return
+        return None
     if seen.get("machine") == machine_id():
-        if process_started(seen.get("pid")) != seen.get("started"):
-            return
-        raise InputError(
-            f"{holder.parent.parent}: a driver is at work on this run ({_describe(seen)});"
-            " wait until it ends, or stop it"
-        )
+        return seen if process_started(seen.get("pid")) == seen.get("started") else None
     say(f"waiting {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
     deadline = time.monotonic() + _SILENCE_S
     while time.monotonic() < deadline:
@@ -136,12 +152,42 @@ def _await_end_of(holder: Path, say: Any) -> None:
         newest = _newest(holder.parent)
         now = _read(holder)
         if now.get("released"):
-            return
+            return None
         if newest != holder or now.get("beat") != seen.get("beat"):
-            raise InputError(
-                f"{holder.parent.parent}: a driver is at work on this run ({_describe(now)});"
-                " wait until it ends, or stop it"
-            )
+            return now
+    return None
+
+
+def request_stop(folder: Path, say: Any = lambda text: None) -> str:
+    """Asks the driver that holds the lease in a folder to end its run in good order.
+
+    The request is a file beside its lease with the same number, so that no later driver minds it.
+    To ask again changes nothing.
+
+    Args:
+        folder: The folder of leases.
+        say: Called with a message if it takes a while to see whether that driver lives.
+
+    Returns:
+        Which process it is, in words.
+
+    Raises:
+        InputError: No driver is at work on the run.
+        TrialrunError: The request cannot be written.
+    """
+    holder = _newest(folder)
+    driver = None if holder is None else _driver_of(holder, say)
+    if holder is None or driver is None:
+        last = "" if holder is None else f"; the last was {_describe(_read(holder))}"
+        raise InputError(f"{folder.parent}: no driver is at work on this run{last}")
+    request = _request_to(holder)
+    if not request.exists():
+        write_json(request, _who())
+    return _describe(driver)
+
+
+def _request_to(lease: Path) -> Path:
+    return lease.with_suffix(_REQUEST_SUFFIX)
 
 
 def _newest(folder: Path) -> Path | None:

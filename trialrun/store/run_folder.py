@@ -27,11 +27,12 @@ from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
 from trialrun.store.trial_tables import TrialIndex, TrialTables
 from trialrun.store.variant_files import columns_of, variants_csv
-from trialrun.trials.results import PackResult
+from trialrun.trials.results import Output, PackResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_MAX_LOG_CHARACTERS = 1 << 20
 _SECTIONS = ("data", "model", "training", "search", "select", "resources", "output")
 _NUMBER_OF_PACK = re.compile(r"p(\d+)")
 
@@ -181,6 +182,11 @@ class RunFolder:
         return self.path / "run.log"
 
     @property
+    def logs_dir(self) -> Path:
+        """What the processes of packs wrote, of packs that failed."""
+        return self.path / "logs"
+
+    @property
     def rounds(self) -> RoundLog:
         """The rounds of the search, as they were decided; empty if there are none."""
         return RoundLog(self.path / "search")
@@ -310,6 +316,14 @@ class RunFolder:
         with reading(self.environment_file):
             environment: dict[str, Any] = json.loads(self.environment_file.read_text())
         return environment
+
+    def write_output(self, output: Output) -> None:
+        """Adds what a pack's process wrote to `logs/<pack>.log`, below that of earlier attempts."""
+        file = self.logs_dir / f"{output.pack_id}.log"
+        before = file.read_text(errors="replace") if file.is_file() else ""
+        heading = f"=== {output.pack_id}, attempt {output.attempt} ==="
+        text = f"{before}{heading}\n{output.text.rstrip() or '(nothing was written)'}\n"
+        write_bytes(file, text[-_MAX_LOG_CHARACTERS:].encode(errors="replace"))
 
     def write_figure(self, name: str, *, png: bytes, svg: bytes) -> None:
         """Writes `figures/<name>.png` and `figures/<name>.svg`."""

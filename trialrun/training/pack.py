@@ -9,8 +9,16 @@ from dataclasses import replace
 import numpy as np
 
 from trialrun.data.arrays import join_outputs
-from trialrun.errors import CannotFuse, CannotShare, OutOfMemory
-from trialrun.messages import said_by
+from trialrun.errors import (
+    CannotFuse,
+    CannotShare,
+    InputError,
+    OutOfMemory,
+    TrainingError,
+    TrialrunError,
+)
+from trialrun.job.user_frames import note_frames, told
+from trialrun.messages import in_short, said_by
 from trialrun.training.channel import Reports
 from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
@@ -38,7 +46,8 @@ def train_pack(
 ) -> Iterator[Progress | Checkpoint | PackResult]:
     """Yields heartbeats while a pack is trained, checkpoints, and at the end the pack's result.
 
-    A trial whose data cannot be generated fails alone.
+    A trial whose data cannot be generated fails alone. An error that is raised has notes of where
+    in the user's own code it was raised.
 
     Args:
         task: The pack.
@@ -50,13 +59,19 @@ def train_pack(
         InputError: The user's data or model cannot be trained; the message says why.
         OutOfMemory: The pack is too large for its device.
         CannotShare: The trials differ in a number that no program can take as an input.
+        TrainingError: User code, Keras or TensorFlow raised an error.
     """
     try:
         yield from _train_pack(task, device, Reports(should_stop))
+    except TrialrunError as error:
+        note_frames(error)
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfMemory(f"{device} is out of memory: {said_by(error)}") from error
-        raise
+        unexpected = TrainingError(in_short(error))
+        note_frames(unexpected, error)
+        raise unexpected from error
 
 
 def _train_pack(
@@ -77,15 +92,8 @@ def _train_pack(
         return
     evaluated = time.perf_counter()
     duration_s = (evaluated - start) / len(task.pack.trials)
-    model_task = trained[0].model_task
-    classes = [classes_of(model_task, splits) for splits in data.splits]
-    judged = [
-        _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
-    ]
-    results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
-    results = tuple(
-        replace(result, data_fingerprint=data.of_trial(i).fingerprint)
-        for i, result in enumerate(results)
+    results, model_task = judge_trained(
+        *(task, data, trained), engine=engine, device=device, duration_s=duration_s
     )
     timings_s["results"] = time.perf_counter() - evaluated
     yield PackResult(
@@ -95,10 +103,33 @@ def _train_pack(
         class_names=data.splits[0].class_names,
         feature_names=data.splits[0].feature_names,
         reason=reason,
-        model_task=describe_task(model_task, classes),
+        model_task=model_task,
         is_compiled_by_builder=trained[0].is_compiled_by_builder,
         timings_s=timings_s,
     )
+
+
+def judge_trained(
+    task: PackTask,
+    data: PackData,
+    trained: Sequence[TrainedTrial],
+    *,
+    engine: str,
+    device: str,
+    duration_s: float,
+) -> tuple[tuple[TrialResult, ...], str]:
+    """The results of the trials of a pack, and the description of the model's task."""
+    model_task = trained[0].model_task
+    classes = [classes_of(model_task, splits) for splits in data.splits]
+    judged = [
+        _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
+    ]
+    results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
+    results = tuple(
+        replace(result, data_fingerprint=data.of_trial(index).fingerprint)
+        for index, result in enumerate(results)
+    )
+    return results, describe_task(model_task, classes)
 
 
 def _results(
@@ -133,9 +164,9 @@ def _results(
     )
 
 
-def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:
+def _without_data(task: PackTask, errors: Mapping[str, InputError]) -> tuple[TrialResult, ...]:
     return tuple(
-        task.failed(trial, errors[trial.trial_id])
+        task.failed(trial, told(errors[trial.trial_id]))
         for trial in task.pack.trials
         if trial.trial_id in errors
     )

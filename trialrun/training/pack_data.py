@@ -84,7 +84,7 @@ def require_memory(splits: Splits, num_trials: int, free_bytes: int | None = Non
 
 def load_pack_data(
     trials: Sequence[Trial], job_folder: Path, samples: Sequence[DataSample] = ()
-) -> tuple[PackData, dict[str, str]]:
+) -> tuple[PackData, dict[str, InputError]]:
     """Generates, splits, scales and weighs the data of trials of one signature.
 
     Args:
@@ -120,9 +120,9 @@ def load_pack_data(
             require_memory(shared, num_trials=1)
             return PackData((shared,), True), {}
         except InputError as error:
-            return PackData((), True), dict.fromkeys((t.trial_id for t in trials), str(error))
+            return PackData((), True), dict.fromkeys((t.trial_id for t in trials), error)
     splits: list[Splits] = []
-    errors: dict[str, str] = {}
+    errors: dict[str, InputError] = {}
     for trial in trials:
         try:
             loaded = load(trial)
@@ -132,7 +132,7 @@ def load_pack_data(
             if len(splits) == 1:
                 require_memory(splits[0], num_trials=len(trials))
         except InputError as error:
-            errors[trial.trial_id] = str(error)
+            errors[trial.trial_id] = error
     return PackData(tuple(splits), False), errors
 
 

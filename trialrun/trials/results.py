@@ -171,6 +171,26 @@ class PackResult:
     timings_s: Mapping[str, float] = field(default_factory=dict)
     is_input_error: bool = False
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a trial of the pack failed."""
+        return any(trial.status == "failed" for trial in self.trials)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a pack's process wrote to its standard output and error.
+
+    Attributes:
+        pack_id: The pack.
+        attempt: The attempt of the pack.
+        text: What it wrote; of very much, the beginning and the end.
+    """
+
+    pack_id: str
+    attempt: int
+    text: str
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

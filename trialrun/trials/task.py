@@ -31,6 +31,7 @@ class PackTask:
         progress_interval_s: Least number of seconds between two heartbeats.
         pause_after: The epoch after which trials that have not ended are paused; None to train
             them to their end.
+        keeps_output: Whether what its process writes is kept even if no trial fails.
         pauses: All epochs after which trials of the run may be paused, so that one program serves
             all of its packs.
     """
@@ -48,6 +49,7 @@ class PackTask:
     checkpoint: Checkpoint | None = None
     progress_interval_s: float = 0.2
     pause_after: int | None = None
+    keeps_output: bool = False
     pauses: tuple[int, ...] = ()
 
     @property

@@ -53,3 +53,8 @@ class Pack:
     pack_id: str
     signature: str
     trials: tuple[Trial, ...]
+
+
+def is_part(pack_id: str, whole: str) -> bool:
+    """Whether a pack such as `p003ab` was made by halving another, `p003` or `p003a`."""
+    return pack_id.startswith(whole) and pack_id.removeprefix(whole).isalpha()

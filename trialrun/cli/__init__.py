@@ -10,8 +10,11 @@ from typing import Any
 import click
 from rich.console import Console
 
+from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
+from trialrun.cli.ending import max_time_option, stop
+from trialrun.cli.results import compare, predict
+from trialrun.cli.versions import strict_option, strict_versions
 from trialrun.driver.interrupts import Interrupted
-from trialrun.driver.options import address_option, strict_option, strict_versions
 from trialrun.errors import (
     EXIT_CTRL_C,
     EXIT_FAILED,
@@ -20,6 +23,7 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
+from trialrun.job.user_frames import told
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -40,6 +44,18 @@ def cli() -> None:
     model could not be saved; 2 the input is wrong; 75 interrupted; 130 Ctrl-C. After 75 and 130,
     `trialrun resume` finishes the run.
     """
+
+
+for _command in (compare, predict, stop):
+    cli.add_command(_command)
+
+
+_address_option = click.option(
+    "--address",
+    metavar="ADDR",
+    help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
+    " Ray is started inside this process].",
+)
 
 
 _shard_option = click.option(
@@ -67,7 +83,7 @@ _run_folder_option = click.option(
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-@address_option
+@_address_option
 @_runs_dir_option
 @_run_folder_option
 @click.option(
@@ -78,7 +94,10 @@ _run_folder_option = click.option(
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
 @_shard_option
+@max_time_option
 @strict_option
+@keep_logs_option
+@one_trial_options
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -87,6 +106,9 @@ def run(
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
+    max_time: Any,
+    keep_logs: tuple[str, ...],
+    one_trial: str | None,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -95,21 +117,28 @@ def run(
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
+    if one_trial is not None:
+        train_one_trial(load_job(job, overrides), one_trial, address, run_folder, resume_run)
+        return
     if resume_run is not None:
         if run_folder is not None:
             raise click.UsageError(
                 "--resume and --run-folder both name the run folder; give only one"
             )
         run_folder = RunFolder.open(resume_run).path
-    loaded = load_job(job, overrides, shard=shard)
-    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address)
+    loaded = load_job(job, (*overrides, *keep_logs), shard=shard)
+    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@address_option
+@_address_option
+@max_time_option
 @strict_option
-def resume(run_folder: Path, address: str | None) -> None:
+@keep_logs_option
+def resume(
+    run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
+) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -118,7 +147,8 @@ def resume(run_folder: Path, address: str | None) -> None:
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    _run(load_job(folder.job_file), runs_dir=Path(), run_folder=folder.path, address=address)
+    loaded = load_job(folder.job_file, keep_logs)
+    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
 @cli.command()
@@ -151,7 +181,9 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
     _tell(outcome)
 
 
-def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None) -> None:
+def _run(
+    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
+) -> None:
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
@@ -160,6 +192,7 @@ def _run(job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | No
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        max_time=max_time,
         command=sys.argv,
         strict_versions=strict_versions(),
         progress=ProgressLine(Console(stderr=True)),
@@ -176,7 +209,7 @@ def _tell(outcome: Any) -> None:
     if outcome.num_completed or outcome.has_winner:  # a winner may be of paused trials
         print_overview(Console(), outcome.run, standing=outcome.standing)
     if outcome.interrupted:
-        _say(f"{outcome.interrupted.reason}. To continue: trialrun resume {outcome.run.path}")
+        _say("\n".join([*outcome.kept, f"To continue: trialrun resume {outcome.run.path}"]))
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
@@ -276,27 +309,6 @@ def show(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.argument("first", metavar="VARIANT")
-@click.argument("second", metavar="VARIANT")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
-def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
-    """Compare two variants of RUN seed by seed.
-
-    Shows differences, their intervals and a paired test.
-    """
-    from trialrun.analysis.comparison import compare_variants
-    from trialrun.report.comparison import comparison_json, print_comparison
-    from trialrun.store import RunFolder
-
-    compared = compare_variants(RunFolder.open(run_folder), first, second)
-    if as_json:
-        click.echo(json.dumps(comparison_json(compared), indent=2))
-    else:
-        print_comparison(Console(), compared)
-
-
-@cli.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_folder: Path) -> None:
     """Build the figures and the report of RUN again.
 
@@ -317,42 +329,7 @@ def report(run_folder: Path) -> None:
 
 
 @cli.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--input",
-    "input_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A CSV file with a header, or a Parquet file: raw values as in the training data, before"
-    " any scaling.",
-)
-@click.option(
-    "--output",
-    "output_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write the predictions to FILE (.csv or .parquet) with every digit [default: print CSV].",
-)
-def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
-    """Predict the rows of a file with the best model of RUN."""
-    from trialrun.export.predict import predict_file
-    from trialrun.export.predictions import check_output, printed_csv, write_predictions
-    from trialrun.store import RunFolder
-
-    def warn(text: str) -> None:
-        click.echo(text, err=True)
-
-    if output_file is not None:
-        check_output(output_file, input_file)
-    table, num_given = predict_file(RunFolder.open(run_folder), input_file, warn)
-    if output_file is not None:
-        write_predictions(table, output_file)
-        return
-    click.echo(printed_csv(table, num_given), nl=False)
-
-
-@cli.command()
-@address_option
+@_address_option
 @click.option("--slurm", is_flag=True, help="Check every node of the SLURM job this is run in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @_runs_dir_option
@@ -386,11 +363,14 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt as error:
-        return error.exit_code if isinstance(error, Interrupted) else EXIT_CTRL_C
+        if not isinstance(error, Interrupted):
+            return EXIT_CTRL_C
+        _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
+        return error.exit_code
     except InputError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_WRONG_INPUT
     except TrialrunError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {told(error)}", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0

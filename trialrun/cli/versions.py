@@ -1,19 +1,12 @@
-"""What commands that start a run take beside its job, in words of the command line."""
+"""The option that refuses to put trials of different versions into one run."""
 
 import click
 
-address_option = click.option(
-    "--address",
-    metavar="ADDR",
-    help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
-    " Ray is started inside this process].",
-)
-
-_STRICT = "trialrun.strict_versions"
+_KEY = "trialrun.strict_versions"
 
 
 def _keep(context: click.Context, _: click.Parameter, value: bool) -> None:
-    context.meta[_STRICT] = value
+    context.meta[_KEY] = value
 
 
 strict_option = click.option(
@@ -28,4 +21,4 @@ strict_option = click.option(
 
 def strict_versions() -> bool:
     """Whether the current command was given `--strict-versions`."""
-    return bool(click.get_current_context().meta.get(_STRICT))
+    return bool(click.get_current_context().meta.get(_KEY))

@@ -1,0 +1,60 @@
+"""When a SLURM job that starts again and again is ended: scripts/slurm/check_progress.py."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from commands import ROOT
+from made_up_runs import broken, learning_rates, write_run
+
+from trialrun.trials.results import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def check_progress():
+    path = ROOT / "scripts" / "slurm" / "check_progress.py"
+    spec = importlib.util.spec_from_file_location("check_progress", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def write_checkpoint(run, epoch):
+    run.kept.write_checkpoint(
+        Checkpoint("p009", ("0" * 16,), np.array([epoch]), {}, (), (), (np.zeros((1, 1)),))
+    )
+
+
+def test_a_job_ends_after_two_starts_that_added_nothing(tmp_path, check_progress, capsys):
+    """The first starts did not even come to make the run folder."""
+    folder = tmp_path / "slurm-7"
+    assert check_progress(folder, "7") == 0
+    assert capsys.readouterr().err == ""
+    assert check_progress(folder, "7") == 1
+    said = capsys.readouterr().err
+    assert "the last 2 starts have ended no trial and left no later checkpoint in" in said
+    assert "resources.grace_s, give more of it" in said
+    assert check_progress(folder, "8") == 0  # another job for the same run
+
+
+def test_a_trial_or_a_later_checkpoint_is_enough_to_go_on(tmp_path, check_progress):
+    run = write_run(tmp_path, learning_rates(1e-3), [0])
+    assert [check_progress(run.path, "7"), check_progress(run.path, "7")] == [0, 0]
+    write_checkpoint(run, 3)
+    assert [check_progress(run.path, "7"), check_progress(run.path, "7")] == [0, 0]
+    write_checkpoint(run, 4)
+    assert check_progress(run.path, "7") == 0
+    write_checkpoint(run, 4)  # as a pack does that is stopped before its first epoch has ended
+    assert [check_progress(run.path, "7"), check_progress(run.path, "7")] == [0, 1]
+
+
+def test_a_failed_trial_that_fails_again_adds_nothing(tmp_path, check_progress):
+    run = write_run(tmp_path, learning_rates(1e-3), [0], result_of=broken)
+    assert [check_progress(run.path, "7"), check_progress(run.path, "7")] == [0, 1]
+
+
+def test_what_is_damaged_is_left_to_the_driver(tmp_path, check_progress, capsys):
+    run = write_run(tmp_path, learning_rates(1e-3), [0])
+    (run.trials_dir / "part-p000.parquet").write_bytes(b"PAR1")
+    assert check_progress(run.path, "7") == 0
+    assert "Whether this job adds something is not known" in capsys.readouterr().err
