@@ -5,6 +5,7 @@ import difflib
 import json
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ _NO_OUTPUT = re.compile(
 )
 _NO_BUILD = re.compile(r"Unable to automatically build .*?Exception encountered:\s*'(.*)'$", re.S)
 _LOST_KEY = "MultilineMessageKeyError.__init__()"
+_LEFT_AS_THEY_ARE = "\n\r\t"
+_SHOWN = {chr(code): chr(0x2400 + code) for code in range(32)} | {"\x7f": "\u2421"}
+_SHOWN |= {character: character for character in _LEFT_AS_THEY_ARE}
+_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _QUOTES = ("'", '"')
 _USER_CODE, _GRAPH = "in user code:", "Graph execution error:"
 _TYPED = re.compile(r"(?!File )([^\W\d][\w.]*):(?: (.*)|$)")
@@ -62,6 +67,16 @@ def quoted(text: str) -> str:
     if "'" in text or not text.isprintable():
         return json.dumps(text, ensure_ascii=False)
     return f"'{text}'"
+
+
+def printable(text: str) -> str:
+    r"""A text whose control characters cannot reach a terminal, in lines as before.
+
+    >>> printable("a\x1b[2Jb\nc\x07")
+    'a?b\nc?'
+    """
+    text = _TERMINAL_CODE.sub("?", text)
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def in_short(error: BaseException) -> str:
@@ -176,6 +191,22 @@ def one_line(text: str) -> str:
     text = _OPERATION.sub("", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
+
+
+def visible(text: str) -> str:
+    r"""A text whose control characters are shown instead of obeyed; lines and tabs stay.
+
+    >>> print(visible("\x1b[2J red\u202e"))
+    ␛[2J red�
+    """
+    if text.isprintable():
+        return text
+    return "".join(_SHOWN.get(c) or (c if not _is_control(c) else "\ufffd") for c in text)
+
+
+def _is_control(character: str) -> bool:
+    """Whether a character controls a terminal, or the direction in which text is written."""
+    return unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTIONS
 
 
 def listed(names: Sequence[str], word: str = "and", max_names: int = MAX_NAMES_LISTED) -> str:

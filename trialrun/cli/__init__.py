@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from trialrun.cli.console import Console
 from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
 from trialrun.cli.ending import max_time_option, stop
+from trialrun.cli.on_end import OnEnd, on_end_option
 from trialrun.cli.results import compare, predict
 from trialrun.cli.versions import strict_option, strict_versions
+from trialrun.cli.watching import list_runs, status
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
     EXIT_CTRL_C,
@@ -24,6 +26,8 @@ from trialrun.errors import (
     TrialrunError,
 )
 from trialrun.job.user_frames import told
+from trialrun.messages import visible
+from trialrun.store.foreign import reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -46,7 +50,7 @@ def cli() -> None:
     """
 
 
-for _command in (compare, predict, stop):
+for _command in (compare, list_runs, predict, status, stop):
     cli.add_command(_command)
 
 
@@ -98,6 +102,7 @@ _run_folder_option = click.option(
 @strict_option
 @keep_logs_option
 @one_trial_options
+@on_end_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -136,6 +141,7 @@ def run(
 @max_time_option
 @strict_option
 @keep_logs_option
+@on_end_option
 def resume(
     run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
 ) -> None:
@@ -187,6 +193,8 @@ def _run(
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
+    progress = ProgressLine(Console(stderr=True))
+    click.get_current_context().find_root().ensure_object(OnEnd).course = progress.course
     outcome = run_job(
         job,
         runs_dir=runs_dir,
@@ -195,7 +203,7 @@ def _run(
         max_time=max_time,
         command=sys.argv,
         strict_versions=strict_versions(),
-        progress=ProgressLine(Console(stderr=True)),
+        progress=progress,
     )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
@@ -275,6 +283,7 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
+@reads_run
 def show(
     run_folder: Path,
     where: tuple[str, ...],
@@ -302,25 +311,30 @@ def show(
     elif as_json:
         click.echo(json.dumps(overview_content(folder, view), indent=2))
     elif as_csv:
-        click.echo(overview_csv(folder, view), nl=False)
+        click.echo(visible(overview_csv(folder, view)), nl=False)
     else:
         print_overview(Console(), folder, view)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def report(run_folder: Path) -> None:
-    """Build the figures and the report of RUN again.
-
-    Also writes the run again to the trackers that its job's `output` names.
-    """
-    from trialrun.job import read_output
+@click.option(
+    "--trackers",
+    is_flag=True,
+    help="Also write the run again to the trackers that the job in RUN names. They are not used"
+    " without, because the job may be another's, and your tokens would be sent to its server.",
+)
+@reads_run
+def report(run_folder: Path, trackers: bool) -> None:
+    """Build the figures and the report of RUN again."""
+    from trialrun.job import OutputSpec, read_output
     from trialrun.report import build_report
     from trialrun.store import RunFolder
     from trialrun.trackers import require_packages, show_in_trackers
 
     folder = RunFolder.open(run_folder)
-    output = read_output(folder.read_job(), folder.job_file)
+    asked = read_output(folder.read_job(), folder.job_file)
+    output = asked if trackers else OutputSpec()
     require_packages(output)
     build_report(folder)
     click.echo(folder.report_file)
@@ -351,7 +365,17 @@ def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> i
 def main() -> None:
     """Runs the command line and exits with the code that `trialrun --help` describes."""
     logging.getLogger("trialrun").setLevel(logging.INFO)
-    sys.exit(_exit_code(lambda: cli(standalone_mode=False)))
+    if logging.lastResort is not None:  # what has no log to go to is told without a traceback
+        logging.lastResort.setFormatter(_OneLine())
+    with OnEnd() as on_end:
+        sys.exit(_exit_code(lambda: cli(standalone_mode=False, obj=on_end)))
+
+
+class _OneLine(logging.Formatter):
+    """What a record says, without the traceback of an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(record.getMessage())
 
 
 def _exit_code(command: Callable[[], Any]) -> int:
@@ -368,9 +392,9 @@ def _exit_code(command: Callable[[], Any]) -> int:
         _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
         return error.exit_code
     except InputError as error:
-        click.echo(f"Error: {told(error)}", err=True)
+        click.echo(f"Error: {visible(told(error))}", err=True)
         return EXIT_WRONG_INPUT
     except TrialrunError as error:
-        click.echo(f"Error: {told(error)}", err=True)
+        click.echo(f"Error: {visible(told(error))}", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from trialrun.cli.console import Console
 from trialrun.errors import TrialrunError
 
 if TYPE_CHECKING:

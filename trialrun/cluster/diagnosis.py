@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 
 import ray
 from ray.exceptions import (
@@ -24,6 +25,7 @@ from trialrun.errors import (
     TrialrunError,
 )
 from trialrun.job.user_frames import told
+from trialrun.messages import counted
 from trialrun.trials.results import PackResult
 from trialrun.trials.task import PackTask
 
@@ -63,6 +65,13 @@ def require_own_node(error: RayError) -> None:
         if any(node["NodeID"] == own and node["Alive"] for node in ray.nodes()):
             return
     raise ClusterLost("Ray's process on this machine has died") from error
+
+
+def log_failures(result: PackResult) -> None:
+    """Logs why trials of a pack failed that came to its end, one record per reason."""
+    counts = Counter(trial.error for trial in result.trials if trial.status == "failed")
+    for reason, count in counts.items():
+        _log.error("%s: %s failed: %s", result.pack_id, counted(count, "trial"), reason)
 
 
 def failed(task: PackTask, fault: Fault, error: BaseException) -> PackResult:

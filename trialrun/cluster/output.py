@@ -78,7 +78,7 @@ class CaughtOutput:
     def trim(self) -> None:
         """Shortens the file if it has become large."""
         if os.fstat(self._file).st_size > _MOST_IN_FILE_BYTES:
-            kept = self.text().encode()
+            kept = _bounded(Path(self.place.path), _HEAD_BYTES // 2, _TAIL_BYTES // 2).encode()
             os.ftruncate(self._file, 0)
             os.write(self._file, kept)
 

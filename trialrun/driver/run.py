@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,9 +31,11 @@ from trialrun.driver.limits import Deadline
 from trialrun.driver.merge import adopt_packs, check_shards
 from trialrun.driver.origins import check_origins
 from trialrun.driver.progress import ProgressLine
+from trialrun.driver.prometheus import require_prometheus
 from trialrun.driver.proposals import check_proposals, planned_trials, require_optuna
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
+from trialrun.driver.status_file import writing_status
 from trialrun.driver.train import connect_to_cluster, train_missing
 from trialrun.driver.work import Batch, Work, at_work, timed
 from trialrun.errors import (
@@ -44,6 +47,7 @@ from trialrun.errors import (
     InputError,
 )
 from trialrun.export.process import ExportProcess, SavedModel
+from trialrun.host import stdout_for_results
 from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
@@ -197,6 +201,15 @@ def _complete(
 ) -> Outcome:
     """Trains missing trials and ends the run, or records why it ended early."""
     unfinish(work.run)
+    with writing_status(work) as ending:
+        outcome = _train_and_finish(work, batches, address, command)
+        ending.interrupted = outcome.interrupted
+    return outcome
+
+
+def _train_and_finish(
+    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
+) -> Outcome:
     try:
         return finish(work, saved=_train_and_export(work, batches, address, command))
     except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
@@ -225,6 +238,8 @@ def _begin(work: Work) -> tuple[Work, list[Trial], Rounds | None]:
         work.progress.warn(line)
     check_proposals(work.run, work.loaded)
     work = replace(work, trials=planned_trials(work.loaded.spec, work.run.rounds.read()))
+    for rows in work.run.tables.index().by_variants("identity"):
+        work.progress.course.recall(Counter(rows["status"].tolist()))
     known = (*work.trials, *recorded_fresh_trials(work.run, work.trials))
     missing = missing_trials(work.run, work.loaded, known, work.progress.warn)
     rounds = Rounds(work) if has_rounds(work) else None
@@ -313,6 +328,7 @@ def _check_needs(loaded: LoadedJob) -> None:
     forwarded_variables(loaded)
     try:
         require_packages(loaded.spec.output)
+        require_prometheus(loaded.spec.output.prometheus)
         if loaded.spec.search.method == "tpe":
             require_optuna()
     except InputError as error:
@@ -337,7 +353,8 @@ def _check_first_data(
         if data not in checked and len(checked) < _MAX_DATA_CHECKS:
             checked.append(data)
             try:
-                raw = check_data(data, loaded.folder, trial.seed)
+                with stdout_for_results():
+                    raw = check_data(data, loaded.folder, trial.seed)
             except InputError as error:
                 raise InputError(loaded.locate(str(error))) from error
             if data.generator is not None:

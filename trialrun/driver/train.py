@@ -17,7 +17,7 @@ from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
 from trialrun.trials.packing import make_packs
-from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
+from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -66,12 +66,19 @@ class _PackListener:
         self._work, self._pause_after = work, pause_after
         self._output_bytes = 0
 
-    def on_begin(self, pack: Pack) -> None:
+    def on_begin(self, pack: Pack, start: PackStart) -> None:
         self._work.in_training.begin(pack)
+        self._work.progress.course.start(start)
 
     def on_progress(self, progress: Progress) -> None:
         self._work.in_training.hear(progress)
         self._work.progress.advance(progress)
+
+    def on_leave(self, pack_id: str) -> None:
+        self._work.progress.course.leave(pack_id)
+
+    def on_retry(self, pack_id: str, why: str) -> None:
+        self._work.progress.course.retry()
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()
@@ -127,7 +134,14 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
     )
     wrong_input: dict[str, None] = {}
     num_results = 0
-    work.progress.start(missing, job.select, batch.pause_after)
+    rounds = run.rounds.read()
+    work.progress.start(
+        missing,
+        job.select,
+        batch.pause_after,
+        num_packs=len(packs),
+        round_number=rounds[-1].number if rounds else None,
+    )
     with work.interrupts.gracefully():
         for result in _run_packs(work, packs, cluster, batch.pause_after, pauses):
             work.lease.check()
@@ -138,6 +152,7 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
             del result  # to make room for the next one's arrays in Ray's object store
+    work.progress.tell_of_packs()
     if num_results != len(missing):
         raise TrialrunError(
             f"only {num_results} of {len(missing)} trials gave a result; to continue: trialrun"

@@ -104,6 +104,7 @@ def at_work(
     """
     job = loaded.spec
     run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
+    progress.course.run_folder = run.path
     if not run.job_file.exists():
         run.write_job(dump_job(job))
     elif not run.lease_dir.exists() and run.job_file.read_text() != dump_job(job):

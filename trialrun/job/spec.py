@@ -12,7 +12,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from trialrun.job.data_spec import DataSpec
 from trialrun.job.depends_on import DependsOn
 from trialrun.job.document import put
-from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, is_int, word_or_int
+from trialrun.job.fields import (
+    SEED_LIMIT,
+    ReferenceText,
+    Section,
+    folder_of,
+    is_int,
+    word_or_int,
+)
 from trialrun.job.keras_api.logs import natural_goal
 from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.search_spec import SearchSpec
@@ -95,6 +102,12 @@ def _check_selection_metric(value: str) -> str:
     reason = "variants are selected only by validation numbers"
     bare = value.removeprefix("test_").removeprefix("train_")
     raise ValueError(f"must be a validation metric, got {value!r}: {reason}; try 'val_{bare}'")
+
+
+def _beside_job(path: str, info: ValidationInfo) -> str:
+    """The path, which becomes absolute if the job's folder is known."""
+    folder = folder_of(info)
+    return path if folder is None else str(folder / path)
 
 
 class ModelSpec(Section):
@@ -200,7 +213,7 @@ class ResourcesSpec(Section):
 
 
 class OutputSpec(Section):
-    """What a run writes besides its results: logs of packs, and trackers."""
+    """What a run writes besides its results: logs of packs, trackers and metrics."""
 
     keep_logs: bool = False
     """Whether what each pack's process prints is kept in `logs/`.
@@ -215,6 +228,11 @@ class OutputSpec(Section):
 
     Allowed: the address of an MLflow server (`http://host:5000`) or database
     (`sqlite:///mlflow.db`), without a password. Example: `sqlite:///mlflow.db`.
+    """
+    prometheus: Annotated[str, Field(min_length=1), AfterValidator(_beside_job)] | None = None
+    """A text file of metrics of the running run, which Prometheus's node exporter collects.
+
+    Allowed: a path, from the job's folder on; its folder must exist. Example: `medical_trial.prom`.
     """
 
 
@@ -249,7 +267,10 @@ class JobSpec(Section):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     """What the run may use. Example: `{gpus: 0}`."""
     output: OutputSpec = Field(default_factory=OutputSpec)
-    """Where the run is shown beside its own folder. Example: `{tensorboard: true}`."""
+    """What a run writes besides its results: logs of packs, and trackers.
+
+    Example: `{tensorboard: true}`.
+    """
 
     @field_validator("select", mode="before")
     @classmethod

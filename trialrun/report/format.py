@@ -115,6 +115,33 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return f"{trials}: {', '.join(shown)}" if shown else trials
 
 
+def clock_text(seconds: float) -> str:
+    """A duration as a clock shows it.
+
+    >>> clock_text(75), clock_text(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def left_text(left: tuple[float, float | None, float | None]) -> str:
+    """How long the rest takes: expected, and between which limits, if they are known.
+
+    >>> left_text((75, 60, 100)), left_text((75, 60, None)), left_text((75, None, None))
+    ('1:15 left (1:00 to 1:40)', '1:15 left (at least 1:00)', '1:15 left')
+    """
+    expected_s, low_s, high_s = left
+    text = f"{clock_text(expected_s)} left"
+    if low_s is None:
+        return text
+    if high_s is None:
+        return f"{text} (at least {clock_text(low_s)})"
+    low, high = clock_text(low_s), clock_text(high_s)
+    return text if low == high else f"{text} ({low} to {high})"
+
+
 def class_labels(class_names: Sequence[str], num_classes: int) -> list[str]:
     """The names of the classes, or their numbers if the data does not name each of them."""
     if len(class_names) == num_classes:
@@ -131,13 +158,14 @@ def pooled_text(num_seeds: int) -> str:
 def reason_of(error: str) -> str:
     """The line of a trial's error that says what is wrong.
 
-    It is the first. Runs of older versions may hold Python's traceback, whose last line says it.
+    Where calls in the user's own code follow, it is the first. Else it is the last, as in Python's
+    traceback, which runs of older versions may hold.
 
     >>> reason_of("it raised KeyError: 'a'\\n  at nets.py:4 in build: table['a']")
     "it raised KeyError: 'a'"
     """
     lines = error.strip().splitlines() or [""]
-    return lines[-1 if lines[0].startswith("Traceback") else 0].strip()
+    return lines[0 if place_of(error) else -1].strip()
 
 
 def place_of(error: str) -> str:
@@ -147,4 +175,4 @@ def place_of(error: str) -> str:
     "at nets.py:4 in build: table['a']"
     """
     lines = error.strip().splitlines()
-    return lines[1].strip() if len(lines) > 1 and lines[1].startswith("  at ") else ""
+    return next((line.strip() for line in lines[1:] if line.startswith("  at ")), "")

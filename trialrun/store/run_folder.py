@@ -4,7 +4,6 @@ Every file is written whole or not at all (`files`). Refuses to know what the nu
 `columns` and `rows` give the tables, `trialrun.analysis` the statistics.
 """
 
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,8 @@ from trialrun.job.document import read_document
 from trialrun.messages import show
 from trialrun.store.best_files import BestFiles
 from trialrun.store.columns import ParameterKind, TrialColumns, pack_file_name
-from trialrun.store.files import reading, write_bytes, write_text
+from trialrun.store.files import write_bytes, write_text
+from trialrun.store.foreign import read_mapping, require_plain
 from trialrun.store.kept_arrays import KeptArrays
 from trialrun.store.pack_records import PackRecord, facts_of, read_pack_records
 from trialrun.store.parquet import list_pack_files, write_pack_file
@@ -99,11 +99,13 @@ class RunFolder:
         """The run folder at `path`.
 
         Raises:
-            InputError: It is no run folder. The message says what is there instead.
+            InputError: It is no run folder, and the message says what is there instead; or it holds
+                what no run folder holds, see `foreign.require_plain`.
         """
         folder = cls(Path(path))
         if not folder.job_file.is_file():
             raise InputError(f"{path}: is not a run folder: {what_is_at(folder.path)}")
+        require_plain(folder.path)
         return folder
 
     @property
@@ -135,6 +137,11 @@ class RunFolder:
     def set_aside_dir(self) -> Path:
         """Files that were damaged or did not belong to this run."""
         return self.path / "set_aside"
+
+    @property
+    def status_file(self) -> Path:
+        """How far the run is, written every few seconds while a driver works on it."""
+        return self.path / "status.json"
 
     @property
     def variants_file(self) -> Path:
@@ -301,9 +308,7 @@ class RunFolder:
         """The content of summary.json; None if the run has not ended."""
         if not self.summary_file.exists():
             return None
-        with reading(self.summary_file):
-            summary: dict[str, Any] = json.loads(self.summary_file.read_text())
-        return summary
+        return read_mapping(self.summary_file)
 
     def read_environment(self) -> dict[str, Any] | None:
         """The content of environment.json; None if it does not exist.
@@ -313,9 +318,7 @@ class RunFolder:
         """
         if not self.environment_file.exists():
             return None
-        with reading(self.environment_file):
-            environment: dict[str, Any] = json.loads(self.environment_file.read_text())
-        return environment
+        return read_mapping(self.environment_file)
 
     def write_output(self, output: Output) -> None:
         """Adds what a pack's process wrote to `logs/<pack>.log`, below that of earlier attempts."""

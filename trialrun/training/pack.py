@@ -24,7 +24,8 @@ from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.engine_choice import choose_engine, choose_next_engine
-from trialrun.training.engine_outputs import Advance, TrainedTrial
+from trialrun.training.engine_outputs import TrainedTrial
+from trialrun.training.heartbeats import reporting
 from trialrun.training.keras_fit.fit import train_keras
 from trialrun.training.pack_data import PackData, load_pack_data
 from trialrun.training.scores import Classes, Judgment, classes_of, describe_task, judge
@@ -197,43 +198,16 @@ def _choose_and_train(
     while choice.prepared is not None:
         try:
             training = train_prepared(choice.prepared, timings_s, reports)
-            trained = yield from _reporting(task, training)
+            trained = yield from reporting(task, choice.engine, training)
             return choice.engine, choice.reason, trained
         except CannotShare:
             raise
         except CannotFuse as error:  # XLA could not compile it, or its first steps are wrong
             choice = choose_next_engine(choice, error, data, timings_s)
             reports = reports.again()
-    trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
+    training = train_keras(task, data, timings_s, reports)
+    trained = yield from reporting(task, choice.engine, training)
     return choice.engine, choice.reason, trained
-
-
-def _reporting(
-    task: PackTask, engine: Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]
-) -> Generator[Progress | Checkpoint, None, list[TrainedTrial] | None]:
-    """Turns an engine's advances into heartbeats, at most one per `progress_interval_s`."""
-    pick = max if task.select.goal == "maximize" else min
-    epochs_done, last_heartbeat = 0, 0.0
-    if task.checkpoint is not None:
-        ended, in_all = task.checkpoint.ended, task.last_epoch
-        epochs = task.checkpoint.epochs
-        epochs_done = int((epochs if ended is None else np.where(ended, in_all, epochs)).sum())
-    best: float | None = None
-    while True:
-        try:
-            advance = next(engine)
-        except StopIteration as end:
-            return end.value
-        if isinstance(advance, Checkpoint):
-            yield advance
-            continue
-        epochs_done += advance.num_epochs
-        values = advance.logs.get(task.select.metric, np.empty(0))
-        finite = [float(value) for value in values if np.isfinite(value)]
-        best = pick([*finite, *([] if best is None else [best])], default=None)
-        if time.perf_counter() - last_heartbeat >= task.progress_interval_s:
-            last_heartbeat = time.perf_counter()
-            yield Progress(task.pack.pack_id, epochs_done, best)
 
 
 def _status(trained: TrainedTrial, selected: str) -> TrialStatus:

@@ -128,7 +128,7 @@ def _train_slice(
             for name, values in newest.items()
         }
         last = {name: values[:, -1] for name, values in newest.items()}
-        reports.put(Advance(num_trials * schedule.per_call, last))
+        reports.put(Advance(num_trials * schedule.per_call, last, own.indices, epoch))
         if schedule.checkpoint_every and epoch % schedule.checkpoint_every == 0:
             report_state()
     if epoch == schedule.epochs > own.epoch and not schedule.is_pause:
