@@ -48,6 +48,7 @@ from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
+from trialrun.store.run_state import read_status
 from trialrun.trackers import require_packages
 from trialrun.trials.packing import shard_trials
 from trialrun.trials.plan import plan_trials
@@ -107,6 +108,7 @@ def run_job(
             deadline=deadline,
         ) as begun,
     ):
+        progress.course.recall_cost(read_status(begun.run).part("cost"))
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(begun)
         missing = [trial for trial in absent if trial.trial_id in own_ids]
@@ -160,6 +162,7 @@ def merge_runs(
         _begin(work)
         try:
             for source in sources:
+                progress.course.recall_cost(read_status(source).part("cost"))
                 adopt_packs(work.run, source, work.lease.check)
         except KeyboardInterrupt:
             progress.warn(

@@ -88,8 +88,8 @@ def writing_status(work: Work) -> Iterator[Ending]:
     try:
         yield ending
     except KeyboardInterrupt as interrupted:
-        is_ours = isinstance(interrupted, Interrupted)
-        file.end("interrupted", interrupted.reason if is_ours else "Interrupted")
+        told = interrupted.reason if isinstance(interrupted, Interrupted) else "Interrupted"
+        file.end("interrupted", told)
         raise
     except BaseException as error:
         said = str(error) if isinstance(error, TrialrunError) else in_short(error)
