@@ -130,7 +130,7 @@ def test_a_fault_of_a_pack_that_is_not_asked_to_halve_takes_nothing_back(run_of_
     assert give(run, task_of(4), WorkerCrashedError()) == []
     assert calls == []
     assert waiting(run) == [("p003", 4, 1)]
-    [leaves, why] = run._listener.told
+    [why, leaves] = run._listener.told
     assert leaves == "p003 leaves"
     assert why.startswith("p003: WorkerCrashedError: ")
     assert why.endswith("; trying again")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from made_up_runs import broken, completed, learning_rates, trial_of
@@ -11,6 +12,7 @@ import trialrun.driver.progress
 from trialrun.driver.course import MAX_PACKS_SHOWN, Course
 from trialrun.driver.progress import ProgressLine
 from trialrun.job import SelectSpec
+from trialrun.store.run_state import Fields
 from trialrun.trials.results import PackResult, PackStart, Progress, SoFar
 
 VARIANTS = learning_rates(1e-3, 1e-2)
@@ -47,7 +49,7 @@ def test_the_content_says_what_has_ended_and_what_is_in_training(course):
     course.start(start_of(num_waiting=1))
     course.advance(Progress("p000", 3 * 6, 0.5, "fused"))
     course.finish(result_of("p001", VARIANTS[1], 1, 2, failed=[3]))
-    course.retry()
+    course.retry("p002")
     content = json.loads(json.dumps(course.content()))
     assert content["trials"] == {"done": 3, "total": 12, "completed": 2, "failed": 1}
     assert content["packs"] == {"done": 1, "running": 1, "waiting": 1, "retries": 1}
@@ -112,6 +114,25 @@ def clock(monkeypatch):
     monkeypatch.setattr(trialrun.driver.progress, "time", clock)
     monkeypatch.setattr(trialrun.driver.course, "time", clock)
     return clock
+
+
+def test_the_cost_is_the_time_of_devices_over_all_commands(clock):
+    course = Course()
+    course.recall_cost(Fields({"device_s": 100, "lost_s": 10, "compile_s": "wrong"}))
+    course.begin(TRIALS, SelectSpec(), num_packs=3)
+    for name in ("p000", "p001", "p002"):
+        course.start(start_of(name))
+    clock.now_s = 4.0
+    course.retry("p001")
+    course.leave("p001")
+    clock.now_s = 6.0
+    timings_s = {"trace": 0.5, "compile": 1.0, "train": 4.0}
+    course.finish(replace(result_of("p000", VARIANTS[0], 0), timings_s=timings_s))
+    clock.now_s = 7.0
+    expected = {"device_s": 100 + 4 + 6 + 7, "lost_s": 10 + 4, "compile_s": 1.5}
+    assert course.content()["cost"] == course.cost()._asdict() == expected
+    course.close()
+    assert course.cost()._asdict() == expected
 
 
 def test_without_a_terminal_a_line_tells_of_each_pack_and_of_several_at_once(clock):

@@ -28,6 +28,7 @@ STATUS = {
     "packs": {"done": 3, "running": 2, "waiting": 1, "retries": 1},
     "trials_per_s": 12.345,
     "left_s": {"expected_s": 146.0, "low_s": 130.0, "high_s": 170.0},
+    "cost": {"device_s": 4_000.0, "lost_s": 75.0, "compile_s": 20.0},
     "best": {"metric": "val_loss", "goal": "minimize", "value": 0.23456},
     "running": [
         {
@@ -95,6 +96,7 @@ def test_a_running_run_is_told_at_any_width(run, width):
         "1,200 of 3,000 have ended, 10 diverged",
         "3 have ended, 2 in training, 1 waiting, 1 tried again",
         "12.3 trials/s, 2:26 left (2:10 to 2:50)",
+        "1:06:40 of devices, of which 1:15 in failed tries, 0:20 in compiling",
         "val_loss 0.2346, of one trial after one of its epochs",
         "p003, try 2 node7 GPU 0 fused 512 12 of 30",
         "p004 node8 GPU 1 starting 288 0 of 30",

@@ -108,6 +108,10 @@ def test_a_run_that_has_ended_has_a_status(small_run):
         "ended",
         {"done": 12, "total": 12, "completed": 12},
     )
+    cost = json.loads((small_run.folder / "summary.json").read_text())["cost"]
+    assert cost == status["cost"]
+    assert 0 < cost["compile_s"] < cost["device_s"]
+    assert cost["lost_s"] == 0
     best = small_run.api.trials["val_loss"].min()
     assert status["best"]["value"] == pytest.approx(best, rel=1e-6)
     shown = call("status", small_run.home / "runs")

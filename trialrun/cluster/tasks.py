@@ -65,7 +65,7 @@ class Listener(Protocol):
         """Called when a pack has left its worker without a result."""
 
     def on_retry(self, pack_id: str, why: str) -> None:
-        """Called when a pack, which could not be trained, will be tried again."""
+        """Called when a pack, which could not be trained, will be tried again; it leaves then."""
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Called when a pack has sent the state of its trials."""
@@ -356,8 +356,8 @@ class _Run:
             how = f"training its trials in {len(tasks)} packs"
         said = told(error).partition("\n")[0]
         _log.warning("%s: %s; %s", running.task.pack.pack_id, said, how)
-        self._listener.on_leave(running.task.pack.pack_id)
         self._listener.on_retry(running.task.pack.pack_id, f"{said}; {how}")
+        self._listener.on_leave(running.task.pack.pack_id)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
 

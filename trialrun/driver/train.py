@@ -78,7 +78,7 @@ class _PackListener:
         self._work.progress.course.leave(pack_id)
 
     def on_retry(self, pack_id: str, why: str) -> None:
-        self._work.progress.course.retry()
+        self._work.progress.course.retry(pack_id)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()

@@ -126,6 +126,19 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def cost_text(device_s: float | None, lost_s: float | None, compile_s: float | None) -> str:
+    """What a run has cost, in time of devices; empty if that is not known.
+
+    >>> cost_text(4000, 75, 20), cost_text(None, None, None)
+    ('1:06:40 of devices, of which 1:15 in failed tries, 0:20 in compiling', '')
+    """
+    if not device_s:
+        return ""
+    parts = [f"{clock_text(lost_s)} in failed tries"] if lost_s else []
+    parts += [f"{clock_text(compile_s)} in compiling"] if compile_s else []
+    return f"{clock_text(device_s)} of devices{', of which ' if parts else ''}{', '.join(parts)}"
+
+
 def rate_text(trials_per_s: float) -> str:
     """How many trials end per second.
 

@@ -15,7 +15,14 @@ from rich.text import Text
 
 from trialrun.messages import counted, visible
 from trialrun.report.columns import TextColumn
-from trialrun.report.format import clock_text, left_text, parameter_text, rate_text, short_names
+from trialrun.report.format import (
+    clock_text,
+    cost_text,
+    left_text,
+    parameter_text,
+    rate_text,
+    short_names,
+)
 from trialrun.report.tables import fits, plain_table
 from trialrun.store import RunFolder
 from trialrun.store.files import json_ready
@@ -124,6 +131,9 @@ def _numbers(status: Fields, *, is_running: bool) -> Iterator[tuple[str, str]]:
     if is_running and rate and left.content:
         spread = (left.number("expected_s") or 0.0, left.number("low_s"), left.number("high_s"))
         yield "rate", f"{rate_text(rate)}, {left_text(spread)}"
+    cost = status.part("cost")
+    if text := cost_text(*(cost.number(f"{name}_s") for name in ("device", "lost", "compile"))):
+        yield "cost", text
     if (value := best.number("value")) is not None:
         yield "best", f"{best.text('metric')} {value:.4g}, of one trial after one of its epochs"
 
