@@ -143,12 +143,24 @@ def test_a_folder_without_runs_is_refused(tmp_path, command):
         assert finished.stderr == f"Error: {folder}: holds no run: {why}\n"
 
 
+def test_the_job_file_of_a_user_is_no_run_and_hides_none(run, tmp_path):
+    (tmp_path / "job.yaml").write_text("name: mine\n")
+    assert json.loads(call("status", tmp_path, "--json").stdout)["folder"] == str(run.path)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "job.yaml").write_text("name: mine\n")
+    finished = call("list", alone)
+    assert finished.code == 2
+    assert "its job.yaml is a job, of which no run is here" in finished.stderr
+
+
 def test_watching_ends_with_the_run(run):
     hold(run, released=True)
     write_json(run.summary_file, {})
     watched = call("status", "--watch", run.path)
     assert watched.code == 0
     assert watched.stdout.count("medical_trial  ended") == 1
+    assert watched.stdout.endswith("\n")
     assert call("status", "--watch", "--json", run.path).code == 2
 
 

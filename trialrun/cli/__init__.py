@@ -123,7 +123,7 @@ def run(
     from trialrun.store import RunFolder
 
     if one_trial is not None:
-        train_one_trial(load_job(job, overrides), one_trial, address, run_folder, resume_run)
+        train_one_trial(load_job(job, overrides), one_trial)
         return
     if resume_run is not None:
         if run_folder is not None:

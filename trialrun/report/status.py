@@ -58,8 +58,10 @@ def watch_status(console: Console, run: RunFolder) -> None:
             [state] = states_of([run])
             live.update(Group(*status_renderables(state, width=console.width)), refresh=True)
             if state.state != "running":
-                return
+                break
             time.sleep(_REFRESH_S)
+    if not console.is_terminal:  # rich ends the last line only there
+        console.print()
 
 
 def content_of(state: RunState) -> dict[str, Any]:

@@ -247,7 +247,8 @@ def _read(path: Path | None) -> dict[str, Any]:
 
 
 def _describe(content: dict[str, Any]) -> str:
-    return f"process {content.get('pid', '?')} on {content.get('host', 'an unknown machine')}"
+    pid, host = content.get("pid", "?"), content.get("host", "an unknown machine")
+    return visible(f"process {pid} on {host}")
 
 
 def _who() -> dict[str, Any]:
