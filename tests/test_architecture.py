@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "host": "",
     "statistics": "",
     "job": "errors messages host",
-    "trials": "errors job",
+    "trials": "errors job data",
     "data": "errors messages host job",
     "training": "errors messages host statistics job trials data",
     "store": "errors messages host job trials",

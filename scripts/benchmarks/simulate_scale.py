@@ -81,7 +81,7 @@ def train_made_up(task: Any, device: str, should_stop: Any) -> Any:
 class NoExport:
     """Replaces `export.process.ExportProcess`, and saves nothing."""
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(self, log_file: Path, files: object) -> None:
         pass
 
     def __enter__(self) -> "NoExport":

@@ -175,6 +175,8 @@ def test_the_trials_have_the_columns_of_the_contract_in_its_order(small_run):
         *("test_loss", "test_accuracy", "test_roc_auc", "test_average_precision"),
         *("test_calibration_error", "test_brier_score"),
         *("val_confusion_matrix", "test_confusion_matrix", "test_reliability"),
+        *("data_fingerprint", "tensorflow_version", "keras_version", "numpy_version"),
+        "trialrun_version",
     ]
     assert len(table) == 12
     assert set(table["status"]) == {"completed"}

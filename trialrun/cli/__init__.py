@@ -14,6 +14,7 @@ from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_on
 from trialrun.cli.ending import max_time_option, stop
 from trialrun.cli.on_end import OnEnd, on_end_option
 from trialrun.cli.results import compare, predict
+from trialrun.cli.versions import strict_option, strict_versions
 from trialrun.cli.watching import list_runs, status
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
@@ -98,6 +99,7 @@ _run_folder_option = click.option(
 )
 @_shard_option
 @max_time_option
+@strict_option
 @keep_logs_option
 @one_trial_options
 @on_end_option
@@ -137,6 +139,7 @@ def run(
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
 @max_time_option
+@strict_option
 @keep_logs_option
 @on_end_option
 def resume(
@@ -160,6 +163,7 @@ def resume(
 )
 @_runs_dir_option
 @_run_folder_option
+@strict_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
     """Merge the runs of all shards of a job into one run.
 
@@ -177,6 +181,7 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
         runs_dir=runs_dir,
         run_folder=run_folder,
         command=sys.argv,
+        strict_versions=strict_versions(),
         progress=ProgressLine(Console(stderr=True)),
     )
     _tell(outcome)
@@ -197,6 +202,7 @@ def _run(
         address=address,
         max_time=max_time,
         command=sys.argv,
+        strict_versions=strict_versions(),
         progress=progress,
     )
     _tell(outcome)

@@ -80,6 +80,7 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
         threading.Event().wait()
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.update(task.variables)
     with CaughtOutput(task.pack.pack_id) as output:
         yield replace(started, output=output.place)
         yield from _with_output(task, output, _training(task, gpus, train_pack))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.analysis.run_summary import Standing
-from trialrun.data.load import census_of, check_data
+from trialrun.data.fingerprint import DataSample
+from trialrun.data.load import census_of, check_data, sample_of
 from trialrun.driver.best_model import export_best, try_saving
 from trialrun.driver.environment import write_environment
 from trialrun.driver.finish import (
@@ -23,9 +24,12 @@ from trialrun.driver.finish import (
     outcome_of_ended,
     unfinish,
 )
+from trialrun.driver.forwarded import forwarded_variables
+from trialrun.driver.held_files import holding_files
 from trialrun.driver.interrupts import Interrupted, Interrupts
 from trialrun.driver.limits import Deadline
 from trialrun.driver.merge import adopt_packs, check_shards
+from trialrun.driver.origins import check_origins
 from trialrun.driver.progress import ProgressLine
 from trialrun.driver.prometheus import require_prometheus
 from trialrun.driver.proposals import check_proposals, planned_trials, require_optuna
@@ -70,6 +74,7 @@ def run_job(
     address: str | None = None,
     max_time: Duration | None = None,
     command: Sequence[str] = (),
+    strict_versions: bool = False,
     progress: ProgressLine,
 ) -> Outcome:
     """Trains the trials of a job, selects on validation, saves the best model and the report.
@@ -82,6 +87,7 @@ def run_job(
         address: The address of a Ray cluster; see `cluster.connect`.
         max_time: After this time the run is interrupted, and can be resumed.
         command: The command line, for environment.json.
+        strict_versions: Whether a run of other versions is refused; otherwise it is warned of.
         progress: Shows how far the run is.
 
     Raises:
@@ -93,24 +99,22 @@ def run_job(
     deadline = Deadline.after(max_time)
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
-    _check_packages(loaded)
+    _check_needs(loaded)
     check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
-    with (
-        _interrupts(loaded, progress) as interrupts,
-        at_work(
-            loaded,
-            trials,
-            runs_dir,
-            run_folder,
-            progress,
-            _check_first_data(own, loaded, progress),
-            interrupts=interrupts,
-            deadline=deadline,
-        ) as begun,
-    ):
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(_interrupts(loaded, progress))
+        files = stack.enter_context(holding_files(loaded, trials))
+        census, samples = _check_first_data(own, loaded, progress)
+        known = (loaded, trials, runs_dir, run_folder, progress, census)
+        begun = stack.enter_context(
+            at_work(*known, files=files, interrupts=interrupts, deadline=deadline)
+        )
         progress.course.recall_cost(read_status(begun.run).part("cost"))
         own_ids = {trial.trial_id for trial in own}
-        work, absent, rounds = _begin(begun)
+        work, absent, rounds = _begin(replace(begun, samples=tuple(samples.values())))
+        check_origins(
+            [work.run], work.trials, progress.warn, samples=samples, strict=strict_versions
+        )
         missing = [trial for trial in absent if trial.trial_id in own_ids]
         batches = iter([Batch(missing)]) if rounds is None else rounds.batches()
         first = next(batches, Batch())
@@ -126,6 +130,7 @@ def merge_runs(
     runs_dir: Path,
     run_folder: Path | None = None,
     command: Sequence[str] = (),
+    strict_versions: bool = False,
     progress: ProgressLine,
 ) -> Outcome:
     """Merges the runs of a job's shards: selects, saves the best model and the report.
@@ -133,7 +138,7 @@ def merge_runs(
     Args:
         loaded: The job, without a shard.
         sources: The runs of its shards; they are not changed.
-        runs_dir, run_folder, command, progress: See `run_job`.
+        runs_dir, run_folder, command, strict_versions, progress: See `run_job`.
 
     Raises:
         InputError: A run belongs to another job, or trials are missing. The message says which.
@@ -147,16 +152,20 @@ def merge_runs(
         )
         raise InputError(loaded.locate(text))
     trials = plan_trials(loaded.spec)
-    _check_packages(loaded)
+    _check_needs(loaded)
     check_shards(sources, loaded, trials)
+    check_origins(sources, trials, progress.warn, strict=strict_versions)
     census = next(
         (summary["data"] for s in sources if (summary := s.read_summary()) and "data" in summary),
         (),
     )
     with (
         _interrupts(loaded, progress) as interrupts,
+        holding_files(loaded, trials) as files,
         at_work(
-            loaded, trials, runs_dir, run_folder, progress, census, interrupts=interrupts
+            *(loaded, trials, runs_dir, run_folder, progress, census),
+            files=files,
+            interrupts=interrupts,
         ) as work,
     ):
         _begin(work)
@@ -169,7 +178,7 @@ def merge_runs(
                 f"{work.run.path} holds only some of the trials; give the same command again"
             )
             raise
-        write_environment(work.run, loaded, {"merged": [s.path for s in sources]}, command)
+        write_environment(work, {"merged": [s.path for s in sources]}, command)
         return _complete(work, iter([]), None, command)
 
 
@@ -263,7 +272,10 @@ def _train_and_export(
     """
     # The export process imports TensorFlow while packs are trained, and it exports the best model
     # while Ray shuts down.
-    with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
+    with (
+        ThreadPoolExecutor(1) as background,
+        ExportProcess(work.run.log_file, work.files) as exporter,
+    ):
         with ExitStack() as connection:
             cluster: Cluster | None = None
             for batch in batches:
@@ -314,8 +326,9 @@ def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | No
     return current_standing(work)
 
 
-def _check_packages(loaded: LoadedJob) -> None:
-    """Raises InputError unless what only some jobs need is installed."""
+def _check_needs(loaded: LoadedJob) -> None:
+    """Raises InputError unless what only some jobs need is installed, and set."""
+    forwarded_variables(loaded)
     try:
         require_packages(loaded.spec.output)
         require_prometheus(loaded.spec.output.prometheus)
@@ -327,12 +340,14 @@ def _check_packages(loaded: LoadedJob) -> None:
 
 def _check_first_data(
     trials: Sequence[Trial], loaded: LoadedJob, progress: ProgressLine
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, DataSample]]:
     """Loads the data of one trial per data setting, so that wrong data is found at once.
 
     Returns:
-        For summary.json, per data setting: the trial's seed and the census of its parts.
+        For summary.json, per data setting: the trial's seed and the census of its parts. And the id
+        of each trial whose data was generated -> that data in short.
     """
+    samples: dict[str, DataSample] = {}
     checked: list[DataSpec] = []
     census = []
     notes: dict[str, None] = {}
@@ -345,8 +360,10 @@ def _check_first_data(
                     raw = check_data(data, loaded.folder, trial.seed)
             except InputError as error:
                 raise InputError(loaded.locate(str(error))) from error
+            if data.generator is not None:
+                samples[trial.trial_id] = sample_of(data, trial.seed, raw)
             census.append({"seed": trial.seed, **census_of(raw).to_json()})
             notes |= dict.fromkeys(() if raw.summary is None else raw.summary.notes)
     for note in notes:
         progress.warn(note)
-    return census
+    return census, samples

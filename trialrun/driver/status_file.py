@@ -88,8 +88,7 @@ def writing_status(work: Work) -> Iterator[Ending]:
     try:
         yield ending
     except KeyboardInterrupt as interrupted:
-        told = interrupted.reason if isinstance(interrupted, Interrupted) else "Interrupted"
-        file.end("interrupted", told)
+        file.end("interrupted", str(interrupted) or "Interrupted")
         raise
     except BaseException as error:
         said = str(error) if isinstance(error, TrialrunError) else in_short(error)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from trialrun.driver.environment import write_environment
 from trialrun.driver.interrupts import kill_descendants
-from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
+from trialrun.driver.resume import packs_with_checkpoints
 from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
-from trialrun.job.user_files import collect_files
 from trialrun.messages import counted
 from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
@@ -56,7 +55,7 @@ def connect_to_cluster(
             " pack that takes too much memory makes the others fail"
         )
     work.interrupts.install()
-    write_environment(work.run, work.loaded, cluster.describe(), command)
+    write_environment(work, cluster.describe(), command)
     return cluster
 
 
@@ -231,7 +230,6 @@ def _run_packs(
     from trialrun.cluster import run_packs
 
     job, folder = work.loaded.spec, work.loaded.folder
-    files = collect_files(referenced_functions(work.loaded), job.data.files)
     statuses = work.run.tables.index().by_variants("identity")
     is_continued = any((rows["status"] != "failed").any() for rows in statuses)
     width = _width(work, cluster)
@@ -243,7 +241,9 @@ def _run_packs(
             job.select,
             cluster.num_threads,
             width=width,
-            files=files,
+            files=work.files,
+            samples=work.samples,
+            variables=work.variables,
             is_continued=is_continued,
             progress_interval_s=interval_s,
             pause_after=pause_after,

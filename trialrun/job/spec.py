@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from trialrun.job.data_spec import DataSpec
+from trialrun.job.depends_on import DependsOn
 from trialrun.job.document import put
 from trialrun.job.fields import (
     SEED_LIMIT,
@@ -67,6 +68,24 @@ def _check_gpus(value: object) -> object:
     )
 
 
+_OF_EACH_MACHINE = frozenset(("PATH", "PYTHONPATH", "PYTHONHOME", "CUDA_VISIBLE_DEVICES", "TMPDIR"))
+_PREFIXES_OF_EACH_MACHINE = ("RAY_", "LD_")
+
+
+def _check_variable(value: str) -> str:
+    name = value.removeprefix("_")
+    if not (name.isascii() and name.isidentifier()):
+        raise ValueError(f"must be names of environment variables, got {show(value)}")
+    if value in _OF_EACH_MACHINE or value.startswith(_PREFIXES_OF_EACH_MACHINE):
+        raise ValueError(
+            f"must not hold {value}: each worker needs its own, which Ray and the system set"
+        )
+    return value
+
+
+VariableName = Annotated[str, AfterValidator(_check_variable)]
+
+
 def _check_shard(value: object) -> object:
     number, slash, count = value.partition("/") if isinstance(value, str) else ("", "", "")
     are_numbers = slash and all(
@@ -104,6 +123,13 @@ class ModelSpec(Section):
     """Keyword arguments of the builder.
 
     Allowed: a mapping. Example: `{units: [32, 64], activation: tanh}`.
+    """
+    depends_on: DependsOn = ()
+    """Files that the builder, or a function that `training` names, needs in ways that its source
+    code does not show, as in `data.depends_on`.
+
+    Allowed: a list of paths and patterns that start at the job's folder; a folder stands for all of
+    its files. Example: `[other.csv]`.
     """
 
 
@@ -172,6 +198,13 @@ class ResourcesSpec(Section):
     """
     grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     """Seconds that an interrupted run waits for checkpoints. Example: `60`."""
+    env: Annotated[tuple[VariableName, ...], Field(strict=False)] = ()
+    """Environment variables that the job's code reads. They are given to all workers with the
+    values that they have where the job is started, and recorded in `environment.json`: the value
+    itself, or its hash if the name looks like that of a secret.
+
+    Allowed: a list of names. Example: `[DATA_ROOT]`.
+    """
     shard: Annotated[str, BeforeValidator(_check_shard)] | None = None
     """Which of the job's trials this run trains.
 
@@ -269,6 +302,11 @@ class Settings(NamedTuple):
     data: DataSpec
     model: ModelSpec
     training: TrainingSpec
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """Patterns of the files that the functions need beside their code."""
+        return (*self.data.depends_on, *self.model.depends_on)
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from trialrun.trials.results import (
 )
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial
+from trialrun.trials.versions import installed_versions
 
 
 def train_pack(
@@ -79,7 +80,7 @@ def _train_pack(
 ) -> Iterator[Progress | Checkpoint | PackResult]:
     start = time.perf_counter()
     timings_s: dict[str, float] = {}
-    data, without_data = load_pack_data(task.pack.trials, task.job_folder)
+    data, without_data = load_pack_data(task.pack.trials, task.job_folder, task.samples)
     failed = _without_data(task, without_data)
     if len(failed) == len(task.pack.trials):
         yield PackResult(task.pack.pack_id, failed, is_input_error=True)
@@ -125,6 +126,10 @@ def judge_trained(
         _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
     ]
     results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
+    results = tuple(
+        replace(result, data_fingerprint=data.of_trial(index).fingerprint)
+        for index, result in enumerate(results)
+    )
     return results, describe_task(model_task, classes)
 
 
@@ -149,6 +154,7 @@ def _results(
             duration_s=duration_s,
             device=device,
             node=platform.node(),
+            versions=installed_versions(),
             metrics=_final_metrics(outcome, test, task.select.metric),
             history=outcome.history,
             val_confusion_matrix=val.confusion_matrix,

@@ -34,6 +34,8 @@ class TrialResult:
         device: E.g. `CPU`, `GPU 0: NVIDIA A100`.
         node: Name of the machine.
         error: The reason for a failure, else empty.
+        data_fingerprint: A hash of what the generator gave; empty for other sources of data.
+        versions: The versions that it was trained with, see `trials.versions`.
         metrics: `train_loss`, `val_accuracy`, `test_loss`, ... -> value at the final epoch, or at
             the best epoch if that is given.
         history: `loss`, `accuracy`, `val_loss`, ... -> float32 (epochs,).
@@ -55,6 +57,8 @@ class TrialResult:
     device: str = ""
     node: str = ""
     error: str = ""
+    data_fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     history: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     val_confusion_matrix: npt.NDArray[np.int64] | None = None
