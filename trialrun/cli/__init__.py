@@ -27,7 +27,7 @@ from trialrun.errors import (
 )
 from trialrun.job.user_frames import told
 from trialrun.messages import visible
-from trialrun.store.foreign import reads_run
+from trialrun.store.foreign import reading_run, reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -283,7 +283,6 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
-@reads_run
 def show(
     run_folder: Path,
     where: tuple[str, ...],
@@ -306,14 +305,15 @@ def show(
     folder, view = RunFolder.open(run_folder), View(where, sort, reverse)
     if of_rounds and (view != View() or as_json or as_csv):
         raise click.UsageError("--rounds cannot be combined with other options")
-    if of_rounds:
-        print_rounds(Console(), folder)
-    elif as_json:
-        click.echo(json.dumps(overview_content(folder, view), indent=2))
-    elif as_csv:
-        click.echo(visible(overview_csv(folder, view)), nl=False)
-    else:
-        print_overview(Console(), folder, view)
+    with reading_run(folder.path):
+        if of_rounds:
+            print_rounds(Console(), folder)
+        elif as_json:
+            click.echo(json.dumps(overview_content(folder, view), indent=2))
+        elif as_csv:
+            click.echo(visible(overview_csv(folder, view)), nl=False)
+        else:
+            print_overview(Console(), folder, view)
 
 
 @cli.command()
