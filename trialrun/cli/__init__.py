@@ -53,6 +53,11 @@ _address_option = click.option(
     help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
     " Ray is started inside this process].",
 )
+_open_head_option = click.option(
+    "--allow-open-head",
+    is_flag=True,
+    help="Also use a Ray cluster without a token, where whoever reaches it can run programs.",
+)
 
 
 _shard_option = click.option(
@@ -81,6 +86,7 @@ _run_folder_option = click.option(
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
 @_address_option
+@_open_head_option
 @_runs_dir_option
 @_run_folder_option
 @click.option(
@@ -96,6 +102,7 @@ def run(
     job: Path,
     overrides: tuple[str, ...],
     address: str | None,
+    allow_open_head: bool,
     runs_dir: Path,
     run_folder: Path | None,
     resume_run: Path | None,
@@ -116,14 +123,22 @@ def run(
             )
         run_folder = RunFolder.open(resume_run).path
     loaded = load_job(job, overrides, shard=shard)
-    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
+    _run(
+        loaded,
+        runs_dir=runs_dir,
+        run_folder=run_folder,
+        address=address,
+        allow_open_head=allow_open_head,
+        max_time=max_time,
+    )
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_address_option
+@_open_head_option
 @max_time_option
-def resume(run_folder: Path, address: str | None, max_time: Any) -> None:
+def resume(run_folder: Path, address: str | None, allow_open_head: bool, max_time: Any) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -133,7 +148,14 @@ def resume(run_folder: Path, address: str | None, max_time: Any) -> None:
 
     folder = RunFolder.open(run_folder)
     loaded = load_job(folder.job_file)
-    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
+    _run(
+        loaded,
+        runs_dir=Path(),
+        run_folder=folder.path,
+        address=address,
+        allow_open_head=allow_open_head,
+        max_time=max_time,
+    )
 
 
 @cli.command()
@@ -165,7 +187,13 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
 
 
 def _run(
-    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
+    job: Any,
+    *,
+    runs_dir: Path,
+    run_folder: Path | None,
+    address: str | None,
+    allow_open_head: bool,
+    max_time: Any,
 ) -> None:
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
@@ -175,6 +203,7 @@ def _run(
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        allow_open_head=allow_open_head,
         max_time=max_time,
         command=sys.argv,
         progress=ProgressLine(Console(stderr=True)),
