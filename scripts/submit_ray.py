@@ -1,7 +1,8 @@
 """Submits a job to the job server of a Ray cluster; see submit_ray.sh.
 
-The folder of the job file is sent to the cluster, except `runs/` and what its `.rayignore` and
-`.gitignore` name. trialrun itself must be installed on the cluster.
+The folder of the job file is sent to the cluster, except `runs/`, dotfiles, and what its
+`.rayignore` and `.gitignore` name; `ray_job_files` lists it. trialrun itself must be installed on
+the cluster.
 """
 
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+from ray_job_files import STAYS_HERE, check_files, describe, files_to_send, largest_text
 
 from trialrun.cluster.preflight import TOKEN_HELP, require_token
 from trialrun.errors import (
@@ -27,13 +29,11 @@ from trialrun.errors import (
     InputError,
     TrialrunError,
 )
-from trialrun.job.document import read_document
 
 EXIT_NOT_FOUND = 127  # what a shell says of a command that it does not find
 TIMEOUT_S = 5.0
 POLL_S = 1.0
 PATIENCE_S = 60.0
-STAYS_HERE = ["runs/", ".venv/", "__pycache__/"]
 RUN_FOLDER = re.compile(r"^Run folder: (/.*) on \S+$", re.MULTILINE)
 EXAMPLE = "RAY_ADDRESS=http://HOST:8265"
 
@@ -51,10 +51,13 @@ def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
     Exits with trialrun's own exit code, or with 75 if the job was stopped.
     """
     url = server_url()
-    check_table(job)
+    folder = job.resolve().parent
+    files = files_to_send(folder)
+    check_files(job, options, files)
     check_server(url)
     client = connect(url)
-    job_id = send(client, job, options)
+    say(describe(folder, files))
+    job_id = send(client, job, options, files)
     say(f"Submitted {job_id} to {url}")
     say(f"Stop it: ray job stop --address {url} {job_id}")
     if no_wait:
@@ -88,21 +91,6 @@ def server_url() -> str:
         found = f"got {url!r}" if url else "but it is not set"
         raise InputError(f"RAY_ADDRESS must be the address of a job server, {found}: {EXAMPLE}")
     return url.rstrip("/")
-
-
-def check_table(job: Path) -> None:
-    """Raises InputError if the table of variants that a job names is not among what is sent."""
-    search = read_document(job).value.get("search")
-    table = search.get("from") if isinstance(search, dict) else None
-    if not isinstance(table, str):
-        return
-    folder = job.resolve().parent
-    path = (folder / table).resolve()
-    if not path.is_relative_to(folder) or "runs" in path.relative_to(folder).parts:
-        raise InputError(
-            f"{job}: search.from: {table} is not sent to the cluster, only {folder} without its"
-            " runs/; copy the table beside the job file"
-        )
 
 
 def check_server(url: str) -> None:
@@ -157,7 +145,7 @@ def connect(url: str) -> Any:
     return JobSubmissionClient(url)
 
 
-def send(client: Any, job: Path, options: tuple[str, ...]) -> str:
+def send(client: Any, job: Path, options: tuple[str, ...], files: list[Path]) -> str:
     """Sends the job's folder and the command; returns Ray's id of the job."""
     folder = job.resolve().parent
     command = shlex.join(["trialrun", "run", job.name, *options])
@@ -169,7 +157,8 @@ def send(client: Any, job: Path, options: tuple[str, ...]) -> str:
         text = str(error)
         if "status code 413" in text or "exceeds the maximum size" in text:
             raise InputError(
-                f"{folder}: is too large to send; list what the job does not need in"
+                f"{folder}: is too large to send; the largest files are"
+                f" {largest_text(folder, files)}; list what the job does not need in"
                 f" {folder / '.rayignore'}, and keep large data on storage that all nodes see"
             ) from error
         reason = text.strip().splitlines()[-1]

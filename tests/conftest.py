@@ -1,6 +1,5 @@
 """Settings of TensorFlow that must be made before it is imported, and what tests may not leave."""
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -34,11 +33,6 @@ def pytest_collection_modifyitems(items):
         return next((i for i, name in enumerate(MARKERS) if name in own), len(MARKERS))
 
     items.sort(key=rank)
-
-
-def pytest_collection_finish():
-    """What has been imported stays: half a million objects are not looked through for garbage."""
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trialrun.errors import InputError
 from trialrun.store import RunFolder
+from trialrun.store.foreign import reads_own_run
 from trialrun.store.runs_dir import default_runs_dir
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Best:
     seed: int
     _run: RunFolder
 
+    @reads_own_run
     def load_model(self) -> "keras.Model":
         """The trained model, compiled, so that its training can be continued.
 
@@ -68,11 +70,17 @@ class Run:
     folder: RunFolder
 
     @property
+    def _run(self) -> RunFolder:
+        return self.folder
+
+    @property
+    @reads_own_run
     def trials(self) -> "pd.DataFrame":
         """One row per trial, as in `trials/*.parquet`."""
         return self.folder.read_trials()
 
     @property
+    @reads_own_run
     def variants(self) -> "pd.DataFrame":
         """One row per variant with its statistics over seeds, the best first."""
         import pandas as pd
@@ -80,10 +88,12 @@ class Run:
         return pd.read_csv(self.folder.variants_file)
 
     @property
+    @reads_own_run
     def history(self) -> "pd.DataFrame":
         """One row per trial and epoch, as in `history/*.parquet`."""
         return self.folder.read_history()
 
+    @reads_own_run
     def compare(self, first: str, second: str) -> "pd.DataFrame":
         """Two variants seed by seed: a row per metric, the selection metric first.
 
@@ -111,6 +121,7 @@ class Run:
         return pd.DataFrame(rows).set_index("metric")
 
     @property
+    @reads_own_run
     def figures(self) -> "dict[str, Figure]":
         """The figures of the report by name, newly drawn, to be shown or changed.
 
@@ -120,6 +131,7 @@ class Run:
 
         return draw_run(self.folder)
 
+    @reads_own_run
     def _repr_html_(self) -> str:
         """The winner and how certain it is, for Jupyter."""
         from trialrun.report.notebook import summary_html
@@ -128,6 +140,7 @@ class Run:
         return summary_html(load_overview(self.folder))
 
     @property
+    @reads_own_run
     def best(self) -> Best:
         """The best model.
 

@@ -4,6 +4,7 @@ TrialrunError
 ├── InputError        the user's input is wrong; the command line exits with 2
 │   └── ModelError    ... in something that all trials of a pack share, so that none can be trained
 ├── OutOfMemory       a pack does not fit into the memory of its device
+├── TrainingError     user code, Keras or TensorFlow raised something else while a pack was trained
 ├── CannotFuse        a pack cannot be trained by the wanted engine; the next engine is tried
 │   └── CannotShare   ... because its trials differ in a number; the pack is split by that number
 ├── DeviceError       a task sees other devices than those that Ray gave it
@@ -45,6 +46,13 @@ class OutOfMemory(TrialrunError):  # noqa: N818 - a reason to train fewer trials
     def __init__(self, message: str, max_trials: int | None = None) -> None:
         super().__init__(message)
         self.max_trials = max_trials
+
+
+class TrainingError(TrialrunError):
+    """User code, Keras or TensorFlow raised an error that trialrun did not expect.
+
+    It takes the place of that error, which other processes may not be able to load.
+    """
 
 
 class CannotFuse(TrialrunError):  # noqa: N818 - a reason to choose another engine, not a fault

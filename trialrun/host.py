@@ -111,6 +111,23 @@ def _words(file: Path) -> list[str]:
 
 
 @contextlib.contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Sends to standard error what user code and libraries print, for other programs read stdout.
+
+    What C++ code or another process writes goes there too.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
     """Hides what TensorFlow's C++ code writes during its import; later only errors are shown.
 

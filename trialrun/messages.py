@@ -5,6 +5,7 @@ import difflib
 import json
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ _NO_OUTPUT = re.compile(
 )
 _NO_BUILD = re.compile(r"Unable to automatically build .*?Exception encountered:\s*'(.*)'$", re.S)
 _LOST_KEY = "MultilineMessageKeyError.__init__()"
+_LEFT_AS_THEY_ARE = "\n\r\t"
+_SHOWN = {chr(code): chr(0x2400 + code) for code in range(32)} | {"\x7f": "\u2421"}
+_SHOWN |= {character: character for character in _LEFT_AS_THEY_ARE}
+_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _QUOTES = ("'", '"')
 _USER_CODE, _GRAPH = "in user code:", "Graph execution error:"
 _TYPED = re.compile(r"(?!File )([^\W\d][\w.]*):(?: (.*)|$)")
@@ -110,7 +115,7 @@ def cause_of(error: BaseException) -> Cause:
                 cause = inner
                 break
         else:
-            said = _one_line(cause.said)
+            said = one_line(cause.said)
             is_key = cause.kind == "KeyError" and said and not said.startswith(_QUOTES)
             return cause._replace(said=repr(said) if is_key else said)
 
@@ -171,10 +176,27 @@ def _of_graph(cause: Cause) -> Cause | None:
     return cause._replace(said=said)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text of others in one line of printable text, without TensorFlow's names of operations."""
     text = _OPERATION.sub("", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} ..."
+
+
+def visible(text: str) -> str:
+    r"""A text whose control characters are shown instead of obeyed; lines and tabs stay.
+
+    >>> print(visible("\x1b[2J red\u202e"))
+    ␛[2J red�
+    """
+    if text.isprintable():
+        return text
+    return "".join(_SHOWN.get(c) or (c if not _is_control(c) else "\ufffd") for c in text)
+
+
+def _is_control(character: str) -> bool:
+    """Whether a character controls a terminal, or the direction in which text is written."""
+    return unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTIONS
 
 
 def listed(names: Sequence[str], word: str = "and", max_names: int = MAX_NAMES_LISTED) -> str:

@@ -29,7 +29,7 @@ from trialrun.store import RunFolder
 from trialrun.store.columns import parameter_kinds
 from trialrun.store.files import replace_atomically, write_json, write_text
 from trialrun.store.repair import set_aside_broken
-from trialrun.trials.results import Checkpoint, PackResult
+from trialrun.trials.results import Checkpoint, Output, PackResult
 from trialrun.trials.trial import Pack
 
 
@@ -598,3 +598,13 @@ def test_the_run_folder_is_at_hand_without_pandas_and_pyarrow():
         cwd=Path(__file__).parent,
     )
     assert told.stdout.strip() == ""
+
+
+def test_what_attempts_of_a_pack_wrote_stands_in_one_file(folder):
+    folder.write_output(Output("p003", 0, "first\n"))
+    folder.write_output(Output("p003", 1, ""))
+    assert (folder.logs_dir / "p003.log").read_text() == (
+        "=== p003, attempt 0 ===\nfirst\n=== p003, attempt 1 ===\n(nothing was written)\n"
+    )
+    folder.write_output(Output("p003", 2, "x" * (2 << 20)))
+    assert (folder.logs_dir / "p003.log").stat().st_size == 1 << 20

@@ -1,14 +1,17 @@
 """What is said of a Ray cluster that cannot be used: at once, and about the token."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import ray
 from commands import ROOT, Command, Finished
+from durable_runs import JOB as JOB_OF_RUN
 from durable_runs import PROGRAM, DurableRun
 from ray_heads import TOKEN, RayHead, bare_head, free_ports
 
@@ -81,10 +84,19 @@ def test_a_wrong_or_missing_token_is_named(tmp_path, head, how, environment, exp
 
 
 def test_the_right_token_is_used_without_more_words(tmp_path, head):
-    made_up = DurableRun(tmp_path)
-    finished = made_up.begin(head, MADE_UP_SECONDS_PER_EPOCH="0.01", RAY_AUTH_TOKEN=TOKEN).finish()
-    assert (finished.code, finished.stderr) == (0, f"Run folder: {made_up.folder}\n"), finished
+    """Nor does the head know the variable that the job forwards."""
+    made_up = DurableRun(tmp_path, JOB_OF_RUN.replace("{max", "{env: [MADE_UP_DEVICE], max"))
+    variables = {"MADE_UP_SECONDS_PER_EPOCH": "0.01", "MADE_UP_DEVICE": "forwarded"}
+    finished = made_up.begin(head, **variables, RAY_AUTH_TOKEN=TOKEN).finish()
+    assert finished.code == 0, finished
+    first, *others = finished.stderr.splitlines()
+    assert first == f"Run folder: {made_up.folder}"
+    assert [line for line in others if " ended: " not in line] == []
     made_up.assert_whole()
+    tables = map(pd.read_parquet, (made_up.folder / "trials").iterdir())
+    assert set(pd.concat(tables)["device"]) == {"forwarded"}
+    environment = json.loads((made_up.folder / "environment.json").read_text())
+    assert environment["env"] == {"MADE_UP_DEVICE": "forwarded"}
     holders = [
         path
         for path in tmp_path.rglob("*")

@@ -55,6 +55,14 @@ def test_a_poisonous_trial_is_reported_alone_and_its_neighbors_complete(
     assert sorted(failed["variant_id"]) == ["v00", "v01"]
     assert set(failed["seed"]) == {1}
     assert all(error in text for text in failed["error"])
+    logs = {log.stem: log.read_text() for log in (run.folder / "logs").iterdir()}
+    alone = [logs[pack_id] for pack_id in failed["pack_id"]]
+    if trouble == RAISES:
+        calls = "made_up_driver.py:"
+        assert all(calls in text for text in failed["error"])
+        assert all("Traceback (most recent call last)" in text for text in alone)
+    else:
+        assert all("--- The end of Ray's worker-" in text for text in alone)
 
 
 def test_a_pack_that_does_not_fit_into_memory_is_halved_and_the_size_is_kept(tmp_path, nodes):

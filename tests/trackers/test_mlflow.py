@@ -352,7 +352,7 @@ def test_a_server_that_is_not_there_is_one_line_of_a_report(tmp_path, monkeypatc
     folder = finish(write_run(tmp_path, learning_rates(0.1), (0,)))
     uri = f"http://127.0.0.1:{closed_port()}"
     set_output(folder, {"mlflow": uri, "tensorboard": True})
-    finished = call("report", folder.path)
+    finished = call("report", folder.path, "--trackers")
     assert finished.code == 1
     assert finished.stdout == f"{folder.report_file}\n"
     assert finished.stderr.startswith(f"Error: MLflow at {uri} could not be written: ")
@@ -372,7 +372,7 @@ def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path):
     durable.assert_whole()
     [line] = [one for one in ended.stderr.splitlines() if "MLflow" in one]
     assert line.startswith(f"Warning: MLflow at {uri} could not be written: ")
-    assert line.endswith(f"trialrun report {durable.folder}")
+    assert line.endswith(f"trialrun report {durable.folder} --trackers")
     assert len(list((durable.folder / "tensorboard").glob("*/seed_*"))) == 12
     log = (durable.folder / "run.log").read_text()
     assert "Traceback" in log
@@ -394,6 +394,6 @@ def test_a_shard_is_not_logged(tmp_path):
     job = folder.job_file.read_text()
     folder.job_file.write_text(f"{job}resources: {{shard: 1/2}}\n")
     set_output(folder, {"mlflow": f"sqlite:///{tmp_path}/none.db", "tensorboard": True})
-    assert call("report", folder.path).code == 0
+    assert call("report", folder.path, "--trackers").code == 0
     assert not (tmp_path / "none.db").exists()
     assert not folder.tensorboard_dir.exists()

@@ -310,7 +310,7 @@ def test_a_disk_that_refuses_does_not_take_what_was_there(run, monkeypatch):
     run.job_file.write_text(f"{job}output: {{tensorboard: true}}\n")
     monkeypatch.setattr("trialrun.trackers.tensorboard._write_events", refuse)
     try:
-        finished = call("report", run.path)
+        finished = call("report", run.path, "--trackers")
     finally:
         run.job_file.write_text(job)
     assert finished.code == 1

@@ -283,14 +283,14 @@ def test_what_needs_all_rows_at_once_is_refused_with_what_to_do(tmp_path, data, 
 def test_balanced_class_weights_are_refused(tmp_path):
     trials = trials_of(tmp_path, training={"class_weight": "balanced"})
     _, errors = load_pack_data(trials, tmp_path)
-    assert "balanced needs the classes of all training rows" in errors[trials[0].trial_id]
+    assert "balanced needs the classes of all training rows" in str(errors[trials[0].trial_id])
 
 
 def test_wrong_first_rows_are_refused_before_training(tmp_path):
     data = {"generator": "streams.py:named", "args": {"num_train": 200, "num_classes": 4}}
     trials = trials_of(tmp_path, data=data)
     _, errors = load_pack_data(trials, tmp_path)
-    assert "labels from 0 to 2 for 3 class_names, got 3" in errors[trials[0].trial_id]
+    assert "labels from 0 to 2 for 3 class_names, got 3" in str(errors[trials[0].trial_id])
 
 
 def test_a_wrong_row_far_behind_is_refused_when_it_comes(tmp_path):

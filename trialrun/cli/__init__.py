@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from trialrun.cli.console import Console
+from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
 from trialrun.cli.ending import max_time_option, stop
+from trialrun.cli.on_end import OnEnd, on_end_option
+from trialrun.cli.ray_head import address_option, may_be_open, ray_options
 from trialrun.cli.results import compare, predict
+from trialrun.cli.versions import strict_option, strict_versions
+from trialrun.cli.watching import list_runs, status
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
     EXIT_CTRL_C,
@@ -21,6 +26,9 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
+from trialrun.job.user_frames import told
+from trialrun.messages import visible
+from trialrun.store.foreign import reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -43,21 +51,8 @@ def cli() -> None:
     """
 
 
-for _command in (compare, predict, stop):
+for _command in (compare, list_runs, predict, status, stop):
     cli.add_command(_command)
-
-
-_address_option = click.option(
-    "--address",
-    metavar="ADDR",
-    help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
-    " Ray is started inside this process].",
-)
-_open_head_option = click.option(
-    "--allow-open-head",
-    is_flag=True,
-    help="Also use a Ray cluster without a token, where whoever reaches it can run programs.",
-)
 
 
 _shard_option = click.option(
@@ -85,8 +80,7 @@ _run_folder_option = click.option(
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-@_address_option
-@_open_head_option
+@ray_options
 @_runs_dir_option
 @_run_folder_option
 @click.option(
@@ -98,16 +92,21 @@ _run_folder_option = click.option(
 )
 @_shard_option
 @max_time_option
+@strict_option
+@keep_logs_option
+@one_trial_options
+@on_end_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
     address: str | None,
-    allow_open_head: bool,
     runs_dir: Path,
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
     max_time: Any,
+    keep_logs: tuple[str, ...],
+    one_trial: str | None,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -116,29 +115,29 @@ def run(
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 
+    if one_trial is not None:
+        train_one_trial(load_job(job, overrides), one_trial, address, run_folder, resume_run)
+        return
     if resume_run is not None:
         if run_folder is not None:
             raise click.UsageError(
                 "--resume and --run-folder both name the run folder; give only one"
             )
         run_folder = RunFolder.open(resume_run).path
-    loaded = load_job(job, overrides, shard=shard)
-    _run(
-        loaded,
-        runs_dir=runs_dir,
-        run_folder=run_folder,
-        address=address,
-        allow_open_head=allow_open_head,
-        max_time=max_time,
-    )
+    loaded = load_job(job, (*overrides, *keep_logs), shard=shard)
+    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@_address_option
-@_open_head_option
+@ray_options
 @max_time_option
-def resume(run_folder: Path, address: str | None, allow_open_head: bool, max_time: Any) -> None:
+@strict_option
+@keep_logs_option
+@on_end_option
+def resume(
+    run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
+) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -147,15 +146,8 @@ def resume(run_folder: Path, address: str | None, allow_open_head: bool, max_tim
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    loaded = load_job(folder.job_file)
-    _run(
-        loaded,
-        runs_dir=Path(),
-        run_folder=folder.path,
-        address=address,
-        allow_open_head=allow_open_head,
-        max_time=max_time,
-    )
+    loaded = load_job(folder.job_file, keep_logs)
+    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
 @cli.command()
@@ -164,6 +156,7 @@ def resume(run_folder: Path, address: str | None, allow_open_head: bool, max_tim
 )
 @_runs_dir_option
 @_run_folder_option
+@strict_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
     """Merge the runs of all shards of a job into one run.
 
@@ -181,32 +174,30 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
         runs_dir=runs_dir,
         run_folder=run_folder,
         command=sys.argv,
+        strict_versions=strict_versions(),
         progress=ProgressLine(Console(stderr=True)),
     )
     _tell(outcome)
 
 
 def _run(
-    job: Any,
-    *,
-    runs_dir: Path,
-    run_folder: Path | None,
-    address: str | None,
-    allow_open_head: bool,
-    max_time: Any,
+    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
 ) -> None:
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
+    progress = ProgressLine(Console(stderr=True))
+    click.get_current_context().find_root().ensure_object(OnEnd).course = progress.course
     outcome = run_job(
         job,
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
-        allow_open_head=allow_open_head,
+        allow_open_head=may_be_open(),
         max_time=max_time,
         command=sys.argv,
-        progress=ProgressLine(Console(stderr=True)),
+        strict_versions=strict_versions(),
+        progress=progress,
     )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
@@ -286,6 +277,7 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
+@reads_run
 def show(
     run_folder: Path,
     where: tuple[str, ...],
@@ -313,25 +305,30 @@ def show(
     elif as_json:
         click.echo(json.dumps(overview_content(folder, view), indent=2))
     elif as_csv:
-        click.echo(overview_csv(folder, view), nl=False)
+        click.echo(visible(overview_csv(folder, view)), nl=False)
     else:
         print_overview(Console(), folder, view)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def report(run_folder: Path) -> None:
-    """Build the figures and the report of RUN again.
-
-    Also writes the run again to the trackers that its job's `output` names.
-    """
-    from trialrun.job import read_output
+@click.option(
+    "--trackers",
+    is_flag=True,
+    help="Also write the run again to the trackers that the job in RUN names. They are not used"
+    " without, because the job may be another's, and your tokens would be sent to its server.",
+)
+@reads_run
+def report(run_folder: Path, trackers: bool) -> None:
+    """Build the figures and the report of RUN again."""
+    from trialrun.job import OutputSpec, read_output
     from trialrun.report import build_report
     from trialrun.store import RunFolder
     from trialrun.trackers import require_packages, show_in_trackers
 
     folder = RunFolder.open(run_folder)
-    output = read_output(folder.read_job(), folder.job_file)
+    asked = read_output(folder.read_job(), folder.job_file)
+    output = asked if trackers else OutputSpec()
     require_packages(output)
     build_report(folder)
     click.echo(folder.report_file)
@@ -340,7 +337,7 @@ def report(run_folder: Path) -> None:
 
 
 @cli.command()
-@_address_option
+@address_option
 @click.option("--slurm", is_flag=True, help="Check every node of the SLURM job this is run in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @_runs_dir_option
@@ -362,7 +359,17 @@ def doctor(address: str | None, slurm: bool, as_json: bool, runs_dir: Path) -> i
 def main() -> None:
     """Runs the command line and exits with the code that `trialrun --help` describes."""
     logging.getLogger("trialrun").setLevel(logging.INFO)
-    sys.exit(_exit_code(lambda: cli(standalone_mode=False)))
+    if logging.lastResort is not None:  # what has no log to go to is told without a traceback
+        logging.lastResort.setFormatter(_OneLine())
+    with OnEnd() as on_end:
+        sys.exit(_exit_code(lambda: cli(standalone_mode=False, obj=on_end)))
+
+
+class _OneLine(logging.Formatter):
+    """What a record says, without the traceback of an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(record.getMessage())
 
 
 def _exit_code(command: Callable[[], Any]) -> int:
@@ -379,9 +386,9 @@ def _exit_code(command: Callable[[], Any]) -> int:
         _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
         return error.exit_code
     except InputError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {visible(told(error))}", err=True)
         return EXIT_WRONG_INPUT
     except TrialrunError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {visible(told(error))}", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0

@@ -1,10 +1,14 @@
 """Commands that use what a run found: two variants compared, and predictions."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
+
+from trialrun.cli.console import Console
+from trialrun.messages import visible
+from trialrun.store.foreign import reads_run
 
 
 @click.command()
@@ -12,6 +16,7 @@ from rich.console import Console
 @click.argument("first", metavar="VARIANT")
 @click.argument("second", metavar="VARIANT")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
+@reads_run
 def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
     """Compare two variants of RUN seed by seed.
 
@@ -45,6 +50,7 @@ def compare(run_folder: Path, first: str, second: str, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Write the predictions to FILE (.csv or .parquet) with every digit [default: print CSV].",
 )
+@reads_run
 def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> None:
     """Predict the rows of a file with the best model of RUN."""
     from trialrun.export.predict import predict_file
@@ -52,7 +58,7 @@ def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> Non
     from trialrun.store import RunFolder
 
     def warn(text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(visible(text), err=True)
 
     if output_file is not None:
         check_output(output_file, input_file)
@@ -60,4 +66,5 @@ def predict(run_folder: Path, input_file: Path, output_file: Path | None) -> Non
     if output_file is not None:
         write_predictions(table, output_file)
         return
-    click.echo(printed_csv(table, num_given), nl=False)
+    text = printed_csv(table, num_given)
+    click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)

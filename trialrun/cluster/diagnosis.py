@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 
 import ray
 from ray.exceptions import (
@@ -23,7 +24,8 @@ from trialrun.errors import (
     OutOfMemory,
     TrialrunError,
 )
-from trialrun.messages import in_short
+from trialrun.job.user_frames import told
+from trialrun.messages import counted
 from trialrun.trials.results import PackResult
 from trialrun.trials.task import PackTask
 
@@ -65,15 +67,17 @@ def require_own_node(error: RayError) -> None:
     raise ClusterLost("Ray's process on this machine has died") from error
 
 
-def in_words(error: BaseException) -> str:
-    """What a message says of an error: trialrun's own words, or an error of others in short."""
-    return str(error) if isinstance(error, TrialrunError) else in_short(error)
+def log_failures(result: PackResult) -> None:
+    """Logs why trials of a pack failed that came to its end, one record per reason."""
+    counts = Counter(trial.error for trial in result.trials if trial.status == "failed")
+    for reason, count in counts.items():
+        _log.error("%s: %s failed: %s", result.pack_id, counted(count, "trial"), reason)
 
 
 def failed(task: PackTask, fault: Fault, error: BaseException) -> PackResult:
     """The result of a pack that could not be trained."""
     is_ours = isinstance(error, TrialrunError)
-    reason = in_words(error)
+    reason = told(error)
     _log.error("%s: %s", task.pack.pack_id, reason, exc_info=None if is_ours else error)
     return PackResult(
         pack_id=task.pack.pack_id,

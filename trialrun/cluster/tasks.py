@@ -24,10 +24,11 @@ from trialrun.cluster.diagnosis import (
     STORE_IS_FULL,
     diagnose,
     failed,
-    in_words,
+    log_failures,
     require_own_node,
 )
 from trialrun.cluster.faults import Fault, FaultRules, halves
+from trialrun.cluster.output import OutputPlace, last_words
 from trialrun.cluster.worker import (
     Started,
     TrainPack,
@@ -38,7 +39,8 @@ from trialrun.cluster.worker import (
 )
 from trialrun.errors import CannotShare, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
-from trialrun.trials.results import Checkpoint, PackResult, Progress
+from trialrun.job.user_frames import told
+from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -53,14 +55,23 @@ _WORTH_SPLITTING_S = 60.0
 class Listener(Protocol):
     """What the training of packs tells the driver, and asks it."""
 
-    def on_begin(self, pack: Pack) -> None:
+    def on_begin(self, pack: Pack, start: PackStart) -> None:
         """Called when a worker has begun a pack."""
 
     def on_progress(self, progress: Progress) -> None:
         """Called when a pack has sent a heartbeat."""
 
+    def on_leave(self, pack_id: str) -> None:
+        """Called when a pack has left its worker without a result."""
+
+    def on_retry(self, pack_id: str, why: str) -> None:
+        """Called when a pack, which could not be trained, will be tried again; it leaves then."""
+
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Called when a pack has sent the state of its trials."""
+
+    def on_output(self, output: Output) -> None:
+        """Called with what a pack's process wrote, if the pack failed or the job wants it."""
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
         """The latest state of a pack's trials, in the pack's order; None if they have not begun."""
@@ -110,6 +121,7 @@ class _Running:
         first_sign: When its first heartbeat came, and the epochs done by then.
         epochs_done: The epochs done at its last heartbeat.
         is_splitting: Whether it was asked to stop in order to be halved.
+        output: Where its process writes, until it has sent that itself.
     """
 
     task: PackTask
@@ -118,6 +130,7 @@ class _Running:
     first_sign: tuple[float, int] | None = None
     epochs_done: int = 0
     is_splitting: bool = False
+    output: OutputPlace | None = None
 
     def hear(self, progress: Progress) -> None:
         """Takes a heartbeat."""
@@ -270,20 +283,39 @@ class _Run:
         else:
             match message:
                 case Started():
-                    running.node_id = message.node_id
-                    self._listener.on_begin(running.task.pack)
+                    running.node_id, running.output = message.node_id, message.output
+                    self._listener.on_begin(
+                        running.task.pack, self._start_of(running.task, message)
+                    )
                 case WrongProcess():
                     del self._running[stream]
+                    self._listener.on_leave(running.task.pack.pack_id)
                     ray.cancel(stream, force=True)
                     self._waiting.append(running.task)
                 case Progress():
                     running.hear(message)
                     self._listener.on_progress(message)
+                case Output():
+                    running.output = None
+                    self._listener.on_output(message)
                 case Checkpoint():
                     self._listener.on_checkpoint(message)
                 case PackResult():
                     del self._running[stream]  # a fault of its worker does not matter any more
+                    log_failures(message)
                     yield message
+
+    def _start_of(self, task: PackTask, message: Started) -> PackStart:
+        submitted = sum(not running.node_id for running in self._running.values())
+        return PackStart(
+            pack_id=task.pack.pack_id,
+            num_trials=len(task.pack.trials),
+            last_epoch=task.last_epoch,
+            attempt=task.attempt,
+            node=message.node,
+            device=message.device,
+            num_waiting=len(self._waiting) + submitted,
+        )
 
     def _end_without_result(self, stream: Any) -> Iterator[PackResult]:
         running = self._running[stream]
@@ -292,6 +324,7 @@ class _Run:
             yield from self._answer(stream, "worker", error)
             return
         del self._running[stream]
+        self._listener.on_leave(running.task.pack.pack_id)
         if self._stop_by_s is None:
             _log.info("%s: halved, because devices are idle", running.task.pack.pack_id)
             self._waiting += reversed(halves(running.task, tried=False))
@@ -307,6 +340,9 @@ class _Run:
 
     def _answer(self, stream: Any, fault: Fault, error: BaseException) -> Iterator[PackResult]:
         running = self._running.pop(stream)
+        if running.output is not None and fault != "share":  # its process could not send it
+            said = last_words(running.output, running.node_id, is_node_lost=fault == "node")
+            self._listener.on_output(Output(running.task.pack.pack_id, running.task.attempt, said))
         if running.is_splitting:
             internal_kv._internal_kv_del(stop_key(running.task.pack.pack_id))
         max_trials = error.max_trials if isinstance(error, OutOfMemory) else None
@@ -318,8 +354,10 @@ class _Run:
         how = "trying again in halves" if len(tasks) > 1 else "trying again"
         if fault == "share":
             how = f"training its trials in {len(tasks)} packs"
-        said = in_words(error).partition("\n")[0]
+        said = told(error).partition("\n")[0]
         _log.warning("%s: %s; %s", running.task.pack.pack_id, said, how)
+        self._listener.on_retry(running.task.pack.pack_id, f"{said}; {how}")
+        self._listener.on_leave(running.task.pack.pack_id)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
 

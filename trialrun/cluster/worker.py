@@ -10,16 +10,21 @@ EPYC, is trained in 12 s by one process and in 30 s by a process per pack.
 
 import functools
 import os
+import platform
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from ray.experimental import internal_kv
 
+from trialrun.cluster.output import CaughtOutput, OutputPlace
+from trialrun.errors import CannotShare
 from trialrun.job.user_files import install_files
-from trialrun.trials.results import Checkpoint, PackResult, Progress
+from trialrun.job.user_frames import note_frames
+from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
 from trialrun.trials.task import PackTask
 
 _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
@@ -35,9 +40,19 @@ TrainPack = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A task's first message: the node on which it runs."""
+    """A task's first message: where it runs, and where what its process writes is.
+
+    Attributes:
+        node_id: The node, in Ray's words.
+        node: Name of the machine.
+        device: E.g. `CPU`, `GPU 0`.
+        output: Where what its process writes is; None if the pack does not begin.
+    """
 
     node_id: str
+    node: str
+    device: str
+    output: OutputPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,7 @@ class WrongProcess:
     """A task's message that its process holds another GPU than it was given and must be killed."""
 
 
-Message = Started | WrongProcess | Progress | Checkpoint | PackResult
+Message = Started | WrongProcess | Progress | Checkpoint | Output | PackResult
 
 
 def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Iterator[Message]:
@@ -56,13 +71,44 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
         num_gpus: The number of GPUs that it asked Ray for.
         train_pack: Replaces `training.pack.train_pack`, if it is not None.
     """
-    yield Started(ray.get_runtime_context().get_node_id())
+    node_id = ray.get_runtime_context().get_node_id()
     gpus = tuple(map(str, ray.get_gpu_ids()))
+    started = Started(node_id, platform.node(), f"GPU {', '.join(gpus)}" if gpus else "CPU")
     if _gpus_of_this_process() != gpus:
+        yield started
         yield WrongProcess()
         threading.Event().wait()
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.update(task.variables)
+    with CaughtOutput(task.pack.pack_id) as output:
+        yield replace(started, output=output.place)
+        yield from _with_output(task, output, _training(task, gpus, train_pack))
+
+
+def _with_output(
+    task: PackTask, output: CaughtOutput, messages: Iterator[Message]
+) -> Iterator[Message]:
+    """The messages of a pack, and before its end what its process wrote, if that is wanted."""
+    pack_id, attempt = task.pack.pack_id, task.attempt
+    try:
+        for message in messages:
+            output.trim()
+            if isinstance(message, PackResult) and (task.keeps_output or message.has_failures):
+                yield Output(pack_id, attempt, output.text())
+            yield message
+    except CannotShare:
+        raise
+    except Exception as error:
+        note_frames(error)
+        traceback.print_exc()
+        yield Output(pack_id, attempt, output.text())
+        raise
+
+
+def _training(
+    task: PackTask, gpus: tuple[str, ...], train_pack: TrainPack | None
+) -> Iterator[Progress | Checkpoint | PackResult]:
     should_stop = _make_should_stop(stop_key(task.pack.pack_id))
     if train_pack is not None:
         yield from train_pack(task, "CPU", should_stop)

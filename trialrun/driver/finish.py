@@ -112,6 +112,7 @@ def finish(
             data=work.census,
             model_tasks=distinct_tasks(packs),
             importance=importance,
+            cost=work.progress.course.cost()._asdict(),
         )
         write_json(run.summary_file, summary)
         if rounds is None or not rounds.num_to_come:  # else paused trials may go on
@@ -155,8 +156,8 @@ def _show_in_trackers(work: Work) -> None:
     """Writes the run to TensorBoard and MLflow if its job says so; failures are only warnings."""
     work.progress.say("writing to trackers")
     for problem in show_in_trackers(work.run, work.loaded.spec.output):
-        again = f"the run itself is complete; to try again: trialrun report {work.run.path}"
-        work.progress.warn(f"{problem}; {again}")
+        again = f"trialrun report {work.run.path} --trackers"
+        work.progress.warn(f"{problem}; the run itself is complete; to try again: {again}")
 
 
 def outcome_of_ended(work: Work) -> Outcome:

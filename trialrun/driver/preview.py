@@ -17,7 +17,7 @@ from trialrun.data.load import RawData, census_of, check_data
 from trialrun.driver.preview_data import print_table_data
 from trialrun.driver.preview_rounds import print_rounds
 from trialrun.errors import InputError
-from trialrun.host import num_local_cpus, quiet_tensorflow
+from trialrun.host import num_local_cpus, quiet_tensorflow, stdout_for_results
 from trialrun.job import (
     JobSpec,
     LoadedJob,
@@ -142,7 +142,8 @@ def _print_data(console: Console, loaded: LoadedJob, trials: Sequence[Trial]) ->
 
 def _check_data(loaded: LoadedJob, trial: Trial) -> RawData:
     try:
-        return check_data(trial.variant.data, loaded.folder, trial.seed)
+        with stdout_for_results():
+            return check_data(trial.variant.data, loaded.folder, trial.seed)
     except InputError as error:
         raise InputError(loaded.locate(str(error))) from error
 
@@ -284,7 +285,8 @@ def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]
     for task in tasks[:_MAX_ROWS]:
         signature = task.pack.signature
         try:
-            found = known[signature] = known.get(signature) or examine(task)
+            with stdout_for_results():
+                found = known[signature] = known.get(signature) or examine(task)
         except InputError as error:
             raise InputError(loaded.locate(str(error))) from error
         is_whole = len(found) == 1

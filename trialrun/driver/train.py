@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trialrun.driver.environment import write_environment
 from trialrun.driver.interrupts import kill_descendants
-from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
+from trialrun.driver.resume import packs_with_checkpoints
 from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
-from trialrun.job.user_files import collect_files
 from trialrun.messages import counted
 from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
 from trialrun.trials.packing import make_packs
-from trialrun.trials.results import Checkpoint, PackResult, Progress
+from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_MAX_OUTPUT_BYTES = 256 << 20
 # Packs report their progress every 0.2 s; with very many devices less often, every 5 s for 1,000.
 _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
@@ -74,7 +74,7 @@ def connect_to_cluster(
             " pack that takes too much memory makes the others fail"
         )
     work.interrupts.install()
-    write_environment(work.run, work.loaded, cluster.describe(), command)
+    write_environment(work, cluster.describe(), command)
     return cluster
 
 
@@ -83,18 +83,36 @@ class _PackListener:
 
     def __init__(self, work: Work, pause_after: int | None) -> None:
         self._work, self._pause_after = work, pause_after
+        self._output_bytes = 0
 
-    def on_begin(self, pack: Pack) -> None:
+    def on_begin(self, pack: Pack, start: PackStart) -> None:
         self._work.in_training.begin(pack)
+        self._work.progress.course.start(start)
 
     def on_progress(self, progress: Progress) -> None:
         self._work.in_training.hear(progress)
         self._work.progress.advance(progress)
 
+    def on_leave(self, pack_id: str) -> None:
+        self._work.progress.course.leave(pack_id)
+
+    def on_retry(self, pack_id: str, why: str) -> None:
+        self._work.progress.course.retry(pack_id)
+
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()
         self._work.run.kept.write_checkpoint(checkpoint)
         self._work.in_training.keep(checkpoint.pack_id, is_stopping=self.should_stop())
+
+    def on_output(self, output: Output) -> None:
+        self._work.lease.check()
+        if self._output_bytes > _MAX_OUTPUT_BYTES:
+            return
+        self._output_bytes += len(output.text)
+        self._work.run.write_output(output)
+        _log.info("%s: what it wrote is in logs/%s.log", output.pack_id, output.pack_id)
+        if self._output_bytes > _MAX_OUTPUT_BYTES:
+            _log.warning("logs/ is large enough: what further packs write is not kept")
 
     def checkpoint_of(self, pack: Pack) -> Checkpoint | None:
         self._work.in_training.submit(pack)
@@ -135,7 +153,14 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
     )
     wrong_input: dict[str, None] = {}
     num_results = 0
-    work.progress.start(missing, job.select, batch.pause_after)
+    rounds = run.rounds.read()
+    work.progress.start(
+        missing,
+        job.select,
+        batch.pause_after,
+        num_packs=len(packs),
+        round_number=rounds[-1].number if rounds else None,
+    )
     with work.interrupts.gracefully():
         for result in _run_packs(work, packs, cluster, batch.pause_after, pauses):
             work.lease.check()
@@ -146,6 +171,7 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
             del result  # to make room for the next one's arrays in Ray's object store
+    work.progress.tell_of_packs()
     if num_results != len(missing):
         raise TrialrunError(
             f"only {num_results} of {len(missing)} trials gave a result; to continue: trialrun"
@@ -223,7 +249,6 @@ def _run_packs(
     from trialrun.cluster import run_packs
 
     job, folder = work.loaded.spec, work.loaded.folder
-    files = collect_files(referenced_functions(work.loaded), job.data.files)
     statuses = work.run.tables.index().by_variants("identity")
     is_continued = any((rows["status"] != "failed").any() for rows in statuses)
     width = _width(work, cluster)
@@ -235,11 +260,14 @@ def _run_packs(
             job.select,
             cluster.num_threads,
             width=width,
-            files=files,
+            files=work.files,
+            samples=work.samples,
+            variables=work.variables,
             is_continued=is_continued,
             progress_interval_s=interval_s,
             pause_after=pause_after,
             pauses=pauses,
+            keeps_output=job.output.keep_logs,
         )
         for pack in packs
     ]

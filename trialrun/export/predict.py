@@ -1,6 +1,5 @@
 """Predictions of a run's best model for raw rows, which first pass its saved preprocessing."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,14 @@ from trialrun.data.table.target import text_counts
 from trialrun.errors import InputError
 from trialrun.export.raw_input import scaled_input
 from trialrun.export.rebuild import load_best_model
+from trialrun.host import stdout_for_results
 from trialrun.job.table_dialect import Dialect
 from trialrun.job.table_spelling import clean_text
 from trialrun.messages import said_by
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
 from trialrun.store.files import reading
+from trialrun.store.foreign import neutral, read_mapping
 from trialrun.training.model.inputs import with_text_tensors
 
 if TYPE_CHECKING:
@@ -75,12 +76,14 @@ def predict_file(run: RunFolder, input_file: Path, warn: Callable[[str], None]) 
     table = read_raw(input_file, _dialect(preprocessing), str(input_file))
     raw = _features(table, preprocessing, warn)
     try:
-        predictions = _predict(files, preprocessing, raw)
+        with stdout_for_results():
+            predictions = _predict(files, preprocessing, raw)
     except InputError as error:
         found = ", ".join(table.names)
         raise InputError(f"{input_file}: {error}; found the columns {found}") from error
     given = table.as_written()
     names = preprocessing["class_names"]
+    names = [neutral(name) for name in names]
     return Predicted(with_predictions(given, predictions, names, task), len(given.columns))
 
 
@@ -129,9 +132,16 @@ def _best_files(run: RunFolder) -> BestFiles:
 
 
 def _read_preprocessing(files: BestFiles) -> dict[str, Any]:
+    content = read_mapping(files.preprocessing)
     with reading(files.preprocessing):
-        preprocessing: dict[str, Any] = json.loads(files.preprocessing.read_text())
-    return preprocessing
+        for name in ("class_names", "feature_names"):
+            if not all(isinstance(one, str) for one in content[name]):
+                raise ValueError(f"{name} must be a list of texts")
+        if not isinstance(content["scalers"], dict):
+            raise ValueError("scalers must be a mapping")
+        _encoder(content)
+        _dialect(content)
+    return content
 
 
 def _task(files: BestFiles, preprocessing: Mapping[str, Any]) -> ModelTask | None:

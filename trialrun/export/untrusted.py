@@ -21,6 +21,7 @@ from trialrun.messages import said_by
 # The class names under which Keras writes plain values: tensors, tuples, bytes.
 _VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__tuple__", "__bytes__", "__slice__"}
 _VALUES |= {"__ellipsis__", "__typespec__"}
+_NO_MODEL = (OSError, KeyError, TypeError, ValueError, NotImplementedError, zipfile.BadZipFile)
 _CONFIG_KEYS = ("model_config", "training_config")
 # The name of the module that `references` makes of a Python file.
 _OF_FILE = re.compile(r"^trialrun_(.+)_[0-9a-f]{12}$")
@@ -50,7 +51,12 @@ def check_model_file(path: Path) -> None:
         InputError: The file is no such model, or names something that this module does not allow.
             The message says what.
     """
-    foreign = find_foreign(_read_config(path))
+    try:
+        foreign = find_foreign(_read_config(path))
+    except RecursionError as error:
+        raise InputError(
+            f"{path}: refused: its configuration is nested more deeply than that of any model"
+        ) from error
     if foreign is not None:
         raise InputError(
             f"{path}: refused: {foreign.where} is {foreign.name}, which is neither Keras's own nor"
@@ -96,11 +102,12 @@ def _read_config(path: Path) -> Any:
                 return json.loads(archive.read("config.json"))
         with h5py.File(path) as file:
             texts = [file.attrs[key] for key in _CONFIG_KEYS if key in file.attrs]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        config = [json.loads(text) for text in texts]
+    except _NO_MODEL as error:
         raise InputError(f"{path}: is not a saved Keras model: {said_by(error)}") from error
-    if not texts:
+    if not config:
         raise InputError(f"{path}: is not a saved Keras model: it has no configuration")
-    return [json.loads(text) for text in texts]
+    return config
 
 
 def _named(config: Any, where: str) -> Iterator[tuple[dict[str, Any], str]]:

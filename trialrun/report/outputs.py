@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from trialrun.analysis.importance import Importance, NoImportance, find_importance
 from trialrun.analysis.run_summary import Standing
 from trialrun.analysis.winner import winner_curves, winner_reliability
+from trialrun.errors import TrialrunError
 from trialrun.messages import in_short
 from trialrun.report.view import WHOLE, View
 from trialrun.statistics.spread import Floats
@@ -38,10 +39,14 @@ def print_overview(
         standing: What was computed from its trials; None to compute it here.
     """
     from trialrun.report.overview import load_overview, overview_of
+    from trialrun.report.status import training_renderables
     from trialrun.report.tables import print_run
 
     overview = load_overview(folder) if standing is None else overview_of(folder, standing)
     print_run(console, overview, view.variants_of(overview.leaderboard))
+    if overview.summary is None:
+        for renderable in training_renderables(folder, width=console.width):
+            console.print(renderable)
 
 
 def print_rounds(console: "Console", folder: RunFolder) -> None:
@@ -60,9 +65,11 @@ def print_rounds(console: "Console", folder: RunFolder) -> None:
 def overview_content(folder: RunFolder, view: View = WHOLE) -> dict[str, Any]:
     """A run, finished or interrupted, as values for JSON."""
     from trialrun.report.overview import load_overview, overview_json
+    from trialrun.report.status import training_content
 
     overview = load_overview(folder, max_problems=None)
-    return overview_json(overview, view.variants_of(overview.leaderboard))
+    content = overview_json(overview, view.variants_of(overview.leaderboard))
+    return content | {"in_training": dict(training_content(folder).content) or None}
 
 
 def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
@@ -102,7 +109,7 @@ def build_report(
         figures = draw_figures(overview, *_winner(folder, overview), _known(importance))
     except Exception as error:  # matplotlib failed: the page says so, and is written without them
         _log.exception("the figures could not be drawn")
-        figure_problem = in_short(error)
+        figure_problem = str(error) if isinstance(error, TrialrunError) else in_short(error)
     for figure in figures:
         folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
     page = render_page(

@@ -1,5 +1,6 @@
 """The texts of the page: what was asked, the winner's numbers, lost trials, environment."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from trialrun.job import domains_in, searched_paths
 from trialrun.messages import counted, listed
 from trialrun.report.format import (
     condition_text,
+    cost_text,
     counts_text,
     mean_sd_text,
     parameter_text,
+    reason_of,
     short_names,
 )
 from trialrun.report.overview import Overview
@@ -23,6 +26,7 @@ _MAX_VALUES = 20
 _MAX_HIGHLIGHTS = 5
 _MAX_REASON = 240
 _MAX_ERROR = 20_000
+_SEED_OF_DATA = re.compile(r" \(seed \d+\)")
 _SOURCES = ("generator", "csv", "parquet", "npz")
 
 
@@ -68,7 +72,9 @@ def run_facts(overview: Overview) -> list[str]:
             f"{_duration_text(total_s)} in all",
             f"{rate:,.0f} trials/s" if round(rate) >= 1000 else f"{rate:.3g} trials/s",
         ]
-    return facts
+    cost = summary.get("cost") or {}
+    names = ("device_s", "lost_s", "compile_s")
+    return [*facts, *filter(None, [cost_text(*(cost.get(name) for name in names))])]
 
 
 def _duration_text(seconds: float) -> str:
@@ -254,10 +260,14 @@ def importance_note(found: Importance | NoImportance, metric: str) -> str:
 
 
 def group_problems(problems: Sequence[TrialProblem]) -> list[ProblemGroup]:
-    """Lost trials grouped by reason, in the order in which the reasons first occur."""
+    """Lost trials grouped by reason, in the order in which the reasons first occur.
+
+    The seed of a trial's data, which a generator's message names, makes no other reason.
+    """
     by_reason: dict[tuple[str, str], list[TrialProblem]] = {}
     for problem in problems:
-        by_reason.setdefault((problem.status, problem.error), []).append(problem)
+        key = problem.status, _SEED_OF_DATA.sub("", problem.error)
+        by_reason.setdefault(key, []).append(problem)
     return [
         ProblemGroup(
             status=status,
@@ -281,11 +291,10 @@ def _trials_text(trials: Sequence[TrialProblem]) -> str:
 
 
 def _reason(status: str, error: str) -> str:
-    """The last line of an error, in which Python says what is wrong."""
     if not error.strip():
         return "a loss is not finite" if status == "diverged" else "no reason was recorded"
-    last = error.strip().splitlines()[-1].strip()
-    return last if len(last) <= _MAX_REASON else f"{last[:_MAX_REASON]} ..."
+    reason = reason_of(error)
+    return reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]} ..."
 
 
 def _full_text(error: str) -> str:

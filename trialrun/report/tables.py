@@ -14,7 +14,13 @@ from trialrun.analysis.rounds import DroppedVariant
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
 from trialrun.errors import InputError
 from trialrun.report.columns import TextColumn, identity_columns, metric_column
-from trialrun.report.format import class_labels, counts_text, pooled_text
+from trialrun.report.format import (
+    class_labels,
+    counts_text,
+    place_of,
+    pooled_text,
+    reason_of,
+)
 from trialrun.report.overview import Overview
 from trialrun.report.rounds import dropped_columns, round_lines
 from trialrun.report.saved import saved_sentences
@@ -105,9 +111,11 @@ def _problem_lines(overview: Overview) -> Iterator[Text]:
     if overview.problems:
         yield Text()
     for problem in overview.problems[:_NUM_PROBLEMS_SHOWN]:
-        reason = f": {problem.error.strip().splitlines()[-1]}" if problem.error.strip() else ""
+        reason = f": {reason_of(problem.error)}" if problem.error.strip() else ""
         line = f"{problem.variant_id} seed {problem.seed} {problem.status}{reason}"
         yield Text(line, style="red" if problem.status == "failed" else "yellow")
+        if where := place_of(problem.error):
+            yield Text(f"  {where}", style="dim")
     num_more = overview.num_problems - _NUM_PROBLEMS_SHOWN
     if num_more > 0:
         yield Text(f"... and {num_more:,} more (trials/)", style="dim")

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,13 @@ import numpy as np
 
 from trialrun.errors import FileError
 from trialrun.messages import said_by
+
+_MAX_SMALL_BYTES = 4 << 20
+# What the content of a file may make its reader raise; RuntimeError when it is nested too deeply.
+_WRONG_CONTENT = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
+    *(ArithmeticError, MemoryError, zipfile.BadZipFile),
+)
 
 
 @contextmanager
@@ -85,14 +93,27 @@ def json_ready(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def read_small_json(path: Path) -> dict[str, Any]:
+    """The mapping in a small JSON file; empty if there is no such file, or it holds anything else.
+
+    For files that a driver may be writing, or anybody may have put there: it waits for nothing.
+    """
+    with suppress(OSError, ValueError, RecursionError):
+        about = path.stat()
+        if stat.S_ISREG(about.st_mode) and about.st_size <= _MAX_SMALL_BYTES:
+            content = json.loads(path.read_bytes())
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turns errors while a file is read into a FileError that names the file.
 
     Raises:
-        FileError: The file is missing, incomplete or of another kind.
+        FileError: The file is missing, incomplete, of another kind, or holds other values.
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _WRONG_CONTENT as error:
         raise FileError(f"{path}: cannot be read: {said_by(error)}") from error

@@ -4,7 +4,6 @@ Every file is written whole or not at all (`files`). Refuses to know what the nu
 `columns` and `rows` give the tables, `trialrun.analysis` the statistics.
 """
 
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,8 @@ from trialrun.job.document import read_document
 from trialrun.messages import show
 from trialrun.store.best_files import BestFiles
 from trialrun.store.columns import ParameterKind, TrialColumns, pack_file_name
-from trialrun.store.files import reading, write_bytes, write_text
+from trialrun.store.files import write_bytes, write_text
+from trialrun.store.foreign import read_mapping, require_plain
 from trialrun.store.kept_arrays import KeptArrays
 from trialrun.store.pack_records import PackRecord, facts_of, read_pack_records
 from trialrun.store.parquet import list_pack_files, write_pack_file
@@ -27,11 +27,12 @@ from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
 from trialrun.store.trial_tables import TrialIndex, TrialTables
 from trialrun.store.variant_files import columns_of, variants_csv
-from trialrun.trials.results import PackResult
+from trialrun.trials.results import Output, PackResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_MAX_LOG_CHARACTERS = 1 << 20
 _SECTIONS = ("data", "model", "training", "search", "select", "resources", "output")
 _NUMBER_OF_PACK = re.compile(r"p(\d+)")
 
@@ -98,11 +99,13 @@ class RunFolder:
         """The run folder at `path`.
 
         Raises:
-            InputError: It is no run folder. The message says what is there instead.
+            InputError: It is no run folder, and the message says what is there instead; or it holds
+                what no run folder holds, see `foreign.require_plain`.
         """
         folder = cls(Path(path))
         if not folder.job_file.is_file():
             raise InputError(f"{path}: is not a run folder: {what_is_at(folder.path)}")
+        require_plain(folder.path)
         return folder
 
     @property
@@ -134,6 +137,11 @@ class RunFolder:
     def set_aside_dir(self) -> Path:
         """Files that were damaged or did not belong to this run."""
         return self.path / "set_aside"
+
+    @property
+    def status_file(self) -> Path:
+        """How far the run is, written every few seconds while a driver works on it."""
+        return self.path / "status.json"
 
     @property
     def variants_file(self) -> Path:
@@ -179,6 +187,11 @@ class RunFolder:
     def log_file(self) -> Path:
         """The log of the run."""
         return self.path / "run.log"
+
+    @property
+    def logs_dir(self) -> Path:
+        """What the processes of packs wrote, of packs that failed."""
+        return self.path / "logs"
 
     @property
     def rounds(self) -> RoundLog:
@@ -295,9 +308,7 @@ class RunFolder:
         """The content of summary.json; None if the run has not ended."""
         if not self.summary_file.exists():
             return None
-        with reading(self.summary_file):
-            summary: dict[str, Any] = json.loads(self.summary_file.read_text())
-        return summary
+        return read_mapping(self.summary_file)
 
     def read_environment(self) -> dict[str, Any] | None:
         """The content of environment.json; None if it does not exist.
@@ -307,9 +318,15 @@ class RunFolder:
         """
         if not self.environment_file.exists():
             return None
-        with reading(self.environment_file):
-            environment: dict[str, Any] = json.loads(self.environment_file.read_text())
-        return environment
+        return read_mapping(self.environment_file)
+
+    def write_output(self, output: Output) -> None:
+        """Adds what a pack's process wrote to `logs/<pack>.log`, below that of earlier attempts."""
+        file = self.logs_dir / f"{output.pack_id}.log"
+        before = file.read_text(errors="replace") if file.is_file() else ""
+        heading = f"=== {output.pack_id}, attempt {output.attempt} ==="
+        text = f"{before}{heading}\n{output.text.rstrip() or '(nothing was written)'}\n"
+        write_bytes(file, text[-_MAX_LOG_CHARACTERS:].encode(errors="replace"))
 
     def write_figure(self, name: str, *, png: bytes, svg: bytes) -> None:
         """Writes `figures/<name>.png` and `figures/<name>.svg`."""

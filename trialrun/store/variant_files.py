@@ -12,6 +12,7 @@ from typing import IO, Any
 from trialrun.job import searched_paths
 from trialrun.store.columns import PARAMETER_PREFIX
 from trialrun.store.files import json_ready, replace_atomically
+from trialrun.store.foreign import neutral
 
 # Words that YAML reads as text.
 _PLAIN = re.compile(r"(?!(?:null|true|false)$)[A-Za-z_/](?:[\w./-]|[ :](?=[\w/]))*", re.IGNORECASE)
@@ -68,9 +69,10 @@ def variants_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> s
     """Rows as CSV with a header; see `RunFolder.write_variants`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(neutral, columns))
     writer.writerows(
-        [_csv_cell(name, row[name]) if name in row else "" for name in columns] for row in rows
+        [neutral(_csv_cell(name, row[name])) if name in row else "" for name in columns]
+        for row in rows
     )
     return text.getvalue()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from trialrun.data.model_task import ModelTask
 from trialrun.data.splits import Splits, first_rows
-from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError, OutOfMemory
+from trialrun.errors import CannotFuse, CannotShare, ModelError, OutOfMemory
 from trialrun.training.compiled.prepare import (
     PreparedPack,
     compiling,
@@ -77,7 +77,7 @@ def examine(task: PackTask) -> list[Examined]:
 def _examine(task: PackTask) -> Examined:
     data, errors = load_pack_data(task.pack.trials, task.job_folder)
     if errors:
-        raise InputError(next(iter(errors.values())))
+        raise next(iter(errors.values()))
     rows = first_rows(data.of_trial(0), _NUM_ROWS)
     timings_s: dict[str, float] = {}
     choice = choose_engine(task, data, timings_s)

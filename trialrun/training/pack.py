@@ -9,14 +9,23 @@ from dataclasses import replace
 import numpy as np
 
 from trialrun.data.arrays import join_outputs
-from trialrun.errors import CannotFuse, CannotShare, OutOfMemory
-from trialrun.messages import said_by
+from trialrun.errors import (
+    CannotFuse,
+    CannotShare,
+    InputError,
+    OutOfMemory,
+    TrainingError,
+    TrialrunError,
+)
+from trialrun.job.user_frames import note_frames, told
+from trialrun.messages import in_short, said_by
 from trialrun.training.channel import Reports
 from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.engine_choice import choose_engine, choose_next_engine
-from trialrun.training.engine_outputs import Advance, TrainedTrial
+from trialrun.training.engine_outputs import TrainedTrial
+from trialrun.training.heartbeats import reporting
 from trialrun.training.keras_fit.fit import train_keras
 from trialrun.training.pack_data import PackData, load_pack_data
 from trialrun.training.scores import Classes, Judgment, classes_of, describe_task, judge
@@ -30,6 +39,7 @@ from trialrun.trials.results import (
 )
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial
+from trialrun.trials.versions import installed_versions
 
 
 def train_pack(
@@ -37,7 +47,8 @@ def train_pack(
 ) -> Iterator[Progress | Checkpoint | PackResult]:
     """Yields heartbeats while a pack is trained, checkpoints, and at the end the pack's result.
 
-    A trial whose data cannot be generated fails alone.
+    A trial whose data cannot be generated fails alone. An error that is raised has notes of where
+    in the user's own code it was raised.
 
     Args:
         task: The pack.
@@ -49,13 +60,19 @@ def train_pack(
         InputError: The user's data or model cannot be trained; the message says why.
         OutOfMemory: The pack is too large for its device.
         CannotShare: The trials differ in a number that no program can take as an input.
+        TrainingError: User code, Keras or TensorFlow raised an error.
     """
     try:
         yield from _train_pack(task, device, Reports(should_stop))
+    except TrialrunError as error:
+        note_frames(error)
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfMemory(f"{device} is out of memory: {said_by(error)}") from error
-        raise
+        unexpected = TrainingError(in_short(error))
+        note_frames(unexpected, error)
+        raise unexpected from error
 
 
 def _train_pack(
@@ -63,7 +80,7 @@ def _train_pack(
 ) -> Iterator[Progress | Checkpoint | PackResult]:
     start = time.perf_counter()
     timings_s: dict[str, float] = {}
-    data, without_data = load_pack_data(task.pack.trials, task.job_folder)
+    data, without_data = load_pack_data(task.pack.trials, task.job_folder, task.samples)
     failed = _without_data(task, without_data)
     if len(failed) == len(task.pack.trials):
         yield PackResult(task.pack.pack_id, failed, is_input_error=True)
@@ -76,12 +93,9 @@ def _train_pack(
         return
     evaluated = time.perf_counter()
     duration_s = (evaluated - start) / len(task.pack.trials)
-    model_task = trained[0].model_task
-    classes = [classes_of(model_task, splits) for splits in data.splits]
-    judged = [
-        _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
-    ]
-    results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
+    results, model_task = judge_trained(
+        *(task, data, trained), engine=engine, device=device, duration_s=duration_s
+    )
     timings_s["results"] = time.perf_counter() - evaluated
     yield PackResult(
         pack_id=task.pack.pack_id,
@@ -90,10 +104,33 @@ def _train_pack(
         class_names=data.splits[0].class_names,
         feature_names=data.splits[0].feature_names,
         reason=reason,
-        model_task=describe_task(model_task, classes),
+        model_task=model_task,
         is_compiled_by_builder=trained[0].is_compiled_by_builder,
         timings_s=timings_s,
     )
+
+
+def judge_trained(
+    task: PackTask,
+    data: PackData,
+    trained: Sequence[TrainedTrial],
+    *,
+    engine: str,
+    device: str,
+    duration_s: float,
+) -> tuple[tuple[TrialResult, ...], str]:
+    """The results of the trials of a pack, and the description of the model's task."""
+    model_task = trained[0].model_task
+    classes = [classes_of(model_task, splits) for splits in data.splits]
+    judged = [
+        _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
+    ]
+    results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
+    results = tuple(
+        replace(result, data_fingerprint=data.of_trial(index).fingerprint)
+        for index, result in enumerate(results)
+    )
+    return results, describe_task(model_task, classes)
 
 
 def _results(
@@ -117,6 +154,7 @@ def _results(
             duration_s=duration_s,
             device=device,
             node=platform.node(),
+            versions=installed_versions(),
             metrics=_final_metrics(outcome, test, task.select.metric),
             history=outcome.history,
             val_confusion_matrix=val.confusion_matrix,
@@ -127,9 +165,9 @@ def _results(
     )
 
 
-def _without_data(task: PackTask, errors: Mapping[str, str]) -> tuple[TrialResult, ...]:
+def _without_data(task: PackTask, errors: Mapping[str, InputError]) -> tuple[TrialResult, ...]:
     return tuple(
-        task.failed(trial, errors[trial.trial_id])
+        task.failed(trial, told(errors[trial.trial_id]))
         for trial in task.pack.trials
         if trial.trial_id in errors
     )
@@ -160,43 +198,16 @@ def _choose_and_train(
     while choice.prepared is not None:
         try:
             training = train_prepared(choice.prepared, timings_s, reports)
-            trained = yield from _reporting(task, training)
+            trained = yield from reporting(task, choice.engine, training)
             return choice.engine, choice.reason, trained
         except CannotShare:
             raise
         except CannotFuse as error:  # XLA could not compile it, or its first steps are wrong
             choice = choose_next_engine(choice, error, data, timings_s)
             reports = reports.again()
-    trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
+    training = train_keras(task, data, timings_s, reports)
+    trained = yield from reporting(task, choice.engine, training)
     return choice.engine, choice.reason, trained
-
-
-def _reporting(
-    task: PackTask, engine: Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]
-) -> Generator[Progress | Checkpoint, None, list[TrainedTrial] | None]:
-    """Turns an engine's advances into heartbeats, at most one per `progress_interval_s`."""
-    pick = max if task.select.goal == "maximize" else min
-    epochs_done, last_heartbeat = 0, 0.0
-    if task.checkpoint is not None:
-        ended, in_all = task.checkpoint.ended, task.last_epoch
-        epochs = task.checkpoint.epochs
-        epochs_done = int((epochs if ended is None else np.where(ended, in_all, epochs)).sum())
-    best: float | None = None
-    while True:
-        try:
-            advance = next(engine)
-        except StopIteration as end:
-            return end.value
-        if isinstance(advance, Checkpoint):
-            yield advance
-            continue
-        epochs_done += advance.num_epochs
-        values = advance.logs.get(task.select.metric, np.empty(0))
-        finite = [float(value) for value in values if np.isfinite(value)]
-        best = pick([*finite, *([] if best is None else [best])], default=None)
-        if time.perf_counter() - last_heartbeat >= task.progress_interval_s:
-            last_heartbeat = time.perf_counter()
-            yield Progress(task.pack.pack_id, epochs_done, best)
 
 
 def _status(trained: TrainedTrial, selected: str) -> TrialStatus:

@@ -42,7 +42,7 @@ def train_keras(
     """
     maker = CheckpointMaker(task, "keras")
     with ThreadPoolExecutor(1, thread_name_prefix="fit") as pool:
-        future = pool.submit(_train_trials, task, data, timings_s, reports)
+        future = pool.submit(fit_trials, task, data, timings_s, reports)
         for report in reports.drain([future]):
             if isinstance(report, Advance):
                 yield report
@@ -56,9 +56,10 @@ def train_keras(
     return trained
 
 
-def _train_trials(
+def fit_trials(
     task: PackTask, data: PackData, timings_s: dict[str, float], reports: Reports
 ) -> list[TrainedTrial] | None:
+    """The trials of a pack, trained in turn in the calling thread; see `train_keras`."""
     trials = task.pack.trials
     _check_steps(trials[0].variant.training, data)
     start = time.perf_counter()

@@ -1,0 +1,27 @@
+"""The terminal, on which no text of others can do more than be read."""
+
+from collections.abc import Iterable
+
+from rich import console
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from trialrun.messages import visible
+
+
+class Console(console.Console):
+    """Rich's console, which shows control characters instead of obeying them.
+
+    A run folder may be another's: its names and errors could hold sequences that move the cursor,
+    change the window's title, or paste commands. Rich's own control codes are not text.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The segments of what is printed, their text made visible."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
