@@ -95,8 +95,9 @@ def test_a_process_that_is_given_another_gpu_says_so_before_it_trains():
         mock.patch("ray.get_gpu_ids", side_effect=lambda: next(given)),
     ):
         worker._gpus_of_this_process.cache_clear()
-        first = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]))
-        assert list(first) == [worker.Started("node"), "trained"]
-        second = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]))
+        first = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]), "output")
+        started, *messages = first
+        assert (started.node_id, messages) == ("node", ["trained"])
+        second = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]), "output")
         assert list(itertools.islice(second, 2)) == [worker.Started("node"), worker.WrongProcess()]
         worker._gpus_of_this_process.cache_clear()
