@@ -81,7 +81,7 @@ def train_made_up(task: Any, device: str, should_stop: Any) -> Any:
 class NoExport:
     """Replaces `export.process.ExportProcess`, and saves nothing."""
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(self, log_file: Path, files: object) -> None:
         pass
 
     def __enter__(self) -> "NoExport":
@@ -97,6 +97,46 @@ class NoExport:
         return SavedModel((SavedFormat(".keras", "", True),))
 
 
+class StatusCost:
+    """What it costs the driver to know and to write how far the run is, and how late it says so.
+
+    Attributes:
+        cpu_s: CPU time of all calls, whichever thread makes them.
+        longest_gap_s: The longest time between two writes of status.json.
+    """
+
+    def __init__(self) -> None:
+        self.cpu_s = self.longest_gap_s = 0.0
+        self._written_s: float | None = None
+
+    def watch(self) -> None:
+        """Puts itself around the calls."""
+        from trialrun.driver.course import Course
+        from trialrun.driver.status_file import StatusFile
+
+        for name in ("begin", "start", "advance", "leave", "retry", "finish", "rate"):
+            setattr(Course, name, self._timed(getattr(Course, name)))
+        write = self._timed(StatusFile._write)
+
+        def write_and_note(*args: Any) -> None:
+            write(*args)
+            now_s = time.perf_counter()
+            gap_s = 0.0 if self._written_s is None else now_s - self._written_s
+            self.longest_gap_s, self._written_s = max(self.longest_gap_s, gap_s), now_s
+
+        StatusFile._write = write_and_note  # type: ignore[method-assign]
+
+    def _timed(self, call: Any) -> Any:
+        def timed(*args: Any, **named: Any) -> Any:
+            start_s = time.thread_time()
+            try:
+                return call(*args, **named)
+            finally:
+                self.cpu_s += time.thread_time() - start_s
+
+        return timed
+
+
 def drive(job_file: Path, runs_dir: Path, address: str) -> None:
     """The driver process: runs the job and prints the measurements as JSON."""
     from rich.console import Console
@@ -108,11 +148,14 @@ def drive(job_file: Path, runs_dir: Path, address: str) -> None:
 
     trialrun.cluster.run_packs = partial(trialrun.cluster.run_packs, train_pack=train_made_up)
     trialrun.driver.run.ExportProcess = NoExport  # type: ignore[misc, assignment]
+    status = StatusCost()
+    status.watch()
     started, cpu = time.perf_counter(), time.process_time()
     outcome = trialrun.driver.run.run_job(
         load_job(job_file),
         runs_dir=runs_dir,
         address=address,
+        allow_open_head=True,  # the simulated cluster's
         progress=ProgressLine(Console(stderr=True)),
     )
     summary = outcome.run.read_summary()
@@ -122,6 +165,8 @@ def drive(job_file: Path, runs_dir: Path, address: str) -> None:
         "trials": summary["counts"]["completed"],
         "wall_s": time.perf_counter() - started,
         "driver_cpu_s": time.process_time() - cpu,
+        "status_cpu_s": status.cpu_s,
+        "status_gap_s": status.longest_gap_s,
         "train_s": summary["timings_s"]["train"],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "files": len(files),
@@ -178,6 +223,7 @@ def main() -> None:
         cluster.shutdown()
     table = Table(title=f"{args.nodes} nodes, {gpus} logical GPUs, {os.cpu_count()} cores")
     columns = ("trials", "to report, s", "trials/s", "ms/trial", "driver ms/trial")
+    columns = (*columns, "status, % of driver", "status gap, s")
     for name in (*columns, "peak MB", "files", "folder, MB"):
         table.add_column(name, justify="right")
     for row in rows:
@@ -187,11 +233,13 @@ def main() -> None:
             f"{row['trials'] / row['wall_s']:,.0f}",
             f"{1e3 * row['wall_s'] / row['trials']:.3f}",
             f"{1e3 * row['driver_cpu_s'] / row['trials']:.3f}",
+            f"{100 * row['status_cpu_s'] / row['driver_cpu_s']:.2f}",
+            f"{row['status_gap_s']:.1f}",
             f"{row['peak_mb']:,.0f}",
             f"{row['files']:,}",
             f"{row['folder_mb']:,.1f}",
         )
-    Console(width=100).print(table)
+    Console(width=120).print(table)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -21,7 +21,7 @@ from trialrun.cluster.output import CaughtOutput, OutputPlace, new_name
 from trialrun.cluster.worker import Started, WrongProcess
 from trialrun.errors import InputError, ModelError, OutOfMemory
 from trialrun.job import ResourcesSpec
-from trialrun.trials.results import Output
+from trialrun.trials.results import Output, PackStart
 
 
 def raised(cause):
@@ -50,20 +50,26 @@ def test_a_fault_is_told_by_its_error(error, fault):
     assert isinstance(cause, BaseException)
 
 
-class Silent:
-    """A listener that keeps what packs wrote."""
+class Told:
+    """A listener that writes down what it is told."""
 
     def __init__(self):
-        self.outputs = []
+        self.told, self.outputs = [], []
+
+    def on_begin(self, pack, start):
+        self.told.append(start)
+
+    def on_leave(self, pack_id):
+        self.told.append(f"{pack_id} leaves")
+
+    def on_retry(self, pack_id, why):
+        self.told.append(f"{pack_id}: {why}")
 
     def on_output(self, output):
         self.outputs.append(output.text)
 
     def should_stop(self):
         return False
-
-    def on_begin(self, pack):
-        pass
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ def run_of_none(monkeypatch):
         tasks.internal_kv, "_internal_kv_del", lambda key: calls.append(key.decode())
     )
     cluster = SimpleNamespace(num_devices=1)
-    run = tasks._Run([], cluster, ResourcesSpec(max_retries=2), Silent(), None)
+    run = tasks._Run([], cluster, ResourcesSpec(max_retries=2), Told(), None)
     return run, calls
 
 
@@ -104,8 +110,10 @@ def waiting(run):
 def test_a_process_with_another_gpu_is_killed_and_its_pack_waits_untried(run_of_none):
     run, calls = run_of_none
     task = task_of(4)
-    assert give(run, task, Started("n1"), WrongProcess()) == []
+    assert give(run, task, Started("n1", "node1", "GPU 0"), WrongProcess()) == []
     assert calls == [True]
+    start = PackStart("p003", 4, task.last_epoch, 0, "node1", "GPU 0", 0)
+    assert run._listener.told == [start, "p003 leaves"]
     assert run._waiting == [task]
     assert run._running == {}
 
@@ -123,6 +131,10 @@ def test_a_fault_of_a_pack_that_is_not_asked_to_halve_takes_nothing_back(run_of_
     assert give(run, task_of(4), WorkerCrashedError()) == []
     assert calls == []
     assert waiting(run) == [("p003", 4, 1)]
+    [why, leaves] = run._listener.told
+    assert leaves == "p003 leaves"
+    assert why.startswith("p003: WorkerCrashedError: ")
+    assert why.endswith("; trying again")
 
 
 def test_what_a_dead_process_wrote_is_read_with_rays_logs_about_it(run_of_none, tmp_path):
@@ -132,7 +144,16 @@ def test_what_a_dead_process_wrote_is_read_with_rays_logs_about_it(run_of_none, 
     (tmp_path / "worker-ab-01-4711.err").write_text("Fatal Python error: Segmentation fault\n")
     (tmp_path / "worker-ab-01-14711.err").write_text("another process\n")
     place = OutputPlace(str(file), 4711)
-    assert give(run, task_of(4), Started("n1", place), WorkerCrashedError(), output_name="x") == []
+    assert (
+        give(
+            run,
+            task_of(4),
+            Started("n1", "node1", "CPU", place),
+            WorkerCrashedError(),
+            output_name="x",
+        )
+        == []
+    )
     [text] = run._listener.outputs
     assert text.startswith("its last words\n--- The end of Ray's worker-ab-01-4711.err ---\nFatal")
     assert "another process" not in text
@@ -143,7 +164,14 @@ def test_what_a_process_sent_is_not_read_again(run_of_none, tmp_path):
     run, _ = run_of_none
     place = OutputPlace(str(tmp_path / "trialrun-p003-abcd.log"), 4711)
     said = Output("p003", 0, "a traceback")
-    give(run, task_of(4), Started("n1", place), said, raised(ZeroDivisionError()), output_name="x")
+    give(
+        run,
+        task_of(4),
+        Started("n1", "node1", "CPU", place),
+        said,
+        raised(ZeroDivisionError()),
+        output_name="x",
+    )
     assert run._listener.outputs == ["a traceback"]
 
 
@@ -162,7 +190,13 @@ def test_a_process_that_died_before_it_said_anything_is_found_by_its_name(run_of
 def test_what_was_lost_with_its_node_is_said_to_be(run_of_none, tmp_path):
     run, _ = run_of_none
     place = OutputPlace(str(tmp_path / "trialrun-p003-abcd.log"), 4711)
-    give(run, task_of(4), Started("n1", place), NodeDiedError("the node is gone"), output_name="x")
+    give(
+        run,
+        task_of(4),
+        Started("n1", "node1", "CPU", place),
+        NodeDiedError("the node is gone"),
+        output_name="x",
+    )
     assert run._listener.outputs == ["Its node was lost, and with it what the process wrote."]
 
 

@@ -30,7 +30,10 @@ search: {parameters: {training.learning_rate: {values: [0.1, 0.2]}}}
 
 @pytest.fixture
 def job_file(tmp_path):
-    (tmp_path / "nets.py").write_text("def build():\n    return 1\n")
+    (tmp_path / "nets.py").write_text("def build():\n    from ours import one\n    return one\n")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "__init__.py").write_text("from .numbers import one\n")
+    (tmp_path / "ours" / "numbers.py").write_text("one = 1\n")
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
     return path
@@ -100,6 +103,14 @@ def test_another_job_is_refused_and_the_difference_is_shown(run, job_file, overr
         missing(run, job_file, override)
     assert difference in str(refused.value)
     assert len(str(refused.value).splitlines()) == 3
+
+
+def test_an_edited_package_is_another_job(run, job_file):
+    (job_file.parent / "ours" / "numbers.py").write_text("one = 2\n")
+    with pytest.raises(InputError, match=r"5 of 5 trials are not among its trials") as refused:
+        missing(run, job_file)
+    assert "  the content of ours/numbers.py has changed\n" in str(refused.value)
+    assert "  the source code of nets.py:build has changed\n" in str(refused.value)
 
 
 def test_an_edited_model_is_another_job(run, job_file):

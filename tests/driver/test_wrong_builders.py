@@ -45,6 +45,7 @@ def test_builders_that_give_no_model_are_wrong_input(tmp_path):
     assert "Traceback" not in finished.stderr
     first, *lines = finished.stderr.splitlines()
     assert first.startswith("Run folder: ")
+    lines = [line for line in lines if " ended: " not in line]
     assert lines[0].startswith("Error: ")
     place = f"{tmp_path / 'job.yaml'}:4: model.builder nets.py:build: "
     text = "\n".join(lines)

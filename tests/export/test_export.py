@@ -30,6 +30,7 @@ from trialrun.export.process import SavedModel
 from trialrun.export.rebuild import load_best_model
 from trialrun.export.save import save_best, try_formats
 from trialrun.job import load_job, settings_of
+from trialrun.job.user_files import UserFiles
 from trialrun.messages import in_short
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
@@ -511,7 +512,9 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, patience_s: 
     header = "import os, sys, time\nrequests = iter(sys.stdin)\n"
     program = header + f"FORMAT, END = {FORMAT!r}, {END!r}\n" + code
     monkeypatch.setattr(trialrun.export.process, "_COMMAND", (sys.executable, "-c", program))
-    with trialrun.export.process.ExportProcess(tmp_path / "log", patience_s) as exporter:
+    with trialrun.export.process.ExportProcess(
+        tmp_path / "log", UserFiles(), patience_s
+    ) as exporter:
         return exporter.export(RunFolder(tmp_path), {}, "t", {})
 
 

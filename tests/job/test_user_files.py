@@ -106,7 +106,11 @@ def load_elsewhere(files, reference):
 def test_files_travel_with_what_they_import_from_beside_them(nets):
     reference = f"{nets}/nets.py:build"
     files = collect_files([reference, "trialrun.models:mlp"])
-    assert {Path(name).name for name in files} == {"nets.py", "layers_of_ours.py", "deep.py"}
+    assert {Path(name).name for name in files.contents} == {
+        "nets.py",
+        "layers_of_ours.py",
+        "deep.py",
+    }
     for path in nets.iterdir():
         path.unlink()
     value, where = load_elsewhere(files, reference)
@@ -176,7 +180,7 @@ def test_a_data_file_travels(table):
 def test_a_large_data_file_must_be_there_and_the_same(table, monkeypatch):
     monkeypatch.setattr("trialrun.job.user_files.MAX_TRAVEL_BYTES", 10)
     files = collect_files([], [str(table)])
-    assert sum(map(len, files.values())) == 16
+    assert sum(map(len, files.contents.values())) == 16
     assert read_elsewhere(files, table) == "36"
     table.write_text(table.read_text() + "50,1\n")
     assert "table.csv has another content on" in read_elsewhere(files, table)

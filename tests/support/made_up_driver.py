@@ -1,8 +1,8 @@
 """The command line with everything real but training, saved model and figures, which are made up.
 
 Results are what seed and learning rate say, so that two runs can be compared to the last digit. A
-pack takes half a second, in epochs, with checkpoints. A row's device is what CUDA is told of, its
-node the process.
+pack takes half a second, in epochs, with checkpoints. A row's device is what CUDA is told of, or
+the variable MADE_UP_DEVICE; its node is the process.
 """
 
 import os
@@ -123,7 +123,7 @@ def result_of(task, trial, row, more_loss):
         pack_id=task.pack.pack_id,
         attempt=task.attempt,
         epochs=int(epochs),
-        device=os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
+        device=os.environ.get("MADE_UP_DEVICE") or os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
         node=f"{platform.node()}:{os.getpid()}",
         metrics=dict.fromkeys(names, float(loss)),
         history={

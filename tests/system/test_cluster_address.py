@@ -1,16 +1,19 @@
 """What is said of a Ray cluster that cannot be used: at once, and about the token."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import ray
 from commands import ROOT, Command, Finished
+from durable_runs import JOB as JOB_OF_RUN
 from durable_runs import PROGRAM, DurableRun
-from ray_heads import TOKEN, RayHead, free_ports
+from ray_heads import TOKEN, RayHead, bare_head, free_ports
 
 from trialrun.cluster.preflight import require_same_versions
 from trialrun.errors import ClusterError
@@ -81,16 +84,50 @@ def test_a_wrong_or_missing_token_is_named(tmp_path, head, how, environment, exp
 
 
 def test_the_right_token_is_used_without_more_words(tmp_path, head):
-    made_up = DurableRun(tmp_path)
-    finished = made_up.begin(head, MADE_UP_SECONDS_PER_EPOCH="0.01", RAY_AUTH_TOKEN=TOKEN).finish()
-    assert (finished.code, finished.stderr) == (0, f"Run folder: {made_up.folder}\n"), finished
+    """Nor does the head know the variable that the job forwards."""
+    made_up = DurableRun(tmp_path, JOB_OF_RUN.replace("{max", "{env: [MADE_UP_DEVICE], max"))
+    variables = {"MADE_UP_SECONDS_PER_EPOCH": "0.01", "MADE_UP_DEVICE": "forwarded"}
+    finished = made_up.begin(head, **variables, RAY_AUTH_TOKEN=TOKEN).finish()
+    assert finished.code == 0, finished
+    first, *others = finished.stderr.splitlines()
+    assert first == f"Run folder: {made_up.folder}"
+    assert [line for line in others if " ended: " not in line] == []
     made_up.assert_whole()
+    tables = map(pd.read_parquet, (made_up.folder / "trials").iterdir())
+    assert set(pd.concat(tables)["device"]) == {"forwarded"}
+    environment = json.loads((made_up.folder / "environment.json").read_text())
+    assert environment["env"] == {"MADE_UP_DEVICE": "forwarded"}
     holders = [
         path
         for path in tmp_path.rglob("*")
         if path.is_file() and TOKEN.encode() in path.read_bytes()
     ]
     assert holders == []
+
+
+@pytest.mark.parametrize("environment", [{}, OWN_TOKEN])
+def test_a_head_that_answers_anybody_is_refused(tmp_path, environment):
+    """It accepts a token too, and does not look at it."""
+    with bare_head() as address:
+        error = error_of(run(tmp_path, address, **environment))
+    assert f"the Ray at {address} answers clients that have no token" in error
+    assert "give --allow-open-head" in error
+
+
+def test_a_slurm_job_does_not_wait_for_the_nodes_of_an_open_head(tmp_path):
+    script = ROOT / "scripts" / "slurm" / "await_nodes.py"
+    with bare_head() as address:
+        done = subprocess.run(
+            [
+                *(sys.executable, script, "--limit-s", "60", "--steps", str(os.getpid())),
+                *("--logs", tmp_path, "--address", address, "--nodes", "n1"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"The Ray at {address} answers without a token; it is ended.\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ GPU here, so what TensorFlow does with it is tested against stand-ins in `test_d
 """
 
 import itertools
+import platform
 from pathlib import Path
 from unittest import mock
 
@@ -96,8 +97,9 @@ def test_a_process_that_is_given_another_gpu_says_so_before_it_trains():
     ):
         worker._gpus_of_this_process.cache_clear()
         first = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]), "output")
-        started, *messages = first
-        assert (started.node_id, messages) == ("node", ["trained"])
+        began, trained = first
+        assert (began.node, began.device, trained) == (platform.node(), "GPU 0", "trained")
         second = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]), "output")
-        assert list(itertools.islice(second, 2)) == [worker.Started("node"), worker.WrongProcess()]
+        started = worker.Started("node", platform.node(), "GPU 1")
+        assert list(itertools.islice(second, 2)) == [started, worker.WrongProcess()]
         worker._gpus_of_this_process.cache_clear()

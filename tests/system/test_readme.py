@@ -149,6 +149,8 @@ def test_kubernetes_finds_what_its_commands_name():
 def job_folder(tmp_path_factory):
     """A folder with the files that the pages' jobs name."""
     folder = tmp_path_factory.mktemp("docs")
+    (folder / "tables").mkdir()
+    (folder / "tables" / "clinics.csv").write_text("clinic\n")
     (folder / "mine.py").write_text(
         "def my_data(seed, num_rows=1000): ...\n"
         "def my_model(width=64): ...\n"
@@ -228,7 +230,7 @@ BESIDE = {
     "data.thousands": {**TABLE, "decimal": ","},
     "data.parquet": {"target": "outcome"},
     "data.separator": {**TABLE, "csv": "semicolons.csv"},
-    **{f"data.{field}": {} for field in ("generator", "npz", "scaling", "seed")},
+    **{f"data.{field}": {} for field in ("generator", "npz", "scaling", "seed", "depends_on")},
     "training.loss_weights": {"loss": {"price": "mse", "kind": "mse"}},
     "search.method": {"num_variants": 2, "parameters": RATES},
     "search.from": {"method": "from"},

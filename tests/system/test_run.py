@@ -94,8 +94,29 @@ def test_a_run_ends_well_and_says_where_its_folder_is(small_run):
     assert "Traceback" not in finished.stderr
 
 
-def test_standard_error_says_only_where_the_run_is_where_there_is_no_terminal(small_run):
-    assert small_run.finished.stderr == f"Run folder: {small_run.folder}\n"
+def test_without_a_terminal_standard_error_says_where_the_run_is_and_which_packs_ended(small_run):
+    lines = small_run.finished.stderr.splitlines()
+    assert lines[0] == f"Run folder: {small_run.folder}"
+    assert lines[-1].startswith("p000 has ended: 12 completed. 12 of 12 trials, best val_loss 0.")
+    stages = ("starting Ray (", "training (")  # a line a minute, where the machine is slow
+    assert [line for line in lines[1:-1] if not line.startswith(stages)] == []
+
+
+def test_a_run_that_has_ended_has_a_status(small_run):
+    status = json.loads((small_run.folder / "status.json").read_text())
+    assert (status["state"], status["trials"]) == (
+        "ended",
+        {"done": 12, "total": 12, "completed": 12},
+    )
+    cost = json.loads((small_run.folder / "summary.json").read_text())["cost"]
+    assert cost == status["cost"]
+    assert 0 < cost["compile_s"] < cost["device_s"]
+    assert cost["lost_s"] == 0
+    best = small_run.api.trials["val_loss"].min()
+    assert status["best"]["value"] == pytest.approx(best, rel=1e-6)
+    shown = call("status", small_run.home / "runs")
+    assert shown.code == 0, shown
+    assert "12 of 12 have ended" in shown.stdout
 
 
 def test_a_run_prints_the_leaderboard_and_the_pooled_confusion_matrix(small_run):
@@ -119,6 +140,7 @@ def test_a_run_leaves_every_file_of_the_contract_and_no_other(small_run):
         "confusion_matrices.json",
         "report.html",
         "run.log",
+        "status.json",
         "lease/000001.json",
         "states/part-p000.npz",
         "best/medical_trial_model.h5",
@@ -153,6 +175,8 @@ def test_the_trials_have_the_columns_of_the_contract_in_its_order(small_run):
         *("test_loss", "test_accuracy", "test_roc_auc", "test_average_precision"),
         *("test_calibration_error", "test_brier_score"),
         *("val_confusion_matrix", "test_confusion_matrix", "test_reliability"),
+        *("data_fingerprint", "tensorflow_version", "keras_version", "numpy_version"),
+        "trialrun_version",
     ]
     assert len(table) == 12
     assert set(table["status"]) == {"completed"}

@@ -21,6 +21,7 @@ from training_jobs import (
 
 from trialrun.data.load import load_splits
 from trialrun.errors import ModelError
+from trialrun.training import heartbeats
 from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.channel import Reports
 from trialrun.training.compiled import controlled
@@ -288,13 +289,19 @@ def test_a_pack_with_trials_that_stopped_goes_on_from_its_checkpoints(
                 np.testing.assert_array_equal(row.history[name], values)
 
 
-def test_epochs_that_were_left_out_count_as_done(stopping_folder):
+def test_epochs_that_were_left_out_count_as_done(stopping_folder, monkeypatch):
+    monkeypatch.setattr(heartbeats, "_VARIANTS_INTERVAL_S", 0.0)
     trials = trials_of(stopping_folder, patiences=(0, 2))
     task = replace(make_task(stopping_folder, trials, num_threads=2), progress_interval_s=0.0)
     *said, result = train_pack(task, "CPU")
     signs = [one for one in said if isinstance(one, Progress)]
     assert signs[-1].epochs_done == len(trials) * EPOCHS
     assert sum(row.epochs for row in result.trials) < len(trials) * EPOCHS
+    for name, so_far in signs[-1].variants.items():
+        rows = [row for row in result.trials if row.trial.variant.variant_id == name]
+        losses = [row.history["val_loss"][-1] for row in rows]
+        epochs = sum(row.epochs for row in rows)
+        assert so_far == (len(rows), epochs, len(rows), pytest.approx(sum(losses)))
 
 
 def test_no_program_looks_after_each_batch_while_losses_are_finite(stopping_folder, monkeypatch):

@@ -166,7 +166,7 @@ def test_the_file_of_an_own_loss_travels(load, tmp_path):
     (tmp_path / "losses.py").write_text(TERMS)
     load(loss={"name": "losses.py:focal", "gamma": 1.0})
     functions = referenced_functions(load_job(tmp_path / "job.yaml"))
-    assert str(tmp_path / "losses.py") in collect_files(functions)
+    assert str(tmp_path / "losses.py") in collect_files(functions).contents
 
 
 def test_a_resolved_job_finds_its_own_functions_from_anywhere(load, tmp_path):

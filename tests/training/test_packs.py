@@ -368,6 +368,8 @@ def test_signs_of_life_come_first(pack_of):
     assert signs
     assert all(isinstance(sign, Progress) for sign in signs)
     assert all(0 < sign.epochs_done <= 6 * 3 and sign.best > 0 for sign in signs)
+    assert {sign.engine for sign in signs} == {"fused"}
+    assert sum(so_far.num_trials for so_far in signs[0].variants.values()) == 6
     assert isinstance(result, PackResult)
 
 

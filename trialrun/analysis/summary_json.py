@@ -22,6 +22,7 @@ def run_summary(
     data: Sequence[Mapping[str, Any]] = (),
     model_tasks: Sequence[str] = (),
     importance: Importance | NoImportance | None = None,
+    cost: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json: what was selected and why, counts, timings, throughput.
 
@@ -34,6 +35,7 @@ def run_summary(
         data: For one trial per data setting, its seed and the census of its parts.
         model_tasks: The tasks of the models with their reasons.
         importance: The importance of the parameters; None if it was not computed.
+        cost: `device_s`, `lost_s` and `compile_s`, seconds of devices; None if they are not known.
     """
     board = standing.leaderboard
     return {
@@ -45,6 +47,7 @@ def run_summary(
         "importance": None if importance is None else importance_content(importance),
         "counts": {**standing.counts, "variants": _num_variants(board)},
         "timings_s": dict(timings_s),
+        "cost": None if cost is None else dict(cost),
         "throughput": _throughput(standing, timings_s.get("total")),
         "best_model": best_model,
         "model_summary": model_summary,

@@ -12,7 +12,11 @@ import click
 from trialrun.cli.console import Console
 from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
 from trialrun.cli.ending import max_time_option, stop
+from trialrun.cli.on_end import OnEnd, on_end_option
+from trialrun.cli.ray_head import address_option, may_be_open, ray_options
 from trialrun.cli.results import compare, predict
+from trialrun.cli.versions import strict_option, strict_versions
+from trialrun.cli.watching import list_runs, status
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
     EXIT_CTRL_C,
@@ -24,7 +28,7 @@ from trialrun.errors import (
 )
 from trialrun.job.user_frames import told
 from trialrun.messages import visible
-from trialrun.store.foreign import reads_run
+from trialrun.store.foreign import reading_run, reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -47,16 +51,8 @@ def cli() -> None:
     """
 
 
-for _command in (compare, predict, stop):
+for _command in (compare, list_runs, predict, status, stop):
     cli.add_command(_command)
-
-
-_address_option = click.option(
-    "--address",
-    metavar="ADDR",
-    help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
-    " Ray is started inside this process].",
-)
 
 
 _shard_option = click.option(
@@ -84,7 +80,7 @@ _run_folder_option = click.option(
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-@_address_option
+@ray_options
 @_runs_dir_option
 @_run_folder_option
 @click.option(
@@ -96,8 +92,10 @@ _run_folder_option = click.option(
 )
 @_shard_option
 @max_time_option
+@strict_option
 @keep_logs_option
 @one_trial_options
+@on_end_option
 def run(
     job: Path,
     overrides: tuple[str, ...],
@@ -132,9 +130,11 @@ def run(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@_address_option
+@ray_options
 @max_time_option
+@strict_option
 @keep_logs_option
+@on_end_option
 def resume(
     run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
 ) -> None:
@@ -156,6 +156,7 @@ def resume(
 )
 @_runs_dir_option
 @_run_folder_option
+@strict_option
 def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
     """Merge the runs of all shards of a job into one run.
 
@@ -173,6 +174,7 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
         runs_dir=runs_dir,
         run_folder=run_folder,
         command=sys.argv,
+        strict_versions=strict_versions(),
         progress=ProgressLine(Console(stderr=True)),
     )
     _tell(outcome)
@@ -184,14 +186,18 @@ def _run(
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
+    progress = ProgressLine(Console(stderr=True))
+    click.get_current_context().find_root().ensure_object(OnEnd).course = progress.course
     outcome = run_job(
         job,
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        allow_open_head=may_be_open(),
         max_time=max_time,
         command=sys.argv,
-        progress=ProgressLine(Console(stderr=True)),
+        strict_versions=strict_versions(),
+        progress=progress,
     )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
@@ -271,7 +277,6 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
-@reads_run
 def show(
     run_folder: Path,
     where: tuple[str, ...],
@@ -294,14 +299,15 @@ def show(
     folder, view = RunFolder.open(run_folder), View(where, sort, reverse)
     if of_rounds and (view != View() or as_json or as_csv):
         raise click.UsageError("--rounds cannot be combined with other options")
-    if of_rounds:
-        print_rounds(Console(), folder)
-    elif as_json:
-        click.echo(json.dumps(overview_content(folder, view), indent=2))
-    elif as_csv:
-        click.echo(visible(overview_csv(folder, view)), nl=False)
-    else:
-        print_overview(Console(), folder, view)
+    with reading_run(folder.path):
+        if of_rounds:
+            print_rounds(Console(), folder)
+        elif as_json:
+            click.echo(json.dumps(overview_content(folder, view), indent=2))
+        elif as_csv:
+            click.echo(visible(overview_csv(folder, view)), nl=False)
+        else:
+            print_overview(Console(), folder, view)
 
 
 @cli.command()
@@ -331,7 +337,7 @@ def report(run_folder: Path, trackers: bool) -> None:
 
 
 @cli.command()
-@_address_option
+@address_option
 @click.option("--slurm", is_flag=True, help="Check every node of the SLURM job this is run in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @_runs_dir_option
@@ -355,7 +361,8 @@ def main() -> None:
     logging.getLogger("trialrun").setLevel(logging.INFO)
     if logging.lastResort is not None:  # what has no log to go to is told without a traceback
         logging.lastResort.setFormatter(_OneLine())
-    sys.exit(_exit_code(lambda: cli(standalone_mode=False)))
+    with OnEnd() as on_end:
+        sys.exit(_exit_code(lambda: cli(standalone_mode=False, obj=on_end)))
 
 
 class _OneLine(logging.Formatter):

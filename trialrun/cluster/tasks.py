@@ -40,7 +40,7 @@ from trialrun.cluster.worker import (
 from trialrun.errors import CannotShare, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
 from trialrun.job.user_frames import told
-from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
+from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -55,11 +55,17 @@ _WORTH_SPLITTING_S = 60.0
 class Listener(Protocol):
     """What the training of packs tells the driver, and asks it."""
 
-    def on_begin(self, pack: Pack) -> None:
+    def on_begin(self, pack: Pack, start: PackStart) -> None:
         """Called when a worker has begun a pack."""
 
     def on_progress(self, progress: Progress) -> None:
         """Called when a pack has sent a heartbeat."""
+
+    def on_leave(self, pack_id: str) -> None:
+        """Called when a pack has left its worker without a result."""
+
+    def on_retry(self, pack_id: str, why: str) -> None:
+        """Called when a pack, which could not be trained, will be tried again; it leaves then."""
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Called when a pack has sent the state of its trials."""
@@ -282,9 +288,12 @@ class _Run:
             match message:
                 case Started():
                     running.node_id, running.output = message.node_id, message.output
-                    self._listener.on_begin(running.task.pack)
+                    self._listener.on_begin(
+                        running.task.pack, self._start_of(running.task, message)
+                    )
                 case WrongProcess():
                     del self._running[stream]
+                    self._listener.on_leave(running.task.pack.pack_id)
                     ray.cancel(stream, force=True)
                     self._waiting.append(running.task)
                 case Progress():
@@ -300,6 +309,18 @@ class _Run:
                     log_failures(message)
                     yield message
 
+    def _start_of(self, task: PackTask, message: Started) -> PackStart:
+        submitted = sum(not running.node_id for running in self._running.values())
+        return PackStart(
+            pack_id=task.pack.pack_id,
+            num_trials=len(task.pack.trials),
+            last_epoch=task.last_epoch,
+            attempt=task.attempt,
+            node=message.node,
+            device=message.device,
+            num_waiting=len(self._waiting) + submitted,
+        )
+
     def _end_without_result(self, stream: Any) -> Iterator[PackResult]:
         running = self._running[stream]
         if self._stop_by_s is None and not running.is_splitting:
@@ -307,6 +328,7 @@ class _Run:
             yield from self._answer(stream, "worker", error)
             return
         del self._running[stream]
+        self._listener.on_leave(running.task.pack.pack_id)
         if self._stop_by_s is None:
             _log.info("%s: halved, because devices are idle", running.task.pack.pack_id)
             self._waiting += reversed(halves(running.task, tried=False))
@@ -341,6 +363,8 @@ class _Run:
             how = f"training its trials in {len(tasks)} packs"
         said = told(error).partition("\n")[0]
         _log.warning("%s: %s; %s", running.task.pack.pack_id, said, how)
+        self._listener.on_retry(running.task.pack.pack_id, f"{said}; {how}")
+        self._listener.on_leave(running.task.pack.pack_id)
         self._waiting += reversed(tasks)
         self._bad_nodes |= {task.pack.pack_id: running.node_id for task in tasks}
 

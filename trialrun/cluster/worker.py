@@ -10,11 +10,12 @@ EPYC, is trained in 12 s by one process and in 30 s by a process per pack.
 
 import functools
 import os
+import platform
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from ray.experimental import internal_kv
@@ -39,9 +40,18 @@ TrainPack = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A task's first message: the node on which it runs, and where what its process writes is."""
+    """A task's first message: where it runs, and where what its process writes is.
+
+    Attributes:
+        node_id: The node, in Ray's words.
+        node: Name of the machine.
+        device: E.g. `CPU`, `GPU 0`.
+        output: Where what its process writes is; None if the pack does not begin.
+    """
 
     node_id: str
+    node: str
+    device: str
     output: OutputPlace | None = None
 
 
@@ -66,14 +76,16 @@ def _train(
     """
     node_id = ray.get_runtime_context().get_node_id()
     gpus = tuple(map(str, ray.get_gpu_ids()))
+    started = Started(node_id, platform.node(), f"GPU {', '.join(gpus)}" if gpus else "CPU")
     if _gpus_of_this_process() != gpus:
-        yield Started(node_id)
+        yield started
         yield WrongProcess()
         threading.Event().wait()
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.update(task.variables)
     with CaughtOutput(output_name) as output:
-        yield Started(node_id, output.place)
+        yield replace(started, output=output.place)
         yield from _with_output(task, output, _training(task, gpus, train_pack))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trialrun.data.census import Census, check_classes, take_census
+from trialrun.data.fingerprint import DataSample, take_sample
 from trialrun.data.generator import check_generated, check_unscaled, check_weights
 from trialrun.data.generator_arrays import as_arrays
 from trialrun.data.npz import load_archive
@@ -67,7 +68,9 @@ def load_splits(
         looked_up=looked_up,
     )
     streams = {_PART_OF[name]: stream for name, stream in raw.streams.items()}
-    return replace(splits, encoder=encoder, streams=streams)
+    sample = None if data.generator is None else sample_of(data, seed, raw)
+    fingerprint = "" if sample is None else sample.fingerprint
+    return replace(splits, encoder=encoder, streams=streams, fingerprint=fingerprint)
 
 
 _PART_OF: Mapping[str, Part] = {"train": "train", "validation": "val", "test": "test"}
@@ -101,6 +104,16 @@ def check_data(data: DataSpec, job_folder: Path, seed: int) -> RawData:
     except (InputError, ValueError) as error:
         raise InputError(f"{source}: {error}") from None
     return RawData(output, encoder, streams, summary)
+
+
+def sample_data(data: DataSpec, job_folder: Path, seed: int) -> DataSample:
+    """What the generator gives for a seed, in short; see `load_splits`."""
+    return sample_of(data, seed, check_data(data, job_folder, seed))
+
+
+def sample_of(data: DataSpec, seed: int, raw: RawData) -> DataSample:
+    """The data of a trial in short, as it was generated."""
+    return take_sample(repr(data), _data_seed(data, seed), raw.output)
 
 
 def census_of(raw: RawData) -> Census:

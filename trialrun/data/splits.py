@@ -42,6 +42,7 @@ class Splits:
             the generator gives none.
         encoder: Makes the raw input from a table's columns; None for other sources.
         streams: The parts that do not fit into memory; the arrays hold only their first rows.
+        fingerprint: A hash of what the generator gave, see `fingerprint`; empty for other sources.
     """
 
     x_train: Arrays
@@ -58,6 +59,7 @@ class Splits:
     w_test: Arrays | None = None
     encoder: TableEncoder | None = None
     streams: Mapping[Part, Stream] = field(default_factory=dict)
+    fingerprint: str = ""
 
     def part(self, name: Part) -> tuple[Any, ...]:
         """Inputs and labels of a part, and its weights if it has some."""

@@ -1,6 +1,7 @@
 """What a run ran on, written into its folder: versions, source files, machine and Ray.
 
-No environment variable of the process is written, because any of them may be a password.
+Of the environment variables only those are written that the job forwards to its workers, because
+any of the others may be a password.
 """
 
 import platform
@@ -9,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from trialrun.driver.forwarded import recorded_variables
 from trialrun.driver.resume import source_digests
+from trialrun.driver.work import Work
 from trialrun.job import LoadedJob
 from trialrun.store import RunFolder
 from trialrun.store.files import write_json
@@ -17,17 +20,15 @@ from trialrun.store.files import write_json
 _PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "numpy", "scikit-learn", "pandas", "pyarrow")
 
 
-def write_environment(
-    run: RunFolder, loaded: LoadedJob, ray: Mapping[str, Any], command: Sequence[str]
-) -> None:
+def write_environment(work: Work, ray: Mapping[str, Any], command: Sequence[str]) -> None:
     """Writes environment.json; what it held before a resume moves to its list `earlier`.
 
     Args:
-        run: The run folder.
-        loaded: The job.
+        work: The work on the run.
         ray: The nodes and devices that Ray offers.
         command: The command line.
     """
+    run, loaded = work.run, work.loaded
     git = subprocess.run(
         ["git", "-C", str(loaded.folder), "describe", "--always", "--dirty", "--abbrev=40"],
         capture_output=True,
@@ -43,6 +44,7 @@ def write_environment(
         "platform": platform.platform(),
         "node": platform.node(),
         "packages": {name: metadata.version(name) for name in _packages(loaded)},
+        "env": recorded_variables(work.variables),
         "ray": dict(ray),
         "earlier": _earlier(run),
     }

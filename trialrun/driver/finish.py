@@ -112,6 +112,7 @@ def finish(
             data=work.census,
             model_tasks=distinct_tasks(packs),
             importance=importance,
+            cost=work.progress.course.cost()._asdict(),
         )
         write_json(run.summary_file, summary)
         if rounds is None or not rounds.num_to_come:  # else paused trials may go on

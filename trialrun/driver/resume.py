@@ -15,8 +15,9 @@ from trialrun.job import (
     settings_of,
 )
 from trialrun.job.conditions import Conditions, Parameters
+from trialrun.job.depends_on import dependencies_digest
 from trialrun.job.document import canonical_json, parse_value
-from trialrun.job.user_files import file_digest, source_digest
+from trialrun.job.user_files import file_digest, file_digests, source_digest
 from trialrun.job.user_functions import portable_reference
 from trialrun.messages import show
 from trialrun.store import RunFolder
@@ -54,9 +55,13 @@ def _with_each_reference(parameters: Parameters) -> Iterator[Mapping[str, Any]]:
 
 
 def source_digests(loaded: LoadedJob) -> dict[str, str]:
-    """Reference or data file of a job -> digest of its source code or content."""
+    """Reference, file that it imports, or data file of a job -> digest of its code or content."""
     functions, files = referenced_functions(loaded), loaded.spec.data.files
+    patterns = (*loaded.spec.data.depends_on, *loaded.spec.model.depends_on)
+    imported = [item for text in functions for item in file_digests(text).items()]
     return {
+        **({"depends_on": dependencies_digest(patterns)} if patterns else {}),
+        **dict(imported),
         **{portable_reference(text): source_digest(text) for text in functions},
         **{Path(path).name: file_digest(path) for path in files},
     }

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.analysis.run_summary import Standing
-from trialrun.data.load import census_of, check_data
+from trialrun.data.fingerprint import DataSample
+from trialrun.data.load import census_of, check_data, sample_of
 from trialrun.driver.best_model import export_best, try_saving
 from trialrun.driver.environment import write_environment
 from trialrun.driver.finish import (
@@ -22,14 +24,19 @@ from trialrun.driver.finish import (
     outcome_of_ended,
     unfinish,
 )
+from trialrun.driver.forwarded import forwarded_variables
+from trialrun.driver.held_files import holding_files
 from trialrun.driver.interrupts import Interrupted, Interrupts
 from trialrun.driver.limits import Deadline
 from trialrun.driver.merge import adopt_packs, check_shards
+from trialrun.driver.origins import check_origins
 from trialrun.driver.progress import ProgressLine
+from trialrun.driver.prometheus import require_prometheus
 from trialrun.driver.proposals import check_proposals, planned_trials, require_optuna
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
-from trialrun.driver.train import connect_to_cluster, train_missing
+from trialrun.driver.status_file import writing_status
+from trialrun.driver.train import Head, connect_to_cluster, train_missing
 from trialrun.driver.work import Batch, Work, at_work, timed
 from trialrun.errors import (
     EXIT_INTERRUPTED,
@@ -45,6 +52,7 @@ from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
+from trialrun.store.run_state import read_status
 from trialrun.trackers import require_packages
 from trialrun.trials.packing import shard_trials
 from trialrun.trials.plan import plan_trials
@@ -64,8 +72,10 @@ def run_job(
     runs_dir: Path,
     run_folder: Path | None = None,
     address: str | None = None,
+    allow_open_head: bool = False,
     max_time: Duration | None = None,
     command: Sequence[str] = (),
+    strict_versions: bool = False,
     progress: ProgressLine,
 ) -> Outcome:
     """Trains the trials of a job, selects on validation, saves the best model and the report.
@@ -76,8 +86,10 @@ def run_job(
         run_folder: The folder of the run, which is made if it does not exist. Trials that it holds
             are kept, and only missing ones are trained. None makes a new folder in `runs_dir`.
         address: The address of a Ray cluster; see `cluster.connect`.
+        allow_open_head: Whether its head may answer clients without a token.
         max_time: After this time the run is interrupted, and can be resumed.
         command: The command line, for environment.json.
+        strict_versions: Whether a run of other versions is refused; otherwise it is warned of.
         progress: Shows how far the run is.
 
     Raises:
@@ -89,29 +101,29 @@ def run_job(
     deadline = Deadline.after(max_time)
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
-    _check_packages(loaded)
+    _check_needs(loaded)
     check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
-    with (
-        _interrupts(loaded, progress) as interrupts,
-        at_work(
-            loaded,
-            trials,
-            runs_dir,
-            run_folder,
-            progress,
-            _check_first_data(own, loaded, progress),
-            interrupts=interrupts,
-            deadline=deadline,
-        ) as begun,
-    ):
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(_interrupts(loaded, progress))
+        files = stack.enter_context(holding_files(loaded, trials))
+        census, samples = _check_first_data(own, loaded, progress)
+        known = (loaded, trials, runs_dir, run_folder, progress, census)
+        begun = stack.enter_context(
+            at_work(*known, files=files, interrupts=interrupts, deadline=deadline)
+        )
+        progress.course.recall_cost(read_status(begun.run).part("cost"))
         own_ids = {trial.trial_id for trial in own}
-        work, absent, rounds = _begin(begun)
+        work, absent, rounds = _begin(replace(begun, samples=tuple(samples.values())))
+        check_origins(
+            [work.run], work.trials, progress.warn, samples=samples, strict=strict_versions
+        )
         missing = [trial for trial in absent if trial.trial_id in own_ids]
         batches = iter([Batch(missing)]) if rounds is None else rounds.batches()
         first = next(batches, Batch())
         if not first.trials and _has_ended_well(work.run):
             return outcome_of_ended(work)
-        return _complete(work, chain([first], batches), address, command)
+        head = Head(address, allow_open_head)
+        return _complete(work, chain([first], batches), head, command)
 
 
 def merge_runs(
@@ -121,6 +133,7 @@ def merge_runs(
     runs_dir: Path,
     run_folder: Path | None = None,
     command: Sequence[str] = (),
+    strict_versions: bool = False,
     progress: ProgressLine,
 ) -> Outcome:
     """Merges the runs of a job's shards: selects, saves the best model and the report.
@@ -128,7 +141,7 @@ def merge_runs(
     Args:
         loaded: The job, without a shard.
         sources: The runs of its shards; they are not changed.
-        runs_dir, run_folder, command, progress: See `run_job`.
+        runs_dir, run_folder, command, strict_versions, progress: See `run_job`.
 
     Raises:
         InputError: A run belongs to another job, or trials are missing. The message says which.
@@ -142,29 +155,34 @@ def merge_runs(
         )
         raise InputError(loaded.locate(text))
     trials = plan_trials(loaded.spec)
-    _check_packages(loaded)
+    _check_needs(loaded)
     check_shards(sources, loaded, trials)
+    check_origins(sources, trials, progress.warn, strict=strict_versions)
     census = next(
         (summary["data"] for s in sources if (summary := s.read_summary()) and "data" in summary),
         (),
     )
     with (
         _interrupts(loaded, progress) as interrupts,
+        holding_files(loaded, trials) as files,
         at_work(
-            loaded, trials, runs_dir, run_folder, progress, census, interrupts=interrupts
+            *(loaded, trials, runs_dir, run_folder, progress, census),
+            files=files,
+            interrupts=interrupts,
         ) as work,
     ):
         _begin(work)
         try:
             for source in sources:
+                progress.course.recall_cost(read_status(source).part("cost"))
                 adopt_packs(work.run, source, work.lease.check)
         except KeyboardInterrupt:
             progress.warn(
                 f"{work.run.path} holds only some of the trials; give the same command again"
             )
             raise
-        write_environment(work.run, loaded, {"merged": [s.path for s in sources]}, command)
-        return _complete(work, iter([]), None, command)
+        write_environment(work, {"merged": [s.path for s in sources]}, command)
+        return _complete(work, iter([]), Head(), command)
 
 
 def _interrupts(loaded: LoadedJob, progress: ProgressLine) -> Interrupts:
@@ -184,13 +202,20 @@ def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
     return own
 
 
-def _complete(
-    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
-) -> Outcome:
+def _complete(work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]) -> Outcome:
     """Trains missing trials and ends the run, or records why it ended early."""
     unfinish(work.run)
+    with writing_status(work) as ending:
+        outcome = _train_and_finish(work, batches, head, command)
+        ending.interrupted = outcome.interrupted
+    return outcome
+
+
+def _train_and_finish(
+    work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]
+) -> Outcome:
     try:
-        return finish(work, saved=_train_and_export(work, batches, address, command))
+        return finish(work, saved=_train_and_export(work, batches, head, command))
     except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
         interrupted = error if isinstance(error, Interrupted) else work.interrupts.error()
     except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
@@ -217,6 +242,8 @@ def _begin(work: Work) -> tuple[Work, list[Trial], Rounds | None]:
         work.progress.warn(line)
     check_proposals(work.run, work.loaded)
     work = replace(work, trials=planned_trials(work.loaded.spec, work.run.rounds.read()))
+    for rows in work.run.tables.index().by_variants("identity"):
+        work.progress.course.recall(Counter(rows["status"].tolist()))
     known = (*work.trials, *recorded_fresh_trials(work.run, work.trials))
     missing = missing_trials(work.run, work.loaded, known, work.progress.warn)
     rounds = Rounds(work) if has_rounds(work) else None
@@ -234,7 +261,7 @@ def _has_ended_well(run: RunFolder) -> bool:
 
 
 def _train_and_export(
-    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]
 ) -> SavedModel | None:
     """Trains missing trials, one batch after the other, and saves the best model.
 
@@ -246,7 +273,10 @@ def _train_and_export(
     """
     # The export process imports TensorFlow while packs are trained, and it exports the best model
     # while Ray shuts down.
-    with ThreadPoolExecutor(1) as background, ExportProcess(work.run.log_file) as exporter:
+    with (
+        ThreadPoolExecutor(1) as background,
+        ExportProcess(work.run.log_file, work.files) as exporter,
+    ):
         with ExitStack() as connection:
             cluster: Cluster | None = None
             for batch in batches:
@@ -254,7 +284,7 @@ def _train_and_export(
                     continue
                 work.in_training.start(batch.trials)
                 if cluster is None:
-                    cluster = connect_to_cluster(work, connection, address, command)
+                    cluster = connect_to_cluster(work, connection, head, command)
                     background.submit(try_saving, exporter, work, batch.trials)
                 with timed(work.timings_s, "train"):
                     train_missing(work, batch, cluster)
@@ -264,7 +294,7 @@ def _train_and_export(
             try:
                 while (best := best_without_state(work, standing)) is not None:
                     if cluster is None:
-                        cluster = connect_to_cluster(work, connection, address, command)
+                        cluster = connect_to_cluster(work, connection, head, command)
                     standing = _train_again(work, best, cluster)
             except (ExportError, InputError, ClusterError) as error:
                 if isinstance(error, ClusterLost):
@@ -297,10 +327,12 @@ def _train_again(work: Work, trial_id: str, cluster: "Cluster") -> Standing | No
     return current_standing(work)
 
 
-def _check_packages(loaded: LoadedJob) -> None:
-    """Raises InputError unless what only some jobs need is installed."""
+def _check_needs(loaded: LoadedJob) -> None:
+    """Raises InputError unless what only some jobs need is installed, and set."""
+    forwarded_variables(loaded)
     try:
         require_packages(loaded.spec.output)
+        require_prometheus(loaded.spec.output.prometheus)
         if loaded.spec.search.method == "tpe":
             require_optuna()
     except InputError as error:
@@ -309,12 +341,14 @@ def _check_packages(loaded: LoadedJob) -> None:
 
 def _check_first_data(
     trials: Sequence[Trial], loaded: LoadedJob, progress: ProgressLine
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, DataSample]]:
     """Loads the data of one trial per data setting, so that wrong data is found at once.
 
     Returns:
-        For summary.json, per data setting: the trial's seed and the census of its parts.
+        For summary.json, per data setting: the trial's seed and the census of its parts. And the id
+        of each trial whose data was generated -> that data in short.
     """
+    samples: dict[str, DataSample] = {}
     checked: list[DataSpec] = []
     census = []
     notes: dict[str, None] = {}
@@ -327,8 +361,10 @@ def _check_first_data(
                     raw = check_data(data, loaded.folder, trial.seed)
             except InputError as error:
                 raise InputError(loaded.locate(str(error))) from error
+            if data.generator is not None:
+                samples[trial.trial_id] = sample_of(data, trial.seed, raw)
             census.append({"seed": trial.seed, **census_of(raw).to_json()})
             notes |= dict.fromkeys(() if raw.summary is None else raw.summary.notes)
     for note in notes:
         progress.warn(note)
-    return census
+    return census, samples

@@ -5,20 +5,19 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trialrun.driver.environment import write_environment
 from trialrun.driver.interrupts import kill_descendants
-from trialrun.driver.resume import packs_with_checkpoints, referenced_functions
+from trialrun.driver.resume import packs_with_checkpoints
 from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
-from trialrun.job.user_files import collect_files
 from trialrun.messages import counted
 from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
 from trialrun.trials.packing import make_packs
-from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
+from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -33,8 +32,20 @@ _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
 
 
+class Head(NamedTuple):
+    """The Ray to train on.
+
+    Attributes:
+        address: Of its head; see `cluster.connect`.
+        may_be_open: Whether it may answer clients without a token.
+    """
+
+    address: str | None = None
+    may_be_open: bool = False
+
+
 def connect_to_cluster(
-    work: Work, connection: ExitStack, address: str | None, command: Sequence[str]
+    work: Work, connection: ExitStack, head: Head, command: Sequence[str]
 ) -> "Cluster":
     """A cluster to train on while `connection` is open; see `cluster.connect`."""
     from trialrun.cluster import connect
@@ -49,14 +60,21 @@ def connect_to_cluster(
     # If a signal raised an exception while Ray starts, Ray could wait forever and hold Python's
     # global lock.
     with timed(work.timings_s, "connect"), work.interrupts.gracefully():
-        cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
+        resources = work.loaded.spec.resources
+        connecting = connect(head.address, resources, give_up, head.may_be_open)
+        cluster = connection.enter_context(connecting)
+    if cluster.is_open:
+        work.progress.warn(
+            f"the Ray at {cluster.address} answers clients that have no token (--allow-open-head):"
+            " whoever reaches it can run programs as its user"
+        )
     if 0 < cluster.needs.gpus < 1:
         work.progress.warn(
             f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and a"
             " pack that takes too much memory makes the others fail"
         )
     work.interrupts.install()
-    write_environment(work.run, work.loaded, cluster.describe(), command)
+    write_environment(work, cluster.describe(), command)
     return cluster
 
 
@@ -67,12 +85,19 @@ class _PackListener:
         self._work, self._pause_after = work, pause_after
         self._output_bytes = 0
 
-    def on_begin(self, pack: Pack) -> None:
+    def on_begin(self, pack: Pack, start: PackStart) -> None:
         self._work.in_training.begin(pack)
+        self._work.progress.course.start(start)
 
     def on_progress(self, progress: Progress) -> None:
         self._work.in_training.hear(progress)
         self._work.progress.advance(progress)
+
+    def on_leave(self, pack_id: str) -> None:
+        self._work.progress.course.leave(pack_id)
+
+    def on_retry(self, pack_id: str, why: str) -> None:
+        self._work.progress.course.retry(pack_id)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._work.lease.check()
@@ -128,7 +153,14 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
     )
     wrong_input: dict[str, None] = {}
     num_results = 0
-    work.progress.start(missing, job.select, batch.pause_after)
+    rounds = run.rounds.read()
+    work.progress.start(
+        missing,
+        job.select,
+        batch.pause_after,
+        num_packs=len(packs),
+        round_number=rounds[-1].number if rounds else None,
+    )
     with work.interrupts.gracefully():
         for result in _run_packs(work, packs, cluster, batch.pause_after, pauses):
             work.lease.check()
@@ -139,6 +171,7 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
             if result.is_input_error:
                 wrong_input |= dict.fromkeys(trial.error for trial in result.trials)
             del result  # to make room for the next one's arrays in Ray's object store
+    work.progress.tell_of_packs()
     if num_results != len(missing):
         raise TrialrunError(
             f"only {num_results} of {len(missing)} trials gave a result; to continue: trialrun"
@@ -216,7 +249,6 @@ def _run_packs(
     from trialrun.cluster import run_packs
 
     job, folder = work.loaded.spec, work.loaded.folder
-    files = collect_files(referenced_functions(work.loaded), job.data.files)
     statuses = work.run.tables.index().by_variants("identity")
     is_continued = any((rows["status"] != "failed").any() for rows in statuses)
     width = _width(work, cluster)
@@ -228,7 +260,9 @@ def _run_packs(
             job.select,
             cluster.num_threads,
             width=width,
-            files=files,
+            files=work.files,
+            samples=work.samples,
+            variables=work.variables,
             is_continued=is_continued,
             progress_interval_s=interval_s,
             pause_after=pause_after,

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from trialrun.analysis.summary_json import data_warnings
+from trialrun.data.fingerprint import DataSample
+from trialrun.driver.forwarded import changed_variables, forwarded_variables
 from trialrun.driver.interrupts import Interrupts
 from trialrun.driver.kept import InTraining
 from trialrun.driver.limits import Deadline, limited
 from trialrun.driver.progress import ProgressLine
 from trialrun.errors import FileError, InputError
 from trialrun.job import LoadedJob, dump_job
+from trialrun.job.user_files import UserFiles
 from trialrun.store import RunFolder
 from trialrun.store.lease import Lease, hold
 from trialrun.store.runs_dir import location_text
@@ -35,6 +38,9 @@ class Work:
         started_s: When the run began, by `time.perf_counter`.
         timings_s: Stage -> seconds of wall time.
         census: What summary.json holds about the data, see `analysis.summary_json.run_summary`.
+        files: The user's files as they were when the run began.
+        samples: What generators gave here, with which workers compare what they get.
+        variables: Environment variables that workers are given.
         in_training: Which trials have no result yet, and how far they are.
     """
 
@@ -47,6 +53,9 @@ class Work:
     started_s: float
     timings_s: dict[str, float]
     census: Sequence[Mapping[str, Any]]
+    files: UserFiles = field(default_factory=UserFiles)
+    samples: tuple[DataSample, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
     in_training: InTraining = field(default_factory=InTraining)
 
 
@@ -82,18 +91,20 @@ def at_work(
     progress: ProgressLine,
     census: Sequence[Mapping[str, Any]],
     *,
+    files: UserFiles,
     interrupts: Interrupts,
     deadline: Deadline | None = None,
 ) -> Iterator[Work]:
     """The work on a run: its folder is held against other drivers, and its log and limits are set.
 
     Args:
-        loaded, trials, progress, census, interrupts: See `Work`.
+        loaded, trials, progress, census, files, interrupts: See `Work`.
         runs_dir, run_folder: See `run.run_job`.
         deadline: When the run must begin to end.
     """
     job = loaded.spec
     run = RunFolder.create(runs_dir, job.name) if run_folder is None else RunFolder.at(run_folder)
+    progress.course.run_folder = run.path
     if not run.job_file.exists():
         run.write_job(dump_job(job))
     elif not run.lease_dir.exists() and run.job_file.read_text() != dump_job(job):
@@ -110,7 +121,11 @@ def at_work(
         for warning in data_warnings(census):
             progress.warn(warning)
         started_s = time.perf_counter()
-        yield Work(loaded, tuple(trials), run, lease, progress, interrupts, started_s, {}, census)
+        variables = forwarded_variables(loaded)
+        for line in changed_variables(run, variables):
+            progress.warn(line)
+        known = (loaded, tuple(trials), run, lease, progress, interrupts)
+        yield Work(*known, started_s, {}, census, files, variables=variables)
 
 
 class _LogFile(logging.FileHandler):

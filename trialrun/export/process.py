@@ -6,9 +6,11 @@ has not trained it, as its users will load it. Every failure of the process beco
 error, crash or endless wait in it harms the run's results.
 """
 
+import base64
 import contextlib
 import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from typing import IO, Any, Self
 from trialrun.errors import ExportError, TrialrunError
 from trialrun.export.check import SavedFormat, what_will_be_missing
 from trialrun.export.formats import FORMATS
+from trialrun.job.user_files import UserFiles, install_files
 from trialrun.messages import in_short, said_by
 from trialrun.store import RunFolder
 
@@ -89,11 +92,13 @@ class ExportProcess:
 
     Args:
         log_file: The file to which TensorFlow's output goes.
+        files: The user's files as they were when the run began, which it then works with.
         patience_s: How long to wait for an answer before the process is killed.
     """
 
-    def __init__(self, log_file: Path, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(self, log_file: Path, files: UserFiles, patience_s: float = _PATIENCE_S) -> None:
         self._log_file = log_file
+        self._files = files
         self._patience_s = patience_s
 
     def __enter__(self) -> Self:
@@ -112,6 +117,7 @@ class ExportProcess:
                 text=True,
                 start_new_session=True,  # Ctrl-C reaches only the driver, which ends this process
             )
+        self._has_files = False
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(
             target=_pass_on, args=(self._process.stdout, self._lines), daemon=True
@@ -171,6 +177,9 @@ class ExportProcess:
                 self._end()
                 self._start()
             assert self._process.stdin is not None
+            if not self._has_files:
+                request["files"] = base64.b64encode(pickle.dumps(self._files)).decode()
+                self._has_files = True
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError as error:
@@ -241,8 +250,11 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
     for line in requests:
         request = json.loads(line)
+        files = request.pop("files", None)
         work = try_untrained if request.pop("what") == "try" else save_best
         try:
+            if files is not None:  # our own driver pickled them
+                install_files(pickle.loads(base64.b64decode(files)))
             for answer in work(**request):
                 answers.write(json.dumps(answer) + "\n")
                 answers.flush()

@@ -5,8 +5,14 @@ import sys
 from pathlib import Path
 
 from trialrun.errors import InputError
-from trialrun.job.user_files import is_part_of_trialrun, with_neighbors
-from trialrun.job.user_functions import find_source, parse_reference, parse_source
+from trialrun.job.own_files import is_part_of_trialrun, is_users_own
+from trialrun.job.user_functions import (
+    absolute_reference,
+    find_source,
+    parse_reference,
+    parse_source,
+)
+from trialrun.job.user_imports import own_files
 
 # The fields of `training` that say how a model is compiled. A builder that returns a compiled model
 # leaves them without meaning.
@@ -32,8 +38,8 @@ _COMPILES = frozenset(
 def may_compile(reference: str, folder: Path) -> bool:
     """Whether a builder may return a compiled model, as far as its source code shows.
 
-    False for trialrun's own builders, and for a file that, together with its neighbors, neither
-    names what compiles a model nor imports a library that could do so.
+    False for trialrun's own builders, and for a file that, together with the user's files that it
+    imports, neither names what compiles a model nor imports a library that could do so.
 
     Args:
         reference: The builder, as `model.builder` names it.
@@ -44,30 +50,33 @@ def may_compile(reference: str, folder: Path) -> bool:
         path = find_source(parsed, folder)
         if path is None or is_part_of_trialrun(path):
             return path is None
-        files = with_neighbors(path)
-        beside = {file.stem for file in files}
-        return any(
-            _names_unknown(node, beside)
-            for file in files
-            for statement in parse_source(file, file.name)
-            for node in ast.walk(statement)
-        )
+        files = own_files(parse_reference(absolute_reference(reference, folder)))
+        own = {Path(file.shown).parts[0].partition(".")[0] for file in files}
+        return any(_may_compile_in(file.path, own) for file in files)
     except InputError:
         return True  # the error is reported where the field is checked
 
 
-def _names_unknown(node: ast.AST, beside: set[str]) -> bool:
+def _may_compile_in(path: Path, own: set[str]) -> bool:
+    if path.suffix != ".py":
+        return True
+    nodes = (node for one in parse_source(path, path.name) for node in ast.walk(one))
+    are_known = is_users_own(path)  # what an installed package imports from itself is not read
+    return any(_names_unknown(node, own, are_known) for node in nodes)
+
+
+def _names_unknown(node: ast.AST, own: set[str], are_known: bool) -> bool:
     match node:
         case ast.Attribute(attr=name) | ast.Name(id=name):
             return name in _COMPILES
         case ast.Import(names=names):
             modules = [alias.name for alias in names]
-        case ast.ImportFrom(level=0, module=str(module), names=names):
+        case ast.ImportFrom(level=level, module=module, names=names):
             if any(alias.name in _COMPILES for alias in names):
                 return True
-            modules = [module]
-        case ast.ImportFrom():
-            return True  # a relative import, from a package around the file
+            if level:
+                return not are_known
+            modules = [str(module)]
         case _:
             return False
-    return any(name.split(".")[0] not in _KNOWN_LIBRARIES | beside for name in modules)
+    return any(name.split(".")[0] not in _KNOWN_LIBRARIES | own for name in modules)

@@ -15,6 +15,7 @@ from pydantic import (
 
 from trialrun.errors import InputError
 from trialrun.job.data_files import find_data_file
+from trialrun.job.depends_on import DependsOn
 from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, folder_of, word_or_int
 from trialrun.job.table_dialect import Dialect
 from trialrun.job.table_fields import (
@@ -38,6 +39,7 @@ _KINDS = ("minmax", "standard", "none")
 # Field -> the sources that it is for; a field that is not listed is for all.
 _FIELDS_OF = {
     "args": ("generator",),
+    "depends_on": ("generator",),
     **dict.fromkeys(
         ("target", "task", "columns", "categorical", "missing", "missing_values", "test"), _TABLES
     ),
@@ -112,6 +114,14 @@ class DataSpec(Section):
     """Keyword arguments of the generator.
 
     Allowed: a mapping without `seed`. Example: `{num_rows: 5000}`.
+    """
+    depends_on: DependsOn = ()
+    """Files that the generator needs in ways that its source code does not show: those that it
+    reads, and modules that it imports by a name that it makes up. They count as its code does: they
+    are sent to workers, and an edit of one makes other trials.
+
+    Allowed: a list of paths and patterns that start at the job's folder; a folder stands for all of
+    its files. Example: `[patients.csv, "tables/*.csv"]`.
     """
     csv: DataFile | None = None
     """A CSV file with a header. It may be compressed: `.gz`, `.bz2`, `.xz`.

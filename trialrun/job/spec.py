@@ -10,8 +10,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from trialrun.job.data_spec import DataSpec
+from trialrun.job.depends_on import DependsOn
 from trialrun.job.document import put
-from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, is_int, word_or_int
+from trialrun.job.fields import (
+    SEED_LIMIT,
+    ReferenceText,
+    Section,
+    folder_of,
+    is_int,
+    word_or_int,
+)
 from trialrun.job.keras_api.logs import natural_goal
 from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.search_spec import SearchSpec
@@ -60,6 +68,24 @@ def _check_gpus(value: object) -> object:
     )
 
 
+_OF_EACH_MACHINE = frozenset(("PATH", "PYTHONPATH", "PYTHONHOME", "CUDA_VISIBLE_DEVICES", "TMPDIR"))
+_PREFIXES_OF_EACH_MACHINE = ("RAY_", "LD_")
+
+
+def _check_variable(value: str) -> str:
+    name = value.removeprefix("_")
+    if not (name.isascii() and name.isidentifier()):
+        raise ValueError(f"must be names of environment variables, got {show(value)}")
+    if value in _OF_EACH_MACHINE or value.startswith(_PREFIXES_OF_EACH_MACHINE):
+        raise ValueError(
+            f"must not hold {value}: each worker needs its own, which Ray and the system set"
+        )
+    return value
+
+
+VariableName = Annotated[str, AfterValidator(_check_variable)]
+
+
 def _check_shard(value: object) -> object:
     number, slash, count = value.partition("/") if isinstance(value, str) else ("", "", "")
     are_numbers = slash and all(
@@ -78,6 +104,12 @@ def _check_selection_metric(value: str) -> str:
     raise ValueError(f"must be a validation metric, got {value!r}: {reason}; try 'val_{bare}'")
 
 
+def _beside_job(path: str, info: ValidationInfo) -> str:
+    """The path, which becomes absolute if the job's folder is known."""
+    folder = folder_of(info)
+    return path if folder is None else str(folder / path)
+
+
 class ModelSpec(Section):
     """The model that is trained: the function that builds it and its arguments."""
 
@@ -91,6 +123,13 @@ class ModelSpec(Section):
     """Keyword arguments of the builder.
 
     Allowed: a mapping. Example: `{units: [32, 64], activation: tanh}`.
+    """
+    depends_on: DependsOn = ()
+    """Files that the builder, or a function that `training` names, needs in ways that its source
+    code does not show, as in `data.depends_on`.
+
+    Allowed: a list of paths and patterns that start at the job's folder; a folder stands for all of
+    its files. Example: `[other.csv]`.
     """
 
 
@@ -159,6 +198,13 @@ class ResourcesSpec(Section):
     """
     grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     """Seconds that an interrupted run waits for checkpoints. Example: `60`."""
+    env: Annotated[tuple[VariableName, ...], Field(strict=False)] = ()
+    """Environment variables that the job's code reads. They are given to all workers with the
+    values that they have where the job is started, and recorded in `environment.json`: the value
+    itself, or its hash if the name looks like that of a secret.
+
+    Allowed: a list of names. Example: `[DATA_ROOT]`.
+    """
     shard: Annotated[str, BeforeValidator(_check_shard)] | None = None
     """Which of the job's trials this run trains.
 
@@ -167,7 +213,7 @@ class ResourcesSpec(Section):
 
 
 class OutputSpec(Section):
-    """What a run writes besides its results: logs of packs, and trackers."""
+    """What a run writes besides its results: logs of packs, trackers and metrics."""
 
     keep_logs: bool = False
     """Whether what each pack's process prints is kept in `logs/`.
@@ -182,6 +228,11 @@ class OutputSpec(Section):
 
     Allowed: the address of an MLflow server (`http://host:5000`) or database
     (`sqlite:///mlflow.db`), without a password. Example: `sqlite:///mlflow.db`.
+    """
+    prometheus: Annotated[str, Field(min_length=1), AfterValidator(_beside_job)] | None = None
+    """A text file of metrics of the running run, which Prometheus's node exporter collects.
+
+    Allowed: a path, from the job's folder on; its folder must exist. Example: `medical_trial.prom`.
     """
 
 
@@ -251,6 +302,11 @@ class Settings(NamedTuple):
     data: DataSpec
     model: ModelSpec
     training: TrainingSpec
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """Patterns of the files that the functions need beside their code."""
+        return (*self.data.depends_on, *self.model.depends_on)
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -5,9 +5,7 @@ error that travels between processes loses its traceback, so `note_frames` notes
 error before it leaves its process, and `told` tells them with what the error says.
 """
 
-import functools
 import linecache
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +13,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from trialrun.errors import TrialrunError
-from trialrun.job.user_functions import original_path
+from trialrun.job.own_files import is_users_own, original_path
 from trialrun.messages import in_short, one_line
 
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
-_TRIALRUN = Path(__file__).parents[1]
 _MAX_INNER, _MAX_OUTER = 8, 2
 _MAX_ERRORS = 4
 
@@ -100,20 +96,9 @@ def _users_frames(trace: TracebackType | None) -> Iterator[Frame]:
             yield Frame(original_path(path), line, frame.f_code.co_name, source)
 
 
-@functools.lru_cache(maxsize=4096)
 def _is_users(path: str) -> bool:
     """Whether a file is the user's own; a name such as `<string>` is no file."""
-    file = Path(path)
-    if not file.is_absolute() or not _INSTALLED.isdisjoint(file.parts):
-        return False
-    return not any(file.is_relative_to(folder) for folder in (_TRIALRUN, *_folders_of_python()))
-
-
-@functools.cache
-def _folders_of_python() -> tuple[Path, ...]:
-    paths = sysconfig.get_paths()
-    folders = [Path(paths[name]) for name in ("stdlib", "platstdlib")]
-    return (*folders, *(folder.resolve() for folder in folders))
+    return Path(path).is_absolute() and is_users_own(Path(path))
 
 
 def _lines(frames: list[Frame]) -> list[str]:

@@ -13,15 +13,16 @@ import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from trialrun.errors import InputError
 from trialrun.host import quiet_tensorflow
+from trialrun.job.own_files import content_of, moved_path
+from trialrun.job.own_modules import FILE_PREFIX, SourceLoader, prepare_imports, search_first
 from trialrun.messages import in_short, said_by, suggest
 
 _IMPORTS_KERAS = re.compile(rb"^(?:import|from) .*\b(?:keras|tensorflow)\b", re.MULTILINE)
@@ -136,6 +137,7 @@ def load_function(text: str, folder: Path) -> Callable[..., Any]:
         InputError: The import raises an error, or the name does not exist or cannot be called.
     """
     reference = parse_reference(text)
+    prepare_imports()
     try:
         module = _load_file(reference, folder) if reference.is_file else _load_module(reference)
     except InputError:
@@ -157,6 +159,7 @@ def load_function(text: str, folder: Path) -> Callable[..., Any]:
 def _load_module(reference: Reference) -> ModuleType:
     if reference.source in sys.modules:
         return sys.modules[reference.source]
+    importlib.invalidate_caches()
     with _streams_of_an_import():
         return importlib.import_module(reference.source)
 
@@ -167,35 +170,24 @@ def _streams_of_an_import() -> contextlib.AbstractContextManager[None]:
     return streams_seeded(_SEED_OF_IMPORTS)
 
 
-class _SourceLoader(SourceFileLoader):
-    """Executes the file itself, and never what Python kept of it when it compiled it before.
-
-    Python would not see an edit that keeps the length within the same second.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        """The code of the file as it is now."""
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
 def _load_file(reference: Reference, folder: Path) -> ModuleType:
     """The file as a module, which is executed once per content and can import its neighbors."""
     path = _existing_file(reference, folder)
     # The module's name holds a hash of the content: an edited file is a new module, and an
     # unchanged file is never executed twice (Keras would register its layers twice). The module is
     # in sys.modules, so that pickle finds it.
-    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:12]
-    name = f"trialrun_{path.stem}_{digest}"
+    content = content_of(path)
+    digest = hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()[:12]
+    name = f"{FILE_PREFIX}{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    loader = _SourceLoader(name, str(path))
+    search_first(path.parent)
+    loader = SourceLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    _import_keras_quietly(path.read_bytes())
+    _import_keras_quietly(content)
     try:
         with _streams_of_an_import():
             loader.exec_module(module)
@@ -223,31 +215,11 @@ def find_source(reference: Reference, folder: Path) -> Path | None:
     """
     if reference.is_file:
         return _existing_file(reference, folder)
-    spec = _find_module(reference.source.split("."))
+    spec = find_module(reference.source.split("."))
     if spec is None:
         raise InputError(f"there is no module {reference.source!r}{_beside(reference, folder)}")
     is_source = spec.origin is not None and spec.origin.endswith(".py")
     return Path(spec.origin) if is_source and spec.origin else None
-
-
-_moved: dict[Path, Path] = {}
-
-
-def move_folder(folder: Path, copies: Path) -> None:
-    """Makes this process read files of `folder` from `copies` instead from now on."""
-    _moved[folder] = copies
-
-
-def moved_path(path: Path) -> Path:
-    """The path from which this process reads the file of an absolute path, see `move_folder`."""
-    return _moved.get(path.parent, path.parent) / path.name
-
-
-def original_path(path: str) -> str:
-    """The path that the user knows, of a file from which this process reads; see `move_folder`."""
-    file = Path(path)
-    folders = (folder for folder, copies in _moved.items() if copies == file.parent)
-    return str(next(folders, file.parent) / file.name)
 
 
 def _existing_file(reference: Reference, folder: Path) -> Path:
@@ -265,8 +237,11 @@ def _beside(reference: Reference, folder: Path) -> str:
     return f"; did you mean '{file_name}:{reference.function}'?" if exists else ""
 
 
-def _find_module(parts: list[str]) -> importlib.machinery.ModuleSpec | None:
-    """The spec of a module. Unlike `find_spec("a.b")`, this does not import the package `a`."""
+def find_module(parts: Sequence[str]) -> importlib.machinery.ModuleSpec | None:
+    """The spec of a module; None if there is none.
+
+    Unlike `find_spec("a.b")`, this does not import the package `a`.
+    """
     try:
         spec = importlib.util.find_spec(parts[0])
     except ValueError:  # a module without a spec, such as __main__
@@ -288,7 +263,7 @@ def parse_source(path: Path, shown: str) -> list[ast.stmt]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings are shown when the file is imported
-            return ast.parse(path.read_bytes(), filename=str(path)).body
+            return ast.parse(content_of(path), filename=str(path)).body
     except SyntaxError as error:
         raise InputError(f"{shown}:{error.lineno}: not valid Python: {error.msg}") from error
     except ValueError as error:  # the file holds null bytes

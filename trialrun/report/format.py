@@ -115,6 +115,56 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return f"{trials}: {', '.join(shown)}" if shown else trials
 
 
+def clock_text(seconds: float) -> str:
+    """A duration as a clock shows it.
+
+    >>> clock_text(75), clock_text(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def cost_text(device_s: float | None, lost_s: float | None, compile_s: float | None) -> str:
+    """What a run has cost, in time of devices; empty if that is not known.
+
+    >>> cost_text(4000, 75, 20), cost_text(None, None, None)
+    ('1:06:40 of devices, of which 1:15 in failed tries, 0:20 in compiling', '')
+    """
+    if not device_s:
+        return ""
+    parts = [f"{clock_text(lost_s)} in failed tries"] if lost_s else []
+    parts += [f"{clock_text(compile_s)} in compiling"] if compile_s else []
+    return f"{clock_text(device_s)} of devices{', of which ' if parts else ''}{', '.join(parts)}"
+
+
+def rate_text(trials_per_s: float) -> str:
+    """How many trials end per second.
+
+    >>> rate_text(2434.8), rate_text(0.0545)
+    ('2,435 trials/s', '0.0545 trials/s')
+    """
+    shown = f"{trials_per_s:,.0f}" if trials_per_s >= 100 else f"{trials_per_s:.3g}"
+    return f"{shown} trials/s"
+
+
+def left_text(left: tuple[float, float | None, float | None]) -> str:
+    """How long the rest takes: expected, and between which limits, if they are known.
+
+    >>> left_text((75, 60, 100)), left_text((75, 60, None)), left_text((75, None, None))
+    ('1:15 left (1:00 to 1:40)', '1:15 left (at least 1:00)', '1:15 left')
+    """
+    expected_s, low_s, high_s = left
+    text = f"{clock_text(expected_s)} left"
+    if low_s is None:
+        return text
+    if high_s is None:
+        return f"{text} (at least {clock_text(low_s)})"
+    low, high = clock_text(low_s), clock_text(high_s)
+    return text if low == high else f"{text} ({low} to {high})"
+
+
 def class_labels(class_names: Sequence[str], num_classes: int) -> list[str]:
     """The names of the classes, or their numbers if the data does not name each of them."""
     if len(class_names) == num_classes:

@@ -39,10 +39,14 @@ def print_overview(
         standing: What was computed from its trials; None to compute it here.
     """
     from trialrun.report.overview import load_overview, overview_of
+    from trialrun.report.status import training_renderables
     from trialrun.report.tables import print_run
 
     overview = load_overview(folder) if standing is None else overview_of(folder, standing)
     print_run(console, overview, view.variants_of(overview.leaderboard))
+    if overview.summary is None:
+        for renderable in training_renderables(folder, width=console.width):
+            console.print(renderable)
 
 
 def print_rounds(console: "Console", folder: RunFolder) -> None:
@@ -61,9 +65,11 @@ def print_rounds(console: "Console", folder: RunFolder) -> None:
 def overview_content(folder: RunFolder, view: View = WHOLE) -> dict[str, Any]:
     """A run, finished or interrupted, as values for JSON."""
     from trialrun.report.overview import load_overview, overview_json
+    from trialrun.report.status import training_content
 
     overview = load_overview(folder, max_problems=None)
-    return overview_json(overview, view.variants_of(overview.leaderboard))
+    content = overview_json(overview, view.variants_of(overview.leaderboard))
+    return content | {"in_training": dict(training_content(folder).content) or None}
 
 
 def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:

@@ -13,6 +13,7 @@ from trialrun.job import domains_in, searched_paths
 from trialrun.messages import counted, listed
 from trialrun.report.format import (
     condition_text,
+    cost_text,
     counts_text,
     mean_sd_text,
     parameter_text,
@@ -71,7 +72,9 @@ def run_facts(overview: Overview) -> list[str]:
             f"{_duration_text(total_s)} in all",
             f"{rate:,.0f} trials/s" if round(rate) >= 1000 else f"{rate:.3g} trials/s",
         ]
-    return facts
+    cost = summary.get("cost") or {}
+    names = ("device_s", "lost_s", "compile_s")
+    return [*facts, *filter(None, [cost_text(*(cost.get(name) for name in names))])]
 
 
 def _duration_text(seconds: float) -> str:

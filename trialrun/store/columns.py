@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from trialrun.job import Range, ValueList, searched_paths
 from trialrun.trials.trial import Variant
+from trialrun.trials.versions import PACKAGES
 
 ParameterKind = Literal["bool", "int", "float", "text", "json"]
 
@@ -24,6 +25,16 @@ IDENTITY_COLUMNS = {
 }
 # The column for the best epoch, if the pack's trials keep it; older runs lack this column.
 BEST_EPOCH = "best_epoch"
+# The columns for where a trial's numbers come from; older runs lack them.
+DATA_FINGERPRINT = "data_fingerprint"
+
+
+def version_column(package: str) -> str:
+    """The column for the version of a package."""
+    return f"{package}_version"
+
+
+ORIGIN_COLUMNS = (DATA_FINGERPRINT, *map(version_column, PACKAGES))
 HISTORY_IDENTITY = ("trial_id", "variant_id", "seed", "epoch")
 PARAMETER_PREFIX = "param."
 METRIC_PREFIXES = ("train_", "val_", "test_")
@@ -35,7 +46,9 @@ ARRAY_COLUMNS = {
     RELIABILITY_COLUMN: "float64",
 }
 
-TrialColumns = Literal["all", "results", "numbers", "identity", "reliability", "variants", "curves"]
+TrialColumns = Literal[
+    "all", "results", "numbers", "identity", "reliability", "variants", "curves", "origin"
+]
 
 # Key of a column's metadata in a Parquet file. It tells JSON from plain text, which may also read
 # "[1]".
@@ -113,7 +126,8 @@ def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
         wanted: `results` are identity, metrics and confusion matrices; `numbers` are these without
             the matrices; `identity` also leaves out the metrics. `reliability` is identity and the
             column of reliability curves. `variants` are the variants, their parameters and the
-            seeds. `curves` are the columns of a file of `history/` that curves need.
+            seeds. `curves` are the columns of a file of `history/` that curves need. `origin` is
+            the trial and where its numbers come from.
     """
     identity = list(IDENTITY_COLUMNS)
     matrices = [name for name in CONFUSION_MATRIX_COLUMNS if name in names]
@@ -129,6 +143,8 @@ def columns_of(names: Sequence[str], wanted: TrialColumns) -> list[str]:
             return identity + [name for name in names if name == RELIABILITY_COLUMN]
         case "variants":
             return ["variant_id", "seed", *parameters]
+        case "origin":
+            return ["trial_id", *(name for name in ORIGIN_COLUMNS if name in names)]
         case "curves":
             return [name for name in names if name not in ("trial_id", "variant_id")]
     return list(names)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ import numpy as np
 from trialrun.errors import FileError
 from trialrun.messages import said_by
 
+_MAX_SMALL_BYTES = 4 << 20
 # What the content of a file may make its reader raise; RuntimeError when it is nested too deeply.
 _WRONG_CONTENT = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
@@ -89,6 +91,19 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def read_small_json(path: Path) -> dict[str, Any]:
+    """The mapping in a small JSON file; empty if there is no such file, or it holds anything else.
+
+    For files that a driver may be writing, or anybody may have put there: it waits for nothing.
+    """
+    with suppress(OSError, ValueError, RecursionError):
+        about = path.stat()
+        if stat.S_ISREG(about.st_mode) and about.st_size <= _MAX_SMALL_BYTES:
+            content = json.loads(path.read_bytes())
+            return content if isinstance(content, dict) else {}
+    return {}
 
 
 @contextmanager

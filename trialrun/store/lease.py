@@ -6,19 +6,20 @@ The holder writes a new heartbeat into its file every few seconds, and stops whe
 number than its own. Times of different machines are never compared, so that clocks may be wrong.
 """
 
-import json
 import os
 import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trialrun.errors import InputError, RunLost, TrialrunError
 from trialrun.host import machine_id, process_started
-from trialrun.store.files import write_json
+from trialrun.messages import visible
+from trialrun.store.files import read_small_json, write_json
 
 _HEARTBEAT_S = 5.0
 _SILENCE_S = 4 * _HEARTBEAT_S
@@ -83,6 +84,51 @@ class Lease:
         write_json(self._path, _who() | {"beat": self._beat, "released": released})
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The driver that holds a lease, or held it last, as its file tells.
+
+    Attributes:
+        host: Name of its machine.
+        pid: Its process; None if it is not known.
+        number: The number of the lease, which grows with each driver.
+        beat: The number of its heartbeat.
+        is_released: Whether it has given the lease back.
+        lives_here: Whether its process lives; None if it is on another machine.
+        written_s: When the heartbeat came, by the clock of the file system.
+    """
+
+    host: str
+    pid: int | None
+    number: int
+    beat: int
+    is_released: bool
+    lives_here: bool | None
+    written_s: float
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """The holder of the newest lease in a folder; None if there is no lease."""
+    if (path := _newest(folder)) is None:
+        return None
+    seen, lives_here, written_s = _read(path), None, 0.0
+    with suppress(OSError):
+        written_s = path.stat().st_mtime
+    pid, beat, host = seen.get("pid"), seen.get("beat"), seen.get("host")
+    if seen.get("machine") == machine_id() and isinstance(pid, int):
+        started = process_started(pid)
+        lives_here = started is not None and started == seen.get("started")
+    return Holder(
+        host=visible(host) if isinstance(host, str) else "an unknown machine",
+        pid=pid if isinstance(pid, int) else None,
+        number=int(path.stem),
+        beat=beat if isinstance(beat, int) else 0,
+        is_released=bool(seen.get("released")),
+        lives_here=lives_here,
+        written_s=written_s,
+    )
+
+
 @contextmanager
 def hold(folder: Path, say: Any = lambda text: None) -> Iterator[Lease]:
     """Holds the lease in a folder as long as the context lasts.
@@ -145,7 +191,7 @@ def _driver_of(holder: Path, say: Any) -> dict[str, Any] | None:
         return None
     if seen.get("machine") == machine_id():
         return seen if process_started(seen.get("pid")) == seen.get("started") else None
-    say(f"waiting {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
+    say(f"waiting up to {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
     deadline = time.monotonic() + _SILENCE_S
     while time.monotonic() < deadline:
         time.sleep(_POLL_S)
@@ -191,16 +237,13 @@ def _request_to(lease: Path) -> Path:
 
 
 def _newest(folder: Path) -> Path | None:
-    return max(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem), default=None)
+    leases = (path for path in folder.glob("[0-9]*.json") if path.stem.isdecimal())
+    return max(leases, key=lambda path: int(path.stem), default=None)
 
 
 def _read(path: Path | None) -> dict[str, Any]:
     """The content of a lease; empty if the file is missing or is not a lease."""
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text()) if path is not None else {}
-        if isinstance(content, dict):
-            return content
-    return {}
+    return {} if path is None else read_small_json(path)
 
 
 def _describe(content: dict[str, Any]) -> str:

@@ -14,14 +14,18 @@ import numpy.typing as npt
 from trialrun.store.columns import (
     ARRAY_COLUMNS,
     BEST_EPOCH,
+    DATA_FINGERPRINT,
     IDENTITY_COLUMNS,
     KIND_KEY,
+    ORIGIN_COLUMNS,
     PARAMETER_PREFIX,
     ParameterKind,
     metric_names,
+    version_column,
 )
 from trialrun.trials.results import PackResult, TrialResult
 from trialrun.trials.trial import Variant
+from trialrun.trials.versions import PACKAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +66,21 @@ def trial_table(result: PackResult, kinds: Mapping[str, ParameterKind]) -> "pa.T
             flat = [None if array is None else array.ravel() for array in arrays]
             columns[name] = pa.array(flat, pa.list_(getattr(pa, dtype)()))
             fields.append(pa.field(name, columns[name].type))
+    for name, texts in _origins(trials).items():
+        columns[name] = pa.array(texts, pa.string())
+        fields.append(pa.field(name, pa.string()))
     return pa.table(columns, schema=pa.schema(fields))
+
+
+def _origins(trials: Sequence[TrialResult]) -> dict[str, list[str | None]]:
+    """Column -> where the numbers of each trial come from; no columns if no trial says it."""
+    if not any(trial.versions for trial in trials):
+        return {}
+    versions = {
+        version_column(package): [trial.versions.get(package) for trial in trials]
+        for package in PACKAGES
+    }
+    return {DATA_FINGERPRINT: [trial.data_fingerprint or None for trial in trials], **versions}
 
 
 def _identity(result: TrialResult) -> dict[str, Any]:
@@ -163,7 +181,8 @@ def latest_trials(tables: Sequence["pa.Table"], metrics: Sequence[str] = ()) -> 
     parameters = [name for name in names if name.startswith(PARAMETER_PREFIX)]
     arrays = [name for name in ARRAY_COLUMNS if name in names]
     best = [name for name in (BEST_EPOCH,) if name in names]
-    order = [*IDENTITY_COLUMNS, *best, *parameters, *metric_names(names), *arrays]
+    origin = [name for name in ORIGIN_COLUMNS if name in names]
+    order = [*IDENTITY_COLUMNS, *best, *parameters, *metric_names(names), *arrays, *origin]
     trials: pd.DataFrame = table.select(order).to_pandas()
     if trials["trial_id"].duplicated().any():
         ended = ~trials["status"].isin(["failed", "paused"])

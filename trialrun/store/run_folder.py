@@ -139,6 +139,11 @@ class RunFolder:
         return self.path / "set_aside"
 
     @property
+    def status_file(self) -> Path:
+        """How far the run is, written every few seconds while a driver works on it."""
+        return self.path / "status.json"
+
+    @property
     def variants_file(self) -> Path:
         """One row per variant."""
         return self.path / "variants.csv"

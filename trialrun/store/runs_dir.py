@@ -11,6 +11,7 @@ from pathlib import Path
 from trialrun.errors import InputError
 
 _NUM_RUNS_SHOWN = 5
+_MAX_DEPTH = 3  # of run folders in a folder of runs
 _RUNS_DIR_VARIABLE = "TRIALRUN_RUNS_DIR"
 _RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _UNPACKED_BY_RAY = ("runtime_resources", "working_dir_files")
@@ -38,6 +39,30 @@ def location_text(folder: Path) -> str:
     if _RAY_JOB_VARIABLE in os.environ:
         return f"{folder.resolve()} on {os.uname().nodename}"
     return str(folder)
+
+
+def run_paths(folder: Path) -> list[Path]:
+    """The run folders in a folder of runs, or the folder itself if it is one.
+
+    They are `<job>/<run>` there, or `<job>/<array of shards>/<run>`. Each is given once, whatever
+    links lead to it.
+    """
+    if (folder / "job.yaml").is_file():
+        return [folder]
+    found: list[Path] = []
+    level = [folder]
+    for _ in range(_MAX_DEPTH):
+        inner = [path for one in level for path in _folders_in(one)]
+        found += [path for path in inner if (path / "job.yaml").is_file()]
+        level = [path for path in inner if not (path / "job.yaml").is_file()]
+    return list({path.resolve(): path for path in sorted(found, reverse=True)}.values())[::-1]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry) for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:  # gone meanwhile, or not for us to read
+        return []
 
 
 def what_is_at(path: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.errors import FileError
-from trialrun.store.columns import TrialColumns, metric_names
+from trialrun.store.columns import DATA_FINGERPRINT, TrialColumns, metric_names
 from trialrun.store.parquet import by_pack_file, columns_in, list_pack_files, read_pack_file
 from trialrun.store.rows import as_if_ended, latest_trials, parameters_by_variant, unite_history
 
@@ -87,10 +87,36 @@ class TrialTables:
             file = self.history_dir / f"{name}.parquet"
             yield read_pack_file(file, "curves", trial_ids=trial_ids).to_pandas()
 
+    def origins(self) -> "Origins":
+        """Where the numbers of the trials come from, as far as they say it."""
+        fingerprints: dict[str, str] = {}
+        versions: dict[str, set[str]] = {}
+        with adding_the_remedy(self.path):
+            for file in list_pack_files(self.trials_dir):
+                rows = read_pack_file(file, "origin").to_pydict()
+                ids, prints = rows.pop("trial_id"), rows.pop(DATA_FINGERPRINT, ())
+                fingerprints |= dict(zip(ids, prints, strict=False))
+                for name, values in rows.items():
+                    versions.setdefault(name, set()).update(filter(None, values))
+        return Origins(fingerprints, versions)
+
     def index(self) -> "TrialIndex":
         """The index of the files, which are read one at a time to save memory."""
         with adding_the_remedy(self.path):
             return _index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Where the numbers of a run's trials come from.
+
+    Attributes:
+        fingerprints: trial_id -> a hash of the trial's data as it was generated, if there is one.
+        versions: Column, see `store.columns.version_column` -> the versions of the trials.
+    """
+
+    fingerprints: Mapping[str, str]
+    versions: Mapping[str, set[str]]
 
 
 @contextmanager

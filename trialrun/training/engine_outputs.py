@@ -1,6 +1,6 @@
 """What every engine gives while it trains, and when it has trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,14 @@ class Advance:
         num_epochs: Epochs trained since the last heartbeat, summed over trials. Epochs up to the
             pack's last one that a trial skips because it stopped early are counted when it stops.
         logs: Keras's log names -> float32 (trials,): the newest epoch of those trials.
+        indices: Which trials of the pack these are (trials,).
+        epoch: The epoch that they have reached.
     """
 
     num_epochs: int
     logs: Mapping[str, npt.NDArray[np.float32]]
+    indices: Sequence[int] | npt.NDArray[np.int64]
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)

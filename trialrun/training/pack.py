@@ -24,7 +24,8 @@ from trialrun.training.compiled.prepare import forget_programs_of_others
 from trialrun.training.compiled.train import train_prepared
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.engine_choice import choose_engine, choose_next_engine
-from trialrun.training.engine_outputs import Advance, TrainedTrial
+from trialrun.training.engine_outputs import TrainedTrial
+from trialrun.training.heartbeats import reporting
 from trialrun.training.keras_fit.fit import train_keras
 from trialrun.training.pack_data import PackData, load_pack_data
 from trialrun.training.scores import Classes, Judgment, classes_of, describe_task, judge
@@ -38,6 +39,7 @@ from trialrun.trials.results import (
 )
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial
+from trialrun.trials.versions import installed_versions
 
 
 def train_pack(
@@ -78,7 +80,7 @@ def _train_pack(
 ) -> Iterator[Progress | Checkpoint | PackResult]:
     start = time.perf_counter()
     timings_s: dict[str, float] = {}
-    data, without_data = load_pack_data(task.pack.trials, task.job_folder)
+    data, without_data = load_pack_data(task.pack.trials, task.job_folder, task.samples)
     failed = _without_data(task, without_data)
     if len(failed) == len(task.pack.trials):
         yield PackResult(task.pack.pack_id, failed, is_input_error=True)
@@ -124,6 +126,10 @@ def judge_trained(
         _judge(outcome, classes[0 if data.is_shared else i]) for i, outcome in enumerate(trained)
     ]
     results = _results(task, trained, judged, engine=engine, device=device, duration_s=duration_s)
+    results = tuple(
+        replace(result, data_fingerprint=data.of_trial(index).fingerprint)
+        for index, result in enumerate(results)
+    )
     return results, describe_task(model_task, classes)
 
 
@@ -148,6 +154,7 @@ def _results(
             duration_s=duration_s,
             device=device,
             node=platform.node(),
+            versions=installed_versions(),
             metrics=_final_metrics(outcome, test, task.select.metric),
             history=outcome.history,
             val_confusion_matrix=val.confusion_matrix,
@@ -191,43 +198,16 @@ def _choose_and_train(
     while choice.prepared is not None:
         try:
             training = train_prepared(choice.prepared, timings_s, reports)
-            trained = yield from _reporting(task, training)
+            trained = yield from reporting(task, choice.engine, training)
             return choice.engine, choice.reason, trained
         except CannotShare:
             raise
         except CannotFuse as error:  # XLA could not compile it, or its first steps are wrong
             choice = choose_next_engine(choice, error, data, timings_s)
             reports = reports.again()
-    trained = yield from _reporting(task, train_keras(task, data, timings_s, reports))
+    training = train_keras(task, data, timings_s, reports)
+    trained = yield from reporting(task, choice.engine, training)
     return choice.engine, choice.reason, trained
-
-
-def _reporting(
-    task: PackTask, engine: Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]
-) -> Generator[Progress | Checkpoint, None, list[TrainedTrial] | None]:
-    """Turns an engine's advances into heartbeats, at most one per `progress_interval_s`."""
-    pick = max if task.select.goal == "maximize" else min
-    epochs_done, last_heartbeat = 0, 0.0
-    if task.checkpoint is not None:
-        ended, in_all = task.checkpoint.ended, task.last_epoch
-        epochs = task.checkpoint.epochs
-        epochs_done = int((epochs if ended is None else np.where(ended, in_all, epochs)).sum())
-    best: float | None = None
-    while True:
-        try:
-            advance = next(engine)
-        except StopIteration as end:
-            return end.value
-        if isinstance(advance, Checkpoint):
-            yield advance
-            continue
-        epochs_done += advance.num_epochs
-        values = advance.logs.get(task.select.metric, np.empty(0))
-        finite = [float(value) for value in values if np.isfinite(value)]
-        best = pick([*finite, *([] if best is None else [best])], default=None)
-        if time.perf_counter() - last_heartbeat >= task.progress_interval_s:
-            last_heartbeat = time.perf_counter()
-            yield Progress(task.pack.pack_id, epochs_done, best)
 
 
 def _status(trained: TrainedTrial, selected: str) -> TrialStatus:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from trialrun.data.arrays import leaves
 from trialrun.data.class_weights import weigh_classes
+from trialrun.data.fingerprint import DataSample
 from trialrun.data.splits import PARTS, Part, Splits
 from trialrun.errors import InputError, OutOfMemory
 from trialrun.host import available_memory_bytes
@@ -18,6 +19,7 @@ from trialrun.messages import bytes_text
 from trialrun.training.model.lookups import looked_up_features
 from trialrun.training.process_settings import import_with_settings, settings_kept
 from trialrun.training.repeatable import load_repeatable
+from trialrun.training.same_data import require_same_data
 from trialrun.trials.trial import Trial
 
 
@@ -81,20 +83,30 @@ def require_memory(splits: Splits, num_trials: int, free_bytes: int | None = Non
 
 
 def load_pack_data(
-    trials: Sequence[Trial], job_folder: Path
+    trials: Sequence[Trial], job_folder: Path, samples: Sequence[DataSample] = ()
 ) -> tuple[PackData, dict[str, InputError]]:
     """Generates, splits, scales and weighs the data of trials of one signature.
+
+    Args:
+        trials: The trials.
+        job_folder: The folder that the paths of the user's files are relative to.
+        samples: What the generator gave where the run was started.
 
     Returns:
         The data of the trials whose data could be loaded, and trial_id -> error of the others.
 
     Raises:
+        ModelError: The generator gives other data than where the run was started.
         OutOfMemory: The data of this many trials does not fit into memory.
     """
     data = trials[0].variant.data
     class_weights = [trial.variant.training.class_weight for trial in trials]
 
     looked_up = looked_up_features(trials[0].variant.model, job_folder)
+
+    with settings_kept():
+        import_with_settings(filter(None, [data.generator]), job_folder)
+        require_same_data(samples, data, job_folder)
 
     def load(trial: Trial) -> Splits:
         with settings_kept():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.job import REFERENCE_PATHS, Settings, TrainingSpec
+from trialrun.job.depends_on import dependencies_digest
 from trialrun.job.document import canonical_json
 from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
 from trialrun.job.user_files import file_digest, source_digest
@@ -76,6 +77,9 @@ def portable_settings(variant: "Variant") -> dict[str, dict[str, Any]]:
         settings[section][field] = portable_reference(reference)
         if digest := source_digest(reference):
             settings[section]["source"] = digest
+    for section in ("data", "model"):
+        if patterns := settings[section].pop("depends_on", ()):
+            settings[section]["depends_on"] = dependencies_digest(patterns)
     if variant.data.files:
         settings["data"] |= {
             name: Path(path).name for name, path in settings["data"].items() if name in _FILE_FIELDS

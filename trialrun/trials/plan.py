@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from trialrun.errors import InputError
 from trialrun.job import JobSpec, Settings, settings_of
 from trialrun.job.problems import to_problems
+from trialrun.job.user_files import hashing_once
 from trialrun.trials.identity import hash_settings, with_seed
 from trialrun.trials.search import Assignment, expand
 from trialrun.trials.trial import Trial, Variant
@@ -53,7 +54,8 @@ def trials_of(variants: Iterable[Variant], seeds: Iterable[int]) -> tuple[Trial,
     """Some variants with some seeds: all seeds of the first variant, then of the second, ..."""
     trials: list[Trial] = []
     seeds = list(seeds)  # to share the numbers' memory between variants
-    for variant in variants:
-        settings_hash = hash_settings(variant)  # once per variant, as it is most of the work
-        trials += (Trial(with_seed(settings_hash, seed), variant, seed) for seed in seeds)
+    with hashing_once():
+        for variant in variants:
+            settings_hash = hash_settings(variant)  # once per variant, as it is most of the work
+            trials += (Trial(with_seed(settings_hash, seed), variant, seed) for seed in seeds)
     return tuple(trials)

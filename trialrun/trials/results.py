@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ class TrialResult:
         device: E.g. `CPU`, `GPU 0: NVIDIA A100`.
         node: Name of the machine.
         error: The reason for a failure, else empty.
+        data_fingerprint: A hash of what the generator gave; empty for other sources of data.
+        versions: The versions that it was trained with, see `trials.versions`.
         metrics: `train_loss`, `val_accuracy`, `test_loss`, ... -> value at the final epoch, or at
             the best epoch if that is given.
         history: `loss`, `accuracy`, `val_loss`, ... -> float32 (epochs,).
@@ -55,6 +57,8 @@ class TrialResult:
     device: str = ""
     node: str = ""
     error: str = ""
+    data_fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     history: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     val_confusion_matrix: npt.NDArray[np.int64] | None = None
@@ -189,6 +193,54 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class PackStart:
+    """A pack whose training begins on a worker.
+
+    Attributes:
+        pack_id: The pack.
+        num_trials: How many trials it has.
+        last_epoch: The epoch after which they are paused or end.
+        attempt: 0 for the first try.
+        node: Name of the machine.
+        device: E.g. `CPU`, `GPU 0`.
+        num_waiting: How many packs wait for a device then.
+    """
+
+    pack_id: str
+    num_trials: int
+    last_epoch: int
+    attempt: int
+    node: str
+    device: str
+    num_waiting: int
+
+
+class SoFar(NamedTuple):
+    """What trials of one variant have come to while they are trained; may be added up over packs.
+
+    Attributes:
+        num_trials: How many trials.
+        num_epochs: Epochs trained, summed over them.
+        num_finite: How many of them have a finite value of the selection metric.
+        total: The sum of these values, each of its trial's newest epoch.
+    """
+
+    num_trials: int
+    num_epochs: int
+    num_finite: int
+    total: float
+
+    def plus(self, other: "SoFar") -> "SoFar":
+        """These trials and others of the variant."""
+        return SoFar(
+            self.num_trials + other.num_trials,
+            self.num_epochs + other.num_epochs,
+            self.num_finite + other.num_finite,
+            self.total + other.total,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The progress that a pack reports while it is trained.
 
@@ -197,8 +249,12 @@ class Progress:
         epochs_done: Epochs trained so far, summed over the pack's trials; a trial that stopped
             early counts as if it had trained all of its epochs.
         best: Best value of the selection metric among the pack's trials at their last epoch.
+        engine: The engine that trains it.
+        variants: Variant -> what its trials in the pack have come to; None in most heartbeats.
     """
 
     pack_id: str
     epochs_done: int
     best: float | None = None
+    engine: str = ""
+    variants: Mapping[str, SoFar] | None = None

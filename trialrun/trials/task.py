@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trialrun.data.fingerprint import DataSample
 from trialrun.job import SelectSpec
+from trialrun.job.user_files import UserFiles
 from trialrun.trials.results import Checkpoint, TrialResult
 from trialrun.trials.trial import Pack, Trial
 
@@ -21,7 +23,9 @@ class PackTask:
         width: How many trials a compiled program trains at a time, whatever the size of the pack;
             None for the pack's own size.
         attempt: 0 for the first try.
-        files: Path -> content of the user's Python files, for machines that lack them.
+        files: The user's files, for machines that lack them.
+        samples: What generators gave where the run was started.
+        variables: Environment variables that the user's code reads.
         is_continued: Whether trials of the run were trained before.
         checkpoint: The state of the pack's trials, in the pack's order; None to start from epoch 0.
         progress_interval_s: Least number of seconds between two heartbeats.
@@ -38,7 +42,9 @@ class PackTask:
     num_threads: int = 1
     width: int | None = None
     attempt: int = 0
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: UserFiles = field(default_factory=UserFiles)
+    samples: tuple[DataSample, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
     is_continued: bool = False
     checkpoint: Checkpoint | None = None
     progress_interval_s: float = 0.2

@@ -84,7 +84,8 @@ class ControlledSlice:
             self._narrow(epoch_s, num_left)
         ended = active & ~self.control.active & self._counts
         num_epochs = int((active & self._counts).sum()) + int(ended.sum()) * num_left
-        return Advance(num_epochs, {name: values[active] for name, values in newest.items()})
+        last = {name: values[active] for name, values in newest.items()}
+        return Advance(num_epochs, last, np.asarray(self._own.indices)[active], self._epoch)
 
     def _end_within(
         self, ends: Bools, orders: npt.NDArray[np.int32], trained: tuple[ModelState, Any]

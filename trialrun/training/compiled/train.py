@@ -55,8 +55,12 @@ def train_prepared(
 ) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
     """Trains a pack whose program is traced; see `train_compiled`."""
     start = time.perf_counter()
+    num_compiled = prepared.program.num_compiled
     outcomes = yield from _train_slices(prepared, reports)
     timings_s["train"] = time.perf_counter() - start
+    # Part of `train`: the first epochs of a program that was compiled for them.
+    is_new = prepared.program.num_compiled > num_compiled
+    timings_s["compile"] = prepared.program.compile_s if is_new else 0.0
     if outcomes is None:
         return None
     by_index = {
@@ -128,7 +132,7 @@ def _train_slice(
             for name, values in newest.items()
         }
         last = {name: values[:, -1] for name, values in newest.items()}
-        reports.put(Advance(num_trials * schedule.per_call, last))
+        reports.put(Advance(num_trials * schedule.per_call, last, own.indices, epoch))
         if schedule.checkpoint_every and epoch % schedule.checkpoint_every == 0:
             report_state()
     if epoch == schedule.epochs > own.epoch and not schedule.is_pause:

@@ -178,7 +178,7 @@ class TrialFit(keras.callbacks.Callback):
         self._is_ended = self._epoch == training.epochs or self._compiled.model.stop_training
         newest = {name: np.asarray([value], np.float32) for name, value in logs.items()}
         left_out = self._last_epoch - self._epoch if self._is_ended else 0
-        self._reports.put(Advance(1 + left_out, newest))
+        self._reports.put(Advance(1 + left_out, newest, [self._index], self._epoch))
         if self._is_ended:
             return  # `fit` may still change the weights, e.g. to their moving average
         is_due = training.checkpoint_every and self._epoch % training.checkpoint_every == 0

@@ -137,6 +137,11 @@ class Program:
             self._train_until_not_finite.get_concrete_function(*arguments)
         return self._train_until_not_finite(*arguments)
 
+    @property
+    def num_compiled(self) -> int:
+        """For how many widths it has been compiled."""
+        return len(self._compiled_widths)
+
     def is_compiled_for(self, num_trials: int) -> bool:
         """Whether epochs of this many trials at once were trained before."""
         return num_trials in self._compiled_widths
