@@ -98,10 +98,10 @@ def test_a_process_that_is_given_another_gpu_says_so_before_it_trains():
         mock.patch("ray.get_gpu_ids", side_effect=lambda: next(given)),
     ):
         worker._gpus_of_this_process.cache_clear()
-        first = worker._train(task, 1.0, lambda *_: iter(["trained"]))
+        first = worker._train(task, 1.0, lambda *_: iter(["trained"]), "output")
         began, trained = first
         assert (began.node, began.device, trained) == (platform.node(), "GPU 0", "trained")
-        second = worker._train(task, 1.0, lambda *_: iter(["trained"]))
+        second = worker._train(task, 1.0, lambda *_: iter(["trained"]), "output")
         started = worker.Started("node", platform.node(), "GPU 1")
         assert list(itertools.islice(second, 2)) == [started, worker.WrongProcess()]
         worker._gpus_of_this_process.cache_clear()
