@@ -1,12 +1,15 @@
 """What submit_ray.sh sends of a job's folder: no dotfiles, but all files that the job names."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from trialrun.errors import InputError
+from trialrun.job.depends_on import files_named
 from trialrun.job.document import parse_value, read_document
+from trialrun.job.user_functions import Reference
+from trialrun.job.user_imports import own_files
 from trialrun.messages import bytes_text, counted, visible
 
 # What Ray leaves out, as in a .gitignore. A name of a dot alone would be the folder itself.
@@ -15,6 +18,8 @@ _MAX_FILES_SHOWN = 20
 _NUM_LARGEST = 3
 _OF_FILE = re.compile(r"([^:]+\.py):\w+")
 _DATA_FIELDS = ("csv", "parquet", "npz", "test")
+_PATTERN_FIELDS = ("data.depends_on", "model.depends_on")
+_OTHER_FIELDS = (*_PATTERN_FIELDS, "search.from")
 
 
 def files_to_send(folder: Path) -> list[Path]:
@@ -74,8 +79,15 @@ def check_files(job: Path, options: Sequence[str], sent: Sequence[Path]) -> None
         path = Path(match[1] if match else text).expanduser()
         if not match and path.is_absolute():
             continue
+        if field in _PATTERN_FIELDS:
+            _require_sent(job, field, known, files_named([str(folder / path)]))
+            continue
         here = (folder / path).resolve()
         if here in known and not path.is_absolute() and ".." not in path.parts:
+            if match:
+                imported = [file.path for file in own_files(Reference(str(here), ""))]
+                inside = [one for one in imported if one.resolve().is_relative_to(folder)]
+                _require_sent(job, field, known, inside)
             continue
         if here.is_relative_to(folder) and "runs" not in path.parts and not here.is_file():
             raise InputError(f"{job}: {field}: there is no file {here}")
@@ -84,6 +96,18 @@ def check_files(job: Path, options: Sequence[str], sent: Sequence[Path]) -> None
             " runs/, dotfiles, and what .gitignore and .rayignore name; copy it beside the job"
             " file, and name it by its path from there"
         )
+
+
+def _require_sent(
+    job: Path, field: str, known: Collection[Path], needed: Iterable[str | Path]
+) -> None:
+    for file in needed:
+        if Path(file).resolve() not in known:
+            raise InputError(
+                f"{job}: {field}: {visible(str(file))}, which it needs, is not sent to the cluster:"
+                " it is a dotfile, lies outside of the job's folder or in runs/, or is named in"
+                " .gitignore or .rayignore"
+            )
 
 
 def _named_files(job: Any, options: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -96,7 +120,7 @@ def _named_files(job: Any, options: Sequence[str]) -> Iterator[tuple[str, str]]:
             given += _texts(parse_value(value, f"--set {assignment}"), field.strip())
     data = {f"data.{name}" for name in _DATA_FIELDS}
     for field, text in given:
-        if field in data or field == "search.from" or _OF_FILE.fullmatch(text):
+        if field in data or field in _OTHER_FIELDS or _OF_FILE.fullmatch(text):
             yield field, text
 
 

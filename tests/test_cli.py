@@ -7,6 +7,7 @@ import pytest
 from commands import ROOT, Finished, call
 from made_up_runs import finish, learning_rates, write_run
 
+from trialrun.driver.interrupts import Interrupted
 from trialrun.store import RunFolder
 from trialrun.store.lease import hold
 

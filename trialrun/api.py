@@ -165,6 +165,7 @@ def run(
     resume: str | Path | None = None,
     run_folder: str | Path | None = None,
     address: str | None = None,
+    allow_open_head: bool = False,
 ) -> Run:
     """Runs a job to its end.
 
@@ -175,6 +176,7 @@ def run(
         resume: A run folder of this job; only the trials that are missing from it are trained.
         run_folder: Like `resume`, but the folder is made if it does not exist.
         address: Address of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
+        allow_open_head: Whether that cluster may answer clients without a token.
 
     Raises:
         InputError: The job, its data or its model is wrong.
@@ -195,6 +197,7 @@ def run(
         runs_dir=default_runs_dir() if runs_dir is None else Path(runs_dir),
         run_folder=None if run_folder is None else Path(run_folder),
         address=address,
+        allow_open_head=allow_open_head,
         progress=ProgressLine(Console(stderr=True)),
     )
     if outcome.interrupted:

@@ -142,6 +142,15 @@ def quiet_tensorflow() -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with silent_stderr():
+        yield
+    if "absl.logging" in sys.modules:  # only then is the logger `absl` of absl's own class
+        logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Hides what C++ code of this process writes to standard error."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a file
@@ -151,5 +160,3 @@ def quiet_tensorflow() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-    if "absl.logging" in sys.modules:  # only then is the logger `absl` of absl's own class
-        logging.getLogger("absl").setLevel(logging.ERROR)

@@ -23,6 +23,7 @@ _LOST_KEY = "MultilineMessageKeyError.__init__()"
 _LEFT_AS_THEY_ARE = "\n\r\t"
 _SHOWN = {chr(code): chr(0x2400 + code) for code in range(32)} | {"\x7f": "\u2421"}
 _SHOWN |= {character: character for character in _LEFT_AS_THEY_ARE}
+_LONE_RETURN = re.compile(r"\r(?!\n)")  # what follows would be written over the line
 _DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _QUOTES = ("'", '"')
 _USER_CODE, _GRAPH = "in user code:", "Graph execution error:"
@@ -197,11 +198,12 @@ def one_line(text: str) -> str:
 def visible(text: str) -> str:
     r"""A text whose control characters are shown instead of obeyed; lines and tabs stay.
 
-    >>> print(visible("\x1b[2J red\u202e"))
-    ␛[2J red�
+    >>> print(visible("\x1b[2J red\u202e\rblue"))
+    ␛[2J red�␍blue
     """
     if text.isprintable():
         return text
+    text = _LONE_RETURN.sub("\u240d", text)
     return "".join(_SHOWN.get(c) or (c if not _is_control(c) else "\ufffd") for c in text)
 
 

@@ -155,6 +155,7 @@ def drive(job_file: Path, runs_dir: Path, address: str) -> None:
         load_job(job_file),
         runs_dir=runs_dir,
         address=address,
+        allow_open_head=True,  # the simulated cluster's
         progress=ProgressLine(Console(stderr=True)),
     )
     summary = outcome.run.read_summary()

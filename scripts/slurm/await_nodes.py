@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
+
+from trialrun.cluster.preflight import answers_anybody
 
 _POLL_S = 0.2
 
@@ -32,7 +35,9 @@ def main() -> None:
             give_up(reason, missing, given.logs)
         if not ray.is_initialized() and answers(given.address):
             # The head answers a moment before its own node has joined; `init` then raises.
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, RayError):
+                if answers_anybody(given.address):
+                    sys.exit(f"The Ray at {given.address} answers without a token; it is ended.")
                 ray.init(address=given.address, log_to_driver=False, logging_level="CRITICAL")
         if ray.is_initialized():
             missing -= {node["NodeName"] for node in ray.nodes() if node["Alive"]}

@@ -17,7 +17,7 @@ from test_fault_rules import task_of
 
 from trialrun.cluster import tasks
 from trialrun.cluster.diagnosis import diagnose
-from trialrun.cluster.output import CaughtOutput, OutputPlace
+from trialrun.cluster.output import CaughtOutput, OutputPlace, new_name
 from trialrun.cluster.worker import Started, WrongProcess
 from trialrun.errors import InputError, ModelError, OutOfMemory
 from trialrun.job import ResourcesSpec
@@ -88,7 +88,7 @@ def run_of_none(monkeypatch):
     return run, calls
 
 
-def give(run, task, *messages, is_splitting=False):
+def give(run, task, *messages, is_splitting=False, output_name=""):
     """Puts a task into Ray's hands whose stream says these messages, and listens to them."""
 
     def say():
@@ -99,6 +99,7 @@ def give(run, task, *messages, is_splitting=False):
 
     stream = say()
     run._running[stream] = tasks._Running(task, 0.0, node_id="n1", is_splitting=is_splitting)
+    run._running[stream].output_name = output_name
     return [result for _ in messages for result in run._listen(stream)]
 
 
@@ -143,7 +144,16 @@ def test_what_a_dead_process_wrote_is_read_with_rays_logs_about_it(run_of_none, 
     (tmp_path / "worker-ab-01-4711.err").write_text("Fatal Python error: Segmentation fault\n")
     (tmp_path / "worker-ab-01-14711.err").write_text("another process\n")
     place = OutputPlace(str(file), 4711)
-    assert give(run, task_of(4), Started("n1", "node1", "CPU", place), WorkerCrashedError()) == []
+    assert (
+        give(
+            run,
+            task_of(4),
+            Started("n1", "node1", "CPU", place),
+            WorkerCrashedError(),
+            output_name="x",
+        )
+        == []
+    )
     [text] = run._listener.outputs
     assert text.startswith("its last words\n--- The end of Ray's worker-ab-01-4711.err ---\nFatal")
     assert "another process" not in text
@@ -154,19 +164,44 @@ def test_what_a_process_sent_is_not_read_again(run_of_none, tmp_path):
     run, _ = run_of_none
     place = OutputPlace(str(tmp_path / "trialrun-p003-abcd.log"), 4711)
     said = Output("p003", 0, "a traceback")
-    give(run, task_of(4), Started("n1", "node1", "CPU", place), said, raised(ZeroDivisionError()))
+    give(
+        run,
+        task_of(4),
+        Started("n1", "node1", "CPU", place),
+        said,
+        raised(ZeroDivisionError()),
+        output_name="x",
+    )
     assert run._listener.outputs == ["a traceback"]
+
+
+def test_a_process_that_died_before_it_said_anything_is_found_by_its_name(run_of_none, tmp_path):
+    run, _ = run_of_none
+    name = new_name("p003")
+    place = OutputPlace.of(name)
+    Path(place.path).write_text("built, then killed\n")
+    assert give(run, task_of(4), WorkerCrashedError(), output_name=name) == []
+    assert run._listener.outputs[0].startswith("built, then killed")
+    assert not Path(place.path).exists()
+    assert give(run, task_of(2), WorkerCrashedError(), output_name=name) == []
+    assert "died before it said" in run._listener.outputs[1]
 
 
 def test_what_was_lost_with_its_node_is_said_to_be(run_of_none, tmp_path):
     run, _ = run_of_none
     place = OutputPlace(str(tmp_path / "trialrun-p003-abcd.log"), 4711)
-    give(run, task_of(4), Started("n1", "node1", "CPU", place), NodeDiedError("the node is gone"))
+    give(
+        run,
+        task_of(4),
+        Started("n1", "node1", "CPU", place),
+        NodeDiedError("the node is gone"),
+        output_name="x",
+    )
     assert run._listener.outputs == ["Its node was lost, and with it what the process wrote."]
 
 
 def test_output_is_caught_below_python_and_bounded(capfd):
-    with CaughtOutput("p003") as output:
+    with CaughtOutput(new_name("p003")) as output:
         os.write(1, b"from Python\n")
         os.write(2, b"from C++\n")
         assert output.text() == "from Python\nfrom C++\n"

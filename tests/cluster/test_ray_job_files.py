@@ -21,7 +21,9 @@ def folder(tmp_path):
     (folder / "parts").mkdir()
     for name in ("nets.py", "parts/layer.py", "d.csv"):
         (folder / name).write_text("x" * 2000)
-    (folder / ".rayignore").write_text("large.bin\n")
+    (folder / ".rayignore").write_text("large.bin\nstays.py\n")
+    (folder / "stays.py").write_text("")
+    (folder / "needs.py").write_text("import stays\n")
     (tmp_path / "outside.py").write_text("")
     return folder
 
@@ -35,12 +37,14 @@ def test_dotfiles_runs_and_ignored_files_stay_here(folder):
     sent = files_to_send(folder)
     assert [str(path.relative_to(folder)) for path in sent] == [
         "d.csv",
+        "needs.py",
         "nets.py",
         "parts/layer.py",
     ]
     assert describe(folder, sent).splitlines() == [
-        f"Sending 3 files of {folder}, 5.9 KiB:",
+        f"Sending 4 files of {folder}, 5.9 KiB:",
         "  d.csv  2.0 KiB",
+        "  needs.py  13 bytes",
         "  nets.py  2.0 KiB",
         "  parts/layer.py  2.0 KiB",
     ]
@@ -56,6 +60,7 @@ def test_what_a_job_names_and_is_sent_is_accepted(folder):
     job = "name: a\ndata: {csv: d.csv, target: y}\nmodel: {builder: 'nets.py:build'}\n"
     check(folder, job, "--set", "seeds=3", "--set=training.loss=parts/layer.py:loss")
     check(folder, "name: a\ndata: {npz: /scratch/large.npz}\n")
+    check(folder, "name: a\nmodel: {depends_on: ['*.csv', parts]}\n")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,9 @@ def test_what_a_job_names_and_is_sent_is_accepted(folder):
             (),
             r"data.generator: ../outside.py:f is not sent",
         ),
+        ("model: {builder: 'needs.py:f'}", (), "model.builder: .*stays.py, which it needs, is not"),
+        ("model: {depends_on: ['*.bin']}", (), "model.depends_on: .*large.bin, which it needs, is"),
+        ("model: {depends_on: [gone]}", (), "must match at least one file, but .*gone matches no"),
         ("data: {npz: large.bin}", (), "data.npz: large.bin is not sent"),
         ("data: {csv: e.csv}", (), "data.csv: there is no file .*e.csv"),
         ("search: {from: runs/a/variants.csv}", (), "search.from: runs/a/variants.csv is not sent"),

@@ -46,7 +46,7 @@ def test_what_did_not_answer_in_time_is_named_with_the_setting(training):
     training.begin(pack("p002", 4, 6))
     assert training.account([KeptTrials("p000", IDS[:2], (4, 4))], grace_s=20) == [
         "Kept of trials in training: p000: epoch 4 of 30",
-        "Not kept: p000: what followed, p001: all of it and p002: it had ended no epoch. No"
+        "Not kept: what p000 trained after that; all of p001; p002, where no epoch had ended. No"
         " checkpoint came within resources.grace_s (20 s)",
     ]
 
@@ -57,7 +57,7 @@ def test_when_ray_is_lost_what_followed_the_checkpoints_is_lost(training):
     training.hear(Progress("p001", 8))
     kept = [KeptTrials("p000", IDS[:2], (4, 4)), KeptTrials("p001", IDS[2:4], (3, 3))]
     assert training.account(kept, grace_s=None)[1:] == [
-        "Not kept: p001: what followed",
+        "Not kept: what p001 trained after that",
         "Not begun: 2 trials",
     ]
 

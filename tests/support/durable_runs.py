@@ -57,6 +57,8 @@ class DurableRun:
         terminal: int | None = None,
         **environment: str,
     ) -> Command:
+        if arguments[0] != "merge" and "RAY_AUTH_TOKEN" not in environment:
+            arguments += ("--allow-open-head",)  # the Ray of `ray_nodes` asks for no token
         program = (PROGRAM, str(self.home / "driver.pid"))
         return Command(
             self.home,

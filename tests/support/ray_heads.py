@@ -4,6 +4,7 @@ Several of them live side by side on a machine: each has ports and temporary fol
 is ended by the ids of its processes (`ray stop` would end all others too).
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -15,12 +16,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 from commands import LIKE_OTHERS
+from ray._private.services import GCS_SERVER_EXECUTABLE
 
 TOKEN = "0123456789abcdef" * 4
 RAY = Path(sys.executable).with_name("ray")
@@ -143,6 +145,35 @@ class RayHead:
             assert all(node.poll() is None for node in self._nodes), logs
             assert time.monotonic() < deadline, logs
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def bare_head(**environment: str) -> Iterator[str]:
+    """The address of a head without a node, which is there in half a second."""
+    [port] = free_ports(1)
+    own = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    with tempfile.TemporaryDirectory() as logs:
+        settings = base64.b64encode(b"{}").decode()
+        head = subprocess.Popen(
+            [
+                *(GCS_SERVER_EXECUTABLE, f"--gcs_server_port={port}", f"--log_dir={logs}"),
+                *(f"--config_list={settings}", "--node-ip-address=127.0.0.1"),
+                *("--metrics-agent-port=-1", "--session-name=bare", "--ray-commit=none"),
+            ],
+            env={**own, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + _DEADLINE_S
+            while not _listens(port):
+                assert head.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.kill()
+            head.wait()
 
 
 def _listens(port: int) -> bool:

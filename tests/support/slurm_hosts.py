@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -130,6 +130,16 @@ class SlurmHosts:
     def switch_on(self, name: str) -> None:
         """Starts a host again, with nothing in /tmp."""
         self._begin(*self._nsenter(), _SCRIPT, "plug", self.folder, name, ADDRESSES[name])
+
+    @contextlib.contextmanager
+    def read_only_tmp(self, name: str) -> Iterator[None]:
+        """While it lasts, nothing can be made in a host's /tmp; what is shared there can."""
+        enter = ["nsenter", f"--target={self._pid_of(name)}", "--mount"]
+        subprocess.run([*enter, "mount", "-o", "remount,bind,ro", "/tmp"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*enter, "mount", "-o", "remount,bind,rw", "/tmp"], check=True)
 
     def wait_until_idle(self) -> None:
         """Waits until both hosts are ready for jobs and have none."""

@@ -13,7 +13,7 @@ import ray
 from commands import ROOT, Command, Finished
 from durable_runs import JOB as JOB_OF_RUN
 from durable_runs import PROGRAM, DurableRun
-from ray_heads import TOKEN, RayHead, free_ports
+from ray_heads import TOKEN, RayHead, bare_head, free_ports
 
 from trialrun.cluster.preflight import require_same_versions
 from trialrun.errors import ClusterError
@@ -103,6 +103,31 @@ def test_the_right_token_is_used_without_more_words(tmp_path, head):
         if path.is_file() and TOKEN.encode() in path.read_bytes()
     ]
     assert holders == []
+
+
+@pytest.mark.parametrize("environment", [{}, OWN_TOKEN])
+def test_a_head_that_answers_anybody_is_refused(tmp_path, environment):
+    """It accepts a token too, and does not look at it."""
+    with bare_head() as address:
+        error = error_of(run(tmp_path, address, **environment))
+    assert f"the Ray at {address} answers clients that have no token" in error
+    assert "give --allow-open-head" in error
+
+
+def test_a_slurm_job_does_not_wait_for_the_nodes_of_an_open_head(tmp_path):
+    script = ROOT / "scripts" / "slurm" / "await_nodes.py"
+    with bare_head() as address:
+        done = subprocess.run(
+            [
+                *(sys.executable, script, "--limit-s", "60", "--steps", str(os.getpid())),
+                *("--logs", tmp_path, "--address", address, "--nodes", "n1"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"The Ray at {address} answers without a token; it is ended.\n"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(tmp_path, 
             os.kill(command.process.pid, number)
         finished = command.finish()
         assert finished.code == code, finished
+        assert f"Warning: the Ray at {nodes.address} answers clients that have" in finished.stderr
         assert re.search(r"Kept of trials in training: p\d+: epoch \d of 5", finished.stderr)
         assert f"To continue: trialrun resume {run.folder}" in finished.stderr
         assert list((run.folder / "checkpoints").iterdir())

@@ -91,15 +91,17 @@ def test_a_process_that_is_given_another_gpu_says_so_before_it_trains():
     """Ray seldom does it, so its answers are made up here."""
     context = mock.Mock(get_node_id=lambda: "node", get_job_id=lambda: "job")
     given = iter([[0], [0], [1]])
+    task = mock.Mock(variables={}, keeps_output=False)
+    task.pack.pack_id = "p000"
     with (
         mock.patch("ray.get_runtime_context", return_value=context),
         mock.patch("ray.get_gpu_ids", side_effect=lambda: next(given)),
     ):
         worker._gpus_of_this_process.cache_clear()
-        first = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]))
+        first = worker._train(task, 1.0, lambda *_: iter(["trained"]), "output")
         began, trained = first
         assert (began.node, began.device, trained) == (platform.node(), "GPU 0", "trained")
-        second = worker._train(mock.Mock(), 1.0, lambda *_: iter(["trained"]))
+        second = worker._train(task, 1.0, lambda *_: iter(["trained"]), "output")
         started = worker.Started("node", platform.node(), "GPU 1")
         assert list(itertools.islice(second, 2)) == [started, worker.WrongProcess()]
         worker._gpus_of_this_process.cache_clear()

@@ -181,8 +181,11 @@ def test_what_the_job_does_not_need_stays_here_and_no_run_goes_into_the_copy(ray
             file.truncate(101 << 20)
     finished = submit(ray, made_up.home, folder / "made_up.yaml").finish()
     assert finished.code == 2
-    assert "is too large to send; list what the job does not need in" in finished.stderr
-    assert len(finished.stderr.splitlines()) == 1
+    listed, refused = finished.stderr.split("Error: ")
+    assert "large.bin" in listed
+    assert "runs" not in listed.partition("\n")[2]
+    assert "is too large to send" in refused
+    assert len(refused.splitlines()) == 1
 
     (folder / ".rayignore").write_text("large.bin\n")
     (folder / "for_this_test_only.py").write_text("x = 1\n")
@@ -194,12 +197,15 @@ def test_what_the_job_does_not_need_stays_here_and_no_run_goes_into_the_copy(ray
     [copy] = ray.folder.glob("0/session_2*/**/for_this_test_only.py")
     names = {path.name for path in copy.parent.iterdir()}
     jobs = {"made_up.yaml", "steady.yaml", "slow.yaml"}
-    assert names == {*jobs, ".rayignore", "for_this_test_only.py"}
+    assert names == {*jobs, "for_this_test_only.py"}
 
 
 @pytest.mark.parametrize(("code", "goes_on"), [(1, False), (2, False), (75, True), (-9, True)])
-def test_the_exit_status_is_that_of_trialrun_and_says_whether_there_is_more(code, goes_on, capsys):
+def test_the_exit_status_is_that_of_trialrun_and_says_whether_there_is_more(
+    code, goes_on, capsys, monkeypatch
+):
     """1 is that of failed trials."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     ended = SimpleNamespace(status="FAILED", driver_exit_code=code)
     explain = runpy.run_path(SUBMIT)["explain"]
     assert explain(ended, "Run folder: /runs/a on n1\n") == (code if code >= 0 else 137)

@@ -79,8 +79,10 @@ def test_two_jobs_share_a_host_in_peace_also_when_one_is_cancelled(slurm_user):
     for job in jobs:
         job.wait_for_files("trials/part-*.parquet")
     assert {job.state() for job in jobs} == {"RUNNING"}
-    assert_token_is_secret(slurm_user.hosts)
-    assert {f"trialrun-{job.id}-ray" for job in jobs} <= slurm_user.hosts.temporary_files("n1")
+    assert_token_is_secret(slurm_user.hosts, slurm_user.home)
+    names = slurm_user.hosts.temporary_files("n1")
+    for job in jobs:
+        assert any(re.fullmatch(rf"trialrun-{job.id}-ray-\w{{6}}", name) for name in names)
     cancelled, other = jobs
     slurm_user.hosts.call("scancel", cancelled.id)
     cancelled.wait_until("CANCELLED")
@@ -97,8 +99,8 @@ def test_two_jobs_share_a_host_in_peace_also_when_one_is_cancelled(slurm_user):
     assert set(table["device"]) == {"0", "1"}
 
 
-def assert_token_is_secret(hosts: SlurmHosts) -> None:
-    """Whoever lists processes or temporary files learns nothing."""
+def assert_token_is_secret(hosts: SlurmHosts, home: Path) -> None:
+    """Whoever lists processes or temporary files, or reads logs, learns nothing."""
     tokens, lines = set(), []
     for pid, line in hosts.processes("n1").items():
         lines.append(line)
@@ -109,6 +111,7 @@ def assert_token_is_secret(hosts: SlurmHosts) -> None:
         folders = set(Path(f"/proc/{pid}/root/tmp").glob("trialrun-*"))
         assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
     assert len(tokens) == 2  # one per job
+    lines += [path.read_text(errors="replace") for path in home.rglob("*") if path.is_file()]
     assert not [line for line in lines for token in tokens if token in line]
 
 

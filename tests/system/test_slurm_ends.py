@@ -3,7 +3,6 @@
 A file of its own, with hosts of its own, because it waits for SLURM most of the time.
 """
 
-import os
 import re
 
 import pytest
@@ -40,12 +39,9 @@ def test_a_driver_that_fails_fails_the_job_with_its_code(slurm_user):
 
 def test_a_node_that_does_not_join_is_named_with_the_reason(slurm_user):
     job = slurm_user.submit("--hold", *BOTH_HOSTS)
-    taken = slurm_user.hosts.root("n2") / "tmp" / f"trialrun-{job.id}-ray"
-    taken.mkdir()
-    os.chown(taken, 65534, 65534)  # somebody else's
-    slurm_user.hosts.call("scontrol", "release", job.id)
-    assert job.wait_until("FAILED")["ExitCode"] == "1:0"
-    taken.rmdir()
+    with slurm_user.hosts.read_only_tmp("n2"):
+        slurm_user.hosts.call("scontrol", "release", job.id)
+        assert job.wait_until("FAILED")["ExitCode"] == "1:0"
     assert "n2: has not joined Ray, and a step that starts Ray has ended" in job.output()
-    assert re.search(f"/tmp/trialrun-{job.id}-ray.*File exists", job.output())
+    assert re.search(f"/tmp/trialrun-{job.id}-ray-.*Read-only file system", job.output())
     job.assert_left_nothing()

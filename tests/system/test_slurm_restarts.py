@@ -1,6 +1,8 @@
-"""When a SLURM job that starts again and again is ended: scripts/slurm/check_progress.py."""
+"""When a SLURM job that was interrupted starts again, and when not; no SLURM is needed for that."""
 
 import importlib.util
+import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -58,3 +60,33 @@ def test_what_is_damaged_is_left_to_the_driver(tmp_path, check_progress, capsys)
     (run.trials_dir / "part-p000.parquet").write_bytes(b"PAR1")
     assert check_progress(run.path, "7") == 0
     assert "Whether this job adds something is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "expected"),
+    [
+        (75, "", "requeue 7\n"),
+        (1, "", ""),
+        (1, "warned=yes", "requeue 7\n"),
+        (75, "ended=yes", ""),
+        (75, "idle=yes", ""),
+        (75, "mkdir lease; touch lease/000001.stop", ""),
+    ],
+)
+def test_the_script_requeues_what_was_interrupted_and_not_what_was_stopped(
+    tmp_path, code, before, expected
+):
+    script = (ROOT / "scripts" / "slurm" / "trialrun.sbatch").read_text()
+    [function] = re.findall(
+        r"^requeue_if_interrupted\(\) \{.*?^\}", script, re.DOTALL | re.MULTILINE
+    )
+    around = (
+        "set -euo pipefail; run=. ended= idle= warned= SLURM_JOB_ID=7 max_restarts=50\n"
+        'preempted() { :; }; scontrol() { echo "$@"; }\n'
+    )
+    program = f"{around}{function}\n{before}\nrequeue_if_interrupted {code}"
+    done = subprocess.run(
+        ["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == expected
+    assert ("not requeued" in done.stderr) == ("stop" in before)

@@ -48,6 +48,18 @@ def test_other_data_is_refused_with_the_difference_and_the_cause(
         require_same_data([sample_data_as(there)], data, tmp_path)
 
 
+def test_an_error_that_only_this_machine_raises_is_refused_with_the_cause(tmp_path, monkeypatch):
+    shift = 'float(os.environ["TRIALRUN_TEST_SHIFT"])'
+    (tmp_path / "mine.py").write_text(GENERATOR.format(shift=shift))
+    (tmp_path / "job.yaml").write_text("name: a\ndata: {generator: 'mine.py:data'}\n")
+    data = load_job(tmp_path / "job.yaml").spec.data
+    monkeypatch.setenv("TRIALRUN_TEST_SHIFT", "1")
+    there = sample_data(data, tmp_path, 4)
+    monkeypatch.delenv("TRIALRUN_TEST_SHIFT")
+    with pytest.raises(ModelError, match=r"KeyError: 'TRIALRUN_TEST_SHIFT'; .*is not set here"):
+        require_same_data([there], data, tmp_path)
+
+
 def sample_data_as(sample):
     """The same sample as one that this process has not compared yet."""
     from dataclasses import replace

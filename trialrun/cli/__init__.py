@@ -13,6 +13,7 @@ from trialrun.cli.console import Console
 from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
 from trialrun.cli.ending import max_time_option, stop
 from trialrun.cli.on_end import OnEnd, on_end_option
+from trialrun.cli.ray_head import address_option, may_be_open, ray_options
 from trialrun.cli.results import compare, predict
 from trialrun.cli.versions import strict_option, strict_versions
 from trialrun.cli.watching import list_runs, status
@@ -27,7 +28,7 @@ from trialrun.errors import (
 )
 from trialrun.job.user_frames import told
 from trialrun.messages import command_for, counted, visible
-from trialrun.store.foreign import reads_run
+from trialrun.store.foreign import reading_run, reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
 _set_option = click.option(
@@ -54,12 +55,6 @@ for _command in (compare, list_runs, predict, status, stop):
     cli.add_command(_command)
 
 
-_address_option = click.option(
-    "--address",
-    metavar="ADDR",
-    help="The address of a running Ray cluster, or 'auto' to find it [default: RAY_ADDRESS, else"
-    " Ray is started inside this process].",
-)
 _shard_option = click.option(
     "--shard",
     metavar="I/N",
@@ -85,7 +80,7 @@ _run_folder_option = click.option(
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-@_address_option
+@ray_options
 @_runs_dir_option
 @_run_folder_option
 @click.option(
@@ -135,7 +130,7 @@ def run(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@_address_option
+@ray_options
 @max_time_option
 @strict_option
 @keep_logs_option
@@ -198,6 +193,7 @@ def _run(
         runs_dir=runs_dir,
         run_folder=run_folder,
         address=address,
+        allow_open_head=may_be_open(),
         max_time=max_time,
         command=sys.argv,
         strict_versions=strict_versions(),
@@ -282,7 +278,6 @@ def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows of variants.csv.")
-@reads_run
 def show(
     run_folder: Path,
     where: tuple[str, ...],
@@ -305,14 +300,15 @@ def show(
     folder, view = RunFolder.open(run_folder), View(where, sort, reverse)
     if of_rounds and (view != View() or as_json or as_csv):
         raise click.UsageError("--rounds cannot be combined with other options")
-    if of_rounds:
-        print_rounds(Console(), folder)
-    elif as_json:
-        click.echo(json.dumps(overview_content(folder, view), indent=2))
-    elif as_csv:
-        click.echo(visible(overview_csv(folder, view)), nl=False)
-    else:
-        print_overview(Console(), folder, view)
+    with reading_run(folder.path):
+        if of_rounds:
+            print_rounds(Console(), folder)
+        elif as_json:
+            click.echo(json.dumps(overview_content(folder, view), indent=2))
+        elif as_csv:
+            click.echo(visible(overview_csv(folder, view)), nl=False)
+        else:
+            print_overview(Console(), folder, view)
 
 
 @cli.command()
@@ -342,7 +338,7 @@ def report(run_folder: Path, trackers: bool) -> None:
 
 
 @cli.command()
-@_address_option
+@address_option
 @click.option("--slurm", is_flag=True, help="Check every node of the SLURM job this is run in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @_runs_dir_option

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Ray reads this when it is imported. A user who gives a token wants it to be used.
@@ -17,7 +17,7 @@ from ray._private.state import available_resources_per_node
 
 from trialrun.cluster.embedded import embedded_ray
 from trialrun.cluster.head import HeadWatch
-from trialrun.cluster.preflight import check_cluster
+from trialrun.cluster.preflight import answers_anybody, check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.messages import said_by
@@ -64,6 +64,7 @@ class Cluster:
         num_devices: Packs that could be trained at the same time when the run connected.
         num_threads: Slices of a pack that are trained side by side.
         head: Notices when the cluster's head is gone.
+        is_open: Whether its head answers anybody, without a token.
     """
 
     address: str
@@ -71,6 +72,7 @@ class Cluster:
     num_devices: int
     num_threads: int
     head: HeadWatch
+    is_open: bool = False
 
     def describe(self) -> dict[str, Any]:
         """The cluster's properties as plain values, for JSON."""
@@ -86,7 +88,10 @@ class Cluster:
 
 @contextlib.contextmanager
 def connect(
-    address: str | None, resources: ResourcesSpec, give_up: Callable[[str], None]
+    address: str | None,
+    resources: ResourcesSpec,
+    give_up: Callable[[str], None],
+    allow_open: bool = False,
 ) -> Iterator[Cluster]:
     """Connects to Ray and closes the connection on exit.
 
@@ -96,17 +101,22 @@ def connect(
         resources: The GPUs and CPUs that the job may use.
         give_up: Called with the reason when the head is lost while Ray cannot be interrupted; must
             end the process.
+        allow_open: Whether the head may answer clients without a token.
 
     Raises:
         ClusterError: Ray cannot be reached, or does not have what the job asks for.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    is_open = False
     with contextlib.ExitStack() as stack:
         try:
             if address == "local":
                 stack.enter_context(embedded_ray(gpus=resources.gpus != 0))
             else:
                 address = check_cluster(address)
+                is_open = answers_anybody(address)
+                if is_open and not allow_open:
+                    raise ClusterError(_open_head(address))
                 stack.callback(ray.shutdown)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except ClusterError:
@@ -116,7 +126,15 @@ def connect(
         # Ray prints messages about lost workers on stdout, which is only for the final table.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         head = stack.enter_context(HeadWatch(_addresses_to_watch(), give_up))
-        yield _describe(address, resources, head)
+        yield replace(_describe(address, resources, head), is_open=is_open)
+
+
+def _open_head(address: str) -> str:
+    return (
+        f"the Ray at {address} answers clients that have no token: whoever reaches it can run"
+        " programs as its user. Set RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN_PATH for every"
+        " `ray start` and for trialrun; or, where only you can reach it, give --allow-open-head"
+    )
 
 
 def _addresses_to_watch() -> dict[str, str]:

@@ -39,13 +39,26 @@ class OutputPlace:
     path: str
     pid: int
 
+    @classmethod
+    def of(cls, name: str) -> "OutputPlace":
+        """The place of this process's output."""
+        return cls(str(_logs_folder() / f"{name}.{os.getpid()}.log"), os.getpid())
+
+
+def new_name(pack_id: str) -> str:
+    """A name for the output of a task, by which its file can be found if the task says nothing."""
+    return f"trialrun-{pack_id}-{secrets.token_hex(4)}"
+
 
 class CaughtOutput:
-    """Catches all that this process writes, in a file; a context manager."""
+    """Catches all that this process writes, in a file; a context manager.
 
-    def __init__(self, pack_id: str) -> None:
-        name = f"trialrun-{pack_id}-{secrets.token_hex(4)}.log"
-        self.place = OutputPlace(str(_logs_folder() / name), os.getpid())
+    Args:
+        name: From `new_name`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.place = OutputPlace.of(name)
 
     def __enter__(self) -> Self:
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND
@@ -105,8 +118,18 @@ def _bounded(file: Path, head_bytes: int = _HEAD_BYTES, tail_bytes: int = _TAIL_
         return head.decode(errors="replace") + left_out + content.read().decode(errors="replace")
 
 
-def last_words(place: OutputPlace, node_id: str, *, is_node_lost: bool) -> str:
-    """What a process wrote that has died, and the end of Ray's logs about it, or why it is lost."""
+def last_words(place: OutputPlace | None, name: str, node_id: str, *, is_node_lost: bool) -> str:
+    """What a process wrote that has died, and the end of Ray's logs about it, or why it is lost.
+
+    Args:
+        place: Where it is; None if the process died before it could say so.
+        name: The name of its output.
+        node_id: The process's node; empty if it is not known.
+        is_node_lost: Whether the node is gone.
+    """
+    place = place or _place_on_this_machine(name)
+    if place is None:
+        return "The process died before it said on which node it is."
     if Path(place.path).is_file():
         return _read(place.path, place.pid)
     if is_node_lost:
@@ -118,6 +141,11 @@ def last_words(place: OutputPlace, node_id: str, *, is_node_lost: bool) -> str:
     except RayError as error:
         return f"What the process wrote cannot be read from its node: {said_by(error)}"
     return text
+
+
+def _place_on_this_machine(name: str) -> OutputPlace | None:
+    file = next(_logs_folder().glob(f"{name}.*.log"), None)
+    return None if file is None else OutputPlace(str(file), int(file.suffixes[-2][1:]))
 
 
 def _read(path: str, pid: int) -> str:

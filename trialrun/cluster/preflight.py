@@ -7,15 +7,21 @@ mention the token. Nothing here needs a connection.
 import json
 import os
 import platform
+import secrets
 import socket
 from pathlib import Path
+from unittest import mock
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks it
+from ray._raylet import (  # type: ignore[attr-defined]  # its stub lacks them
+    AuthenticationTokenLoader,
+    GcsClient,
+)
 from ray.exceptions import AuthenticationError, RayError
 
 from trialrun.errors import ClusterError
+from trialrun.host import silent_stderr
 from trialrun.messages import said_by
 
 _TIMEOUT_S = 5.0
@@ -121,6 +127,29 @@ def read_metadata(address: str) -> bytes | None:
         b"CLUSTER_METADATA", b"cluster", timeout=_TIMEOUT_S
     )
     return content
+
+
+def answers_anybody(address: str) -> bool:
+    """Whether a head answers a client that does not have its token.
+
+    A head that asks for no token does not mind a wrong one. Ray's core warns of a refusal by
+    itself, which is hidden.
+
+    Raises:
+        RayError: The head does not answer, or is not Ray.
+    """
+    try:
+        with (
+            mock.patch.dict(os.environ, {"RAY_AUTH_TOKEN": secrets.token_hex(32)}),
+            silent_stderr(),
+        ):
+            AuthenticationTokenLoader.instance().reset_cache()  # it was read before
+            read_metadata(address)
+    except AuthenticationError:
+        return False
+    finally:
+        AuthenticationTokenLoader.instance().reset_cache()
+    return True
 
 
 def require_same_versions(address: str, metadata: bytes | None) -> None:

@@ -28,7 +28,7 @@ from trialrun.cluster.diagnosis import (
     require_own_node,
 )
 from trialrun.cluster.faults import Fault, FaultRules, halves
-from trialrun.cluster.output import OutputPlace, last_words
+from trialrun.cluster.output import OutputPlace, last_words, new_name
 from trialrun.cluster.worker import (
     Started,
     TrainPack,
@@ -121,7 +121,8 @@ class _Running:
         first_sign: When its first heartbeat came, and the epochs done by then.
         epochs_done: The epochs done at its last heartbeat.
         is_splitting: Whether it was asked to stop in order to be halved.
-        output: Where its process writes, until it has sent that itself.
+        output_name: The name of what its process writes; empty once it has sent that itself.
+        output: Where that is, if the process has said so.
     """
 
     task: PackTask
@@ -130,6 +131,7 @@ class _Running:
     first_sign: tuple[float, int] | None = None
     epochs_done: int = 0
     is_splitting: bool = False
+    output_name: str = ""
     output: OutputPlace | None = None
 
     def hear(self, progress: Progress) -> None:
@@ -210,10 +212,12 @@ class _Run:
         is_last = needs.gpus and len(self._waiting) < self._num_devices()
         train = train_and_leave if is_last else train_and_stay
         stream = train.options(num_gpus=needs.gpus, num_cpus=needs.cpus, **options).remote(
-            task, needs.gpus, self._train_pack
+            task, needs.gpus, self._train_pack, name := new_name(task.pack.pack_id)
         )
         # Ray holds its checkpoint now, so the driver need not keep it in memory.
-        self._running[stream] = _Running(replace(task, checkpoint=None), time.monotonic())
+        self._running[stream] = _Running(
+            replace(task, checkpoint=None), time.monotonic(), output_name=name
+        )
 
     def _wait_or_start_with_less(self, task: PackTask) -> None:
         """Waits for running tasks to make room; if there are none, starts with less to store."""
@@ -296,7 +300,7 @@ class _Run:
                     running.hear(message)
                     self._listener.on_progress(message)
                 case Output():
-                    running.output = None
+                    running.output_name = ""
                     self._listener.on_output(message)
                 case Checkpoint():
                     self._listener.on_checkpoint(message)
@@ -340,8 +344,11 @@ class _Run:
 
     def _answer(self, stream: Any, fault: Fault, error: BaseException) -> Iterator[PackResult]:
         running = self._running.pop(stream)
-        if running.output is not None and fault != "share":  # its process could not send it
-            said = last_words(running.output, running.node_id, is_node_lost=fault == "node")
+        if running.output_name and fault != "share":  # its process could not send it
+            said = last_words(
+                *(running.output, running.output_name, running.node_id),
+                is_node_lost=fault == "node",
+            )
             self._listener.on_output(Output(running.task.pack.pack_id, running.task.attempt, said))
         if running.is_splitting:
             internal_kv._internal_kv_del(stop_key(running.task.pack.pack_id))

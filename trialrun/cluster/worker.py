@@ -63,13 +63,16 @@ class WrongProcess:
 Message = Started | WrongProcess | Progress | Checkpoint | Output | PackResult
 
 
-def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Iterator[Message]:
+def _train(
+    task: PackTask, num_gpus: float, train_pack: TrainPack | None, output_name: str
+) -> Iterator[Message]:
     """Trains a pack in a worker process, on the devices that Ray gave it and no others.
 
     Args:
         task: The pack.
         num_gpus: The number of GPUs that it asked Ray for.
         train_pack: Replaces `training.pack.train_pack`, if it is not None.
+        output_name: The name under which what the process writes is caught.
     """
     node_id = ray.get_runtime_context().get_node_id()
     gpus = tuple(map(str, ray.get_gpu_ids()))
@@ -81,7 +84,7 @@ def _train(task: PackTask, num_gpus: float, train_pack: TrainPack | None) -> Ite
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.update(task.variables)
-    with CaughtOutput(task.pack.pack_id) as output:
+    with CaughtOutput(output_name) as output:
         yield replace(started, output=output.place)
         yield from _with_output(task, output, _training(task, gpus, train_pack))
 

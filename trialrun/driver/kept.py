@@ -65,19 +65,27 @@ class InTraining:
         if kept:
             texts = [f"{name}: {epochs}" for name, epochs in sorted(kept.items())]
             lines.append(f"Kept of trials in training: {listed(texts, max_names=_MAX_PACKS_NAMED)}")
-        if lost := [self._loss(name, name in kept) for name in sorted(without | late)]:
+        if lost := self._losses(kept, sorted(without | late)):
             why = ""
             if late and grace_s is not None:
                 why = f". No checkpoint came within resources.grace_s ({grace_s:g} s)"
-            lines.append(f"Not kept: {listed(lost, max_names=_MAX_PACKS_NAMED)}{why}")
+            lines.append(f"Not kept: {'; '.join(lost)}{why}")
         if left:
             lines.append(f"Not begun: {counted(len(left), 'trial')}")
         return lines
 
-    def _loss(self, name: str, is_kept: bool) -> str:
-        if is_kept:
-            return f"{name}: what followed"
-        return f"{name}: {'all of it' if name in self._heard else 'it had ended no epoch'}"
+    def _losses(self, kept: Mapping[str, str], lost: Sequence[str]) -> list[str]:
+        partly = [name for name in lost if name in kept]
+        wholly = [name for name in lost if name not in kept and name in self._heard]
+        barely = [name for name in lost if name not in kept and name not in self._heard]
+        texts = (
+            ("what {} trained after that", partly),
+            ("all of {}", wholly),
+            ("{}, where no epoch had ended", barely),
+        )
+        return [
+            text.format(listed(names, max_names=_MAX_PACKS_NAMED)) for text, names in texts if names
+        ]
 
 
 def _kept(checkpoints: Sequence[KeptTrials], left: dict[str, Trial]) -> Iterator[tuple[str, str]]:

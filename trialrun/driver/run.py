@@ -36,7 +36,7 @@ from trialrun.driver.proposals import check_proposals, planned_trials, require_o
 from trialrun.driver.resume import missing_trials, only_output_differs
 from trialrun.driver.rounds import Rounds, has_rounds, recorded_fresh_trials
 from trialrun.driver.status_file import writing_status
-from trialrun.driver.train import connect_to_cluster, train_missing
+from trialrun.driver.train import Head, connect_to_cluster, train_missing
 from trialrun.driver.work import Batch, Work, at_work, timed
 from trialrun.errors import (
     EXIT_INTERRUPTED,
@@ -73,6 +73,7 @@ def run_job(
     runs_dir: Path,
     run_folder: Path | None = None,
     address: str | None = None,
+    allow_open_head: bool = False,
     max_time: Duration | None = None,
     command: Sequence[str] = (),
     strict_versions: bool = False,
@@ -86,6 +87,7 @@ def run_job(
         run_folder: The folder of the run, which is made if it does not exist. Trials that it holds
             are kept, and only missing ones are trained. None makes a new folder in `runs_dir`.
         address: The address of a Ray cluster; see `cluster.connect`.
+        allow_open_head: Whether its head may answer clients without a token.
         max_time: After this time the run is interrupted, and can be resumed.
         command: The command line, for environment.json.
         strict_versions: Whether a run of other versions is refused; otherwise it is warned of.
@@ -121,7 +123,8 @@ def run_job(
         first = next(batches, Batch())
         if not first.trials and _has_ended_well(work.run):
             return outcome_of_ended(work)
-        return _complete(work, chain([first], batches), address, command)
+        head = Head(address, allow_open_head)
+        return _complete(work, chain([first], batches), head, command)
 
 
 def merge_runs(
@@ -180,7 +183,7 @@ def merge_runs(
             )
             raise
         write_environment(work, {"merged": [s.path for s in sources]}, command)
-        return _complete(work, iter([]), None, command)
+        return _complete(work, iter([]), Head(), command)
 
 
 def _interrupts(loaded: LoadedJob, progress: ProgressLine) -> Interrupts:
@@ -200,22 +203,20 @@ def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
     return own
 
 
-def _complete(
-    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
-) -> Outcome:
+def _complete(work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]) -> Outcome:
     """Trains missing trials and ends the run, or records why it ended early."""
     unfinish(work.run)
     with writing_status(work) as ending:
-        outcome = _train_and_finish(work, batches, address, command)
+        outcome = _train_and_finish(work, batches, head, command)
         ending.interrupted = outcome.interrupted
     return outcome
 
 
 def _train_and_finish(
-    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]
 ) -> Outcome:
     try:
-        return finish(work, saved=_train_and_export(work, batches, address, command))
+        return finish(work, saved=_train_and_export(work, batches, head, command))
     except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
         interrupted = error if isinstance(error, Interrupted) else work.interrupts.error()
     except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
@@ -261,7 +262,7 @@ def _has_ended_well(run: RunFolder) -> bool:
 
 
 def _train_and_export(
-    work: Work, batches: Iterator[Batch], address: str | None, command: Sequence[str]
+    work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]
 ) -> SavedModel | None:
     """Trains missing trials, one batch after the other, and saves the best model.
 
@@ -284,7 +285,7 @@ def _train_and_export(
                     continue
                 work.in_training.start(batch.trials)
                 if cluster is None:
-                    cluster = connect_to_cluster(work, connection, address, command)
+                    cluster = connect_to_cluster(work, connection, head, command)
                     background.submit(try_saving, exporter, work, batch.trials)
                 with timed(work.timings_s, "train"):
                     train_missing(work, batch, cluster)
@@ -294,7 +295,7 @@ def _train_and_export(
             try:
                 while (best := best_without_state(work, standing)) is not None:
                     if cluster is None:
-                        cluster = connect_to_cluster(work, connection, address, command)
+                        cluster = connect_to_cluster(work, connection, head, command)
                     standing = _train_again(work, best, cluster)
             except (ExportError, InputError, ClusterError) as error:
                 if isinstance(error, ClusterLost):

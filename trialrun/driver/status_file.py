@@ -88,7 +88,8 @@ def writing_status(work: Work) -> Iterator[Ending]:
     try:
         yield ending
     except KeyboardInterrupt as interrupted:
-        file.end("interrupted", str(interrupted) or "Interrupted")
+        told = interrupted.reason if isinstance(interrupted, Interrupted) else "Interrupted"
+        file.end("interrupted", told)
         raise
     except BaseException as error:
         said = str(error) if isinstance(error, TrialrunError) else in_short(error)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trialrun.driver.environment import write_environment
 from trialrun.driver.interrupts import kill_descendants
@@ -32,8 +32,20 @@ _PROGRESS_INTERVAL_S = 0.2
 _PROGRESS_S_PER_DEVICE = 0.005
 
 
+class Head(NamedTuple):
+    """The Ray to train on.
+
+    Attributes:
+        address: Of its head; see `cluster.connect`.
+        may_be_open: Whether it may answer clients without a token.
+    """
+
+    address: str | None = None
+    may_be_open: bool = False
+
+
 def connect_to_cluster(
-    work: Work, connection: ExitStack, address: str | None, command: Sequence[str]
+    work: Work, connection: ExitStack, head: Head, command: Sequence[str]
 ) -> "Cluster":
     """A cluster to train on while `connection` is open; see `cluster.connect`."""
     from trialrun.cluster import connect
@@ -48,7 +60,14 @@ def connect_to_cluster(
     # If a signal raised an exception while Ray starts, Ray could wait forever and hold Python's
     # global lock.
     with timed(work.timings_s, "connect"), work.interrupts.gracefully():
-        cluster = connection.enter_context(connect(address, work.loaded.spec.resources, give_up))
+        resources = work.loaded.spec.resources
+        connecting = connect(head.address, resources, give_up, head.may_be_open)
+        cluster = connection.enter_context(connecting)
+    if cluster.is_open:
+        work.progress.warn(
+            f"the Ray at {cluster.address} answers clients that have no token (--allow-open-head):"
+            " whoever reaches it can run programs as its user"
+        )
     if 0 < cluster.needs.gpus < 1:
         work.progress.warn(
             f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and a"

@@ -191,7 +191,7 @@ def _driver_of(holder: Path, say: Any) -> dict[str, Any] | None:
         return None
     if seen.get("machine") == machine_id():
         return seen if process_started(seen.get("pid")) == seen.get("started") else None
-    say(f"waiting {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
+    say(f"waiting up to {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
     deadline = time.monotonic() + _SILENCE_S
     while time.monotonic() < deadline:
         time.sleep(_POLL_S)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trialrun.data.fingerprint import DataSample, difference
 from trialrun.data.load import sample_data
-from trialrun.errors import ModelError
+from trialrun.errors import InputError, ModelError
 from trialrun.job import DataSpec
 from trialrun.job.source_hints import hints_of
 from trialrun.job.user_functions import portable_reference
@@ -24,14 +24,14 @@ def require_same_data(samples: Sequence[DataSample], data: DataSpec, job_folder:
         job_folder: The folder to which the path of a generator's file is relative.
 
     Raises:
-        ModelError: It gives other data here. The message says which, and the likely cause.
-        InputError: It raises an error here.
+        ModelError: It gives other data here, or raises an error. The message says which, and the
+            likely cause.
     """
     for sample in samples:
         key = (sample.data, sample.fingerprint, sample.seed)
         if sample.data != repr(data) or key in _same:
             continue
-        here = sample_data(data, job_folder, sample.seed)
+        here = _sample_here(data, job_folder, sample.seed)
         if text := difference(sample, here):
             cause = _likely_cause(here, data, job_folder)
             raise ModelError(
@@ -42,6 +42,16 @@ def require_same_data(samples: Sequence[DataSample], data: DataSpec, job_folder:
         _same.add(key)
 
 
+def _sample_here(data: DataSpec, job_folder: Path, seed: int) -> DataSample:
+    try:
+        return sample_data(data, job_folder, seed)
+    except InputError as error:
+        raise ModelError(
+            f"{error}; on {platform.node()}, while it gave data where the run was started:"
+            f" {_hint(data)}"
+        ) from error
+
+
 def _likely_cause(here: DataSample, data: DataSpec, job_folder: Path) -> str:
     again = sample_data(data, job_folder, here.seed)
     if difference(here, again):
@@ -49,6 +59,11 @@ def _likely_cause(here: DataSample, data: DataSpec, job_folder: Path) -> str:
             "it gives other data each time that it is called: let it draw from"
             " np.random.default_rng(seed), and keep nothing between calls"
         )
+    return _hint(data)
+
+
+def _hint(data: DataSpec) -> str:
+    """What the generator's source code shows that may differ between machines."""
     hints = hints_of(str(data.generator))
     if hints.variables:
         unset = [name for name in hints.variables if name not in os.environ]
