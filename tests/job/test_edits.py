@@ -201,6 +201,15 @@ def test_a_pattern_without_files_or_without_bounds_is_refused(folder, pattern, m
         load_job(job)
 
 
+@pytest.mark.parametrize("source", ["def f(:", "x = " + "+".join(["1"] * 30_000), "x = '\0'"])
+def test_an_imported_file_that_python_cannot_read_is_named_with_its_folder(tmp_path, source):
+    (tmp_path / "pack_of_ours").mkdir()
+    (tmp_path / "pack_of_ours" / "__init__.py").write_text(source)
+    (tmp_path / "mine.py").write_text("import pack_of_ours\n")
+    with pytest.raises(InputError, match=r"/pack_of_ours/__init__.py:.* not valid Python: \w"):
+        collect_files([f"{tmp_path}/mine.py:f"])
+
+
 def test_two_files_that_are_imported_by_one_name_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

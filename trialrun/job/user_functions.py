@@ -266,7 +266,7 @@ def parse_source(path: Path, shown: str) -> list[ast.stmt]:
             return ast.parse(content_of(path), filename=str(path)).body
     except SyntaxError as error:
         raise InputError(f"{shown}:{error.lineno}: not valid Python: {error.msg}") from error
-    except ValueError as error:  # the file holds null bytes
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, or nested too deeply
         raise InputError(f"{shown}: not valid Python: {said_by(error)}") from error
 
 

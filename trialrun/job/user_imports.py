@@ -211,7 +211,7 @@ def _existing(stem: Path) -> Path | None:
 @functools.lru_cache(maxsize=1024)
 def _import_statements(path: Path, stamp: tuple[int, ...]) -> tuple[_Import, ...]:
     """What a file imports, in functions too; cached until the file changes."""
-    tree = ast.Module(parse_source(path, path.name), [])
+    tree = ast.Module(parse_source(path, str(path)), [])
     found = (one for node in ast.walk(tree) for one in _imports_of(node))
     return tuple(dict.fromkeys(found))
 
