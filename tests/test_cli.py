@@ -7,6 +7,7 @@ import pytest
 from commands import ROOT, Finished, call
 from made_up_runs import finish, learning_rates, write_run
 
+from trialrun.driver.interrupts import Interrupted
 from trialrun.store import RunFolder
 from trialrun.store.lease import hold
 
@@ -354,3 +355,14 @@ def test_only_a_run_with_a_driver_can_be_stopped(tmp_path):
     with hold(run.lease_dir):
         for _ in range(2):
             assert call("stop", run.path).stdout.endswith(") is asked to stop\n")
+
+
+@pytest.mark.parametrize("code", [75, 130])
+def test_what_ends_a_run_before_its_training_is_said_and_has_its_exit_code(job, monkeypatch, code):
+    def run_job(*_arguments, **_options):
+        raise Interrupted(code, "Interrupted after 1s, as --max-time says")
+
+    monkeypatch.setattr("trialrun.driver.run.run_job", run_job)
+    finished = call("run", job("data: {generator: 'data.py:good'}"), "--max-time", "1s")
+    assert finished.code == code
+    assert "Interrupted after 1s, as --max-time says. Nothing was in training" in finished.stderr

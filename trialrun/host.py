@@ -25,6 +25,13 @@ def num_local_cpus(root: Path = Path("/")) -> int:
     return num_cpus if quota is None else max(1, min(num_cpus, math.floor(quota)))
 
 
+def path_from(text: str) -> Path:
+    """A path as a user wrote it, with `~` as a home; the `~x` of no known user stays as it is."""
+    with suppress(RuntimeError):
+        return Path(text).expanduser()
+    return Path(text)
+
+
 def machine_id() -> str:
     """A text that identifies this boot of this machine and this container on it."""
     boot = Path("/proc/sys/kernel/random/boot_id")

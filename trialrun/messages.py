@@ -4,9 +4,11 @@ import ast
 import difflib
 import json
 import re
+import shlex
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 MAX_NAMES_LISTED = 5
@@ -68,6 +70,15 @@ def quoted(text: str) -> str:
     if "'" in text or not text.isprintable():
         return json.dumps(text, ensure_ascii=False)
     return f"'{text}'"
+
+
+def command_for(name: str, folder: Path) -> str:
+    """A command about a folder, such that a shell takes it as it stands.
+
+    >>> command_for("resume", Path("my runs/r1"))
+    "trialrun resume 'my runs/r1'"
+    """
+    return f"trialrun {name} {shlex.quote(str(folder))}"
 
 
 def in_short(error: BaseException) -> str:

@@ -32,8 +32,10 @@ def test_what_each_worker_has_itself_cannot_be_forwarded(tmp_path, name):
 
 def test_secrets_are_recorded_as_a_hash_and_a_change_is_told(tmp_path):
     values = {"ROOT": "/data", "HF_TOKEN": "hush", "STORE": "s3://me:hush@host/bucket"}
-    recorded = recorded_variables(values)
-    assert recorded["ROOT"] == "/data"
+    values |= {"BLOB": "https://host/b?v=1&sig=hush", "DB": "me:hush@host", "GH_PAT": "hush"}
+    values |= {"SLACK_WEBHOOK": "https://host/hush", "SQL": "Server=a;Password=hush"}
+    recorded = recorded_variables(values | {"DATA_PATH": "/d@ta:x"})
+    assert (recorded["ROOT"], recorded["DATA_PATH"]) == ("/data", "/d@ta:x")
     assert "hush" not in str(recorded)
     run = RunFolder.create(tmp_path, "a")
     assert list(changed_variables(run, values)) == []

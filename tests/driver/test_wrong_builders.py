@@ -82,5 +82,9 @@ data:
     assert 'raise RuntimeError("no such backbone")' in failed.stderr
     assert failed.stderr.splitlines()[-2].startswith(f"  at {tmp_path}/nets.py:20 in backbone")
     assert "v01:1" in call("run", "job.yaml", "--trial", "v01:7").stderr
-    assert call("run", "job.yaml", "--one-trial", "--address", "auto").code == 2
+    for option in ("--address=auto", "--max-time=1s", "--shard=1/2", "--keep-logs", "--runs-dir=x"):
+        refused = call("run", "job.yaml", "--one-trial", option)
+        assert refused.code == 2
+        assert f"leave out {option.partition('=')[0]}" in refused.stderr
+    assert call("run", "job.yaml", "--trial", "").code == 2
     assert [path for path in sorted(tmp_path.iterdir()) if path.name != "__pycache__"] == before

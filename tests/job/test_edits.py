@@ -96,6 +96,30 @@ def test_an_edit_never_goes_unseen(folder, name):
     assert edited != before == first_id(folder)
 
 
+@pytest.mark.parametrize("pattern", ["data", "data/**", "da*/**/*.txt"])
+def test_an_edit_in_a_folder_that_a_link_leads_to_is_seen(tmp_path, pattern):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "data" / "back").symlink_to(tmp_path)
+    (tmp_path / "far" / "deep" / "a.txt").write_text(VALUE)
+    (tmp_path / "job.yaml").write_text(f"name: linked\nmodel: {{depends_on: ['{pattern}']}}\n")
+    before = first_id(tmp_path)
+    edit(tmp_path / "far" / "deep" / "a.txt")
+    assert first_id(tmp_path) != before
+
+
+def test_each_file_counts_once_towards_the_most_that_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr("trialrun.job.depends_on._MAX_FILES", 4)
+    for name in ("xa/b/c/1", "xa/b/c/2", "xb/3", "xc/4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert len(files_named([f"{tmp_path}/x*/**"])) == 4
+    (tmp_path / "xc" / "5").write_text("")
+    with pytest.raises(InputError, match="at most 4 files"):
+        files_named([f"{tmp_path}/x*/**"])
+
+
 def test_what_a_job_does_not_use_does_not_count(folder):
     before = first_id(folder)
     for name in STRANGERS:
@@ -132,6 +156,18 @@ def test_a_module_of_the_import_path_counts_with_its_package(folder, monkeypatch
         assert edited != before
 
 
+def test_the_packages_around_a_module_count_though_it_imports_none_of_them(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    reference = "packed_of_ours.named.starred:value"
+    (folder / "by_module.yaml").write_text(f"name: m\nmodel: {{builder: '{reference}'}}\n")
+    sent = collect_files([reference]).contents
+    assert {name.removeprefix(f"{folder}/packed_of_ours/") for name in sent} == {
+        "__init__.py",
+        "named/__init__.py",
+        "named/starred.py",
+    }
+
+
 def test_a_compiled_module_of_the_user_counts(folder, monkeypatch):
     monkeypatch.syspath_prepend(folder)
     job = folder / "by_module.yaml"
@@ -155,6 +191,7 @@ def test_a_compiled_module_of_the_user_counts(folder, monkeypatch):
         ("../**/*.txt", "must stay in the job's folder, got '../"),
         ("/*", "must stay in the job's folder, got '/"),
         ("~/**", "must stay in the job's folder, got '~"),
+        ("~nobody_of_this_name/x", "must match at least one file, but .*/~nobody_of_this_name/x"),
     ],
 )
 def test_a_pattern_without_files_or_without_bounds_is_refused(folder, pattern, message):
@@ -162,6 +199,15 @@ def test_a_pattern_without_files_or_without_bounds_is_refused(folder, pattern, m
     job.write_text(f"name: r\nmodel: {{depends_on: ['{pattern}']}}\n")
     with pytest.raises(InputError, match=rf"refused.yaml:2: model.depends_on {message}"):
         load_job(job)
+
+
+@pytest.mark.parametrize("source", ["def f(:", "x = " + "+".join(["1"] * 30_000), "x = '\0'"])
+def test_an_imported_file_that_python_cannot_read_is_named_with_its_folder(tmp_path, source):
+    (tmp_path / "pack_of_ours").mkdir()
+    (tmp_path / "pack_of_ours" / "__init__.py").write_text(source)
+    (tmp_path / "mine.py").write_text("import pack_of_ours\n")
+    with pytest.raises(InputError, match=r"/pack_of_ours/__init__.py:.* not valid Python: \w"):
+        collect_files([f"{tmp_path}/mine.py:f"])
 
 
 def test_two_files_that_are_imported_by_one_name_are_refused(tmp_path):

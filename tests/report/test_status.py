@@ -4,12 +4,14 @@ import io
 import json
 import os
 import re
+import shlex
 
 import pytest
 from commands import call
 from made_up_runs import finish, learning_rates, write_run
 from rich.console import Console
 
+from trialrun.cli import console as plain_console
 from trialrun.cli.on_end import OnEnd
 from trialrun.host import machine_id, process_started
 from trialrun.report.status import status_renderables, training_renderables
@@ -129,6 +131,8 @@ def test_a_folder_of_runs_shows_the_most_recent_one(run, tmp_path):
     assert re.search(rf"{run.path.name} +running .* training, round 2", listed)
     assert re.search(rf"{older.path.name} +ended .* v00, val_loss 0\.", listed)
     assert max(map(len, listed.splitlines())) <= 80
+    older.summary_file.write_text("{torn")
+    assert re.search(rf"{older.path.name} +ended .* summary", call("list", tmp_path).stdout)
     assert {one["state"] for one in json.loads(call("list", tmp_path, "--json").stdout)} == {
         "running",
         "ended",
@@ -143,12 +147,24 @@ def test_a_folder_without_runs_is_refused(tmp_path, command):
         assert finished.stderr == f"Error: {folder}: holds no run: {why}\n"
 
 
+def test_the_job_file_of_a_user_is_no_run_and_hides_none(run, tmp_path):
+    (tmp_path / "job.yaml").write_text("name: mine\n")
+    assert json.loads(call("status", tmp_path, "--json").stdout)["folder"] == str(run.path)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "job.yaml").write_text("name: mine\n")
+    finished = call("list", alone)
+    assert finished.code == 2
+    assert "its job.yaml is a job, of which no run is here" in finished.stderr
+
+
 def test_watching_ends_with_the_run(run):
     hold(run, released=True)
     write_json(run.summary_file, {})
     watched = call("status", "--watch", run.path)
     assert watched.code == 0
     assert watched.stdout.count("medical_trial  ended") == 1
+    assert watched.stdout.endswith("\n")
     assert call("status", "--watch", "--json", run.path).code == 2
 
 
@@ -182,6 +198,18 @@ def test_nothing_that_others_wrote_controls_the_terminal(tmp_path):
     assert "p003␛[2J" in text
     assert "v01␛[2J" in text
     assert [c for c in text if not c.isprintable() and c != "\n"] == []
+
+
+def test_a_path_stands_as_it_is_and_a_command_about_it_can_be_copied(run, tmp_path, capsys):
+    odd = tmp_path / "of [old] [/x]" / "it's"
+    odd.parent.mkdir(parents=True)
+    run.path.rename(odd)
+    hold(RunFolder(odd), released=True)
+    command = f"trialrun resume {shlex.quote(str(odd))}"
+    shown = call("status", odd).stdout
+    assert re.sub(r"\s", "", command) in re.sub(r"\s", "", shown)
+    plain_console.Console().print(str(odd), soft_wrap=True)
+    assert capsys.readouterr().out == f"{odd}\n"
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "text", [1], {"shown": 3}, {"done": "many"}])

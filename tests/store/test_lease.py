@@ -217,9 +217,11 @@ def test_where_no_driver_is_at_work_a_request_is_refused(folder, holder):
 def test_a_driver_on_another_machine_is_asked_when_it_beats_and_not_if_it_is_silent(folder, quick):
     with hold(folder):
         pass
-    change(folder, released=False, machine="another", host="node7", beat=1)
+    change(folder, released=False, machine="another", host="node7\x1b[2J", beat=1)
+    said = []
     with pytest.raises(InputError, match="no driver is at work"):
-        request_stop(folder)
+        request_stop(folder, said.append)
+    assert "on node7␛[2J" in said[0]
     timer = threading.Timer(0.2, change, [folder], {"beat": 2})
     timer.start()
     assert "on node7" in request_stop(folder)

@@ -10,7 +10,7 @@ from trialrun.analysis.confirmation import Confirmation, read_confirmation
 from trialrun.analysis.metric_bounds import UNBOUNDED, Bounds
 from trialrun.errors import FileError
 from trialrun.job import FRESH_SEEDS, ConfirmSpec, read_search
-from trialrun.messages import counted
+from trialrun.messages import command_for, counted
 from trialrun.store import RunFolder
 from trialrun.store.round_log import (
     Round,
@@ -189,8 +189,8 @@ def require_log(run: RunFolder, rounds: Sequence[Round], index: "TrialIndex") ->
     if (asked and not rounds) or (has_fresh and not fresh_seeds_of(rounds)):
         raise FileError(
             f"{run.rounds.path}: the record of the rounds is missing, without which nobody knows"
-            f" which seeds chose. Put it back; or `trialrun resume {run.path}` decides again from"
-            " the trials"
+            f" which seeds chose. Put it back; or `{command_for('resume', run.path)}` decides again"
+            " from the trials"
         )
 
 

@@ -27,7 +27,7 @@ from trialrun.errors import (
     TrialrunError,
 )
 from trialrun.job.user_frames import told
-from trialrun.messages import visible
+from trialrun.messages import command_for, counted, visible
 from trialrun.store.foreign import reading_run, reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
@@ -116,7 +116,7 @@ def run(
     from trialrun.store import RunFolder
 
     if one_trial is not None:
-        train_one_trial(load_job(job, overrides), one_trial, address, run_folder, resume_run)
+        train_one_trial(load_job(job, overrides), one_trial)
         return
     if resume_run is not None:
         if run_folder is not None:
@@ -146,8 +146,8 @@ def resume(
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    loaded = load_job(folder.job_file, keep_logs)
-    _run(loaded, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
+    job = load_job(folder.job_file, keep_logs)
+    _run(job, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
 
 
 @cli.command()
@@ -210,21 +210,22 @@ def _tell(outcome: Any) -> None:
 
     if outcome.num_completed or outcome.has_winner:  # a winner may be of paused trials
         print_overview(Console(), outcome.run, standing=outcome.standing)
+    resume = command_for("resume", outcome.run.path)
     if outcome.interrupted:
-        _say("\n".join([*outcome.kept, f"To continue: trialrun resume {outcome.run.path}"]))
+        _say("\n".join([*outcome.kept, f"To continue: {resume}"]))
         sys.exit(outcome.interrupted.exit_code)
     Console().print(
         f"\nRun folder: {location_text(outcome.run.path)}", soft_wrap=True, highlight=False
     )
     if outcome.not_begun:
-        _say(f"{outcome.not_begun} To go on: trialrun resume {outcome.run.path}")
+        _say(f"{outcome.not_begun} To go on: {resume}")
     if outcome.num_failed or not outcome.has_winner:
-        lost = f"{outcome.num_failed} trials failed"
-        what = lost if outcome.num_failed else "nothing was selected"
+        lost = outcome.num_failed
+        what = f"{counted(lost, 'trial')} failed" if lost else "nothing was selected"
         _say(f"{what}; see {outcome.run.log_file}")
         sys.exit(EXIT_FAILED)
     if not outcome.has_model and not outcome.is_paused:
-        _say(f"The best model was not saved. To try again: trialrun resume {outcome.run.path}")
+        _say(f"The best model was not saved. To try again: {resume}")
         sys.exit(EXIT_FAILED)
 
 
@@ -375,16 +376,15 @@ class _OneLine(logging.Formatter):
 def _exit_code(command: Callable[[], Any]) -> int:
     try:
         result = command()
-    except click.exceptions.Abort:
-        return EXIT_CTRL_C
     except click.ClickException as error:
         error.show()
         return EXIT_WRONG_INPUT
-    except KeyboardInterrupt as error:
-        if not isinstance(error, Interrupted):
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        ended = error.__cause__ or error  # click raises its own error from an interrupt
+        if not isinstance(ended, Interrupted):
             return EXIT_CTRL_C
-        _say(f"{error.reason}. Nothing was in training, and what was finished before is kept")
-        return error.exit_code
+        _say(f"{ended.reason}. Nothing was in training, and what was finished before is kept")
+        return ended.exit_code
     except InputError as error:
         click.echo(f"Error: {visible(told(error))}", err=True)
         return EXIT_WRONG_INPUT

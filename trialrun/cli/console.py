@@ -1,6 +1,7 @@
 """The terminal, on which no text of others can do more than be read."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich import console
 from rich.console import ConsoleOptions, RenderableType
@@ -14,7 +15,11 @@ class Console(console.Console):
 
     A run folder may be another's: its names and errors could hold sequences that move the cursor,
     change the window's title, or paste commands. Rich's own control codes are not text.
+    Nor is text markup: a path may hold brackets.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -3,10 +3,10 @@
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from trialrun.cli.console import Console
 from trialrun.errors import TrialrunError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trialrun.job import LoadedJob
 
 _FIRST = ""
+_OF_ONE_TRIAL = ("job", "overrides", "is_one_trial", "one_trial", "on_end")
 _KEEP_LOGS = ("output.keep_logs=true",)
 
 
@@ -35,6 +36,8 @@ def one_trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     def choose(context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
         is_one = context.params.pop("is_one_trial")
+        if name == "":  # as of a variable that is not set
+            raise click.BadParameter("must name a trial, such as v03:2, got ''", context, _option)
         return name or (_FIRST if is_one else None)
 
     is_one = click.option(
@@ -55,21 +58,16 @@ def one_trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return is_one(which(command))
 
 
-def train_one_trial(loaded: "LoadedJob", name: str, *refused: str | Path | None) -> None:
+def train_one_trial(loaded: "LoadedJob", name: str) -> None:
     """Trains a trial in this process and prints its metrics; the user's tracebacks are whole.
 
     Args:
         loaded: The job.
         name: See `driver.one_trial.find_trial`.
-        refused: Values of options that make no sense here.
     """
     from trialrun.driver.one_trial import train_one
 
-    if any(value is not None for value in refused):
-        raise click.UsageError(
-            "--one-trial trains in this process and writes no run folder; leave out --address,"
-            " --run-folder and --resume"
-        )
+    _refuse_others()
     try:
         train_one(loaded, name, Console(), Console(stderr=True))
     except TrialrunError as error:
@@ -77,3 +75,19 @@ def train_one_trial(loaded: "LoadedJob", name: str, *refused: str | Path | None)
             sys.stdout.flush()
             traceback.print_exception(error.__cause__)
         raise
+
+
+def _refuse_others() -> None:
+    """Raises UsageError if an option was given that only means something for a run."""
+    context = click.get_current_context()
+    others = [
+        one.opts[0]
+        for one in context.command.params
+        if one.name not in _OF_ONE_TRIAL
+        and context.get_parameter_source(one.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise click.UsageError(
+            "--one-trial trains in this process and writes no run folder; leave out"
+            f" {', '.join(others)}"
+        )

@@ -9,8 +9,14 @@ from trialrun.errors import InputError
 from trialrun.job import LoadedJob
 from trialrun.store import RunFolder
 
-_SECRET_NAME = re.compile("TOKEN|KEY|SECRET|PASS|PWD|CREDENTIAL|AUTH|COOKIE|SIGNATURE", re.I)
-_SECRET_VALUE = re.compile(r"://[^/\s]*@")  # a user, and perhaps a password, in an address
+_SECRET_NAME = re.compile(
+    "TOKEN|KEY|SECRET|PASS|PWD|CREDENTIAL|AUTH|COOKIE|SIGNATURE|WEBHOOK|DSN|PRIVATE|CONN|_PAT$",
+    re.I,
+)
+# A user, and perhaps a password, before an address, or a secret among its parameters.
+_SECRET_VALUE = re.compile(
+    r"://[^/\s]*@|^[^/\s]+:[^/\s]+@|[?&;](sig|signature|token|key|password|pwd|secret)=", re.I
+)
 _ROUNDS = 100_000  # so that trying out values takes long
 
 

@@ -49,6 +49,7 @@ from trialrun.errors import (
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.host import stdout_for_results
 from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
+from trialrun.messages import command_for
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
 from trialrun.store.repair import set_aside_broken
@@ -226,7 +227,7 @@ def _train_and_finish(
         _log.error("%s", error)
         interrupted = Interrupted(EXIT_INTERRUPTED, str(error))
     except FileError as error:
-        hint = f"Finished trials are safe; to continue: trialrun resume {work.run.path}"
+        hint = f"Finished trials are safe; to continue: {command_for('resume', work.run.path)}"
         raise FileError(f"{error}\n{hint}") from error
     return finish(work, interrupted=interrupted)
 

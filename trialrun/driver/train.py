@@ -12,7 +12,7 @@ from trialrun.driver.interrupts import kill_descendants
 from trialrun.driver.resume import packs_with_checkpoints
 from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
-from trialrun.messages import counted
+from trialrun.messages import command_for, counted
 from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
@@ -51,7 +51,7 @@ def connect_to_cluster(
     from trialrun.cluster import connect
 
     def give_up(reason: str) -> None:
-        text = f"{reason}. To continue: trialrun resume {work.run.path}"
+        text = f"{reason}. To continue: {command_for('resume', work.run.path)}"
         print(text, file=sys.stderr, flush=True)
         kill_descendants()
         os._exit(EXIT_INTERRUPTED)

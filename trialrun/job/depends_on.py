@@ -7,13 +7,15 @@ paths or patterns in `data.depends_on` and `model.depends_on`; they are hashed a
 import glob
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from trialrun.errors import InputError
+from trialrun.host import path_from
 from trialrun.job.fields import folder_of
 from trialrun.job.user_files import file_digest, hashed_once
 from trialrun.messages import show
@@ -36,7 +38,7 @@ def _check_patterns(patterns: tuple[str, ...], info: ValidationInfo) -> tuple[st
 
 
 def _check_pattern(pattern: str, folder: Path) -> str:
-    path = os.path.normpath(folder / Path(pattern).expanduser())
+    path = os.path.normpath(folder / path_from(pattern))
     if glob.has_magic(pattern):
         base = _base(path)
         if ".." in Path(pattern).parts or len(base.parts) < _LEAST_DEPTH or base == Path.home():
@@ -73,20 +75,58 @@ def files_named(patterns: Iterable[str]) -> list[str]:
 
 def _files_of(pattern: str) -> list[str]:
     """Sorted; without hidden files and what Python compiled, which change by themselves."""
-    found: list[Path] = []
+    found: set[str] = set()
+    try:
+        for path in _matches(pattern):
+            found.update(_files_in(path) if path.is_dir() else [str(path)] * path.is_file())
+            if len(found) > _MAX_FILES:
+                break
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return sorted(found)
+
+
+def _matches(pattern: str) -> Iterable[Path]:
+    if Path(pattern).exists():
+        return [Path(pattern)]
     base = _base(pattern)
-    is_plain = Path(pattern).exists()
-    for path in [Path(pattern)] if is_plain else base.glob(str(Path(pattern).relative_to(base))):
-        inside = path.rglob("*") if path.is_dir() else [path]
-        found += [one for one in inside if one.is_file() and not _is_left_out(one, path)]
-        if len(found) > _MAX_FILES:
-            break
-    return sorted(map(str, found))
+    inside = Path(pattern).relative_to(base)
+    if "**" not in inside.parts:
+        return base.glob(str(inside))
+    below = map(Path, _files_in(base))  # Path.glob would not look where links lead
+    return (file for file in below if _fits(file.relative_to(base).parts, inside.parts))
 
 
-def _is_left_out(file: Path, within: Path) -> bool:
-    parts = file.relative_to(within).parts
-    return "__pycache__" in file.parts or any(part.startswith(".") for part in parts)
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether a pattern matches a file, or a folder that it is in."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """The files in a folder and below it, also where links lead; a link to a folder around it ends.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        folders[:] = [name for name in _shown(folders) if not _leads_back(Path(where, name))]
+        yield from (str(file) for name in _shown(names) if (file := Path(where, name)).is_file())
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(".") and name != "__pycache__"]
+
+
+def _leads_back(folder: Path) -> bool:
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _base(pattern: str) -> Path:

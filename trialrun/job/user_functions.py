@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from trialrun.errors import InputError
-from trialrun.host import quiet_tensorflow
+from trialrun.host import path_from, quiet_tensorflow
 from trialrun.job.own_files import content_of, moved_path
 from trialrun.job.own_modules import FILE_PREFIX, SourceLoader, prepare_imports, search_first
 from trialrun.messages import in_short, said_by, suggest
@@ -84,7 +84,7 @@ def absolute_reference(text: str, folder: Path) -> str:
     reference = parse_reference(text)
     if not reference.is_file:
         return text
-    path = (folder / Path(reference.source).expanduser()).absolute()
+    path = (folder / path_from(reference.source)).absolute()
     return str(Reference(str(path), reference.function))
 
 
@@ -223,7 +223,7 @@ def find_source(reference: Reference, folder: Path) -> Path | None:
 
 
 def _existing_file(reference: Reference, folder: Path) -> Path:
-    path = moved_path((folder / Path(reference.source).expanduser()).absolute())
+    path = moved_path((folder / path_from(reference.source)).absolute())
     if path.is_file():
         return path
     beside = sorted(file.name for file in path.parent.glob("*.py"))
@@ -266,7 +266,7 @@ def parse_source(path: Path, shown: str) -> list[ast.stmt]:
             return ast.parse(content_of(path), filename=str(path)).body
     except SyntaxError as error:
         raise InputError(f"{shown}:{error.lineno}: not valid Python: {error.msg}") from error
-    except ValueError as error:  # the file holds null bytes
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, or nested too deeply
         raise InputError(f"{shown}: not valid Python: {said_by(error)}") from error
 
 

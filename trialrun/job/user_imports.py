@@ -61,7 +61,8 @@ def own_files(reference: Reference) -> list[OwnFile]:
     first = _first_file(reference)
     if first is None:
         return []
-    found, waiting = {first.path: first}, [first]
+    found = {file.path: file for file in (first, *_packages_around(reference, first))}
+    waiting = list(found.values())
     while waiting:
         for file in _imported_by(waiting.pop(), first):
             if file.path not in found:
@@ -92,6 +93,15 @@ def _first_file(reference: Reference) -> OwnFile | None:
     if is_part_of_trialrun(path) or not (is_source or is_users_own(path)):
         return None
     return _module_file(path, parts)
+
+
+def _packages_around(reference: Reference, first: OwnFile) -> list[OwnFile]:
+    """The packages that importing a module of the user executes before it."""
+    if reference.is_file or not is_users_own(first.path):
+        return []
+    parts = tuple(reference.source.split("."))
+    located = _locate(parts, _folders(first.root, parts[0]))
+    return [_module_file(*one) for one in located if one[0] != first.path]
 
 
 def _module_file(path: Path, parts: Sequence[str]) -> OwnFile:
@@ -201,7 +211,7 @@ def _existing(stem: Path) -> Path | None:
 @functools.lru_cache(maxsize=1024)
 def _import_statements(path: Path, stamp: tuple[int, ...]) -> tuple[_Import, ...]:
     """What a file imports, in functions too; cached until the file changes."""
-    tree = ast.Module(parse_source(path, path.name), [])
+    tree = ast.Module(parse_source(path, str(path)), [])
     found = (one for node in ast.walk(tree) for one in _imports_of(node))
     return tuple(dict.fromkeys(found))
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trialrun.messages import counted, visible
+from trialrun.messages import command_for, counted, visible
 from trialrun.report.columns import TextColumn
 from trialrun.report.format import (
     clock_text,
@@ -58,8 +58,10 @@ def watch_status(console: Console, run: RunFolder) -> None:
             [state] = states_of([run])
             live.update(Group(*status_renderables(state, width=console.width)), refresh=True)
             if state.state != "running":
-                return
+                break
             time.sleep(_REFRESH_S)
+    if not console.is_terminal:  # rich ends the last line only there
+        console.print()
 
 
 def content_of(state: RunState) -> dict[str, Any]:
@@ -139,10 +141,9 @@ def _numbers(status: Fields, *, is_running: bool) -> Iterator[tuple[str, str]]:
 
 
 def _advice(state: RunState) -> str:
-    folder = visible(str(state.run.path))
     if state.state in ("interrupted", "dead"):
-        return f"trialrun resume {folder}"
-    return f"trialrun show {folder}" if state.state == "ended" else ""
+        return visible(command_for("resume", state.run.path))
+    return visible(command_for("show", state.run.path)) if state.state == "ended" else ""
 
 
 def _packs(status: Fields, width: int) -> Iterator[RenderableType]:
@@ -310,7 +311,10 @@ def _result_text(state: RunState) -> str:
         return state.status.text("stage")
     if state.state != "ended":
         return state.status.text("reason").partition("\n")[0]
-    chosen = read_summary(state.run).part("selection")
+    summary = read_summary(state.run)
+    if not summary.content:
+        return "summary.json cannot be read"
+    chosen = summary.part("selection")
     if not (variant := chosen.text("variant_id")):
         return "nothing was selected"
     mean = chosen.number("mean")

@@ -18,7 +18,7 @@ from typing import Any
 
 from trialrun.errors import InputError, RunLost, TrialrunError
 from trialrun.host import machine_id, process_started
-from trialrun.messages import visible
+from trialrun.messages import command_for, visible
 from trialrun.store.files import read_small_json, write_json
 
 _HEARTBEAT_S = 5.0
@@ -180,7 +180,7 @@ def _await_end_of(holder: Path, say: Any) -> None:
     if (driver := _driver_of(holder, say)) is not None:
         raise InputError(
             f"{holder.parent.parent}: a driver is at work on this run ({_describe(driver)});"
-            f" wait until it ends, or stop it: trialrun stop {holder.parent.parent}"
+            f" wait until it ends, or stop it: {command_for('stop', holder.parent.parent)}"
         )
 
 
@@ -247,7 +247,8 @@ def _read(path: Path | None) -> dict[str, Any]:
 
 
 def _describe(content: dict[str, Any]) -> str:
-    return f"process {content.get('pid', '?')} on {content.get('host', 'an unknown machine')}"
+    pid, host = content.get("pid", "?"), content.get("host", "an unknown machine")
+    return visible(f"process {pid} on {host}")
 
 
 def _who() -> dict[str, Any]:

@@ -9,8 +9,11 @@ import os
 from pathlib import Path
 
 from trialrun.errors import InputError
+from trialrun.host import path_from
 
 _NUM_RUNS_SHOWN = 5
+# Without any of these, a job.yaml is a job that somebody wrote, and not that of a run.
+_OF_A_RUN = ("lease", "environment.json", "trials", "status.json", "summary.json")
 _MAX_DEPTH = 3  # of run folders in a folder of runs
 _RUNS_DIR_VARIABLE = "TRIALRUN_RUNS_DIR"
 _RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -20,7 +23,7 @@ _UNPACKED_BY_RAY = ("runtime_resources", "working_dir_files")
 def default_runs_dir() -> Path:
     """TRIALRUN_RUNS_DIR, else `runs` here, or `~/trialrun-runs` if Ray will delete this folder."""
     if chosen := os.environ.get(_RUNS_DIR_VARIABLE):
-        return Path(chosen).expanduser()
+        return path_from(chosen)
     return Path("~/trialrun-runs").expanduser() if _is_passing(Path()) else Path("runs")
 
 
@@ -47,15 +50,20 @@ def run_paths(folder: Path) -> list[Path]:
     They are `<job>/<run>` there, or `<job>/<array of shards>/<run>`. Each is given once, whatever
     links lead to it.
     """
-    if (folder / "job.yaml").is_file():
+    if _is_run(folder):
         return [folder]
     found: list[Path] = []
     level = [folder]
     for _ in range(_MAX_DEPTH):
         inner = [path for one in level for path in _folders_in(one)]
-        found += [path for path in inner if (path / "job.yaml").is_file()]
-        level = [path for path in inner if not (path / "job.yaml").is_file()]
+        found += [path for path in inner if _is_run(path)]
+        level = [path for path in inner if not _is_run(path)]
     return list({path.resolve(): path for path in sorted(found, reverse=True)}.values())[::-1]
+
+
+def _is_run(folder: Path) -> bool:
+    is_job = (folder / "job.yaml").is_file()
+    return is_job and any((folder / name).exists() for name in _OF_A_RUN)
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -71,6 +79,8 @@ def what_is_at(path: Path) -> str:
         return "it does not exist"
     if not path.is_dir():
         return "it is a file; give the folder that holds job.yaml"
+    if (path / "job.yaml").is_file():
+        return "its job.yaml is a job, of which no run is here"
     runs = sorted((job.parent for job in path.glob("*/job.yaml")), reverse=True)
     if not runs:
         return "it holds no job.yaml"

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trialrun.errors import FileError
+from trialrun.messages import command_for
 from trialrun.store.columns import DATA_FINGERPRINT, TrialColumns, metric_names
 from trialrun.store.parquet import by_pack_file, columns_in, list_pack_files, read_pack_file
 from trialrun.store.rows import as_if_ended, latest_trials, parameters_by_variant, unite_history
@@ -126,7 +127,8 @@ def adding_the_remedy(run: Path) -> Iterator[None]:
         yield
     except FileError as error:
         raise FileError(
-            f"{error}\n`trialrun resume {run}` sets the file aside and trains its trials again"
+            f"{error}\n`{command_for('resume', run)}` sets the file aside and trains its trials"
+            " again"
         ) from error
 
 
