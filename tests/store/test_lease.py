@@ -13,6 +13,7 @@ import pytest
 
 import trialrun.store.lease
 from trialrun.errors import InputError, RunLost
+from trialrun.store.files import write_json
 from trialrun.store.lease import hold, request_stop
 
 HOLDER = """
@@ -44,9 +45,9 @@ def holder(folder):
 
 
 def change(folder, **fields):
-    """Rewrites what the newest lease says, as another machine would have written it."""
+    """Rewrites what the newest lease says, as another machine would have written it: at once."""
     path = max(folder.glob("*.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    write_json(path, json.loads(path.read_text()) | fields)
 
 
 @pytest.fixture

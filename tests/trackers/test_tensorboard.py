@@ -292,7 +292,9 @@ def test_a_report_writes_it_without_tensorflow(run):
     run.job_file.write_text(f"{job}output: {{tensorboard: true}}\n")
     (run.tensorboard_dir / "old").mkdir()
     code = "import sys; from trialrun.cli import cli\n"
-    code += f"assert cli(['report', {str(run.path)!r}], standalone_mode=False) is None\n"
+    code += (
+        f"assert cli(['report', {str(run.path)!r}, '--trackers'], standalone_mode=False) is None\n"
+    )
     code += "assert not {'tensorflow', 'keras', 'ray'} & sys.modules.keys()"
     try:
         subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
