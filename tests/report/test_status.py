@@ -117,6 +117,8 @@ def test_the_states_say_what_happened_and_what_to_do(run):
     assert f"trialrun resume {run.path}" in re.sub(r"\s", "", text).replace("resume", " resume ")
     write_status(run, {**STATUS, "state": "failed", "reason": "no space left"})
     assert "no space left" in call("status", run.path).stdout
+    write_status(run, {**STATUS, "state": "failed", "reason": "no such backbone " * 20})
+    assert len(call("list", run.path.parent).stdout.splitlines()) < 7
     write_json(run.summary_file, {})
     assert "medical_trial  ended" in call("status", run.path).stdout
 
@@ -247,3 +249,10 @@ def test_the_command_at_the_end_is_told_how_it_ended(tmp_path, code, state):
         on_end.command = f"echo $TRIALRUN_STATE $TRIALRUN_EXIT_CODE > {tmp_path}/told"
         raise SystemExit(code)
     assert (tmp_path / "told").read_text() == f"{state} {code}\n"
+
+
+def test_a_signal_ends_the_command_at_the_end_and_the_exit_code_stays(capfd):
+    with pytest.raises(SystemExit, match="75"), OnEnd() as on_end:  # noqa: PT012
+        on_end.command = "kill -TERM $PPID; exec sleep 600"
+        raise SystemExit(75)
+    assert "sleep 600': interrupted" in capfd.readouterr().err

@@ -152,6 +152,8 @@ def test_runs_are_found_beneath_a_folder_each_once(tmp_path):
     for name in (*runs, "job/a/inner", "too/far/down/here"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "job.yaml").touch()
+        (tmp_path / name / "lease").mkdir()
+    (tmp_path / "job.yaml").touch()  # the user's own
     (tmp_path / "job" / "latest").symlink_to(tmp_path / "job" / "a")
     assert run_paths(tmp_path) == sorted(tmp_path / name for name in runs)
     assert run_paths(tmp_path / "job" / "a") == [tmp_path / "job" / "a"]

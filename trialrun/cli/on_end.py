@@ -1,8 +1,9 @@
 """`--on-end CMD`: a command of the user that is told how a run ended, whatever ended it."""
 
 import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -49,15 +50,27 @@ class OnEnd:
             "TRIALRUN_EXIT_CODE": str(exit_code),
             "TRIALRUN_RUN_FOLDER": folder,
         }
+        # What ends this command ends that of the user, and leaves the exit code as it is.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            done = subprocess.run(self.command, shell=True, env={**os.environ, **told}, stdout=2)
-            problem = f"exit code {done.returncode}" if done.returncode else ""
+            problem = self._problem({**os.environ, **told})
         except OSError as problem_of_system:
             problem = str(problem_of_system.strerror)
-        except KeyboardInterrupt:
-            problem = "interrupted"
+        finally:
+            signal.signal(signal.SIGTERM, before)
         if problem:
             click.echo(f"Warning: --on-end {self.command!r}: {problem}", err=True)
+
+    def _problem(self, environment: Mapping[str, str]) -> str:
+        """What was wrong with the command, which is run; empty if nothing was."""
+        process = subprocess.Popen(self.command, shell=True, env=environment, stdout=2)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.kill()
+            process.wait()
+            return "interrupted"
+        return f"exit code {code}" if code else ""
 
 
 def _state_of(exit_code: int) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ from trialrun.store.run_state import (
 
 _REFRESH_S = 1.0
 _NUM_PACKS_SHOWN = 20
+_MAX_REASON = 60  # in a list of runs; `trialrun status` tells all of it
 _STYLES = {"running": "green", "ended": "bold", "failed": "red", "dead": "red"}
 
 
@@ -310,7 +312,7 @@ def _result_text(state: RunState) -> str:
     if state.state == "running":
         return state.status.text("stage")
     if state.state != "ended":
-        return state.status.text("reason").partition("\n")[0]
+        return textwrap.shorten(state.status.text("reason"), _MAX_REASON, placeholder=" ...")
     summary = read_summary(state.run)
     if not summary.content:
         return "summary.json cannot be read"
