@@ -166,6 +166,8 @@ def run(
     run_folder: str | Path | None = None,
     address: str | None = None,
     allow_open_head: bool = False,
+    max_time: str | None = None,
+    strict_versions: bool = False,
 ) -> Run:
     """Runs a job to its end.
 
@@ -177,27 +179,36 @@ def run(
         run_folder: Like `resume`, but the folder is made if it does not exist.
         address: Address of a Ray cluster; absent: RAY_ADDRESS, else Ray inside this process.
         allow_open_head: Whether that cluster may answer clients without a token.
+        max_time: After this time, such as `2h`, the run is interrupted in good order.
+        strict_versions: Whether to refuse a run whose trials were trained with other versions of
+            TensorFlow, Keras, NumPy or trialrun; otherwise that is a warning.
 
     Raises:
-        InputError: The job, its data or its model is wrong.
+        InputError: The job, its data, its model or an argument is wrong.
         KeyboardInterrupt: The run was interrupted; finished trials are in its folder.
     """
     from rich.console import Console
 
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
-    from trialrun.job import load_job
+    from trialrun.job import load_job, read_duration
 
     if resume is not None:
         if run_folder is not None:
             raise InputError("resume and run_folder both name the run folder; give only one")
         run_folder = RunFolder.open(resume).path
+    try:
+        duration = None if max_time is None else read_duration(max_time)
+    except ValueError as error:
+        raise InputError(f"max_time: {error}") from None
     outcome = run_job(
         load_job(job, overrides or {}),
         runs_dir=default_runs_dir() if runs_dir is None else Path(runs_dir),
         run_folder=None if run_folder is None else Path(run_folder),
         address=address,
         allow_open_head=allow_open_head,
+        max_time=duration,
+        strict_versions=strict_versions,
         progress=ProgressLine(Console(stderr=True)),
     )
     if outcome.interrupted:

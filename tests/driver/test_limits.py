@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+import trialrun
 from trialrun.driver import limits
 from trialrun.driver.interrupts import Interrupted, Interrupts
 from trialrun.driver.limits import Deadline, limited
+from trialrun.errors import InputError
 from trialrun.job import read_duration
 
 LEASE = SimpleNamespace(stop_request=lambda: None)
@@ -84,3 +86,9 @@ def test_a_deadline_is_the_time_from_now():
     text, at_s = Deadline.after(read_duration(" 1h 1m "))
     assert text == "1h 1m"
     assert 3660 <= at_s - before < 3720
+
+
+def test_from_python_a_time_that_is_none_is_refused(tmp_path):
+    (tmp_path / "job.yaml").write_text("name: timed\n")
+    with pytest.raises(InputError, match="max_time: must be a time in hours, minutes or seconds"):
+        trialrun.run(tmp_path / "job.yaml", max_time="soon")

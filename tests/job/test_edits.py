@@ -109,6 +109,18 @@ def test_an_edit_in_a_folder_that_a_link_leads_to_is_seen(tmp_path, pattern):
     assert first_id(tmp_path) != before
 
 
+@pytest.mark.parametrize("pattern", [".", "**"])
+def test_a_run_beside_the_job_changes_no_id(tmp_path, pattern):
+    (tmp_path / "job.yaml").write_text(f"name: whole\nmodel: {{depends_on: ['{pattern}']}}\n")
+    before = first_id(tmp_path)
+    run = tmp_path / "runs" / "whole" / "1"
+    (run / "lease").mkdir(parents=True)
+    (run / "job.yaml").write_text(VALUE)
+    assert first_id(tmp_path) == before
+    (tmp_path / "runs" / "other.txt").write_text(VALUE)
+    assert first_id(tmp_path) != before
+
+
 def test_each_file_counts_once_towards_the_most_that_are_allowed(tmp_path, monkeypatch):
     monkeypatch.setattr("trialrun.job.depends_on._MAX_FILES", 4)
     for name in ("xa/b/c/1", "xa/b/c/2", "xb/3", "xc/4"):

@@ -109,11 +109,13 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 def _files_in(folder: Path) -> Iterator[str]:
     """The files in a folder and below it, also where links lead; a link to a folder around it ends.
 
+    Run folders are left out: each run would make all trials new ones.
+
     Raises:
         OSError: A folder cannot be read.
     """
     for where, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        folders[:] = [name for name in _shown(folders) if not _leads_back(Path(where, name))]
+        folders[:] = [name for name in _shown(folders) if not _is_left_out(Path(where, name))]
         yield from (str(file) for name in _shown(names) if (file := Path(where, name)).is_file())
 
 
@@ -121,8 +123,9 @@ def _shown(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(".") and name != "__pycache__"]
 
 
-def _leads_back(folder: Path) -> bool:
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+def _is_left_out(folder: Path) -> bool:
+    leads_back = folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+    return leads_back or ((folder / "job.yaml").is_file() and (folder / "lease").is_dir())
 
 
 def _raise(error: OSError) -> None:
