@@ -150,7 +150,7 @@ def test_a_terminal_that_closes_interrupts_in_good_order(tmp_path, num_hangups):
     """Its shell may send a second SIGHUP."""
     run = DurableRun(tmp_path / "home")
     ours, its = pty.openpty()
-    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="0.4", terminal=its)
+    command = run.begin(MADE_UP_SECONDS_PER_EPOCH="1", terminal=its)
     os.close(its)
     command.wait_for(lambda: run.has_reached("while packs run"))
     os.close(ours)
