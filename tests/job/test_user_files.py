@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import trialrun.models
 from trialrun.errors import InputError
+from trialrun.job.own_files import is_part_of_trialrun, is_users_own
 from trialrun.job.user_files import collect_files, source_digest
 
 NETS = "import layers_of_ours\n\n\ndef build():\n    return layers_of_ours.make()\n"
@@ -188,3 +190,9 @@ def test_a_large_data_file_must_be_there_and_the_same(table, monkeypatch):
     message = read_elsewhere(files, table)
     assert "table.csv does not exist on" in message
     assert "data files of up to 64.0 MiB are sent to other machines" in message
+
+
+def test_what_is_trialruns_own_is_not_the_users():
+    path = Path(trialrun.models.__file__)
+    assert is_part_of_trialrun(path)
+    assert not is_users_own(path)
