@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trialrun.errors import TrialrunError
+from trialrun.messages import command_for
 from trialrun.store import RunFolder
 from trialrun.store.files import write_json
 
@@ -50,7 +51,7 @@ def main(folder: Path, job: str) -> int:
         f"Interrupted, and not started again: the last {num_idle} starts have ended no trial and"
         f" left no later checkpoint in {folder}. Where an epoch is longer than resources.grace_s,"
         " give more of it, and a --signal that comes earlier; where a job is preempted sooner, give"
-        f" training.checkpoint_every. To go on: trialrun resume {folder}",
+        f" training.checkpoint_every. To go on: {command_for('resume', folder)}",
         file=sys.stderr,
     )
     return 1

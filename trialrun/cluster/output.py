@@ -12,7 +12,6 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import ray
@@ -69,12 +68,7 @@ class CaughtOutput:
             os.dup2(self._file, descriptor)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _flush()
         for descriptor, before in zip((1, 2), self._before, strict=True):
             os.dup2(before, descriptor)

@@ -12,7 +12,7 @@ from trialrun.analysis.variants import variant_rows
 from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.work import Work
 from trialrun.export.process import SavedModel
-from trialrun.messages import counted
+from trialrun.messages import command_for, counted
 from trialrun.report import build_report
 from trialrun.report.rounds import dropped_rows
 from trialrun.store import RunFolder
@@ -156,7 +156,7 @@ def _show_in_trackers(work: Work) -> None:
     """Writes the run to TensorBoard and MLflow if its job says so; failures are only warnings."""
     work.progress.say("writing to trackers")
     for problem in show_in_trackers(work.run, work.loaded.spec.output):
-        again = f"trialrun report {work.run.path} --trackers"
+        again = f"{command_for('report', work.run.path)} --trackers"
         work.progress.warn(f"{problem}; the run itself is complete; to try again: {again}")
 
 

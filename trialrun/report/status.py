@@ -4,7 +4,7 @@ import os
 import pwd
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -154,15 +154,23 @@ def _packs(status: Fields, width: int) -> Iterator[RenderableType]:
     if not packs:
         return
     columns = _pack_columns(packs)
-    for left_out in ([], ["heard"], ["heard", "for"], ["heard", "for", "engine"]):
-        shown = [column for name, column in columns.items() if name not in left_out]
-        if fits(shown, width):
-            break
     yield Text()
-    yield plain_table(shown)
+    yield plain_table(_fitting(columns, ("heard", "for", "engine"), width))
     num_more = status.part("packs").count("running") - len(packs)
     if num_more > 0:
         yield Text(f"... and {num_more:,} more", style="dim")
+
+
+def _fitting(
+    columns: Mapping[str, TextColumn], dispensable: Sequence[str], width: int
+) -> list[TextColumn]:
+    """The columns without as many dispensable ones, in their order, as have no room."""
+    shown = dict(columns)
+    for name in dispensable:
+        if fits([*shown.values()], width):
+            break
+        del shown[name]
+    return [*shown.values()]
 
 
 def _pack_columns(packs: Sequence[Fields]) -> dict[str, TextColumn]:
@@ -270,11 +278,7 @@ def print_runs(console: Console, states: Sequence[RunState], folder: Path) -> No
         "trials": _texts("trials", map(_trials_text, newest_first)),
         "result": _texts("result", map(_result_text, newest_first)),
     }
-    for left_out in ([], ["trials"], ["trials", "owner"]):
-        shown = [column for name, column in columns.items() if name not in left_out]
-        if fits(shown, console.width):
-            break
-    console.print(plain_table(shown))
+    console.print(plain_table(_fitting(columns, ("trials", "owner"), console.width)))
 
 
 def _texts(header: str, cells: Iterator[str]) -> TextColumn:
