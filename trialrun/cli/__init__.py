@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from trialrun.cli.console import Console
 from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
 from trialrun.cli.ending import max_time_option, stop
 from trialrun.cli.on_end import OnEnd, on_end_option
-from trialrun.cli.ray_head import address_option, may_be_open, ray_options
 from trialrun.cli.results import compare, predict
-from trialrun.cli.versions import strict_option, strict_versions
+from trialrun.cli.run_options import address_option, open_head_option, strict_option
 from trialrun.cli.watching import list_runs, status
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
@@ -80,7 +79,8 @@ _run_folder_option = click.option(
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set_option
-@ray_options
+@address_option
+@open_head_option
 @_runs_dir_option
 @_run_folder_option
 @click.option(
@@ -99,14 +99,13 @@ _run_folder_option = click.option(
 def run(
     job: Path,
     overrides: tuple[str, ...],
-    address: str | None,
     runs_dir: Path,
     run_folder: Path | None,
     resume_run: Path | None,
     shard: str | None,
-    max_time: Any,
     keep_logs: tuple[str, ...],
     one_trial: str | None,
+    **options: Any,
 ) -> None:
     """Train all trials of JOB, a YAML file.
 
@@ -125,19 +124,18 @@ def run(
             )
         run_folder = RunFolder.open(resume_run).path
     loaded = load_job(job, (*overrides, *keep_logs), shard=shard)
-    _run(loaded, runs_dir=runs_dir, run_folder=run_folder, address=address, max_time=max_time)
+    _run(loaded, runs_dir, run_folder, options)
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@ray_options
+@address_option
+@open_head_option
 @max_time_option
 @strict_option
 @keep_logs_option
 @on_end_option
-def resume(
-    run_folder: Path, address: str | None, max_time: Any, keep_logs: tuple[str, ...]
-) -> None:
+def resume(run_folder: Path, keep_logs: tuple[str, ...], **options: Any) -> None:
     """Finish the interrupted run in the folder RUN.
 
     Trains missing trials, then saves the best model and a report.
@@ -146,8 +144,7 @@ def resume(
     from trialrun.store import RunFolder
 
     folder = RunFolder.open(run_folder)
-    job = load_job(folder.job_file, keep_logs)
-    _run(job, runs_dir=Path(), run_folder=folder.path, address=address, max_time=max_time)
+    _run(load_job(folder.job_file, keep_logs), Path(), folder.path, options)
 
 
 @cli.command()
@@ -157,7 +154,9 @@ def resume(
 @_runs_dir_option
 @_run_folder_option
 @strict_option
-def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None) -> None:
+def merge(
+    run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None, strict_versions: bool
+) -> None:
     """Merge the runs of all shards of a job into one run.
 
     The merged run has one winner and one report.
@@ -174,15 +173,14 @@ def merge(run_folders: tuple[Path, ...], runs_dir: Path, run_folder: Path | None
         runs_dir=runs_dir,
         run_folder=run_folder,
         command=sys.argv,
-        strict_versions=strict_versions(),
+        strict_versions=strict_versions,
         progress=ProgressLine(Console(stderr=True)),
     )
     _tell(outcome)
 
 
-def _run(
-    job: Any, *, runs_dir: Path, run_folder: Path | None, address: str | None, max_time: Any
-) -> None:
+def _run(job: Any, runs_dir: Path, run_folder: Path | None, options: Mapping[str, Any]) -> None:
+    """Runs a job; `options` are those of the command that `run_job` takes by the same names."""
     from trialrun.driver.progress import ProgressLine
     from trialrun.driver.run import run_job
 
@@ -192,12 +190,9 @@ def _run(
         job,
         runs_dir=runs_dir,
         run_folder=run_folder,
-        address=address,
-        allow_open_head=may_be_open(),
-        max_time=max_time,
         command=sys.argv,
-        strict_versions=strict_versions(),
         progress=progress,
+        **options,
     )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
