@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shlex
+import signal
+import subprocess
 
 import pytest
 from commands import call
@@ -254,5 +256,19 @@ def test_the_command_at_the_end_is_told_how_it_ended(tmp_path, code, state):
 def test_a_signal_ends_the_command_at_the_end_and_the_exit_code_stays(capfd):
     with pytest.raises(SystemExit, match="75"), OnEnd() as on_end:  # noqa: PT012
         on_end.command = "kill -TERM $PPID; exec sleep 600"
+        raise SystemExit(75)
+    assert "sleep 600': interrupted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_command_starts_is_not_lost(number, monkeypatch, capfd):
+    class Signalled(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+    with pytest.raises(SystemExit, match="75"), OnEnd() as on_end:  # noqa: PT012
+        on_end.command = "exec sleep 600"
         raise SystemExit(75)
     assert "sleep 600': interrupted" in capfd.readouterr().err

@@ -50,27 +50,41 @@ class OnEnd:
             "TRIALRUN_EXIT_CODE": str(exit_code),
             "TRIALRUN_RUN_FOLDER": folder,
         }
-        # What ends this command ends that of the user, and leaves the exit code as it is.
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            problem = self._problem({**os.environ, **told})
+            problem = _problem_of(self.command, {**os.environ, **told})
         except OSError as problem_of_system:
             problem = str(problem_of_system.strerror)
-        finally:
-            signal.signal(signal.SIGTERM, before)
         if problem:
             click.echo(f"Warning: --on-end {self.command!r}: {problem}", err=True)
 
-    def _problem(self, environment: Mapping[str, str]) -> str:
-        """What was wrong with the command, which is run; empty if nothing was."""
-        process = subprocess.Popen(self.command, shell=True, env=environment, stdout=2)
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
+
+def _problem_of(command: str, environment: Mapping[str, str]) -> str:
+    """What was wrong with a command of the user, which is run; empty if nothing was.
+
+    A signal that asks this process to end kills the command, and leaves our exit code as it is.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        if process is not None:
             process.kill()
-            process.wait()
-            return "interrupted"
-        return f"exit code {code}" if code else ""
+
+    # An exception out of the handler could come while the process is being started, and be lost.
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        process = subprocess.Popen(command, shell=True, env=environment, stdout=2)
+        if interrupted:
+            process.kill()
+        code = process.wait()
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if interrupted:
+        return "interrupted"
+    return f"exit code {code}" if code else ""
 
 
 def _state_of(exit_code: int) -> str:
