@@ -12,6 +12,8 @@ import trialrun.models
 from trialrun.errors import InputError
 from trialrun.job.own_files import is_part_of_trialrun, is_users_own
 from trialrun.job.user_files import collect_files, source_digest
+from trialrun.job.user_functions import parse_reference
+from trialrun.job.user_imports import own_files
 
 NETS = "import layers_of_ours\n\n\ndef build():\n    return layers_of_ours.make()\n"
 
@@ -196,3 +198,10 @@ def test_what_is_trialruns_own_is_not_the_users():
     path = Path(trialrun.models.__file__)
     assert is_part_of_trialrun(path)
     assert not is_users_own(path)
+
+
+def test_a_checkout_of_trialrun_in_the_search_path_is_not_the_users_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(trialrun.__file__).parents[1])
+    path = tmp_path / "counts.py"
+    path.write_text("from trialrun.datasets import medical_trial as data\n")
+    assert [file.path for file in own_files(parse_reference(f"{path}:data"))] == [path]
