@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trialrun.errors import InputError
-from trialrun.job.own_files import is_part_of_trialrun, is_users_own
-from trialrun.job.user_functions import Reference, find_module, find_source, parse_source
+from trialrun.job.user_code.functions import Reference, find_module, find_source, parse_source
+from trialrun.job.user_code.own_files import is_part_of_trialrun, is_users_own
 
 _SUFFIXES = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES, *BYTECODE_SUFFIXES)  # in Python's order
 _DYNAMIC = ("import_module", "__import__")
