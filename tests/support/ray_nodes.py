@@ -7,7 +7,6 @@ from typing import Self
 from unittest import mock
 
 from commands import beneath
-from ray._private import utils
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
@@ -58,12 +57,10 @@ class RayNodes:
             self._stop()
         if self._cluster is None:
             head = {**_NODE, **HEAD, "_system_config": self._settings}
-            # See `cluster.embedded`.
-            with _small_agents(), mock.patch.object(Node, "start_api_server"):
+            with mock.patch.object(Node, "start_api_server"):  # see `cluster.embedded`
                 self._cluster = Cluster(initialize_head=True, head_node_args=head)
         while len(self._cluster.list_all_nodes()) < self._num_nodes:
-            with _small_agents():
-                self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
+            self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
         while len(self._cluster.list_all_nodes()) > self._num_nodes:
             self._cluster.remove_node(self._second_node())
 
@@ -94,9 +91,3 @@ class RayNodes:
             self._cluster.shutdown()
             self._cluster = None
             self._head_is_dead = False
-
-
-def _small_agents():
-    """While it is entered, agents start as where the dashboard's packages are missing."""
-    missing = ImportError("not needed here")
-    return mock.patch.object(utils, "get_dashboard_dependency_error", return_value=missing)
