@@ -321,11 +321,14 @@ def test_the_settings_of_a_notebook_are_what_they_were(run, uri, monkeypatch):
 
 
 def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path, run, database):
+    """To MLflow, and for TensorBoard."""
     folder = finish(write_run(tmp_path, learning_rates(0.1), (0,), name="reported"))
     shutil.copy(database, folder.path / "here.db")  # it takes MLflow two seconds to make its tables
-    set_output(folder, {"mlflow": "sqlite:///here.db"})
+    set_output(folder, {"mlflow": "sqlite:///here.db", "tensorboard": True})
+    (folder.tensorboard_dir / "old").mkdir(parents=True)
     code = "import json, sys; from trialrun.cli import cli\n"
-    code += f"cli(['report', {str(folder.path)!r}, '--trackers'], standalone_mode=False)\n"
+    code += f"report = ['report', {str(folder.path)!r}, '--trackers']\n"
+    code += "assert cli(report, standalone_mode=False) is None\n"
     code += "from mlflow.telemetry import get_telemetry_client\n"
     code += "assert get_telemetry_client() is None\n"
     code += "assert not {'tensorflow', 'keras', 'ray'} & sys.modules.keys()"
@@ -339,6 +342,8 @@ def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path, 
     with contextlib.closing(sqlite3.connect(folder.path / "here.db")) as here:
         found = here.execute("SELECT count(*) FROM experiments WHERE name = 'reported'").fetchall()
     assert found == [(1,)]
+    assert not (folder.tensorboard_dir / "old").exists()
+    assert (folder.tensorboard_dir / "v00" / "seed_0").exists()
 
 
 def closed_port():
