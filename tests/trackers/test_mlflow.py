@@ -339,11 +339,15 @@ def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path, 
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert (done.stdout, done.stderr) == (f"{folder.report_file}\n", "")
-    with contextlib.closing(sqlite3.connect(folder.path / "here.db")) as here:
-        found = here.execute("SELECT count(*) FROM experiments WHERE name = 'reported'").fetchall()
-    assert found == [(1,)]
+    assert has_experiment(folder.path / "here.db", "reported")
     assert not (folder.tensorboard_dir / "old").exists()
     assert (folder.tensorboard_dir / "v00" / "seed_0").exists()
+
+
+def has_experiment(database, name):
+    question = "SELECT count(*) FROM experiments WHERE name = ?"
+    with contextlib.closing(sqlite3.connect(database)) as here:
+        return here.execute(question, (name,)).fetchall() == [(1,)]
 
 
 def closed_port():
@@ -366,7 +370,7 @@ def test_a_server_that_is_not_there_is_one_line_of_a_report(tmp_path, monkeypatc
 
 
 @pytest.mark.cluster
-def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path):
+def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path, run, database):
     """A server that is not there is a warning; resume with another place trains nothing."""
     durable = DurableRun(tmp_path / "home")
     job = durable.home / "job.yaml"
@@ -384,11 +388,12 @@ def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path):
 
     before = {path: path.read_bytes() for path in durable.folder.glob("best/*")}
     summary = (durable.folder / "summary.json").read_text()
+    shutil.copy(database, durable.home / "now.db")  # its tables are made already
     options = ["--resume", durable.folder, "--set", "output.mlflow=sqlite:///now.db"]
     resumed = durable.begin("127.0.0.1:1", options).finish()  # it needs no Ray
     assert resumed.code == 0, resumed.stderr
     assert "Warning" not in resumed.stderr
-    assert (durable.home / "now.db").exists()
+    assert has_experiment(durable.home / "now.db", durable.folder.parent.name)
     assert f"sqlite:///{durable.home}/now.db" in (durable.folder / "job.yaml").read_text()
     assert (durable.folder / "summary.json").read_text() == summary
     assert {path: path.read_bytes() for path in durable.folder.glob("best/*")} == before
