@@ -114,7 +114,7 @@ def compare(
         )
         logs = max(logs, _largest_of_logs(own.history, plain.history))
         logs = max(logs, _largest_of_logs(own.test_logs, plain.test_logs))
-    num_epochs = sum(len(one.history["loss"]) for one in trained)
+    num_epochs = sum(max(map(len, one.history.values())) for one in trained)
     return Comparison(used, reason, weights, logs, seconds / num_epochs, float(plain_seconds))
 
 

@@ -1,18 +1,21 @@
 """The oracle's table: cases of models, and cases of what stands in a job's `training`.
 
 A case of `training` is given in the job's words, its model by the same in plain Keras's; its name
-begins with `job_`.
+begins with `job_`. That of a case with training steps of its own begins with `step_`.
 """
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import oracle_cases
+import oracle_cases_steps
 import oracle_cases_training
 from oracle import Line, Plain, fit_plainly
 from oracle_cases import CASES, Case
 from oracle_cases_control import CONTROL_CASES
+from oracle_cases_steps import STEP_CASES, StepCase
 from oracle_cases_training import TRAINING_CASES, TrainingCase
 
 from trialrun.job import load_job
@@ -22,18 +25,19 @@ from trialrun.trials.plan import plan_trials
 from trialrun.trials.trial import Trial
 
 
-def _line(name: str, case: Case) -> Line:
+def _line(module: Any, name: str, case: Case | StepCase) -> Line:
     return Line(
         case.kind,
         case.engine,
         case.tolerance,
-        partial(_plan, name),
+        partial(_plan, module.__file__, name, getattr(case, "select", "val_loss")),
         lambda trial, folder: fit_plainly(case.build, trial, folder),
     )
 
 
-def _plan(name: str, folder: Path, num_trials: int, engine: str) -> tuple[Trial, ...]:
-    module = oracle_cases.__file__
+def _plan(
+    module: str, name: str, select: str, folder: Path, num_trials: int, engine: str
+) -> tuple[Trial, ...]:
     job = {
         "name": "oracle",
         "seeds": num_trials,
@@ -44,6 +48,7 @@ def _plan(name: str, folder: Path, num_trials: int, engine: str) -> tuple[Trial,
             "epochs": oracle_cases.EPOCHS,
             "engine": engine,
         },
+        "select": {"metric": select, "goal": "minimize"},
     }
     return _planned(job, folder)
 
@@ -95,7 +100,8 @@ def _train_plainly(case: TrainingCase, trial: Trial, folder: Path) -> Plain:
 
 
 TABLE: dict[str, Line] = {
-    **{name: _line(name, case) for name, case in CASES.items()},
+    **{name: _line(oracle_cases, name, case) for name, case in CASES.items()},
+    **{f"step_{name}": _line(oracle_cases_steps, name, case) for name, case in STEP_CASES.items()},
     **{
         f"job_{name}": training_line(case)
         for name, case in (TRAINING_CASES | CONTROL_CASES).items()

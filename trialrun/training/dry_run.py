@@ -96,7 +96,7 @@ def _examine(task: PackTask) -> Examined:
             choice = choose_next_engine(choice, error, data, timings_s)
     first = task.pack.trials[0]
     compiled = make_compiled_model(first.variant, task.job_folder, data.of_trial(0), first.seed)
-    check_logs(check_built(compiled, task, data), task)
+    check_logs(check_built(compiled, task, data).logs, task)
     said = _describe(compiled.task, data)
     return Examined(task.pack, choice.engine, choice.reason, said, rows)
 

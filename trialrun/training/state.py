@@ -8,7 +8,8 @@ class ModelState(NamedTuple):
     """All variables of a model by kind, each a list in Keras's order, and its hyperparameters.
 
     The lists hold `keras.Variable`s, or tensors of one trial, or tensors stacked over trials on
-    axis 0. The hyperparameters are float64 scalars per trial that no step changes.
+    axis 0. The hyperparameters are float64 scalars per trial that no step changes. Of a model with
+    steps of its own, the optimizer's list ends with variables of further optimizers and metrics.
     """
 
     trainable: list[Any]

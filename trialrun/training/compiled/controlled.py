@@ -67,8 +67,8 @@ class ControlledSlice:
         )
         logs = {name: values.numpy()[0] for name, values in by_epoch.items()}
         epoch_s = time.perf_counter() - start
-        ends = (active & self.control.ends_on_nan)[self._positions] & ~np.isfinite(logs["loss"])
-        if ends.any():
+        may_end = (active & self.control.ends_on_nan)[self._positions]
+        if may_end.any() and (ends := may_end & ~np.isfinite(logs["loss"])).any():
             state, logs = self._end_within(ends, orders, (state, logs))
         self._state = _select(active[self._positions], state, self._state)
         newest = {name: self._of_all(values, active) for name, values in logs.items()}

@@ -1,18 +1,20 @@
 """The programs that this process has compiled, kept for later packs of the same signature."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from trialrun.data.splits import PARTS, Splits
-from trialrun.errors import ModelError
+from trialrun.errors import CannotFuse, ModelError
 from trialrun.messages import in_short
 from trialrun.training.model.built import check_built, check_logs
+from trialrun.training.model.first_steps import FirstSteps
 from trialrun.training.model.initial import CompiledModel, build_compiled, make_compiled_model
 from trialrun.training.pack_data import PackData
+from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.program import CompiledEngine, Program
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.traced_number import Location
@@ -139,27 +141,45 @@ def _build(
     first, training, splits = variants[0], variants[0].training, data.splits[0]
     seed = task.pack.trials[0].seed
     compiled = make_compiled_model(first, task.job_folder, splits, seed)
-    logs = check_built(compiled, task, data)
-    check_logs(logs, task)
+    checked = check_built(compiled, task, data)
+    check_logs(checked.logs, task)
+    if checked.first_steps is not None and training.terminate_on_nan:
+        raise CannotFuse("training.terminate_on_nan reads what each of the model's own steps logs")
     locations, numbers = _find_varying(compiled.model, variants, task, splits, seed)
     batch = keras.tree.map_structure(
         lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
     )
-    try:
-        functional = FunctionalModel(compiled.model, batch, locations)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"training: loss or metrics do not fit the model: {in_short(error)}"
-        ) from error
-    at_once = can_evaluate_at_once(compiled.model, splits.part("val"), training.batch_size)
+    model = _functional(compiled.model, batch, locations, checked.first_steps)
+    at_once = isinstance(model, FunctionalModel) and can_evaluate_at_once(
+        compiled.model, splits.part("val"), training.batch_size
+    )
     program = Program(
-        functional,
+        model,
         engine,
         batch_size=training.batch_size,
         shared_data=data.is_shared,
         evaluation_batch_size=None if at_once else training.batch_size,
     )
-    return BuiltProgram(compiled, program, first, seed, locations, numbers, logs)
+    if isinstance(model, OwnStepsModel):
+        start = (*compiled.optimizer_start, *model.others_start)
+        compiled = replace(compiled, optimizer_start=start)
+    return BuiltProgram(compiled, program, first, seed, locations, numbers, checked.logs)
+
+
+def _functional(
+    model: keras.Model,
+    batch: tuple[Any, ...],
+    locations: tuple[Location, ...],
+    first_steps: FirstSteps | None,
+) -> FunctionalModel | OwnStepsModel:
+    try:
+        if first_steps is None:
+            return FunctionalModel(model, batch, locations)
+        return OwnStepsModel(model, batch, locations, first_steps)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"training: loss or metrics do not fit the model: {in_short(error)}"
+        ) from error
 
 
 def _find_varying(

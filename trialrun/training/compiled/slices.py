@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trialrun.data.splits import PARTS, Part
+from trialrun.errors import CannotFuse
 from trialrun.job import TrainingSpec
 from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.control import Control, is_controlled, wants_best_weights
@@ -141,6 +142,7 @@ class Slice:
             they are not kept.
         learning_rate_index: Index of the learning rate among the optimizer's variables; None if a
             schedule sets it.
+        num_optimizer: How many variables `model.optimizer` has; a state may hold more behind them.
     """
 
     def __init__(
@@ -170,6 +172,8 @@ class Slice:
         self.epoch = 0 if kept is None else int(kept.epochs[indices].max())
         self.history: dict[str, npt.NDArray[np.float32]] = {}
         if kept is not None and self.epoch:
+            if len(kept.optimizer) != len(compiled.optimizer_start):
+                raise CannotFuse("model.fit made the checkpoint, which does not hold all its state")
             self.orders.skip(self.epoch)
             self.history = {
                 name: values[indices, : self.epoch] for name, values in kept.history.items()
@@ -179,6 +183,7 @@ class Slice:
             rates = [training.learning_rate for training in trainings]
             self.state = _initial_state(compiled, seeds, rates, hyperparameters)
         self.learning_rate_index = index_of_learning_rate(compiled.model)
+        self.num_optimizer = len(compiled.model.optimizer.variables)
         self._kept_non_trainable = _kept_non_trainable(compiled.model)
         self.control = self._begun_control(compiled, trainings)
         self.best: list[tf.Tensor] = []

@@ -209,7 +209,7 @@ def _evaluate(
         test_predictions=test_predictions,
         trainable=tuple(tensor.numpy() for tensor in state.trainable),
         non_trainable=tuple(tensor.numpy() for tensor in state.non_trainable),
-        optimizer=tuple(tensor.numpy() for tensor in state.optimizer),
+        optimizer=tuple(tensor.numpy() for tensor in state.optimizer[: own.num_optimizer]),
         model_task=own.model_task,
         is_compiled_by_builder=own.is_compiled_by_builder,
     )

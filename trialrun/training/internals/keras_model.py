@@ -1,6 +1,6 @@
 """Private names of Keras that read a model, its losses, metrics and optimizer, or take a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -25,9 +25,44 @@ def build_symbolically(model: keras.Model, batch: Any) -> None:
 
 
 def own_steps(model: keras.Model) -> list[str]:
-    """The names of the methods that train, test or log and that the model's class overrides."""
-    names = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
+    """What trains, tests or logs batch by batch in a way of the model's own.
+
+    The names of the methods that its class overrides, and of metrics that its layers or its
+    `compute_loss` update.
+    """
+    names = ("train_step", "test_step", "predict_step", "compute_metrics", "get_metrics_result")
+    return [
+        *_overridden(model, (*names, "reset_metrics", "metrics")),
+        *(metric.name for metric in metrics_of_layers(model)),
+    ]
+
+
+def own_loops(model: keras.Model) -> list[str]:
+    """The names of the methods that loop over batches and that the model's class overrides."""
+    made = ("make_train_function", "make_test_function", "make_predict_function")
+    return _overridden(model, ("fit", "evaluate", "predict", *made))
+
+
+def _overridden(model: keras.Model, names: Sequence[str]) -> list[str]:
     return [name for name in names if getattr(type(model), name) is not getattr(keras.Model, name)]
+
+
+def metrics_or_logs(model: keras.Model, logs: Any) -> dict[str, Any]:
+    """What Keras logs for an epoch whose last step gave these logs."""
+    return dict(model._get_metrics_result_or_logs(logs))
+
+
+def live_logs(model: keras.Model, logs: Any) -> dict[str, keras.Variable]:
+    """The variables of metrics that Keras logs for an epoch instead of what they were in a step."""
+    results = model._get_metrics_result_or_logs(logs)
+    if results is logs:
+        return {}
+    return {name: value for name, value in results.items() if isinstance(value, keras.Variable)}
+
+
+def runs_eagerly(model: keras.Model) -> bool:
+    """Whether the model was compiled to run Python code in each step."""
+    return bool(model.run_eagerly)
 
 
 def call_model(model: keras.Model, x: Any, *, training: bool) -> Any:
@@ -161,6 +196,11 @@ def _innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimi
     while isinstance(optimizer, LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return optimizer
+
+
+def built_for(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The weights that an optimizer was built to update; none if it is not built."""
+    return list(optimizer._trainable_variables)
 
 
 def key_variables_in_both_ways(optimizer: keras.optimizers.Optimizer) -> None:

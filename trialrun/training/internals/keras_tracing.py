@@ -1,7 +1,7 @@
 """Private names of Keras and TensorFlow that are replaced while a program is traced."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -61,6 +61,25 @@ def pure_optimizers() -> Iterator[None]:
         stack.enter_context(
             mock.patch.object(LossScaleOptimizer, "_tf_apply", LossScaleOptimizer._common_apply)
         )
+        yield
+
+
+@contextlib.contextmanager
+def keyed_by_identity(optimizers: Iterable[keras.optimizers.Optimizer]) -> Iterator[None]:
+    """Within this context, optimizers find their slots as `pure_optimizers` looks for them.
+
+    They must be built outside of it. Each key is there once, because `apply` counts them.
+    """
+    with contextlib.ExitStack() as stack:
+        for optimizer in optimizers:
+            inner: keras.optimizers.Optimizer | None = optimizer
+            while inner is not None:
+                weights = enumerate(inner._trainable_variables)
+                indices = {id(variable): index for index, variable in weights}
+                stack.enter_context(
+                    mock.patch.object(inner, "_trainable_variables_indices", indices)
+                )
+                inner = getattr(inner, "inner_optimizer", None)
         yield
 
 

@@ -29,6 +29,13 @@ def graph_of(graph: Any, function_name: str) -> Any:
     return graph._get_function(function_name).graph
 
 
+def operations_within(graph: Any) -> set[str]:
+    """The types of all operations of a graph, and of the functions that it calls."""
+    definition = graph.as_graph_def()
+    functions = (node for function in definition.library.function for node in function.node_def)
+    return {node.op for node in (*definition.node, *functions)}
+
+
 PForInput = Any
 Converter = Callable[[PForInput], Any]
 stacked = parallel_for.wrap

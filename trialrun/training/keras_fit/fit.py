@@ -9,7 +9,7 @@ from trialrun.errors import InputError
 from trialrun.job import TrainingSpec
 from trialrun.training.channel import Reports
 from trialrun.training.checkpoints import CheckpointMaker
-from trialrun.training.engine_outputs import Advance, TrainedTrial, is_ended
+from trialrun.training.engine_outputs import Advance, TrainedTrial
 from trialrun.training.keras_fit.trial_fit import TrialFit
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.initial import CompiledModel, make_compiled_model
@@ -70,16 +70,11 @@ def fit_trials(
         compiled.check_labels(data.of_trial(index))
         with settings_in_force(compiled.model):
             if index == 0:
-                check_logs(check_built(compiled, task, data), task)
+                check_logs(check_built(compiled, task, data).logs, task)
             run = TrialFit(compiled, trial, index, reports, task)
             if models.can_be_set_back:
                 run.set_back()
-            kept = task.checkpoint
-            # What a user's callbacks remember is in no checkpoint: such a trial starts again.
-            if kept is not None and (
-                is_ended(kept, index)
-                or (kept.epochs[index] and not trial.variant.training.callbacks)
-            ):
+            if (kept := task.checkpoint) is not None and run.can_go_on_from(kept):
                 run.go_on_from(kept)
             outcome = run.train(data.of_trial(index))
         if outcome is None:

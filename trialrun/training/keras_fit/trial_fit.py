@@ -79,6 +79,16 @@ class TrialFit(keras.callbacks.Callback):
         self._assign([array[0] for array in start])
         keras.utils.set_random_seed(trial.seed)
 
+    def can_go_on_from(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint holds what the trial's training has come to, and nothing else.
+
+        What a user's callbacks remember is in no checkpoint. One of a compiled engine may hold the
+        variables of optimizers and metrics that only a model's own steps know.
+        """
+        is_begun = bool(checkpoint.epochs[self._index]) and not self._callbacks
+        is_own = len(checkpoint.optimizer) == len(self._variables[2])
+        return is_own and (is_begun or is_ended(checkpoint, self._index))
+
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Restores the model's state from a checkpoint of the trial."""
         self._epoch = int(checkpoint.epochs[self._index])

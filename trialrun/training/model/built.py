@@ -8,6 +8,7 @@ over that field would compare a trial with itself.
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -27,16 +28,31 @@ from trialrun.training.control import loss_logs
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import in_order_of_outputs
+from trialrun.training.model.first_steps import FirstSteps
 from trialrun.training.model.initial import CompiledModel, build_compiled
 from trialrun.training.model.inputs import with_text_tensors
 from trialrun.training.model.ownership import why_unknown
+from trialrun.training.model.python_state import PythonState
 from trialrun.training.pack_data import PackData
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial, Variant
 
 
-def check_built(built: CompiledModel, task: PackTask, data: PackData) -> tuple[str, ...]:
-    """The names of all logs that `fit` will give for the model of a pack's first trial.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A model that can be trained as its job says.
+
+    Attributes:
+        logs: The names of all logs that `fit` will give.
+        first_steps: What the first steps of such a model have shown; None if its steps are Keras's.
+    """
+
+    logs: tuple[str, ...]
+    first_steps: FirstSteps | None = None
+
+
+def check_built(built: CompiledModel, task: PackTask, data: PackData) -> Checked:
+    """What is known of the model of a pack's first trial once it is checked.
 
     Args:
         built: That model.
@@ -48,10 +64,10 @@ def check_built(built: CompiledModel, task: PackTask, data: PackData) -> tuple[s
             `training` that was set or is searched.
     """
     trial = task.pack.trials[0]
-    logs = _names_of_logs(built.model, task, trial, data)
+    checked = _check(built.model, task, trial, data)
     if built.is_compiled_by_builder and not task.is_continued:
-        _refuse_without_effect(built.model, trial.variant, logs)
-    return logs
+        _refuse_without_effect(built.model, trial.variant, checked.logs)
+    return checked
 
 
 def check_logs(logs: Collection[str], task: PackTask) -> None:
@@ -84,10 +100,8 @@ def _require(path: tuple[str, ...], name: str, logs: Collection[str]) -> None:
 # Logs -------------------------------------------------------------------------------------------
 
 
-def _names_of_logs(
-    model: keras.Model, task: PackTask, trial: Trial, data: PackData
-) -> tuple[str, ...]:
-    """The names of the logs that `fit` gives for an epoch, found without training the model."""
+def _check(model: keras.Model, task: PackTask, trial: Trial, data: PackData) -> Checked:
+    """The logs that `fit` gives for an epoch, found without training the model."""
     splits = data.of_trial(0)
     batch_size = trial.variant.training.batch_size
     train, val = (
@@ -98,7 +112,9 @@ def _names_of_logs(
     )
     if keras_model.own_steps(model):
         other = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
-        return _names_of_a_step(other, trial.variant, train, val)
+        before = PythonState(other)
+        logs = _names_of_a_step(other, trial.variant, train, val)
+        return Checked(logs, FirstSteps.of(other, before))
     if why_unknown(model):  # it may count how often it is used
         model = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
     try:
@@ -109,7 +125,7 @@ def _names_of_logs(
         ) from error
     names = model.get_metrics_result()
     _require_one_number_each(names)
-    return (*names, *(f"val_{name}" for name in names))
+    return Checked((*names, *(f"val_{name}" for name in names)))
 
 
 def _names_of_a_step(
@@ -117,7 +133,7 @@ def _names_of_a_step(
 ) -> tuple[str, ...]:
     """The names of what a model logs in training and in evaluation; the model is thrown away.
 
-    With steps of its own, only running them tells what they log.
+    With steps of its own, only running them tells what they log, and what else they do.
     """
     source = f"model.builder {portable_reference(variant.model.builder)}"
     kind = type(model).__name__

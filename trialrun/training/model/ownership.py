@@ -137,18 +137,39 @@ def _reachable(model: keras.Model) -> Iterator[tuple[Any, str, Any]]:
     seen, waiting = {id(model)}, [model]
     while waiting:
         owner = waiting.pop()
-        for name, value in _items(owner):
-            if id(value) in seen or name in _NOT_FOLLOWED or name.startswith("_self_"):
+        for name, value in items_of(owner):
+            if id(value) in seen or _is_bookkeeping(name):
                 continue
             seen.add(id(value))
             yield owner, name, value
-            if isinstance(value, _FUNCTIONS) and not _is_users(value.__module__):
-                continue
-            if not isinstance(value, (*_STATELESS, tf.Variable)):
+            if is_followed(name, value):
                 waiting.append(value)
 
 
-def _items(owner: Any) -> list[tuple[str, Any]]:
+def _is_bookkeeping(name: str) -> bool:
+    return name in _NOT_FOLLOWED or name.startswith("_self_")
+
+
+def is_followed(name: str, value: Any) -> bool:
+    """Whether what a value under this name leads to may be something of the user's."""
+    if isinstance(value, _FUNCTIONS) and not _is_users(value.__module__):
+        return False
+    return not (_is_bookkeeping(name) or isinstance(value, (*_STATELESS, tf.Variable)))
+
+
+def is_of_user(value: Any) -> bool:
+    """Whether a function, or the class of an object, is defined in a file of the user's."""
+    definition = value if isinstance(value, _FUNCTIONS) else type(value)
+    return _is_users(definition.__module__)
+
+
+def is_users_module(value: Any) -> bool:
+    """Whether a value is a module that is a file of the user's."""
+    return isinstance(value, ModuleType) and _is_users(value.__name__)
+
+
+def items_of(owner: Any) -> list[tuple[str, Any]]:
+    """Names and values of what an object holds; of a function, what it finds in its file."""
     if isinstance(owner, Mapping):
         return [(str(key), value) for key, value in owner.items()]
     if isinstance(owner, _CONTAINERS):
@@ -178,13 +199,19 @@ def _is_users(module: str | None) -> bool:
 
 
 def _found_by(function: FunctionType) -> list[tuple[str, Any]]:
-    """Names and values that a user's function uses from its file or from enclosing functions."""
+    """Names and values that a user's function uses from its file or from enclosing functions.
+
+    And those that it keeps itself: its defaults and attributes.
+    """
     codes, names = [function.__code__], set[str]()
     while codes:
         code = codes.pop()
         names |= set(code.co_names)
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     found = [(name, function.__globals__[name]) for name in names & function.__globals__.keys()]
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    found += [(f"default {index}", value) for index, value in enumerate(defaults)]
+    found += vars(function).items()
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
     return found + [(name, cell.cell_contents) for name, cell in cells if _is_filled(cell)]
 

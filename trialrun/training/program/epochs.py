@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.state import ModelState
 
@@ -22,7 +23,7 @@ class Epochs:
     """Functions to be traced: epochs of training, and an evaluation, of stacked trials.
 
     Args:
-        model: The model as pure functions of one trial.
+        model: The model as pure functions of one trial; an `OwnStepsModel` for `OwnEpochs`.
         over_trials: Applies a function of one trial to all of them.
         batch_size: Rows per step; the last step takes the rows that are left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
@@ -35,19 +36,19 @@ class Epochs:
         traced_step: The step's graph.
     """
 
-    step: Callable[..., Any]
+    step: Any
     traced_step: Any
 
     def __init__(
         self,
-        model: FunctionalModel,
+        model: FunctionalModel | OwnStepsModel,
         over_trials: OverTrials,
         *,
         batch_size: int,
         shared_data: bool,
         evaluation_batch_size: int | None,
     ) -> None:
-        self._model = model
+        self._model: Any = model
         self._over_trials = over_trials
         self._batch_size = batch_size
         self._shared_data = shared_data
@@ -105,7 +106,7 @@ class Epochs:
         batch_size = min(self._batch_size, orders.shape[1])
         num_steps, num_left = divmod(orders.shape[1], batch_size)
         num_whole = num_steps * batch_size
-        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
+        batches = self._in_order(train, split_batches(orders[:, :num_whole], batch_size))
         state, losses, predictions = self._train_whole_batches(state, batches, num_steps)
         batch_sizes = [batch_size] * num_steps
         if num_left:
@@ -152,7 +153,7 @@ class Epochs:
             ]
             return new_flat, outputs
 
-        flat, (losses, predictions) = _record(take_step, num_steps, flat_state, outputs)
+        flat, (losses, predictions) = record(take_step, num_steps, flat_state, outputs)
         return tf.nest.pack_sequence_as(state, flat), losses, predictions
 
     def train_until_not_finite(
@@ -176,7 +177,7 @@ class Epochs:
         batch_size = min(self._batch_size, orders.shape[1])
         num_steps, num_left = divmod(orders.shape[1], batch_size)
         num_whole = num_steps * batch_size
-        batches = self._in_order(train, _split_batches(orders[:, :num_whole], batch_size))
+        batches = self._in_order(train, split_batches(orders[:, :num_whole], batch_size))
         metrics = self._over_trials(self._model.reset_metrics, [state])
         start = (state, metrics, tf.ones(orders.shape[:1], tf.bool))
 
@@ -292,7 +293,7 @@ class Epochs:
             new_state, *outputs = self._test(state, batch)
             return new_state, outputs
 
-        state, (losses, predictions) = _record(take_step, num_batches, state, outputs)
+        state, (losses, predictions) = record(take_step, num_batches, state, outputs)
         return state, losses, predictions
 
     def _test(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, tf.Tensor, Any]:
@@ -337,7 +338,7 @@ def select_trials(mask: Any, new: Any, old: Any) -> Any:
     return tf.nest.map_structure(select, new, old)
 
 
-def _record(
+def record(
     take_step: Callable[[tf.Tensor, Any], tuple[Any, Any]],
     num_steps: int,
     state: Any,
@@ -383,7 +384,7 @@ def _append(recorded: Any, last: Any) -> Any:
     return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), recorded, last)
 
 
-def _split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:
+def split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:
     """(trials, rows) -> (steps, trials, batch)."""
     return tf.transpose(tf.reshape(orders, [orders.shape[0], -1, batch_size]), [1, 0, 2])
 

@@ -14,6 +14,9 @@ from trialrun.training.internals import keras_tracing
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.memory import peak_bytes
+from trialrun.training.program.own_epochs import OwnEpochs
+from trialrun.training.program.own_steps import OwnStepsModel
+from trialrun.training.program.own_verify import why_own_steps_differ
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import first_batches, why_different
 from trialrun.training.state import ModelState
@@ -69,7 +72,7 @@ class Program:
 
     def __init__(
         self,
-        model: FunctionalModel,
+        model: FunctionalModel | OwnStepsModel,
         engine: CompiledEngine,
         *,
         batch_size: int,
@@ -79,7 +82,8 @@ class Program:
         self._model = model
         self._engine = engine
         over_trials = vectorize if engine == "fused" else apply_to_the_only
-        self._epochs = Epochs(
+        kind: type[Epochs] = OwnEpochs if isinstance(model, OwnStepsModel) else Epochs
+        self._epochs = kind(
             model,
             over_trials,
             batch_size=batch_size,
@@ -289,7 +293,7 @@ class Program:
     ) -> None:
         """Raises CannotFuse if the first steps of a slice's trial differ from plain Keras's."""
         rows = slice(None) if self._engine == "fused" else slice(row, row + 1)
-        state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
+        state = _rows_of(own.state, rows)
         batches = first_batches(
             own.train, self._batch_size, rows, own.order_shape[0], own.is_shared
         )
@@ -297,7 +301,15 @@ class Program:
         with _TRACING:  # so that no other thread replaces functions of Keras meanwhile
             model = model_of(own.indices[row])
             with settings_to_trace(model):
-                reason = why_different(model, self._epochs.step, state, batches, index)
+                if isinstance(self._epochs, OwnEpochs):
+                    val = own.val if own.is_shared else _rows_of(own.val, rows)
+                    traced, epochs = self._model, self._epochs
+                    assert isinstance(traced, OwnStepsModel)
+                    reason = why_own_steps_differ(
+                        traced, model, epochs, state, batches, val=val, index=index
+                    )
+                else:
+                    reason = why_different(model, self._epochs.step, state, batches, index)
         if reason:
             said = f"it would not be trained as by plain Keras: {reason}"
             with_numbers = zip(self._model.trace.locations, own.numbers[row], strict=True)
@@ -350,3 +362,8 @@ class Program:
         if self._shared_data:
             return run_in_turn(lambda own: self._epochs.evaluate(own, val, test), [state])
         return run_in_turn(self._epochs.evaluate, [state, val, test])
+
+
+def _rows_of(stacked: Any, rows: slice) -> Any:
+    """Some of the trials of stacked tensors (trials, ...)."""
+    return tf.nest.map_structure(lambda tensor: tensor[rows], stacked)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model, keras_tracing
+from trialrun.training.internals.gradient_tapes import sum_gradients
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.traced_number import Location, Trace
 from trialrun.training.state import ModelState
@@ -32,8 +33,8 @@ class FunctionalModel:
         trace: What tracing found out about these.
 
     Raises:
-        CannotFuse: The model has steps, metrics or an optimizer that cannot be turned into pure
-            functions over batches.
+        CannotFuse: The model has metrics or an optimizer that cannot be turned into pure functions
+            over batches.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class FunctionalModel:
             list(model.non_trainable_variables),
             list(model.optimizer.variables),
         )
-        _refuse_own_steps(model)
+        for name in keras_model.own_loops(model):
+            raise CannotFuse(f"{type(model).__name__} has its own `{name}`")
         if keras_model.copied_weights(model.optimizer):
             # With tf.Variables its "old" momentum is already the new one; here it would be the old.
             raise CannotFuse("ScheduleFreeAdamW reads its momentum after it has changed it")
@@ -86,10 +88,14 @@ class FunctionalModel:
                     model, x, y, predictions, sample_weight, training=True
                 )
                 scaled_loss = optimizer.scale_loss(loss)
-            gradients = [_sum(parts) for parts in tape.gradient(scaled_loss, watched)]
+            gradients = [sum_gradients(parts) for parts in tape.gradient(scaled_loss, watched)]
             optimizer.apply(gradients, self.variables.trainable)
             self.trace.require_all_read()
-            return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
+            return (
+                read_state(scope, self.variables, state),
+                self._losses(scope, loss),
+                Outputs.of(predictions),
+            )
 
     def test_step(
         self, state: ModelState, x: Any, y: Any, sample_weight: Any = None
@@ -104,13 +110,17 @@ class FunctionalModel:
             loss = keras_model.compute_loss(
                 self.model, x, y, predictions, sample_weight, training=False
             )
-            return self._read(scope, state), self._losses(scope, loss), Outputs.of(predictions)
+            return (
+                read_state(scope, self.variables, state),
+                self._losses(scope, loss),
+                Outputs.of(predictions),
+            )
 
     def finalize(self, state: ModelState) -> ModelState:
         """The state as `fit` leaves it at its end: with averaged weights, if they are kept."""
         with self._scope(state) as scope:
             self.model.optimizer.finalize_variable_values(self.variables.trainable)
-            return self._read(scope, state)
+            return read_state(scope, self.variables, state)
 
     def _losses(self, scope: keras.StatelessScope, loss: tf.Tensor) -> tf.Tensor:
         """The loss of a batch; for several outputs a vector of it and each output's loss."""
@@ -241,12 +251,14 @@ class FunctionalModel:
                 "e.g. Keras's global seed generator: give random layers a seed generator"
             )
 
-    def _read(self, scope: keras.StatelessScope, state: ModelState) -> ModelState:
-        groups = (
-            [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
-            for variables in self.variables[:3]
-        )
-        return ModelState(*groups)._replace(hyperparameters=state.hyperparameters)
+
+def read_state(scope: keras.StatelessScope, variables: ModelState, state: ModelState) -> ModelState:
+    """The values that variables have now in a scope, and the hyperparameters of a state."""
+    groups = (
+        [tf.convert_to_tensor(scope.get_current_value(variable)) for variable in group]
+        for group in variables[:3]
+    )
+    return ModelState(*groups)._replace(hyperparameters=state.hyperparameters)
 
 
 class _Scope(keras.StatelessScope):
@@ -279,14 +291,6 @@ class _Scope(keras.StatelessScope):
         super().add_update((variable, value))
 
 
-def _sum(gradients: Sequence[Any]) -> Any:
-    """The sum of a variable's gradients; a single one is left as it is, also if it is sparse."""
-    known = [gradient for gradient in gradients if gradient is not None]
-    if len(known) <= 1:
-        return known[0] if known else None
-    return tf.add_n([tf.convert_to_tensor(gradient) for gradient in known])
-
-
 class Outputs(NamedTuple):
     """What a model gives for a batch.
 
@@ -313,14 +317,7 @@ class Outputs(NamedTuple):
         return self.predictions
 
 
-def _refuse_own_steps(model: keras.Model) -> None:
-    for name in keras_model.own_steps(model):
-        raise CannotFuse(f"{type(model).__name__} has its own `{name}`")
-
-
 def _refuse_unknown_metrics(model: keras.Model) -> None:
-    for metric in keras_model.metrics_of_layers(model):
-        raise CannotFuse(f"a layer updates the metric {metric.name!r} on its own")
     for metric in keras_model.compiled_metrics(model):
         kind = type(metric).__name__
         function = getattr(metric, "_fn", metric)

@@ -14,6 +14,7 @@ import keras
 
 from trialrun.errors import CannotShare
 from trialrun.training.internals import keras_model
+from trialrun.training.model.first_steps import optimizers_of
 from trialrun.training.program.traced_number import Location
 from trialrun.trials.signature import NumberPath, numbers_inside, numbers_key, with_number
 from trialrun.trials.trial import Variant
@@ -96,8 +97,10 @@ def find_varying(
     is_plain = True  # the model keeps each number of the settings unchanged
     for path, values in _differing(list(distinct.values())).items():
         other = next(value for value in values if value != values[0])
-        changed = locations_of(build(with_number(first, path, other)))
+        changed_model = build(with_number(first, path, other))
+        changed = locations_of(changed_model)
         found = _changed_locations(own, changed, path)
+        _require_same_rates(model, changed_model, path)
         for name in found:
             is_plain &= own[name].value == values[0] and changed[name].value == other
             is_plain &= name not in changed_by
@@ -136,6 +139,22 @@ def _changed_locations(
         if isinstance(own[name].value, int) and isinstance(changed[name].value, int):
             raise CannotShare.of(f"{what} changes an integer ({name})", (path,))
     return found
+
+
+def _require_same_rates(model: keras.Model, changed: keras.Model, path: NumberPath) -> None:
+    """Refuses a number that is also a learning rate which the builder gave: that is a variable."""
+    rates, others = (
+        {
+            name: float(rate)
+            for name, optimizer in optimizers_of(one).items()
+            if (rate := keras_model.learning_rate_variable(optimizer)) is not None
+        }
+        for one in (model, changed)
+    )
+    for name, rate in rates.items():
+        if others.get(name) != rate:
+            what = ".".join(path)
+            raise CannotShare.of(f"{what} changes the learning rate of {name}", (path,))
 
 
 def _require_same(

@@ -19,7 +19,7 @@ from trialrun.training.state import ModelState
 
 _NUM_STEPS = 3
 _TOLERANCE, _TOLERANCE_OF_HALVES = 1e-3, 5e-2
-_NUM_WITHOUT_SLOTS = 2  # variables of an optimizer: iteration and learning rate
+NUM_WITHOUT_SLOTS = 2  # variables of an optimizer: iteration and learning rate
 
 
 def why_different(
@@ -47,31 +47,31 @@ def why_different(
     for group, tensors in zip(variables[:3], state[:3], strict=True):
         for variable, tensor in zip(group, tensors, strict=True):
             variable.assign(tensor[index])
-    tolerance = _tolerance(model)
+    tolerance = tolerance_of(model)
     for number, batch in enumerate(batches, start=1):
         state, losses, _ = step(state, batch)
         own = keras.tree.map_structure(lambda rows: rows[index], batch)
         expected = keras_model.train_on_batch(model, own)
         got = float(tf.reshape(losses[index], [-1])[0])
-        if not _close(got, expected, tolerance):
+        if not is_close(got, expected, tolerance):
             return f"after {number} steps the loss is {got:.6g}, in plain Keras {expected:.6g}"
     compared = {
         "non-trainable variables": (variables.non_trainable, state.non_trainable),
         "optimizer's variables": (variables.optimizer, state.optimizer),
     }
-    if len(variables.optimizer) <= _NUM_WITHOUT_SLOTS:
+    if len(variables.optimizer) <= NUM_WITHOUT_SLOTS:
         compared["weights"] = (variables.trainable, state.trainable)
     for kind, (group, tensors) in compared.items():
         values = [variable.numpy().astype(float) for variable in group]
         largest = max((np.abs(v[np.isfinite(v)]).max(initial=0) for v in values), default=0.0)
         allowed = tolerance * max(float(largest), 1e-12)
         for variable, value, tensor in zip(group, values, tensors, strict=True):
-            if not _are_close(tensor[index].numpy().astype(float), value, allowed):
+            if not are_close(tensor[index].numpy().astype(float), value, allowed):
                 return f"after {len(batches)} steps the {kind} differ: {variable.path}"
     return ""
 
 
-def _are_close(
+def are_close(
     values: npt.NDArray[np.float64], others: npt.NDArray[np.float64], allowed: float
 ) -> bool:
     """Whether values are finite at the same positions, and close to each other there."""
@@ -139,18 +139,20 @@ def can_evaluate_at_once(model: keras.Model, data: tuple[Any, ...], batch_size: 
         return False
     apart = [evaluate(slice(start, start + batch_size)) for start in starts]
     expected = float(np.average([batch_loss for _, batch_loss in apart], weights=sizes))
-    tolerance = _tolerance(model)
-    return _close(loss, expected, tolerance) and all(
-        _close(whole.numpy(), np.concatenate([batch.numpy() for batch in batches]), tolerance)
+    tolerance = tolerance_of(model)
+    return is_close(loss, expected, tolerance) and all(
+        is_close(whole.numpy(), np.concatenate([batch.numpy() for batch in batches]), tolerance)
         for whole, *batches in zip(together, *(outputs for outputs, _ in apart), strict=True)
     )
 
 
-def _tolerance(model: keras.Model) -> float:
+def tolerance_of(model: keras.Model) -> float:
+    """How far numbers of a model may be apart, as a share of their size."""
     types = [str(layer.compute_dtype) for layer in keras_model.all_layers(model)]
     return _TOLERANCE_OF_HALVES if any("16" in name for name in types) else _TOLERANCE
 
 
-def _close(got: Any, expected: Any, tolerance: float) -> bool:
+def is_close(got: Any, expected: Any, tolerance: float) -> bool:
+    """Whether numbers are no further apart than a share of their size."""
     got, expected = np.asarray(got, float), np.asarray(expected, float)
     return bool(np.allclose(got, expected, rtol=tolerance, atol=tolerance / 10, equal_nan=True))

@@ -1,7 +1,7 @@
 """Converters of operations that TensorFlow's `pfor` lacks and training needs.
 
-They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, the random generators
-(for dropout and noise every trial has its own key), and a fast product of tiny matrices.
+They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, `L2Loss`, the random
+generators (for dropout and noise every trial has its own key), and a fast product of tiny matrices.
 """
 
 import functools
@@ -35,6 +35,7 @@ def own_converters() -> dict[str, Converter]:
         "StatelessRandomUniformFullIntV2": _refuse,
         "Bitcast": _convert_bitcast,
         "Squeeze": _convert_squeeze,
+        "L2Loss": _convert_l2_loss,
         "InTopKV2": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
         "ResizeBilinear": functools.partial(fold_trials_into_batch, inputs=[0]),
         "ResizeBilinearGrad": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
@@ -104,6 +105,11 @@ def _convert_squeeze(pfor: PForInput) -> Any:
     if not axes:
         return stacked(value, True)
     return stacked(tf.squeeze(value, [axis + 1 if axis >= 0 else axis for axis in axes]), True)
+
+
+def _convert_l2_loss(pfor: PForInput) -> Any:  # of global norms, by which gradients are clipped
+    value = pfor.stacked_input(0)
+    return stacked(tf.reduce_sum(tf.square(value), range(1, value.shape.rank)) / 2, True)
 
 
 # ------------------------------------------------------------------------------- tiny matrices

@@ -1,0 +1,304 @@
+"""Models with training steps of their own, in compiled engines; the oracle has many more."""
+
+import itertools
+import random
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import oracle_cases_steps
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+from oracle import compare
+from oracle_cases_steps import STEP_CASES, build
+from oracle_table import TABLE
+
+from trialrun.training.internals.gradient_tapes import TapedScope, functions_inlined, tapes_in
+from trialrun.training.internals.keras_model import metrics_or_logs
+from trialrun.training.model.first_steps import FirstSteps, optimizers_of
+from trialrun.training.model.python_state import PythonState
+from trialrun.training.program.own_steps import OwnStepsModel
+from trialrun.training.program.own_verify import why_own_steps_differ
+from trialrun.training.state import ModelState
+
+pytestmark = pytest.mark.compiled
+
+
+def test_a_model_with_two_optimizers_is_trained_as_plain_keras_trains_it(tmp_path):
+    """One of them in a dict, where Keras does not look; one tape serves both."""
+    line = TABLE["step_two_speeds"]
+    result = compare(line, tmp_path, compared=[-1])
+    assert (result.engine, result.reason) == ("fused", "")
+    assert max(result.weights, result.logs) <= line.tolerance
+
+
+# Tapes ------------------------------------------------------------------------------------------
+
+
+def penalized(weight, x):
+    """A gradient of a gradient."""
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = ops.sum(weight * x**3)
+        slope = inner.gradient(y, x)
+        loss = ops.sum(slope**2) + y
+    return outer.gradient(loss, [weight])[0]
+
+
+def assigned_meanwhile(weight, x):
+    with tf.GradientTape() as tape:
+        before = ops.sum(weight * x)
+        weight.assign(weight * 2 + 1)
+        loss = before + ops.sum(weight**2)
+    return tape.gradient(loss, weight)
+
+
+def persistent(weight, x):
+    with tf.GradientTape(persistent=True) as tape:
+        one, other = ops.sum(weight * x), ops.sum(weight**2 * x)
+    return tape.gradient(one, weight) + 2 * tape.gradient(other, {"w": weight})["w"]
+
+
+def entered_again(weight, x):
+    tape = tf.GradientTape(persistent=True)
+    with tape:
+        loss = ops.sum(weight * x)
+    weight.assign(weight + 1)
+    with tape:
+        loss = loss + ops.sum(weight**2)
+    return tape.gradient(loss, weight)
+
+
+def watched_by_hand(weight, x):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weight.value)
+        loss = ops.sum(weight**2 * x)
+    return tape.gradient(loss, [weight, x], unconnected_gradients="zero")[0]
+
+
+def by_rows(weight, x):
+    with tf.GradientTape() as tape:
+        each = weight**2 * x
+    return tape.jacobian(each, weight)
+
+
+def in_a_function(weight, x):
+    @tf.function(autograph=False)
+    def step(x):
+        weight.assign(weight * 2)
+        with tf.GradientTape() as tape:
+            loss = ops.sum(weight**2 * x)
+        return tape.gradient(loss, weight)
+
+    return step(x)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        *(penalized, assigned_meanwhile, persistent, entered_again, watched_by_hand, by_rows),
+        in_a_function,
+    ],
+)
+def test_a_tape_in_a_scope_gives_the_gradients_that_it_gives_outside(step):
+    x = tf.constant([0.3, -1.2, 2.0])
+    plain, own = keras.Variable([1.0, 2.0, 3.0]), keras.Variable([9.0, 9.0, 9.0])
+    expected = step(plain, x)
+
+    @tf.function(autograph=False)
+    def in_scope(value):
+        scope = TapedScope([(own, value)])
+        with functions_inlined(), scope, tapes_in(scope):
+            return step(own, x), scope.get_current_value(own)
+
+    found, value = in_scope(tf.constant([1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(value, plain.numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(own.numpy(), 9)
+
+
+# What only Python keeps -------------------------------------------------------------------------
+
+COUNT, SEEN = itertools.count(), {"last": 0}
+
+
+class Remembers:
+    total = 0
+
+
+class Steps(keras.Sequential):
+    def __init__(self, act):
+        super().__init__([keras.Input((2,)), layers.Dense(1)])
+        self.act, self.number, self.losses_seen = act, 0, []
+        self.of_user, self.named, self.numbers = Remembers(), {}, np.zeros(2)
+        self.draws, self.epochs = np.random.default_rng(0), iter(range(9))
+
+    def train_step(self, data):
+        self.act(self)
+        return super().train_step(data)
+
+
+def nothing(model):
+    model.optimizer.learning_rate = 0.5  # a variable
+    return [layer.name for layer in model.layers], SEEN["last"]
+
+
+def counts(model):
+    model.number += 1
+
+
+def appends(model):
+    model.losses_seen.append(1.0)
+
+
+def in_a_dict(model):
+    model.named["new"] = 1
+
+
+def in_an_object(model):
+    model.of_user.total += 1
+
+
+def of_its_class(model):
+    Remembers.total += 1
+
+
+def of_its_file(model):
+    SEEN["last"] += 1
+
+
+def of_another_file(model):
+    oracle_cases_steps.EPOCHS += 1
+
+
+def in_a_default(model, kept=[0]):  # noqa: B006 - as people do
+    kept.append(1)
+
+
+def in_a_closure():
+    count = 0
+
+    def act(model):
+        nonlocal count
+        count += 1
+
+    return act
+
+
+def takes_next(model):
+    next(COUNT)
+
+
+def iterates(model):
+    next(model.epochs)
+
+
+def in_an_array(model):
+    model.numbers[0] += 1
+
+
+def draws(model):
+    model.draws.normal()
+
+
+def draws_from_numpy(model):
+    np.random.normal()
+
+
+def draws_from_python(model):
+    random.random()
+
+
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [
+        (counts, "Steps.number"),
+        (appends, "Steps.losses_seen"),
+        (in_a_dict, "Steps.named"),
+        (in_an_object, "Remembers.total"),
+        (of_its_class, "Remembers.total"),
+        (of_its_file, "dict.last"),
+        (of_another_file, "module.EPOCHS"),
+        (in_a_default, "in_a_default.default 0"),
+        (in_a_closure(), "in_a_closure.<locals>.act.count"),
+        (takes_next, "takes_next.COUNT"),
+        (iterates, "Steps.epochs"),
+        (in_an_array, "Steps.numbers"),
+        (draws, "Steps.draws"),
+        (draws_from_numpy, "the stream of numpy.random"),
+        (draws_from_python, "the stream of random"),
+    ],
+)
+def test_what_python_keeps_between_steps_is_found(act, named):
+    model = Steps(act)
+    model.compile("sgd", "mse")
+    before = PythonState(model)
+    model.act(model)
+    assert before.changed(model) == named
+
+
+def test_what_keras_keeps_between_steps_is_no_state_of_pythons():
+    model = Steps(nothing)
+    model.compile("sgd", "mse")
+    before = PythonState(model)
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=4, verbose=0, shuffle=False)
+    assert before.changed(model) == ""
+
+
+# First steps ------------------------------------------------------------------------------------
+
+ROWS = np.ones((4, 6), "float32"), np.ones(4, "int32")
+
+
+@pytest.fixture(scope="module")
+def first():
+    """What the first steps of a model with two optimizers show."""
+    used = build("two_speeds")
+    before = PythonState(used)
+    used.fit(*ROWS, batch_size=4, verbose=0, shuffle=False)
+    return FirstSteps.of(used, before)
+
+
+def fresh(first):
+    """Another model of that kind, and as pure functions."""
+    model = build("two_speeds")
+    model.optimizer.build(model.trainable_variables)
+    return model, OwnStepsModel(model, tuple(map(tf.constant, ROWS)), (), first)
+
+
+def test_optimizers_are_built_for_what_they_update_in_a_first_step(first):
+    assert first.why_impure == ""
+    assert first.updated["others.head"] == (2, 3)
+    model, own = fresh(first)
+    head = optimizers_of(model)["others.head"]
+    assert [id(v) for v in own.others[:2]] == [id(v) for v in head.variables]
+    assert len(own.others) == 2 + len(model.metrics_variables)
+
+
+def test_steps_that_are_not_those_of_plain_keras_are_found(first):
+    (model, own), (other, _) = fresh(first), fresh(first)
+    for variable, start in zip(other.variables, model.variables, strict=True):
+        variable.assign(start)
+    logs = metrics_or_logs(other, other.train_step(ROWS))
+    state = ModelState(
+        *([tf.constant(v.numpy())[None] for v in group] for group in own.variables[:3])
+    )
+
+    def difference(logs):
+        stacked = {name: tf.constant([float(value)]) for name, value in logs.items()}
+        epochs = SimpleNamespace(step=lambda *_: (state, stacked))
+        plain, _ = fresh(first)
+        given = {"val": ROWS, "index": 0}
+        batch = tuple(rows[None] for rows in ROWS)
+        return why_own_steps_differ(own, plain, epochs, state, [batch], **given)
+
+    assert "loss is 9, in plain Keras" in difference({**logs, "loss": 9.0})
+    assert "it logs loss" in difference({"loss": logs["loss"]})
+    assert "differs" in difference(logs)
+
+
+@pytest.mark.parametrize("name", STEP_CASES)
+def test_every_case_is_a_right_job(tmp_path, name):
+    assert len(TABLE[f"step_{name}"].plan(tmp_path, 2, "auto")) == 2

@@ -1,0 +1,132 @@
+"""What Python code of the user's keeps, beside variables: compared before and after first steps.
+
+A program traces a step once, so a number that Python counts up in each step would stay what it was
+while the program was traced. What may keep such a number: attributes of the user's objects, lists
+and dicts in them, what the user's functions find in their files and in other files of the user's,
+and random streams of Python and NumPy. What Keras's own code stores in its objects is left out.
+"""
+
+import dis
+import functools
+import operator
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import CodeType, FunctionType, GeneratorType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trialrun.training.model import ownership
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_CONTAINERS = (list, tuple, set, frozenset, deque, Mapping)
+_OF_FIT = frozenset(("history", "stop_training", "stop_evaluating"))
+
+
+class PythonState:
+    """What the user's code has kept until now.
+
+    Args:
+        model: A compiled model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._held: list[Any] = []  # so that no `id` is given to another object
+        self._seen = dict(self._look(model))
+        self._owners = {owner for owner, _ in self._seen}
+
+    def changed(self, model: keras.Model) -> str:
+        """The name of what has changed since, with its owner; empty if nothing has."""
+        for key, (shown, now) in self._look(model):
+            owner, _ = key
+            if owner in self._owners and (key not in self._seen or self._seen[key][1] != now):
+                return shown
+        return ""
+
+    def _look(self, model: keras.Model) -> Iterator[tuple[tuple[int, str], tuple[str, Any]]]:
+        """(`id` of an owner, name) -> how it is called in messages, and what shows a change."""
+        streams = {"random": random.getstate(), "numpy.random": repr(np.random.get_state())}
+        for name, state in streams.items():
+            yield (0, name), (f"the stream of {name}", state)
+        seen, waiting = {id(model)}, [(model, True)]
+        while waiting:
+            owner, is_compared = waiting.pop()
+            of_keras = _stored_by_keras(owner.__class__)
+            names: set[str] = set()
+            for name, value in ownership.items_of(owner):
+                # A class may have the name of one of its bases again.
+                is_users = is_compared and name not in of_keras and name not in names
+                is_users &= name != "__builtins__"
+                names.add(name)
+                self._held.append(value)
+                if is_users:
+                    yield (id(owner), name), (_shown(owner, name), _mark(value))
+                is_module = ownership.is_users_module(value)
+                if id(value) in seen or not (is_module or ownership.is_followed(name, value)):
+                    continue
+                seen.add(id(value))
+                is_container = isinstance(value, _CONTAINERS)
+                is_compared_too = is_users if is_container else ownership.is_of_user(value)
+                waiting.append((value, is_module or is_compared_too))
+
+
+def _shown(owner: Any, name: str) -> str:
+    kind = (owner if isinstance(owner, FunctionType | type) else type(owner)).__qualname__
+    return f"{kind}{name}" if name.startswith("[") else f"{kind}.{name}"
+
+
+def _mark(value: Any) -> Any:
+    """Something that is equal for equal values, and for the same object that has not changed."""
+    if isinstance(value, _PLAIN):
+        return type(value).__name__, repr(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return "array", np.asarray(value).tobytes()
+    if isinstance(value, np.random.Generator):
+        return "generator", repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return "generator", repr(value.get_state())
+    if isinstance(value, random.Random):
+        return "generator", value.getstate()
+    if isinstance(value, GeneratorType):
+        return "generator", id(value), value.gi_frame and value.gi_frame.f_lasti
+    if isinstance(value, _CONTAINERS):
+        return id(value), len(value)
+    if type(value).__module__ == "itertools":
+        return id(value), repr(value)
+    if hasattr(value, "__length_hint__"):
+        return id(value), operator.length_hint(value)
+    return id(value)
+
+
+@functools.cache
+def _stored_by_keras(kind: type) -> frozenset[str]:
+    """The attributes that the code of Keras and TensorFlow stores in an object of a class."""
+    if not issubclass(kind, keras.layers.Layer | keras.metrics.Metric | tf.Module):
+        return frozenset()
+    names = set(_OF_FIT)
+    for base in kind.__mro__:
+        if base.__module__.startswith(("keras.", "tensorflow.")):
+            for value in vars(base).values():
+                names |= _stored_in(value)
+    return frozenset(names)
+
+
+def _stored_in(value: Any) -> set[str]:
+    """The names of attributes that a function or property of a class stores."""
+    functions = [value, *(getattr(value, name, None) for name in ("fget", "fset", "__func__"))]
+    names: set[str] = set()
+    codes = [code for f in functions if (code := _code_of(f)) is not None]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        names |= {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
+    return names
+
+
+def _code_of(function: Any) -> CodeType | None:
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return getattr(function, "__code__", None)

@@ -1,0 +1,158 @@
+"""Compares the first steps of a program with plain Keras, for a model with steps of its own.
+
+As in `verify`, gradients are compared as optimizers' slots hold them, and weights only where no
+optimizer with slots updates them. All that the steps log is compared, one test step included.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from trialrun.training.internals import keras_model
+from trialrun.training.model.build import in_order_of_outputs
+from trialrun.training.model.first_steps import optimizers_of
+from trialrun.training.program.own_epochs import OwnEpochs
+from trialrun.training.program.own_steps import OwnStepsModel
+from trialrun.training.program.verify import NUM_WITHOUT_SLOTS, are_close, is_close, tolerance_of
+from trialrun.training.state import ModelState
+
+
+def why_own_steps_differ(
+    own: OwnStepsModel,
+    model: keras.Model,
+    epochs: OwnEpochs,
+    state: ModelState,
+    batches: Sequence[tuple[Any, ...]],
+    *,
+    val: tuple[Any, ...],
+    index: int,
+) -> str:
+    """How one of several trials differs from plain Keras after some steps.
+
+    Args:
+        own: The model as pure functions.
+        model: The trial's compiled model; its variables are overwritten.
+        epochs: What was traced for the program.
+        state: Tensors (trials, ...) before the first step.
+        batches: Inputs, targets and perhaps weights (trials, batch, ...) of each step.
+        val: Validation data (trials, rows, ...), or (rows, ...) of shared data.
+        index: The trial's index.
+
+    Returns:
+        The difference in words; empty if there is none.
+    """
+    variables = own.variables_of(model)
+    if different := _different_start(own, variables):
+        return different
+    for group, tensors in zip(variables[:3], state[:3], strict=True):
+        for variable, tensor in zip(group, tensors, strict=True):
+            variable.assign(tensor[index])
+    before = _iterations(model)
+    tolerance = tolerance_of(model)
+    for number, batch in enumerate(batches, start=1):
+        state, logs = epochs.step(state, batch)
+        rows = keras.tree.map_structure(lambda a: a[index], batch)
+        expected = keras_model.metrics_or_logs(model, model.train_step(rows))
+        if different := _different_logs(logs, expected, index, tolerance):
+            return f"after {number} steps {different}"
+    used = {name for name, count in _iterations(model).items() if count != before[name]}
+    if different := _different_state(own, model, state, index=index, used=used):
+        return f"after {len(batches)} steps {different}"
+    batch = epochs.first_test_batch(val)
+    _, logs = epochs.test(state, batch)
+    rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
+    expected = keras_model.metrics_or_logs(model, model.test_step(in_order_of_outputs(model, rows)))
+    different = _different_logs(logs, expected, index, tolerance)
+    return f"in a test step {different}" if different else ""
+
+
+def _different_start(own: OwnStepsModel, variables: ModelState) -> str:
+    """How another model's further optimizers and metrics begin otherwise than the traced one's."""
+    others = variables.optimizer[len(variables.optimizer) - len(own.others) :]
+    for variable, start in zip(others, own.others_start, strict=True):
+        if not np.array_equal(variable.numpy(), start, equal_nan=True):
+            return f"{variable.path} begins with {variable.numpy()}, not {start}"
+    return ""
+
+
+def _iterations(model: keras.Model) -> dict[str, float]:
+    return {name: float(held.iterations) for name, held in optimizers_of(model).items()}
+
+
+def _different_logs(logs: Any, expected: Any, index: int, tolerance: float) -> str:
+    flat: dict[str, Any] = {}
+    for name, value in sorted(expected.items()):
+        flat |= dict(sorted(value.items())) if isinstance(value, dict) else {name: value}
+    if flat.keys() != logs.keys():
+        return f"it logs {', '.join(logs)}, and plain Keras {', '.join(flat)}"
+    for name, value in flat.items():
+        got, plain = float(logs[name][index]), float(value)
+        if not is_close(got, plain, tolerance):
+            return f"{name} is {got:.6g}, in plain Keras {plain:.6g}"
+    return ""
+
+
+def _different_state(
+    own: OwnStepsModel, model: keras.Model, state: ModelState, *, index: int, used: set[str]
+) -> str:
+    """How the variables of a trial differ from those of plain Keras; empty if they do not.
+
+    Args:
+        own: The model as pure functions.
+        model: The plain model.
+        state: Tensors (trials, ...).
+        index: The trial's index.
+        used: Names of the optimizers that have taken steps.
+    """
+    variables = own.variables_of(model)
+    values = {
+        id(variable): tensor[index].numpy()
+        for group, tensors in zip(variables[:3], state[:3], strict=True)
+        for variable, tensor in zip(group, tensors, strict=True)
+    }
+    optimizers = optimizers_of(model)
+    groups = [model.non_trainable_variables, *(held.variables for held in optimizers.values())]
+    with_slots = [o for name, o in optimizers.items() if name in used and _has_slots(o)]
+    covered = {id(weight) for held in with_slots for weight in keras_model.built_for(held)}
+    groups.append([w for w in model.trainable_variables if id(w) not in covered])
+    grouped = {id(variable) for group in groups for variable in group} | covered
+    groups += [[v] for v in variables.optimizer if id(v) not in grouped]  # of a metric each
+    for group in groups:
+        if path := _differing(group, values, tolerance_of(model)):
+            return f"{path} differs"
+    return ""
+
+
+def _has_slots(optimizer: keras.optimizers.Optimizer) -> bool:
+    return len(optimizer.variables) > NUM_WITHOUT_SLOTS
+
+
+def _differing(
+    group: Sequence[keras.Variable], values: dict[int, npt.NDArray[Any]], tolerance: float
+) -> str:
+    """The path of the first variable of a group that differs; empty if none does.
+
+    Whole numbers must be equal. An array may differ by a share of the group's largest number.
+    """
+    plain = [variable.numpy() for variable in group]
+    arrays = [a.astype(float) for a in plain if a.ndim and not _is_whole(a)]
+    largest = max((np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays), default=0.0)
+    allowed = tolerance * max(float(largest), 1e-12)
+    for variable, expected in zip(group, plain, strict=True):
+        got = values[id(variable)]
+        if _is_whole(expected):
+            same = np.array_equal(got, expected)
+        elif expected.ndim:
+            same = are_close(got.astype(float), expected.astype(float), allowed)
+        else:
+            same = is_close(got, expected, tolerance)
+        if not same:
+            return str(variable.path)
+    return ""
+
+
+def _is_whole(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind in "iub"
