@@ -72,7 +72,6 @@ SEARCHES: Mapping[str, Mapping[str, str]] = {
 DEVICES, PACK_SIZES = (1, 2, 4), (4, 8, 16)
 CHOSEN_MOMENTS = ("before the log", "after the log", "in the middle")
 RANDOM_MOMENT = "at a random time"
-NUM_CHOSEN = 1  # deaths of a run, beside one at a random time
 _NO_RAY = "Ray cannot be reached at 'local'"  # on a machine that has too much else to do
 
 
@@ -176,7 +175,7 @@ class Runs:
         """Prints the line of each run."""
         began = time.monotonic()
         first = self._live_and_tell(0, [self._life(DEVICES[0])], None)
-        seconds = (time.monotonic() - began) * 0.8
+        seconds = 0.8 * (time.monotonic() - began)  # what is resumed has less to do
         stages = [one.stage for one in RunFolder.open(self._folder / "run0").rounds.read()]
         print("      rounds:", ", ".join(f"{n} {stage}" for n, stage in enumerate(stages, 1)))
         deck = self._deck(len(stages))
@@ -184,9 +183,8 @@ class Runs:
             if number < len(DEVICES):
                 lives = [self._life(DEVICES[number])]
             else:
-                deaths = sorted((next(deck) for _ in range(NUM_CHOSEN)), key=_position)
                 random_one = Death(RANDOM_MOMENT, seconds=self._rng.uniform(0, seconds))
-                ends = [*dict.fromkeys(deaths), random_one, None]
+                ends = [next(deck), random_one, None]
                 lives = [self._life(self._rng.choice(DEVICES), end) for end in ends]
             self._live_and_tell(number, lives, first)
 
@@ -245,11 +243,6 @@ class Runs:
             command.process.kill()
         command.kill()  # Ray's processes, which end by themselves some seconds after their driver
         return command.finish()
-
-
-def _position(death: Death) -> tuple[int, int]:
-    """Where a chosen moment lies in a run."""
-    return death.number, CHOSEN_MOMENTS.index(death.moment)
 
 
 def ended_run(run: Path) -> Ended:
