@@ -204,6 +204,7 @@ class PackStart:
         node: Name of the machine.
         device: E.g. `CPU`, `GPU 0`.
         num_waiting: How many packs wait for a device then.
+        variants: Variant -> how many of its trials the pack has.
     """
 
     pack_id: str
@@ -213,6 +214,7 @@ class PackStart:
     node: str
     device: str
     num_waiting: int
+    variants: Mapping[str, int]
 
 
 class SoFar(NamedTuple):
