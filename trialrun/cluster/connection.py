@@ -125,7 +125,7 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
             f"no node of the cluster has what a pack asks for: {needs}; the nodes have"
             f" {'; '.join(sorted({_offer(node) for node in nodes}))}; change `resources` in the job"
         )
-    return Cluster(address, needs, num_devices, 1 if needs.gpus else needs.cpus, head)
+    return Cluster(address, needs, num_devices, needs.num_threads, head)
 
 
 def _offer(node: Mapping[str, float]) -> str:

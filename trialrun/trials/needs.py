@@ -23,14 +23,24 @@ class Needs:
     cpus: int
     accelerator_type: str | None
 
+    @property
+    def num_threads(self) -> int:
+        """Slices of a pack that are trained side by side."""
+        return 1 if self.gpus else self.cpus
+
+    def fit_on_gpus(self, num_gpus: float) -> int:
+        """The number of packs that GPUs can train at the same time.
+
+        A pack that needs a fraction of a GPU gets it from a single one.
+        """
+        return int(num_gpus * int(1 / self.gpus + _ROUNDING))
+
     def fit_into(self, node: Mapping[str, float]) -> int:
         """The number of packs that a node with these resources can train at the same time."""
         if self.accelerator_type and f"accelerator_type:{self.accelerator_type}" not in node:
             return 0
         packs = int(node.get("CPU", 0) // self.cpus)
-        if self.gpus:  # a pack that needs a fraction of a GPU gets it from a single GPU
-            packs = min(packs, int(node.get("GPU", 0) * int(1 / self.gpus + _ROUNDING)))
-        return packs
+        return min(packs, self.fit_on_gpus(node.get("GPU", 0))) if self.gpus else packs
 
     def __str__(self) -> str:
         kind = f" of type {self.accelerator_type}" if self.accelerator_type else ""
