@@ -1,7 +1,7 @@
 """How long packs take, by what an earlier run of the same job measured."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class MeasuredPack:
 Measured = Mapping[str, Sequence[MeasuredPack]]  # by signature
 
 
-def measured_by(run: RunFolder, trials: Iterable[Trial]) -> Measured:
+def measured_by(run: RunFolder, trials: Sequence[Trial]) -> Measured:
     """What packs took in an earlier run, by those of its trials that are among the given ones.
 
     Left out are packs that went on from a checkpoint, were tried again or halved, or have a trial
@@ -59,7 +59,9 @@ def measured_by(run: RunFolder, trials: Iterable[Trial]) -> Measured:
     Raises:
         InputError: The run has no such pack.
     """
-    signatures = {trial.trial_id: signature_of(trial.variant) for trial in trials}
+    variants = {trial.variant.variant_id: trial.variant for trial in trials}
+    signature_by = {name: signature_of(variant) for name, variant in variants.items()}
+    signatures = {trial.trial_id: signature_by[trial.variant.variant_id] for trial in trials}
     rows = run.read_trials("identity")
     records = {record.pack_id: record for record in run.read_packs()}
     found: dict[str, list[MeasuredPack]] = {}
