@@ -153,6 +153,7 @@ def test_the_leaderboard_says_what_can_be_told_from_the_winner(folder):
 # The question ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_what_a_variant_has_cost_is_in_every_table_if_it_is_known(tmp_path, folder):
     run = write_run(tmp_path, VARIANTS, range(3))
     costs = {"v00": Cost(4_000.5, 75, 20), "v01": Cost(3.25), "v09": Cost(1)}

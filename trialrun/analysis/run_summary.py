@@ -102,7 +102,7 @@ class Tally:
         self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
         own_bounds = self._bounds.get(metric, UNBOUNDED)
-        self._costs = read_costs(run)
+        self._run = run
         rounds = run.rounds.read()
         require_log(run, rounds, self._index)
         self._rounds: RoundsSummary | None = None
@@ -141,6 +141,7 @@ class Tally:
         scores: list[ValidationScores] = []
         summaries: list[VariantSummary] = []
         problems: list[TrialProblem] = []
+        costs = read_costs(self._run)
         counts: Counter[str] = Counter()
         num_epochs = 0
         for chunk in self._index.by_variants(columns, self._max_trials):
@@ -152,7 +153,7 @@ class Tally:
             scores.append(validation_scores(compared, self._metric, seeds))
             pooled = pool_matrices([compared])
             summaries += [
-                replace(one, cost=self._costs.get(one.variant_id))
+                replace(one, cost=costs.get(one.variant_id))
                 for one in summarize(compared, parameters, pooled, seeds, self._bounds)
             ]
             if write_matrices is not None:
