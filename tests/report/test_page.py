@@ -157,7 +157,12 @@ def test_the_leaderboard_says_what_can_be_told_from_the_winner(folder):
 def test_what_a_variant_has_cost_is_in_every_table_if_it_is_known(tmp_path, folder):
     run = write_run(tmp_path, VARIANTS, range(3))
     costs = {"v00": Cost(4_000.5, 75, 20), "v01": Cost(3.25), "v09": Cost(1)}
+    opened = Tally(run, metric="val_loss", goal="minimize")  # as a driver does before it writes
     write_costs(run, costs)
+    board = opened.standing_without_matrices().leaderboard
+    assert {one.variant_id: one.cost for one in board.variants} == {
+        name: costs.get(name) for name in ("v00", "v01", "v02")
+    }
     run.costs_file.write_text(run.costs_file.read_text().replace('"v09"', '"\\u001b[2Jv09"'))
     assert read_costs(run) == {**{k: costs[k] for k in ("v00", "v01")}, "␛[2Jv09": Cost(1)}
     page = page_of(finish(run))
