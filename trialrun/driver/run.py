@@ -52,6 +52,7 @@ from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
 from trialrun.messages import command_for
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
+from trialrun.store.lease import require_no_driver_here
 from trialrun.store.repair import set_aside_broken
 from trialrun.store.run_state import read_status
 from trialrun.trackers import require_packages
@@ -100,6 +101,8 @@ def run_job(
         Interrupted: The run must end, and its training has not begun.
     """
     deadline = Deadline.after(max_time)
+    if run_folder is not None:
+        require_no_driver_here(RunFolder(run_folder).lease_dir)  # before the user's slow imports
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_needs(loaded)
