@@ -49,6 +49,7 @@ from trialrun.errors import (
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.host import stdout_for_results
 from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
+from trialrun.job.user_frames import told
 from trialrun.messages import command_for
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
@@ -303,7 +304,7 @@ def _train_and_export(
             except (ExportError, InputError, ClusterError) as error:
                 if isinstance(error, ClusterLost):
                     raise
-                return SavedModel.lost(f"the best trial cannot be trained again: {error}")
+                return SavedModel.lost(f"the best trial cannot be trained again: {told(error)}")
             if standing is None or standing.leaderboard.selection is None:
                 return None
             work.progress.say("saving the best model")
