@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from trialrun.errors import InputError
-from trialrun.job.depends_on import files_named
 from trialrun.job.document import parse_value, read_document
-from trialrun.job.user_functions import Reference
-from trialrun.job.user_imports import own_files
+from trialrun.job.user_code.depends_on import files_named
+from trialrun.job.user_code.functions import Reference
+from trialrun.job.user_code.imports import own_files
 from trialrun.messages import bytes_text, counted, visible
 
 # What Ray leaves out, as in a .gitignore. A name of a dot alone would be the folder itself.

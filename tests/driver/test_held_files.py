@@ -5,7 +5,7 @@ import pytest
 from trialrun.driver.held_files import holding_files
 from trialrun.errors import InputError
 from trialrun.job import load_job
-from trialrun.job.user_functions import load_function
+from trialrun.job.user_code.functions import load_function
 from trialrun.trials.plan import plan_trials
 
 

@@ -34,17 +34,8 @@ from trialrun.trials.results import PackResult, TrialResult
 
 @pytest.mark.parametrize(
     "job",
-    [
-        JOB,
-        RACE,
-        GRID,
-        RUNGS,
-        TPE,
-        TPE_RUNGS,
-        TPE.replace("auto", "{method: race}"),
-        TPE.replace("rounds: auto", ""),
-    ],
-    ids=["rounds", "race", "grid", "rungs", "tpe", "tpe and rungs", "tpe and a race", "tpe alone"],
+    [JOB, RACE, GRID, RUNGS, TPE_RUNGS, TPE.replace("rounds: auto", "")],
+    ids=["rounds", "race", "grid", "rungs", "tpe and rungs", "tpe alone"],
 )
 def test_the_log_is_the_same_whatever_happens(tmp_path, job):
     (tmp_path / "whole").mkdir()
@@ -53,7 +44,7 @@ def test_the_log_is_the_same_whatever_happens(tmp_path, job):
     if job is JOB:
         assert whole.log == LOG
     lives = 0
-    for number in range(7):
+    for number in range(3):
         folder = tmp_path / str(number)
         folder.mkdir()
         rng, chance = random.Random(number), 0.1
@@ -61,44 +52,42 @@ def test_the_log_is_the_same_whatever_happens(tmp_path, job):
             lives += 1
             try:
                 driver = Driver(folder, job)
-                driver.live(num_devices=1 + number % 4, rng=rng, chance=chance)
+                driver.live(num_devices=1 + number, rng=rng, chance=chance)
                 break
             except KilledError:
                 assert driver.files.items() <= whole.files.items()
         assert driver.files == whole.files
         assert len(driver.run.read_trials()) == len(whole.run.read_trials())
-    assert lives > 14
+    assert lives > 4
 
 
-@pytest.mark.parametrize("job", [JOB, RUNGS, TPE_RUNGS], ids=["rounds", "rungs", "tpe-rungs"])
+@pytest.mark.parametrize("job", [JOB, TPE_RUNGS], ids=["rounds", "tpe and rungs"])
 def test_a_trial_that_failed_and_then_succeeds_is_as_if_it_had_never_failed(tmp_path, job):
     """The driver dies before anything is decided on a failure, and the next one tries again."""
     (tmp_path / "whole").mkdir()
     whole = Driver(tmp_path / "whole", job)
     whole.live()
     num_failures = 0
-    for number in range(4):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        rng = random.Random(number)
-        for life in range(12):
-            driver = Driver(folder, job)
-            variants = sorted({trial.variant.variant_id for trial in driver.work.trials})
-            epochs = driver.work.loaded.spec.search.rounds
-            pauses = [None] if epochs == "auto" else [one.epochs for one in epochs]
-            fails = {
-                (rng.choice(variants), rng.choice(range(12)), rng.choice(pauses))
-                for _ in range(40 if life < 11 else 0)
-            }
-            try:
-                driver.live(rng=rng, fails=fails, is_killed_by_failures=True)
-            except KilledError:
-                num_failures += 1
-        assert driver.files == whole.files
-        names = ["trial_id", "status", "epochs", "val_loss"]
-        found, expected = driver.run.read_trials()[names], whole.run.read_trials()[names]
-        assert found.equals(expected)
-    assert num_failures > 8
+    (tmp_path / "killed").mkdir()
+    rng = random.Random(0)
+    for life in range(12):
+        driver = Driver(tmp_path / "killed", job)
+        variants = sorted({trial.variant.variant_id for trial in driver.work.trials})
+        epochs = driver.work.loaded.spec.search.rounds
+        pauses = [None] if epochs == "auto" else [one.epochs for one in epochs]
+        fails = {
+            (rng.choice(variants), rng.choice(range(12)), rng.choice(pauses))
+            for _ in range(40 if life < 11 else 0)
+        }
+        try:
+            driver.live(rng=rng, fails=fails, is_killed_by_failures=True)
+        except KilledError:
+            num_failures += 1
+    assert driver.files == whole.files
+    names = ["trial_id", "status", "epochs", "val_loss"]
+    found, expected = driver.run.read_trials()[names], whole.run.read_trials()[names]
+    assert found.equals(expected)
+    assert num_failures > 3
 
 
 def test_only_what_the_rounds_ask_for_is_trained_once(tmp_path):

@@ -25,7 +25,7 @@ import trialrun
 import trialrun.api
 import trialrun.export.check
 import trialrun.export.process
-import trialrun.job.user_files
+import trialrun.job.user_code.files
 from trialrun.data.load import load_splits
 from trialrun.errors import InputError
 from trialrun.export.check import SavedFormat, predict_in_batches, what_will_be_missing
@@ -33,7 +33,7 @@ from trialrun.export.process import SavedModel
 from trialrun.export.rebuild import load_best_model
 from trialrun.export.save import save_best, try_formats
 from trialrun.job import load_job, settings_of
-from trialrun.job.user_files import UserFiles
+from trialrun.job.user_code.files import UserFiles
 from trialrun.messages import in_short
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
@@ -397,7 +397,7 @@ def test_a_builder_that_may_be_anothers_is_not_called(saved_once, change):
             inside.write_text("def build():\n    raise AssertionError('foreign code was run')\n")
             text = f"{inside}:build" if "folder" in change else change
             content["model"] = {"builder": text, "args": {}}
-            content["sources"] = {text: trialrun.job.user_files.source_digest(text)}
+            content["sources"] = {text: trialrun.job.user_code.files.source_digest(text)}
             saved.files.builder.write_text(json.dumps(content))
         expected = {
             "edited": "has changed since the model was saved",

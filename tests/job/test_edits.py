@@ -12,8 +12,8 @@ import pytest
 
 from trialrun.errors import InputError
 from trialrun.job import load_job
-from trialrun.job.depends_on import files_named, folders_named
-from trialrun.job.user_files import collect_files
+from trialrun.job.user_code.depends_on import files_named, folders_named
+from trialrun.job.user_code.files import collect_files
 from trialrun.trials.plan import plan_trials
 
 MINE = """
@@ -122,7 +122,7 @@ def test_a_run_beside_the_job_changes_no_id(tmp_path, pattern):
 
 
 def test_each_file_counts_once_towards_the_most_that_are_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("trialrun.job.depends_on._MAX_FILES", 4)
+    monkeypatch.setattr("trialrun.job.user_code.depends_on._MAX_FILES", 4)
     for name in ("xa/b/c/1", "xa/b/c/2", "xb/3", "xc/4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
@@ -238,8 +238,8 @@ ELSEWHERE = """
 import pickle, sys
 from pathlib import Path
 from trialrun.errors import InputError
-from trialrun.job.user_files import install_files
-from trialrun.job.user_functions import load_function
+from trialrun.job.user_code.files import install_files
+from trialrun.job.user_code.functions import load_function
 
 for files, reference in pickle.load(sys.stdin.buffer):
     install_files(files)

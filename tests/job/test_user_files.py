@@ -10,8 +10,10 @@ import pytest
 
 import trialrun.models
 from trialrun.errors import InputError
-from trialrun.job.own_files import is_part_of_trialrun, is_users_own
-from trialrun.job.user_files import collect_files, source_digest
+from trialrun.job.user_code.files import collect_files, source_digest
+from trialrun.job.user_code.functions import parse_reference
+from trialrun.job.user_code.imports import own_files
+from trialrun.job.user_code.own_files import is_part_of_trialrun, is_users_own
 
 NETS = "import layers_of_ours\n\n\ndef build():\n    return layers_of_ours.make()\n"
 
@@ -83,8 +85,8 @@ def test_a_missing_source_is_wrong_input(tmp_path):
 ON_ANOTHER_MACHINE = """
 import pickle, sys
 from pathlib import Path
-from trialrun.job.user_functions import load_function
-from trialrun.job.user_files import install_files
+from trialrun.job.user_code.functions import load_function
+from trialrun.job.user_code.files import install_files
 
 files, reference = pickle.load(sys.stdin.buffer)
 for _ in range(2):
@@ -142,7 +144,7 @@ import pickle, sys
 from pathlib import Path
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
-from trialrun.job.user_files import install_files
+from trialrun.job.user_code.files import install_files
 from trialrun.data.load import load_splits
 
 files, path = pickle.load(sys.stdin.buffer)
@@ -180,7 +182,7 @@ def test_a_data_file_travels(table):
 
 
 def test_a_large_data_file_must_be_there_and_the_same(table, monkeypatch):
-    monkeypatch.setattr("trialrun.job.user_files.MAX_TRAVEL_BYTES", 10)
+    monkeypatch.setattr("trialrun.job.user_code.files.MAX_TRAVEL_BYTES", 10)
     files = collect_files([], [str(table)])
     assert sum(map(len, files.contents.values())) == 16
     assert read_elsewhere(files, table) == "36"
@@ -196,3 +198,10 @@ def test_what_is_trialruns_own_is_not_the_users():
     path = Path(trialrun.models.__file__)
     assert is_part_of_trialrun(path)
     assert not is_users_own(path)
+
+
+def test_a_checkout_of_trialrun_in_the_search_path_is_not_the_users_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(trialrun.__file__).parents[1])
+    path = tmp_path / "counts.py"
+    path.write_text("from trialrun.datasets import medical_trial as data\n")
+    assert [file.path for file in own_files(parse_reference(f"{path}:data"))] == [path]

@@ -6,9 +6,9 @@ import pickle
 import pytest
 
 from trialrun.errors import InputError, OutOfMemory
-from trialrun.job.own_files import move_folder
-from trialrun.job.user_frames import note_frames, told, where_raised
-from trialrun.job.user_functions import load_function
+from trialrun.job.user_code.frames import note_frames, told, where_raised
+from trialrun.job.user_code.functions import load_function
+from trialrun.job.user_code.own_files import move_folder
 
 CODE = """
 import json

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 from trialrun.errors import InputError
-from trialrun.job.user_functions import (
+from trialrun.job.user_code.functions import (
     absolute_reference,
     check_reference,
     load_function,
@@ -201,7 +201,8 @@ def test_a_reference_has_two_halves():
 def test_a_file_that_imports_keras_lets_tensorflow_write_nothing(tmp_path):
     (tmp_path / "nets.py").write_text("import math, keras\n\ndef build():\n    pass\n")
     code = (
-        "from pathlib import Path; from trialrun.job.user_functions import load_function as load;"
+        "from pathlib import Path;"
+        " from trialrun.job.user_code.functions import load_function as load;"
     )
     code += f"load('nets.py:build', Path({str(tmp_path)!r}));"
     code += "from absl import logging; logging.warning('This format is considered legacy.')"

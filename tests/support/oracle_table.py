@@ -17,7 +17,7 @@ from oracle_cases_training import TRAINING_CASES, TrainingCase
 
 from trialrun.job import load_job
 from trialrun.job.document import write_yaml
-from trialrun.job.user_functions import load_function
+from trialrun.job.user_code.functions import load_function
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.trial import Trial
 

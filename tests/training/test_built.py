@@ -10,8 +10,8 @@ from training_jobs import FEW_ROWS, load_trials, make_task, train
 
 from trialrun.errors import InputError, ModelError
 from trialrun.job import load_job
-from trialrun.job.builder_source import may_compile
 from trialrun.job.keras_api.logs import natural_goal, probable_goal
+from trialrun.job.user_code.builder_source import may_compile
 from trialrun.training.dry_run import examine
 
 pytestmark = pytest.mark.compiled

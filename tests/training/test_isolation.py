@@ -6,7 +6,7 @@ import pytest
 from training_jobs import FEW_ROWS, load_trials, make_task, train
 
 from trialrun.errors import InputError, ModelError
-from trialrun.job.user_functions import load_function
+from trialrun.job.user_code.functions import load_function
 from trialrun.training.dry_run import examine
 from trialrun.training.internals.keras_model import global_dtype_policy
 from trialrun.training.model.ownership import has_other_state, refuse_shared, why_unknown

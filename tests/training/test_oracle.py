@@ -10,7 +10,7 @@ from oracle import fit_plainly, largest_difference
 from oracle_cases import CASES
 from training_jobs import load_trials, make_task, train_with_fused
 
-from trialrun.job.user_functions import load_function
+from trialrun.job.user_code.functions import load_function
 from trialrun.training.internals.keras_model import build_symbolically
 from trialrun.training.program.verify import can_evaluate_at_once, why_different
 from trialrun.training.state import ModelState

@@ -17,7 +17,7 @@ from trialrun.driver.resume import referenced_functions
 from trialrun.errors import InputError
 from trialrun.job import TrainingSpec, dump_job, load_job
 from trialrun.job.keras_api.own_terms import is_itself
-from trialrun.job.user_files import collect_files
+from trialrun.job.user_code.files import collect_files
 from trialrun.training.model.build import compile_model
 from trialrun.trials.signature import exact_signature_of, signature_of
 

@@ -16,6 +16,7 @@ from trialrun.errors import CannotShare
 from trialrun.job import load_job
 from trialrun.job.document import write_yaml
 from trialrun.training.dry_run import examine
+from trialrun.training.program.program import Program
 from trialrun.training.program.traced_number import Location, Trace, TracedNumber
 from trialrun.trials.packing import split_by, take_apart
 from trialrun.trials.plan import plan_trials
@@ -211,8 +212,18 @@ def test_a_pack_need_not_share_with_the_one_before_it(tmp_path):
     np.testing.assert_allclose(result.history["loss"], plain.history["loss"], atol=2e-5)
 
 
-def test_a_pack_is_split_by_the_number_that_is_built_in_and_by_no_other(tmp_path):
-    """Four variants of two slopes and two rates: two programs for the two slopes."""
+def test_a_pack_is_split_by_the_number_that_is_built_in_and_by_no_other(tmp_path, monkeypatch):
+    """Four variants of two slopes and two rates: two programs for the two slopes.
+
+    XLA knows how often each of their loops runs: a GPU need not ask the host after each step.
+    """
+    programs = []
+
+    def compile_and_keep(program, *arguments):
+        programs.append(compile_only(program, *arguments))
+
+    compile_only = Program.compile_only
+    monkeypatch.setattr(Program, "compile_only", compile_and_keep)
     search = {"model.args.slope": [0.1, 0.4], "model.args.rate": [0.1, 0.2]}
     args = {"slope": 0.1, "rate": 0.1}
     trials = plan(tmp_path, "slope_and_rate", search, args=args, seeds=[3])
@@ -223,6 +234,8 @@ def test_a_pack_is_split_by_the_number_that_is_built_in_and_by_no_other(tmp_path
         {0.1},
         {0.4},
     ]
+    assert [text.count(" while(") for text in programs] == [2, 2]
+    assert [text.count("known_trip_count") for text in programs] == [2, 2]
     assert found[0].reason.startswith("a program for each value of model.args.slope: ")
     assert "is read as a constant" in found[0].reason
 

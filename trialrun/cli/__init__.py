@@ -25,7 +25,7 @@ from trialrun.errors import (
     TrackerError,
     TrialrunError,
 )
-from trialrun.job.user_frames import told
+from trialrun.job.user_code.frames import told
 from trialrun.messages import command_for, counted, visible
 from trialrun.store.foreign import reading_run, reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text

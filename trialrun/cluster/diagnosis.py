@@ -24,7 +24,7 @@ from trialrun.errors import (
     OutOfMemory,
     TrialrunError,
 )
-from trialrun.job.user_frames import told
+from trialrun.job.user_code.frames import told
 from trialrun.messages import counted
 from trialrun.trials.results import PackResult
 from trialrun.trials.task import PackTask

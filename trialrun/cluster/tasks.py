@@ -39,7 +39,7 @@ from trialrun.cluster.worker import (
 )
 from trialrun.errors import CannotShare, OutOfMemory, TrialrunError
 from trialrun.job import ResourcesSpec
-from trialrun.job.user_frames import told
+from trialrun.job.user_code.frames import told
 from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack

@@ -22,8 +22,8 @@ from ray.experimental import internal_kv
 
 from trialrun.cluster.output import CaughtOutput, OutputPlace
 from trialrun.errors import CannotShare
-from trialrun.job.user_files import install_files
-from trialrun.job.user_frames import note_frames
+from trialrun.job.user_code.files import install_files
+from trialrun.job.user_code.frames import note_frames
 from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
 from trialrun.trials.task import PackTask
 

@@ -19,7 +19,7 @@ from trialrun.data.table.rows import TableSummary
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
 from trialrun.job.random_streams import streams_seeded
-from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.job.user_code.functions import load_function, portable_reference
 from trialrun.messages import in_short
 
 

@@ -17,7 +17,7 @@ from trialrun.errors import InputError
 from trialrun.job import DataSpec
 from trialrun.job.data_files import array_names
 from trialrun.job.data_spec import DEFAULT_TEST_SPLIT
-from trialrun.job.own_files import moved_path
+from trialrun.job.user_code.own_files import moved_path
 from trialrun.messages import said_by
 
 _MAX_FILES_KEPT = 2

@@ -7,9 +7,9 @@ from pathlib import Path
 from trialrun.driver.resume import referenced_functions
 from trialrun.errors import InputError
 from trialrun.job import LoadedJob, Settings
-from trialrun.job.depends_on import files_named, folders_named
-from trialrun.job.own_files import holding
-from trialrun.job.user_files import UserFiles, collect_files, hashing_once
+from trialrun.job.user_code.depends_on import files_named, folders_named
+from trialrun.job.user_code.files import UserFiles, collect_files, hashing_once
+from trialrun.job.user_code.own_files import holding
 from trialrun.trials.identity import hash_settings, with_seed
 from trialrun.trials.trial import Trial
 

@@ -27,8 +27,8 @@ from trialrun.job import (
     ValueList,
     settings_of,
 )
-from trialrun.job.builder_source import COMPILED_FIELDS, may_compile
 from trialrun.job.conditions import Conditions
+from trialrun.job.user_code.builder_source import COMPILED_FIELDS, may_compile
 from trialrun.job.variants_table import rows_by_value
 from trialrun.messages import bytes_text, counted
 from trialrun.report.format import condition_text, parameter_text

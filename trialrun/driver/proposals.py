@@ -17,7 +17,7 @@ from trialrun.job import (
 from trialrun.job.conditions import Conditions
 from trialrun.job.document import canonical_json
 from trialrun.job.keras_api.own_terms import map_references
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.functions import portable_reference
 from trialrun.messages import show
 from trialrun.search.propose import Told, propose
 from trialrun.search.schedule import proposals_of

@@ -15,10 +15,10 @@ from trialrun.job import (
     settings_of,
 )
 from trialrun.job.conditions import Conditions, Parameters
-from trialrun.job.depends_on import dependencies_digest
 from trialrun.job.document import canonical_json, parse_value
-from trialrun.job.user_files import file_digest, file_digests, source_digest
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.depends_on import dependencies_digest
+from trialrun.job.user_code.files import file_digest, file_digests, source_digest
+from trialrun.job.user_code.functions import portable_reference
 from trialrun.messages import show
 from trialrun.store import RunFolder
 from trialrun.store.files import reading

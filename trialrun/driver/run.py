@@ -49,7 +49,7 @@ from trialrun.errors import (
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.host import stdout_for_results
 from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
-from trialrun.job.user_frames import told
+from trialrun.job.user_code.frames import told
 from trialrun.messages import command_for
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder

@@ -17,7 +17,7 @@ from trialrun.driver.limits import Deadline, limited
 from trialrun.driver.progress import ProgressLine
 from trialrun.errors import FileError, InputError
 from trialrun.job import LoadedJob, dump_job
-from trialrun.job.user_files import UserFiles
+from trialrun.job.user_code.files import UserFiles
 from trialrun.store import RunFolder
 from trialrun.store.lease import Lease, hold
 from trialrun.store.runs_dir import location_text

@@ -25,7 +25,7 @@ from trialrun.export.formats import (
     write_keras,
     write_weights,
 )
-from trialrun.job.user_frames import told
+from trialrun.job.user_code.frames import told
 from trialrun.store.best_files import BestFiles
 from trialrun.training.model.inputs import with_text_tensors
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trialrun.export.load import OPTIMIZER_GROUP
 from trialrun.export.untrusted import Foreign, find_foreign, wrap_for_hdf5
-from trialrun.job.user_frames import told, where_raised
+from trialrun.job.user_code.frames import told, where_raised
 from trialrun.messages import in_short
 from trialrun.store.files import replace_atomically, write_text
 

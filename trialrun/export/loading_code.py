@@ -8,7 +8,7 @@ from typing import Any
 from trialrun.data.arrays import Arrays
 from trialrun.export.check import SavedFormat
 from trialrun.job import ModelSpec
-from trialrun.job.user_functions import parse_reference
+from trialrun.job.user_code.functions import parse_reference
 from trialrun.store.best_files import BestFiles
 
 _TITLE = """# The best model

@@ -23,8 +23,8 @@ from typing import IO, Any, Self
 from trialrun.errors import ExportError, TrialrunError
 from trialrun.export.check import SavedFormat, what_will_be_missing
 from trialrun.export.formats import FORMATS
-from trialrun.job.user_files import UserFiles, install_files
-from trialrun.job.user_frames import told
+from trialrun.job.user_code.files import UserFiles, install_files
+from trialrun.job.user_code.frames import told
 from trialrun.messages import said_by
 from trialrun.store import RunFolder
 

@@ -20,8 +20,8 @@ from trialrun.data.arrays import Arrays
 from trialrun.errors import FileError, InputError, TrialrunError
 from trialrun.host import quiet_tensorflow
 from trialrun.job import DataSpec, ModelSpec, Settings, TrainingSpec
-from trialrun.job.user_files import source_digest
-from trialrun.job.user_functions import (
+from trialrun.job.user_code.files import source_digest
+from trialrun.job.user_code.functions import (
     find_source,
     load_function,
     parse_reference,

@@ -26,7 +26,7 @@ from trialrun.export.check import (
 from trialrun.export.loading_code import code_with_builder, how_to_load, run_code
 from trialrun.export.rebuild import rebuild, write_builder
 from trialrun.job import Settings, load_job, settings_of
-from trialrun.job.user_frames import told
+from trialrun.job.user_code.frames import told
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles

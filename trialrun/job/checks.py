@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from trialrun.job.builder_source import may_compile
 from trialrun.job.condition_checks import check_conditions
 from trialrun.job.conditions import Conditions
 from trialrun.job.document import KeyPath
@@ -19,7 +18,8 @@ from trialrun.job.problems import Problem, known_keys
 from trialrun.job.rounds_checks import check_rounds
 from trialrun.job.search_spec import Range, SearchSpec, ValueList
 from trialrun.job.spec import JobSpec, Settings
-from trialrun.job.user_functions import check_reference, portable_reference
+from trialrun.job.user_code.builder_source import may_compile
+from trialrun.job.user_code.functions import check_reference, portable_reference
 from trialrun.job.value_checks import (
     check_columns,
     check_rows,

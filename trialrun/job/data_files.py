@@ -1,7 +1,7 @@
 """Data files that a job names: they are found, and only their headers are read.
 
-`trialrun.data.table.load` and `trialrun.data.npz` read the rows; `trialrun.job.user_files` hashes
-the files and sends them to other machines.
+`trialrun.data.table.load` and `trialrun.data.npz` read the rows; `trialrun.job.user_code.files`
+hashes the files and sends them to other machines.
 """
 
 import filecmp
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trialrun.errors import InputError
-from trialrun.job.own_files import moved_path
 from trialrun.job.table_dialect import Dialect, read_header
 from trialrun.job.table_spelling import clean_text
+from trialrun.job.user_code.own_files import moved_path
 from trialrun.messages import said_by, suggest
 
 _ARRAY_PARTS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "x", "y")

@@ -15,7 +15,6 @@ from pydantic import (
 
 from trialrun.errors import InputError
 from trialrun.job.data_files import find_data_file
-from trialrun.job.depends_on import DependsOn
 from trialrun.job.fields import SEED_LIMIT, ReferenceText, Section, folder_of, word_or_int
 from trialrun.job.table_dialect import Dialect
 from trialrun.job.table_fields import (
@@ -28,6 +27,7 @@ from trialrun.job.table_fields import (
     Separator,
     TextEncoding,
 )
+from trialrun.job.user_code.depends_on import DependsOn
 from trialrun.messages import show
 
 DEFAULT_GENERATOR = "trialrun.datasets:medical_trial"

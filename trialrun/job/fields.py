@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from trialrun.errors import InputError
-from trialrun.job.user_functions import absolute_reference, check_reference
+from trialrun.job.user_code.functions import absolute_reference, check_reference
 from trialrun.messages import show
 
 REFERENCE_PATHS = ("data.generator", "model.builder")

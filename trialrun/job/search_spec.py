@@ -23,7 +23,7 @@ from trialrun.job.document import canonical_json
 from trialrun.job.fields import REFERENCE_PATHS, SEED_LIMIT, PositiveInt, Section, is_int
 from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
 from trialrun.job.rounds_spec import BudgetSpec, Confirm, ConfirmSpec, Rounds
-from trialrun.job.user_functions import absolute_reference
+from trialrun.job.user_code.functions import absolute_reference
 from trialrun.messages import show
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from trialrun.job.data_spec import DataSpec
-from trialrun.job.depends_on import DependsOn
 from trialrun.job.document import put
 from trialrun.job.fields import (
     SEED_LIMIT,
@@ -25,6 +24,7 @@ from trialrun.job.keras_api.terms import Goal, Statistic
 from trialrun.job.search_spec import SearchSpec
 from trialrun.job.tracking_uri import check_tracking_uri
 from trialrun.job.training_spec import TrainingSpec
+from trialrun.job.user_code.depends_on import DependsOn
 from trialrun.messages import show
 
 

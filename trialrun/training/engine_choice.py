@@ -18,7 +18,7 @@ from trialrun.data.arrays import is_text, leaves
 from trialrun.data.splits import steps_per_epoch
 from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError
 from trialrun.job import TrainingSpec
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.functions import portable_reference
 from trialrun.training.compiled.prepare import (
     PreparedPack,
     compiling,

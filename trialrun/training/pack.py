@@ -17,7 +17,7 @@ from trialrun.errors import (
     TrainingError,
     TrialrunError,
 )
-from trialrun.job.user_frames import note_frames, told
+from trialrun.job.user_code.frames import note_frames, told
 from trialrun.messages import in_short, said_by
 from trialrun.training.channel import Reports
 from trialrun.training.compiled.prepare import forget_programs_of_others

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trialrun.job.user_functions import load_function, parse_reference
+from trialrun.job.user_code.functions import load_function, parse_reference
 from trialrun.training.internals import keras_model, keras_tracing
 
 

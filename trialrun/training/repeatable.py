@@ -16,7 +16,7 @@ from trialrun.data.scaling import LookedUp
 from trialrun.data.splits import PARTS, Splits
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.functions import portable_reference
 
 _QUICK_S = 1.0  # a generator that takes longer is compared only when it is called again anyway
 _NUM_ROWS_KEPT = 64

@@ -9,8 +9,8 @@ from trialrun.data.fingerprint import DataSample, difference
 from trialrun.data.load import sample_data
 from trialrun.errors import InputError, ModelError
 from trialrun.job import DataSpec
-from trialrun.job.source_hints import hints_of
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.functions import portable_reference
+from trialrun.job.user_code.source_hints import hints_of
 
 _same: set[tuple[str, str, int]] = set()  # what this process has found to be the same
 

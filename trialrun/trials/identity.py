@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialrun.job import REFERENCE_PATHS, Settings, TrainingSpec
-from trialrun.job.depends_on import dependencies_digest
 from trialrun.job.document import canonical_json
 from trialrun.job.keras_api.own_terms import OWN_FIELDS, map_references
-from trialrun.job.user_files import file_digest, source_digest
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.depends_on import dependencies_digest
+from trialrun.job.user_code.files import file_digest, source_digest
+from trialrun.job.user_code.functions import portable_reference
 
 if TYPE_CHECKING:
     from trialrun.trials.trial import Variant

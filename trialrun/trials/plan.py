@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from trialrun.errors import InputError
 from trialrun.job import JobSpec, Settings, settings_of
 from trialrun.job.problems import to_problems
-from trialrun.job.user_files import hashing_once
+from trialrun.job.user_code.files import hashing_once
 from trialrun.trials.identity import hash_settings, with_seed
 from trialrun.trials.search import Assignment, expand
 from trialrun.trials.trial import Trial, Variant

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trialrun.data.fingerprint import DataSample
 from trialrun.job import SelectSpec
-from trialrun.job.user_files import UserFiles
+from trialrun.job.user_code.files import UserFiles
 from trialrun.trials.results import Checkpoint, TrialResult
 from trialrun.trials.trial import Pack, Trial
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from trialrun.errors import InputError
 from trialrun.job.data_files import is_parquet
-from trialrun.job.own_files import moved_path
 from trialrun.job.table_dialect import Dialect, read_records
 from trialrun.job.table_spelling import clean_text
+from trialrun.job.user_code.own_files import moved_path
 from trialrun.messages import said_by
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from trialrun.data.table.target import (
 )
 from trialrun.errors import InputError
 from trialrun.job import DataSpec
-from trialrun.job.own_files import moved_path
 from trialrun.job.table_spelling import canonical_text, number_of, same_category, told_apart
+from trialrun.job.user_code.own_files import moved_path
 from trialrun.messages import said_by
 
 if TYPE_CHECKING:

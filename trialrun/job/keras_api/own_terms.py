@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trialrun.errors import InputError
-from trialrun.job.user_functions import (
+from trialrun.job.user_code.functions import (
     absolute_reference,
     check_reference,
     parse_reference,

@@ -11,7 +11,7 @@ import numpy as np
 
 from trialrun.errors import ModelError
 from trialrun.job import TrainingSpec
-from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.job.user_code.functions import load_function, portable_reference
 from trialrun.messages import in_short
 from trialrun.training.control import loss_logs, wants_best_weights
 from trialrun.training.internals import keras_model

@@ -21,7 +21,7 @@ from trialrun.job.keras_api.terms import (
     metric_log_name,
     split_term,
 )
-from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.job.user_code.functions import load_function, portable_reference
 from trialrun.messages import in_short
 from trialrun.training.model.inputs import symbolic_inputs
 from trialrun.training.model.logit_metrics import fit_metric

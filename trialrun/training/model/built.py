@@ -15,13 +15,13 @@ import numpy as np
 
 from trialrun.errors import ModelError
 from trialrun.job import TrainingSpec, monitors_of
-from trialrun.job.builder_source import COMPILED_FIELDS
 from trialrun.job.keras_api.logs import logs_of
 from trialrun.job.keras_api.losses import default_metrics
 from trialrun.job.keras_api.names import CHOSEN_BY_SHAPES
 from trialrun.job.keras_api.own_terms import is_own
 from trialrun.job.keras_api.terms import class_name, loss_per_output, split_term
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.builder_source import COMPILED_FIELDS
+from trialrun.job.user_code.functions import portable_reference
 from trialrun.messages import in_short, suggest
 from trialrun.training.control import loss_logs
 from trialrun.training.devices import is_out_of_memory

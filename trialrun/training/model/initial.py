@@ -14,7 +14,7 @@ from trialrun.data.model_task import ModelTask, OutputLoss, task_of
 from trialrun.data.splits import PARTS, Splits, steps_per_epoch
 from trialrun.errors import InputError, ModelError
 from trialrun.job import Settings
-from trialrun.job.user_functions import portable_reference
+from trialrun.job.user_code.functions import portable_reference
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import build_model, compile_model
 from trialrun.training.model.logit_metrics import check_compiled_metrics, check_signed_labels

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trialrun.errors import InputError
 from trialrun.job.keras_api.own_terms import is_itself
-from trialrun.job.user_functions import load_function, portable_reference
+from trialrun.job.user_code.functions import load_function, portable_reference
 from trialrun.messages import in_short
 
 if TYPE_CHECKING:

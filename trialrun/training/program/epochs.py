@@ -87,11 +87,11 @@ class Epochs:
                 {name: recorder.write(index, logs[name]) for name, recorder in recorders.items()},
             )
 
+        # Without `maximum_iterations`, here and below: XLA would not know the loop's length.
         _, state, recorders = tf.while_loop(
             lambda index, *_: index < num_epochs,
             body,
             (0, state, recorders),
-            maximum_iterations=num_epochs,
         )
         return state, {name: recorder.stack() for name, recorder in recorders.items()}
 
@@ -193,7 +193,6 @@ class Epochs:
             lambda index, _: index < num_steps,
             body,
             (0, tf.nest.flatten(start)),
-            maximum_iterations=num_steps,
         )
         carried = tf.nest.pack_sequence_as(start, flat)
         if num_left:
@@ -349,7 +348,6 @@ def _record(
         lambda index, *_: index < num_steps,
         body,
         (0, state, recorders),
-        maximum_iterations=num_steps,
     )
     losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
     losses = tf.transpose(losses, [1, 0, *range(2, losses.shape.rank)])

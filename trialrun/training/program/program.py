@@ -177,8 +177,11 @@ class Program:
             raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
         self._traced[orders.shape[1]] = traced
 
-    def compile_only(self, own: Stacked, num_epochs: int) -> None:
+    def compile_only(self, own: Stacked, num_epochs: int) -> str:
         """Compiles `train_epochs`, which must be traced, without running it.
+
+        Returns:
+            What XLA made of it, in its language HLO.
 
         Raises:
             tf.errors.InvalidArgumentError: XLA cannot compile it; a call would raise the same.
@@ -188,7 +191,7 @@ class Program:
             own.state, own.train, orders, own.val
         )
         try:
-            compiler(stage="optimized_hlo")
+            return str(compiler(stage="optimized_hlo"))
         except (TypeError, ValueError) as error:  # what this way of compiling raises instead
             raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
 

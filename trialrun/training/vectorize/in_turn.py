@@ -40,20 +40,20 @@ def run_in_turn(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     # A function of its own, so that one trace serves both its results' shapes and the loop.
     traced = tf.function(function, autograph=False)
     results = traced.get_concrete_function(*specs).structured_outputs
-    whole = tf.map_fn(
-        lambda own: tf.nest.map_structure(
-            lambda tensor: tensor[0],
-            traced(*tf.nest.map_structure(lambda tensor: tf.expand_dims(tensor, 0), own)),
-        ),
-        stacks,
-        fn_output_signature=tf.nest.map_structure(
-            lambda result: tf.TensorSpec(result.shape[1:], result.dtype), results
-        ),
-    )
     num_trials = tf.nest.flatten(stacks)[0].shape[0]
-    return tf.nest.map_structure(
-        lambda tensor: tf.ensure_shape(tensor, [num_trials, *tensor.shape[1:]]), whole
-    )
+    recorders = [
+        tf.TensorArray(result.dtype, num_trials, element_shape=result.shape[1:])
+        for result in tf.nest.flatten(results)
+    ]
+
+    def body(index: tf.Tensor, recorders: list[Any]) -> Any:
+        own = tf.nest.flatten(traced(*tf.nest.map_structure(lambda s: s[index][None], stacks)))
+        written = zip(recorders, own, strict=True)
+        return index + 1, [recorder.write(index, tensor[0]) for recorder, tensor in written]
+
+    # Not by `tf.map_fn`: with its bound on the iterations, XLA does not know the loop's length.
+    _, recorders = tf.while_loop(lambda index, _: index < num_trials, body, (0, recorders))
+    return tf.nest.pack_sequence_as(results, [recorder.stack() for recorder in recorders])
 
 
 @contextlib.contextmanager

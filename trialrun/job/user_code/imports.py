@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trialrun.errors import InputError
-from trialrun.job.own_files import is_part_of_trialrun, is_users_own
-from trialrun.job.user_functions import Reference, find_module, find_source, parse_source
+from trialrun.job.user_code.functions import Reference, find_module, find_source, parse_source
+from trialrun.job.user_code.own_files import is_part_of_trialrun, is_users_own
 
 _SUFFIXES = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES, *BYTECODE_SUFFIXES)  # in Python's order
 _DYNAMIC = ("import_module", "__import__")
@@ -63,9 +63,11 @@ def own_files(reference: Reference) -> list[OwnFile]:
         return []
     found = {file.path: file for file in (first, *_packages_around(reference, first))}
     waiting = list(found.values())
+    followed: set[tuple[str, ...]] = set()
     while waiting:
-        for file in _imported_by(waiting.pop(), first):
-            if file.path not in found:
+        for file in _imported_by(waiting.pop(), first, followed):
+            # A checkout of trialrun may be in sys.path, which makes it no part of the user's code.
+            if file.path not in found and not is_part_of_trialrun(file.path):
                 found[file.path] = file
                 waiting.append(file)
     del found[first.path]
@@ -111,7 +113,10 @@ def _module_file(path: Path, parts: Sequence[str]) -> OwnFile:
     return OwnFile(path, path.parents[len(package)], package)
 
 
-def _imported_by(file: OwnFile, first: OwnFile) -> Iterator[OwnFile]:
+def _imported_by(
+    file: OwnFile, first: OwnFile, followed: set[tuple[str, ...]]
+) -> Iterator[OwnFile]:
+    """The files that a file imports, but for modules of a name that was `followed` before."""
     if file.path.suffix != ".py":
         return
     stat = file.path.stat()
@@ -120,7 +125,7 @@ def _imported_by(file: OwnFile, first: OwnFile) -> Iterator[OwnFile]:
         if file.path.parent == first.path.parent:
             yield from _neighbors(statement, first)
         if is_users_own(first.path):  # installed packages are known by their versions
-            yield from _modules(statement, file, first)
+            yield from _modules(statement, file, first, followed)
 
 
 def _neighbors(statement: _Import, first: OwnFile) -> Iterator[OwnFile]:
@@ -131,7 +136,9 @@ def _neighbors(statement: _Import, first: OwnFile) -> Iterator[OwnFile]:
             yield OwnFile(path, first.root, first.package)
 
 
-def _modules(statement: _Import, file: OwnFile, first: OwnFile) -> Iterator[OwnFile]:
+def _modules(
+    statement: _Import, file: OwnFile, first: OwnFile, followed: set[tuple[str, ...]]
+) -> Iterator[OwnFile]:
     base = statement.module
     if statement.level:
         package = file.package[: len(file.package) - statement.level + 1]
@@ -141,7 +148,9 @@ def _modules(statement: _Import, file: OwnFile, first: OwnFile) -> Iterator[OwnF
         names = _names_inside(base, folders) if name == "*" else (name,)
         for one in names:
             parts = (*base, one) if one else base
-            yield from (_module_file(*found) for found in _locate(parts, folders))
+            if parts not in followed:
+                followed.add(parts)
+                yield from (_module_file(*found) for found in _locate(parts, folders))
 
 
 def _names_inside(base: tuple[str, ...], folders: Sequence[Path]) -> tuple[str, ...]:

@@ -21,8 +21,13 @@ from typing import Any
 
 from trialrun.errors import InputError
 from trialrun.host import path_from, quiet_tensorflow
-from trialrun.job.own_files import content_of, moved_path
-from trialrun.job.own_modules import FILE_PREFIX, SourceLoader, prepare_imports, search_first
+from trialrun.job.user_code.own_files import content_of, moved_path
+from trialrun.job.user_code.own_modules import (
+    FILE_PREFIX,
+    SourceLoader,
+    prepare_imports,
+    search_first,
+)
 from trialrun.messages import in_short, said_by, suggest
 
 _IMPORTS_KERAS = re.compile(rb"^(?:import|from) .*\b(?:keras|tensorflow)\b", re.MULTILINE)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from trialrun.errors import ModelError
-from trialrun.job.own_files import content_of, is_users_own
+from trialrun.job.user_code.own_files import content_of, is_users_own
 
 # Of the names of modules that were loaded as a file; such a name holds a hash of the content.
 FILE_PREFIX = "trialrun_"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-_TRIALRUN = Path(__file__).parents[1]
+_TRIALRUN = Path(__file__).parents[2]
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 _moved: dict[Path, Path] = {}

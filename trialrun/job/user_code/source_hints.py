@@ -4,8 +4,8 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trialrun.job.user_functions import parse_reference, parse_source
-from trialrun.job.user_imports import own_files
+from trialrun.job.user_code.functions import parse_reference, parse_source
+from trialrun.job.user_code.imports import own_files
 
 _READERS = frozenset(
     [

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from trialrun.errors import TrialrunError
-from trialrun.job.own_files import is_users_own, original_path
+from trialrun.job.user_code.own_files import is_users_own, original_path
 from trialrun.messages import in_short, one_line
 
 _MAX_INNER, _MAX_OUTER = 8, 2

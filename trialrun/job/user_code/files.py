@@ -1,7 +1,7 @@
 """The user's Python and data files: how they are hashed, and how they reach other machines.
 
 The hash of a function covers its file and the user's files that it imports, directly or indirectly;
-see `user_imports`. trialrun's own functions are not hashed. Of a data file all bytes are hashed.
+see `imports`. trialrun's own functions are not hashed. Of a data file all bytes are hashed.
 Files are sent to workers as content, together with the task. A Ray runtime environment would need
 its own folder, would start new worker processes, and is refused inside a Ray job that already
 brings one.
@@ -19,7 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trialrun.errors import InputError, ModelError
-from trialrun.job.own_files import (
+from trialrun.job.user_code.functions import parse_reference
+from trialrun.job.user_code.imports import (
+    OwnFile,
+    own_files,
+    require_one_file_per_module,
+    shown_in,
+)
+from trialrun.job.user_code.own_files import (
     content_of,
     held_content,
     hold_contents,
@@ -27,14 +34,7 @@ from trialrun.job.own_files import (
     move_folder,
     moved_path,
 )
-from trialrun.job.own_modules import allow_only, search_too
-from trialrun.job.user_functions import parse_reference
-from trialrun.job.user_imports import (
-    OwnFile,
-    own_files,
-    require_one_file_per_module,
-    shown_in,
-)
+from trialrun.job.user_code.own_modules import allow_only, search_too
 from trialrun.messages import bytes_text, said_by
 
 MAX_TRAVEL_BYTES = 64 << 20  # a larger data file is not sent, because every task carries the files

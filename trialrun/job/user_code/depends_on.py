@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from trialrun.errors import InputError
 from trialrun.host import path_from
 from trialrun.job.fields import folder_of
-from trialrun.job.user_files import file_digest, hashed_once
+from trialrun.job.user_code.files import file_digest, hashed_once
 from trialrun.messages import show
 
 _MAX_FILES = 1000

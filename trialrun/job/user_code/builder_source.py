@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from trialrun.errors import InputError
-from trialrun.job.own_files import is_part_of_trialrun, is_users_own
-from trialrun.job.user_functions import (
+from trialrun.job.user_code.functions import (
     absolute_reference,
     find_source,
     parse_reference,
     parse_source,
 )
-from trialrun.job.user_imports import own_files
+from trialrun.job.user_code.imports import own_files
+from trialrun.job.user_code.own_files import is_part_of_trialrun, is_users_own
 
 # The fields of `training` that say how a model is compiled. A builder that returns a compiled model
 # leaves them without meaning.

@@ -1,0 +1,1 @@
+"""The user's Python code: found, read, hashed, sent to other machines, and named in errors."""
