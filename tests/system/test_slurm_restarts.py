@@ -110,10 +110,11 @@ esac
 
 
 class Started(NamedTuple):
-    """What a start of the batch script gave: its exit code, and the calls of programs."""
+    """What a start of the batch script gave: its exit code, the calls of programs, its output."""
 
     code: int
     calls: str
+    said: str
 
 
 @pytest.fixture
@@ -145,7 +146,8 @@ def start(tmp_path):
             check=False,
         )
         assert not list(Path("/tmp").glob(f"trialrun-{given['SLURM_JOB_ID']}-*"))
-        return Started(done.returncode, calls.read_text().replace(given["SLURM_JOB_ID"], "7"))
+        called = calls.read_text().replace(given["SLURM_JOB_ID"], "7")
+        return Started(done.returncode, called, done.stderr)
 
     return start_script
 
@@ -172,4 +174,16 @@ def test_the_script_asks_at_a_restart_whether_to_go_on(tmp_path, start, check_pr
     assert check_progress(Path(arguments[0]), arguments[1]) == 0
 
     idle = start("job.yaml", progress=1, **environment, SLURM_RESTART_COUNT="2")
-    assert (idle.code, idle.calls) == (75, again.calls.partition("\n")[0] + "\n")
+    assert idle[:2] == (75, again.calls.partition("\n")[0] + "\n")
+
+
+@pytest.mark.parametrize(("first", "last", "count"), [(0, 1, 2), (3, 3, 1), (1, 7, 4)])
+def test_an_array_whose_tasks_are_no_shards_trains_nothing(start, first, last, count):
+    """`--array=0-1`, `--array=3` and `--array=1-7:2`."""
+    numbers = {"ID": first, "MIN": first, "MAX": last, "COUNT": count}
+    environment = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in numbers.items()}
+    refused = start("job.yaml", SLURM_ARRAY_JOB_ID="7", **environment)
+    assert refused.code == 2
+    assert "Give --array=1-N, such as 1-8, for a shard of the trials per task." in refused.said
+    assert f"{count} tasks, numbered from {first} to {last}." in refused.said
+    assert "trialrun" not in refused.calls
