@@ -1,7 +1,6 @@
 """When a SLURM job that was interrupted starts again, and when not; no SLURM is needed for that."""
 
 import importlib.util
-import os
 import re
 import secrets
 import shutil
@@ -98,7 +97,8 @@ def test_the_script_requeues_what_was_interrupted_and_not_what_was_stopped(
 
 
 # The batch script with stubs for SLURM, Ray and trialrun, which write down how they were called.
-_STUB = """#!/usr/bin/env bash
+_STUB = """#!/bin/sh
+env | grep -q ^PATH= || echo "no PATH" >>"{calls}"
 echo "$(basename "$0") $*" >>"{calls}"
 case "$(basename "$0") $*" in
   scontrol*hostnames*) echo n1 ;;
@@ -128,8 +128,10 @@ def start(tmp_path):
         for name in ("scontrol", "srun", "python", "ray", "trialrun"):
             (programs / name).write_text(_STUB.format(calls=calls, progress=progress))
             (programs / name).chmod(0o755)
+        # As where SLURM exports nothing: bash has a PATH, and does not pass it on.
+        (tmp_path / "path.sh").write_text(f"PATH={programs}:$PATH; export -n PATH\n")
         given = {
-            "PATH": f"{programs}:{os.environ['PATH']}",
+            "BASH_ENV": str(tmp_path / "path.sh"),
             "TRIALRUN_PROJECT": str(tmp_path),
             "SLURM_JOB_ID": str(10**9 + secrets.randbelow(10**9)),
             "SLURM_JOB_NODELIST": "n1",
@@ -160,6 +162,7 @@ def test_the_script_asks_at_a_restart_whether_to_go_on(tmp_path, start, check_pr
     first = start("job.yaml", **environment)
     assert first.code == 75
     assert "check_progress" not in first.calls
+    assert "no PATH" not in first.calls
     assert f"trialrun run job.yaml --run-folder {run}" in first.calls
     requeued = "scontrol requeue 7_1\n" if is_array else "scontrol requeue 7\n"
     assert first.calls.endswith(requeued)
