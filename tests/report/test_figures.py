@@ -722,7 +722,15 @@ def test_bars_are_the_intervals_of_the_leaderboard(run):
 
 
 def test_the_images_are_the_same_whenever_and_however_they_are_made(run):
+    """And the figures are given back to memory."""
+
+    def num_figures():
+        gc.collect()
+        return sum(isinstance(one, Figure) for one in gc.get_objects())
+
+    before = num_figures()
     first = draw_figures(*run)
+    assert num_figures() == before
     with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 30, "axes.grid": True}):
         matplotlib.rcParams["svg.hashsalt"] = None
         again = draw_figures(*run)
@@ -730,16 +738,6 @@ def test_the_images_are_the_same_whenever_and_however_they_are_made(run):
     assert [dataclasses.astuple(figure) for figure in first] == [
         dataclasses.astuple(figure) for figure in again
     ]
-
-
-def test_figures_are_given_back_to_memory(run):
-    def num_figures():
-        gc.collect()
-        return sum(isinstance(one, Figure) for one in gc.get_objects())
-
-    before = num_figures()
-    draw_figures(*run)
-    assert num_figures() == before
 
 
 def test_all_images_of_a_large_sweep_are_small(tmp_path):

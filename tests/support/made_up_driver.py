@@ -138,6 +138,7 @@ def make_up():
     if not os.environ.get("MADE_UP_BUT_FOR_TRAINING"):
         real = trialrun.cluster.run_packs
         trialrun.cluster.run_packs = partial(real, train_pack=train_made_up)
+    trialrun.cluster.embedded.num_local_cpus = lambda: 1  # Ray starts a process for each core
     trialrun.driver.run.ExportProcess = MadeUpExport
     trialrun.report.figures.draw_figures = lambda *_: ()
 
@@ -147,6 +148,8 @@ if __name__ == "__main__":  # so that workers get by value what is defined here
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     if seconds := os.environ.get("MADE_UP_WORTH_SPLITTING_S"):
         trialrun.cluster.tasks._WORTH_SPLITTING_S = float(seconds)
+    if seconds := os.environ.get("MADE_UP_REACT_S"):
+        trialrun.cluster.head._REACT_S = float(seconds)
     make_up()
     Path(sys.argv.pop(1)).write_text(str(os.getpid()))
     main()

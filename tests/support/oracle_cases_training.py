@@ -123,6 +123,11 @@ def sequences(seed: int) -> dict[str, Any]:
     return blobs(seed, target="steps")
 
 
+def sequences_in_whole_batches(seed: int) -> dict[str, Any]:
+    """The same, and no batch with fewer rows than others."""
+    return blobs(seed, target="steps", are_whole=True)
+
+
 def _dense(outputs: int, activation: str | None = None) -> keras.Model:
     hidden = layers.Dense(6, activation="tanh")
     return keras.Sequential([keras.Input((6,)), hidden, layers.Dense(outputs, activation)])

@@ -48,7 +48,8 @@ def _plan(name: str, folder: Path, num_trials: int, engine: str) -> tuple[Trial,
     return _planned(job, folder)
 
 
-def _training_line(case: TrainingCase) -> Line:
+def training_line(case: TrainingCase) -> Line:
+    """The line of a case of what stands in `training`."""
     plan, train = partial(_plan_training, case), partial(_train_plainly, case)
     return Line(case.kind, case.engine, case.tolerance, plan, train)
 
@@ -96,7 +97,7 @@ def _train_plainly(case: TrainingCase, trial: Trial, folder: Path) -> Plain:
 TABLE: dict[str, Line] = {
     **{name: _line(name, case) for name, case in CASES.items()},
     **{
-        f"job_{name}": _training_line(case)
+        f"job_{name}": training_line(case)
         for name, case in (TRAINING_CASES | CONTROL_CASES).items()
     },
 }

@@ -14,7 +14,7 @@ name: durable
 training: {epochs: 5, checkpoint_every: 1, metrics: []}
 seeds: 6
 search:
-  rounds: [{seeds: 2, keep: 2}, {seeds: 6}]
+  rounds: [{seeds: 2, epochs: 2, keep: 3}, {seeds: 3, epochs: 3, keep: 2}, {seeds: 6}]
   confirm: {seeds: 4}
   parameters: {training.learning_rate: {values: [0.4, 0.2, 0.3, 0.1]}}
 resources: {max_trials_per_pack: 4, grace_s: 10}
@@ -23,44 +23,19 @@ resources: {max_trials_per_pack: 4, grace_s: 10}
 
 @pytest.fixture(scope="module")
 def nodes():
-    with RayNodes(num_gpus=0) as nodes:
+    """As many nodes of one core as a test asks for."""
+    with RayNodes(1, num_gpus=0) as nodes:
         yield nodes
 
 
 def test_a_driver_killed_in_any_round_decides_the_same_again(tmp_path, nodes):
-    """Between a round's log and its first result, in the middle of a round, and confirming."""
-    whole = DurableRun(tmp_path / "whole", JOB)
-    assert whole.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0").finish().code == 0
-    expected = {file.name: file.read_bytes() for file in (whole.folder / "search").iterdir()}
-    assert len(expected) == 3
+    """In the middle of a round, between a round's log and its first result, and confirming.
 
-    run = DurableRun(tmp_path / "killed", JOB)
-    command = run.begin(nodes.address)
-    for moment in ("round-0002.json", "round-0003.json"):
-        command.wait_for(lambda name=moment: any((tmp_path / "killed").rglob(name)))
-        command.kill()
-        command.finish()
-        command = run.resume(nodes.address)
-    finished = command.finish()
-    assert finished.code == 0, finished
-    found = {file.name: file.read_bytes() for file in (run.folder / "search").iterdir()}
-    assert found == expected
-    said = " ".join(finished.stdout.split())
-    assert "round 1 4 variants x 2 seeds 2 go on" in said
-    assert "confirm v03, v01 on 4 fresh seeds" in said
-    assert "24 trials: 24 completed" in said
-
-
-PAUSING = JOB.replace(
-    "rounds: [{seeds: 2, keep: 2}, {seeds: 6}]",
-    "rounds: [{seeds: 2, epochs: 2, keep: 3}, {seeds: 3, epochs: 3, keep: 2}, {seeds: 6}]",
-)
-
-
-def test_paused_trials_go_on_from_where_they_are_whatever_is_killed(tmp_path, nodes):
-    """Nothing is trained twice but what a killed driver had not written; no state is left."""
+    On two nodes it is killed, on one it is not. Paused trials go on from where they are: nothing is
+    trained twice but what a killed driver had not written, and no state is left.
+    """
     epochs_file = tmp_path / "epochs"
-    whole = DurableRun(tmp_path / "whole", PAUSING)
+    whole = DurableRun(tmp_path / "whole", JOB)
     settings = {"MADE_UP_SECONDS_PER_EPOCH": "0", "MADE_UP_EPOCHS_FILE": str(epochs_file)}
     finished = whole.begin(nodes.address, **settings).finish()
     assert finished.code == 0, finished
@@ -71,24 +46,30 @@ def test_paused_trials_go_on_from_where_they_are_whatever_is_killed(tmp_path, no
     lines = epochs_file.read_text().splitlines()
     assert len(lines) == len(set(lines))  # each epoch of a pack's first trial is trained once
     expected = {file.name: file.read_bytes() for file in (whole.folder / "search").iterdir()}
+    assert len(expected) == 4
 
-    run = DurableRun(tmp_path / "killed", PAUSING)
+    nodes.make_whole(2)
+    run = DurableRun(tmp_path / "killed", JOB)
     command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.3")
-    for moment in ("checkpoints/*.npz", "round-0002.json", "checkpoints/p*r*.npz"):
+    moments = ("checkpoints/*.npz", "round-0002.json", "checkpoints/p*r*.npz", "round-0004.json")
+    for moment in moments:
         command.wait_for(lambda name=moment: any((tmp_path / "killed").rglob(name)))
         command.kill()
         command.finish()
         command = run.resume(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.3")
     finished = command.finish()
     assert finished.code == 0, finished
-    assert "25 trials: 20 completed, 5 paused" in " ".join(finished.stdout.split())
+    said = " ".join(finished.stdout.split())
+    assert "confirm v03, v01 on 4 fresh seeds" in said
+    assert "25 trials: 20 completed, 5 paused" in said
     found = {file.name: file.read_bytes() for file in (run.folder / "search").iterdir()}
     assert found == expected
     assert not (run.folder / "checkpoints").exists()
 
 
 def test_paused_trials_whose_states_are_lost_are_trained_from_the_start(tmp_path, nodes):
-    run = DurableRun(tmp_path, PAUSING)
+    nodes.make_whole(1)
+    run = DurableRun(tmp_path, JOB)
     command = run.begin(nodes.address)
     command.wait_for(lambda: any(tmp_path.rglob("round-0002.json")))
     command.kill()
@@ -106,8 +87,9 @@ def test_paused_trials_whose_states_are_lost_are_trained_from_the_start(tmp_path
 
 def test_a_run_whose_time_is_over_after_a_pause_keeps_the_states(tmp_path, nodes):
     """It has no best model yet, and says so; each resume begins another round."""
+    nodes.make_whole(1)
     epochs_file = tmp_path / "epochs"
-    run = DurableRun(tmp_path, PAUSING.replace("search:", "search:\n  budget: {time: 1s}"))
+    run = DurableRun(tmp_path, JOB.replace("search:", "search:\n  budget: {time: 1s}"))
     settings = {"MADE_UP_SECONDS_PER_EPOCH": "0.6", "MADE_UP_EPOCHS_FILE": str(epochs_file)}
     finished = run.begin(nodes.address, **settings).finish()
     assert finished.code == 0, finished

@@ -321,11 +321,14 @@ def test_the_settings_of_a_notebook_are_what_they_were(run, uri, monkeypatch):
 
 
 def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path, run, database):
+    """To MLflow, and for TensorBoard."""
     folder = finish(write_run(tmp_path, learning_rates(0.1), (0,), name="reported"))
     shutil.copy(database, folder.path / "here.db")  # it takes MLflow two seconds to make its tables
-    set_output(folder, {"mlflow": "sqlite:///here.db"})
+    set_output(folder, {"mlflow": "sqlite:///here.db", "tensorboard": True})
+    (folder.tensorboard_dir / "old").mkdir(parents=True)
     code = "import json, sys; from trialrun.cli import cli\n"
-    code += f"cli(['report', {str(folder.path)!r}, '--trackers'], standalone_mode=False)\n"
+    code += f"report = ['report', {str(folder.path)!r}, '--trackers']\n"
+    code += "assert cli(report, standalone_mode=False) is None\n"
     code += "from mlflow.telemetry import get_telemetry_client\n"
     code += "assert get_telemetry_client() is None\n"
     code += "assert not {'tensorflow', 'keras', 'ray'} & sys.modules.keys()"
@@ -336,9 +339,15 @@ def test_a_report_logs_without_tensorflow_and_prints_the_report_alone(tmp_path, 
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert (done.stdout, done.stderr) == (f"{folder.report_file}\n", "")
-    with contextlib.closing(sqlite3.connect(folder.path / "here.db")) as here:
-        found = here.execute("SELECT count(*) FROM experiments WHERE name = 'reported'").fetchall()
-    assert found == [(1,)]
+    assert has_experiment(folder.path / "here.db", "reported")
+    assert not (folder.tensorboard_dir / "old").exists()
+    assert (folder.tensorboard_dir / "v00" / "seed_0").exists()
+
+
+def has_experiment(database, name):
+    question = "SELECT count(*) FROM experiments WHERE name = ?"
+    with contextlib.closing(sqlite3.connect(database)) as here:
+        return here.execute(question, (name,)).fetchall() == [(1,)]
 
 
 def closed_port():
@@ -361,7 +370,7 @@ def test_a_server_that_is_not_there_is_one_line_of_a_report(tmp_path, monkeypatc
 
 
 @pytest.mark.cluster
-def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path):
+def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path, run, database):
     """A server that is not there is a warning; resume with another place trains nothing."""
     durable = DurableRun(tmp_path / "home")
     job = durable.home / "job.yaml"
@@ -379,11 +388,12 @@ def test_a_run_ends_as_it_would_and_can_be_shown_afterwards(tmp_path):
 
     before = {path: path.read_bytes() for path in durable.folder.glob("best/*")}
     summary = (durable.folder / "summary.json").read_text()
+    shutil.copy(database, durable.home / "now.db")  # its tables are made already
     options = ["--resume", durable.folder, "--set", "output.mlflow=sqlite:///now.db"]
     resumed = durable.begin("127.0.0.1:1", options).finish()  # it needs no Ray
     assert resumed.code == 0, resumed.stderr
     assert "Warning" not in resumed.stderr
-    assert (durable.home / "now.db").exists()
+    assert has_experiment(durable.home / "now.db", durable.folder.parent.name)
     assert f"sqlite:///{durable.home}/now.db" in (durable.folder / "job.yaml").read_text()
     assert (durable.folder / "summary.json").read_text() == summary
     assert {path: path.read_bytes() for path in durable.folder.glob("best/*")} == before

@@ -3,8 +3,6 @@
 import json
 import logging
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -285,23 +283,6 @@ def test_written_again_nothing_of_before_is_left(run):
     assert not (run.tensorboard_dir / "v99").exists()
     assert before == after
     assert not list(run.path.glob(".tensorboard*"))
-
-
-def test_a_report_writes_it_without_tensorflow(run):
-    job = run.job_file.read_text()
-    run.job_file.write_text(f"{job}output: {{tensorboard: true}}\n")
-    (run.tensorboard_dir / "old").mkdir()
-    code = "import sys; from trialrun.cli import cli\n"
-    code += (
-        f"assert cli(['report', {str(run.path)!r}, '--trackers'], standalone_mode=False) is None\n"
-    )
-    code += "assert not {'tensorflow', 'keras', 'ray'} & sys.modules.keys()"
-    try:
-        subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
-    finally:
-        run.job_file.write_text(job)
-    assert not (run.tensorboard_dir / "old").exists()
-    assert (run.tensorboard_dir / "v00" / "seed_0").exists()
 
 
 def test_a_disk_that_refuses_does_not_take_what_was_there(run, monkeypatch):

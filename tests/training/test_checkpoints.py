@@ -254,7 +254,7 @@ def test_trials_that_stop_early_are_not_paused(tmp_path, engine):
     trials = load_trials(
         tmp_path,
         builder="dropout",
-        seeds=2,
+        seeds=1,
         learning_rates=(0.01, 1e-6),
         training={"engine": engine, "epochs": EPOCHS, **controls},
     )

@@ -52,7 +52,7 @@ def test_every_kind_of_layer_is_trained_as_keras_trains_it(tmp_path):
 
 def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path):
     """The built-in model, in two slices; 8 epochs are two calls of the compiled program."""
-    args = {"units": [12, 8], "num_classes": 3, "dropout": 0.2, "l2": 0.01}
+    args = {"units": [12], "num_classes": 3, "dropout": 0.2, "l2": 0.01}
     sections = {
         "builder": "trialrun.models:mlp",
         "model": {"args": args},

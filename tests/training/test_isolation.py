@@ -295,9 +295,12 @@ def trials_of(tmp_path, builder, seeds=2, **sections):
     )
 
 
-@pytest.mark.parametrize("builder", ["own_steps", "own_layers", "keras_only"])
+@pytest.mark.parametrize("builder", ["own_steps", "own_layers"])
 def test_a_trial_alone_is_the_same_as_after_another_in_its_pack(tmp_path, builder):
-    """Alone it is also the first of a second pack of its process."""
+    """Alone it is also the first of a second pack of its process.
+
+    Models of Keras's own parts are compared with plain Keras's in `test_early_stopping`.
+    """
     trials = trials_of(tmp_path, builder, training={"engine": "keras"})
     (_, second), _ = metrics_of(tmp_path, trials)
     (alone,), _ = metrics_of(tmp_path, trials[1:])
@@ -399,7 +402,7 @@ def test_a_policy_that_one_variant_sets_is_no_other_variants(tmp_path):
 )
 def test_a_builder_that_remembers_what_it_built_is_refused(tmp_path, builder, message):
     """By the plain engine, which builds for each trial; before a program is looked for too."""
-    engine = "auto" if builder in ("cached", "counted_rate", "of_its_class") else "keras"
+    engine = "auto" if builder in ("cached", "counted_rate") else "keras"
     trials = trials_of(tmp_path, builder, training={"engine": engine})
     with pytest.raises(InputError, match=message):
         train(make_task(tmp_path, trials))
@@ -450,7 +453,7 @@ def test_models_of_kerass_own_parts_are_known_and_others_are_not(tmp_path):
     def built(*hidden, **given):
         model = keras.Sequential([keras.Input((6,)), *hidden, keras.layers.Dense(3)])
         given = {"optimizer": "adam", "loss": "mse", "metrics": ["mae"], **given}
-        model.compile(**given)
+        model.compile(**given, run_eagerly=True)  # nothing is traced for a batch
         model.fit(np.ones((2, 6)), np.ones((2, 3)), verbose=0)
         return model
 

@@ -22,7 +22,7 @@ SMALL = {
         0.85,
     ),
     "diabetes_regression": (
-        ["training.epochs=20", "training.learning_rate=0.01"],
+        ["training.epochs=20", "training.learning_rate=0.01", "training.engine=keras"],
         "test_mean_absolute_error",
         60,
     ),

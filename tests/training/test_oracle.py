@@ -52,12 +52,19 @@ def test_convolutions_recurrence_and_state_are_trained_as_plain_keras_trains_the
     """Padding is skipped; the three steps of the LSTM are unrolled. The table has them alone."""
     (tmp_path / "many_kinds.py").write_text(MANY_KINDS)
     data = {"generator": "many_kinds.py:images_and_words", "scaling": "none"}
-    trials = load_trials(tmp_path, builder="many_kinds.py:build", seeds=2, data=data)
+    trials = load_trials(
+        tmp_path,
+        builder="many_kinds.py:build",
+        seeds=2,
+        learning_rates=(0.1,),
+        data=data,
+        training={"optimizer": "sgd"},
+    )
 
     def build():
         model = load_function("many_kinds.py:build", tmp_path)()
         loss = "sparse_categorical_crossentropy"
-        model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"], jit_compile=False)
+        model.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"], jit_compile=False)
         return model
 
     trained = train_with_fused(make_task(tmp_path, trials))[1]

@@ -11,7 +11,7 @@ import pytest
 from oracle import compare, fit_plainly, largest_difference
 from oracle_cases_control import CONTROL_CASES
 from oracle_cases_training import TRAINING_CASES
-from oracle_table import TABLE
+from oracle_table import TABLE, training_line
 from test_fused_oracle import builder_in
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
 
@@ -20,16 +20,30 @@ from trialrun.job import load_job
 
 pytestmark = pytest.mark.compiled
 
-FUSED = [
-    # Muon, gradients of several batches, class weights, weighted metrics, curves.
-    "many_at_once",
-    "early_stopping_averaged",  # of a moving average of the weights, with padded outputs
-]
+
+def with_two_curves():
+    """Muon, gradients of several batches, class weights, weighted metrics, two of the curves."""
+    case = TRAINING_CASES["many_at_once"]
+    first, *_, last = case.training["metrics"]
+
+    def compiled():
+        keywords = case.compile()
+        first, *_, last = keywords["metrics"]
+        return {**keywords, "metrics": [first, last]}
+
+    return case._replace(training={**case.training, "metrics": [first, last]}, compile=compiled)
 
 
-@pytest.mark.parametrize("name", FUSED)
-def test_the_fused_engine_trains_as_keras_does(tmp_path, name):
-    line = TABLE[f"job_{name}"]
+def of_whole_batches():
+    """Early stopping of a moving average of the weights, with padded outputs."""
+    case = CONTROL_CASES["early_stopping_averaged"]
+    return case._replace(generator="sequences_in_whole_batches")
+
+
+@pytest.mark.parametrize("make_case", [with_two_curves, of_whole_batches])
+def test_the_fused_engine_trains_as_keras_does(tmp_path, make_case):
+    """Cases of the table, made smaller: each part takes long to compile."""
+    line = training_line(make_case())
     result = compare(line, tmp_path, compared=[-1])
     assert (result.engine, result.reason) == ("fused", "")
     assert max(result.weights, result.logs) <= line.tolerance

@@ -15,7 +15,9 @@ from training_jobs import (
 from trialrun.errors import CannotShare
 from trialrun.job import load_job
 from trialrun.job.document import write_yaml
+from trialrun.training.compiled.prepare import prepare
 from trialrun.training.dry_run import examine
+from trialrun.training.pack_data import load_pack_data
 from trialrun.training.program.program import Program
 from trialrun.training.program.traced_number import Location, Trace, TracedNumber
 from trialrun.trials.packing import split_by, take_apart
@@ -54,10 +56,15 @@ def rates(rate, noise, l1, l2, factor, momentum):
     """
     return _classifier(
         layers.GaussianNoise(noise),
-        layers.Dense(8, use_bias=False, kernel_regularizer=regularizers.L1L2(l1, l2)),
+        layers.Dense(
+            8,
+            use_bias=False,
+            kernel_regularizer=regularizers.L1L2(l1, l2),
+            activity_regularizer=regularizers.L2(l2),
+        ),
         layers.BatchNormalization(momentum=momentum),
+        layers.Activation("selu"),
         layers.Dropout(rate),
-        layers.Dense(8, activation="selu", activity_regularizer=regularizers.L2(l2)),
         layers.Dropout(rate / 2),
         layers.GaussianDropout(rate),
         layers.AlphaDropout(rate),
@@ -202,10 +209,11 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
 
 
 def test_a_pack_need_not_share_with_the_one_before_it(tmp_path):
-    """Packs of one variant each, trained by one process: there is nothing to split them by."""
+    """Packs of one variant each, in one process: there is nothing to split them by."""
     search = {"model.args.factor": [0.5, 2.0]}
     first, second = plan(tmp_path, "stepwise", search, args={"factor": 0.5}, seeds=[3])
-    train_with_fused(make_task(tmp_path, [first]))
+    task = make_task(tmp_path, [first])
+    prepare(task, load_pack_data(task.pack.trials, tmp_path)[0], "fused", {})
     (result,) = train(make_task(tmp_path, [second])).trials
     (plain,) = train_with_keras(make_task(tmp_path, [second]))
     assert (result.status, result.engine) == ("completed", "fused")

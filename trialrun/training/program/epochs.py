@@ -52,6 +52,10 @@ class Epochs:
         self._batch_size = batch_size
         self._shared_data = shared_data
         self._evaluation_batch_size = evaluation_batch_size
+        # Each is traced once for all places with the same shapes: epochs, both parts to evaluate.
+        self._train_batch = tf.function(self._train_step, autograph=False)
+        self._test_batch = tf.function(self._test_step, autograph=False)
+        self._logs_of = tf.function(self._logs_of_batches, autograph=False)
 
     def train(
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
@@ -106,9 +110,7 @@ class Epochs:
         batch_sizes = [batch_size] * num_steps
         if num_left:
             last = self._in_order(train, orders[:, num_whole:])
-            state, loss, last_predictions = self._over_trials(
-                self._model.train_step, [state, *last]
-            )
+            state, loss, last_predictions = _traced(self._train_batch, state, last)
             losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
             batch_sizes.append(num_left)
         logs = self._over_trials(
@@ -134,12 +136,7 @@ class Epochs:
         self, state: ModelState, batches: tuple[Any, ...], num_steps: int
     ) -> tuple[ModelState, tf.Tensor, Any]:
         """The state after all whole batches, losses (trials, steps), predictions (trials, rows)."""
-
-        # A function of its own, so that one trace serves both its shapes and the loop.
-        step = tf.function(
-            lambda state, batch: self._over_trials(self._model.train_step, [state, *batch]),
-            autograph=False,
-        )
+        step = self._train_batch
         first = keras.tree.map_structure(lambda a: a[0], batches)
         self.traced_step = step.get_concrete_function(state, first)
         _, *outputs = self.traced_step.structured_outputs
@@ -211,7 +208,7 @@ class Epochs:
             State, metrics, and bool (trials,): which trials continue after this batch.
         """
         state, metrics, goes_on = carried
-        new_state, loss, outputs = self._over_trials(self._model.train_step, [state, *batch])
+        new_state, loss, outputs = _traced(self._train_batch, state, batch)
         new_metrics, epoch_loss = self._over_trials(
             self._model.batch_metrics, [new_state, metrics, batch[1:], outputs, loss]
         )
@@ -238,14 +235,24 @@ class Epochs:
         self, state: ModelState, data: tuple[Any, ...]
     ) -> tuple[ModelState, Logs, Any]:
         state, losses, predictions = self._test_all(state, data)
-        logs_of = functools.partial(self._model.epoch_logs, batch_sizes=self._batch_sizes(data))
-        if self._shared_data:
-            logs = self._over_trials(
-                lambda own, *rest: logs_of(own, data[1:], *rest), [state, predictions, losses]
-            )
-        else:
-            logs = self._over_trials(logs_of, [state, data[1:], predictions, losses])
+        sizes = tuple(self._batch_sizes(data))
+        logs = _traced(self._logs_of, state, data[1:], predictions, losses, sizes)
         return state, logs, predictions
+
+    def _logs_of_batches(
+        self,
+        state: ModelState,
+        targets: tuple[Any, ...],
+        predictions: Any,
+        losses: tf.Tensor,
+        batch_sizes: tuple[int, ...],
+    ) -> Logs:
+        def logs_of(state: ModelState, predictions: Any, losses: tf.Tensor, *own: Any) -> Logs:
+            return self._model.epoch_logs(state, own or targets, predictions, losses, batch_sizes)
+
+        own = () if self._shared_data else targets
+        logs: Logs = self._over_trials(logs_of, [state, predictions, losses, *own])
+        return logs
 
     def _batch_sizes(self, data: tuple[Any, ...]) -> list[int]:
         """The numbers of rows that are evaluated together."""
@@ -274,8 +281,7 @@ class Epochs:
         if num_batches == 1:
             state, loss, predictions = self._test(state, self._rows(data, slice(batch_size)))
             return state, loss[:, None], predictions
-        test = tf.function(self._test, autograph=False)
-        _, *outputs = test.get_concrete_function(
+        _, *outputs = self._test_batch.get_concrete_function(
             state, self._rows(data, slice(batch_size))
         ).structured_outputs
 
@@ -283,25 +289,43 @@ class Epochs:
             rows = index * batch_size + tf.range(batch_size)
             axis = 0 if self._shared_data else 1
             batch = keras.tree.map_structure(lambda a: tf.gather(a, rows, axis=axis), data)
-            new_state, *outputs = test(state, batch)
+            new_state, *outputs = self._test(state, batch)
             return new_state, outputs
 
         state, (losses, predictions) = _record(take_step, num_batches, state, outputs)
         return state, losses, predictions
 
     def _test(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, tf.Tensor, Any]:
-        if self._shared_data:
-            new_state, loss, predictions = self._over_trials(
-                lambda own: self._model.test_step(own, *batch), [state]
-            )
-        else:
-            new_state, loss, predictions = self._over_trials(self._model.test_step, [state, *batch])
-        return new_state if self._evaluation_batch_size else state, loss, predictions
+        new_state, loss, predictions = _traced(self._test_batch, state, batch)
+        return state if new_state is None else new_state, loss, predictions
+
+    def _train_step(
+        self, state: ModelState, batch: tuple[Any, ...]
+    ) -> tuple[ModelState, tf.Tensor, Any]:
+        """The state, losses (trials,) and predictions (trials, batch, ...) after a step."""
+        new_state, loss, predictions = self._over_trials(self._model.train_step, [state, *batch])
+        return new_state, loss, predictions
+
+    def _test_step(
+        self, state: ModelState, batch: tuple[Any, ...]
+    ) -> tuple[ModelState | None, tf.Tensor, Any]:
+        """As `_train_step` of a batch that is evaluated; no state where it cannot change."""
+        new_state, loss, predictions = self._over_trials(
+            lambda state, *own: self._model.test_step(state, *(own or batch)),
+            [state] if self._shared_data else [state, *batch],
+        )
+        return new_state if self._evaluation_batch_size else None, loss, predictions
 
     def _rows(self, data: Any, rows: slice) -> Any:
         return keras.tree.map_structure(
             lambda array: array[rows] if self._shared_data else array[:, rows], data
         )
+
+
+def _traced(function: Any, *arguments: Any) -> Any:
+    """What a `tf.function` gives, traced before: TensorFlow warns of calls that trace often."""
+    function.get_concrete_function(*arguments)
+    return function(*arguments)
 
 
 def select_trials(mask: Any, new: Any, old: Any) -> Any:
