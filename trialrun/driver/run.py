@@ -53,9 +53,9 @@ from trialrun.job.user_code.frames import told
 from trialrun.messages import command_for
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
+from trialrun.store.costs import read_costs
 from trialrun.store.lease import require_no_driver_here
 from trialrun.store.repair import set_aside_broken
-from trialrun.store.run_state import read_status
 from trialrun.trackers import require_packages
 from trialrun.trials.packing import shard_trials
 from trialrun.trials.plan import plan_trials
@@ -116,7 +116,7 @@ def run_job(
         begun = stack.enter_context(
             at_work(*known, files=files, interrupts=interrupts, deadline=deadline)
         )
-        progress.course.recall_cost(read_status(begun.run).part("cost"))
+        progress.course.recall_costs(read_costs(begun.run))
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(replace(begun, samples=tuple(samples.values())))
         check_origins(
@@ -179,7 +179,7 @@ def merge_runs(
         _begin(work)
         try:
             for source in sources:
-                progress.course.recall_cost(read_status(source).part("cost"))
+                progress.course.recall_costs(read_costs(source))
                 adopt_packs(work.run, source, work.lease.check)
         except KeyboardInterrupt:
             progress.warn(

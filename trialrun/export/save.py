@@ -122,7 +122,7 @@ def _build(settings: Settings, job_folder: Path, splits: Splits) -> "keras.Model
     from trialrun.training.model.build import build_model, compile_model
 
     # Another model may have been built before; names of layers must begin with their first number.
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     model = build_model(settings.model, job_folder, splits.x_train)
     steps = steps_per_epoch(splits, settings.training.batch_size)
     compile_model(model, settings.training, steps, splits.x_train)
