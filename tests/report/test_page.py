@@ -527,9 +527,11 @@ def test_a_page_without_figures_says_why_they_are_missing(tmp_path, monkeypatch)
 @pytest.mark.usefixtures("without_figures")
 def test_the_page_says_which_files_hold_the_model_and_why_others_do_not(tmp_path):
     folder = finish(write_run(tmp_path, VARIANTS, range(3)))
+    where = "\n  at nets.py:4 in get_config: raise OSError\n  called at nets.py:9 in f: g()"
     formats = [
         {"name": ".weights.h5", "file": "m.weights.h5", "is_proved": True, "note": "the builder"},
         {"name": ".keras", "file": "m.keras", "is_proved": False, "note": "'l' is <Lambda>"},
+        {"name": ".h5", "file": "m.h5", "is_proved": False, "note": f"no disk{where}"},
     ]
     saved = {"proved": True, "problem": "", "formats": formats, "notes": []}
     write_json(folder.summary_file, {**folder.read_summary(), "best_model": saved})
@@ -537,6 +539,7 @@ def test_the_page_says_which_files_hold_the_model_and_why_others_do_not(tmp_path
     text = Page(folder.report_file.read_text()).text
     assert "The best model is in best/ as .weights.h5: loaded again and compared." in text
     assert "Not as .keras: 'l' is <Lambda>." in text
+    assert "Not as .h5: no disk (at nets.py:4 in get_config: raise OSError)." in text
     assert "keras.models.load_model" not in text
 
 

@@ -11,7 +11,7 @@ import click
 
 from trialrun.cli.console import Console
 from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
-from trialrun.cli.ending import max_time_option, stop
+from trialrun.cli.ending import max_time_option, stop, telling_how_to_go_on, told_before_training
 from trialrun.cli.on_end import OnEnd, on_end_option
 from trialrun.cli.planning import plan
 from trialrun.cli.results import compare, predict
@@ -179,14 +179,15 @@ def _run(job: Any, runs_dir: Path, run_folder: Path | None, options: Mapping[str
 
     progress = ProgressLine(Console(stderr=True))
     click.get_current_context().find_root().ensure_object(OnEnd).course = progress.course
-    outcome = run_job(
-        job,
-        runs_dir=runs_dir,
-        run_folder=run_folder,
-        command=sys.argv,
-        progress=progress,
-        **options,
-    )
+    with telling_how_to_go_on(job, run_folder, progress.course):
+        outcome = run_job(
+            job,
+            runs_dir=runs_dir,
+            run_folder=run_folder,
+            command=sys.argv,
+            progress=progress,
+            **options,
+        )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
         _say(f"This is shard {shard}; `trialrun merge` makes one run of all shards")
@@ -350,7 +351,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
         ended = error.__cause__ or error  # click raises its own error from an interrupt
         if not isinstance(ended, Interrupted):
             return EXIT_CTRL_C
-        _say(f"{ended.reason}. Nothing was in training, and what was finished before is kept")
+        _say(told_before_training(ended))
         return ended.exit_code
     except InputError as error:
         click.echo(f"Error: {visible(told(error))}", err=True)

@@ -26,7 +26,7 @@ from trialrun.export.check import (
 from trialrun.export.loading_code import code_with_builder, how_to_load, run_code
 from trialrun.export.rebuild import rebuild, write_builder
 from trialrun.job import Settings, load_job, settings_of
-from trialrun.messages import in_short
+from trialrun.job.user_code.frames import told
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
@@ -170,9 +170,7 @@ def _logs(
     try:
         logs = evaluate(model, splits, settings.training.batch_size)
     except Exception as error:  # raised by the user's own test_step
-        return {}, [
-            f"metrics were not compared: Keras cannot evaluate the model: {in_short(error)}"
-        ]
+        return {}, [f"metrics were not compared: Keras cannot evaluate the model: {told(error)}"]
     logs = {name: float(np.asarray(value)) for name, value in logs.items() if np.ndim(value) == 0}
     odd = [
         f"{name} of the model is {logs.get(name.removeprefix('test_'))}, its trial's row says"
