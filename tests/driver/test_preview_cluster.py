@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from made_up_runs import completed
 from rich.console import Console
 
-from trialrun.driver.preview import print_plan
-from trialrun.driver.preview_devices import Gpus
+from trialrun.driver.preview.devices import Gpus
+from trialrun.driver.preview.plan import print_plan
 from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
 from trialrun.store.columns import parameter_kinds

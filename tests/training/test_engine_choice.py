@@ -12,8 +12,8 @@ from rich.console import Console
 from training_jobs import FEW_ROWS, load_trials, make_task, train
 
 from trialrun.data.splits import steps_per_epoch
-from trialrun.driver.preview import print_plan
-from trialrun.driver.preview_devices import Gpus
+from trialrun.driver.preview.devices import Gpus
+from trialrun.driver.preview.plan import print_plan
 from trialrun.errors import InputError, OutOfMemory
 from trialrun.job import load_job
 from trialrun.messages import bytes_text

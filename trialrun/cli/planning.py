@@ -68,8 +68,8 @@ def plan(
 
     Nothing is trained.
     """
-    from trialrun.driver.preview import print_plan
-    from trialrun.driver.preview_devices import Gpus
+    from trialrun.driver.preview.devices import Gpus
+    from trialrun.driver.preview.plan import print_plan
     from trialrun.job import load_job
     from trialrun.store import RunFolder
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from trialrun.driver.preview_cluster import (
+from trialrun.driver.preview.cluster import (
     Group,
     Memory,
     PlannedPacks,
@@ -14,8 +14,8 @@ from trialrun.driver.preview_cluster import (
     print_known,
     variants_of,
 )
-from trialrun.driver.preview_data import MAX_ROWS, check_first, data_bytes, print_rest
-from trialrun.driver.preview_traced import print_traced, print_traced_groups
+from trialrun.driver.preview.data import MAX_ROWS, check_first, data_bytes, print_rest
+from trialrun.driver.preview.traced import print_traced, print_traced_groups
 from trialrun.messages import bytes_text
 from trialrun.trials.trial import Pack
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from trialrun.driver.measured import Measured, measured_by, time_of
-from trialrun.driver.preview_data import MAX_ROWS, print_rest
-from trialrun.driver.preview_devices import Devices
+from trialrun.driver.preview.data import MAX_ROWS, print_rest
+from trialrun.driver.preview.devices import Devices
+from trialrun.driver.preview.measured import Measured, measured_by, time_of
 from trialrun.job import LoadedJob
 from trialrun.messages import bytes_text, counted, listed
 from trialrun.report.format import duration_text

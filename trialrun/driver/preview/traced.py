@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from trialrun.driver.measured import MeasuredPack
-from trialrun.driver.preview_cluster import (
+from trialrun.driver.preview.cluster import (
     Group,
     Memory,
     PlannedPacks,
@@ -17,7 +16,8 @@ from trialrun.driver.preview_cluster import (
     print_groups,
     variants_of,
 )
-from trialrun.driver.preview_data import MAX_ROWS, print_rest
+from trialrun.driver.preview.data import MAX_ROWS, print_rest
+from trialrun.driver.preview.measured import MeasuredPack
 from trialrun.driver.rounds import wants_rounds
 from trialrun.errors import InputError
 from trialrun.host import quiet_tensorflow, stdout_for_results

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from trialrun.analysis.parameters import ABSENT
 from trialrun.data.load import census_of
-from trialrun.driver.preview_cluster import PlannedPacks, Times, times_of
-from trialrun.driver.preview_data import MAX_ROWS, check_first, print_rest, print_table_data
-from trialrun.driver.preview_devices import Gpus, devices_here, devices_of
-from trialrun.driver.preview_packs import data_groups, print_packs
-from trialrun.driver.preview_rounds import print_rounds
+from trialrun.driver.preview.cluster import PlannedPacks, Times, times_of
+from trialrun.driver.preview.data import MAX_ROWS, check_first, print_rest, print_table_data
+from trialrun.driver.preview.devices import Gpus, devices_here, devices_of
+from trialrun.driver.preview.packs import data_groups, print_packs
+from trialrun.driver.preview.rounds import print_rounds
 from trialrun.errors import InputError
 from trialrun.job import (
     JobSpec,
