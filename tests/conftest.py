@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("durable_runs", "slurm_hosts", "slurm_jobs")
+pytest.register_assert_rewrite("durable_runs", "slurm_hosts", "slurm_jobs", "strangers")
 
 # As trialrun's own workers do: quiet, and one thread per program, so that slices share the cores.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

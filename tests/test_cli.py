@@ -8,6 +8,7 @@ from commands import ROOT, Finished, call
 from made_up_runs import finish, learning_rates, write_run
 
 from trialrun.driver.interrupts import Interrupted
+from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
 from trialrun.store.lease import hold
 
@@ -357,12 +358,36 @@ def test_only_a_run_with_a_driver_can_be_stopped(tmp_path):
             assert call("stop", run.path).stdout.endswith(") is asked to stop\n")
 
 
+def test_a_run_at_work_is_refused_before_code_of_the_user_is_executed(job, tmp_path):
+    run = RunFolder.create(tmp_path / "runs", "small")
+    run.write_job(dump_job(load_job(job("data: {generator: 'data.py:raising'}")).spec))
+    with hold(run.lease_dir):
+        refused = call("resume", run.path)
+    assert_refused(refused, f"{run.path}: a driver is at work on this run")
+    assert_refused(call("resume", run.path), "the file server is away")
+
+
 @pytest.mark.parametrize("code", [75, 130])
-def test_what_ends_a_run_before_its_training_is_said_and_has_its_exit_code(job, monkeypatch, code):
-    def run_job(*_arguments, **_options):
+def test_what_ends_a_run_before_its_training_is_said_and_has_its_exit_code(
+    job, tmp_path, monkeypatch, code
+):
+    """And how to go on: what is advised must not lead to the job that the folder held before."""
+
+    def run_job(loaded, *, progress, run_folder, **_):
+        if run_folder is None:
+            run = RunFolder.create(tmp_path / "runs", "small")
+            run.write_job(dump_job(loaded.spec))
+            progress.course.run_folder = run.path
         raise Interrupted(code, "Interrupted after 1s, as --max-time says")
 
     monkeypatch.setattr("trialrun.driver.run.run_job", run_job)
-    finished = call("run", job("data: {generator: 'data.py:good'}"), "--max-time", "1s")
+    path = job("data: {generator: 'data.py:good'}")
+    finished = call("run", path, "--max-time", "1s")
     assert finished.code == code
     assert "Interrupted after 1s, as --max-time says. Nothing was in training" in finished.stderr
+    [folder] = (tmp_path / "runs").glob("*/*")
+    resume = f"To continue: trialrun resume {folder}\n"
+    assert finished.stderr.endswith(resume)
+    assert call("resume", folder).stderr.endswith(resume)
+    larger = call("run", path, "--resume", folder, "--set", "seeds=9")
+    assert larger.stderr.endswith("To begin again, give the same command\n")

@@ -112,7 +112,7 @@ def test_a_process_with_another_gpu_is_killed_and_its_pack_waits_untried(run_of_
     task = task_of(4)
     assert give(run, task, Started("n1", "node1", "GPU 0"), WrongProcess()) == []
     assert calls == [True]
-    start = PackStart("p003", 4, task.last_epoch, 0, "node1", "GPU 0", 0)
+    start = PackStart("p003", 4, task.last_epoch, 0, "node1", "GPU 0", 0, {"v00": 4})
     assert run._listener.told == [start, "p003 leaves"]
     assert run._waiting == [task]
     assert run._running == {}

@@ -8,6 +8,7 @@ from made_up_runs import learning_rates, trial_of
 
 from trialrun.cluster.faults import FaultRules
 from trialrun.job import ModelSpec, SelectSpec
+from trialrun.trials.packing import parts_of
 from trialrun.trials.signature import signature_of
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
@@ -226,3 +227,11 @@ def test_a_trial_that_halving_left_alone_is_retried_as_often_as_any():
 
     completed, failed, _ = play(task_of(4), fault_of, max_retries=2)
     assert (completed, failed) == ([0, 1, 2, 3], [])
+
+
+@pytest.mark.parametrize(("num_trials", "fit"), [(512, 200), (9, 4), (64, 64), (37, 1), (65, 64)])
+def test_a_plan_knows_into_which_packs_one_is_halved_that_does_not_fit(num_trials, fit):
+    rules, task = FaultRules(2), task_of(num_trials)
+    halved = rules.answer(task, "memory", fit) if num_trials > fit else [task]
+    sizes = [len(seeds(part)) for half in halved for part in rules.fit(half)]
+    assert parts_of(num_trials, fit) == sizes

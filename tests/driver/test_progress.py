@@ -3,8 +3,11 @@
 import io
 import json
 from dataclasses import replace
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_up_runs import broken, completed, learning_rates, trial_of
 from rich.console import Console
 
@@ -12,7 +15,7 @@ import trialrun.driver.progress
 from trialrun.driver.course import MAX_PACKS_SHOWN, Course
 from trialrun.driver.progress import ProgressLine
 from trialrun.job import SelectSpec
-from trialrun.store.run_state import Fields
+from trialrun.store.costs import Cost
 from trialrun.trials.results import PackResult, PackStart, Progress, SoFar
 
 VARIANTS = learning_rates(1e-3, 1e-2)
@@ -20,8 +23,9 @@ TRIALS = [trial_of(variant, seed) for variant in VARIANTS for seed in range(6)]
 EPOCHS = VARIANTS[0].training.epochs
 
 
-def start_of(pack_id="p000", node="node1", num_trials=6, num_waiting=0):
-    return PackStart(pack_id, num_trials, EPOCHS, 0, node, "GPU 0", num_waiting)
+def start_of(pack_id="p000", node="node1", num_trials=6, num_waiting=0, variants=None):
+    variants = variants or {"v00": num_trials}
+    return PackStart(pack_id, num_trials, EPOCHS, 0, node, "GPU 0", num_waiting, variants)
 
 
 def result_of(pack_id, variant, *seeds, failed=()):
@@ -118,10 +122,10 @@ def clock(monkeypatch):
 
 def test_the_cost_is_the_time_of_devices_over_all_commands(clock):
     course = Course()
-    course.recall_cost(Fields({"device_s": 100, "lost_s": 10, "compile_s": "wrong"}))
+    course.recall_costs({"v00": Cost(60, 10), "v01": Cost(40)})
     course.begin(TRIALS, SelectSpec(), num_packs=3)
     for name in ("p000", "p001", "p002"):
-        course.start(start_of(name))
+        course.start(start_of(name, variants={"v00": 4, "v01": 2}))
     clock.now_s = 4.0
     course.retry("p001")
     course.leave("p001")
@@ -133,6 +137,51 @@ def test_the_cost_is_the_time_of_devices_over_all_commands(clock):
     assert course.content()["cost"] == course.cost()._asdict() == expected
     course.close()
     assert course.cost()._asdict() == expected
+    own = {"v00": Cost(60 + 6 + 11 * 4 / 6, 10 + 4 * 4 / 6, 1.5), "v01": Cost(40 + 11 / 3, 4 / 3)}
+    assert course.costs() == {name: pytest.approx(cost) for name, cost in own.items()}
+
+
+PACKS = st.lists(
+    st.tuples(
+        st.dictionaries(st.sampled_from(["v00", "v01", "v02"]), st.integers(1, 600), min_size=1),
+        st.sampled_from(["waits", "result", "failed", "leaves", "tried again"]),
+        st.floats(0, 1e5),
+    )
+)
+
+
+def ended(pack_id, variants, *, failed):
+    """A pack's result, in which the trials of each variant stopped after other epochs."""
+    trials = [
+        broken(variant, seed) if failed else completed(variant, seed, epochs=1 + number)
+        for number, variant in enumerate(learning_rates(0.1, 0.2, 0.3))
+        for seed in range(min(3, variants.get(variant.variant_id, 0)))
+    ]
+    return PackResult(pack_id, tuple(trials), timings_s={"trace": 0.7, "compile": 0.1})
+
+
+@settings(max_examples=50, deadline=None)
+@given(PACKS, st.dictionaries(st.sampled_from(["v00", "v03"]), st.just(Cost(1e4, 3.0, 0.1))))
+def test_what_variants_cost_is_together_what_the_run_costs(packs, earlier):
+    course, clock = Course(), mock.Mock(**{"monotonic.return_value": 0.0})
+    course.recall_costs(earlier)
+    with mock.patch("trialrun.driver.course.time", clock):
+        for number, (variants, end, lasts_s) in enumerate(packs):
+            name = f"p{number:03d}"
+            course.start(start_of(name, variants=variants))
+            clock.monotonic.return_value += lasts_s
+            match end:
+                case "result" | "failed":
+                    course.finish(ended(name, variants, failed=end == "failed"))
+                case "leaves":
+                    course.leave(name)
+                case "tried again":
+                    course.retry(name)
+                    course.leave(name)
+        costs, whole = course.costs(), course.cost()
+    sums = [sum(getattr(cost, name) for cost in costs.values()) for name in Cost._fields]
+    assert sums == pytest.approx(list(whole))
+    assert set(costs) == set(earlier).union(*(variants for variants, *_ in packs))
 
 
 def test_without_a_terminal_a_line_tells_of_each_pack_and_of_several_at_once(clock):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from trialrun.analysis.explanation import explain
 from trialrun.driver import proposals
-from trialrun.driver.preview import print_plan
+from trialrun.driver.preview.plan import print_plan
 from trialrun.driver.progress import ProgressLine
 from trialrun.driver.resume import referenced_functions
 from trialrun.driver.run import merge_runs, run_job

@@ -29,7 +29,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.setattr(trialrun.driver.status_file, "_EVERY_S", 0.01)
     progress = ProgressLine(Console(file=io.StringIO(), width=200))
     progress.start(TRIALS, SelectSpec(), num_packs=2)
-    progress.course.start(PackStart("p001", 2, 30, 0, "node1", "CPU", 0))
+    progress.course.start(PackStart("p001", 2, 30, 0, "node1", "CPU", 0, {"v00": 2}))
     progress.finish(PackResult("p000", tuple(completed(VARIANT, s, val_loss=0.5) for s in (0, 1))))
     spec = SimpleNamespace(name="small", output=OutputSpec(prometheus=str(tmp_path / "small.prom")))
     return SimpleNamespace(

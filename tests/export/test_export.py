@@ -5,7 +5,10 @@ process, and what they give is compared with the trial.
 """
 
 import functools
+import io
 import json
+import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -461,9 +464,12 @@ def test_a_format_that_fails_or_gives_another_model_costs_no_other(tmp_path, mon
     failed, other = saved.formats.pop(".keras"), saved.formats.pop(".h5")
     assert not other.is_proved
     assert "predictions differ from the trained model's by up to" in other.note
-    assert (failed.is_proved, failed.note) == (False, "OSError: [Errno 28] No space left on device")
+    assert not failed.is_proved
+    reason, place = failed.note.splitlines()
+    assert reason == "OSError: [Errno 28] No space left on device"
+    assert re.fullmatch(rf"  at {re.escape(__file__)}:\d+ in full: raise OSError\(28, .*", place)
     assert all(one.is_proved for one in saved.formats.values())
-    assert "`oracle_model.keras`: not saved: OSError" in saved.files.readme.read_text()
+    assert f"`oracle_model.keras`: not saved: {reason}\n" in saved.files.readme.read_text()
     model = load_best_model(saved.files)
     np.testing.assert_allclose(predictions_of(model, saved), saved.predictions, atol=1e-6)
 
@@ -502,6 +508,22 @@ def test_a_model_counts_as_saved_if_it_can_be_had_again():
 
 
 # The process -------------------------------------------------------------------------------------
+
+
+def test_an_error_of_user_code_that_ends_the_saving_tells_its_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "nice", lambda _: None)  # it is this process
+    models = tmp_path / "models.py"
+    models.write_text(MODELS + "\n\ndef broken():\n    raise LookupError('no such backbone')\n")
+    run = RunFolder.create(tmp_path / "runs", "oracle")
+    text = f"data: {{generator: '{models}:data'}}\nmodel: {{builder: '{models}:broken'}}\n"
+    run.write_job(f"name: oracle\n{text}")
+    asked = json.dumps({"what": "try", "run": str(run.path), "parameters": {}, "seed": 0})
+    answers = io.StringIO()
+    trialrun.export.process._serve(io.StringIO(f"{asked}\n"), answers)
+    reason, place, *_ = json.loads(answers.getvalue())["error"].splitlines()
+    assert "LookupError: no such backbone" in reason
+    assert re.fullmatch(rf"  at {re.escape(str(models))}:\d+ in broken: raise Look.*", place)
+
 
 FORMAT = json.dumps({"format": SavedFormat(".keras", "m.keras", True).to_json()})
 END = json.dumps({"summary": "a model", "notes": []})

@@ -1,6 +1,7 @@
 """What report.html holds, from its text alone; tests/system/test_browser.py opens it."""
 
 import base64
+import csv
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -24,7 +25,7 @@ from trialrun.analysis.run_summary import Tally, TrialProblem
 from trialrun.analysis.summary_json import run_summary
 from trialrun.errors import TrialrunError
 from trialrun.job import dump_job, load_job
-from trialrun.report import build_report
+from trialrun.report import build_report, overview_content
 from trialrun.report.notebook import summary_html
 from trialrun.report.overview import load_overview
 from trialrun.report.page_table import MAX_CELLS, leading_number, page_table
@@ -35,7 +36,9 @@ from trialrun.report.page_text import (
     importance_note,
     question,
 )
+from trialrun.report.view import View
 from trialrun.store import RunFolder
+from trialrun.store.costs import Cost, read_costs, write_costs
 from trialrun.store.files import write_json
 
 VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
@@ -148,6 +151,33 @@ def test_the_leaderboard_says_what_can_be_told_from_the_winner(folder):
 
 
 # The question ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_what_a_variant_has_cost_is_in_every_table_if_it_is_known(tmp_path, folder):
+    run = write_run(tmp_path, VARIANTS, range(3))
+    costs = {"v00": Cost(4_000.5, 75, 20), "v01": Cost(3.25), "v09": Cost(1)}
+    opened = Tally(run, metric="val_loss", goal="minimize")  # as a driver does before it writes
+    write_costs(run, costs)
+    board = opened.standing_without_matrices().leaderboard
+    assert {one.variant_id: one.cost for one in board.variants} == {
+        name: costs.get(name) for name in ("v00", "v01", "v02")
+    }
+    run.costs_file.write_text(run.costs_file.read_text().replace('"v09"', '"\\u001b[2Jv09"'))
+    assert read_costs(run) == {**{k: costs[k] for k in ("v00", "v01")}, "␛[2Jv09": Cost(1)}
+    page = page_of(finish(run))
+    assert "cost: the variant's share of the time for which devices were occupied" in page.text
+    assert "1 h 6 min" in page.text
+    assert "3.2 s" in page.text
+    with run.variants_file.open(newline="") as file:
+        rows = {row["variant_id"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["device_s"] for name in ("v00", "v01", "v02")] == ["4000.5", "3.25", ""]
+    shown = overview_content(run, View(sort="device_s", reverse=True))["variants"]
+    assert shown[0]["cost"] == {"device_s": 4000.5, "lost_s": 75, "compile_s": 20}
+    assert "cost:" not in Page(folder.report_file.read_text()).text
+    for content in ("[1]", '{"v00": {"device_s": -5, "lost_s": true}}', "{" * 9):
+        run.costs_file.write_text(content)
+        assert set(read_costs(run).values()) <= {Cost()}
 
 
 def test_the_job_is_told_as_a_question(tmp_path):
@@ -497,9 +527,11 @@ def test_a_page_without_figures_says_why_they_are_missing(tmp_path, monkeypatch)
 @pytest.mark.usefixtures("without_figures")
 def test_the_page_says_which_files_hold_the_model_and_why_others_do_not(tmp_path):
     folder = finish(write_run(tmp_path, VARIANTS, range(3)))
+    where = "\n  at nets.py:4 in get_config: raise OSError\n  called at nets.py:9 in f: g()"
     formats = [
         {"name": ".weights.h5", "file": "m.weights.h5", "is_proved": True, "note": "the builder"},
         {"name": ".keras", "file": "m.keras", "is_proved": False, "note": "'l' is <Lambda>"},
+        {"name": ".h5", "file": "m.h5", "is_proved": False, "note": f"no disk{where}"},
     ]
     saved = {"proved": True, "problem": "", "formats": formats, "notes": []}
     write_json(folder.summary_file, {**folder.read_summary(), "best_model": saved})
@@ -507,6 +539,7 @@ def test_the_page_says_which_files_hold_the_model_and_why_others_do_not(tmp_path
     text = Page(folder.report_file.read_text()).text
     assert "The best model is in best/ as .weights.h5: loaded again and compared." in text
     assert "Not as .keras: 'l' is <Lambda>." in text
+    assert "Not as .h5: no disk (at nets.py:4 in get_config: raise OSError)." in text
     assert "keras.models.load_model" not in text
 
 

@@ -18,6 +18,7 @@ from trialrun.cli.on_end import OnEnd
 from trialrun.host import machine_id, process_started
 from trialrun.report.status import status_renderables, training_renderables
 from trialrun.store import RunFolder
+from trialrun.store.costs import Cost, write_costs
 from trialrun.store.files import write_json
 from trialrun.store.run_state import states_of, write_status
 
@@ -76,6 +77,7 @@ def run(tmp_path):
     """A run in training, of which some trials have ended."""
     run = write_run(tmp_path, learning_rates(0.1, 0.2), [0, 1, 2])
     write_status(run, STATUS)
+    write_costs(run, {"v00": Cost(1_000), "v01": Cost(2_500, 75), "v02": Cost(500, 0, 20)})
     hold(run)
     return run
 
@@ -101,6 +103,7 @@ def test_a_running_run_is_told_at_any_width(run, width):
         "3 have ended, 2 in training, 1 waiting, 1 tried again",
         "12.3 trials/s, 2:26 left (2:10 to 2:50)",
         "1:06:40 of devices, of which 1:15 in failed tries, 0:20 in compiling",
+        "costliest v01 41:40, v00 16:40, v02 8:20",
         "val_loss 0.2346, of one trial after one of its epochs",
         "p003, try 2 node7 GPU 0 fused 512 12 of 30",
         "p004 node8 GPU 1 starting 288 0 of 30",

@@ -155,7 +155,8 @@ def fit_plainly(
     """A trial by `model.fit`, on its own data in its own order."""
     splits = load_splits(trial.variant.data, folder, trial.seed)
     training = trial.variant.training
-    keras.backend.clear_session()  # names of layers and metrics are those of a new process
+    # Names of layers and metrics are those of a new process.
+    keras.utils.clear_session(free_memory=False)
     keras.config.disable_interactive_logging()  # `TerminateOnNaN` prints a line
     keras.utils.set_random_seed(trial.seed)
     model = build()

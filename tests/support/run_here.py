@@ -5,9 +5,10 @@ from unittest import mock
 
 import trialrun.cluster
 import trialrun.driver.run
-from trialrun.cluster.connection import Cluster, Needs
+from trialrun.cluster.connection import Cluster
 from trialrun.export.process import ExportProcess
 from trialrun.export.save import save_best
+from trialrun.trials.needs import Needs
 
 
 @contextlib.contextmanager

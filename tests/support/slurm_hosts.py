@@ -9,6 +9,7 @@ processes are descendants of one, which the kernel kills when the tests' process
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -24,7 +25,7 @@ from commands import LIKE_OTHERS
 ADDRESSES = {"n1": "10.0.0.11", "n2": "10.0.0.12"}
 _SCRIPT = Path(__file__).with_name("slurm_host.sh")
 _NEW_NAMESPACES = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true")
-_PROGRAMS = ("slurmctld", "slurmd", "munged", "ip", "unshare", "nsenter", "setpriv", "pgrep")
+_PROGRAMS = ("slurmctld", "slurmd", "munged", "ip", "ss", "unshare", "nsenter", "setpriv", "pgrep")
 _START_S = 60  # deadlines: only what hangs comes near them
 _NULL_DEVICE = os.makedev(1, 3)
 _CONFIGURATION = """\
@@ -162,6 +163,17 @@ class SlurmHosts:
                 if line and not line.startswith(("slurmd ", "sleep 3600", f"bash {_SCRIPT}")):
                     found[int(folder.name)] = line
         return found
+
+    def listening_ports(self, name: str) -> set[int]:
+        """The TCP ports at which processes on a host listen, but for SLURM's."""
+        net, ports = f"--net=/proc/{self._pid_of(name)}/ns/net", set()
+        told = subprocess.run(
+            ["nsenter", net, "ss", "-Hltnp"], capture_output=True, text=True, check=True
+        )
+        for line in told.stdout.splitlines():
+            if not re.search('"(slurmd|slurmstepd|srun)"', line):
+                ports.add(int(line.split()[3].rpartition(":")[2]))
+        return ports
 
     def temporary_files(self, name: str) -> set[str]:
         """What lies in a host's /tmp and /dev/shm, but for what is shared."""

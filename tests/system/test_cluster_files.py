@@ -66,6 +66,7 @@ def test_every_node_is_started_with_the_token_and_with_options_that_ray_has(grou
     subprocess.run(["bash", "-n", "-c", command], check=True)
     before, options = command.split(" ray start ")
     assert "RAY_AUTH_MODE=token" in before
+    assert "RAY_enable_metrics_collection=0" in before
     assert "trialrun/.venv/bin:$PATH" in before
     options_of_ray_start(options)
 

@@ -112,6 +112,11 @@ def test_a_run_that_has_ended_has_a_status(small_run):
     assert cost == status["cost"]
     assert 0 < cost["compile_s"] < cost["device_s"]
     assert cost["lost_s"] == 0
+    of_variants = json.loads((small_run.folder / "costs.json").read_text())
+    assert list(of_variants) == ["v00", "v01", "v02"]
+    for name, seconds in cost.items():
+        assert sum(one[name] for one in of_variants.values()) == pytest.approx(seconds, abs=1e-5)
+    assert small_run.api.variants["device_s"].sum() == pytest.approx(cost["device_s"])
     best = small_run.api.trials["val_loss"].min()
     assert status["best"]["value"] == pytest.approx(best, rel=1e-6)
     shown = call("status", small_run.home / "runs")
@@ -141,6 +146,7 @@ def test_a_run_leaves_every_file_of_the_contract_and_no_other(small_run):
         "report.html",
         "run.log",
         "status.json",
+        "costs.json",
         "lease/000001.json",
         "states/part-p000.npz",
         "best/medical_trial_model.h5",

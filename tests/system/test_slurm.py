@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import strangers
 from commands import ROOT
 from durable_runs import assert_run_is_whole
-from slurm_hosts import SlurmHosts
+from slurm_hosts import ADDRESSES, SlurmHosts
 from slurm_jobs import Job, needs_slurm, sets
+from strangers import Answer, assert_refused
 
 import trialrun
 from trialrun.job import load_job
@@ -80,6 +82,7 @@ def test_two_jobs_share_a_host_in_peace_also_when_one_is_cancelled(slurm_user):
         job.wait_for_files("trials/part-*.parquet")
     assert {job.state() for job in jobs} == {"RUNNING"}
     assert_token_is_secret(slurm_user.hosts, slurm_user.home)
+    assert_closed_to_strangers(slurm_user.hosts)
     names = slurm_user.hosts.temporary_files("n1")
     for job in jobs:
         assert any(re.fullmatch(rf"trialrun-{job.id}-ray-\w{{6}}", name) for name in names)
@@ -113,6 +116,14 @@ def assert_token_is_secret(hosts: SlurmHosts, home: Path) -> None:
     assert len(tokens) == 2  # one per job
     lines += [path.read_text(errors="replace") for path in home.rglob("*") if path.is_file()]
     assert not [line for line in lines for token in tokens if token in line]
+
+
+def assert_closed_to_strangers(hosts: SlurmHosts) -> None:
+    """Nothing on n1 answers another machine that has no token."""
+    ports = hosts.listening_ports("n1")
+    assert len(ports) >= 2 * 8  # of each: the head, a node (2), its agents (3), driver, worker
+    told = hosts.call(sys.executable, strangers.__file__, ADDRESSES["n1"], *ports)
+    assert_refused(Answer(*answer) for answer in json.loads(told))
 
 
 def test_shards_in_a_job_array_become_one_run(slurm_user):

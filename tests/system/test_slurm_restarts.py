@@ -2,7 +2,11 @@
 
 import importlib.util
 import re
+import secrets
+import shutil
 import subprocess
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -90,3 +94,99 @@ def test_the_script_requeues_what_was_interrupted_and_not_what_was_stopped(
     )
     assert done.stdout == expected
     assert ("not requeued" in done.stderr) == ("stop" in before)
+
+
+# The batch script with stubs for SLURM, Ray and trialrun, which write down how they were called.
+_STUB = """#!/bin/sh
+env | grep -q ^PATH= || echo "no PATH" >>"{calls}"
+echo "$(basename "$0") $*" >>"{calls}"
+case "$(basename "$0") $*" in
+  scontrol*hostnames*) echo n1 ;;
+  scontrol*show*job*) echo PreemptTime=None ;;
+  trialrun*) exit 75 ;;
+  *check_progress.py*) exit {progress} ;;
+esac
+"""
+
+
+class Started(NamedTuple):
+    """What a start of the batch script gave: its exit code, the calls of programs, its output."""
+
+    code: int
+    calls: str
+    said: str
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the batch script as SLURM does, in a project of its own."""
+
+    def start_script(*arguments: object, progress: int = 0, **environment: str) -> Started:
+        calls, programs = tmp_path / "calls.txt", tmp_path / ".venv" / "bin"
+        calls.write_text("")
+        programs.mkdir(parents=True, exist_ok=True)
+        for name in ("scontrol", "srun", "python", "ray", "trialrun"):
+            (programs / name).write_text(_STUB.format(calls=calls, progress=progress))
+            (programs / name).chmod(0o755)
+        # As where SLURM exports nothing: bash has a PATH, and does not pass it on.
+        (tmp_path / "path.sh").write_text(f"PATH={programs}:$PATH; export -n PATH\n")
+        given = {
+            "BASH_ENV": str(tmp_path / "path.sh"),
+            "TRIALRUN_PROJECT": str(tmp_path),
+            "SLURM_JOB_ID": str(10**9 + secrets.randbelow(10**9)),
+            "SLURM_JOB_NODELIST": "n1",
+            "SLURMD_NODENAME": "localhost",
+            **environment,
+        }
+        script = ROOT / "scripts" / "slurm" / "trialrun.sbatch"
+        done = subprocess.run(
+            [shutil.which("bash"), script, *map(str, arguments)],
+            env=given,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not list(Path("/tmp").glob(f"trialrun-{given['SLURM_JOB_ID']}-*"))
+        called = calls.read_text().replace(given["SLURM_JOB_ID"], "7")
+        return Started(done.returncode, called, done.stderr)
+
+    return start_script
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+def test_the_script_asks_at_a_restart_whether_to_go_on(tmp_path, start, check_progress, is_array):
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    environment = array if is_array else {}
+    run = tmp_path / "runs" / "job" / "slurm-7" / ("shard-1" if is_array else "")
+    first = start("job.yaml", **environment)
+    assert first.code == 75
+    assert "check_progress" not in first.calls
+    assert "no PATH" not in first.calls
+    assert f"trialrun run job.yaml --run-folder {run}" in first.calls
+    requeued = "scontrol requeue 7_1\n" if is_array else "scontrol requeue 7\n"
+    assert first.calls.endswith(requeued)
+
+    again = start("job.yaml", **environment, SLURM_RESTART_COUNT="1")
+    assert "trialrun run job.yaml" in again.calls
+    assert again.calls.endswith(requeued)
+    asked, _, _ = again.calls.partition("\n")
+    program, *arguments = asked.removeprefix("python ").split()
+    assert (ROOT / Path(program).relative_to(tmp_path)).is_file()
+    assert arguments == [str(run), "7"]
+    assert check_progress(Path(arguments[0]), arguments[1]) == 0
+
+    idle = start("job.yaml", progress=1, **environment, SLURM_RESTART_COUNT="2")
+    assert idle[:2] == (75, again.calls.partition("\n")[0] + "\n")
+
+
+@pytest.mark.parametrize(("first", "last", "count"), [(0, 1, 2), (3, 3, 1), (1, 7, 4)])
+def test_an_array_whose_tasks_are_no_shards_trains_nothing(start, first, last, count):
+    """`--array=0-1`, `--array=3` and `--array=1-7:2`."""
+    numbers = {"ID": first, "MIN": first, "MAX": last, "COUNT": count}
+    environment = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in numbers.items()}
+    refused = start("job.yaml", SLURM_ARRAY_JOB_ID="7", **environment)
+    assert refused.code == 2
+    assert "Give --array=1-N, such as 1-8, for a shard of the trials per task." in refused.said
+    assert f"{count} tasks, numbered from {first} to {last}." in refused.said
+    assert "trialrun" not in refused.calls

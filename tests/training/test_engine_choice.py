@@ -1,5 +1,6 @@
 """Which engine trains a pack, and how much memory it is thought to need."""
 
+import io
 import re
 import subprocess
 import sys
@@ -7,10 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from training_jobs import FEW_ROWS, load_trials, make_task, train
 
+from trialrun.data.splits import steps_per_epoch
+from trialrun.driver.preview.devices import Gpus
+from trialrun.driver.preview.plan import print_plan
 from trialrun.errors import InputError, OutOfMemory
-from trialrun.training import engine_choice
+from trialrun.job import load_job
+from trialrun.messages import bytes_text
+from trialrun.report.format import duration_text
+from trialrun.training import dry_run, engine_choice
 from trialrun.training.compiled import prepare
 from trialrun.training.compiled.prepare import require_device_memory, required_bytes
 from trialrun.training.dry_run import examine
@@ -49,6 +57,30 @@ def test_each_engine_can_be_timed(task, always_measured):
     found = choose(task)
     assert found.engine in ("fused", "mapped", "keras")
     assert found.engine == "fused" or re.search(r"is faster: [\d,]+ us per step", found.reason)
+
+
+def test_a_traced_plan_for_gpus_tells_memory_and_the_time_of_steps(task, monkeypatch):
+    """The pack of two trials takes 5 steps x 3 epochs of 2 s each, if the room suffices."""
+    monkeypatch.setattr(dry_run, "seconds_per_step", lambda prepared: 2.0)
+    (found,) = examine(task)
+    needed = found.shared_bytes + 2 * found.bytes_per_trial
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    prepared = prepare.prepare(task, data, "fused", {})
+    assert needed == required_bytes(prepared)[0]
+    steps = steps_per_epoch(data.of_trial(0), 8) * 3
+    loaded = load_job(task.job_folder / "job.yaml")
+    for free_bytes, expected in (
+        (needed * 10, "1 pack on 1 device: 1 round of packs. All packs fit: 2 trials of"),
+        (needed, "2 packs on 1 device: 2 rounds of packs."),
+    ):
+        console = Console(file=io.StringIO(), width=200)
+        print_plan(console, loaded, trace=True, gpus=Gpus(1, free_bytes))
+        words = re.sub(r"\s+", " ", console.file.getvalue())
+        assert expected in words, words
+        assert f"1 x 2 fused {bytes_text(needed)}" in words
+        assert f"Computing the steps takes {duration_text(2 * 2 * steps)} if each" in words
+        assert "device is as fast as the CPU here" in words
+    assert "at most about 1 trial fit into 70% of" in words
 
 
 RECURRENT = """

@@ -14,7 +14,7 @@ from training_jobs import PARTIAL_BATCH, load_trials, make_task, train
 
 from trialrun.data import streams
 from trialrun.data.load import load_splits
-from trialrun.driver.preview import print_plan
+from trialrun.driver.preview.plan import print_plan
 from trialrun.errors import InputError, ModelError
 from trialrun.export.check import evaluate
 from trialrun.job import load_job

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from trialrun.driver.preview import print_plan
+from trialrun.driver.preview.plan import print_plan
 from trialrun.job import JobSpec, load_job
 from trialrun.trials.packing import pack_trials
 from trialrun.trials.plan import plan_trials, plan_variants

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from trialrun.analysis.variants import (
 )
 from trialrun.job import Goal, Statistic
 from trialrun.store import RunFolder
+from trialrun.store.costs import read_costs
 from trialrun.store.trial_tables import TRIALS_AT_A_TIME, TrialIndex
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Tally:
         self._metric, self._goal, self._statistic = metric, goal, statistic
         self._max_problems, self._max_trials = max_problems, max_trials
         own_bounds = self._bounds.get(metric, UNBOUNDED)
+        self._run = run
         rounds = run.rounds.read()
         require_log(run, rounds, self._index)
         self._rounds: RoundsSummary | None = None
@@ -139,6 +141,7 @@ class Tally:
         scores: list[ValidationScores] = []
         summaries: list[VariantSummary] = []
         problems: list[TrialProblem] = []
+        costs = read_costs(self._run)
         counts: Counter[str] = Counter()
         num_epochs = 0
         for chunk in self._index.by_variants(columns, self._max_trials):
@@ -149,7 +152,10 @@ class Tally:
             compared = self._compared(chunk, columns)
             scores.append(validation_scores(compared, self._metric, seeds))
             pooled = pool_matrices([compared])
-            summaries += summarize(compared, parameters, pooled, seeds, self._bounds)
+            summaries += [
+                replace(one, cost=costs.get(one.variant_id))
+                for one in summarize(compared, parameters, pooled, seeds, self._bounds)
+            ]
             if write_matrices is not None:
                 write_matrices(confusion_matrices(compared))
         joined = join_scores(scores)

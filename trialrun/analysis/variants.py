@@ -28,6 +28,7 @@ from trialrun.statistics.intervals import within_bounds
 from trialrun.statistics.matrices import matrix_scores, pool_confusion_matrices
 from trialrun.statistics.spread import Counts, describe
 from trialrun.store.columns import CONFUSION_MATRIX_COLUMNS, metric_names
+from trialrun.store.costs import Cost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +66,7 @@ class VariantSummary:
         val_confusion_matrix: (classes, classes) sum over completed seeds; None if there is none.
         test_confusion_matrix: The same on the test set.
         rank: 1 for the best; 0 before variants are ranked.
+        cost: What it has cost; None if that is not known.
     """
 
     variant_id: str
@@ -76,6 +78,7 @@ class VariantSummary:
     val_confusion_matrix: Counts | None
     test_confusion_matrix: Counts | None
     rank: int = 0
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +234,11 @@ def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
 
     Returns:
         Dictionaries with keys in this order: rank, variant_id, `param.<path>`, n, diverged, failed,
-        p_value, then `<metric>_mean` and so on for each of `STATISTICS`. The selection metric comes
-        first, then the other validation metrics, test, training. p_value is the smallest level at
-        which the variant leaves the set that holds the best mean (see `certainty.Certainty`); the
-        variant with the best mean has none. A parameter that a variant does not have is absent.
+        p_value, the fields of `Cost`, then `<metric>_mean` and so on for each of `STATISTICS`. The
+        selection metric comes first, then the other validation metrics, test, training. p_value is
+        the smallest level at which the variant leaves the set that holds the best mean (see
+        `certainty.Certainty`); the variant with the best mean has none. A parameter that a variant
+        does not have is absent, and so is a cost that is not known.
     """
     names = ordered_metrics(leaderboard)
     p_values = leaderboard.certainty.p_values if leaderboard.certainty else {}
@@ -247,6 +251,7 @@ def variant_rows(leaderboard: Leaderboard) -> list[dict[str, Any]]:
             "diverged": variant.num_diverged,
             "failed": variant.num_failed,
             "p_value": p_values.get(variant.variant_id),
+            **({} if variant.cost is None else variant.cost._asdict()),
             **{
                 f"{name}_{statistic}": getattr(variant.metrics[name], statistic)
                 for name in names

@@ -11,10 +11,17 @@ import click
 
 from trialrun.cli.console import Console
 from trialrun.cli.debugging import keep_logs_option, one_trial_options, train_one_trial
-from trialrun.cli.ending import max_time_option, stop
+from trialrun.cli.ending import max_time_option, stop, telling_how_to_go_on, told_before_training
 from trialrun.cli.on_end import OnEnd, on_end_option
+from trialrun.cli.planning import plan
 from trialrun.cli.results import compare, predict
-from trialrun.cli.run_options import address_option, open_head_option, strict_option
+from trialrun.cli.run_options import (
+    address_option,
+    open_head_option,
+    set_option,
+    shard_option,
+    strict_option,
+)
 from trialrun.cli.watching import list_runs, status
 from trialrun.driver.interrupts import Interrupted
 from trialrun.errors import (
@@ -30,14 +37,6 @@ from trialrun.messages import command_for, counted, visible
 from trialrun.store.foreign import reading_run, reads_run
 from trialrun.store.runs_dir import default_runs_dir, location_text
 
-_set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a field of the job, e.g. --set training.epochs=50. May be given several times.",
-)
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="trialrun")
@@ -50,16 +49,10 @@ def cli() -> None:
     """
 
 
-for _command in (compare, list_runs, predict, status, stop):
+for _command in (compare, list_runs, plan, predict, status, stop):
     cli.add_command(_command)
 
 
-_shard_option = click.option(
-    "--shard",
-    metavar="I/N",
-    help="Take only this shard of the trials, e.g. 2/8 for the second of eight; `trialrun merge`"
-    " makes one run of all shards.",
-)
 _runs_dir_option = click.option(
     "--runs-dir",
     type=click.Path(path_type=Path),
@@ -78,7 +71,7 @@ _run_folder_option = click.option(
 
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
-@_set_option
+@set_option
 @address_option
 @open_head_option
 @_runs_dir_option
@@ -90,7 +83,7 @@ _run_folder_option = click.option(
     type=click.Path(path_type=Path),
     help="Continue the run in this folder: train only the trials of JOB that it does not hold.",
 )
-@_shard_option
+@shard_option
 @max_time_option
 @strict_option
 @keep_logs_option
@@ -186,14 +179,15 @@ def _run(job: Any, runs_dir: Path, run_folder: Path | None, options: Mapping[str
 
     progress = ProgressLine(Console(stderr=True))
     click.get_current_context().find_root().ensure_object(OnEnd).course = progress.course
-    outcome = run_job(
-        job,
-        runs_dir=runs_dir,
-        run_folder=run_folder,
-        command=sys.argv,
-        progress=progress,
-        **options,
-    )
+    with telling_how_to_go_on(job, run_folder, progress.course):
+        outcome = run_job(
+            job,
+            runs_dir=runs_dir,
+            run_folder=run_folder,
+            command=sys.argv,
+            progress=progress,
+            **options,
+        )
     _tell(outcome)
     if (shard := job.spec.resources.shard) is not None:
         _say(f"This is shard {shard}; `trialrun merge` makes one run of all shards")
@@ -226,27 +220,6 @@ def _tell(outcome: Any) -> None:
 
 def _say(text: str) -> None:
     Console(stderr=True).print(text, soft_wrap=True, highlight=False)
-
-
-@cli.command()
-@click.argument("job", type=click.Path(path_type=Path))
-@_set_option
-@_shard_option
-@click.option(
-    "--trace",
-    is_flag=True,
-    help="Also build and compile each program, and show its engine and why it was chosen, the time"
-    " to compile and the memory per trial.",
-)
-def plan(job: Path, overrides: tuple[str, ...], shard: str | None, trace: bool) -> None:
-    """Show the variants, trials and packs of JOB.
-
-    Nothing is trained.
-    """
-    from trialrun.driver.preview import print_plan
-    from trialrun.job import load_job
-
-    print_plan(Console(), load_job(job, overrides, shard=shard), trace=trace)
 
 
 @cli.command()
@@ -378,7 +351,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
         ended = error.__cause__ or error  # click raises its own error from an interrupt
         if not isinstance(ended, Interrupted):
             return EXIT_CTRL_C
-        _say(f"{ended.reason}. Nothing was in training, and what was finished before is kept")
+        _say(told_before_training(ended))
         return ended.exit_code
     except InputError as error:
         click.echo(f"Error: {visible(told(error))}", err=True)

@@ -1,4 +1,4 @@
-"""Options that `driver.run` takes by the same names: which Ray is used, and which versions."""
+"""Options of several commands: fields of the job, its shard, which Ray is used, and versions."""
 
 import click
 
@@ -19,4 +19,17 @@ strict_option = click.option(
     is_flag=True,
     help="Refuse a run whose trials were trained with other versions of TensorFlow, Keras, NumPy or"
     " trialrun, instead of warning.",
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a field of the job, e.g. --set training.epochs=50. May be given several times.",
+)
+shard_option = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Take only this shard of the trials, e.g. 2/8 for the second of eight; `trialrun merge`"
+    " makes one run of all shards.",
 )

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,37 +21,7 @@ from trialrun.cluster.preflight import answers_anybody, check_cluster
 from trialrun.errors import ClusterError
 from trialrun.job import ResourcesSpec
 from trialrun.messages import said_by
-from trialrun.trials.packing import choose_cpus_per_pack
-
-_ROUNDING = 1e-9  # ten packs of 0.1 GPU each must fit, though 1 // 0.1 is 9
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What each pack's task asks Ray for.
-
-    Attributes:
-        gpus: 1, a fraction of a GPU, or 0 when the CPU computes.
-        cpus: Number of CPU cores.
-        accelerator_type: Kind of GPU; None for any.
-    """
-
-    gpus: float
-    cpus: int
-    accelerator_type: str | None
-
-    def fit_into(self, node: Mapping[str, float]) -> int:
-        """The number of packs that a node with these resources can train at the same time."""
-        if self.accelerator_type and f"accelerator_type:{self.accelerator_type}" not in node:
-            return 0
-        packs = int(node.get("CPU", 0) // self.cpus)
-        if self.gpus:  # a pack that needs a fraction of a GPU gets it from a single GPU
-            packs = min(packs, int(node.get("GPU", 0) * int(1 / self.gpus + _ROUNDING)))
-        return packs
-
-    def __str__(self) -> str:
-        kind = f" of type {self.accelerator_type}" if self.accelerator_type else ""
-        return f"{self.gpus:g} GPU{kind} and {self.cpus} CPU cores"
+from trialrun.trials.needs import Needs, choose_needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,26 +125,7 @@ def _describe(address: str, resources: ResourcesSpec, head: HeadWatch) -> Cluste
             f"no node of the cluster has what a pack asks for: {needs}; the nodes have"
             f" {'; '.join(sorted({_offer(node) for node in nodes}))}; change `resources` in the job"
         )
-    return Cluster(address, needs, num_devices, 1 if needs.gpus else needs.cpus, head)
-
-
-def choose_needs(nodes: Sequence[Mapping[str, float]], resources: ResourcesSpec) -> Needs:
-    """What each pack asks Ray for; resources that the job sets to `auto` are chosen here.
-
-    Args:
-        nodes: The resources of each node: Ray's name -> amount.
-        resources: The job's `resources`.
-    """
-    gpus = float(any(node.get("GPU", 0) for node in nodes))
-    if resources.gpus != "auto":
-        gpus = resources.gpus
-    # A head that must train nothing offers Ray no CPU cores.
-    smallest_node = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
-    if resources.cpus != "auto":
-        cpus = resources.cpus
-    else:
-        cpus = 1 if gpus else choose_cpus_per_pack(smallest_node)
-    return Needs(gpus, cpus, resources.accelerator_type)
+    return Cluster(address, needs, num_devices, needs.num_threads, head)
 
 
 def _offer(node: Mapping[str, float]) -> str:

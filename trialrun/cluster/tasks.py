@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -319,6 +320,7 @@ class _Run:
             node=message.node,
             device=message.device,
             num_waiting=len(self._waiting) + submitted,
+            variants=Counter(trial.variant.variant_id for trial in task.pack.trials),
         )
 
     def _end_without_result(self, stream: Any) -> Iterator[PackResult]:

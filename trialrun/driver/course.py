@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from trialrun.driver.costs import CostAccount, weights_of
 from trialrun.driver.pace import Pace, TimeLeft
 from trialrun.job import SelectSpec
-from trialrun.store.run_state import Fields
+from trialrun.store.costs import Cost, Costs
 from trialrun.trials.results import PackResult, PackStart, Progress, SoFar
 from trialrun.trials.trial import Trial
 
@@ -19,25 +20,6 @@ MAX_PACKS_SHOWN = 100
 MAX_VARIANTS_SHOWN = 20
 # Adding up what the variants of all packs have come to may take this share of the time, at most.
 _SHARE_OF_TIME = 0.005
-
-
-class Cost(NamedTuple):
-    """What a run has cost, over all its commands, in seconds of devices.
-
-    Attributes:
-        device_s: From when a worker began a pack until the pack left it, summed over packs.
-        lost_s: The part of it that went into tries that failed.
-        compile_s: The part of it in which programs were traced and compiled, and their first epochs
-            trained.
-    """
-
-    device_s: float
-    lost_s: float
-    compile_s: float
-
-    def plus(self, *, device_s: float = 0.0, lost_s: float = 0.0, compile_s: float = 0.0) -> "Cost":
-        """The cost with more of each."""
-        return Cost(self.device_s + device_s, self.lost_s + lost_s, self.compile_s + compile_s)
 
 
 @dataclass(slots=True)
@@ -61,6 +43,15 @@ class _Running:
     def epochs_done(self) -> int:
         """Epochs trained, summed over its trials."""
         return 0 if self.progress is None else self.progress.epochs_done
+
+    def cost_by(self, now_s: float) -> Cost:
+        """What it has cost since it began."""
+        return Cost(device_s=now_s - self.since_s)
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """What its cost is divided by among its variants; see `driver.costs`."""
+        return {} if self.start is None else self.start.variants
 
 
 class Course:
@@ -87,7 +78,7 @@ class Course:
         self._epochs_running = 0  # the sum over the packs in training
         self._packs_done = self._num_waiting = self._num_retries = 0
         self._statuses: Counter[str] = Counter()
-        self._cost = Cost(0.0, 0.0, 0.0)
+        self._costs = CostAccount()
         self._best: float | None = None
         self._pace = Pace(self._began_s)
         self._parameters: dict[str, Mapping[str, Any]] = {}
@@ -103,13 +94,9 @@ class Course:
         self._statuses.update({name: statuses.get(name, 0) for name in ("completed", "diverged")})
         self._earlier = self._statuses.total()
 
-    def recall_cost(self, cost: Fields) -> None:
-        """Adds what earlier commands have cost, as status.json tells it."""
-        self._cost = self._cost.plus(
-            device_s=cost.number("device_s") or 0.0,
-            lost_s=cost.number("lost_s") or 0.0,
-            compile_s=cost.number("compile_s") or 0.0,
-        )
+    def recall_costs(self, costs: Costs) -> None:
+        """Adds what earlier commands have cost, see `store.costs`."""
+        self._costs.recall(costs)
 
     def begin(
         self,
@@ -162,7 +149,8 @@ class Course:
         with self._lock:
             self._num_retries += 1
             if (running := self._running.get(pack_id)) is not None:
-                self._cost = self._cost.plus(lost_s=time.monotonic() - running.since_s)
+                lost_s = time.monotonic() - running.since_s
+                self._costs.add(Cost(lost_s=lost_s), running.weights)
 
     def finish(self, result: PackResult) -> None:
         """Takes that a pack has ended, and that its results are on disk."""
@@ -174,10 +162,11 @@ class Course:
             and math.isfinite(value := one.metrics.get(metric, math.nan))
         ]
         with self._lock:
-            self._drop(result.pack_id)
+            weights = weights_of(result)
+            self._drop(result.pack_id, weights)
             self._packs_done += 1
             compile_s = sum(result.timings_s.get(stage, 0.0) for stage in ("trace", "compile"))
-            self._cost = self._cost.plus(compile_s=compile_s)
+            self._costs.add(Cost(compile_s=compile_s), weights)
             self._num_done += len(result.trials)
             self._epochs_done += sum(self._epochs_of(one.trial) for one in result.trials)
             self._statuses.update(one.status for one in result.trials)
@@ -190,10 +179,10 @@ class Course:
             for pack_id in tuple(self._running):
                 self._drop(pack_id)
 
-    def _drop(self, pack_id: str) -> None:
+    def _drop(self, pack_id: str, weights: Mapping[str, float] | None = None) -> None:
         if (running := self._running.pop(pack_id, None)) is not None:
             self._epochs_running -= running.epochs_done
-            self._cost = self._cost.plus(device_s=time.monotonic() - running.since_s)
+            self._costs.add(running.cost_by(time.monotonic()), weights or running.weights)
 
     def _take_best(self, values: Sequence[float]) -> None:
         pick = max if self._select.goal == "maximize" else min
@@ -256,11 +245,18 @@ class Course:
     def cost(self) -> Cost:
         """What the run has cost so far."""
         with self._lock:
-            return self._cost_by(time.monotonic())
+            return self._costs_by(time.monotonic()).total
 
-    def _cost_by(self, now_s: float) -> Cost:
-        in_training_s = sum(now_s - running.since_s for running in self._running.values())
-        return self._cost.plus(device_s=in_training_s)
+    def costs(self) -> dict[str, Cost]:
+        """What each variant has cost so far; together that is what the run has cost."""
+        with self._lock:
+            return self._costs_by(time.monotonic()).by_variant()
+
+    def _costs_by(self, now_s: float) -> CostAccount:
+        costs = self._costs.copy()
+        for running in self._running.values():
+            costs.add(running.cost_by(now_s), running.weights)
+        return costs
 
     def content(self) -> dict[str, Any]:
         """All of it, as values for JSON."""
@@ -283,7 +279,7 @@ class Course:
                     "waiting": self._num_waiting,
                     "retries": self._num_retries,
                 },
-                "cost": self._cost_by(now_s)._asdict(),
+                "cost": self._costs_by(now_s).total._asdict(),
                 "trials_per_s": rate,
                 "left_s": None if left is None else left._asdict(),
                 "best": {

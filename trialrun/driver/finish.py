@@ -16,6 +16,7 @@ from trialrun.messages import command_for, counted
 from trialrun.report import build_report
 from trialrun.report.rounds import dropped_rows
 from trialrun.store import RunFolder
+from trialrun.store.costs import write_costs
 from trialrun.store.files import write_json
 from trialrun.store.pack_records import distinct_tasks
 from trialrun.store.variant_files import writing_confusion_matrices
@@ -96,6 +97,7 @@ def finish(
     packs = run.read_packs()
     class_names = next((pack.class_names for pack in packs if pack.class_names), ())
     work.lease.check()
+    write_costs(run, work.progress.course.costs())
     with writing_confusion_matrices(run.confusion_matrices_file, class_names) as write:
         standing = tally.standing(write)
     run.write_variants(variant_rows(standing.leaderboard))

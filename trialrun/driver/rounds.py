@@ -12,7 +12,7 @@ from trialrun.analysis.selection import ValidationScores, join_scores, validatio
 from trialrun.driver.proposals import new_variants, planned_trials
 from trialrun.driver.work import Batch, Work
 from trialrun.errors import InputError, TrialrunError
-from trialrun.job import FRESH_SEEDS, ConfirmSpec, LoadedJob
+from trialrun.job import FRESH_SEEDS, ConfirmSpec, JobSpec, LoadedJob
 from trialrun.messages import counted
 from trialrun.search.schedule import schedule_of
 from trialrun.search.strategy import Propose, Search, next_round
@@ -40,9 +40,14 @@ _SAME = 3e-4
 
 def has_rounds(work: Work) -> bool:
     """Whether variants of a run are proposed or chosen in rounds, or its winner is confirmed."""
-    search = work.loaded.spec.search
+    return wants_rounds(work.loaded.spec) or bool(work.run.rounds.read())
+
+
+def wants_rounds(job: JobSpec) -> bool:
+    """Whether a job asks for that."""
+    search = job.search
     wanted = search.rounds is not None or search.confirmation is not None
-    return wanted or search.method == "tpe" or bool(work.run.rounds.read())
+    return wanted or search.method == "tpe"
 
 
 def recorded_fresh_trials(run: "RunFolder", trials: Sequence[Trial]) -> tuple[Trial, ...]:

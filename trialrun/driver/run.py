@@ -49,11 +49,13 @@ from trialrun.errors import (
 from trialrun.export.process import ExportProcess, SavedModel
 from trialrun.host import stdout_for_results
 from trialrun.job import DataSpec, Duration, LoadedJob, dump_job
+from trialrun.job.user_code.frames import told
 from trialrun.messages import command_for
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
+from trialrun.store.costs import read_costs
+from trialrun.store.lease import require_no_driver_here
 from trialrun.store.repair import set_aside_broken
-from trialrun.store.run_state import read_status
 from trialrun.trackers import require_packages
 from trialrun.trials.packing import shard_trials
 from trialrun.trials.plan import plan_trials
@@ -100,6 +102,8 @@ def run_job(
         Interrupted: The run must end, and its training has not begun.
     """
     deadline = Deadline.after(max_time)
+    if run_folder is not None:
+        require_no_driver_here(RunFolder(run_folder).lease_dir)  # before the user's slow imports
     trials = plan_trials(loaded.spec)
     own = _own_trials(loaded, trials)
     _check_needs(loaded)
@@ -112,7 +116,7 @@ def run_job(
         begun = stack.enter_context(
             at_work(*known, files=files, interrupts=interrupts, deadline=deadline)
         )
-        progress.course.recall_cost(read_status(begun.run).part("cost"))
+        progress.course.recall_costs(read_costs(begun.run))
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(replace(begun, samples=tuple(samples.values())))
         check_origins(
@@ -175,7 +179,7 @@ def merge_runs(
         _begin(work)
         try:
             for source in sources:
-                progress.course.recall_cost(read_status(source).part("cost"))
+                progress.course.recall_costs(read_costs(source))
                 adopt_packs(work.run, source, work.lease.check)
         except KeyboardInterrupt:
             progress.warn(
@@ -300,7 +304,7 @@ def _train_and_export(
             except (ExportError, InputError, ClusterError) as error:
                 if isinstance(error, ClusterLost):
                     raise
-                return SavedModel.lost(f"the best trial cannot be trained again: {error}")
+                return SavedModel.lost(f"the best trial cannot be trained again: {told(error)}")
             if standing is None or standing.leaderboard.selection is None:
                 return None
             work.progress.say("saving the best model")

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,18 @@ from trialrun.driver.prometheus import write_metrics
 from trialrun.driver.work import Work
 from trialrun.errors import RunLost, TrialrunError
 from trialrun.messages import in_short
+from trialrun.store.costs import write_costs
 from trialrun.store.run_state import write_status
 
 _log = logging.getLogger(__name__)
 
 _EVERY_S = 2.0
+# Writing what very many variants have cost may take this share of the time, at most.
+_SHARE_OF_TIME = 0.005
 
 
 class StatusFile:
-    """Writes status.json of a run every few seconds until it ends; see `writing_status`.
+    """Writes status.json and costs.json of a run until it ends; see `writing_status`.
 
     Args:
         work: The work on the run.
@@ -31,6 +35,7 @@ class StatusFile:
         self._ended = threading.Event()
         self._num_written = 0
         self._has_failed = False
+        self._next_costs_s = 0.0
         self._thread = threading.Thread(target=self._keep_writing, name="status", daemon=True)
         self._thread.start()
 
@@ -39,6 +44,7 @@ class StatusFile:
         self._ended.set()
         self._thread.join()
         self._work.progress.course.close()
+        self._next_costs_s = 0.0
         self._write(state, reason)
 
     def _keep_writing(self) -> None:
@@ -60,6 +66,7 @@ class StatusFile:
         try:
             self._work.lease.check()
             write_status(self._work.run, content)
+            self._write_costs()
             if (metrics_file := self._work.loaded.spec.output.prometheus) is not None:
                 write_metrics(Path(metrics_file), content, self._work.run.path)
         except RunLost:  # the file is another driver's now; the main thread finds out by itself
@@ -68,6 +75,13 @@ class StatusFile:
             if not self._has_failed:
                 _log.warning("%s", error)
             self._has_failed = True
+
+    def _write_costs(self) -> None:
+        if (began_s := time.monotonic()) < self._next_costs_s:
+            return
+        write_costs(self._work.run, self._work.progress.course.costs())
+        ended_s = time.monotonic()
+        self._next_costs_s = ended_s + (ended_s - began_s) / _SHARE_OF_TIME
 
 
 @dataclass(slots=True)

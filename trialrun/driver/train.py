@@ -16,7 +16,7 @@ from trialrun.messages import command_for, counted
 from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
-from trialrun.trials.packing import make_packs
+from trialrun.trials.packing import make_packs, width_between_rounds
 from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
@@ -227,16 +227,11 @@ def _warn_of_lost_states(work: Work, batch: Batch) -> None:
         work.progress.warn(text)
 
 
-# Between rounds the number of trials changes, but programs are compiled for one. On a CPU this many
-# take the same time per trial as more; a GPU needs more to be busy.
-_WIDTH_ON_CPU, _WIDTH_ON_GPU = 32, 128
-
-
 def _width(work: Work, cluster: "Cluster") -> int | None:
     """The width of programs in a run with rounds, so that a later round compiles nothing."""
     if not work.run.rounds.read():
         return None
-    return _WIDTH_ON_GPU if cluster.needs.gpus else _WIDTH_ON_CPU
+    return width_between_rounds(on_gpus=cluster.needs.gpus > 0)
 
 
 def _run_packs(

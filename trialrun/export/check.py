@@ -25,7 +25,7 @@ from trialrun.export.formats import (
     write_keras,
     write_weights,
 )
-from trialrun.messages import in_short
+from trialrun.job.user_code.frames import told
 from trialrun.store.best_files import BestFiles
 from trialrun.training.model.inputs import with_text_tensors
 
@@ -49,7 +49,7 @@ class SavedFormat:
         file: Name of its file.
         is_proved: Whether the file was saved, loaded again, and gave the trained model.
         note: If not proved, the reason; else what the file leaves out, or what is needed to load
-            it, if anything.
+            it, if anything. Lines below tell where in the user's own code an error was raised.
     """
 
     name: FormatName
@@ -94,13 +94,15 @@ def what_will_be_missing(formats: Sequence[SavedFormat]) -> list[str]:
     lost = [saved for saved in formats if saved.name == ".weights.h5" and not saved.is_proved]
     proved = {saved.name for saved in formats if saved.is_proved}
     lines = []
-    for reason, names in by_reason.items():
+    for note, names in by_reason.items():
         listed = ", ".join(names)
+        reason, *where = note.splitlines()
         if names[0] in proved:
-            lines.append(f"the model will be saved as {listed} {reason}")
+            line = f"the model will be saved as {listed} {reason}"
         else:
             instead = "" if lost else "; its weights and builder will be saved"
-            lines.append(f"the model cannot be saved as {listed}: {reason}{instead}")
+            line = f"the model cannot be saved as {listed}: {reason}{instead}"
+        lines.append("\n".join([line, *where]))
     return lines + [f"the model's weights cannot be saved: {saved.note}" for saved in lost]
 
 
@@ -182,8 +184,7 @@ def _attempt(
     except Exception as error:  # from Keras, HDF5, the disk or the user's classes; put in the note
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        reason = str(error) if isinstance(error, ExportError) else in_short(error)
-        return SavedFormat(name, path.name, False, reason)
+        return SavedFormat(name, path.name, False, told(error))
     return SavedFormat(name, path.name, True, note)
 
 

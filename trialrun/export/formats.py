@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trialrun.export.load import OPTIMIZER_GROUP
 from trialrun.export.untrusted import Foreign, find_foreign, wrap_for_hdf5
+from trialrun.job.user_code.frames import told, where_raised
 from trialrun.messages import in_short
 from trialrun.store.files import replace_atomically, write_text
 
@@ -140,7 +141,7 @@ def _how_it_is_compiled(model: "keras.Model") -> tuple[dict[str, Any] | None, st
         foreign = find_foreign(config)
         json.dumps(config)
     except Exception as error:  # raised by get_config, the user's or Keras's
-        return None, f"its loss, metrics or optimizer: {in_short(error)}"
+        return None, f"its loss, metrics or optimizer: {told(error)}"
     if foreign is not None:
         return None, _remedy(foreign._replace(where="its loss, a metric or its optimizer"))
     return config or None, ""
@@ -150,11 +151,12 @@ def _no_config(model: "keras.Model", error: Exception) -> str:
     """The message about the class whose configuration Keras cannot get, with what to do."""
     culprit = _culprit(model)
     name = type(culprit).__name__
-    return (
+    what = (
         f"{culprit.name!r} of the class {name} gives no configuration ({in_short(error)}); give"
         f" {name} a get_config that returns all arguments of its __init__ as plain values, and"
         f" {_REGISTER}"
     )
+    return "\n".join(filter(None, [what, where_raised(error)]))
 
 
 def _culprit(layer: "keras.Layer") -> "keras.Layer":

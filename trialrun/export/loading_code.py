@@ -56,7 +56,8 @@ def how_to_load(files: BestFiles, formats: Sequence[SavedFormat], builder_code: 
     by_note: dict[str, list[str]] = {}
     for saved in formats:
         if saved.note:
-            note = saved.note if saved.is_proved else f"not saved: {saved.note}"
+            reason = saved.note.partition("\n")[0]
+            note = reason if saved.is_proved else f"not saved: {reason}"
             by_note.setdefault(note, []).append(f"`{saved.file}`")
     notes = [f"- {', '.join(names)}: {note}" for note, names in by_note.items()]
     return "\n".join(

@@ -24,7 +24,8 @@ from trialrun.errors import ExportError, TrialrunError
 from trialrun.export.check import SavedFormat, what_will_be_missing
 from trialrun.export.formats import FORMATS
 from trialrun.job.user_code.files import UserFiles, install_files
-from trialrun.messages import in_short, said_by
+from trialrun.job.user_code.frames import told
+from trialrun.messages import said_by
 from trialrun.store import RunFolder
 
 # How long to wait for each format: a whole test set is predicted and evaluated a few times on a
@@ -257,8 +258,7 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
                 import traceback
 
                 traceback.print_exc()
-            text = str(error) if isinstance(error, TrialrunError) else in_short(error)
-            answers.write(json.dumps({"error": text}) + "\n")
+            answers.write(json.dumps({"error": told(error)}) + "\n")
             answers.flush()
         keras.backend.clear_session()
 

@@ -26,7 +26,7 @@ from trialrun.export.check import (
 from trialrun.export.loading_code import code_with_builder, how_to_load, run_code
 from trialrun.export.rebuild import rebuild, write_builder
 from trialrun.job import Settings, load_job, settings_of
-from trialrun.messages import in_short
+from trialrun.job.user_code.frames import told
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.store import RunFolder
 from trialrun.store.best_files import BestFiles
@@ -122,7 +122,7 @@ def _build(settings: Settings, job_folder: Path, splits: Splits) -> "keras.Model
     from trialrun.training.model.build import build_model, compile_model
 
     # Another model may have been built before; names of layers must begin with their first number.
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     model = build_model(settings.model, job_folder, splits.x_train)
     steps = steps_per_epoch(splits, settings.training.batch_size)
     compile_model(model, settings.training, steps, splits.x_train)
@@ -170,9 +170,7 @@ def _logs(
     try:
         logs = evaluate(model, splits, settings.training.batch_size)
     except Exception as error:  # raised by the user's own test_step
-        return {}, [
-            f"metrics were not compared: Keras cannot evaluate the model: {in_short(error)}"
-        ]
+        return {}, [f"metrics were not compared: Keras cannot evaluate the model: {told(error)}"]
     logs = {name: float(np.asarray(value)) for name, value in logs.items() if np.ndim(value) == 0}
     odd = [
         f"{name} of the model is {logs.get(name.removeprefix('test_'))}, its trial's row says"

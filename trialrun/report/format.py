@@ -126,6 +126,19 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def duration_text(seconds: float) -> str:
+    """A duration in words.
+
+    >>> duration_text(4.26), duration_text(75), duration_text(3675)
+    ('4.3 s', '1 min 15 s', '1 h 1 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
 def cost_text(device_s: float | None, lost_s: float | None, compile_s: float | None) -> str:
     """What a run has cost, in time of devices; empty if that is not known.
 

@@ -129,9 +129,13 @@ def overview_json(overview: Overview, shown: Sequence[VariantSummary]) -> dict[s
         "class_names": overview.class_names,
         "model_tasks": overview.model_tasks,
         "variants": [
-            {**_fields(variant), "p_value": p_values.get(variant.variant_id), "metrics": metrics}
+            {
+                **_fields(variant),
+                "cost": variant.cost and variant.cost._asdict(),
+                "p_value": p_values.get(variant.variant_id),
+                "metrics": {name: _fields(metric) for name, metric in variant.metrics.items()},
+            }
             for variant in shown
-            for metrics in [{name: _fields(m) for name, m in variant.metrics.items()}]
         ],
         "best_model": (overview.summary or {}).get("best_model"),
         "problems": [_fields(problem) for problem in overview.problems],

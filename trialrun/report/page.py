@@ -106,6 +106,7 @@ def _answer(overview: Overview, job: Mapping[str, Any]) -> dict[str, Any]:
         "goal": board.goal,
         "has_winner": board.selection is not None,
         "has_p_values": any(head.name == "p" for head in table.heads),
+        "has_costs": any(variant.cost for variant in board.variants),
         "leaderboard": table,
         "rounds": () if board.rounds is None else round_rows(board.rounds),
         "dropped": _dropped_cells(board),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trialrun.analysis.variants import Leaderboard, VariantSummary, ordered_metrics
 from trialrun.job import searched_paths
 from trialrun.report.columns import TextColumn, identity_columns, metric_column
-from trialrun.report.format import p_value_text, short_names
+from trialrun.report.format import duration_text, p_value_text, short_names
 
 MAX_ROWS = 200
 MAX_CELLS = 20_000  # about a megabyte of HTML, which phones can still scroll
@@ -88,7 +88,7 @@ def page_table(board: Leaderboard) -> PageTable:
     if not board.variants:
         return PageTable()
     variants = board.variants[: _num_rows(board)]
-    identity = [*identity_columns(variants), *_p_values(board, variants)]
+    identity = [*identity_columns(variants), *_p_values(board, variants), *_costs(variants)]
     groups, columns, texts = (
         [HeadGroup("", len(identity))],
         [*identity],
@@ -124,9 +124,16 @@ def _p_values(board: Leaderboard, variants: Sequence[VariantSummary]) -> list[Te
     return [TextColumn("p", texts, values=tuple(p_values))]
 
 
+def _costs(variants: Sequence[VariantSummary]) -> list[TextColumn]:
+    """The column of what variants have cost; none if that is not known."""
+    values = [math.nan if one.cost is None else one.cost.device_s for one in variants]
+    texts = tuple("" if math.isnan(value) else duration_text(value) for value in values)
+    return [TextColumn("cost", texts, values=tuple(values))] if any(texts) else []
+
+
 def _num_rows(board: Leaderboard) -> int:
     num_parameters = len(searched_paths(variant.parameters for variant in board.variants))
-    num_columns = num_parameters + len(board.variants[0].metrics) + 5
+    num_columns = num_parameters + len(board.variants[0].metrics) + 6
     return max(_MIN_ROWS, min(MAX_ROWS, MAX_CELLS // num_columns))
 
 

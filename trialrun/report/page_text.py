@@ -15,6 +15,7 @@ from trialrun.report.format import (
     condition_text,
     cost_text,
     counts_text,
+    duration_text,
     mean_sd_text,
     parameter_text,
     reason_of,
@@ -69,20 +70,12 @@ def run_facts(overview: Overview) -> list[str]:
     if total_s:
         rate = summary["throughput"]["trials_per_s"]
         facts += [
-            f"{_duration_text(total_s)} in all",
+            f"{duration_text(total_s)} in all",
             f"{rate:,.0f} trials/s" if round(rate) >= 1000 else f"{rate:.3g} trials/s",
         ]
     cost = summary.get("cost") or {}
     names = ("device_s", "lost_s", "compile_s")
     return [*facts, *filter(None, [cost_text(*(cost.get(name) for name in names))])]
-
-
-def _duration_text(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 # What was asked ---------------------------------------------------------------------------------

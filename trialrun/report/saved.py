@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from trialrun.report.format import place_of
+
 _ALL = (".weights.h5", ".json", ".keras", ".h5")
 
 
@@ -29,14 +31,23 @@ def saved_sentences(summary: Mapping[str, Any] | None) -> list[str]:
         return [f"There is no best model yet: {saved['problem']}."]
     if not saved["proved"]:
         return [
-            f"The best model was not saved: {line}." for line in _reasons(saved, only_lost=True)
+            _sentence(f"The best model was not saved: {line}")
+            for line in _reasons(saved, only_lost=True)
         ]
     proved = proved_formats(summary)
     lines = [f"The best model is in best/ as {', '.join(proved)}: loaded again and compared."]
     if not {".keras", ".h5"} & set(proved):
         lines.append("To load it: trialrun.open_run(...).best.load_model(), or see best/README.md.")
-    lines += [f"{line[0].upper()}{line[1:]}." for line in _reasons(saved, only_lost=False)]
-    return lines + [f"{note}." for note in saved["notes"]]
+    lines += [
+        _sentence(f"{line[0].upper()}{line[1:]}") for line in _reasons(saved, only_lost=False)
+    ]
+    return lines + [_sentence(note) for note in saved["notes"]]
+
+
+def _sentence(text: str) -> str:
+    """A reason with the innermost of the calls in the user's own code that may follow it."""
+    reason, place = text.partition("\n")[0], place_of(text)
+    return f"{reason} ({place})." if place else f"{reason}."
 
 
 def _reasons(saved: Mapping[str, Any], *, only_lost: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """How far a run is, as `trialrun status` and `trialrun show` print it; `trialrun list` of many."""
 
+import heapq
 import os
 import pwd
 import textwrap
@@ -26,6 +27,7 @@ from trialrun.report.format import (
 )
 from trialrun.report.tables import fits, plain_table
 from trialrun.store import RunFolder
+from trialrun.store.costs import Costs, read_costs
 from trialrun.store.files import json_ready
 from trialrun.store.run_state import (
     Fields,
@@ -37,6 +39,7 @@ from trialrun.store.run_state import (
 
 _REFRESH_S = 1.0
 _NUM_PACKS_SHOWN = 20
+_NUM_COSTLY = 3
 _MAX_REASON = 60  # in a list of runs; `trialrun status` tells all of it
 _STYLES = {"running": "green", "ended": "bold", "failed": "red", "dead": "red"}
 
@@ -113,6 +116,8 @@ def _facts(state: RunState) -> Iterator[tuple[str, str]]:
             f"{stage} ({lasted}; the command {clock_text(status.number('elapsed_s') or 0)})",
         )
     yield from _numbers(status, is_running=state.state == "running")
+    if most := _most_costly(read_costs(state.run)):
+        yield "costliest", most
     if advice := _advice(state):
         yield "to do", advice
 
@@ -140,6 +145,14 @@ def _numbers(status: Fields, *, is_running: bool) -> Iterator[tuple[str, str]]:
         yield "cost", text
     if (value := best.number("value")) is not None:
         yield "best", f"{best.text('metric')} {value:.4g}, of one trial after one of its epochs"
+
+
+def _most_costly(costs: Costs) -> str:
+    """The variants that have cost most, with their cost; empty if there is only one."""
+    if len(costs) < 2:
+        return ""
+    most = heapq.nlargest(_NUM_COSTLY, costs.items(), lambda item: item[1])
+    return ", ".join(f"{variant_id} {clock_text(cost.device_s)}" for variant_id, cost in most)
 
 
 def _advice(state: RunState) -> str:

@@ -120,8 +120,8 @@ def _column(name: str, columns: Sequence[str], option: str) -> str:
     if endings:
         raise InputError(f"{option}: {name!r} may mean {' or '.join(endings)}")
     means = [key.removesuffix(_MEAN) for key in columns if key.endswith(_MEAN)]
-    others = ("rank", "variant_id", "n", "diverged", "failed", "p_value")
-    known = [*short_names(paths).values(), *means, *others]
+    others = ("rank", "variant_id", "n", "diverged", "failed", "p_value", "device_s")
+    known = [*short_names(paths).values(), *means, *(key for key in others if key in columns)]
     raise InputError(f"{option}: there is no column {name!r}; {suggest(name, known)}")
 
 

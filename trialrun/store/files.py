@@ -93,14 +93,18 @@ def json_ready(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def read_small_json(path: Path) -> dict[str, Any]:
+def read_small_json(path: Path, max_bytes: int = _MAX_SMALL_BYTES) -> dict[str, Any]:
     """The mapping in a small JSON file; empty if there is no such file, or it holds anything else.
 
     For files that a driver may be writing, or anybody may have put there: it waits for nothing.
+
+    Args:
+        path: The file.
+        max_bytes: A larger file counts as none.
     """
     with suppress(OSError, ValueError, RecursionError):
         about = path.stat()
-        if stat.S_ISREG(about.st_mode) and about.st_size <= _MAX_SMALL_BYTES:
+        if stat.S_ISREG(about.st_mode) and about.st_size <= max_bytes:
             content = json.loads(path.read_bytes())
             return content if isinstance(content, dict) else {}
     return {}

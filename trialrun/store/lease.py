@@ -148,6 +148,17 @@ def hold(folder: Path, say: Any = lambda text: None) -> Iterator[Lease]:
         lease.release()
 
 
+def require_no_driver_here(folder: Path) -> None:
+    """Refuses at once what `hold` would refuse, where no waiting is needed to know it.
+
+    Raises:
+        InputError: A driver that runs on this machine holds the lease in the folder.
+    """
+    holder = _newest(folder)
+    if holder is not None and _read(holder).get("machine") == machine_id():
+        _await_end_of(holder, lambda text: None)
+
+
 def _take(folder: Path, say: Any) -> Path:
     holder = _newest(folder)
     if holder is not None:

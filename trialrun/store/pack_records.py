@@ -15,8 +15,8 @@ class PackRecord:
 
     Attributes:
         pack_id: The pack.
-        class_names, feature_names, reason, model_task, is_compiled_by_builder, timings_s: As in
-            `trials.results.PackResult`.
+        class_names, feature_names, reason, model_task, is_compiled_by_builder, timings_s,
+            is_resumed: As in `trials.results.PackResult`.
     """
 
     pack_id: str
@@ -26,6 +26,7 @@ class PackRecord:
     model_task: str
     is_compiled_by_builder: bool
     timings_s: Mapping[str, float]
+    is_resumed: bool
 
 
 def distinct_tasks(packs: Iterable[PackRecord]) -> tuple[str, ...]:
@@ -43,6 +44,7 @@ def facts_of(result: PackResult) -> dict[str, Any]:
         "model_task": result.model_task,
         "is_compiled_by_builder": result.is_compiled_by_builder,
         "timings_s": result.timings_s,
+        "is_resumed": result.is_resumed,
     }
 
 
@@ -59,5 +61,6 @@ def read_pack_records(trials_dir: Path) -> tuple[PackRecord, ...]:
             model_task=about.get("model_task", ""),  # older runs lack this
             is_compiled_by_builder=about.get("is_compiled_by_builder", False),
             timings_s=about["timings_s"],
+            is_resumed=about.get("is_resumed", True),  # of older runs it is not known
         )
     return tuple(records.values())

@@ -144,6 +144,11 @@ class RunFolder:
         return self.path / "status.json"
 
     @property
+    def costs_file(self) -> Path:
+        """What each variant has cost, written together with the status."""
+        return self.path / "costs.json"
+
+    @property
     def variants_file(self) -> Path:
         """One row per variant."""
         return self.path / "variants.csv"

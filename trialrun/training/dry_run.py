@@ -3,16 +3,19 @@
 import time
 from dataclasses import dataclass, replace
 
+import tensorflow as tf
+
 from trialrun.data.model_task import ModelTask
-from trialrun.data.splits import Splits, first_rows
+from trialrun.data.splits import Splits, first_rows, steps_per_epoch
 from trialrun.errors import CannotFuse, CannotShare, ModelError, OutOfMemory
 from trialrun.training.compiled.prepare import (
     PreparedPack,
     compiling,
     forget_programs_of_others,
+    prepare,
     required_bytes,
 )
-from trialrun.training.engine_choice import choose_engine, choose_next_engine
+from trialrun.training.engine_choice import choose_engine, choose_next_engine, seconds_per_step
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.initial import make_compiled_model
 from trialrun.training.pack_data import PackData, load_pack_data
@@ -36,6 +39,7 @@ class Examined:
         rows: The first rows of the first trial's data.
         compile_s: Seconds of wall time to trace and compile its program; None for `keras`.
         bytes_per_trial: Estimated memory per trial on the device; None for `keras`.
+        shared_bytes: Estimated memory that a pack takes however many trials it has.
     """
 
     pack: Pack
@@ -45,6 +49,7 @@ class Examined:
     rows: Splits
     compile_s: float | None = None
     bytes_per_trial: int | None = None
+    shared_bytes: int = 0
 
 
 def examine(task: PackTask) -> list[Examined]:
@@ -85,10 +90,12 @@ def _examine(task: PackTask) -> Examined:
         try:
             choice.prepared.verify()
             compile_s = timings_s["trace"] + _seconds_to_compile(choice.prepared)
-            _, per_trial = required_bytes(choice.prepared)
+            needed, per_trial = required_bytes(choice.prepared)
+            shared = needed - per_trial * sum(len(own.indices) for own in choice.prepared.slices)
             said = _describe(choice.prepared.slices[0].model_task, data)
             return Examined(
-                *(task.pack, choice.engine, choice.reason, said, rows, compile_s, per_trial)
+                *(task.pack, choice.engine, choice.reason, said, rows),
+                *(compile_s, per_trial, shared),
             )
         except CannotShare:
             raise
@@ -99,6 +106,33 @@ def _examine(task: PackTask) -> Examined:
     check_logs(check_built(compiled, task, data).logs, task)
     said = _describe(compiled.task, data)
     return Examined(task.pack, choice.engine, choice.reason, said, rows)
+
+
+def seconds_of_trial(task: PackTask, engine: str) -> float | None:
+    """Seconds of wall time that all steps of one trial take here, as a part of its pack.
+
+    Args:
+        task: A pack that `examine` has found to be trained as it is.
+        engine: The engine that trains it.
+
+    Returns:
+        None for `keras`, whose steps are not measured.
+    """
+    if engine not in ("fused", "mapped"):
+        return None
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    prepared = prepare(task, data, "fused" if engine == "fused" else "mapped", {})
+    batch_size = task.pack.trials[0].variant.training.batch_size
+    num_steps = steps_per_epoch(data.of_trial(0), batch_size) * task.last_epoch
+    return seconds_per_step(prepared) * num_steps
+
+
+def device_here() -> str:
+    """What computes in this process: `CPU`, or the name of its first GPU."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "CPU"
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
 
 
 def _describe(model_task: ModelTask, data: PackData) -> str:

@@ -107,6 +107,7 @@ def _train_pack(
         model_task=model_task,
         is_compiled_by_builder=trained[0].is_compiled_by_builder,
         timings_s=timings_s,
+        is_resumed=task.checkpoint is not None,
     )
 
 

@@ -16,6 +16,11 @@ _MAX_THREADS_PER_WORKER = 4
 # often.
 _TRIALS_PER_THREAD = 128
 _TRIALS_PER_DEVICE = 512
+# Between rounds the number of trials changes, but programs are compiled for one. On a CPU this many
+# take the same time per trial as more; a GPU needs more to be busy.
+_WIDTH_ON_CPU, _WIDTH_ON_GPU = 32, 128
+# Of free memory; the rest is for what an estimate leaves out: XLA's own buffers, other processes.
+SHARE_OF_FREE = 0.7
 
 
 def make_packs(
@@ -116,6 +121,41 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
             if index == number - 1:
                 own.update(trial.trial_id for trial in piece)
     return tuple(trial for trial in trials if trial.trial_id in own)
+
+
+def width_between_rounds(*, on_gpus: bool) -> int:
+    """The width of programs in a run with rounds, so that a later round compiles nothing."""
+    return _WIDTH_ON_GPU if on_gpus else _WIDTH_ON_CPU
+
+
+def trials_that_fit(
+    needed_bytes: int, bytes_per_trial: int, num_trials: int, free_bytes: int
+) -> int | None:
+    """How many trials of a pack fit into the memory of a device; None if all of them do.
+
+    Args:
+        needed_bytes: What the pack needs.
+        bytes_per_trial: What each of its trials takes; the rest is needed once.
+        num_trials: Its trials, with those that are repeated to fill its slices.
+        free_bytes: What is free.
+    """
+    room = SHARE_OF_FREE * free_bytes
+    if needed_bytes <= room:
+        return None
+    shared = needed_bytes - bytes_per_trial * num_trials
+    return max(1, int((room - shared) / bytes_per_trial))
+
+
+def parts_of(num_trials: int, most: int) -> list[int]:
+    """The sizes of what a pack becomes that is halved until no part has more than so many trials.
+
+    >>> parts_of(512, 512), parts_of(512, 200), parts_of(9, 4)
+    ([512], [128, 128, 128, 128], [3, 2, 4])
+    """
+    if num_trials <= most:
+        return [num_trials]
+    half = num_trials // 2
+    return [*parts_of(num_trials - half, most), *parts_of(half, most)]
 
 
 def split_by(pack: Pack, paths: frozenset[NumberPath]) -> tuple[Pack, ...]:

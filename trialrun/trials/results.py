@@ -158,6 +158,7 @@ class PackResult:
         reason: Why this engine was used: empty for `fused`, else why the others could not be.
         timings_s: Stage, e.g. `data`, `build`, `compile`, `train` -> seconds of wall time.
         is_input_error: Whether all trials failed because the user's input is wrong.
+        is_resumed: Whether it went on from a checkpoint, so that its times are those of a part.
     """
 
     pack_id: str
@@ -170,6 +171,7 @@ class PackResult:
     is_compiled_by_builder: bool = False
     timings_s: Mapping[str, float] = field(default_factory=dict)
     is_input_error: bool = False
+    is_resumed: bool = False
 
     @property
     def has_failures(self) -> bool:
@@ -204,6 +206,7 @@ class PackStart:
         node: Name of the machine.
         device: E.g. `CPU`, `GPU 0`.
         num_waiting: How many packs wait for a device then.
+        variants: Variant -> how many of its trials the pack has.
     """
 
     pack_id: str
@@ -213,6 +216,7 @@ class PackStart:
     node: str
     device: str
     num_waiting: int
+    variants: Mapping[str, int]
 
 
 class SoFar(NamedTuple):

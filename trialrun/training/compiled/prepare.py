@@ -20,10 +20,9 @@ from trialrun.training.program.memory import tensor_bytes
 from trialrun.training.program.program import CompiledEngine, Program
 from trialrun.training.program.reasons import short_reason
 from trialrun.training.program.traced_number import guilty_paths
+from trialrun.trials.packing import trials_that_fit
 from trialrun.trials.task import PackTask
 
-# The rest is for what the estimate leaves out: XLA's own buffers, other processes.
-_SHARE_OF_FREE = 0.7
 _MAX_PROGRAMS_KEPT = 4
 
 
@@ -152,11 +151,10 @@ def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:
     """
     num_trials = len(prepared.task.pack.trials)
     needed, per_trial = required_bytes(prepared)
-    if needed <= _SHARE_OF_FREE * free_bytes or num_trials == 1:
-        return
     num_rows = sum(len(own.indices) for own in prepared.slices)  # repeated trials included
-    shared = needed - per_trial * num_rows
-    fit = max(1, int((_SHARE_OF_FREE * free_bytes - shared) / per_trial))
+    fit = trials_that_fit(needed, per_trial, num_rows, free_bytes)
+    if fit is None or num_trials == 1:
+        return
     raise OutOfMemory(
         f"{num_trials} trials need about {bytes_text(needed)}, {bytes_text(per_trial)} each, and"
         f" {bytes_text(free_bytes)} are free",

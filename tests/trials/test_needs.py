@@ -2,8 +2,8 @@
 
 import pytest
 
-from trialrun.cluster.connection import Needs, choose_needs
 from trialrun.job import ResourcesSpec
+from trialrun.trials.needs import Needs, choose_needs
 
 NODE = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 

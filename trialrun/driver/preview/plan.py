@@ -1,28 +1,26 @@
 """Prints the plan of a job: variants, trials, packs and engine, and why. Starts no run."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from trialrun.analysis.parameters import ABSENT
-from trialrun.data.arrays import Array, leaves
-from trialrun.data.load import RawData, census_of, check_data
-from trialrun.driver.preview_data import print_table_data
-from trialrun.driver.preview_rounds import print_rounds
+from trialrun.data.load import census_of
+from trialrun.driver.preview.cluster import PlannedPacks, Times, times_of
+from trialrun.driver.preview.data import MAX_ROWS, check_first, print_rest, print_table_data
+from trialrun.driver.preview.devices import Gpus, devices_here, devices_of
+from trialrun.driver.preview.packs import data_groups, print_packs
+from trialrun.driver.preview.rounds import print_rounds
 from trialrun.errors import InputError
-from trialrun.host import num_local_cpus, quiet_tensorflow, stdout_for_results
 from trialrun.job import (
     JobSpec,
     LoadedJob,
     ModelSpec,
-    Settings,
     TrainingSpec,
     ValueList,
     settings_of,
@@ -30,17 +28,16 @@ from trialrun.job import (
 from trialrun.job.conditions import Conditions
 from trialrun.job.user_code.builder_source import COMPILED_FIELDS, may_compile
 from trialrun.job.variants_table import rows_by_value
-from trialrun.messages import bytes_text, counted
+from trialrun.messages import counted
 from trialrun.report.format import condition_text, parameter_text
 from trialrun.search.schedule import check_budget, schedule_of
-from trialrun.trials.packing import choose_cpus_per_pack, make_packs, shard_trials
+from trialrun.store import RunFolder
+from trialrun.store.round_log import Schedule
+from trialrun.trials.packing import make_packs, shard_trials
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import signature_of
-from trialrun.trials.task import PackTask
-from trialrun.trials.trial import Pack, Trial, Variant
+from trialrun.trials.trial import Trial, Variant
 
-_MAX_ROWS = 20
-_MAX_MODELS_TRIED = 3
 _ENGINES = {
     "auto": "fused: one program trains all trials of a pack together. A model that cannot be"
     " vectorized is trained by one program, one trial after another (mapped), and a model that"
@@ -52,30 +49,42 @@ _ENGINES = {
 }
 
 
-def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> None:
-    """Prints what a run of the job would do on this machine.
+def print_plan(
+    console: Console,
+    loaded: LoadedJob,
+    *,
+    trace: bool = False,
+    gpus: Gpus | None = None,
+    measured: RunFolder | None = None,
+) -> None:
+    """Prints what a run of the job would do on this machine, or on a cluster with GPUs.
 
     Args:
         console: The console to print to.
         loaded: The job.
         trace: Whether to build and compile the programs to find their engines and memory, and to
             try saving the models.
+        gpus: The GPUs of the cluster; None for this machine.
+        measured: An earlier run of the job that tells how long packs take.
 
     Raises:
-        InputError: The job's data is wrong.
+        InputError: The job's data is wrong, it uses no GPUs, or the run has none of its trials.
     """
     job = loaded.spec
     trials, shard = plan_trials(job), job.resources.shard
     own = shard_trials(trials, shard)
-    cpus = job.resources.cpus
-    num_threads = choose_cpus_per_pack(num_local_cpus()) if cpus == "auto" else cpus
-    num_devices = max(1, num_local_cpus() // num_threads)
+    devices = devices_here(job) if gpus is None else devices_of(loaded, gpus)
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     check_budget(loaded, len(variants))
-    first = _first_to_train(job, own, len(variants))
-    packs = make_packs(job, first, num_devices, num_threads=num_threads)
-    sizes = {} if trace else _data_sizes(loaded, packs)
+    schedule = schedule_of(job, len(variants))
+    times = None if measured is None else _times_of(loaded, schedule, measured, trials)
+    first = _first_to_train(schedule, own)
     num_variants = job.search.num_variants or len(variants)  # `tpe` proposes some of them later
+    is_whole = len(first) == len(own) and len(variants) == num_variants
+    packs = make_packs(job, first, devices.num, num_threads=devices.num_threads)
+    title = "Packs" if is_whole else "Packs of the first round"
+    planned = PlannedPacks(loaded, packs, devices, title, are_paused=bool(schedule.pauses))
+    groups = None if trace else data_groups(planned)
     _print_variants(console, job, list(variants.values()), num_variants)
     _print_parameters(console, job)
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
@@ -88,17 +97,8 @@ def print_plan(console: Console, loaded: LoadedJob, *, trace: bool = False) -> N
     )
     print_rounds(console, job, num_variants)
     console.print(f"Engine {_engine(job.training)}.")
-    console.print(
-        f"On this machine, without GPUs: packs at a time: {num_devices}, threads each:"
-        f" {num_threads}. On a cluster or with GPUs the run makes other packs when it starts; no"
-        " result depends on the packs.\n"
-    )
-    if trace:
-        tasks = [PackTask(pack, loaded.folder, job.select, num_threads) for pack in packs]
-        _print_traced(console, loaded, tasks)
-    else:
-        is_whole = len(first) == len(own) and len(variants) == num_variants
-        _print_packs(console, packs, sizes, is_whole=is_whole)
+    console.print(f"{devices.describe()}\n")
+    print_packs(console, planned, groups, times)
 
 
 def _print_variants(
@@ -109,12 +109,12 @@ def _print_variants(
     table.add_column("variant")
     for path in job.search.domains:
         table.add_column(path, overflow="fold")
-    for variant in variants[:_MAX_ROWS]:
+    for variant in variants[:MAX_ROWS]:
         # Text, so that a value with brackets is not taken for markup.
         values = (variant.parameters.get(path, ABSENT) for path in job.search.domains)
         table.add_row(variant.variant_id, *(Text(_value_text(value)) for value in values))
     console.print(table)
-    _print_rest(console, len(variants), "variants")
+    print_rest(console, len(variants), "variants")
     if (num_more := num_in_all - len(variants)) > 0:
         console.print(
             f"{len(variants)} are drawn at random; {num_more} more are proposed by what those"
@@ -132,20 +132,12 @@ def _print_data(console: Console, loaded: LoadedJob, trials: Sequence[Trial]) ->
     first = trials[0]
     if first.variant.data.generator is not None:
         return
-    raw = _check_data(loaded, first)
+    raw = check_first(loaded, first)
     print_table_data(console, raw, shown=f"{first.variant.variant_id} with seed {first.seed}")
     census = census_of(raw)
     warnings = [f"Warning: {warning}" for warning in census.warnings]
     for text in filter(None, [*warnings, "; ".join(census.notes)]):
         console.print(f"\nData of seed {first.seed}: {text}.", highlight=False, markup=False)
-
-
-def _check_data(loaded: LoadedJob, trial: Trial) -> RawData:
-    try:
-        with stdout_for_results():
-            return check_data(trial.variant.data, loaded.folder, trial.seed)
-    except InputError as error:
-        raise InputError(loaded.locate(str(error))) from error
 
 
 def _print_parameters(console: Console, job: JobSpec) -> None:
@@ -221,11 +213,22 @@ def _unless_compiled(job: JobSpec, path: str) -> str:
     return "; refused if the builder compiles the model"
 
 
-def _first_to_train(job: JobSpec, trials: Sequence[Trial], num_variants: int) -> Sequence[Trial]:
+def _first_to_train(schedule: Schedule, trials: Sequence[Trial]) -> Sequence[Trial]:
     """The trials that are trained first: all of them, or those of the first round."""
-    schedule = schedule_of(job, num_variants)
     seeds = set(schedule.seeds[: schedule.counts[0]])
     return [trial for trial in trials if trial.seed in seeds]
+
+
+def _times_of(
+    loaded: LoadedJob, schedule: Schedule, run: RunFolder, trials: Sequence[Trial]
+) -> Times:
+    if schedule.pauses:
+        text = (
+            "search.rounds pauses trials after some of their epochs, but --measured tells only how"
+            " long whole trainings take; leave it out"
+        )
+        raise InputError(loaded.locate(text))
+    return times_of(run, trials)
 
 
 def _engine(training: TrainingSpec) -> str:
@@ -238,124 +241,3 @@ def _epochs(trials: tuple[Trial, ...]) -> str:
     at_most = "at most " if trials[0].variant.training.early_stopping else ""
     counts = sorted({trial.variant.training.epochs for trial in trials})
     return at_most + (str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}")
-
-
-def _print_packs(
-    console: Console, packs: tuple[Pack, ...], sizes: Mapping[str, int | None], *, is_whole: bool
-) -> None:
-    title = "Packs" if is_whole else "Packs of the first round"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("pack", "signature", "variants"):
-        table.add_column(name, overflow="fold")
-    for name in ("trials", "data memory"):
-        table.add_column(name, justify="right")
-    for pack in packs[:_MAX_ROWS]:
-        is_shared = pack.trials[0].variant.data.seed != "per_trial"
-        num_copies = 1 if is_shared else len(pack.trials)
-        own = sizes[pack.signature]
-        size = "streamed" if own is None else bytes_text(own * num_copies)
-        trials = str(len(pack.trials))
-        table.add_row(pack.pack_id, pack.signature, _variants_of(pack), trials, size)
-    console.print(table)
-    _print_rest(console, len(packs), "packs")
-    console.print(
-        "\nData memory is what the pack's data takes on its device; while an epoch is shuffled it"
-        " is twice that. Weights, optimizer slots and activations come on top: `plan --trace`"
-        " builds and compiles the model to find their size, and the engine that trains it."
-    )
-
-
-def _variants_of(pack: Pack) -> str:
-    names = list(dict.fromkeys(trial.variant.variant_id for trial in pack.trials))
-    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
-
-
-def _print_traced(console: Console, loaded: LoadedJob, tasks: Sequence[PackTask]) -> None:
-    """Prints the packs with what was found by compiling the first pack of each signature."""
-    with quiet_tensorflow():
-        from trialrun.training.dry_run import examine
-    table = Table(title="Packs", title_justify="left", box=None, pad_edge=False)
-    for name in ("pack", "variants", "engine"):
-        table.add_column(name, overflow="fold")
-    for name in ("trials", "compiled in", "memory per trial"):
-        table.add_column(name, justify="right")
-    reasons: dict[str, None] = {}
-    model_tasks: dict[str, list[str]] = {}
-    known: dict[str, list[Any]] = {}
-    for task in tasks[:_MAX_ROWS]:
-        signature = task.pack.signature
-        try:
-            with stdout_for_results():
-                found = known[signature] = known.get(signature) or examine(task)
-        except InputError as error:
-            raise InputError(loaded.locate(str(error))) from error
-        is_whole = len(found) == 1
-        for result in found:
-            pack = task.pack if is_whole else result.pack
-            variants = _variants_of(pack)
-            model_tasks.setdefault(result.model_task, []).append(variants)
-            if result.reason:
-                reasons[result.reason] = None
-            size = result.bytes_per_trial
-            table.add_row(
-                pack.pack_id,
-                variants,
-                result.engine,
-                str(len(pack.trials)),
-                "" if result.compile_s is None else f"{result.compile_s:.1f} s",
-                "" if size is None else bytes_text(size),
-            )
-    console.print(table)
-    _print_rest(console, len(tasks), "packs")
-    for model_task, names in model_tasks.items():
-        shown = ", ".join(dict.fromkeys(names))
-        console.print(f"\n{shown}: {model_task}.", soft_wrap=True, highlight=False, markup=False)
-    first_results = [found[0] for found in known.values()]
-    for reason in [*reasons, *_what_will_not_be_saved(first_results, loaded.folder)]:
-        console.print(f"\n{reason}.", soft_wrap=True, highlight=False, markup=False)
-    console.print(
-        "\nThe memory is an estimate for data, weights, the optimizer's variables, and what a step"
-        " needs."
-    )
-
-
-def _what_will_not_be_saved(examined: Sequence[Any], job_folder: Path) -> list[str]:
-    """Sentences on what cannot be saved, found by trying to save the first untrained models."""
-    from trialrun.export.check import what_will_be_missing
-    from trialrun.export.save import try_formats
-
-    lines: dict[str, None] = {}
-    for result in examined[:_MAX_MODELS_TRIED]:
-        variant = result.pack.trials[0].variant
-        settings = Settings(variant.data, variant.model, variant.training)
-        found = try_formats(settings, job_folder, result.rows)
-        lines |= dict.fromkeys(what_will_be_missing(found))
-    return list(lines)
-
-
-def _print_rest(console: Console, num_rows: int, kind: str) -> None:
-    if num_rows > _MAX_ROWS:
-        console.print(f"... and {num_rows - _MAX_ROWS} more {kind}")
-
-
-def _data_sizes(loaded: LoadedJob, packs: tuple[Pack, ...]) -> dict[str, int | None]:
-    """Signature -> bytes of one trial's data, for the packs that are shown; None if streamed."""
-    sizes: dict[str, int | None] = {}
-    for pack in packs[:_MAX_ROWS]:
-        if pack.signature not in sizes:
-            sizes[pack.signature] = _data_bytes(_check_data(loaded, pack.trials[0]))
-    return sizes
-
-
-def _data_bytes(raw: RawData) -> int | None:
-    """Bytes of one trial's data on its device, at most 4 per number; None if it is streamed."""
-    if raw.streams:
-        return None
-    parts = [raw.output[part] for part in ("train", "test", "validation") if part in raw.output]
-    return sum(
-        _device_bytes(array) for part in parts for arrays in part for _, array in leaves(arrays)
-    )
-
-
-def _device_bytes(array: Array) -> int:
-    return math.prod(array.shape) * min(4, np.dtype(array.dtype).itemsize)

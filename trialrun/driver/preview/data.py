@@ -1,5 +1,6 @@
-"""Prints a job's table as part of its plan: each column, the target, and the rows of each part."""
+"""The data of a job as part of its plan: its columns, target, rows of each part, and size."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,13 +9,45 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trialrun.data.load import RawData
+from trialrun.data.arrays import Array, leaves
+from trialrun.data.load import RawData, check_data
 from trialrun.data.table.encoding import Column
 from trialrun.data.table.rows import TableSummary
+from trialrun.errors import InputError
+from trialrun.host import stdout_for_results
+from trialrun.job import LoadedJob
+from trialrun.trials.trial import Trial
 
-_MAX_ROWS = 20
+MAX_ROWS = 20
 _MAX_NAMES = 5
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def check_first(loaded: LoadedJob, trial: Trial) -> RawData:
+    """The data of a trial.
+
+    Raises:
+        InputError: It is wrong; the message says where.
+    """
+    try:
+        with stdout_for_results():
+            return check_data(trial.variant.data, loaded.folder, trial.seed)
+    except InputError as error:
+        raise InputError(loaded.locate(str(error))) from error
+
+
+def data_bytes(raw: RawData) -> int | None:
+    """Bytes of one trial's data on its device, at most 4 per number; None if it is streamed."""
+    if raw.streams:
+        return None
+    parts = [raw.output[part] for part in ("train", "test", "validation") if part in raw.output]
+    return sum(
+        _device_bytes(array) for part in parts for arrays in part for _, array in leaves(arrays)
+    )
+
+
+def _device_bytes(array: Array) -> int:
+    return math.prod(array.shape) * min(4, np.dtype(array.dtype).itemsize)
 
 
 def print_table_data(console: Console, raw: RawData, *, shown: str) -> None:
@@ -35,15 +68,15 @@ def print_table_data(console: Console, raw: RawData, *, shown: str) -> None:
     for name in ("features", "missing"):
         table.add_column(name, justify="right")
     table.add_column("holds", overflow="fold")
-    for column in raw.encoder.columns[:_MAX_ROWS]:
+    for column in raw.encoder.columns[:MAX_ROWS]:
         table.add_row(*_about(column, summary))
     console.print(table)
-    _print_rest(console, len(raw.encoder.columns), "columns")
+    print_rest(console, len(raw.encoder.columns), "columns")
     names = raw.output.get("class_names", ())
     what = f"classification, {len(names)} classes" if names else "regression"
     _print_text(console, f"\nTarget {summary.target!r}: {what}, because {summary.why}.")
     console.print(_rows(raw.output, names))
-    _print_rest(console, len(names), "classes")
+    print_rest(console, len(names), "classes")
     for note in summary.notes:
         _print_text(console, f"\n{note}")
 
@@ -79,15 +112,16 @@ def _rows(output: Mapping[str, Any], names: Sequence[str]) -> Table:
     labels = [output[part][1] for part in parts]
     if names:
         counts = [np.bincount(own, minlength=len(names)) for own in labels]
-        for index, name in enumerate(names[:_MAX_ROWS]):
+        for index, name in enumerate(names[:MAX_ROWS]):
             table.add_row(Text(name), *(f"{count[index]:,}" for count in counts))
     table.add_row("in all" if names else "", *(f"{len(own):,}" for own in labels))
     return table
 
 
-def _print_rest(console: Console, num_rows: int, kind: str) -> None:
-    if num_rows > _MAX_ROWS:
-        console.print(f"... and {num_rows - _MAX_ROWS} more {kind}")
+def print_rest(console: Console, num_rows: int, kind: str) -> None:
+    """Prints how many rows a table lacks, if there are more than are shown."""
+    if num_rows > MAX_ROWS:
+        console.print(f"... and {num_rows - MAX_ROWS} more {kind}")
 
 
 def _print_text(console: Console, text: str) -> None:

@@ -1,0 +1,62 @@
+"""What a run has cost so far, and how that is divided among its variants."""
+
+from collections.abc import Mapping
+
+from trialrun.store.costs import Cost, Costs
+from trialrun.trials.results import PackResult
+
+
+class CostAccount:
+    """Adds up what packs cost, for the whole run and for each of its variants.
+
+    The cost of a pack is divided among its variants by the epochs that their trials have trained
+    when it ends; as long as it has no result, by how many trials they have in it.
+
+    Attributes:
+        total: What all variants have cost together.
+    """
+
+    def __init__(self) -> None:
+        self.total = Cost()
+        self._of_variants: dict[str, Cost] = {}
+
+    def add(self, cost: Cost, weights: Mapping[str, float]) -> None:
+        """Adds the cost of a pack.
+
+        Args:
+            cost: What it has cost.
+            weights: Variant -> what its share is in proportion to. Without any, it is not known
+                what was in training, and nothing is added.
+        """
+        if not (whole := sum(weights.values())):
+            return
+        self.total = self.total.plus(cost)
+        for variant_id, weight in weights.items():
+            own = self._of_variants.get(variant_id, Cost())
+            self._of_variants[variant_id] = own.plus(cost, weight / whole)
+
+    def recall(self, costs: Costs) -> None:
+        """Adds what earlier commands have cost."""
+        for variant_id, cost in costs.items():
+            self.add(cost, {variant_id: 1})
+
+    def copy(self) -> "CostAccount":
+        """Another account with the same costs."""
+        other = CostAccount()
+        other.total, other._of_variants = self.total, dict(self._of_variants)
+        return other
+
+    def by_variant(self) -> dict[str, Cost]:
+        """What each variant has cost, in the order of the search."""
+        return dict(sorted(self._of_variants.items()))
+
+
+def weights_of(result: PackResult) -> dict[str, float]:
+    """Variant -> the epochs that its trials have trained; their number if none has trained any."""
+    epochs: dict[str, float] = {}
+    trials: dict[str, float] = {}
+    for one in result.trials:
+        variant_id = one.trial.variant.variant_id
+        epochs[variant_id] = epochs.get(variant_id, 0) + one.epochs
+        trials[variant_id] = trials.get(variant_id, 0) + 1
+    return epochs if any(epochs.values()) else trials

@@ -1,0 +1,56 @@
+"""What the variants of a run have cost, as costs.json holds it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from trialrun.messages import visible
+from trialrun.store.files import read_small_json, write_json
+from trialrun.store.run_folder import RunFolder
+from trialrun.store.run_state import Fields
+
+_MAX_BYTES = 64 << 20
+_DIGITS = 6
+
+
+class Cost(NamedTuple):
+    """What a run, or one of its variants, has cost over all commands, in seconds of devices.
+
+    Attributes:
+        device_s: From when a worker began a pack until the pack left it, summed over packs; of a
+            variant, its share of that.
+        lost_s: The part of it that went into tries that failed.
+        compile_s: The part of it in which programs were traced and compiled, and their first epochs
+            trained.
+    """
+
+    device_s: float = 0.0
+    lost_s: float = 0.0
+    compile_s: float = 0.0
+
+    def plus(self, other: "Cost", share: float = 1.0) -> "Cost":
+        """The cost and a share of another."""
+        return Cost(*(own + share * more for own, more in zip(self, other, strict=True)))
+
+
+Costs = Mapping[str, Cost]  # by variant
+
+
+def write_costs(run: RunFolder, costs: Costs) -> None:
+    """Writes costs.json: `{"v00": {"device_s": 61.5, "lost_s": 0.0, "compile_s": 4.2}, ...}`."""
+    rounded = {
+        variant_id: {name: round(value, _DIGITS) for name, value in cost._asdict().items()}
+        for variant_id, cost in costs.items()
+    }
+    write_json(run.costs_file, rounded, indent=None)
+
+
+def read_costs(run: RunFolder) -> Costs:
+    """What each variant has cost; empty if the run is of a version that did not write it."""
+    content = Fields(read_small_json(run.costs_file, _MAX_BYTES))
+    return {
+        visible(variant_id): _cost_in(content.part(variant_id)) for variant_id in content.content
+    }
+
+
+def _cost_in(fields: Fields) -> Cost:
+    return Cost(*(max(0.0, fields.number(name) or 0.0) for name in Cost._fields))
