@@ -101,7 +101,7 @@ class _TreeWatch:
                 continue
 
     def _alive(self) -> list[int]:
-        processes = _read_processes()
+        processes = read_processes()
         return [
             pid
             for pid, start_time in self.start_times.items()
@@ -110,7 +110,7 @@ class _TreeWatch:
 
     def _watch(self) -> None:
         while not self._stop.wait(_SAMPLE_INTERVAL_S):
-            tree = _descendants(self.root, _read_processes())
+            tree = descendants(self.root, read_processes())
             self.start_times.update(tree)
             self.peak_bytes = max(self.peak_bytes, sum(map(_pss_bytes, tree)))
 
@@ -121,7 +121,7 @@ class _Process:
     start_time: int  # in clock ticks since boot
 
 
-def _read_processes() -> dict[int, _Process]:
+def read_processes() -> dict[int, _Process]:
     """All living processes by id, without zombies."""
     processes = {}
     for folder in Path("/proc").iterdir():
@@ -137,7 +137,7 @@ def _read_processes() -> dict[int, _Process]:
     return processes
 
 
-def _descendants(root: int, processes: Mapping[int, _Process]) -> dict[int, int]:
+def descendants(root: int, processes: Mapping[int, _Process]) -> dict[int, int]:
     """Process id -> start time, for the root and all its descendants."""
     children: dict[int, list[int]] = {}
     for pid, process in processes.items():

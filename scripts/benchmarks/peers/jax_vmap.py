@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import one_core
 
-core = one_core.pin()
+core = one_core.pin() if __name__ == "__main__" else None  # `scripts/check_gpu` takes all cores
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
