@@ -14,13 +14,16 @@ from oracle import compare
 from oracle_cases_steps import STEP_CASES, build
 from oracle_table import TABLE
 
+from trialrun.errors import CannotFuse
 from trialrun.training.internals.gradient_tapes import TapedScope, functions_inlined, tapes_in
 from trialrun.training.internals.keras_model import metrics_or_logs
+from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.model.first_steps import FirstSteps, optimizers_of
-from trialrun.training.model.python_state import PythonState
+from trialrun.training.model.python_state import PythonState, differing_number
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.own_verify import why_own_steps_differ
 from trialrun.training.state import ModelState
+from trialrun.training.vectorize.other_numbers import refuse_other_numbers
 
 pytestmark = pytest.mark.compiled
 
@@ -237,6 +240,51 @@ def test_what_python_keeps_between_steps_is_found(act, named):
     before = PythonState(model)
     model.act(model)
     assert before.changed(model) == named
+
+
+def remembering(total):
+    remembers = Remembers()
+    remembers.total = total
+    return remembers
+
+
+def scaled_by(number):
+    def act(model):
+        return number * model.count
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ((0.5, 0.5), ""),
+        ((0.5, 0.25), "Steps.act.number"),
+        ((np.ones(3), np.arange(3.0)), "Steps.act.number"),
+        ((tf.constant([1.0]), tf.constant([2.0])), "Steps.act.number"),
+        (([1, 2], [1, 3]), "Steps.act.number[1]"),
+        ((remembering(1), remembering(2)), "Steps.act.number.total"),
+    ],
+)
+def test_numbers_that_differ_between_two_models_are_found(numbers, named):
+    """A program would compute with those of the model that it was traced from."""
+    model, other = (Steps(scaled_by(number)) for number in numbers)
+    assert differing_number(model, other) == named
+    assert differing_number(model, other, but_for_attributes=True) == named
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: keras.random.categorical(x, 1, seed=3),
+        lambda x: tf.random.stateless_gamma([2], seed=[1, 2], alpha=x[0, 0]),
+        lambda x: tf.boolean_mask(x, x > 0)[-1],
+    ],
+)
+def test_what_xla_computes_otherwise_is_in_no_program(function):
+    traced = tf.function(function).get_concrete_function(tf.TensorSpec([2, 3], tf.float32))
+    with pytest.raises(CannotFuse, match=r"random numbers|depends on the values"):
+        refuse_other_numbers(operations_within(traced.graph))
 
 
 def test_what_keras_keeps_between_steps_is_no_state_of_pythons():

@@ -13,6 +13,7 @@ from trialrun.messages import in_short
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.first_steps import FirstSteps
 from trialrun.training.model.initial import CompiledModel, build_compiled, make_compiled_model
+from trialrun.training.model.python_state import differing_number
 from trialrun.training.pack_data import PackData
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.program import CompiledEngine, Program
@@ -145,6 +146,8 @@ def _build(
     check_logs(checked.logs, task)
     if checked.first_steps is not None and training.terminate_on_nan:
         raise CannotFuse("training.terminate_on_nan reads what each of the model's own steps logs")
+    if checked.first_steps is not None:
+        _refuse_numbers_of_a_seed(compiled.model, task, splits)
     locations, numbers = _find_varying(compiled.model, variants, task, splits, seed)
     batch = keras.tree.map_structure(
         lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
@@ -164,6 +167,14 @@ def _build(
         start = (*compiled.optimizer_start, *model.others_start)
         compiled = replace(compiled, optimizer_start=start)
     return BuiltProgram(compiled, program, first, seed, locations, numbers, checked.logs)
+
+
+def _refuse_numbers_of_a_seed(model: keras.Model, task: PackTask, splits: Splits) -> None:
+    """Raises CannotFuse if a model with own steps holds numbers that its seed has made."""
+    trial = task.pack.trials[0]
+    other = build_compiled(trial.variant, task.job_folder, splits, trial.seed ^ 1)
+    if name := differing_number(model, other):
+        raise CannotFuse(f"{name} is another number under another seed; make it a variable")
 
 
 def _functional(

@@ -23,6 +23,7 @@ from trialrun.training.model import ownership
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, tuple, set, frozenset, deque, Mapping)
+_OBJECTS_OF_KERAS = (keras.layers.Layer, keras.optimizers.Optimizer, keras.losses.Loss)
 _OF_FIT = frozenset(("history", "stop_training", "stop_evaluating"))
 
 
@@ -71,6 +72,59 @@ class PythonState:
                 is_container = isinstance(value, _CONTAINERS)
                 is_compared_too = is_users if is_container else ownership.is_of_user(value)
                 waiting.append((value, is_module or is_compared_too))
+
+
+def differing_number(
+    model: keras.Model, other: keras.Model, *, but_for_attributes: bool = False
+) -> str:
+    """Where the user's code in two models of one builder holds different numbers.
+
+    A program that was traced from one of them would compute with its numbers for all trials.
+
+    Args:
+        model: A compiled model.
+        other: Another one, built for another seed or with other arguments.
+        but_for_attributes: Whether plain numbers in objects of Keras count for nothing, as those
+            that may differ inside a program are looked for there.
+
+    Returns:
+        The name of one of them, such as `Noisy.call.scale`; empty if there is none.
+    """
+    numbers, others = _numbers(model, but_for_attributes), _numbers(other, but_for_attributes)
+    return next((where for where in numbers if numbers[where] != others.get(where)), "")
+
+
+def _numbers(model: keras.Model, but_for_attributes: bool) -> dict[str, Any]:
+    """Path -> what shows the numbers that the user's code holds, in objects and functions."""
+    found: dict[str, Any] = {}
+    seen, waiting = {id(model)}, [(model, type(model).__name__, True)]
+    while waiting:
+        owner, where, is_users = waiting.pop()
+        of_keras = _stored_by_keras(owner.__class__)
+        for name, value in ownership.items_of(owner):
+            path = f"{where}{name}" if name.startswith("[") else f"{where}.{name}"
+            is_own = is_users and name not in of_keras
+            is_skipped = but_for_attributes and isinstance(owner, _OBJECTS_OF_KERAS)
+            if is_own and not (is_skipped and isinstance(value, int | float)):
+                number = _number(value)
+                if number is not None:
+                    found.setdefault(path, number)
+            if id(value) in seen or not ownership.is_followed(name, value):
+                continue
+            seen.add(id(value))
+            goes_on = is_own if isinstance(value, _CONTAINERS) else ownership.is_of_user(value)
+            waiting.append((value, path, goes_on))
+    return found
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | int | float | complex):
+        return repr(value)
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+        return np.asarray(value).tobytes()
+    if isinstance(value, tf.Tensor) and hasattr(value, "numpy"):
+        return np.asarray(value.numpy()).tobytes()
+    return None
 
 
 def _shown(owner: Any, name: str) -> str:

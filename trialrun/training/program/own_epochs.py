@@ -15,6 +15,7 @@ from trialrun.errors import CannotFuse
 from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.program.epochs import Epochs, Logs, record, split_batches
 from trialrun.training.state import ModelState
+from trialrun.training.vectorize.other_numbers import refuse_other_numbers
 
 # They draw from a state of TensorFlow's process, which trials would share.
 _STATEFUL_RANDOM = frozenset(
@@ -40,9 +41,11 @@ class OwnEpochs(Epochs):
     Attributes:
         step: The traced step: (state, batch) -> (new state, logs).
         test: The same for the test step; the batch has no axis of trials if data is shared.
+        predict: The same for predicting: (state, inputs) -> (new state, zeros, predictions).
     """
 
     test: Any
+    predict: Any
 
     def _train_epoch(
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
@@ -64,6 +67,7 @@ class OwnEpochs(Epochs):
         if num_left:
             state, logs = self._take_step(state, self._in_order(train, orders[:, num_whole:]))
         state, val_logs = self._evaluate_steps(state, val)
+        self._trace_predicting(state, val[0])  # what cannot be predicted is not trained
         if self._model.has_live_logs:
             logs = {**logs, **self._over_trials(self._model.live_logs, [state])}
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
@@ -96,6 +100,17 @@ class OwnEpochs(Epochs):
         batch: tuple[Any, ...] = self._rows(val, slice(min(self._batch_size, self._num_rows(val))))
         return batch
 
+    def first_to_predict(self, val: tuple[Any, ...]) -> Any:
+        """The first inputs that are predicted, of the shape for which `predict` was traced."""
+        return self._rows(val[0], slice(min(_PREDICTED_TOGETHER, self._num_rows(val))))
+
+    def _trace_predicting(self, state: ModelState, x: Any) -> Any:
+        self.predict = tf.function(self._predict_batch, autograph=False)
+        rows = self._rows(x, slice(min(_PREDICTED_TOGETHER, self._num_rows((x, x)))))
+        traced = self.predict.get_concrete_function(state, rows)
+        _refuse_operations(traced)
+        return traced
+
     def _take_step(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, Logs]:
         return self._over_trials(self._model.train_step, [state, *batch])
 
@@ -125,13 +140,10 @@ class OwnEpochs(Epochs):
         num_rows = self._num_rows((x, x))
         batch_size = min(_PREDICTED_TOGETHER, num_rows)
         num_steps, num_left = divmod(num_rows, batch_size)
-        predict = tf.function(self._predict_batch, autograph=False)
-        _, *outputs = predict.get_concrete_function(
-            state, self._rows(x, slice(batch_size))
-        ).structured_outputs
+        _, *outputs = self._trace_predicting(state, x).structured_outputs
 
         def take_step(index: tf.Tensor, state: ModelState) -> tuple[ModelState, Any]:
-            new_state, *outputs = predict(state, self._batch_at(x, batch_size, index))
+            new_state, *outputs = self.predict(state, self._batch_at(x, batch_size, index))
             return new_state, outputs
 
         state, (_, predictions) = record(take_step, num_steps, state, outputs)
@@ -187,7 +199,11 @@ def _last_logs(
 
 def _refuse_operations(traced: Any) -> None:
     """Raises CannotFuse for an operation that XLA would leave out, or compute otherwise."""
-    for operation in sorted(operations_within(traced.graph)):
+    if others := traced.graph.variables:
+        raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
+    operations = operations_within(traced.graph)
+    refuse_other_numbers(operations)
+    for operation in sorted(operations):
         if operation in _STATEFUL_RANDOM:
             raise CannotFuse(
                 f"its steps draw from TensorFlow's own random stream ({operation}); draw with"

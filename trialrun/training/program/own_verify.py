@@ -14,6 +14,7 @@ import numpy.typing as npt
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import in_order_of_outputs
 from trialrun.training.model.first_steps import optimizers_of
+from trialrun.training.model.python_state import differing_number
 from trialrun.training.program.own_epochs import OwnEpochs
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.verify import NUM_WITHOUT_SLOTS, are_close, is_close, tolerance_of
@@ -44,6 +45,8 @@ def why_own_steps_differ(
     Returns:
         The difference in words; empty if there is none.
     """
+    if name := differing_number(own.model, model, but_for_attributes=True):
+        return f"{name} is another number, and a program would take the same for all trials"
     variables = own.variables_of(model)
     if different := _different_start(own, variables):
         return different
@@ -62,11 +65,25 @@ def why_own_steps_differ(
     if different := _different_state(own, model, state, index=index, used=used):
         return f"after {len(batches)} steps {different}"
     batch = epochs.first_test_batch(val)
-    _, logs = epochs.test(state, batch)
+    state, logs = epochs.test(state, batch)
     rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
     expected = keras_model.metrics_or_logs(model, model.test_step(in_order_of_outputs(model, rows)))
-    different = _different_logs(logs, expected, index, tolerance)
-    return f"in a test step {different}" if different else ""
+    if different := _different_logs(logs, expected, index, tolerance):
+        return f"in a test step {different}"
+    x = epochs.first_to_predict(val)
+    *_, predicted = epochs.predict(state, x)
+    own_x = x if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], x)
+    return _different_predictions(predicted, model.predict_step((own_x,)), index, tolerance)
+
+
+def _different_predictions(got: Any, expected: Any, index: int, tolerance: float) -> str:
+    pairs = zip(keras.tree.flatten(got), keras.tree.flatten(expected), strict=True)
+    for tensor, plain in pairs:
+        values = np.asarray(plain).astype(float)
+        allowed = tolerance * max(np.abs(values[np.isfinite(values)]).max(initial=0), 1e-12)
+        if not are_close(tensor[index].numpy().astype(float), values, float(allowed)):
+            return "the predictions differ"
+    return ""
 
 
 def _different_start(own: OwnStepsModel, variables: ModelState) -> str:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse, CannotShare
 from trialrun.training.internals import keras_tracing
+from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.memory import peak_bytes
@@ -25,6 +26,7 @@ from trialrun.training.vectorize.in_turn import (
     numbers_as_outside_xla,
     run_in_turn,
 )
+from trialrun.training.vectorize.other_numbers import refuse_other_numbers
 from trialrun.training.vectorize.vectorize import vectorize
 
 CompiledEngine = Literal["fused", "mapped"]
@@ -179,6 +181,7 @@ class Program:
         if others := traced.graph.variables:
             # All trials, and all packs of this process, would share the variable.
             raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
+        refuse_other_numbers(operations_within(traced.graph))
         self._traced[orders.shape[1]] = traced
 
     def compile_only(self, own: Stacked, num_epochs: int) -> str:
