@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmark_report import print_report
 from benchmark_rows import Ratio, Row, Subject, compare
-from measure import Measured, run_measured
+from measure import Measured, parse_with_only, run_measured
 from rich.console import Console
 
 from trialrun.store import RunFolder
@@ -126,19 +126,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write all samples to this file"
     )
-    names = [subject.name for subject in SUBJECTS]
-    parser.add_argument(
-        "--only",
-        type=lambda text: text.split(","),
-        default=names,
-        metavar="NAME,...",
-        help=f"measure only some of: {', '.join(names)}",
-    )
-    args = parser.parse_args()
-    if unknown := set(args.only) - set(names):
-        unknown_names = ", ".join(sorted(unknown))
-        parser.error(f"--only: there is no {unknown_names}; choose from: {', '.join(names)}")
-    return args
+    return parse_with_only(parser, [subject.name for subject in SUBJECTS], "measure")
 
 
 # ------------------------------------------------------------------------------------- measuring

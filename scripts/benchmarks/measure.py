@@ -3,6 +3,7 @@
 It works on Linux only, because it reads /proc.
 """
 
+import argparse
 import os
 import signal
 import subprocess
@@ -119,6 +120,23 @@ class _TreeWatch:
 class _Process:
     parent: int
     start_time: int  # in clock ticks since boot
+
+
+def parse_with_only(
+    parser: argparse.ArgumentParser, names: Sequence[str], verb: str
+) -> argparse.Namespace:
+    """The arguments of a command, with `--only NAME,...` for some of what it measures or makes."""
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=names,
+        metavar="NAME,...",
+        help=f"{verb} only some of: {', '.join(names)}",
+    )
+    options = parser.parse_args()
+    if unknown := sorted(set(options.only) - set(names)):
+        parser.error(f"--only: there is no {', '.join(unknown)}; choose from: {', '.join(names)}")
+    return options
 
 
 def read_processes() -> dict[int, _Process]:

@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import outcomes
-from measure import descendants, read_processes
+from measure import descendants, parse_with_only, read_processes
 from outcomes import Ended, Outcome
 from rich import box
 from rich.console import Console
@@ -128,23 +128,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [part.name for part in PARTS]
     parser.add_argument("--dump", type=Path, metavar="FOLDER", help="for machines with JAX alone")
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, help="the most that all checks may take"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", default=Path("check_gpu.json"))
-    parser.add_argument(
-        "--only",
-        type=lambda text: text.split(","),
-        default=names,
-        metavar="NAME,...",
-        help=f"make only some of: {', '.join(names)}",
-    )
-    options = parser.parse_args()
-    if unknown := set(options.only) - set(names):
-        parser.error(f"--only: there is no {', '.join(unknown)}; choose from: {', '.join(names)}")
-    return options
+    return parse_with_only(parser, [part.name for part in PARTS], "make")
 
 
 def run_part(part: Part, gpus: Sequence[str], limit_s: float) -> list[Outcome]:

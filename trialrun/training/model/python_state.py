@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType, GeneratorType
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -52,26 +52,11 @@ class PythonState:
         streams = {"random": random.getstate(), "numpy.random": repr(np.random.get_state())}
         for name, state in streams.items():
             yield (0, name), (f"the stream of {name}", state)
-        seen, waiting = {id(model)}, [(model, True)]
-        while waiting:
-            owner, is_compared = waiting.pop()
-            of_keras = _stored_by_keras(owner.__class__)
-            names: set[str] = set()
-            for name, value in ownership.items_of(owner):
-                # A class may have the name of one of its bases again.
-                is_users = is_compared and name not in of_keras and name not in names
-                is_users &= name != "__builtins__"
-                names.add(name)
-                self._held.append(value)
-                if is_users:
-                    yield (id(owner), name), (_shown(owner, name), _mark(value))
-                is_module = ownership.is_users_module(value)
-                if id(value) in seen or not (is_module or ownership.is_followed(name, value)):
-                    continue
-                seen.add(id(value))
-                is_container = isinstance(value, _CONTAINERS)
-                is_compared_too = is_users if is_container else ownership.is_of_user(value)
-                waiting.append((value, is_module or is_compared_too))
+        for one in _held_by(model):
+            self._held.append(one.value)
+            if one.is_users:
+                shown = _shown(one.owner, one.name)
+                yield (id(one.owner), one.name), (shown, _mark(one.value))
 
 
 def differing_number(
@@ -97,24 +82,53 @@ def differing_number(
 def _numbers(model: keras.Model, but_for_attributes: bool) -> dict[str, Any]:
     """Path -> what shows the numbers that the user's code holds, in objects and functions."""
     found: dict[str, Any] = {}
+    for one in _held_by(model):
+        is_looked_for = but_for_attributes and isinstance(one.owner, _OBJECTS_OF_KERAS)
+        if one.is_users and not (is_looked_for and isinstance(one.value, int | float)):
+            number = _number(one.value)
+            if number is not None:
+                found.setdefault(one.path, number)
+    return found
+
+
+class _Held(NamedTuple):
+    """A value that is reached from a model: who holds it, and under which name.
+
+    Attributes:
+        owner: An object, a container, a function or a module.
+        name: The name in it.
+        path: The names that lead to it from the model.
+        value: The value.
+        is_users: Whether the user's code has stored it there, and not that of Keras.
+    """
+
+    owner: Any
+    name: str
+    path: str
+    value: Any
+    is_users: bool
+
+
+def _held_by(model: keras.Model) -> Iterator[_Held]:
     seen, waiting = {id(model)}, [(model, type(model).__name__, True)]
     while waiting:
-        owner, where, is_users = waiting.pop()
+        owner, where, is_compared = waiting.pop()
         of_keras = _stored_by_keras(owner.__class__)
+        names: set[str] = set()
         for name, value in ownership.items_of(owner):
+            # A class may have the name of one of its bases again.
+            is_users = is_compared and name not in of_keras and name not in names
+            is_users &= name != "__builtins__"
+            names.add(name)
             path = f"{where}{name}" if name.startswith("[") else f"{where}.{name}"
-            is_own = is_users and name not in of_keras
-            is_skipped = but_for_attributes and isinstance(owner, _OBJECTS_OF_KERAS)
-            if is_own and not (is_skipped and isinstance(value, int | float)):
-                number = _number(value)
-                if number is not None:
-                    found.setdefault(path, number)
-            if id(value) in seen or not ownership.is_followed(name, value):
+            yield _Held(owner, name, path, value, is_users)
+            is_module = ownership.is_users_module(value)
+            if id(value) in seen or not (is_module or ownership.is_followed(name, value)):
                 continue
             seen.add(id(value))
-            goes_on = is_own if isinstance(value, _CONTAINERS) else ownership.is_of_user(value)
-            waiting.append((value, path, goes_on))
-    return found
+            is_container = isinstance(value, _CONTAINERS)
+            is_compared_too = is_users if is_container else ownership.is_of_user(value)
+            waiting.append((value, path, is_module or is_compared_too))
 
 
 def _number(value: Any) -> Any:

@@ -94,9 +94,7 @@ class Epochs:
 
         # Without `maximum_iterations`, here and below: XLA would not know the loop's length.
         _, state, recorders = tf.while_loop(
-            lambda index, *_: index < num_epochs,
-            body,
-            (0, state, recorders),
+            lambda index, *_: index < num_epochs, body, (0, state, recorders)
         )
         return state, {name: recorder.stack() for name, recorder in recorders.items()}
 
@@ -188,9 +186,7 @@ class Epochs:
             return index + 1, [tf.ensure_shape(new, old.shape) for new, old in pairs]
 
         _, flat = tf.while_loop(
-            lambda index, _: index < num_steps,
-            body,
-            (0, tf.nest.flatten(start)),
+            lambda index, _: index < num_steps, body, (0, tf.nest.flatten(start))
         )
         carried = tf.nest.pack_sequence_as(start, flat)
         if num_left:
@@ -257,7 +253,7 @@ class Epochs:
 
     def _batch_sizes(self, data: tuple[Any, ...]) -> list[int]:
         """The numbers of rows that are evaluated together."""
-        num_rows = keras.tree.flatten(data[1])[0].shape[0 if self._shared_data else 1]
+        num_rows = self._num_rows(data[1])
         batch_size = min(self._evaluation_batch_size or num_rows, num_rows)
         num_batches, num_left = divmod(num_rows, batch_size)
         return [batch_size] * num_batches + [num_left] * bool(num_left)
@@ -287,10 +283,7 @@ class Epochs:
         ).structured_outputs
 
         def take_step(index: tf.Tensor, state: ModelState) -> tuple[ModelState, Any]:
-            rows = index * batch_size + tf.range(batch_size)
-            axis = 0 if self._shared_data else 1
-            batch = keras.tree.map_structure(lambda a: tf.gather(a, rows, axis=axis), data)
-            new_state, *outputs = self._test(state, batch)
+            new_state, *outputs = self._test(state, self._batch_at(data, batch_size, index))
             return new_state, outputs
 
         state, (losses, predictions) = record(take_step, num_batches, state, outputs)
@@ -316,6 +309,15 @@ class Epochs:
             [state] if self._shared_data else [state, *batch],
         )
         return new_state if self._evaluation_batch_size else None, loss, predictions
+
+    def _num_rows(self, data: Any) -> int:
+        return int(keras.tree.flatten(data)[0].shape[0 if self._shared_data else 1])
+
+    def _batch_at(self, data: Any, batch_size: int, index: tf.Tensor) -> Any:
+        """The whole batch with a number, counted from 0."""
+        rows = index * batch_size + tf.range(batch_size)
+        axis = 0 if self._shared_data else 1
+        return keras.tree.map_structure(lambda a: tf.gather(a, rows, axis=axis), data)
 
     def _rows(self, data: Any, rows: slice) -> Any:
         return keras.tree.map_structure(
@@ -370,9 +372,7 @@ def record(
         return index + 1, state, recorders
 
     _, state, recorders = tf.while_loop(
-        lambda index, *_: index < num_steps,
-        body,
-        (0, state, recorders),
+        lambda index, *_: index < num_steps, body, (0, state, recorders)
     )
     losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
     losses = tf.transpose(losses, [1, 0, *range(2, losses.shape.rank)])

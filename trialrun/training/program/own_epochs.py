@@ -97,17 +97,21 @@ class OwnEpochs(Epochs):
 
     def first_test_batch(self, val: tuple[Any, ...]) -> tuple[Any, ...]:
         """The first batch of an evaluation, of the shape for which `test` was traced."""
-        batch: tuple[Any, ...] = self._rows(val, slice(min(self._batch_size, self._num_rows(val))))
+        batch: tuple[Any, ...] = self._rows(
+            val, slice(min(self._batch_size, self._num_rows(val[1])))
+        )
         return batch
 
     def first_to_predict(self, val: tuple[Any, ...]) -> Any:
         """The first inputs that are predicted, of the shape for which `predict` was traced."""
-        return self._rows(val[0], slice(min(_PREDICTED_TOGETHER, self._num_rows(val))))
+        return self._first_predicted(val[0])
+
+    def _first_predicted(self, x: Any) -> Any:
+        return self._rows(x, slice(min(_PREDICTED_TOGETHER, self._num_rows(x))))
 
     def _trace_predicting(self, state: ModelState, x: Any) -> Any:
         self.predict = tf.function(self._predict_batch, autograph=False)
-        rows = self._rows(x, slice(min(_PREDICTED_TOGETHER, self._num_rows((x, x)))))
-        traced = self.predict.get_concrete_function(state, rows)
+        traced = self.predict.get_concrete_function(state, self._first_predicted(x))
         _refuse_operations(traced)
         return traced
 
@@ -121,12 +125,12 @@ class OwnEpochs(Epochs):
 
     def _evaluate_steps(self, state: ModelState, data: tuple[Any, ...]) -> tuple[ModelState, Logs]:
         """The state after an evaluation, and its logs (trials,)."""
-        num_rows = self._num_rows(data)
+        num_rows = self._num_rows(data[1])
         batch_size = min(self._batch_size, num_rows)
         num_steps, num_left = divmod(num_rows, batch_size)
         state = self._over_trials(self._model.reset_metrics, [state])
         self.test = tf.function(self._test_rows, autograph=False)
-        traced = self.test.get_concrete_function(state, self._rows(data, slice(batch_size)))
+        traced = self.test.get_concrete_function(state, self.first_test_batch(data))
         _refuse_operations(traced)
         batch_at = functools.partial(self._batch_at, data, batch_size)
         state, logs = _last_logs(self.test, traced, num_steps, state, batch_at)
@@ -137,7 +141,7 @@ class OwnEpochs(Epochs):
 
     def _predict(self, state: ModelState, x: Any) -> tuple[ModelState, Any]:
         """The state after predicting all rows, and the predictions (trials, rows, ...)."""
-        num_rows = self._num_rows((x, x))
+        num_rows = self._num_rows(x)
         batch_size = min(_PREDICTED_TOGETHER, num_rows)
         num_steps, num_left = divmod(num_rows, batch_size)
         _, *outputs = self._trace_predicting(state, x).structured_outputs
@@ -163,15 +167,6 @@ class OwnEpochs(Epochs):
             predicted = self._over_trials(self._model.predict_step, [state, x])
         new_state, predictions = predicted
         return new_state, tf.zeros([tf.nest.flatten(state)[0].shape[0]]), predictions
-
-    def _num_rows(self, data: tuple[Any, ...]) -> int:
-        return int(keras.tree.flatten(data[1])[0].shape[0 if self._shared_data else 1])
-
-    def _batch_at(self, data: Any, batch_size: int, index: tf.Tensor) -> Any:
-        """The whole batch with a number, counted from 0."""
-        rows = index * batch_size + tf.range(batch_size)
-        axis = 0 if self._shared_data else 1
-        return keras.tree.map_structure(lambda a: tf.gather(a, rows, axis=axis), data)
 
 
 def _last_logs(
