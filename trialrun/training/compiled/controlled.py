@@ -19,7 +19,7 @@ from trialrun.training.compiled.prepare import compiling
 from trialrun.training.compiled.slices import Slice
 from trialrun.training.control import LEARNING_RATE, Bools, Control
 from trialrun.training.engine_outputs import Advance
-from trialrun.training.program.epochs import select_trials
+from trialrun.training.program.loops import select_trials
 from trialrun.training.program.program import Program
 from trialrun.training.state import ModelState
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trialrun.training.program.loops import append, record, select_trials, split_batches, traced
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.state import ModelState
@@ -109,8 +110,8 @@ class Epochs:
         batch_sizes = [batch_size] * num_steps
         if num_left:
             last = self._in_order(train, orders[:, num_whole:])
-            state, loss, last_predictions = _traced(self._train_batch, state, last)
-            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
+            state, loss, last_predictions = traced(self._train_batch, state, last)
+            losses, predictions = append((losses, predictions), (loss[:, None], last_predictions))
             batch_sizes.append(num_left)
         logs = self._over_trials(
             functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
@@ -205,7 +206,7 @@ class Epochs:
             State, metrics, and bool (trials,): which trials continue after this batch.
         """
         state, metrics, goes_on = carried
-        new_state, loss, outputs = _traced(self._train_batch, state, batch)
+        new_state, loss, outputs = traced(self._train_batch, state, batch)
         new_metrics, epoch_loss = self._over_trials(
             self._model.batch_metrics, [new_state, metrics, batch[1:], outputs, loss]
         )
@@ -233,7 +234,7 @@ class Epochs:
     ) -> tuple[ModelState, Logs, Any]:
         state, losses, predictions = self._test_all(state, data)
         sizes = tuple(self._batch_sizes(data))
-        logs = _traced(self._logs_of, state, data[1:], predictions, losses, sizes)
+        logs = traced(self._logs_of, state, data[1:], predictions, losses, sizes)
         return state, logs, predictions
 
     def _logs_of_batches(
@@ -268,7 +269,7 @@ class Epochs:
         if num_whole <= len(others):
             last = self._rows(data, slice(num_whole * batch_size, None))
             state, loss, last_predictions = self._test(state, last)
-            losses, predictions = _append((losses, predictions), (loss[:, None], last_predictions))
+            losses, predictions = append((losses, predictions), (loss[:, None], last_predictions))
         return state, losses, predictions
 
     def _test_batches(
@@ -290,7 +291,7 @@ class Epochs:
         return state, losses, predictions
 
     def _test(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, tf.Tensor, Any]:
-        new_state, loss, predictions = _traced(self._test_batch, state, batch)
+        new_state, loss, predictions = traced(self._test_batch, state, batch)
         return state if new_state is None else new_state, loss, predictions
 
     def _train_step(
@@ -323,74 +324,3 @@ class Epochs:
         return keras.tree.map_structure(
             lambda array: array[rows] if self._shared_data else array[:, rows], data
         )
-
-
-def _traced(function: Any, *arguments: Any) -> Any:
-    """What a `tf.function` gives, traced before: TensorFlow warns of calls that trace often."""
-    function.get_concrete_function(*arguments)
-    return function(*arguments)
-
-
-def select_trials(mask: Any, new: Any, old: Any) -> Any:
-    """Tensors (trials, ...): those of `new` for trials where the mask is true, else of `old`."""
-
-    def select(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-        return tf.where(tf.reshape(mask, [-1, *[1] * (a.shape.rank - 1)]), a, b)
-
-    return tf.nest.map_structure(select, new, old)
-
-
-def record(
-    take_step: Callable[[tf.Tensor, Any], tuple[Any, Any]],
-    num_steps: int,
-    state: Any,
-    outputs: Any,
-) -> tuple[Any, Any]:
-    """The state after a loop of steps, and the outputs of all of them.
-
-    Args:
-        take_step: (step number, state) -> (new state, outputs); the outputs are losses (trials,)
-            and predictions (trials, batch, ...).
-        num_steps: At least one.
-        state: The state before the first step.
-        outputs: Tensors with the shapes and dtypes of a step's outputs.
-
-    Returns:
-        The state, and losses (trials, steps) and predictions (trials, rows, ...).
-    """
-    recorders = [
-        tf.TensorArray(output.dtype, num_steps, element_shape=output.shape)
-        for output in tf.nest.flatten(outputs)
-    ]
-
-    def body(index: tf.Tensor, state: Any, recorders: list[Any]) -> Any:
-        state, outputs = take_step(index, state)
-        recorders = [
-            recorder.write(index, output)
-            for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
-        ]
-        return index + 1, state, recorders
-
-    _, state, recorders = tf.while_loop(
-        lambda index, *_: index < num_steps, body, (0, state, recorders)
-    )
-    losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
-    losses = tf.transpose(losses, [1, 0, *range(2, losses.shape.rank)])
-    return state, (losses, tf.nest.map_structure(_join_batches, predictions))
-
-
-def _append(recorded: Any, last: Any) -> Any:
-    """The last batch's results appended on axis 1 to those of the whole batches."""
-    return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), recorded, last)
-
-
-def split_batches(orders: tf.Tensor, batch_size: int) -> tf.Tensor:
-    """(trials, rows) -> (steps, trials, batch)."""
-    return tf.transpose(tf.reshape(orders, [orders.shape[0], -1, batch_size]), [1, 0, 2])
-
-
-def _join_batches(outputs: tf.Tensor) -> tf.Tensor:
-    """(steps, trials, batch, ...) -> (trials, rows, ...)."""
-    num_steps, num_trials, batch_size, *features = outputs.shape
-    by_trial = tf.transpose(outputs, [1, 0, 2, *range(3, outputs.shape.rank)])
-    return tf.reshape(by_trial, [num_trials, num_steps * batch_size, *features])

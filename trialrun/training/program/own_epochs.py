@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training.internals.tensorflow_graph import operations_within
-from trialrun.training.program.epochs import Epochs, Logs, record, split_batches
+from trialrun.training.program.epochs import Epochs, Logs
+from trialrun.training.program.loops import record, split_batches
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.other_numbers import refuse_other_numbers
 
