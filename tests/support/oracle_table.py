@@ -1,7 +1,8 @@
 """The oracle's table: cases of models, and cases of what stands in a job's `training`.
 
 A case of `training` is given in the job's words, its model by the same in plain Keras's; its name
-begins with `job_`. That of a case with training steps of its own begins with `step_`.
+begins with `job_`. That of a case with training steps of its own begins with `step_`, with metrics
+of its own with `metric_`.
 """
 
 from functools import partial
@@ -10,11 +11,13 @@ from typing import Any
 
 import keras
 import oracle_cases
+import oracle_cases_metrics
 import oracle_cases_steps
 import oracle_cases_training
 from oracle import Line, Plain, fit_plainly
 from oracle_cases import CASES, Case
 from oracle_cases_control import CONTROL_CASES
+from oracle_cases_metrics import METRIC_CASES, METRIC_JOBS, MetricCase
 from oracle_cases_steps import STEP_CASES, StepCase
 from oracle_cases_training import TRAINING_CASES, TrainingCase
 
@@ -25,7 +28,7 @@ from trialrun.trials.plan import plan_trials
 from trialrun.trials.trial import Trial
 
 
-def _line(module: Any, name: str, case: Case | StepCase) -> Line:
+def _line(module: Any, name: str, case: Case | StepCase | MetricCase) -> Line:
     return Line(
         case.kind,
         case.engine,
@@ -103,7 +106,11 @@ TABLE: dict[str, Line] = {
     **{name: _line(oracle_cases, name, case) for name, case in CASES.items()},
     **{f"step_{name}": _line(oracle_cases_steps, name, case) for name, case in STEP_CASES.items()},
     **{
+        f"metric_{name}": _line(oracle_cases_metrics, name, case)
+        for name, case in METRIC_CASES.items()
+    },
+    **{
         f"job_{name}": training_line(case)
-        for name, case in (TRAINING_CASES | CONTROL_CASES).items()
+        for name, case in (TRAINING_CASES | CONTROL_CASES | METRIC_JOBS).items()
     },
 }

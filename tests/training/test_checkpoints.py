@@ -17,12 +17,17 @@ pytestmark = pytest.mark.compiled
 EPOCHS, EVERY = 9, 3
 
 
-def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4):
+def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4, metrics=("accuracy",)):
     trials = load_trials(
         tmp_path,
         builder=builder,
         seeds=seeds,
-        training={"engine": engine, "epochs": EPOCHS, "checkpoint_every": EVERY},
+        training={
+            "engine": engine,
+            "epochs": EPOCHS,
+            "checkpoint_every": EVERY,
+            "metrics": list(metrics),
+        },
     )
     return make_task(tmp_path, trials, num_threads=num_threads)
 
@@ -50,10 +55,33 @@ def assert_same_result(result, expected):
                 np.testing.assert_array_equal(array, wanted)
 
 
+# A metric that goes on from epoch to epoch.
+BEST_UNTIL_NOW = """
+import keras
+
+
+class Best(keras.metrics.SparseCategoricalAccuracy):
+    def __init__(self):
+        super().__init__()
+        self.best = self.add_weight(shape=(), initializer="zeros")
+
+    def reset_state(self):
+        self.best.assign(keras.ops.maximum(0.99 * self.best, super().result()))
+        super().reset_state()
+
+    def result(self):
+        return keras.ops.maximum(self.best, super().result())
+"""
+
+
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
     """A pack in two slices, all that it says, and its result; its program serves all tests."""
-    task = task_of(tmp_path_factory.mktemp("fused"), "fused", num_threads=2, builder="everything")
+    folder = tmp_path_factory.mktemp("fused")
+    (folder / "best.py").write_text(BEST_UNTIL_NOW)
+    metrics = ["accuracy", "best.py:Best"]
+    given = {"num_threads": 2, "builder": "everything", "metrics": metrics}
+    task = task_of(folder, "fused", **given)
     return task, *messages(task)
 
 

@@ -474,6 +474,12 @@ def test_models_of_kerass_own_parts_are_known_and_others_are_not(tmp_path):
     ):
         assert why_unknown(other)
         assert not has_other_state(other)
+
+    class Kept(keras.metrics.MeanAbsoluteError):
+        def reset_state(self):
+            pass
+
+    assert has_other_state(built(metrics=[Kept()]))
     second = built()
     second.other = {"one": [keras.optimizers.SGD()]}
     assert has_other_state(second)

@@ -12,8 +12,7 @@ from training_jobs import load_trials, make_task, train_with_fused
 
 from trialrun.job.user_code.functions import load_function
 from trialrun.training.internals.keras_model import build_symbolically
-from trialrun.training.program.verify import can_evaluate_at_once, why_different
-from trialrun.training.state import ModelState
+from trialrun.training.program.verify import can_evaluate_at_once
 
 pytestmark = pytest.mark.compiled
 
@@ -82,31 +81,6 @@ def test_numbers_that_are_not_finite_on_one_side_only_are_as_far_apart_as_can_be
     for other in ([1.0, 2.0, np.inf], [1.0, np.nan, -np.inf], [np.nan, np.nan, np.inf]):
         assert largest_difference([numbers], [np.array(other)]) == math.inf
     assert largest_difference([np.array([100.0])], [np.array([101.0])]) == 1 / 101
-
-
-def test_a_step_that_is_not_plain_keras_is_found():
-    model = CASES["Dense"].build()
-    model.optimizer.build(model.trainable_variables)
-    state = ModelState(
-        *(
-            [tf.constant(variable.numpy())[None] for variable in variables]
-            for variables in (
-                model.trainable_variables,
-                model.non_trainable_variables,
-                model.optimizer.variables,
-            )
-        )
-    )
-    batch = (tf.ones([1, 8, 6]), tf.zeros([1, 8], tf.int32))
-    expected = model.evaluate(batch[0][0], batch[1][0], verbose=0, return_dict=True)["loss"]
-
-    def changes_nothing(loss):
-        return lambda state, batch: (state, tf.constant([loss]), None)
-
-    assert "the loss is" in why_different(model, changes_nothing(9.0), state, [batch])
-    assert "optimizer's variables" in why_different(
-        model, changes_nothing(expected), state, [batch]
-    )
 
 
 @pytest.mark.parametrize(("case", "at_once"), [("Dense", True), ("LSTM_dropout", False)])

@@ -7,31 +7,44 @@ from functools import partial
 
 import keras
 import numpy as np
+import oracle_cases_metrics
 import pytest
 from oracle import compare, fit_plainly, largest_difference
 from oracle_cases_control import CONTROL_CASES
+from oracle_cases_metrics import Largest
 from oracle_cases_training import TRAINING_CASES
 from oracle_table import TABLE, training_line
 from test_fused_oracle import builder_in
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
 
-from trialrun.errors import CannotFuse, InputError
+from trialrun.errors import InputError
 from trialrun.job import load_job
 
 pytestmark = pytest.mark.compiled
 
 
 def with_two_curves():
-    """Muon, gradients of several batches, class weights, weighted metrics, two of the curves."""
-    case = TRAINING_CASES["many_at_once"]
+    """Muon, gradients of several batches, class weights, weighted metrics, two of the curves.
+
+    And a metric of one's own, with and without the weights, that is no sum and outlives epochs.
+    """
+    case, file = TRAINING_CASES["many_at_once"], oracle_cases_metrics.__file__
     first, *_, last = case.training["metrics"]
+    heavy = {"name": f"{file}:Largest", "as": "heavy"}
+    metrics = [first, last, f"{file}:Largest"]
 
     def compiled():
         keywords = case.compile()
         first, *_, last = keywords["metrics"]
-        return {**keywords, "metrics": [first, last]}
+        weighted = ["accuracy", Largest("heavy")]
+        return {
+            **keywords,
+            "metrics": [first, last, Largest("Largest")],
+            "weighted_metrics": weighted,
+        }
 
-    return case._replace(training={**case.training, "metrics": [first, last]}, compile=compiled)
+    training = {**case.training, "metrics": metrics, "weighted_metrics": ["accuracy", heavy]}
+    return case._replace(training=training, compile=compiled)
 
 
 def of_whole_batches():
@@ -80,18 +93,6 @@ def test_each_engine_trains_as_keras_does(tmp_path, subtests, name, engines, com
 @pytest.mark.parametrize("name", [*TRAINING_CASES, *CONTROL_CASES])
 def test_every_case_is_a_right_job(tmp_path, name):
     assert len(TABLE[f"job_{name}"].plan(tmp_path, 2, "auto")) == 2
-
-
-def test_a_metric_that_compares_the_rows_of_a_batch_is_not_fused(tmp_path):
-    training = {
-        "loss": "mse",
-        "metrics": [{"name": "pearson_correlation", "axis": 0}],
-        "engine": "fused",
-    }
-    trials = load_trials(tmp_path, builder="regression", seeds=[1], training=training)
-    with pytest.raises(Exception, match="compares the rows of a batch") as raised:
-        train(make_task(tmp_path, trials))
-    assert isinstance(raised.value.__cause__, CannotFuse)
 
 
 def test_a_regression_has_errors_for_metrics_and_no_confusion_matrix(tmp_path):

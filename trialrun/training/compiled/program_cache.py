@@ -10,6 +10,7 @@ import tensorflow as tf
 from trialrun.data.splits import PARTS, Splits
 from trialrun.errors import CannotFuse, ModelError
 from trialrun.messages import in_short
+from trialrun.training.internals import keras_model
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.first_steps import FirstSteps
 from trialrun.training.model.initial import CompiledModel, build_compiled, make_compiled_model
@@ -144,7 +145,7 @@ def _build(
     compiled = make_compiled_model(first, task.job_folder, splits, seed)
     checked = check_built(compiled, task, data)
     check_logs(checked.logs, task)
-    if checked.first_steps is not None and training.terminate_on_nan:
+    if keras_model.own_steps(compiled.model) and training.terminate_on_nan:
         raise CannotFuse("training.terminate_on_nan reads what each of the model's own steps logs")
     if checked.first_steps is not None:
         _refuse_numbers_of_a_seed(compiled.model, task, splits)
@@ -163,14 +164,14 @@ def _build(
         shared_data=data.is_shared,
         evaluation_batch_size=None if at_once else training.batch_size,
     )
-    if isinstance(model, OwnStepsModel):
+    if model.others_start:
         start = (*compiled.optimizer_start, *model.others_start)
         compiled = replace(compiled, optimizer_start=start)
     return BuiltProgram(compiled, program, first, seed, locations, numbers, checked.logs)
 
 
 def _refuse_numbers_of_a_seed(model: keras.Model, task: PackTask, splits: Splits) -> None:
-    """Raises CannotFuse if a model with own steps holds numbers that its seed has made."""
+    """Raises CannotFuse if the user's code holds numbers that the seed has made."""
     trial = task.pack.trials[0]
     other = build_compiled(trial.variant, task.job_folder, splits, trial.seed ^ 1)
     if name := differing_number(model, other):
@@ -184,9 +185,11 @@ def _functional(
     first_steps: FirstSteps | None,
 ) -> FunctionalModel | OwnStepsModel:
     try:
-        if first_steps is None:
-            return FunctionalModel(model, batch, locations)
-        return OwnStepsModel(model, batch, locations, first_steps)
+        if first_steps is not None and keras_model.own_steps(model):
+            return OwnStepsModel(model, batch, locations, first_steps)
+        if first_steps is not None and first_steps.why_impure:
+            raise CannotFuse(first_steps.why_impure)
+        return FunctionalModel(model, batch, locations)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"training: loss or metrics do not fit the model: {in_short(error)}"

@@ -9,6 +9,12 @@ from keras.src.backend.common import global_state
 from keras.src.losses import losses as losses_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+from tensorflow.python.framework.errors_impl import InaccessibleTensorError
+
+from trialrun.training.internals.gradient_tapes import functions_inlined
+
+# Functions that give one number for a whole batch, and not one for each row.
+_LOSSES_OF_WHOLE_BATCHES = ("dice", "tversky", "circle")
 
 
 def build_symbolically(model: keras.Model, batch: Any) -> None:
@@ -19,7 +25,11 @@ def build_symbolically(model: keras.Model, batch: Any) -> None:
         batch: `(x, y)` or `(x, y, sample_weight)` of tensors of one batch; only shapes and dtypes
             are used.
     """
-    model._symbolic_build(data_batch=batch)
+    try:
+        model._symbolic_build(data_batch=batch)
+    except InaccessibleTensorError:  # a metric's `tf.function` assigns a variable
+        with functions_inlined():
+            model._symbolic_build(data_batch=batch)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -96,7 +106,7 @@ def loss_is_mean_over_rows(model: keras.Model) -> bool:
         type(loss).__module__ == losses_module.__name__
         and loss.reduction in ("sum_over_batch_size", "mean")
         and loss.fn.__module__ == losses_module.__name__
-        and loss.fn.__name__ not in ("dice", "tversky", "circle")
+        and loss.fn.__name__ not in _LOSSES_OF_WHOLE_BATCHES
         and loss._fn_kwargs.get("ignore_class") is None
         for loss in losses
     )
@@ -105,6 +115,39 @@ def loss_is_mean_over_rows(model: keras.Model) -> bool:
 def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics that were given to `compile`."""
     return list(model._compile_metrics.metrics) if model._compile_metrics is not None else []
+
+
+def given_metrics(model: keras.Model) -> list[Any]:
+    """What was given to `compile` as metrics: names, functions, classes, objects."""
+    given = model._compile_metrics
+    if given is None:
+        return []
+    both = keras.tree.flatten([given._user_metrics, given._user_weighted_metrics])
+    return [metric for metric in both if metric is not None]
+
+
+def function_of(metric: Any) -> Any:
+    """The function whose values a metric averages; the metric itself if there is none."""
+    return getattr(metric, "_fn", metric)
+
+
+def compares_rows(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric of Keras's compares the rows of a batch, or averages over batches."""
+    if not isinstance(metric, keras.metrics.MeanMetricWrapper):
+        return False
+    gives_one_number = isinstance(metric._fn, keras.losses.Loss) or (
+        getattr(metric._fn, "__name__", "") in _LOSSES_OF_WHOLE_BATCHES
+    )
+    axis = getattr(metric, "axis", metric._fn_kwargs.get("axis", -1))
+    return gives_one_number or 0 in (axis if isinstance(axis, list | tuple) else [axis])
+
+
+def update_compiled_metrics(
+    model: keras.Model, y: Any, predictions: Any, sample_weight: Any
+) -> None:
+    """Updates the metrics that were given to `compile`, as Keras does after a step."""
+    if model._compile_metrics is not None:
+        model._compile_metrics.update_state(y, predictions, sample_weight)
 
 
 def metrics_of_layers(model: keras.Model) -> list[keras.metrics.Metric]:
@@ -124,8 +167,11 @@ def set_mask(prediction: Any, mask: Any) -> None:
 
 
 def train_on_batch(model: keras.Model, batch: tuple[Any, Any]) -> float:
-    """The loss before the update in one step, taken as `fit` takes it but eagerly."""
-    model.reset_metrics()
+    """The loss before the update in one step, taken as `fit` takes it but eagerly.
+
+    The model's metrics go on from batch to batch.
+    """
+    loss_tracker(model).reset_state()
     key_variables_in_both_ways(model.optimizer)
     return float(model.train_step(batch)["loss"])
 
@@ -221,9 +267,7 @@ def all_variables(model: keras.Model) -> list[keras.Variable]:
     """Every variable of a model, of its optimizer, and of the metrics given to `compile`."""
     owners: list[Any] = [model]
     if model.compiled:
-        given = model._compile_metrics
-        metrics = [] if given is None else [given._user_metrics, given._user_weighted_metrics]
-        owners += [model.optimizer, *keras.tree.flatten(metrics)]
+        owners += [model.optimizer, *given_metrics(model)]
     return [variable for owner in owners for variable in getattr(owner, "variables", [])]
 
 

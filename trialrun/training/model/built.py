@@ -34,6 +34,7 @@ from trialrun.training.model.inputs import with_text_tensors
 from trialrun.training.model.ownership import why_unknown
 from trialrun.training.model.python_state import PythonState
 from trialrun.training.pack_data import PackData
+from trialrun.training.program.batch_metrics import own_metrics
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Trial, Variant
 
@@ -44,7 +45,7 @@ class Checked:
 
     Attributes:
         logs: The names of all logs that `fit` will give.
-        first_steps: What the first steps of such a model have shown; None if its steps are Keras's.
+        first_steps: What its first steps have shown; None if its steps and metrics are Keras's.
     """
 
     logs: tuple[str, ...]
@@ -110,22 +111,27 @@ def _check(model: keras.Model, task: PackTask, trial: Trial, data: PackData) -> 
         )
         for part in ("train", "val")
     )
-    if keras_model.own_steps(model):
-        other = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
-        before = PythonState(other)
-        logs = _names_of_a_step(other, trial.variant, train, val)
-        return Checked(logs, FirstSteps.of(other, before))
-    if why_unknown(model):  # it may count how often it is used
+    has_own_steps = bool(keras_model.own_steps(model))
+    if has_own_steps or why_unknown(model):  # it may count how often it is used
         model = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
+    if not has_own_steps:
+        _build_symbolically(model, train)
+    if has_own_steps or own_metrics(model):
+        before = PythonState(model)
+        logs = _names_of_a_step(model, trial.variant, train, val)
+        return Checked(logs, FirstSteps.of(model, before))
+    names = model.get_metrics_result()
+    _require_one_number_each(names)
+    return Checked((*names, *(f"val_{name}" for name in names)))
+
+
+def _build_symbolically(model: keras.Model, batch: tuple[Any, ...]) -> None:
     try:
-        keras_model.build_symbolically(model, train)
+        keras_model.build_symbolically(model, batch)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"training: loss or metrics do not fit the model: {in_short(error)}"
         ) from error
-    names = model.get_metrics_result()
-    _require_one_number_each(names)
-    return Checked((*names, *(f"val_{name}" for name in names)))
 
 
 def _names_of_a_step(

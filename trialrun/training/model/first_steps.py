@@ -69,11 +69,12 @@ def why_impure(model: keras.Model, before: PythonState) -> str:
     if loops := keras_model.own_loops(model):
         return f"{type(model).__name__} has its own `{loops[0]}`"
     if keras_model.runs_eagerly(model):
-        return f"{type(model).__name__} was compiled with run_eagerly, and has its own steps"
+        name = type(model).__name__
+        return f"{name} was compiled with run_eagerly, and has its own steps or metrics"
     if changed := before.changed(model):
         return (
-            f"its steps change {changed} in Python, which a program would do once and not in each"
-            " step; keep what changes in a variable of the model, or out of its steps"
+            f"its steps or metrics change {changed} in Python, which a program would do once and"
+            " not in each step; keep what changes in a variable, or out of them"
         )
     return ""
 

@@ -58,7 +58,13 @@ def why_unknown(model: keras.Model) -> str:
 
 
 def has_other_state(model: keras.Model) -> bool:
-    """Whether a compiled model holds variables that are neither its own nor its optimizer's."""
+    """Whether a compiled model has state beside its own variables and its optimizer's.
+
+    Variables of something else, or of a metric whose own `reset_state` may keep them from epoch to
+    epoch.
+    """
+    if any(map(_may_keep_state, keras_model.given_metrics(model))):
+        return True
     known = {id(v) for v in (*model.variables, *model.metrics_variables)}
     if model.optimizer is not None:
         known |= {id(variable) for variable in model.optimizer.variables}
@@ -70,6 +76,11 @@ def has_other_state(model: keras.Model) -> bool:
         if isinstance(value, tf.Variable):
             return True
     return False
+
+
+def _may_keep_state(metric: Any) -> bool:
+    reset = getattr(metric, "reset_state", None)
+    return reset is not None and not str(reset.__module__).startswith("keras.")
 
 
 def refuse_shared(model: keras.Model, source: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trialrun.training.program.loops import append, record, select_trials, split_batches, traced
+from trialrun.training.program import loops
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.state import ModelState
@@ -35,10 +35,14 @@ class Epochs:
         step: The traced step: (state, batch) -> (new state, losses, predictions). It exists once
             the first epoch was traced.
         traced_step: The step's graph.
+        reset, test: `reset_metrics`, and (state, batch) -> (new state, logs) of an evaluation; the
+            batch has no axis of trials if data is shared. They exist if metrics see batches.
     """
 
     step: Any
     traced_step: Any
+    reset: Any
+    test: Any
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Epochs:
         self._train_batch = tf.function(self._train_step, autograph=False)
         self._test_batch = tf.function(self._test_step, autograph=False)
         self._logs_of = tf.function(self._logs_of_batches, autograph=False)
+        self._metrics_after = tf.function(self._metrics_after_batch, autograph=False)
 
     def train(
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
@@ -105,20 +110,54 @@ class Epochs:
         batch_size = min(self._batch_size, orders.shape[1])
         num_steps, num_left = divmod(orders.shape[1], batch_size)
         num_whole = num_steps * batch_size
-        batches = self._in_order(train, split_batches(orders[:, :num_whole], batch_size))
+        batches = self._in_order(train, loops.split_batches(orders[:, :num_whole], batch_size))
+        if self._model.sees_batches:
+            self._trace_for_verification(state, val)
+            state = self.reset(state)
         state, losses, predictions = self._train_whole_batches(state, batches, num_steps)
         batch_sizes = [batch_size] * num_steps
         if num_left:
             last = self._in_order(train, orders[:, num_whole:])
-            state, loss, last_predictions = traced(self._train_batch, state, last)
-            losses, predictions = append((losses, predictions), (loss[:, None], last_predictions))
+            state, loss, more = loops.traced(self._train_batch, state, last)
+            losses, predictions = loops.append((losses, predictions), (loss[:, None], more))
             batch_sizes.append(num_left)
         logs = self._over_trials(
             functools.partial(self._model.epoch_logs, batch_sizes=batch_sizes),
             [state, self._in_order(train[1:], orders), predictions, losses],
         )
+        return self._with_validation(state, logs, val)
+
+    def _with_validation(
+        self, state: ModelState, logs: Logs, val: tuple[Any, ...]
+    ) -> tuple[ModelState, Logs]:
+        """The state after the validation that follows an epoch, and all logs of the epoch."""
         state, val_logs, _ = self._evaluate_one(state, val)
+        if self._model.has_live_logs:
+            logs = {**logs, **self._over_trials(self._model.live_logs, [state])}
         return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
+
+    def _reset_metrics(self, state: ModelState) -> ModelState:
+        """The state before the first batch of an epoch, or of an evaluation."""
+        reset: ModelState = self._over_trials(self._model.reset_metrics, [state])
+        return reset
+
+    def _trace_for_verification(self, state: ModelState, val: tuple[Any, ...]) -> None:
+        self.reset = tf.function(self._reset_metrics, autograph=False)
+        self.reset.get_concrete_function(state)
+        self.test = tf.function(lambda *given: self._evaluate_one(*given)[:2], autograph=False)
+        self.test.get_concrete_function(state, self.first_test_batch(val))
+
+    @property
+    def shares_data(self) -> bool:
+        """Whether a batch of `test` has no axis of trials."""
+        return self._shared_data
+
+    def first_test_batch(self, val: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The first batch of an evaluation, of the shape for which `test` was traced."""
+        batch: tuple[Any, ...] = self._rows(
+            val, slice(min(self._batch_size, self._num_rows(val[1])))
+        )
+        return batch
 
     def _in_order(self, structure: Any, orders: tf.Tensor) -> Any:
         """Each array's rows with the numbers in `orders`, in the shape of `orders`."""
@@ -152,7 +191,7 @@ class Epochs:
             ]
             return new_flat, outputs
 
-        flat, (losses, predictions) = record(take_step, num_steps, flat_state, outputs)
+        flat, (losses, predictions) = loops.record(take_step, num_steps, flat_state, outputs)
         return tf.nest.pack_sequence_as(state, flat), losses, predictions
 
     def train_until_not_finite(
@@ -176,9 +215,11 @@ class Epochs:
         batch_size = min(self._batch_size, orders.shape[1])
         num_steps, num_left = divmod(orders.shape[1], batch_size)
         num_whole = num_steps * batch_size
-        batches = self._in_order(train, split_batches(orders[:, :num_whole], batch_size))
-        metrics = self._over_trials(self._model.reset_metrics, [state])
-        start = (state, metrics, tf.ones(orders.shape[:1], tf.bool))
+        batches = self._in_order(train, loops.split_batches(orders[:, :num_whole], batch_size))
+        if self._model.sees_batches:
+            state = self._reset_metrics(state)
+        sums = self._over_trials(self._model.reset_sums, [state])
+        start = (state, sums, tf.ones(orders.shape[:1], tf.bool))
 
         def body(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             batch = keras.tree.map_structure(lambda a: a[index], batches)
@@ -192,26 +233,24 @@ class Epochs:
         carried = tf.nest.pack_sequence_as(start, flat)
         if num_left:
             carried = self._step_if_finite(carried, self._in_order(train, orders[:, num_whole:]))
-        state, metrics, _ = carried
-        logs = self._over_trials(self._model.metric_logs, [state, metrics])
-        state, val_logs, _ = self._evaluate_one(state, val)
-        return state, {**logs, **{f"val_{name}": value for name, value in val_logs.items()}}
+        state, sums, _ = carried
+        logs = self._over_trials(self._model.logs_of_sums, [state, sums])
+        return self._with_validation(state, logs, val)
 
     def _step_if_finite(
         self, carried: tuple[ModelState, Any, tf.Tensor], batch: tuple[Any, ...]
     ) -> tuple[ModelState, Any, tf.Tensor]:
-        """State and metrics after a batch, unchanged for trials that have ended.
+        """State, metrics that are sums, and bool (trials,): which trials continue after a batch.
 
-        Returns:
-            State, metrics, and bool (trials,): which trials continue after this batch.
+        State and metrics are unchanged for trials that have ended.
         """
-        state, metrics, goes_on = carried
-        new_state, loss, outputs = traced(self._train_batch, state, batch)
-        new_metrics, epoch_loss = self._over_trials(
-            self._model.batch_metrics, [new_state, metrics, batch[1:], outputs, loss]
+        state, sums, goes_on = carried
+        new_state, loss, outputs = loops.traced(self._train_batch, state, batch)
+        new_sums, epoch_loss = self._over_trials(
+            self._model.update_sums, [new_state, sums, batch[1:], outputs, loss]
         )
-        state, metrics = select_trials(goes_on, (new_state, new_metrics), (state, metrics))
-        return state, metrics, goes_on & tf.math.is_finite(epoch_loss)
+        state, sums = loops.select_trials(goes_on, (new_state, new_sums), (state, sums))
+        return state, sums, goes_on & tf.math.is_finite(epoch_loss)
 
     def evaluate(
         self, state: ModelState, val: tuple[Any, ...], test: tuple[Any, ...]
@@ -232,10 +271,43 @@ class Epochs:
     def _evaluate_one(
         self, state: ModelState, data: tuple[Any, ...]
     ) -> tuple[ModelState, Logs, Any]:
-        state, losses, predictions = self._test_all(state, data)
+        """The state after an evaluation, its logs (trials,), and outputs (trials, rows, ...)."""
+        state, losses, outputs = self._test_all(state, data)
+        if self._model.sees_batches:
+            state = self._after_all_batches(state, data[1:], outputs)
         sizes = tuple(self._batch_sizes(data))
-        logs = traced(self._logs_of, state, data[1:], predictions, losses, sizes)
-        return state, logs, predictions
+        logs = loops.traced(self._logs_of, state, data[1:], outputs, losses, sizes)
+        return state, logs, outputs
+
+    def _after_all_batches(
+        self, state: ModelState, targets: tuple[Any, ...], outputs: Any
+    ) -> ModelState:
+        """The state after metrics have seen the rows of an evaluation in the batches of Keras."""
+        state = self._reset_metrics(state)
+        num_before = len(state.optimizer) - len(self._model.others)
+        before, values = state.optimizer[:num_before], state.optimizer[num_before:]
+
+        def see(values: list[tf.Tensor], rows: tf.Tensor) -> list[tf.Tensor]:
+            own = state._replace(optimizer=[*before, *values])
+            axis = 0 if self._shared_data else 1
+            batch = keras.tree.map_structure(lambda a: tf.gather(a, rows, axis=axis), targets)
+            seen = tf.nest.map_structure(lambda a: tf.gather(a, rows, axis=1), outputs)
+            new: list[tf.Tensor] = loops.traced(self._metrics_after, own, batch, seen)
+            return new
+
+        values = loops.over_batches(see, values, self._num_rows(targets), self._batch_size)
+        return state._replace(optimizer=[*before, *values])
+
+    def _metrics_after_batch(
+        self, state: ModelState, targets: tuple[Any, ...], outputs: Any
+    ) -> list[tf.Tensor]:
+        def update(state: ModelState, outputs: Any, *own: Any) -> list[tf.Tensor]:
+            new: list[tf.Tensor] = self._model.update_metrics(state, own or targets, outputs)
+            return new
+
+        own = () if self._shared_data else targets
+        values: list[tf.Tensor] = self._over_trials(update, [state, outputs, *own])
+        return values
 
     def _logs_of_batches(
         self,
@@ -252,8 +324,7 @@ class Epochs:
         logs: Logs = self._over_trials(logs_of, [state, predictions, losses, *own])
         return logs
 
-    def _batch_sizes(self, data: tuple[Any, ...]) -> list[int]:
-        """The numbers of rows that are evaluated together."""
+    def _batch_sizes(self, data: tuple[Any, ...]) -> list[int]:  # rows that are evaluated together
         num_rows = self._num_rows(data[1])
         batch_size = min(self._evaluation_batch_size or num_rows, num_rows)
         num_batches, num_left = divmod(num_rows, batch_size)
@@ -268,8 +339,8 @@ class Epochs:
         state, losses, predictions = self._test_batches(state, data, batch_size, num_whole)
         if num_whole <= len(others):
             last = self._rows(data, slice(num_whole * batch_size, None))
-            state, loss, last_predictions = self._test(state, last)
-            losses, predictions = append((losses, predictions), (loss[:, None], last_predictions))
+            state, loss, more = self._test(state, last)
+            losses, predictions = loops.append((losses, predictions), (loss[:, None], more))
         return state, losses, predictions
 
     def _test_batches(
@@ -287,11 +358,11 @@ class Epochs:
             new_state, *outputs = self._test(state, self._batch_at(data, batch_size, index))
             return new_state, outputs
 
-        state, (losses, predictions) = record(take_step, num_batches, state, outputs)
+        state, (losses, predictions) = loops.record(take_step, num_batches, state, outputs)
         return state, losses, predictions
 
     def _test(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, tf.Tensor, Any]:
-        new_state, loss, predictions = traced(self._test_batch, state, batch)
+        new_state, loss, predictions = loops.traced(self._test_batch, state, batch)
         return state if new_state is None else new_state, loss, predictions
 
     def _train_step(

@@ -63,6 +63,31 @@ def record(
     return state, (losses, tf.nest.map_structure(_join_batches, predictions))
 
 
+def over_batches(
+    see: Callable[[list[tf.Tensor], tf.Tensor], list[tf.Tensor]],
+    values: list[tf.Tensor],
+    num_rows: int,
+    batch_size: int,
+) -> list[tf.Tensor]:
+    """The values after the batches of some rows, one after another; the last may be partial.
+
+    Args:
+        see: (values, int32 row numbers (batch,)) -> new values.
+        values: The values before.
+        num_rows: At least one.
+        batch_size: Rows per batch.
+    """
+    batch_size = min(batch_size, num_rows)
+    num_steps, num_left = divmod(num_rows, batch_size)
+
+    def body(index: tf.Tensor, values: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        new = zip(see(values, index * batch_size + tf.range(batch_size)), values, strict=True)
+        return index + 1, [tf.ensure_shape(value, old.shape) for value, old in new]
+
+    _, values = tf.while_loop(lambda index, _: index < num_steps, body, (0, list(values)))
+    return see(values, tf.range(num_rows - num_left, num_rows)) if num_left else values
+
+
 def append(recorded: Any, last: Any) -> Any:
     """The last batch's results appended on axis 1 to those of the whole batches."""
     return tf.nest.map_structure(lambda a, b: tf.concat([a, b], 1), recorded, last)

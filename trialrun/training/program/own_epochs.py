@@ -16,23 +16,8 @@ from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.loops import record, split_batches
 from trialrun.training.state import ModelState
-from trialrun.training.vectorize.other_numbers import refuse_other_numbers
+from trialrun.training.vectorize.other_numbers import refuse_left_out, refuse_other_numbers
 
-# They draw from a state of TensorFlow's process, which trials would share.
-_STATEFUL_RANDOM = frozenset(
-    (
-        *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
-        *("ParameterizedTruncatedNormal", "Multinomial", "RandomGamma", "RandomPoisson"),
-        *("RandomPoissonV2", "RandomShuffle"),
-    )
-)
-# XLA compiles these to nothing, or cannot compile them at all.
-_LEFT_OUT = frozenset(
-    (
-        *("Assert", "CheckNumerics", "CheckNumericsV2", "Print", "PrintV2"),
-        *("EagerPyFunc", "PyFunc", "PyFuncStateless", "Timestamp"),
-    )
-)
 _PREDICTED_TOGETHER = 32  # rows, as in `model.predict`: a model may draw numbers for each batch
 
 
@@ -90,18 +75,6 @@ class OwnEpochs(Epochs):
         state, on_val = self._predict(state, val[0])
         _, on_test = self._predict(state, test[0])
         return on_val, logs, on_test
-
-    @property
-    def shares_data(self) -> bool:
-        """Whether a batch of `test` has no axis of trials."""
-        return self._shared_data
-
-    def first_test_batch(self, val: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The first batch of an evaluation, of the shape for which `test` was traced."""
-        batch: tuple[Any, ...] = self._rows(
-            val, slice(min(self._batch_size, self._num_rows(val[1])))
-        )
-        return batch
 
     def first_to_predict(self, val: tuple[Any, ...]) -> Any:
         """The first inputs that are predicted, of the shape for which `predict` was traced."""
@@ -199,11 +172,4 @@ def _refuse_operations(traced: Any) -> None:
         raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
     operations = operations_within(traced.graph)
     refuse_other_numbers(operations)
-    for operation in sorted(operations):
-        if operation in _STATEFUL_RANDOM:
-            raise CannotFuse(
-                f"its steps draw from TensorFlow's own random stream ({operation}); draw with"
-                " keras.random and a seed generator that the model holds"
-            )
-        if operation in _LEFT_OUT:
-            raise CannotFuse(f"a program would leave out the operation {operation} of its steps")
+    refuse_left_out(operations)

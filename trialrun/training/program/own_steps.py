@@ -6,7 +6,7 @@ variables of `model.optimizer` stand those of the model's other optimizers, and 
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from trialrun.training.internals import gradient_tapes, keras_model, keras_traci
 from trialrun.training.model.build import in_order_of_outputs
 from trialrun.training.model.first_steps import FirstSteps, build_others, optimizers_of
 from trialrun.training.process_settings import settings_to_trace
+from trialrun.training.program.batch_metrics import as_scalars, flat_logs
 from trialrun.training.program.pure_model import read_state
 from trialrun.training.program.traced_number import Location, Trace
 from trialrun.training.state import ModelState
@@ -132,10 +133,10 @@ class OwnStepsModel:
         after the evaluation.
         """
         with self._scope(state):
-            return _flat(self._live)
+            return as_scalars(self._live)
 
     def _logs(self, logs: Any) -> Logs:
-        return _flat(keras_model.metrics_or_logs(self.model, logs))
+        return as_scalars(flat_logs(keras_model.metrics_or_logs(self.model, logs)))
 
     @contextlib.contextmanager
     def _scope(self, state: ModelState) -> Iterator[keras.StatelessScope]:
@@ -162,16 +163,3 @@ class OwnStepsModel:
 
 def _as_data(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
     return (x, y) if sample_weight is None else (x, y, sample_weight)
-
-
-def _flat(logs: Mapping[str, Any]) -> Logs:
-    """Logs as Keras gives them to callbacks: nested ones beside the others, by their names."""
-    flat: Logs = {}
-    for name, value in sorted(logs.items()):
-        if isinstance(value, Mapping):
-            flat |= _flat(value)
-            continue
-        flat[name] = tf.cast(tf.convert_to_tensor(value), tf.float32)
-        if flat[name].shape.rank != 0:
-            raise CannotFuse(f"its steps log {name!r}, which is not one number")
-    return flat

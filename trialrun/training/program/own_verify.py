@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import in_order_of_outputs
@@ -17,7 +16,14 @@ from trialrun.training.model.first_steps import optimizers_of
 from trialrun.training.model.python_state import differing_number
 from trialrun.training.program.own_epochs import OwnEpochs
 from trialrun.training.program.own_steps import OwnStepsModel
-from trialrun.training.program.verify import NUM_WITHOUT_SLOTS, are_close, is_close, tolerance_of
+from trialrun.training.program.verify import (
+    NUM_WITHOUT_SLOTS,
+    are_close,
+    different_logs,
+    different_start,
+    differing,
+    tolerance_of,
+)
 from trialrun.training.state import ModelState
 
 
@@ -48,7 +54,7 @@ def why_own_steps_differ(
     if name := differing_number(own.model, model, but_for_attributes=True):
         return f"{name} is another number, and a program would take the same for all trials"
     variables = own.variables_of(model)
-    if different := _different_start(own, variables):
+    if different := different_start(own, variables):
         return different
     for group, tensors in zip(variables[:3], state[:3], strict=True):
         for variable, tensor in zip(group, tensors, strict=True):
@@ -59,7 +65,7 @@ def why_own_steps_differ(
         state, logs = epochs.step(state, batch)
         rows = keras.tree.map_structure(lambda a: a[index], batch)
         expected = keras_model.metrics_or_logs(model, model.train_step(rows))
-        if different := _different_logs(logs, expected, index, tolerance):
+        if different := different_logs(logs, expected, index, tolerance):
             return f"after {number} steps {different}"
     used = {name for name, count in _iterations(model).items() if count != before[name]}
     if different := _different_state(own, model, state, index=index, used=used):
@@ -68,7 +74,7 @@ def why_own_steps_differ(
     state, logs = epochs.test(state, batch)
     rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
     expected = keras_model.metrics_or_logs(model, model.test_step(in_order_of_outputs(model, rows)))
-    if different := _different_logs(logs, expected, index, tolerance):
+    if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
     x = epochs.first_to_predict(val)
     *_, predicted = epochs.predict(state, x)
@@ -86,30 +92,8 @@ def _different_predictions(got: Any, expected: Any, index: int, tolerance: float
     return ""
 
 
-def _different_start(own: OwnStepsModel, variables: ModelState) -> str:
-    """How another model's further optimizers and metrics begin otherwise than the traced one's."""
-    others = variables.optimizer[len(variables.optimizer) - len(own.others) :]
-    for variable, start in zip(others, own.others_start, strict=True):
-        if not np.array_equal(variable.numpy(), start, equal_nan=True):
-            return f"{variable.path} begins with {variable.numpy()}, not {start}"
-    return ""
-
-
 def _iterations(model: keras.Model) -> dict[str, float]:
     return {name: float(held.iterations) for name, held in optimizers_of(model).items()}
-
-
-def _different_logs(logs: Any, expected: Any, index: int, tolerance: float) -> str:
-    flat: dict[str, Any] = {}
-    for name, value in sorted(expected.items()):
-        flat |= dict(sorted(value.items())) if isinstance(value, dict) else {name: value}
-    if flat.keys() != logs.keys():
-        return f"it logs {', '.join(logs)}, and plain Keras {', '.join(flat)}"
-    for name, value in flat.items():
-        got, plain = float(logs[name][index]), float(value)
-        if not is_close(got, plain, tolerance):
-            return f"{name} is {got:.6g}, in plain Keras {plain:.6g}"
-    return ""
 
 
 def _different_state(
@@ -138,38 +122,10 @@ def _different_state(
     grouped = {id(variable) for group in groups for variable in group} | covered
     groups += [[v] for v in variables.optimizer if id(v) not in grouped]  # of a metric each
     for group in groups:
-        if path := _differing(group, values, tolerance_of(model)):
+        if path := differing(group, values, tolerance_of(model)):
             return f"{path} differs"
     return ""
 
 
 def _has_slots(optimizer: keras.optimizers.Optimizer) -> bool:
     return len(optimizer.variables) > NUM_WITHOUT_SLOTS
-
-
-def _differing(
-    group: Sequence[keras.Variable], values: dict[int, npt.NDArray[Any]], tolerance: float
-) -> str:
-    """The path of the first variable of a group that differs; empty if none does.
-
-    Whole numbers must be equal. An array may differ by a share of the group's largest number.
-    """
-    plain = [variable.numpy() for variable in group]
-    arrays = [a.astype(float) for a in plain if a.ndim and not _is_whole(a)]
-    largest = max((np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays), default=0.0)
-    allowed = tolerance * max(float(largest), 1e-12)
-    for variable, expected in zip(group, plain, strict=True):
-        got = values[id(variable)]
-        if _is_whole(expected):
-            same = np.array_equal(got, expected)
-        elif expected.ndim:
-            same = are_close(got.astype(float), expected.astype(float), allowed)
-        else:
-            same = is_close(got, expected, tolerance)
-        if not same:
-            return str(variable.path)
-    return ""
-
-
-def _is_whole(array: npt.NDArray[Any]) -> bool:
-    return array.dtype.kind in "iub"

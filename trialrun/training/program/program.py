@@ -26,7 +26,7 @@ from trialrun.training.vectorize.in_turn import (
     numbers_as_outside_xla,
     run_in_turn,
 )
-from trialrun.training.vectorize.other_numbers import refuse_other_numbers
+from trialrun.training.vectorize.other_numbers import refuse_left_out, refuse_other_numbers
 from trialrun.training.vectorize.vectorize import vectorize
 
 CompiledEngine = Literal["fused", "mapped"]
@@ -181,7 +181,10 @@ class Program:
         if others := traced.graph.variables:
             # All trials, and all packs of this process, would share the variable.
             raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
-        refuse_other_numbers(operations_within(traced.graph))
+        operations = operations_within(traced.graph)
+        refuse_other_numbers(operations)
+        if isinstance(self._model, FunctionalModel) and self._model.sees_batches:
+            refuse_left_out(operations)
         self._traced[orders.shape[1]] = traced
 
     def compile_only(self, own: Stacked, num_epochs: int) -> str:
@@ -301,18 +304,11 @@ class Program:
             own.train, self._batch_size, rows, own.order_shape[0], own.is_shared
         )
         index = row if self._engine == "fused" else 0
+        val = own.val if own.is_shared else _rows_of(own.val, rows)
         with _TRACING:  # so that no other thread replaces functions of Keras meanwhile
             model = model_of(own.indices[row])
             with settings_to_trace(model):
-                if isinstance(self._epochs, OwnEpochs):
-                    val = own.val if own.is_shared else _rows_of(own.val, rows)
-                    traced, epochs = self._model, self._epochs
-                    assert isinstance(traced, OwnStepsModel)
-                    reason = why_own_steps_differ(
-                        traced, model, epochs, state, batches, val=val, index=index
-                    )
-                else:
-                    reason = why_different(model, self._epochs.step, state, batches, index)
+                reason = self._why_different(model, state, batches, val=val, index=index)
         if reason:
             said = f"it would not be trained as by plain Keras: {reason}"
             with_numbers = zip(self._model.trace.locations, own.numbers[row], strict=True)
@@ -320,6 +316,21 @@ class Program:
                 location.path for location, n in with_numbers if n != location.value
             )
             raise CannotShare.of(said, tuple(paths)) if paths else CannotFuse(said)
+
+    def _why_different(
+        self,
+        model: keras.Model,
+        state: ModelState,
+        batches: Sequence[tuple[Any, ...]],
+        *,
+        val: tuple[Any, ...],
+        index: int,
+    ) -> str:
+        traced, epochs = self._model, self._epochs
+        if isinstance(traced, OwnStepsModel):
+            assert isinstance(epochs, OwnEpochs)
+            return why_own_steps_differ(traced, model, epochs, state, batches, val=val, index=index)
+        return why_different(traced, model, epochs, state, batches, val=val, index=index)
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:

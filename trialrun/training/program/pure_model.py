@@ -16,6 +16,12 @@ from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model, keras_tracing
 from trialrun.training.internals.gradient_tapes import sum_gradients
 from trialrun.training.process_settings import settings_to_trace
+from trialrun.training.program.batch_metrics import (
+    BatchMetrics,
+    as_scalars,
+    flat_logs,
+    variables_of,
+)
 from trialrun.training.program.traced_number import Location, Trace
 from trialrun.training.state import ModelState
 
@@ -30,32 +36,40 @@ class FunctionalModel:
         locations: Where the model keeps the hyperparameters that differ between trials.
 
     Attributes:
-        trace: What tracing found out about these.
+        variables: All state of a trial; the optimizer's group ends with `others`.
+        others: Variables of the metrics that every batch updates.
+        others_start: Their values before the first step.
+        trace: What tracing found out about the numbers in the locations.
 
     Raises:
-        CannotFuse: The model has metrics or an optimizer that cannot be turned into pure functions
-            over batches.
+        CannotFuse: The model has an optimizer that cannot be turned into pure functions.
     """
 
     def __init__(
         self, model: keras.Model, batch: tuple[Any, ...], locations: Sequence[Location] = ()
     ) -> None:
+        self.model, self._batch = model, batch
         with settings_to_trace(model):
-            keras_model.build_symbolically(model, batch)
+            self.variables = self.variables_of(model)
         keras_model.key_variables_in_both_ways(model.optimizer)
-        self.model = model
         self.trace = Trace(locations)
-        self.variables = ModelState(
-            list(model.trainable_variables),
-            list(model.non_trainable_variables),
-            list(model.optimizer.variables),
-        )
+        self._metrics = BatchMetrics(model)
+        self.others, self.others_start = self._metrics.variables, self._metrics.start
+        self._live: dict[str, keras.Variable] = {}
         for name in keras_model.own_loops(model):
             raise CannotFuse(f"{type(model).__name__} has its own `{name}`")
         if keras_model.copied_weights(model.optimizer):
             # With tf.Variables its "old" momentum is already the new one; here it would be the old.
             raise CannotFuse("ScheduleFreeAdamW reads its momentum after it has changed it")
-        _refuse_unknown_metrics(model)
+
+    def variables_of(self, model: keras.Model) -> ModelState:
+        """All state of a trial, as variables of its own model, which is built for it."""
+        keras_model.build_symbolically(model, self._batch)
+        return ModelState(
+            list(model.trainable_variables),
+            list(model.non_trainable_variables),
+            [*model.optimizer.variables, *variables_of(model)],
+        )
 
     @property
     def changes_at_the_end(self) -> bool:
@@ -90,6 +104,7 @@ class FunctionalModel:
                 scaled_loss = optimizer.scale_loss(loss)
             gradients = [sum_gradients(parts) for parts in tape.gradient(scaled_loss, watched)]
             optimizer.apply(gradients, self.variables.trainable)
+            self._metrics.update(y, predictions, sample_weight)
             self.trace.require_all_read()
             return (
                 read_state(scope, self.variables, state),
@@ -144,7 +159,7 @@ class FunctionalModel:
         """What Keras logs for an epoch, from all of the epoch's batches at once.
 
         Keras updates its metrics batch by batch; their state is a sum over samples, so one update
-        with all samples gives the same and costs a fraction.
+        with all samples gives the same and costs a fraction. Other metrics are in the state.
 
         Args:
             state: The trial's tensors (some metrics read weights).
@@ -157,47 +172,85 @@ class FunctionalModel:
         Returns:
             Scalar float32 tensors by Keras's names: `loss`, `accuracy`, ...
         """
-        with self._scope(state):
-            for metric in self.model.metrics:
-                metric.reset_state()
-            self._update_metrics(targets, outputs, losses, batch_sizes)
-            return self._logs()
-
-    def reset_metrics(self, state: ModelState) -> list[tf.Tensor]:
-        """The values of the model's metrics of one trial before the first batch of an epoch."""
         with self._scope(state) as scope:
-            for metric in self.model.metrics:
-                metric.reset_state()
-            return self._metric_values(scope)
+            self._metrics.reset_others()
+            self._update_sums(targets, outputs, losses, batch_sizes)
+            return self._logs(scope)
 
-    def batch_metrics(
+    def reset_sums(self, state: ModelState) -> list[tf.Tensor]:
+        """The values of the metrics of one trial that are sums, before the first batch."""
+        with self._scope(state) as scope:
+            self._metrics.reset_others()
+            return self._values_of_sums(scope)
+
+    def update_sums(
         self,
         state: ModelState,
-        metrics: Sequence[tf.Tensor],
+        sums: Sequence[tf.Tensor],
         targets: tuple[Any, ...],
         outputs: "Outputs",
         loss: tf.Tensor,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """The metrics after a batch, updated as Keras does it, and the loss of the epoch so far.
+        """The metrics that are sums after a batch, and the loss of the epoch so far.
 
         Args:
             state: The trial's tensors.
-            metrics: Values of the metrics before.
+            sums: Values of these metrics before.
             targets: Of the batch, as in `epoch_logs`.
             outputs: Of the batch.
             loss: Of the batch, a scalar or (1 + outputs,).
         """
-        with self._scope(state, metrics) as scope:
+        with self._scope(state, sums) as scope:
             num_rows = keras.tree.flatten(targets[0])[0].shape[0]
-            self._update_metrics(targets, outputs, loss[None], [num_rows])
-            return self._metric_values(scope), keras_model.loss_tracker(self.model).result()
+            self._update_sums(targets, outputs, loss[None], [num_rows])
+            return self._values_of_sums(scope), keras_model.loss_tracker(self.model).result()
 
-    def metric_logs(self, state: ModelState, metrics: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What Keras logs when the metrics have these values; see `epoch_logs`."""
-        with self._scope(state, metrics):
-            return self._logs()
+    def logs_of_sums(self, state: ModelState, sums: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What Keras logs when these metrics have these values; see `epoch_logs`."""
+        with self._scope(state, sums) as scope:
+            return self._logs(scope)
 
-    def _update_metrics(
+    @property
+    def sees_batches(self) -> bool:
+        """Whether there are metrics that every batch updates; their variables are in the state."""
+        return bool(self._metrics.metrics)
+
+    def reset_metrics(self, state: ModelState) -> ModelState:
+        """The state at the beginning of an epoch, or of an evaluation."""
+        with self._scope(state) as scope:
+            self._metrics.reset()
+            return read_state(scope, self.variables, state)
+
+    def update_metrics(
+        self, state: ModelState, targets: tuple[Any, ...], outputs: "Outputs"
+    ) -> list[tf.Tensor]:
+        """The values of `others` after a batch that was evaluated; `train_step` does it itself.
+
+        Args:
+            state: The trial's tensors.
+            targets: Of the batch, as in `epoch_logs`.
+            outputs: Of the batch.
+        """
+        y, *weights = targets
+        with self._scope(state) as scope:
+            self._metrics.update(y, outputs.with_masks(), weights[0] if weights else None)
+            return self._values_of(scope, self.others)
+
+    @property
+    def has_live_logs(self) -> bool:
+        """Whether `live_logs` gives any; `epoch_logs` must be traced."""
+        return bool(self._live)
+
+    def live_logs(self, state: ModelState) -> dict[str, tf.Tensor]:
+        """Logs of training that are metrics' variables, with the values of a state.
+
+        If the result of a metric is its variable, Keras logs what that is when the epoch is over:
+        after the evaluation.
+        """
+        with self._scope(state):
+            return as_scalars(self._live)
+
+    def _update_sums(
         self,
         targets: tuple[Any, ...],
         outputs: "Outputs",
@@ -212,31 +265,45 @@ class FunctionalModel:
         for index, tracker in enumerate(keras_model.output_loss_trackers(model), 1):
             # Keras counts a partial batch as a whole one here.
             tracker.update_state(losses[:, index])
-        predictions = outputs.with_masks()
-        model.compute_metrics(None, y, predictions, sample_weight=weights[0] if weights else None)
+        weight = weights[0] if weights else None
+        self._metrics.update_others(y, outputs.with_masks(), weight)
 
-    def _logs(self) -> dict[str, tf.Tensor]:
-        results = self.model.get_metrics_result()
-        return {name: tf.cast(value, tf.float32) for name, value in results.items()}
+    def _logs(self, scope: keras.StatelessScope) -> dict[str, tf.Tensor]:
+        before = [scope.get_current_value(variable) for variable in self.others]
+        logs = flat_logs(self.model.get_metrics_result())
+        for variable, value in zip(self.others, before, strict=True):
+            if scope.get_current_value(variable) is not value:
+                raise CannotFuse(f"{variable.path!r} changes in the `result` of its metric")
+        ours = set(map(id, self.others))
+        self._live = {name: value for name, value in logs.items() if id(value) in ours}
+        return as_scalars(logs)
 
-    def _metric_values(self, scope: keras.StatelessScope) -> list[tf.Tensor]:
-        return [
-            tf.convert_to_tensor(scope.get_current_value(variable))
-            for variable in self.model.metrics_variables
-        ]
+    @property
+    def _sums(self) -> list[keras.Variable]:
+        """The variables of the metrics that are sums, of losses too."""
+        others = set(map(id, self.others))
+        return [v for v in self.model.metrics_variables if id(v) not in others]
+
+    def _values_of_sums(self, scope: keras.StatelessScope) -> list[tf.Tensor]:
+        return self._values_of(scope, self._sums)
+
+    def _values_of(
+        self, scope: keras.StatelessScope, variables: Sequence[keras.Variable]
+    ) -> list[tf.Tensor]:
+        return [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
 
     @contextlib.contextmanager
     def _scope(
-        self, state: ModelState, metrics: Sequence[tf.Tensor] | None = None
+        self, state: ModelState, sums: Sequence[tf.Tensor] | None = None
     ) -> Iterator["_Scope"]:
         pairs = [
             pair
             for variables, tensors in zip(self.variables[:3], state[:3], strict=True)
             for pair in zip(variables, tensors, strict=True)
         ]
-        metrics_variables = self.model.metrics_variables
-        metrics = metrics or [tf.zeros(v.shape, v.dtype) for v in metrics_variables]
-        pairs += zip(metrics_variables, metrics, strict=True)
+        variables = self._sums
+        sums = sums or [tf.zeros(v.shape, v.dtype) for v in variables]
+        pairs += zip(variables, sums, strict=True)
         known = {id(variable) for variable, _ in pairs}
         with (
             keras_tracing.pure_optimizers(),
@@ -315,19 +382,3 @@ class Outputs(NamedTuple):
             if index in self.masks:
                 keras_model.set_mask(prediction, self.masks[index])
         return self.predictions
-
-
-def _refuse_unknown_metrics(model: keras.Model) -> None:
-    for metric in keras_model.compiled_metrics(model):
-        kind = type(metric).__name__
-        function = getattr(metric, "_fn", metric)
-        for owner in (type(metric), function):
-            if not str(getattr(owner, "__module__", "")).startswith("keras."):
-                raise CannotFuse(
-                    f"metric {metric.name!r} ({kind}) is not Keras's own: "
-                    "its state may not be a sum over samples"
-                )
-        is_mean = isinstance(metric, keras.metrics.MeanMetricWrapper)
-        axis = getattr(metric, "axis", -1) if is_mean else -1
-        if 0 in (axis if isinstance(axis, list | tuple) else [axis]):
-            raise CannotFuse(f"metric {metric.name!r} ({kind}) compares the rows of a batch")

@@ -6,7 +6,7 @@ the gradients are compared, as the optimizer's slots hold them, and the losses. 
 compared only if the optimizer has no slots.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,6 +15,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trialrun.training.internals import keras_model
+from trialrun.training.model.build import in_order_of_outputs
+from trialrun.training.model.python_state import differing_number
+from trialrun.training.program.batch_metrics import flat_logs, variables_of
+from trialrun.training.program.epochs import Epochs
+from trialrun.training.program.own_steps import OwnStepsModel
+from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.state import ModelState
 
 _NUM_STEPS = 3
@@ -23,52 +29,154 @@ NUM_WITHOUT_SLOTS = 2  # variables of an optimizer: iteration and learning rate
 
 
 def why_different(
+    own: FunctionalModel,
     model: keras.Model,
-    step: Callable[..., Any],
+    epochs: Epochs,
     state: ModelState,
     batches: Sequence[tuple[Any, ...]],
-    index: int = 0,
+    *,
+    val: tuple[Any, ...],
+    index: int,
 ) -> str:
     """How one of several trials differs from plain Keras after some steps.
 
     Args:
-        model: The compiled model; its variables are overwritten.
-        step: A program's step: (state, batch) -> (new state, losses (trials,), predictions).
+        own: The model as pure functions.
+        model: The trial's compiled model, with its hyperparameters; its variables are overwritten.
+        epochs: What was traced for the program.
         state: Tensors (trials, ...) before the first step.
         batches: Inputs, targets and perhaps weights (trials, batch, ...) of each step.
-        index: The trial's index; the model must have its hyperparameters.
+        val: Validation data (trials, rows, ...), or (rows, ...) of shared data.
+        index: The trial's index.
 
     Returns:
         The difference in words; empty if there is none.
     """
-    variables = ModelState(
-        model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
-    )
+    variables = own.variables_of(model)
+    if own.sees_batches and (different := _different_metrics_before(own, model, variables)):
+        return different
     for group, tensors in zip(variables[:3], state[:3], strict=True):
         for variable, tensor in zip(group, tensors, strict=True):
             variable.assign(tensor[index])
-    tolerance = tolerance_of(model)
+    if own.sees_batches:
+        model.reset_metrics()
+        state = epochs.reset(state)
     for number, batch in enumerate(batches, start=1):
-        state, losses, _ = step(state, batch)
-        own = keras.tree.map_structure(lambda rows: rows[index], batch)
-        expected = keras_model.train_on_batch(model, own)
+        state, losses, _ = epochs.step(state, batch)
+        rows = keras.tree.map_structure(lambda a: a[index], batch)
+        expected = keras_model.train_on_batch(model, rows)
         got = float(tf.reshape(losses[index], [-1])[0])
-        if not is_close(got, expected, tolerance):
+        if not is_close(got, expected, tolerance_of(model)):
             return f"after {number} steps the loss is {got:.6g}, in plain Keras {expected:.6g}"
+    if different := _different_state(model, state, index):
+        return f"after {len(batches)} steps {different}"
+    if own.sees_batches:
+        return _different_metrics(own, model, epochs, state, val=val, index=index)
+    return ""
+
+
+def _different_state(model: keras.Model, state: ModelState, index: int) -> str:
+    optimizer = model.optimizer.variables
     compared = {
-        "non-trainable variables": (variables.non_trainable, state.non_trainable),
-        "optimizer's variables": (variables.optimizer, state.optimizer),
+        "non-trainable variables": (model.non_trainable_variables, state.non_trainable),
+        "optimizer's variables": (optimizer, state.optimizer[: len(optimizer)]),
     }
-    if len(variables.optimizer) <= NUM_WITHOUT_SLOTS:
-        compared["weights"] = (variables.trainable, state.trainable)
+    if len(optimizer) <= NUM_WITHOUT_SLOTS:
+        compared["weights"] = (model.trainable_variables, state.trainable)
     for kind, (group, tensors) in compared.items():
         values = [variable.numpy().astype(float) for variable in group]
         largest = max((np.abs(v[np.isfinite(v)]).max(initial=0) for v in values), default=0.0)
-        allowed = tolerance * max(float(largest), 1e-12)
+        allowed = tolerance_of(model) * max(float(largest), 1e-12)
         for variable, value, tensor in zip(group, values, tensors, strict=True):
             if not are_close(tensor[index].numpy().astype(float), value, allowed):
-                return f"after {len(batches)} steps the {kind} differ: {variable.path}"
+                return f"the {kind} differ: {variable.path}"
     return ""
+
+
+# Metrics that every batch updates ---------------------------------------------------------------
+
+
+def _different_metrics_before(
+    own: FunctionalModel, model: keras.Model, variables: ModelState
+) -> str:
+    if name := differing_number(own.model, model, but_for_attributes=True):
+        return f"{name} is another number, and a program would take the same for all trials"
+    return different_start(own, variables)
+
+
+def _different_metrics(
+    own: FunctionalModel,
+    model: keras.Model,
+    epochs: Epochs,
+    state: ModelState,
+    *,
+    val: tuple[Any, ...],
+    index: int,
+) -> str:
+    """How they differ after the steps of training, and after a batch that is evaluated."""
+    tolerance, others = tolerance_of(model), variables_of(model)
+    num_before = len(state.optimizer) - len(others)
+    for variable, tensor in zip(others, state.optimizer[num_before:], strict=True):
+        values = {id(variable): tensor[index].numpy()}
+        if path := differing([variable], values, tolerance):
+            return f"after the first steps the metrics' variables differ: {path}"
+    model.reset_metrics()
+    batch = epochs.first_test_batch(val)
+    _, logs = epochs.test(state, batch)
+    rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
+    expected = model.test_step(in_order_of_outputs(model, rows))
+    if different := different_logs(logs, expected, index, tolerance):
+        return f"in a test step {different}"
+    return ""
+
+
+def different_start(own: FunctionalModel | OwnStepsModel, variables: ModelState) -> str:
+    """How another model's further optimizers and metrics begin otherwise than the traced one's."""
+    others = variables.optimizer[len(variables.optimizer) - len(own.others) :]
+    for variable, start in zip(others, own.others_start, strict=True):
+        if not np.array_equal(variable.numpy(), start, equal_nan=True):
+            return f"{variable.path} begins with {variable.numpy()}, not {start}"
+    return ""
+
+
+def different_logs(logs: Any, expected: Any, index: int, tolerance: float) -> str:
+    """How the logs (trials,) of a trial differ from those of plain Keras; empty if they do not."""
+    flat = flat_logs(expected)
+    if flat.keys() != logs.keys():
+        return f"it logs {', '.join(logs)}, and plain Keras {', '.join(flat)}"
+    for name, value in flat.items():
+        got, plain = float(logs[name][index]), float(value)
+        if not is_close(got, plain, tolerance):
+            return f"{name} is {got:.6g}, in plain Keras {plain:.6g}"
+    return ""
+
+
+def differing(
+    group: Sequence[keras.Variable], values: dict[int, npt.NDArray[Any]], tolerance: float
+) -> str:
+    """The path of the first variable of a group that differs; empty if none does.
+
+    Whole numbers must be equal. An array may differ by a share of the group's largest number.
+    """
+    plain = [variable.numpy() for variable in group]
+    arrays = [a.astype(float) for a in plain if a.ndim and not _is_whole(a)]
+    largest = max((np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays), default=0.0)
+    allowed = tolerance * max(float(largest), 1e-12)
+    for variable, expected in zip(group, plain, strict=True):
+        got = values[id(variable)]
+        if _is_whole(expected):
+            same = np.array_equal(got, expected)
+        elif expected.ndim:
+            same = are_close(got.astype(float), expected.astype(float), allowed)
+        else:
+            same = is_close(got, expected, tolerance)
+        if not same:
+            return str(variable.path)
+    return ""
+
+
+def _is_whole(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind in "iub"
 
 
 def are_close(
