@@ -12,7 +12,7 @@ from training_jobs import load_trials, make_task, train_with_fused
 
 from trialrun.job.user_code.functions import load_function
 from trialrun.training.internals.keras_model import build_symbolically
-from trialrun.training.program.verify import can_evaluate_at_once
+from trialrun.training.program.verify import can_evaluate_at_once, differing_variable
 
 pytestmark = pytest.mark.compiled
 
@@ -81,6 +81,30 @@ def test_numbers_that_are_not_finite_on_one_side_only_are_as_far_apart_as_can_be
     for other in ([1.0, 2.0, np.inf], [1.0, np.nan, -np.inf], [np.nan, np.nan, np.inf]):
         assert largest_difference([numbers], [np.array(other)]) == math.inf
     assert largest_difference([np.array([100.0])], [np.array([101.0])]) == 1 / 101
+
+
+@pytest.mark.parametrize(
+    ("others", "slot", "got", "differs"),
+    [
+        ([np.uint32([2**31, 7])], np.float32([0.01, 0.02]), np.float32([0.01, 0.021]), True),
+        ([np.int64(3)], np.float32([1e-5]), np.float32([2e-5]), True),
+        ([np.float32(0.9)], np.float32([1e-5]), np.float32([2e-5]), True),
+        ([np.float32([5.0])], np.float32([1e-9]), np.float32([2e-9]), False),
+        ([], np.uint32([2**31, 7]), np.uint32([2**31, 8]), True),
+        ([], np.float32([np.nan]), np.float32([0.0]), True),
+    ],
+    ids=[
+        "seed beside",
+        "count beside",
+        "number beside",
+        "rounding",
+        "a seed's state",
+        "not finite",
+    ],
+)
+def test_no_large_number_of_another_kind_hides_a_difference(others, slot, got, differs):
+    group = [keras.Variable(a, dtype=a.dtype.name, trainable=False) for a in (*others, slot)]
+    assert bool(differing_variable(group, [*others, got], 1e-3)) is differs
 
 
 @pytest.mark.parametrize(("case", "at_once"), [("Dense", True), ("LSTM_dropout", False)])

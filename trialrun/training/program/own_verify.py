@@ -21,7 +21,7 @@ from trialrun.training.program.verify import (
     are_close,
     different_logs,
     different_start,
-    differing,
+    differing_variable,
     tolerance_of,
 )
 from trialrun.training.state import ModelState
@@ -122,7 +122,8 @@ def _different_state(
     grouped = {id(variable) for group in groups for variable in group} | covered
     groups += [[v] for v in variables.optimizer if id(v) not in grouped]  # of a metric each
     for group in groups:
-        if path := differing(group, values, tolerance_of(model)):
+        own_values = [values[id(variable)] for variable in group]
+        if path := differing_variable(group, own_values, tolerance_of(model)):
             return f"{path} differs"
     return ""
 

@@ -84,12 +84,9 @@ def _different_state(model: keras.Model, state: ModelState, index: int) -> str:
     if len(optimizer) <= NUM_WITHOUT_SLOTS:
         compared["weights"] = (model.trainable_variables, state.trainable)
     for kind, (group, tensors) in compared.items():
-        values = [variable.numpy().astype(float) for variable in group]
-        largest = max((np.abs(v[np.isfinite(v)]).max(initial=0) for v in values), default=0.0)
-        allowed = tolerance_of(model) * max(float(largest), 1e-12)
-        for variable, value, tensor in zip(group, values, tensors, strict=True):
-            if not are_close(tensor[index].numpy().astype(float), value, allowed):
-                return f"the {kind} differ: {variable.path}"
+        values = [tensor[index].numpy() for tensor in tensors]
+        if path := differing_variable(group, values, tolerance_of(model)):
+            return f"the {kind} differ: {path}"
     return ""
 
 
@@ -117,8 +114,7 @@ def _different_metrics(
     tolerance, others = tolerance_of(model), variables_of(model)
     num_before = len(state.optimizer) - len(others)
     for variable, tensor in zip(others, state.optimizer[num_before:], strict=True):
-        values = {id(variable): tensor[index].numpy()}
-        if path := differing([variable], values, tolerance):
+        if path := differing_variable([variable], [tensor[index].numpy()], tolerance):
             return f"after the first steps the metrics' variables differ: {path}"
     model.reset_metrics()
     batch = epochs.first_test_batch(val)
@@ -151,19 +147,20 @@ def different_logs(logs: Any, expected: Any, index: int, tolerance: float) -> st
     return ""
 
 
-def differing(
-    group: Sequence[keras.Variable], values: dict[int, npt.NDArray[Any]], tolerance: float
+def differing_variable(
+    group: Sequence[keras.Variable], values: Sequence[npt.NDArray[Any]], tolerance: float
 ) -> str:
-    """The path of the first variable of a group that differs; empty if none does.
+    """The path of the first variable of a group that differs from its value; empty if none does.
 
-    Whole numbers must be equal. An array may differ by a share of the group's largest number.
+    Whole numbers, such as counts and the states of seeds, must be equal, and a single number is
+    compared by its own size. An array may differ by a share of the largest number in the group's
+    arrays, because a small one may hold nothing but rounding errors.
     """
     plain = [variable.numpy() for variable in group]
     arrays = [a.astype(float) for a in plain if a.ndim and not _is_whole(a)]
     largest = max((np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays), default=0.0)
     allowed = tolerance * max(float(largest), 1e-12)
-    for variable, expected in zip(group, plain, strict=True):
-        got = values[id(variable)]
+    for variable, expected, got in zip(group, plain, values, strict=True):
         if _is_whole(expected):
             same = np.array_equal(got, expected)
         elif expected.ndim:
