@@ -196,14 +196,6 @@ class Argmax(metrics.MeanIoU):
         return super().update_state(ops.argmax(y_true, -1), ops.argmax(y_pred, -1), sample_weight)
 
 
-class InAFunction(WorstBatch):
-    """Its update is a `tf.function`."""
-
-    @tf.function(autograph=False)
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        super().update_state(y_true, y_pred)
-
-
 class Smallest(metrics.Metric):
     """The three smallest errors of each batch, averaged: sorts."""
 
@@ -383,7 +375,6 @@ METRIC_CASES: dict[str, MetricCase] = {
     "learning_rate": MetricCase(_with_rates),
     "per_output": MetricCase(_two_outputs, "two"),
     "masked": MetricCase(_of_steps, "steps"),
-    "in_a_tf_function": MetricCase(lambda: _compiled(InAFunction())),
     "sorts": MetricCase(lambda: _compiled(Smallest())),
     "mean_iou": MetricCase(lambda: _compiled(Argmax(_NUM_CLASSES)), engine="mapped"),
     "losses_as_metrics": MetricCase(

@@ -9,9 +9,6 @@ from keras.src.backend.common import global_state
 from keras.src.losses import losses as losses_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
-from tensorflow.python.framework.errors_impl import InaccessibleTensorError
-
-from trialrun.training.internals.gradient_tapes import functions_inlined
 
 # Functions that give one number for a whole batch, and not one for each row.
 _LOSSES_OF_WHOLE_BATCHES = ("dice", "tversky", "circle")
@@ -25,11 +22,7 @@ def build_symbolically(model: keras.Model, batch: Any) -> None:
         batch: `(x, y)` or `(x, y, sample_weight)` of tensors of one batch; only shapes and dtypes
             are used.
     """
-    try:
-        model._symbolic_build(data_batch=batch)
-    except InaccessibleTensorError:  # a metric's `tf.function` assigns a variable
-        with functions_inlined():
-            model._symbolic_build(data_batch=batch)
+    model._symbolic_build(data_batch=batch)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
