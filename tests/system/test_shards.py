@@ -72,9 +72,10 @@ def test_a_plan_of_a_shard_shows_its_packs():
     assert "3 variants x 20 seeds = 60 trials of 30 epochs, 20 of them in shard 2/3" in words
 
 
-def test_more_shards_than_trials_are_refused():
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_more_shards_than_trials_are_refused(command):
     options = ["--set", "seeds=1", "--set", "search.parameters={}", "--shard", "2/2"]
-    finished = call("run", "jobs/medical_trial.yaml", *options)
+    finished = call(command, "jobs/medical_trial.yaml", *options)
     assert finished.code == 2
     message = "--shard 2/2: resources.shard 2/2: has no trial to train, as the job has only 1"
     assert message in finished.stderr
