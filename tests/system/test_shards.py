@@ -149,6 +149,8 @@ def test_failed_trials_are_merged_once_and_trained_when_the_merged_run_is_extend
     for runs in ((shard.folder,), (shard.folder, shard.folder)):
         finished = merged.merge(*runs, folder=folder).finish()
         assert finished.code == 1, finished
+        costs = [run / "costs.json" for run in (folder, shard.folder)]
+        assert costs[0].read_text() == costs[1].read_text()
         trials = open_run(folder).trials
         assert sorted(trials["status"]) == ["completed"] * 10 + ["failed"] * 2
         parts = [pq.read_table(part).num_rows for part in (folder / "trials").iterdir()]

@@ -145,7 +145,8 @@ def merge_runs(
 
     Args:
         loaded: The job, without a shard.
-        sources: The runs of its shards; they are not changed.
+        sources: The runs of its shards; they are not changed, and one that is given twice counts
+            once.
         runs_dir, run_folder, command, strict_versions, progress: See `run_job`.
 
     Raises:
@@ -159,6 +160,7 @@ def merge_runs(
             " run is whole without"
         )
         raise InputError(loaded.locate(text))
+    sources = list({source.path.resolve(): source for source in sources}.values())
     trials = plan_trials(loaded.spec)
     _check_needs(loaded)
     check_shards(sources, loaded, trials)
