@@ -186,6 +186,12 @@ def test_an_override_that_is_no_plain_value_is_refused(write):
     assert "expected numbers, text, lists and mappings, got set {1, 2}" in shown
 
 
+def test_a_value_that_is_no_text_is_refused(write):
+    """As the command line gives a byte that is not UTF-8."""
+    with pytest.raises(InputError, match=r"^--set name=.*: not YAML: "):
+        load_job(write("name: a"), ["name=\udcff"])
+
+
 # Files that are no jobs ------------------------------------------------------------------------
 
 
