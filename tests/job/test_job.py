@@ -428,6 +428,10 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("seeds: [4294967296]", "seeds must be integers from 0 to 2**32 - 1, got 4294967296"),
         ("seeds: [1, 2.0]", "seeds must be integers from 0 to 2**32 - 1, got 2.0"),
         (
+            "resources: {gpus: 1e-320}",
+            "resources.gpus must be 0 or at least 0.0001, the smallest share of a GPU that Ray",
+        ),
+        (
             "resources: {gpus: -1}",
             "resources.gpus must be 'auto' or a number from 0 to 1, the share of a GPU that each"
             " pack gets, got -1",
