@@ -48,7 +48,7 @@ def build():
 
 
 def test_convolutions_recurrence_and_state_are_trained_as_plain_keras_trains_them(tmp_path):
-    """Padding is skipped; the three steps of the LSTM are unrolled. The table has them alone."""
+    """Padding is skipped; the LSTM is a loop over three steps. The table has them alone."""
     (tmp_path / "many_kinds.py").write_text(MANY_KINDS)
     data = {"generator": "many_kinds.py:images_and_words", "scaling": "none"}
     trials = load_trials(

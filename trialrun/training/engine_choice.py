@@ -3,9 +3,8 @@
 Small dense models are always fastest with `fused`: their thousands of operations take less time
 than starting them does. Where one step of one trial is much work by itself, as in a recurrent net
 or a large convolution, another engine may win, and measuring takes little time compared with the
-training. Where the training is short and compiling is long, as for unrolled recurrent nets, the
-time to compile decides. On a CPU, `mapped` wins for large recurrent nets and `model.fit` for large
-convolutions.
+training. Where the training is short and compiling is long, as for recurrent nets, the time to
+compile decides. On a CPU, `model.fit` wins for large convolutions.
 """
 
 import contextlib
@@ -45,13 +44,12 @@ _MIN_SECONDS = 20.0
 # A low guess is the better one: it measures more often, and to measure takes less time than to
 # compile the whole fused program of such a step.
 _BYTES_PER_SECOND = 1e9
-# What compilation costs, in seconds of one core. `fused` unrolls recurrent layers, and XLA takes
-# 0.4 (GRU), 0.6 (LSTM) to 0.9 (masked LSTM) per step in time; `mapped` takes about 3, however long
-# they are. A step of `model.fit` takes 2 to 4 ms for a small model: that is Keras's overhead.
-_SECONDS_PER_UNROLLED_STEP = 0.6
-_SECONDS_TO_COMPILE_A_LOOP = 3.0
+# What compilation costs, in seconds of one core: about 3 for the loop of a recurrent cell,
+# however long it is. A step of `model.fit` takes 2 to 4 ms for a small model: that is Keras's
+# overhead.
+_SECONDS_PER_RECURRENT_CELL = 3.0
 _SECONDS_PER_STEP_OF_FIT = 0.003
-_MOST_UNROLLED_STEPS = 1_000  # where `fit` takes longer than compiling so many, none are counted
+_MOST_RECURRENT_CELLS = 30  # where `fit` takes longer than compiling so many, none are counted
 _NUM_REPEATS = 3
 _LONG_ENOUGH_S = 2.0  # a total time that is long enough to be measured well
 _CLEARLY = 0.9  # a time below this share of another is clearly shorter, not just noise
@@ -164,39 +162,36 @@ def _not_worth_compiling(task: PackTask, data: PackData) -> Reasons:
     training, splits = trials[0].variant.training, data.of_trial(0)
     num_steps = steps_per_epoch(splits, training.batch_size) * training.epochs * len(trials)
     fit_s = num_steps * _SECONDS_PER_STEP_OF_FIT
-    if fit_s > _MOST_UNROLLED_STEPS * _SECONDS_PER_UNROLLED_STEP:
+    if fit_s > _MOST_RECURRENT_CELLS * _SECONDS_PER_RECURRENT_CELL:
         return {}
     try:
         model = build_compiled(trials[0].variant, task.job_folder, splits, trials[0].seed)
     except InputError as error:
         raise ModelError(str(error)) from error
-    return engines_not_worth_compiling(keras_model.num_recurrent_steps(model), num_steps)
+    return engines_not_worth_compiling(keras_model.num_recurrent_cells(model), num_steps)
 
 
-def engines_not_worth_compiling(num_unrolled: int, num_steps: int) -> Reasons:
+def engines_not_worth_compiling(num_cells: int, num_steps: int) -> Reasons:
     """Why engines are ruled out because compiling takes most of the time; empty if it does not.
 
     Counts decide this, not measurements, so that a job uses the same engine wherever it runs.
 
     Args:
-        num_unrolled: Number of steps in time of the model's recurrent layers.
+        num_cells: Number of the model's recurrent cells.
         num_steps: Number of training steps of all trials of the pack.
 
-    >>> engines_not_worth_compiling(num_unrolled=7, num_steps=10_000)
+    >>> engines_not_worth_compiling(num_cells=2, num_steps=10_000)
     {}
     """
-    unrolled_s = num_unrolled * _SECONDS_PER_UNROLLED_STEP
-    fit_s = num_steps * _SECONDS_PER_STEP_OF_FIT
-    if unrolled_s <= max(fit_s, _SECONDS_TO_COMPILE_A_LOOP):
+    compile_s = num_cells * _SECONDS_PER_RECURRENT_CELL
+    if compile_s <= num_steps * _SECONDS_PER_STEP_OF_FIT:
         return {}
+    cells = "a recurrent cell takes" if num_cells == 1 else f"{num_cells} recurrent cells take"
     reason = (
-        f"the recurrent layers' {num_unrolled} steps take longer to compile (about"
-        f" {unrolled_s:.0f} s) than model.fit takes for the training's {num_steps}"
+        f"{cells} longer to compile (about {compile_s:.0f} s) than model.fit takes for the"
+        f" training's {num_steps} steps"
     )
-    reasons = {reason: ["fused"]}
-    if fit_s < _SECONDS_TO_COMPILE_A_LOOP:
-        reasons = {f"{reason}, and so does a loop over them": ["fused", "mapped"]}
-    return reasons
+    return {reason: list(_COMPILED_ENGINES)}
 
 
 def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:

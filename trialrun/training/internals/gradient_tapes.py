@@ -12,6 +12,7 @@ from unittest import mock
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 from trialrun.errors import CannotFuse
@@ -148,6 +149,13 @@ def _refused(name: str) -> Callable[..., Any]:
         raise CannotFuse(f"a step uses {name}, which does not know variables within a program")
 
     return refuse
+
+
+def tapes_are_nested() -> bool:
+    """Whether more than one tape records, so that a gradient may be differentiated."""
+    scope = get_stateless_scope()
+    watched = scope._watched.values() if isinstance(scope, TapedScope) else ()
+    return sum(bool(tape._recording) for tape, _ in watched) > 1
 
 
 def sum_gradients(gradients: Sequence[Any]) -> Any:

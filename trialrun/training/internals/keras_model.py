@@ -194,15 +194,10 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
-def num_recurrent_steps(model: keras.Model) -> int:
-    """The number of steps in time of a built model's recurrent layers; unknown lengths count 0."""
-    total = 0
-    for layer in all_layers(model):
-        if isinstance(layer, keras.layers.RNN):
-            config = layer.get_build_config() or {}
-            shape = config.get("input_shape") or config.get("sequences_shape") or (None, None)
-            total += (shape[1] or 0) * len(getattr(layer.cell, "cells", [layer.cell]))
-    return total
+def num_recurrent_cells(model: keras.Model) -> int:
+    """The number of cells of a model's recurrent layers."""
+    recurrent = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
+    return sum(len(getattr(layer.cell, "cells", [layer.cell])) for layer in recurrent)
 
 
 def learning_rate_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | None:

@@ -1,6 +1,7 @@
 """Private names of Keras and TensorFlow that are replaced while a program is traced."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ from unittest import mock
 
 import keras
 import tensorflow as tf
+from keras.src import backend as keras_backend
 from keras.src import ops as keras_ops
 from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import get_stateless_scope
@@ -16,8 +18,6 @@ from keras.src.layers.regularization import gaussian_dropout
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.utils import tf_utils
-
-from trialrun.training.internals.keras_model import all_layers
 
 # What TFOptimizer overrides only for tf.distribute and tf.IndexedSlices on tf.Variables.
 _DISTRIBUTED_METHODS = (
@@ -139,10 +139,37 @@ def _select_between_branches(
 
 
 @contextlib.contextmanager
-def unrolled_recurrence(model: keras.Model) -> Iterator[None]:
-    """Within this context, recurrent layers are unrolled, because loops do not vectorize well."""
+def recurrence_by(rnn: Callable[..., Any]) -> Iterator[None]:
+    """Within this context, recurrent layers iterate over time by a function like Keras's `rnn`.
+
+    Args:
+        rnn: Takes Keras's own function as its first argument, and then what that takes.
+    """
+
+    def not_here(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError  # Keras then takes its own loop, and not that of cuDNN
+
     with contextlib.ExitStack() as stack:
-        for layer in all_layers(model):
-            if isinstance(layer, keras.layers.RNN):
-                stack.enter_context(mock.patch.object(layer, "unroll", True))
+        for name in ("lstm", "gru", "bidirectional_lstm", "bidirectional_gru"):
+            stack.enter_context(mock.patch.object(keras_backend, name, not_here))
+        own = functools.partial(rnn, keras_backend.rnn)
+        stack.enter_context(mock.patch.object(keras_backend, "rnn", own))
         yield
+
+
+def leaves_scope_alone(function: Callable[[], None]) -> bool:
+    """Whether a function leaves the stateless scope around it as it was; it is put back anyway."""
+    scope = get_stateless_scope()
+    if scope is None:
+        function()
+        return True
+    values, losses = dict(scope.state_mapping), list(scope.losses or [])
+    function()
+    now = scope.state_mapping
+    is_same = now.keys() == values.keys() and all(now[key] is values[key] for key in values)
+    is_same &= len(scope.losses or []) == len(losses)
+    scope.state_mapping.clear()
+    scope.state_mapping.update(values)
+    if scope.losses is not None:
+        scope.losses[:] = losses
+    return is_same

@@ -1,11 +1,13 @@
 """Private names of TensorFlow: the graphs of programs, and how `pfor` vectorizes them."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
+from weakref import WeakKeyDictionary
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
 from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.ops.parallel_for import pfor as parallel_for
@@ -34,6 +36,15 @@ def operations_within(graph: Any) -> set[str]:
     definition = graph.as_graph_def()
     functions = (node for function in definition.library.function for node in function.node_def)
     return {node.op for node in (*definition.node, *functions)}
+
+
+def is_plain(graph: Any) -> bool:
+    """Whether no operation of a graph calls a function or has side effects."""
+    return all(
+        not operation.op_def.is_stateful
+        and not any(value.HasField("func") for value in operation.node_def.attr.values())
+        for operation in graph.get_operations()
+    )
 
 
 PForInput = Any
@@ -66,3 +77,51 @@ def set_converters(converters: Mapping[str, Converter]) -> None:
     """Registers converters of operations in this process, also where there are others."""
     for op_type, converter in converters.items():
         parallel_for._pfor_converter_registry[op_type] = converter
+
+
+def copy_operation(operation: Any, inputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """The outputs of a copy of an operation in the graph that is being traced, with other inputs.
+
+    Gradient tapes record it.
+    """
+    dtypes = [tensor.dtype for tensor in operation.outputs]
+    attributes = operation.node_def.attr
+    copy = parallel_for._create_op(operation.type, inputs, dtypes, attrs=attributes)
+    outputs: Sequence[tf.Tensor] = copy.outputs
+    return outputs
+
+
+def unrecorded() -> contextlib.AbstractContextManager[None]:
+    """Within this context, no gradient tape records anything."""
+    return record.stop_recording()
+
+
+# The inputs of a call, each with whether it is stacked, and the number of trials -> its outputs.
+VectorizedCall = Callable[[Sequence[tuple[tf.Tensor, bool]], int], Sequence[tf.Tensor]]
+_VECTORIZED_CALLS: WeakKeyDictionary[Any, VectorizedCall] = WeakKeyDictionary()
+
+
+def vectorize_call_by(graph: Any, call: VectorizedCall) -> None:
+    """Makes `pfor` convert calls of the function with a graph by `call`.
+
+    Args:
+        graph: The graph of a concrete function.
+        call: Its results are stacked on axis 0.
+    """
+    _VECTORIZED_CALLS[graph] = call
+    for op_type in ("PartitionedCall", "StatefulPartitionedCall"):
+        if parallel_for._pfor_converter_registry[op_type] is not _convert_call:
+            _STOCK_CONVERTERS[op_type] = parallel_for._pfor_converter_registry[op_type]
+            parallel_for._pfor_converter_registry[op_type] = _convert_call
+
+
+_STOCK_CONVERTERS: dict[str, Converter] = {}
+
+
+def _convert_call(pfor: PForInput) -> Any:
+    graph = graph_of(pfor.op.graph, pfor.get_attr("f").name)
+    if graph not in _VECTORIZED_CALLS:
+        return _STOCK_CONVERTERS[pfor.op_type](pfor)
+    num_trials = tf.get_static_value(pfor.pfor.loop_len_vector)[0]
+    inputs = [(value.t, value.is_stacked) for value in pfor.inputs]
+    return [stacked(tensor, True) for tensor in _VECTORIZED_CALLS[graph](inputs, int(num_trials))]

@@ -20,6 +20,7 @@ from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.own_verify import why_own_steps_differ
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import first_batches, why_different
+from trialrun.training.recurrence.rnn import rolled_or_as_it_is, rolled_or_unrolled
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.in_turn import (
     apply_to_the_only,
@@ -337,8 +338,9 @@ class Program:
         with _TRACING, contextlib.ExitStack() as stack:
             stack.enter_context(settings_to_trace(self._model.model))
             if self._engine == "fused":
-                stack.enter_context(keras_tracing.unrolled_recurrence(self._model.model))
+                stack.enter_context(keras_tracing.recurrence_by(rolled_or_unrolled))
             else:
+                stack.enter_context(keras_tracing.recurrence_by(rolled_or_as_it_is))
                 stack.enter_context(numbers_as_outside_xla())
             stack.enter_context(keras_tracing.encoding_without_bincount())
             yield
