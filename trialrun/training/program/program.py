@@ -21,6 +21,7 @@ from trialrun.training.program.own_verify import why_own_steps_differ
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import first_batches, why_different
 from trialrun.training.state import ModelState
+from trialrun.training.vectorize.images import images_by_arithmetic
 from trialrun.training.vectorize.in_turn import (
     apply_to_the_only,
     numbers_as_outside_xla,
@@ -330,6 +331,7 @@ class Program:
             else:
                 stack.enter_context(numbers_as_outside_xla())
             stack.enter_context(keras_tracing.encoding_without_bincount())
+            stack.enter_context(images_by_arithmetic())
             yield
 
     def _train_in_turn(
