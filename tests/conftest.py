@@ -13,13 +13,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 
-# What a file needs that takes long; in several processes (scripts/test) the longest begins first.
+# What a file needs that takes long.
 MARKERS = {
     "slurm": "waits for a real SLURM",
     "cluster": "starts Rays, and whole runs on them",
     "compiled": "builds, compiles and trains models",
     "browser": "opens a page in a real browser",
 }
+# Files that wait, and files that compute.
+_WAITING, _COMPUTING = ("slurm", "cluster"), ("compiled",)
 
 
 def pytest_configure(config):
@@ -28,11 +30,17 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    def rank(item):
-        own = {mark.name for mark in item.getparent(pytest.Module).own_markers}
-        return next((i for i, name in enumerate(MARKERS) if name in own), len(MARKERS))
+    """In several processes (scripts/test), the longest files begin first.
 
-    items.sort(key=rank)
+    Those that wait alternate with those that compute, so that no core is idle.
+    """
+    modules = {item.path: item.getparent(pytest.Module) for item in items}
+    needs = {path: {mark.name for mark in of.own_markers} for path, of in modules.items()}
+    place = {}
+    for kind in (_WAITING, _COMPUTING):
+        own = dict.fromkeys(path for name in kind for path in needs if name in needs[path])
+        place |= {path: number for number, path in enumerate(own)}
+    items.sort(key=lambda item: place.get(item.path, len(needs)))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,11 +4,10 @@
 
 For `--minutes` it makes real runs on embedded Ray. At a random moment their driver or a worker is
 killed (-9), or the driver is told to stop (by signals, `trialrun stop` or `--max-time`), again and
-again until `trialrun resume` succeeds. Then
-the trials must be those of an undisturbed run. After that it starts `--kills` drivers of made-up
-runs on a Ray of two nodes, and kills each at a random moment. There must be no torn file and no
-trial twice, and after one resume the result must be complete. It prints counts, and exits with 1 if
-anything was lost.
+again until `trialrun resume` succeeds. Then the trials must be those of an undisturbed run. After
+that it starts `--kills` drivers of made-up runs on a Ray of two nodes, and kills each at a random
+moment. There must be no torn file and no trial twice, and after one resume the result must be
+complete. It prints counts, and exits with 1 if anything was lost.
 """
 
 import argparse
@@ -81,8 +80,13 @@ class Soak:
             self._compare(job.parent, expected)
 
     def _begin_and_break(self, arguments: list[str], runs_dir: Path, most_s: float) -> int:
-        """The exit code of a command, to which one fault happens within some seconds."""
-        how, delay_s = self.rng.choice(_FAULTS), self.rng.uniform(0, most_s)
+        """The exit code of a command, to which one fault happens within some seconds.
+
+        It is one of those that have happened least, because many commands end before theirs.
+        """
+        fewest = min(self.counts[fault] for fault in _FAULTS)
+        how = self.rng.choice([fault for fault in _FAULTS if self.counts[fault] == fewest])
+        delay_s = self.rng.uniform(0, most_s)
         if how == "--max-time":
             arguments = [*arguments, how, f"{max(1, round(delay_s))}s"]
         process = self._trialrun(arguments)

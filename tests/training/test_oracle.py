@@ -12,7 +12,11 @@ from training_jobs import load_trials, make_task, train_with_fused
 
 from trialrun.job.user_code.functions import load_function
 from trialrun.training.internals.keras_model import build_symbolically
-from trialrun.training.program.verify import can_evaluate_at_once, why_different
+from trialrun.training.program.verify import (
+    can_evaluate_at_once,
+    differing_variable,
+    why_different,
+)
 from trialrun.training.state import ModelState
 
 pytestmark = pytest.mark.compiled
@@ -113,6 +117,30 @@ def test_a_step_that_is_not_plain_keras_is_found():
     assert "optimizer's variables" in why_different(
         model, changes_nothing(expected), state, [batch]
     )
+
+
+@pytest.mark.parametrize(
+    ("others", "slot", "got", "differs"),
+    [
+        ([np.uint32([2**31, 7])], np.float32([0.01, 0.02]), np.float32([0.01, 0.021]), True),
+        ([np.int64(3)], np.float32([1e-5]), np.float32([2e-5]), True),
+        ([np.float32(0.9)], np.float32([1e-5]), np.float32([2e-5]), True),
+        ([np.float32([5.0])], np.float32([1e-9]), np.float32([2e-9]), False),
+        ([], np.uint32([2**31, 7]), np.uint32([2**31, 8]), True),
+        ([], np.float32([np.nan]), np.float32([0.0]), True),
+    ],
+    ids=[
+        "seed beside",
+        "count beside",
+        "number beside",
+        "rounding",
+        "a seed's state",
+        "not finite",
+    ],
+)
+def test_no_large_number_of_another_kind_hides_a_difference(others, slot, got, differs):
+    group = [keras.Variable(a, dtype=a.dtype.name, trainable=False) for a in (*others, slot)]
+    assert bool(differing_variable(group, [*others, got], 1e-3)) is differs
 
 
 @pytest.mark.parametrize(("case", "at_once"), [("Dense", True), ("LSTM_dropout", False)])

@@ -9,11 +9,12 @@ from trialrun.analysis.importance import find_importance
 from trialrun.analysis.run_summary import Standing, Tally
 from trialrun.analysis.summary_json import run_summary
 from trialrun.analysis.variants import variant_rows
+from trialrun.driver.best_model import Saving
 from trialrun.driver.interrupts import Interrupted
 from trialrun.driver.work import Work
 from trialrun.export.process import SavedModel
 from trialrun.messages import command_for, counted
-from trialrun.report import build_report
+from trialrun.report import build_report, draw_report
 from trialrun.report.rounds import dropped_rows
 from trialrun.store import RunFolder
 from trialrun.store.costs import write_costs
@@ -84,13 +85,15 @@ def best_without_state(work: Work, standing: Standing | None) -> str | None:
 
 
 def finish(
-    work: Work, *, saved: SavedModel | None = None, interrupted: Interrupted | None = None
+    work: Work, saving: Saving | None = None, *, interrupted: Interrupted | None = None
 ) -> Outcome:
-    """Writes the tables and, unless interrupted, the summary and the report of a run."""
-    work.progress.say("writing the report")
-    work.timings_s["total"] = time.perf_counter() - work.started_s
+    """Writes the tables and, unless interrupted, the summary and the report of a run.
+
+    The best model may still be saved while tables and figures are made; summary and page wait.
+    """
     run = work.run
     tally = _tally(work)
+    saved: SavedModel | None = None
     if tally.is_empty:
         kept = _account(work, 0, interrupted)
         return Outcome(run, 0, 0, False, False, interrupted=interrupted, kept=kept)
@@ -105,6 +108,10 @@ def finish(
         run.write_dropped(dropped_rows(rounds))
     if interrupted is None:
         importance = find_importance(standing.leaderboard, standing.scores)
+        drawn = draw_report(run, standing, importance)
+        saved = None if saving is None else saving.result()
+        work.progress.say("writing the report")
+        work.timings_s["total"] = time.perf_counter() - work.started_s
         summary = run_summary(
             work.loaded.spec.name,
             standing,
@@ -120,7 +127,7 @@ def finish(
         if rounds is None or not rounds.num_to_come:  # else paused trials may go on
             run.kept.remove_checkpoints()
         run.kept.limit_states(_MAX_STATES_BYTES)
-        build_report(run, standing, importance)
+        build_report(run, standing, importance, drawn)
         _show_in_trackers(work)
     counts = standing.counts
     has_winner = standing.leaderboard.selection is not None

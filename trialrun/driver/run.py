@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trialrun.analysis.run_summary import Standing
 from trialrun.data.fingerprint import DataSample
 from trialrun.data.load import census_of, check_data, sample_of
-from trialrun.driver.best_model import export_best, try_saving
+from trialrun.driver.best_model import Saving
 from trialrun.driver.environment import write_environment
 from trialrun.driver.finish import (
     Outcome,
@@ -220,7 +220,15 @@ def _train_and_finish(
     work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]
 ) -> Outcome:
     try:
-        return finish(work, saved=_train_and_export(work, batches, head, command))
+        # The export process imports TensorFlow while packs are trained, and it saves the best model
+        # while Ray shuts down and the report is made.
+        with (
+            ThreadPoolExecutor(1) as background,
+            ExportProcess(work.run.log_file, work.files) as exporter,
+        ):
+            saving = Saving(work, exporter, background)
+            _train(work, batches, saving, head, command)
+            return finish(work, saving)
     except KeyboardInterrupt as error:  # Ray turns our Interrupted into a plain KeyboardInterrupt
         interrupted = error if isinstance(error, Interrupted) else work.interrupts.error()
     except SystemExit as error:  # from Ray's handler of SIGTERM, until ours replaces it
@@ -265,51 +273,42 @@ def _has_ended_well(run: RunFolder) -> bool:
     return summary is not None and (summary.get("best_model") or {"proved": True})["proved"]
 
 
-def _train_and_export(
-    work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]
-) -> SavedModel | None:
-    """Trains missing trials, one batch after the other, and saves the best model.
-
-    Returns:
-        None if nothing could be selected.
+def _train(
+    work: Work, batches: Iterator[Batch], saving: Saving, head: Head, command: Sequence[str]
+) -> None:
+    """Trains missing trials, one batch after the other, and begins to save the best model.
 
     Once trials are recorded, an error in saving is part of the result and not raised, so that the
     report is still written. Only what ends the run early is raised.
     """
-    # The export process imports TensorFlow while packs are trained, and it exports the best model
-    # while Ray shuts down.
-    with (
-        ThreadPoolExecutor(1) as background,
-        ExportProcess(work.run.log_file, work.files) as exporter,
-    ):
-        with ExitStack() as connection:
-            cluster: Cluster | None = None
-            for batch in batches:
-                if not batch.trials:
-                    continue
-                work.in_training.start(batch.trials)
+    with ExitStack() as connection:
+        cluster: Cluster | None = None
+        for batch in batches:
+            if not batch.trials:
+                continue
+            work.in_training.start(batch.trials)
+            if cluster is None:
+                cluster = connect_to_cluster(work, connection, head, command)
+                saving.try_untrained(batch.trials)
+            with timed(work.timings_s, "train"):
+                train_missing(work, batch, cluster)
+        standing = current_standing(work)
+        if (problem := _why_no_model(standing)) is not None:
+            saving.give_up(SavedModel.not_yet(problem))
+            return
+        try:
+            while (best := best_without_state(work, standing)) is not None:
                 if cluster is None:
                     cluster = connect_to_cluster(work, connection, head, command)
-                    background.submit(try_saving, exporter, work, batch.trials)
-                with timed(work.timings_s, "train"):
-                    train_missing(work, batch, cluster)
-            standing = current_standing(work)
-            if (problem := _why_no_model(standing)) is not None:
-                return SavedModel.not_yet(problem)
-            try:
-                while (best := best_without_state(work, standing)) is not None:
-                    if cluster is None:
-                        cluster = connect_to_cluster(work, connection, head, command)
-                    standing = _train_again(work, best, cluster)
-            except (ExportError, InputError, ClusterError) as error:
-                if isinstance(error, ClusterLost):
-                    raise
-                return SavedModel.lost(f"the best trial cannot be trained again: {told(error)}")
-            if standing is None or standing.leaderboard.selection is None:
-                return None
-            work.progress.say("saving the best model")
-            export = background.submit(export_best, exporter, work, standing)
-        return export.result()
+                standing = _train_again(work, best, cluster)
+        except (ExportError, InputError, ClusterError) as error:
+            if isinstance(error, ClusterLost):
+                raise
+            problem = f"the best trial cannot be trained again: {told(error)}"
+            saving.give_up(SavedModel.lost(problem))
+            return
+        if standing is not None and standing.leaderboard.selection is not None:
+            saving.begin(standing)
 
 
 def _why_no_model(standing: Standing | None) -> str | None:

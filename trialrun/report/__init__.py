@@ -2,7 +2,9 @@
 
 from trialrun.report.outputs import (
     build_report,
+    draw_report,
     draw_run,
+    import_report,
     overview_content,
     overview_csv,
     print_overview,
@@ -11,7 +13,9 @@ from trialrun.report.outputs import (
 
 __all__ = [
     "build_report",
+    "draw_report",
     "draw_run",
+    "import_report",
     "overview_content",
     "overview_csv",
     "print_overview",

@@ -1,7 +1,7 @@
 """The ways out of a run to people: the terminal, JSON, CSV, the figures, the page."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trialrun.analysis.importance import Importance, NoImportance, find_importance
 from trialrun.analysis.run_summary import Standing
@@ -84,10 +84,39 @@ def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
     return variants_csv(columns_of(rows), shown)
 
 
+class Drawn(NamedTuple):
+    """The figures of a run, which are in its folder, and why there are none; empty if there are."""
+
+    figures: "tuple[RunFigure, ...]"
+    problem: str = ""
+
+
+def import_report() -> None:
+    """Imports what a report needs, which takes a second, so that it is there when it is wanted."""
+    import trialrun.report.figures
+    import trialrun.report.page  # noqa: F401 - both for the next import
+
+
+def draw_report(
+    folder: RunFolder, standing: Standing, importance: Importance | NoImportance
+) -> Drawn:
+    """Writes `figures/` of a run.
+
+    Args:
+        folder: The run.
+        standing: What was computed from its trials.
+        importance: The importance of its parameters.
+    """
+    from trialrun.report.overview import overview_of
+
+    return _draw(folder, overview_of(folder, standing), importance)
+
+
 def build_report(
     folder: RunFolder,
     standing: Standing | None = None,
     importance: Importance | NoImportance | None = None,
+    drawn: Drawn | None = None,
 ) -> None:
     """Writes `figures/` and `report.html` of a run from what its folder holds.
 
@@ -95,33 +124,38 @@ def build_report(
         folder: The run.
         standing: What was computed from its trials; None to compute it here.
         importance: The importance of its parameters; None to compute it here.
+        drawn: The figures, if they are there already.
     """
-    from trialrun.report.figures import draw_figures
     from trialrun.report.overview import load_overview, overview_of
     from trialrun.report.page import render_page
     from trialrun.report.page_text import importance_note
 
     overview = load_overview(folder) if standing is None else overview_of(folder, standing)
     importance = importance or find_importance(overview.leaderboard, overview.scores)
-    figures: tuple[RunFigure, ...] = ()
-    figure_problem = ""
-    try:
-        figures = draw_figures(overview, *_winner(folder, overview), _known(importance))
-    except Exception as error:  # matplotlib failed: the page says so, and is written without them
-        _log.exception("the figures could not be drawn")
-        figure_problem = str(error) if isinstance(error, TrialrunError) else in_short(error)
-    for figure in figures:
-        folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
+    figures, problem = drawn or _draw(folder, overview, importance)
     page = render_page(
         overview,
         figures,
         job=folder.read_job(),
         job_text=folder.job_file.read_text(),
         environment=folder.read_environment(),
-        figure_problem=figure_problem,
+        figure_problem=problem,
         importance_note=importance_note(importance, overview.leaderboard.metric),
     )
     write_text(folder.report_file, page)
+
+
+def _draw(folder: RunFolder, overview: "Overview", importance: Importance | NoImportance) -> Drawn:
+    from trialrun.report.figures import draw_figures
+
+    try:
+        figures = draw_figures(overview, *_winner(folder, overview), _known(importance))
+    except Exception as error:  # matplotlib failed: the page says so, and is written without them
+        _log.exception("the figures could not be drawn")
+        return Drawn((), str(error) if isinstance(error, TrialrunError) else in_short(error))
+    for figure in figures:
+        folder.write_figure(figure.name, png=figure.png, svg=figure.svg)
+    return Drawn(figures)
 
 
 def draw_run(folder: RunFolder) -> "dict[str, Figure]":

@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import in_order_of_outputs
@@ -17,7 +16,13 @@ from trialrun.training.model.first_steps import optimizers_of
 from trialrun.training.model.python_state import differing_number
 from trialrun.training.program.own_epochs import OwnEpochs
 from trialrun.training.program.own_steps import OwnStepsModel
-from trialrun.training.program.verify import NUM_WITHOUT_SLOTS, are_close, is_close, tolerance_of
+from trialrun.training.program.verify import (
+    NUM_WITHOUT_SLOTS,
+    are_close,
+    differing_variable,
+    is_close,
+    tolerance_of,
+)
 from trialrun.training.state import ModelState
 
 
@@ -138,38 +143,11 @@ def _different_state(
     grouped = {id(variable) for group in groups for variable in group} | covered
     groups += [[v] for v in variables.optimizer if id(v) not in grouped]  # of a metric each
     for group in groups:
-        if path := _differing(group, values, tolerance_of(model)):
+        own_values = [values[id(variable)] for variable in group]
+        if path := differing_variable(group, own_values, tolerance_of(model)):
             return f"{path} differs"
     return ""
 
 
 def _has_slots(optimizer: keras.optimizers.Optimizer) -> bool:
     return len(optimizer.variables) > NUM_WITHOUT_SLOTS
-
-
-def _differing(
-    group: Sequence[keras.Variable], values: dict[int, npt.NDArray[Any]], tolerance: float
-) -> str:
-    """The path of the first variable of a group that differs; empty if none does.
-
-    Whole numbers must be equal. An array may differ by a share of the group's largest number.
-    """
-    plain = [variable.numpy() for variable in group]
-    arrays = [a.astype(float) for a in plain if a.ndim and not _is_whole(a)]
-    largest = max((np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays), default=0.0)
-    allowed = tolerance * max(float(largest), 1e-12)
-    for variable, expected in zip(group, plain, strict=True):
-        got = values[id(variable)]
-        if _is_whole(expected):
-            same = np.array_equal(got, expected)
-        elif expected.ndim:
-            same = are_close(got.astype(float), expected.astype(float), allowed)
-        else:
-            same = is_close(got, expected, tolerance)
-        if not same:
-            return str(variable.path)
-    return ""
-
-
-def _is_whole(array: npt.NDArray[Any]) -> bool:
-    return array.dtype.kind in "iub"

@@ -62,13 +62,39 @@ def why_different(
     if len(variables.optimizer) <= NUM_WITHOUT_SLOTS:
         compared["weights"] = (variables.trainable, state.trainable)
     for kind, (group, tensors) in compared.items():
-        values = [variable.numpy().astype(float) for variable in group]
-        largest = max((np.abs(v[np.isfinite(v)]).max(initial=0) for v in values), default=0.0)
-        allowed = tolerance * max(float(largest), 1e-12)
-        for variable, value, tensor in zip(group, values, tensors, strict=True):
-            if not are_close(tensor[index].numpy().astype(float), value, allowed):
-                return f"after {len(batches)} steps the {kind} differ: {variable.path}"
+        values = [tensor[index].numpy() for tensor in tensors]
+        if path := differing_variable(group, values, tolerance):
+            return f"after {len(batches)} steps the {kind} differ: {path}"
     return ""
+
+
+def differing_variable(
+    group: Sequence[keras.Variable], values: Sequence[npt.NDArray[Any]], tolerance: float
+) -> str:
+    """The path of the first variable of a group that differs from its value; empty if none does.
+
+    Whole numbers, such as counts and the states of seeds, must be equal, and a single number is
+    compared by its own size. An array may differ by a share of the largest number in the group's
+    arrays, because a small one may hold nothing but rounding errors.
+    """
+    plain = [variable.numpy() for variable in group]
+    arrays = [a.astype(float) for a in plain if a.ndim and not _is_whole(a)]
+    largest = max((np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays), default=0.0)
+    allowed = tolerance * max(float(largest), 1e-12)
+    for variable, expected, got in zip(group, plain, values, strict=True):
+        if _is_whole(expected):
+            same = np.array_equal(got, expected)
+        elif expected.ndim:
+            same = are_close(got.astype(float), expected.astype(float), allowed)
+        else:
+            same = is_close(got, expected, tolerance)
+        if not same:
+            return str(variable.path)
+    return ""
+
+
+def _is_whole(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind in "iub"
 
 
 def are_close(
