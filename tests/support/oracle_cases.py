@@ -276,14 +276,6 @@ _CONVOLUTIONS = {
         ),
     ),
     **_layers(
-        "photo",
-        1e-4,
-        "keras",
-        RandomTranslation=_pooled(
-            lambda: layers.RandomTranslation(0.1, 0.1), lambda: layers.Rescaling(1 / 255)
-        ),
-    ),
-    **_layers(
         "volume",
         Conv3D=_pooled(lambda: layers.Conv3D(3, 2), layers.MaxPooling3D),
         Conv3DTranspose=_pooled(lambda: layers.Conv3DTranspose(2, 2)),

@@ -11,12 +11,14 @@ from typing import Any
 
 import keras
 import oracle_cases
+import oracle_cases_images
 import oracle_cases_metrics
 import oracle_cases_steps
 import oracle_cases_training
 from oracle import Line, Plain, fit_plainly
 from oracle_cases import CASES, Case
 from oracle_cases_control import CONTROL_CASES
+from oracle_cases_images import IMAGE_CASES
 from oracle_cases_metrics import METRIC_CASES, METRIC_JOBS, MetricCase
 from oracle_cases_steps import STEP_CASES, StepCase
 from oracle_cases_training import TRAINING_CASES, TrainingCase
@@ -104,6 +106,7 @@ def _train_plainly(case: TrainingCase, trial: Trial, folder: Path) -> Plain:
 
 TABLE: dict[str, Line] = {
     **{name: _line(oracle_cases, name, case) for name, case in CASES.items()},
+    **{name: _line(oracle_cases_images, name, case) for name, case in IMAGE_CASES.items()},
     **{f"step_{name}": _line(oracle_cases_steps, name, case) for name, case in STEP_CASES.items()},
     **{
         f"metric_{name}": _line(oracle_cases_metrics, name, case)

@@ -39,7 +39,10 @@ def images_and_words(seed):
 def build():
     images = keras.Input((6, 6, 2), name="images")
     words = keras.Input((3,), name="words", dtype="int32")
-    seen = layers.SpectralNormalization(layers.Conv2D(4, 3, activation="relu"))(images)
+    seen = layers.RandomRotation(0.1)(images)
+    seen = layers.SpectralNormalization(layers.Conv2D(4, 3, activation="relu"))(seen)
+    seen = layers.RandomCrop(3, 3)(layers.RandomZoom(0.2, interpolation="nearest")(seen))
+    seen = layers.Resizing(4, 4, interpolation="bicubic")(seen)
     seen = layers.Flatten()(layers.MaxPooling2D()(seen))
     read = layers.LSTM(4)(layers.Embedding(9, 4, mask_zero=True)(words))
     outputs = layers.Dense(3, activation="softmax")(layers.Concatenate()([seen, read]))
@@ -48,7 +51,10 @@ def build():
 
 
 def test_convolutions_recurrence_and_state_are_trained_as_plain_keras_trains_them(tmp_path):
-    """Padding is skipped; the LSTM is a loop over three steps. The table has them alone."""
+    """Padding is skipped; the LSTM is a loop over three steps. The table has them alone.
+
+    Images are augmented before and after the convolution, so that gradients go through it too.
+    """
     (tmp_path / "many_kinds.py").write_text(MANY_KINDS)
     data = {"generator": "many_kinds.py:images_and_words", "scaling": "none"}
     trials = load_trials(

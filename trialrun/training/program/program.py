@@ -22,6 +22,7 @@ from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import first_batches, why_different
 from trialrun.training.recurrence.rnn import rolled_or_as_it_is, rolled_or_unrolled
 from trialrun.training.state import ModelState
+from trialrun.training.vectorize.images import images_by_arithmetic
 from trialrun.training.vectorize.in_turn import (
     apply_to_the_only,
     numbers_as_outside_xla,
@@ -343,6 +344,7 @@ class Program:
                 stack.enter_context(keras_tracing.recurrence_by(rolled_or_as_it_is))
                 stack.enter_context(numbers_as_outside_xla())
             stack.enter_context(keras_tracing.encoding_without_bincount())
+            stack.enter_context(images_by_arithmetic())
             yield
 
     def _train_in_turn(

@@ -1,11 +1,13 @@
 """Converters of operations that TensorFlow's `pfor` lacks and training needs.
 
-They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, `L2Loss`, the random
-generators (for dropout and noise every trial has its own key), and a fast product of tiny matrices.
+They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, `L2Loss`, what is done
+to images, the random generators (for dropout and noise every trial has its own key), and a fast
+product of tiny matrices.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Never
 
 import tensorflow as tf
@@ -41,6 +43,12 @@ def own_converters() -> dict[str, Converter]:
         "ResizeBilinearGrad": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
         "ResizeNearestNeighbor": functools.partial(fold_trials_into_batch, inputs=[0]),
         "ResizeNearestNeighborGrad": functools.partial(fold_trials_into_batch, inputs=[0]),
+        "RGBToHSV": _convert_colors(tf.raw_ops.RGBToHSV),
+        "HSVToRGB": _convert_colors(tf.raw_ops.HSVToRGB),
+        "DepthwiseConv2dNative": _with_own_kernels("DepthwiseConv2dNative", [0, 1]),
+        "DepthwiseConv2dNativeBackpropInput": _with_own_kernels(
+            "DepthwiseConv2dNativeBackpropInput", [1, 2]
+        ),
     }
     if not tf.config.list_physical_devices("GPU"):
         converters["MatMul"] = _matmul_converter("MatMul", "transpose_a", "transpose_b")
@@ -110,6 +118,22 @@ def _convert_squeeze(pfor: PForInput) -> Any:
 def _convert_l2_loss(pfor: PForInput) -> Any:  # of global norms, by which gradients are clipped
     value = pfor.stacked_input(0)
     return stacked(tf.reduce_sum(tf.square(value), range(1, value.shape.rank)) / 2, True)
+
+
+def _convert_colors(operation: Callable[..., tf.Tensor]) -> Converter:
+    return lambda pfor: stacked(operation(images=pfor.stacked_input(0)), True)
+
+
+def _with_own_kernels(op_type: str, inputs: list[int]) -> Converter:
+    """TensorFlow's own converter, which needs a kernel for each trial: a constant one is copied."""
+    convert = tensorflow_graph.converter_of(op_type)
+    assert convert is not None
+
+    def convert_stacked(pfor: PForInput) -> Any:
+        pfor.stack_inputs(inputs)
+        return convert(pfor)
+
+    return convert_stacked
 
 
 # ------------------------------------------------------------------------------- tiny matrices

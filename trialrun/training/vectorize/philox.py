@@ -106,7 +106,7 @@ def _random_bits(keys: tf.Tensor, counters: tf.Tensor, num_calls: int) -> tf.Ten
 def can_draw(distribution: Distribution, dtype: tf.DType) -> bool:
     """Whether `draw` supports this distribution and type; for `bits` the type of the integers."""
     if distribution == "bits":
-        return tf.as_dtype(dtype) == tf.int32  # int64 takes two words for each
+        return tf.as_dtype(dtype) in (tf.int32, tf.int64)
     return tf.as_dtype(dtype) in (tf.float32, tf.float16, tf.bfloat16)
 
 
@@ -120,30 +120,33 @@ def draw(
     """Random numbers of each trial.
 
     Args:
-        distribution: `uniform` in [0, 1), standard `normal`, or `bits`, one word per integer.
+        distribution: `uniform` in [0, 1), standard `normal`, or `bits` for integers.
         keys: uint64 (trials, 1).
         counters: uint64 (trials, 2).
         num_values: The number of values per trial.
         dtype: A type that `can_draw` accepts.
 
     Returns:
-        (trials, num_values) of that type, or uint32 for `bits`.
+        (trials, num_values) of that type; for `bits` the unsigned type of its width.
     """
+    num_words = num_values * (2 if tf.as_dtype(dtype) == tf.int64 else 1)
     # Always whole calls of four words, because normal numbers are made in pairs.
-    bits = _random_bits(keys, counters, -(-num_values // 4))
+    bits = _random_bits(keys, counters, -(-num_words // 4))
     match distribution:
         case "uniform":
             values = _unit_floats(bits, tf.as_dtype(dtype))
         case "normal":
             values = tf.cast(_normal_floats(bits), dtype)
+        case "bits" if tf.as_dtype(dtype) == tf.int64:
+            values = _join(bits[:, 0::2], bits[:, 1::2])
         case "bits":
             values = bits
     return values[:, :num_values]
 
 
 def integers_between(bits: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-    """Random uint32 words -> integers from `low` to below `high`, of their type."""
-    size = tf.cast(high - low, _U32)
+    """Random words as wide as `low` -> integers from `low` to below `high`, of their type."""
+    size = tf.cast(high - low, bits.dtype)
     return low + tf.cast(tf.math.floormod(bits, size), low.dtype)
 
 
