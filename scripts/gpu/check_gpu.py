@@ -133,7 +133,12 @@ def parse_arguments() -> argparse.Namespace:
         "--minutes", type=float, default=MINUTES, help="the most that all checks may take"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", default=Path("check_gpu.json"))
-    return parse_with_only(parser, [part.name for part in PARTS], "make")
+    options = parse_with_only(parser, [part.name for part in PARTS], "make")
+    if not 0 < options.minutes < float("inf"):
+        parser.error(f"--minutes must be a number above 0, got {options.minutes:g}")
+    if not options.json.parent.is_dir():  # else all numbers would be lost in the end
+        parser.error(f"--json: there is no folder {options.json.parent}")
+    return options
 
 
 def run_part(part: Part, gpus: Sequence[str], limit_s: float) -> list[Outcome]:

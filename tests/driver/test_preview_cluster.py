@@ -1,6 +1,7 @@
 """What `plan` says of a cluster that is not here, against what a run there would do."""
 
 import io
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from made_up_runs import completed
 from rich.console import Console
 
-from trialrun.driver.preview.devices import Gpus
+from trialrun.driver.preview.cluster import Group, Memory, print_known
+from trialrun.driver.preview.devices import Devices, Gpus
 from trialrun.driver.preview.plan import print_plan
 from trialrun.job import dump_job, load_job
 from trialrun.store import RunFolder
@@ -21,6 +23,7 @@ from trialrun.trials.needs import choose_needs
 from trialrun.trials.packing import make_packs
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.results import PackResult
+from trialrun.trials.trial import Pack
 
 REFERENCE_JOB = ROOT / "jobs" / "medical_trial.yaml"
 A100 = "GPU 0: NVIDIA A100-SXM4-40GB, 40960 MiB"
@@ -115,7 +118,7 @@ def test_what_cannot_be_planned_is_refused(options, parts):
 def pilot(tmp_path):
     """A run of the reference job with two seeds and one variant, trained as one pack."""
 
-    def write(*, device=A100, is_resumed=False):
+    def write(*, device=A100, is_resumed=False, duration_s=2.0):
         job = load_job(REFERENCE_JOB, ["seeds=4"]).spec
         trials = plan_trials(job)
         run = RunFolder.create(tmp_path, job.name)
@@ -124,7 +127,7 @@ def pilot(tmp_path):
             replace(
                 completed(trial.variant, trial.seed),
                 trial=trial,
-                duration_s=2.0,
+                duration_s=duration_s,
                 device=device,
             )
             for trial in trials[:4]
@@ -135,6 +138,25 @@ def pilot(tmp_path):
         return run.path
 
     return write
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "free_bytes", "expected"),
+    [
+        (1, 1000, "not even one trial fits into 70% of the 1000 bytes"),
+        (9, 1000, "not even one trial fits into 70% of the 1000 bytes"),
+        (9, 2000, "packs of at most about 1 trial fit into 70% of the 2.0 KiB"),
+        (9, 20000, "All packs fit: 9 trials of s need about 8.9 KiB"),
+    ],
+)
+def test_a_trial_that_is_too_large_by_itself_is_not_said_to_fit(num_trials, free_bytes, expected):
+    """Each trial takes 1000 bytes, and a pack 100 more."""
+    [first, *_] = plan_trials(load_job(REFERENCE_JOB).spec)
+    pack = Pack("p000", "s", (first,) * num_trials)
+    console = Console(file=io.StringIO(), width=300)
+    group = Group([pack], Memory(100, 1000, is_all=True))
+    print_known(console, [group], Devices(1, 1, Gpus(1, free_bytes)), None)
+    assert expected in console.file.getvalue()
 
 
 def test_the_time_of_a_plan_lies_between_what_compiling_may_cost(pilot):
@@ -174,6 +196,14 @@ def test_a_run_of_another_model_or_of_a_part_tells_no_times(pilot, is_resumed, o
     assert (
         f"{run}: holds no pack of this job's trials that was trained in one go" in finished.stderr
     )
+
+
+@pytest.mark.parametrize("duration_s", [math.nan, math.inf, -1.0])
+def test_times_that_no_run_can_have_are_said_to_be_damaged(pilot, duration_s):
+    finished = call("plan", REFERENCE_JOB, "--measured", pilot(duration_s=duration_s))
+    assert (finished.code, finished.stdout) == (1, "")
+    assert "a file of this run is damaged" in finished.stderr
+    assert "p000 took" in finished.stderr
 
 
 def test_whole_trainings_tell_no_time_of_trials_that_are_paused(pilot):

@@ -175,6 +175,10 @@ HOSTILE = {
     "a name with half a character": ('name: "\\ud800"', "not Unicode text"),
     "an endless name": ("name: " + "a" * 101, "name must be"),
     "a number of five thousand digits": ("name: a\nseeds: " + "9" * 5000, "is not of type int"),
+    "five thousand digits to base 16": (
+        "name: a\nmodel: {args: {units: [0x" + "f" * 5000 + "]}}",
+        "is not of type int",
+    ),
     "four billion seeds": ("name: a\nseeds: 4294967296", "at most 10,000,000 trials"),
     "a grid without an end": (
         "name: a\nsearch: {parameters: {"

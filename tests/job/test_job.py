@@ -186,6 +186,12 @@ def test_an_override_that_is_no_plain_value_is_refused(write):
     assert "expected numbers, text, lists and mappings, got set {1, 2}" in shown
 
 
+def test_a_value_that_is_no_text_is_refused(write):
+    """As the command line gives a byte that is not UTF-8."""
+    with pytest.raises(InputError, match=r"^--set name=.*: not YAML: "):
+        load_job(write("name: a"), ["name=\udcff"])
+
+
 # Files that are no jobs ------------------------------------------------------------------------
 
 
@@ -421,6 +427,10 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
         ("seeds: [1, -2]", "seeds must be integers from 0 to 2**32 - 1, got -2"),
         ("seeds: [4294967296]", "seeds must be integers from 0 to 2**32 - 1, got 4294967296"),
         ("seeds: [1, 2.0]", "seeds must be integers from 0 to 2**32 - 1, got 2.0"),
+        (
+            "resources: {gpus: 1e-320}",
+            "resources.gpus must be 0 or at least 0.0001, the smallest share of a GPU that Ray",
+        ),
         (
             "resources: {gpus: -1}",
             "resources.gpus must be 'auto' or a number from 0 to 1, the share of a GPU that each"

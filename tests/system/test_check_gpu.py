@@ -110,6 +110,23 @@ def test_differences_are_judged_where_no_product_is_shortened(
         assert outcome.state == state
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--minutes", "0"], "--minutes must be a number above 0, got 0"),
+        (["--minutes", "nan"], "--minutes must be a number above 0, got nan"),
+        (["--json", "no/where.json"], "--json: there is no folder no"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_checked(
+    scripts, monkeypatch, capsys, arguments, said
+):
+    monkeypatch.setattr(sys, "argv", ["check_gpu", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        scripts.check_gpu.parse_arguments()
+    assert said in capsys.readouterr().err
+
+
 def test_only_what_has_failed_makes_the_command_fail(scripts):
     outcome = scripts.outcomes.Outcome
     seen = [outcome("a", "ok", "right"), outcome("b", "not seen", "no GPU")]

@@ -72,9 +72,10 @@ def test_a_plan_of_a_shard_shows_its_packs():
     assert "3 variants x 20 seeds = 60 trials of 30 epochs, 20 of them in shard 2/3" in words
 
 
-def test_more_shards_than_trials_are_refused():
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_more_shards_than_trials_are_refused(command):
     options = ["--set", "seeds=1", "--set", "search.parameters={}", "--shard", "2/2"]
-    finished = call("run", "jobs/medical_trial.yaml", *options)
+    finished = call(command, "jobs/medical_trial.yaml", *options)
     assert finished.code == 2
     message = "--shard 2/2: resources.shard 2/2: has no trial to train, as the job has only 1"
     assert message in finished.stderr
@@ -148,6 +149,8 @@ def test_failed_trials_are_merged_once_and_trained_when_the_merged_run_is_extend
     for runs in ((shard.folder,), (shard.folder, shard.folder)):
         finished = merged.merge(*runs, folder=folder).finish()
         assert finished.code == 1, finished
+        costs = [run / "costs.json" for run in (folder, shard.folder)]
+        assert costs[0].read_text() == costs[1].read_text()
         trials = open_run(folder).trials
         assert sorted(trials["status"]) == ["completed"] * 10 + ["failed"] * 2
         parts = [pq.read_table(part).num_rows for part in (folder / "trials").iterdir()]

@@ -22,6 +22,7 @@ from ray.experimental import internal_kv
 
 from trialrun.cluster.output import CaughtOutput, OutputPlace
 from trialrun.errors import CannotShare
+from trialrun.host import importing
 from trialrun.job.user_code.files import install_files
 from trialrun.job.user_code.frames import note_frames
 from trialrun.training.compilation_cache import folder as compilation_cache
@@ -120,11 +121,12 @@ def _training(
     os.environ.update(_QUIET_TENSORFLOW)
     os.environ.setdefault("XLA_FLAGS", _ONE_THREAD_PER_PROGRAM)
     compilation_cache.turn_on(os.environ)
-    from trialrun.training.devices import claim_gpus
+    with importing("tensorflow"):
+        from trialrun.training.devices import claim_gpus
 
-    device = claim_gpus(gpus)
-    install_files(task.files)
-    from trialrun.training.pack import train_pack as train_for_real
+        device = claim_gpus(gpus)
+        install_files(task.files)
+        from trialrun.training.pack import train_pack as train_for_real
 
     yield from train_for_real(task, device, should_stop)
 

@@ -57,7 +57,7 @@ from trialrun.store.costs import read_costs
 from trialrun.store.lease import require_no_driver_here
 from trialrun.store.repair import set_aside_broken
 from trialrun.trackers import require_packages
-from trialrun.trials.packing import shard_trials
+from trialrun.trials.packing import own_trials
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.trial import Trial
 
@@ -105,7 +105,7 @@ def run_job(
     if run_folder is not None:
         require_no_driver_here(RunFolder(run_folder).lease_dir)  # before the user's slow imports
     trials = plan_trials(loaded.spec)
-    own = _own_trials(loaded, trials)
+    own = own_trials(loaded, trials)
     _check_needs(loaded)
     check_budget(loaded, len({trial.variant.variant_id for trial in trials}))
     with ExitStack() as stack:
@@ -145,7 +145,8 @@ def merge_runs(
 
     Args:
         loaded: The job, without a shard.
-        sources: The runs of its shards; they are not changed.
+        sources: The runs of its shards; they are not changed, and one that is given twice counts
+            once.
         runs_dir, run_folder, command, strict_versions, progress: See `run_job`.
 
     Raises:
@@ -159,6 +160,7 @@ def merge_runs(
             " run is whole without"
         )
         raise InputError(loaded.locate(text))
+    sources = list({source.path.resolve(): source for source in sources}.values())
     trials = plan_trials(loaded.spec)
     _check_needs(loaded)
     check_shards(sources, loaded, trials)
@@ -193,18 +195,6 @@ def merge_runs(
 def _interrupts(loaded: LoadedJob, progress: ProgressLine) -> Interrupts:
     grace_s = loaded.spec.resources.grace_s
     return Interrupts(lambda: progress.say(f"stopping, within {grace_s:g} s"))
-
-
-def _own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
-    shard = loaded.spec.resources.shard
-    own = shard_trials(trials, shard)
-    if not own:
-        text = (
-            f"resources.shard {shard}: has no trial to train, as the job has only {len(trials)};"
-            " take fewer shards"
-        )
-        raise InputError(loaded.locate(text))
-    return own
 
 
 def _complete(work: Work, batches: Iterator[Batch], head: Head, command: Sequence[str]) -> Outcome:

@@ -66,7 +66,7 @@ class StatusFile:
         try:
             self._work.lease.check()
             write_status(self._work.run, content)
-            self._write_costs()
+            self._write_costs(is_last=state != "running")
             if (metrics_file := self._work.loaded.spec.output.prometheus) is not None:
                 write_metrics(Path(metrics_file), content, self._work.run.path)
         except RunLost:  # the file is another driver's now; the main thread finds out by itself
@@ -76,10 +76,10 @@ class StatusFile:
                 _log.warning("%s", error)
             self._has_failed = True
 
-    def _write_costs(self) -> None:
+    def _write_costs(self, *, is_last: bool) -> None:
         if (began_s := time.monotonic()) < self._next_costs_s:
             return
-        write_costs(self._work.run, self._work.progress.course.costs())
+        write_costs(self._work.run, self._work.progress.course.costs(), flush=is_last)
         ended_s = time.monotonic()
         self._next_costs_s = ended_s + (ended_s - began_s) / _SHARE_OF_TIME
 

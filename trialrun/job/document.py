@@ -219,7 +219,7 @@ def _compose(text: str) -> yaml.Node | None:
     """The root node; raises PyYAML's errors, whose words are better than those of libyaml."""
     try:
         return yaml.compose(text, Loader=_FastLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeEncodeError):  # a command line may hold what is no text
         return yaml.compose(text, Loader=_Loader)
 
 
@@ -322,7 +322,9 @@ class _Reader:
 
 def _to_int(text: str) -> int:
     base = {"0x": 16, "0o": 8}.get(text[:2], 10)
-    return int(text, base)
+    number = int(text, base)
+    str(number)  # a ValueError if it has more digits than Python would write again
+    return number
 
 
 def _to_float(text: str) -> float:

@@ -58,8 +58,16 @@ def _check_seeds(value: object) -> object:
     return tuple(value)
 
 
+_LEAST_SHARE = 0.0001
+
+
 def _check_gpus(value: object) -> object:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 0 < value < _LEAST_SHARE:  # type: ignore[operator]
+        raise ValueError(
+            f"must be 0 or at least {_LEAST_SHARE}, the smallest share of a GPU that Ray gives, got"
+            f" {show(value)}"
+        )
     if value == "auto" or (is_number and 0 <= value <= 1):  # type: ignore[operator]
         return value
     raise ValueError(

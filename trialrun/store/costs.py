@@ -35,13 +35,19 @@ class Cost(NamedTuple):
 Costs = Mapping[str, Cost]  # by variant
 
 
-def write_costs(run: RunFolder, costs: Costs) -> None:
-    """Writes costs.json: `{"v00": {"device_s": 61.5, "lost_s": 0.0, "compile_s": 4.2}, ...}`."""
+def write_costs(run: RunFolder, costs: Costs, *, flush: bool = True) -> None:
+    """Writes costs.json: `{"v00": {"device_s": 61.5, "lost_s": 0.0, "compile_s": 4.2}, ...}`.
+
+    Args:
+        run: The run folder.
+        costs: Variant id -> its cost so far.
+        flush: False not to wait for the disk.
+    """
     rounded = {
         variant_id: {name: round(value, _DIGITS) for name, value in cost._asdict().items()}
         for variant_id, cost in costs.items()
     }
-    write_json(run.costs_file, rounded, indent=None)
+    write_json(run.costs_file, rounded, indent=None, flush=flush)
 
 
 def read_costs(run: RunFolder) -> Costs:

@@ -25,7 +25,7 @@ _WRONG_CONTENT = (
 
 
 @contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """A temporary path to write to; if the block succeeds, it is flushed and renamed to `path`.
 
     The temporary file is hidden, lies in the same folder and keeps the suffix of `path`, because
@@ -33,6 +33,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to write; its folder is made if it does not exist.
+        flush: False not to wait for the disk; a power failure may then take the file.
 
     Yields:
         The path to write to.
@@ -44,9 +45,11 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        if flush:
+            _flush(path.parent)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -63,9 +66,9 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file atomically."""
-    with replace_atomically(path) as temporary:
+def write_bytes(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Writes a whole file atomically; see `replace_atomically`."""
+    with replace_atomically(path, flush=flush) as temporary:
         temporary.write_bytes(content)
 
 
@@ -74,10 +77,12 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
+def write_json(
+    path: Path, content: Mapping[str, Any], *, indent: int | None = 2, flush: bool = True
+) -> None:
     """Writes a JSON file atomically; NaN and infinities, which JSON lacks, become null."""
     text = json.dumps(json_ready(content), indent=indent, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_bytes(path, f"{text}\n".encode(), flush=flush)
 
 
 def json_ready(value: Any) -> Any:

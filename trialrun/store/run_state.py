@@ -91,10 +91,13 @@ class RunState:
 
 
 def write_status(run: RunFolder, content: Mapping[str, Any]) -> None:
-    """Writes status.json, with its format, the driver's process and the time."""
+    """Writes status.json, with its format, the driver's process and the time.
+
+    It does not wait for the disk, which may take seconds: the file would be late.
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     about = {"format": STATUS_FORMAT, "host": os.uname().nodename, "pid": os.getpid()}
-    write_json(run.status_file, {**about, "written": now, **content})
+    write_json(run.status_file, {**about, "written": now, **content}, flush=False)
 
 
 def read_status(run: RunFolder) -> Fields:

@@ -5,7 +5,8 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from trialrun.job import JobSpec
+from trialrun.errors import InputError
+from trialrun.job import JobSpec, LoadedJob
 from trialrun.trials.signature import NumberPath, exact_signature_of, signature_of
 from trialrun.trials.trial import Pack, Trial, Variant
 
@@ -121,6 +122,23 @@ def shard_trials(trials: Sequence[Trial], shard: str | None) -> tuple[Trial, ...
             if index == number - 1:
                 own.update(trial.trial_id for trial in piece)
     return tuple(trial for trial in trials if trial.trial_id in own)
+
+
+def own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
+    """The trials of the job's own shard; all of them if it has none.
+
+    Raises:
+        InputError: The shard has no trial.
+    """
+    shard = loaded.spec.resources.shard
+    own = shard_trials(trials, shard)
+    if not own:
+        text = (
+            f"resources.shard {shard}: has no trial to train, as the job has only {len(trials)};"
+            " take fewer shards"
+        )
+        raise InputError(loaded.locate(text))
+    return own
 
 
 def width_between_rounds(*, on_gpus: bool) -> int:

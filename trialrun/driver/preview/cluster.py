@@ -39,6 +39,11 @@ class Memory(NamedTuple):
         """The trials of a pack with those that fill it up."""
         return math.ceil(num_trials / self.width) * self.width
 
+    @property
+    def of_one_trial(self) -> int:
+        """The bytes that a trial needs by itself, in a pack that is not filled up."""
+        return self.shared_bytes + self.bytes_per_trial
+
     def of(self, num_trials: int) -> int:
         """The bytes that a pack needs."""
         return self.shared_bytes + self.bytes_per_trial * self.num_rows(num_trials)
@@ -222,17 +227,25 @@ def _memory(groups: Sequence[Group], free_bytes: int) -> Iterator[str]:
             " they fit, `--trace` finds; a run continues packs that do not fit in halves"
         )
         return
-    too_large = [one for one, _ in known if one.most_that_fit(free_bytes) < one.largest]
+    room_bytes = SHARE_OF_FREE * free_bytes
+    too_large = [(one, own) for one, own in known if own.of(one.largest) > room_bytes]
     if not too_large:
         who = "All packs" if len(known) == len(groups) else "Packs whose memory is known"
         yield (
             f"{who} fit: {largest} need about {needed} of the {room}, and may take"
             f" {SHARE_OF_FREE:.0%} of what is free there"
         )
-    for one in too_large[:MAX_ROWS]:
+    for one, own in too_large[:MAX_ROWS]:
+        share = f"{SHARE_OF_FREE:.0%} of the {room}"
+        if own.of_one_trial > room_bytes:
+            yield (
+                f"{one.signature}: not even one trial fits into {share}, for it needs about"
+                f" {bytes_text(own.of_one_trial)}; a run tries each trial by itself all the same"
+            )
+            continue
         fit = counted(one.most_that_fit(free_bytes), "trial")
         yield (
-            f"{one.signature}: at most about {fit} fit into {SHARE_OF_FREE:.0%} of the {room};"
+            f"{one.signature}: packs of at most about {fit} fit into {share};"
             " a run continues its packs in halves until they fit"
         )
 

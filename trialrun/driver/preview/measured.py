@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _ENDS = ("completed", "diverged")
 # Packs with a smaller share of the most trials say little of those that have as many.
 _WIDE = 0.5
+_LONGEST_S = 1e9  # decades: no pack takes longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def measured_by(run: RunFolder, trials: Sequence[Trial]) -> Measured:
 
     Raises:
         InputError: The run has no such pack.
+        ValueError: The times of a pack are none that trialrun wrote.
     """
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     signature_by = {name: signature_of(variant) for name, variant in variants.items()}
@@ -84,9 +86,12 @@ def _whole_pack(rows: "pd.DataFrame", record: PackRecord) -> MeasuredPack | None
     if not is_whole or record.is_resumed or record.pack_id[-1].isalpha():
         return None
     compile_s = sum(record.timings_s.get(stage, 0.0) for stage in ("trace", "compile"))
+    whole_s = float(rows["duration_s"].sum(skipna=False))
+    if not (0 <= compile_s <= _LONGEST_S and 0 <= whole_s <= _LONGEST_S):
+        raise ValueError(f"{record.pack_id} took {whole_s} s, of which compiling {compile_s} s")
     name = visible(str(rows["device"].iloc[0]))
     device = name.partition(": ")[2] or name  # without the GPU's number
-    return MeasuredPack(len(rows), float(rows["duration_s"].sum()), compile_s, device)
+    return MeasuredPack(len(rows), whole_s, compile_s, device)
 
 
 def _widest(packs: Sequence[MeasuredPack]) -> list[MeasuredPack]:

@@ -33,7 +33,7 @@ from trialrun.report.format import condition_text, parameter_text
 from trialrun.search.schedule import check_budget, schedule_of
 from trialrun.store import RunFolder
 from trialrun.store.round_log import Schedule
-from trialrun.trials.packing import make_packs, shard_trials
+from trialrun.trials.packing import make_packs, own_trials
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import signature_of
 from trialrun.trials.trial import Trial, Variant
@@ -68,11 +68,12 @@ def print_plan(
         measured: An earlier run of the job that tells how long packs take.
 
     Raises:
-        InputError: The job's data is wrong, it uses no GPUs, or the run has none of its trials.
+        InputError: The job's data is wrong, its shard has no trial, it uses no GPUs, or the run has
+            none of its trials.
     """
     job = loaded.spec
     trials, shard = plan_trials(job), job.resources.shard
-    own = shard_trials(trials, shard)
+    own = own_trials(loaded, trials)
     devices = devices_here(job) if gpus is None else devices_of(loaded, gpus)
     variants = {trial.variant.variant_id: trial.variant for trial in trials}
     check_budget(loaded, len(variants))
@@ -88,7 +89,7 @@ def print_plan(
     _print_variants(console, job, list(variants.values()), num_variants)
     _print_parameters(console, job)
     in_shard = "" if shard is None else f", {len(own)} of them in shard {shard}"
-    _print_data(console, loaded, own or trials)
+    _print_data(console, loaded, own)
     console.print(
         f"\n{counted(num_variants, 'variant')} x {counted(len(job.seed_list), 'seed')} ="
         f" {counted(num_variants * len(job.seed_list), 'trial')} of"
