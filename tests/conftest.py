@@ -1,16 +1,35 @@
 """Settings of TensorFlow that must be made before it is imported, and what tests may not leave."""
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from trialrun.training.compilation_cache.folder import VARIABLE, turn_on
 
 pytest.register_assert_rewrite("durable_runs", "slurm_hosts", "slurm_jobs", "strangers")
 
 # As trialrun's own workers do: quiet, and one thread per program, so that slices share the cores.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+
+# What XLA compiles for one test is loaded by others, in all processes of this session, and nothing
+# of the user's cache is used or changed.
+_CACHE = "TRIALRUN_TEST_CACHE"
+_IS_FIRST = _CACHE not in os.environ
+if _IS_FIRST:
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="trialrun-test-cache-")
+os.environ[VARIABLE] = os.environ[_CACHE]
+turn_on(os.environ)
+
+
+def pytest_unconfigure():
+    if _IS_FIRST:
+        shutil.rmtree(os.environ[_CACHE], ignore_errors=True)
 
 
 # What a file needs that takes long.
@@ -68,3 +87,17 @@ def slurm_user(slurm_hosts, tmp_path):
     from slurm_jobs import User
 
     return User.with_home(slurm_hosts, tmp_path.name)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if os.getuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a file system needs root")
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system is not allowed in this container")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

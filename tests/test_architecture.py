@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "export": "errors messages host statistics job trials data training store",
     "report": "errors messages statistics job store analysis",
     "trackers": "errors messages job store",
-    "doctor": "errors messages host store cluster",
+    "doctor": "errors messages host store cluster training",
     "driver": "errors messages host job trials data training cluster store analysis"
     " search export report trackers",
     "datasets": "",

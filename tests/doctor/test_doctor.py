@@ -64,20 +64,6 @@ def program(folder: Path, name: str, *lines: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    if os.getuid() != 0 or not shutil.which("mount"):
-        pytest.skip("mounting a file system needs root")
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system is not allowed in this container")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 # Versions ---------------------------------------------------------------------------------------
 
 

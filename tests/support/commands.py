@@ -25,6 +25,7 @@ _DEADLINE_S = 400  # only a hanging test comes near it
 _NOT_INHERITED = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _NOT_INHERITED += ("RAY_API_SERVER_ADDRESS", "TRIALRUN_RUNS_DIR")
 _NOT_INHERITED += ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "COLUMNS")
+_NOT_INHERITED += ("TF_XLA_FLAGS",)
 _MARK = "TRIALRUN_TEST_MARK"
 # Ray gives its workers a niceness of 15: beside tests that train in their own process they starve.
 LIKE_OTHERS = MappingProxyType({"RAY_worker_niceness": "0"})

@@ -25,6 +25,7 @@ from trialrun.errors import CannotShare
 from trialrun.host import importing
 from trialrun.job.user_code.files import install_files
 from trialrun.job.user_code.frames import note_frames
+from trialrun.training.compilation_cache import folder as compilation_cache
 from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
 from trialrun.trials.task import PackTask
 
@@ -119,6 +120,7 @@ def _training(
         return
     os.environ.update(_QUIET_TENSORFLOW)
     os.environ.setdefault("XLA_FLAGS", _ONE_THREAD_PER_PROGRAM)
+    compilation_cache.turn_on(os.environ)
     with importing("tensorflow"):
         from trialrun.training.devices import claim_gpus
 

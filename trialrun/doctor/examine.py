@@ -11,6 +11,7 @@ from rich.console import Console
 
 from trialrun.doctor.check import Check
 from trialrun.doctor.clock import ClockWatch
+from trialrun.doctor.compiled import check_compilation_cache
 from trialrun.doctor.gpus import Driver, ask_driver, check_driver, check_given
 from trialrun.doctor.machine import (
     check_cpus,
@@ -163,6 +164,7 @@ def _check_machine(environment: Mapping[str, str]) -> tuple[Check, ...]:
         check_memory(environment, limits),
         check_shared_memory(),
         check_temporary_folder(environment),
+        check_compilation_cache(environment),
         *_check_driver_machine(environment),
     )
 

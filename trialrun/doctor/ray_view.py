@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trialrun.doctor.check import Check, ok, problem, warning
 from trialrun.doctor.clock import ClockWatch
+from trialrun.doctor.compiled import check_compilation_cache
 from trialrun.doctor.gpus import (
     Driver,
     ask_driver,
@@ -148,6 +149,7 @@ def look_at_node(node: "RayNode", *, is_open: bool | None) -> NodeReport:
         check_memory(environment, limits, node.memory_bytes),
         check_shared_memory(),
         check_temporary_folder(environment),
+        check_compilation_cache(environment),
         check_ports(node, is_open),
     ]
     if node.assigned is None:

@@ -1,5 +1,6 @@
 """One trial of a job, trained in this process: for a debugger, and for prints in user code."""
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from trialrun.host import num_local_cpus, quiet_tensorflow
 from trialrun.job import LoadedJob
 from trialrun.messages import suggest
 from trialrun.report.format import parameter_text
+from trialrun.training.compilation_cache import folder as compilation_cache
 from trialrun.trials.packing import choose_cpus_per_pack
 from trialrun.trials.plan import plan_trials
 from trialrun.trials.results import TrialResult
@@ -37,6 +39,7 @@ def train_one(loaded: LoadedJob, name: str, out: Console, err: Console) -> Trial
     """
     trial = find_trial(plan_trials(loaded.spec), name)
     _say(err, _about(trial))
+    compilation_cache.turn_on(os.environ)
     with quiet_tensorflow():
         from trialrun.training.one_trial import train_here
     num_threads = choose_cpus_per_pack(num_local_cpus())

@@ -16,6 +16,7 @@ from trialrun.messages import command_for, counted
 from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
+from trialrun.training.compilation_cache import folder as compilation_cache
 from trialrun.trials.packing import make_packs, width_between_rounds
 from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
@@ -73,9 +74,23 @@ def connect_to_cluster(
             f"resources.gpus is {cluster.needs.gpus:g}: packs share a GPU and its memory, and a"
             " pack that takes too much memory makes the others fail"
         )
+    if cluster.address == "local" and (problem := _problem_with_cache()):
+        work.progress.warn(problem)
     work.interrupts.install()
     write_environment(work, cluster.describe(), command)
     return cluster
+
+
+def _problem_with_cache() -> str | None:
+    """Why the workers of this machine cannot use the compilation cache; None if they can."""
+    folder = compilation_cache.chosen_folder(os.environ)
+    problem = None if folder is None else compilation_cache.problem_with(folder)
+    if problem is None:
+        return None
+    return (
+        f"what is compiled cannot be kept for later runs: {problem}"
+        f" ({compilation_cache.VARIABLE} chooses another folder, or `off`)"
+    )
 
 
 class _PackListener:
@@ -257,7 +272,7 @@ def _run_packs(
             width=width,
             files=work.files,
             samples=work.samples,
-            variables=work.variables,
+            variables={**compilation_cache.for_workers(os.environ), **work.variables},
             is_continued=is_continued,
             progress_interval_s=interval_s,
             pause_after=pause_after,

@@ -1,5 +1,6 @@
 """What `trialrun plan --trace` finds by building and compiling programs. It loads TensorFlow."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from trialrun.errors import InputError
 from trialrun.host import quiet_tensorflow, stdout_for_results
 from trialrun.job import Settings
 from trialrun.messages import bytes_text
+from trialrun.training.compilation_cache import folder as compilation_cache
 from trialrun.trials.packing import width_between_rounds
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
@@ -110,6 +112,7 @@ def _measure(planned: PlannedPacks, found: "Examined") -> MeasuredPack | None:
 
 
 def _examine(planned: PlannedPacks, pack: Pack) -> "list[Examined]":
+    compilation_cache.turn_on(os.environ)
     with quiet_tensorflow():
         from trialrun.training.dry_run import examine
     try:

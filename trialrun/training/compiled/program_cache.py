@@ -163,6 +163,7 @@ def _build(
         batch_size=training.batch_size,
         shared_data=data.is_shared,
         evaluation_batch_size=None if at_once else training.batch_size,
+        name=f"{task.pack.signature} {form_of(splits)} {data.is_shared}",
     )
     if model.others_start:
         start = (*compiled.optimizer_start, *model.others_start)

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from trialrun.errors import CannotFuse, CannotShare
+from trialrun.training.compilation_cache.cached_function import CachedFunction
 from trialrun.training.internals import keras_tracing
 from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.process_settings import settings_to_trace
@@ -68,6 +69,7 @@ class Program:
         batch_size: Rows per step; the last step takes the rows that are left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
         evaluation_batch_size: Rows that are evaluated together; None for all at once.
+        name: The same in all processes that build this program.
 
     Attributes:
         is_verified: Whether its first steps were found to be those of plain Keras, also under a
@@ -82,9 +84,11 @@ class Program:
         batch_size: int,
         shared_data: bool,
         evaluation_batch_size: int | None = None,
+        name: str = "",
     ) -> None:
         self._model = model
         self._engine = engine
+        self._name = name
         over_trials = vectorize if engine == "fused" else apply_to_the_only
         kind: type[Epochs] = OwnEpochs if isinstance(model, OwnStepsModel) else Epochs
         self._epochs = kind(
@@ -96,20 +100,15 @@ class Program:
         )
         self._shared_data = shared_data
         together = engine == "fused"
-        self._train_epochs = tf.function(
-            self._epochs.train if together else self._train_in_turn,
-            jit_compile=True,
-            autograph=False,
+        self._train_epochs = self._compiled(
+            self._epochs.train if together else self._train_in_turn, "train"
         )
-        self._evaluate = tf.function(
-            self._epochs.evaluate if together else self._evaluate_in_turn,
-            jit_compile=True,
-            autograph=False,
+        self._evaluate = self._compiled(
+            self._epochs.evaluate if together else self._evaluate_in_turn, "evaluate"
         )
-        self._train_until_not_finite = tf.function(
+        self._train_until_not_finite = self._compiled(
             self._epochs.train_until_not_finite if together else self._until_not_finite_in_turn,
-            jit_compile=True,
-            autograph=False,
+            "train until not finite",
         )
         # Without XLA, because it only replaces arrays by others and computes nothing.
         self._finalize = tf.function(
@@ -140,10 +139,7 @@ class Program:
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
         """Trains an epoch in which trials end at a loss that is not finite; see `Epochs`."""
-        arguments = (state, train, orders, val)
-        with self._tracing():
-            self._train_until_not_finite.get_concrete_function(*arguments)
-        return self._train_until_not_finite(*arguments)
+        return self._train_until_not_finite(state, train, orders, val)
 
     @property
     def num_compiled(self) -> int:
@@ -158,8 +154,6 @@ class Program:
         self, state: ModelState, val: tuple[Any, ...], test: tuple[Any, ...]
     ) -> tuple[Any, Logs, Any]:
         """Predictions on the validation set, logs and predictions on the test set; see `Epochs`."""
-        with self._tracing():
-            self._evaluate.get_concrete_function(state, val, test)
         return self._evaluate(state, val, test)
 
     def finalize(self, state: ModelState) -> ModelState:
@@ -178,8 +172,7 @@ class Program:
             CannotFuse: This engine cannot train the model.
             ValueError: An operation has no vectorized form.
         """
-        with self._tracing():
-            traced = self._train_epochs.get_concrete_function(state, train, orders, val)
+        traced = self._train_epochs.trace(state, train, orders, val)
         if others := traced.graph.variables:
             # All trials, and all packs of this process, would share the variable.
             raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
@@ -234,7 +227,7 @@ class Program:
         rows = slice(None) if together else slice(0, 1)
         state = tf.nest.map_structure(lambda tensor: tensor[rows], own.state)
         batch = first_batches(own.train, self._batch_size, rows, len(own.indices), own.is_shared)[0]
-        steps = tf.function(self._take_steps, jit_compile=True, autograph=False)
+        steps = self._compiled(self._take_steps, "steps")
         once = tf.constant(1)  # a tensor, whose value XLA does not know, so that it keeps the loop
 
         def take_step() -> None:
@@ -333,6 +326,9 @@ class Program:
             assert isinstance(epochs, OwnEpochs)
             return why_own_steps_differ(traced, model, epochs, state, batches, val=val, index=index)
         return why_different(traced, model, epochs, state, batches, val=val, index=index)
+
+    def _compiled(self, function: Callable[..., Any], what: str) -> CachedFunction:
+        return CachedFunction(function, f"{self._name} {self._engine} {what}", self._tracing)
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:
