@@ -118,7 +118,7 @@ def _speed_up(result: Comparison) -> float:
 
 def _shown(name: str, result: Comparison) -> str:
     line = TABLE[name]
-    shown = f"{line.kind:10}{name:36}{result.engine:8}{result.weights:9.0e}{result.logs:9.0e}"
+    shown = f"{line.kind:11}{name:36}{result.engine:8}{result.weights:9.0e}{result.logs:9.0e}"
     mark = "" if _is_right(line, result) else f"  WRONG {result.reason}"
     return f"{shown}{_speed_up(result):10.1f}{mark}"
 
