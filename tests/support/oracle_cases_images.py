@@ -62,6 +62,12 @@ def _augmented(*first: Callable[[], layers.Layer]) -> Case:
     )
 
 
+def _of_floats(make: Callable[[], layers.Layer]) -> Case:
+    return Case(
+        "image", _classifier(lambda: [layers.Rescaling(1 / 255), make(), *_read()]), "photo"
+    )
+
+
 def _read() -> list[layers.Layer]:
     return [layers.Flatten(), layers.Dense(6, "tanh")]
 
@@ -123,7 +129,7 @@ def _base() -> keras.Model:
         ]
     )
     rng = np.random.default_rng(8)
-    base.set_weights([rng.uniform(0.1, 1.0, weight.shape) - 0.3 for weight in base.get_weights()])
+    base.set_weights([rng.uniform(0.1, 0.5, weight.shape) for weight in base.get_weights()])
     return base
 
 
@@ -167,12 +173,13 @@ IMAGE_CASES: dict[str, Case] = {
     "RandomSharpness": _augmented(lambda: layers.RandomSharpness(0.5)),
     "RandomPosterization": _augmented(lambda: layers.RandomPosterization(4)),
     "RandomErasing": _augmented(lambda: layers.RandomErasing(0.8)),
-    "MixUp": _augmented(lambda: layers.MixUp())._replace(engine="keras"),
-    "Resizing_bicubic": _augmented(lambda: layers.Resizing(5, 12, interpolation="bicubic")),
-    "Resizing_smoothed": _augmented(
+    "Resizing_bicubic": _of_floats(lambda: layers.Resizing(5, 12, interpolation="bicubic")),
+    "Resizing_smoothed": _of_floats(
         lambda: layers.Resizing(5, 4, interpolation="lanczos3", antialias=True)
     ),
-    "Resizing_padded": _augmented(lambda: layers.Resizing(6, 6, pad_to_aspect_ratio=True)),
+    "Resizing_padded": _of_floats(lambda: layers.Resizing(6, 6, pad_to_aspect_ratio=True)),
+    # Keras rounds whole numbers that it resizes, but not where it traces a graph.
+    "Resizing_bytes": _augmented(lambda: layers.Resizing(6, 6))._replace(engine="keras"),
     "augmented_convolutions": Case("image", _classifier(_convolved), "photo"),
     "augmented_in_the_middle": Case("image", _classifier(_with_gradients), "photo"),
     "augmented_mixed_float16": Case("image", _in_half_precision, "photo", _FLOAT16),
