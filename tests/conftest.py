@@ -19,7 +19,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 # What XLA compiles for one test is loaded by others, in all processes of this session, and nothing
 # of the user's cache is used or changed.
-_CACHE = "TRIALRUN_TEST_CACHE"
+_CACHE = "COMPILED_FOR_TESTS"
 _IS_FIRST = _CACHE not in os.environ
 if _IS_FIRST:
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="trialrun-test-cache-")

@@ -97,11 +97,17 @@ def own_metrics(model: keras.Model) -> list[str]:
     return [_name_of(metric) for metric in given if not _is_of_keras(metric)]
 
 
-def flat_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """Logs as Keras gives them to callbacks: nested ones beside the others, by their names."""
+def flat_logs(logs: Mapping[str, Any], *, by_name: bool = False) -> dict[str, Any]:
+    """Logs with nested ones beside the others.
+
+    Args:
+        logs: Name -> value, or more logs.
+        by_name: Whether to sort them, as Keras does for callbacks; else they keep their order.
+    """
     flat: dict[str, Any] = {}
-    for name, value in sorted(logs.items()):
-        flat |= flat_logs(value) if isinstance(value, Mapping) else {name: value}
+    for name, value in sorted(logs.items()) if by_name else logs.items():
+        is_nested = isinstance(value, Mapping)
+        flat |= flat_logs(value, by_name=by_name) if is_nested else {name: value}
     return flat
 
 

@@ -136,7 +136,8 @@ class OwnStepsModel:
             return as_scalars(self._live)
 
     def _logs(self, logs: Any) -> Logs:
-        return as_scalars(flat_logs(keras_model.metrics_or_logs(self.model, logs)))
+        found = keras_model.metrics_or_logs(self.model, logs)
+        return as_scalars(flat_logs(found, by_name=True))
 
     @contextlib.contextmanager
     def _scope(self, state: ModelState) -> Iterator[keras.StatelessScope]:
