@@ -5,35 +5,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import oracle_cases_control
 import tensorflow as tf
 from keras import callbacks, layers, losses, metrics, ops, optimizers
+from oracle_cases import Case
 from oracle_cases_training import RATE, TrainingCase
 
 _NUM_ROWS = {"train": 44, "validation": 19, "test": 5}  # the last batches are partial
 _NUM_FEATURES, _NUM_CLASSES = 6, 3
-
-
-class MetricCase(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-        build: Gives a compiled model.
-        data: `classes`, `weighted`, `two` outputs, or `steps` of sequences with padding.
-        engine: That `auto` must take.
-        tolerance: Of weights and logs.
-        kind: What the table calls it.
-    """
-
-    build: Callable[[], keras.Model]
-    data: str = "classes"
-    engine: str = "fused"
-    tolerance: float = 1e-5
-    kind: str = "own metric"
 
 
 def build(case: str) -> keras.Model:
@@ -349,48 +332,59 @@ def _of_steps() -> keras.Model:
     return model
 
 
-METRIC_CASES: dict[str, MetricCase] = {
-    "several_variables": MetricCase(lambda: _compiled("accuracy", Recall(), AtThresholds())),
-    "no_sum": MetricCase(lambda: _compiled(WorstBatch(), "accuracy", metrics.AUC())),
-    "weighted": MetricCase(
+def _case(
+    build: Callable[[], keras.Model],
+    data: str = "classes",
+    *,
+    engine: str = "fused",
+    kind: str = "own metric",
+) -> Case:
+    """A line of the table; data are `classes`, `weighted`, `two` outputs, or padded `steps`."""
+    return Case(kind, build, data, engine=engine)
+
+
+METRIC_CASES: dict[str, Case] = {
+    "several_variables": _case(lambda: _compiled("accuracy", Recall(), AtThresholds())),
+    "no_sum": _case(lambda: _compiled(WorstBatch(), "accuracy", metrics.AUC())),
+    "weighted": _case(
         lambda: _compiled(Recall(name="plain"), weighted_metrics=[Recall(), Several(), "accuracy"]),
         "weighted",
     ),
-    "many_at_once": MetricCase(
+    "many_at_once": _case(
         lambda: _compiled(
             *(KeepsBest(), of_a_batch, "accuracy"),
             weighted_metrics=[Recall(), Several(), "accuracy"],
         ),
         "weighted",
     ),
-    "keeps_its_best": MetricCase(lambda: _compiled(KeepsBest())),
-    "several_results": MetricCase(lambda: _compiled(Several(), metrics.F1Score("macro"))),
-    "functions": MetricCase(
+    "keeps_its_best": _case(lambda: _compiled(KeepsBest())),
+    "several_results": _case(lambda: _compiled(Several(), metrics.F1Score("macro"))),
+    "functions": _case(
         lambda: _compiled(
             *(of_rows, of_a_batch, "mae", partial(to_a_power, power=1.5)),
             metrics.MeanMetricWrapper(to_a_power, name="cubic", power=3.0),
         )
     ),
-    "of_its_variable": MetricCase(lambda: _compiled(Seen(), "accuracy")),
-    "learning_rate": MetricCase(_with_rates),
-    "per_output": MetricCase(_two_outputs, "two"),
-    "masked": MetricCase(_of_steps, "steps"),
-    "sorts": MetricCase(lambda: _compiled(Smallest())),
-    "mean_iou": MetricCase(lambda: _compiled(Argmax(_NUM_CLASSES)), engine="mapped"),
-    "losses_as_metrics": MetricCase(
+    "of_its_variable": _case(lambda: _compiled(Seen(), "accuracy")),
+    "learning_rate": _case(_with_rates),
+    "per_output": _case(_two_outputs, "two"),
+    "masked": _case(_of_steps, "steps"),
+    "sorts": _case(lambda: _compiled(Smallest())),
+    "mean_iou": _case(lambda: _compiled(Argmax(_NUM_CLASSES)), engine="mapped"),
+    "losses_as_metrics": _case(
         lambda: _compiled(losses.Huber(), losses.dice, losses.log_cosh), kind="metric"
     ),
-    "compares_rows": MetricCase(
+    "compares_rows": _case(
         lambda: _compiled(metrics.PearsonCorrelation(axis=0), metrics.CosineSimilarity(axis=0)),
         kind="metric",
     ),
-    "in_tf_variable": MetricCase(lambda: _compiled(OnlyInTensorFlow()), engine="keras"),
-    "counts_in_python": MetricCase(lambda: _compiled(CountsInPython()), engine="keras"),
-    "leaves_rows_out": MetricCase(lambda: _compiled(OfSome()), engine="keras"),
-    "checks": MetricCase(lambda: _compiled(Checks()), engine="keras"),
-    "in_numpy": MetricCase(lambda: _compiled(in_numpy), engine="keras"),
-    "changed_by_result": MetricCase(lambda: _compiled(CountsResults()), engine="keras"),
-    "run_eagerly": MetricCase(lambda: _compiled(WorstBatch(), run_eagerly=True), engine="keras"),
+    "in_tf_variable": _case(lambda: _compiled(OnlyInTensorFlow()), engine="keras"),
+    "counts_in_python": _case(lambda: _compiled(CountsInPython()), engine="keras"),
+    "leaves_rows_out": _case(lambda: _compiled(OfSome()), engine="keras"),
+    "checks": _case(lambda: _compiled(Checks()), engine="keras"),
+    "in_numpy": _case(lambda: _compiled(in_numpy), engine="keras"),
+    "changed_by_result": _case(lambda: _compiled(CountsResults()), engine="keras"),
+    "run_eagerly": _case(lambda: _compiled(WorstBatch(), run_eagerly=True), engine="keras"),
 }
 
 

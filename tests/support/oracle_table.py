@@ -19,7 +19,7 @@ from oracle import Line, Plain, fit_plainly
 from oracle_cases import CASES, Case
 from oracle_cases_control import CONTROL_CASES
 from oracle_cases_images import IMAGE_CASES
-from oracle_cases_metrics import METRIC_CASES, METRIC_JOBS, MetricCase
+from oracle_cases_metrics import METRIC_CASES, METRIC_JOBS
 from oracle_cases_steps import STEP_CASES, StepCase
 from oracle_cases_training import TRAINING_CASES, TrainingCase
 
@@ -30,7 +30,7 @@ from trialrun.trials.plan import plan_trials
 from trialrun.trials.trial import Trial
 
 
-def _line(module: Any, name: str, case: Case | StepCase | MetricCase) -> Line:
+def _line(module: Any, name: str, case: Case | StepCase) -> Line:
     return Line(
         case.kind,
         case.engine,
