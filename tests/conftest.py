@@ -1,5 +1,6 @@
 """Settings of TensorFlow that must be made before it is imported, and what tests may not leave."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -16,6 +17,10 @@ pytest.register_assert_rewrite("durable_runs", "slurm_hosts", "slurm_jobs", "str
 # As trialrun's own workers do: quiet, and one thread per program, so that slices share the cores.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+
+# Models and graphs are hundreds of thousands of objects, and nearly all of them stay: with Python's
+# own threshold, looking for garbage takes a twentieth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 # What XLA compiles for one test is loaded by others, in all processes of this session, and nothing
 # of the user's cache is used or changed.

@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     # Ray would serve its metrics to anybody, without the token. A port of -1 means no port.
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "-1",
+    # Ray would start a process per core beforehand, of which a run may need one.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

@@ -6,6 +6,7 @@ before large libraries are imported. Only loading imports the module.
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.machinery
@@ -268,11 +269,17 @@ def parse_source(path: Path, shown: str) -> list[ast.stmt]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings are shown when the file is imported
-            return ast.parse(content_of(path), filename=str(path)).body
+            return _parse(content_of(path), str(path))
     except SyntaxError as error:
         raise InputError(f"{shown}:{error.lineno}: not valid Python: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes, or nested too deeply
         raise InputError(f"{shown}: not valid Python: {said_by(error)}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _parse(content: bytes, filename: str) -> list[ast.stmt]:
+    """The statements of a text, kept because several checks of a job read the same files."""
+    return ast.parse(content, filename=filename).body
 
 
 def _top_level_names(body: Iterable[ast.stmt]) -> dict[str, ast.stmt]:
