@@ -235,6 +235,7 @@ _DENSE = _layers(
     ],
     own_layer=lambda: [_Scale(), layers.Dense(4)],
     loss_added_in_a_layer=lambda: [layers.Dense(8), _AddsLoss()],
+    draws_of_constant_seeds=lambda: [_DrawsTheSame(), layers.Dense(4)],
 )
 _CONVOLUTIONS = {
     **_layers(
@@ -330,6 +331,19 @@ class _Scale(layers.Layer):
 
     def call(self, x: Any) -> Any:
         return keras.ops.tanh(x * self.factor)
+
+
+@keras.saving.register_keras_serializable("oracle")
+class _DrawsTheSame(layers.Layer):
+    """Random features and a dropout, by seeds that are the same in each call."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        kernel = keras.random.normal((x.shape[-1], 8), seed=42)
+        own = keras.initializers.GlorotUniform(seed=3)((x.shape[-1], 8))
+        features = keras.ops.cos(keras.ops.matmul(x, kernel + own))
+        if training:
+            features = keras.random.dropout(features, 0.3, seed=7)
+        return features
 
 
 @keras.saving.register_keras_serializable("oracle")

@@ -102,6 +102,14 @@ class WorstBatch(metrics.Metric):
         return self.worst + self.batches
 
 
+class WithChance(WorstBatch):
+    """The same with numbers of a constant seed."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        chances = keras.random.uniform(ops.shape(y_pred), seed=3)
+        super().update_state(y_true, y_pred * chances)
+
+
 class KeepsBest(metrics.Metric):
     """The best accuracy of all epochs and evaluations until now: `reset_state` keeps it."""
 
@@ -357,6 +365,7 @@ METRIC_CASES: dict[str, Case] = {
         ),
         "weighted",
     ),
+    "draws_of_a_constant_seed": _case(lambda: _compiled(WithChance())),
     "keeps_its_best": _case(lambda: _compiled(KeepsBest())),
     "several_results": _case(lambda: _compiled(Several(), metrics.F1Score("macro"))),
     "functions": _case(

@@ -367,6 +367,20 @@ class Clipped(Classifier):
         return {"loss": loss, "norm": norm}
 
 
+class Noisy(Classifier):
+    """Adds the same noise to the gradients in every step."""
+
+    def train_step(self, data: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = self.loss_of(*data)
+        weights = self.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        noise = [0.01 * random.normal(weight.shape, seed=5) for weight in weights]
+        summed = [gradient + own for gradient, own in zip(gradients, noise, strict=True)]
+        self.optimizer.apply(summed, weights)
+        return {"loss": loss}
+
+
 class OwnLoss(Classifier):
     """No step of its own: a loss that keeps a metric."""
 
@@ -558,6 +572,7 @@ STEP_CASES: dict[str, StepCase] = {
     "distillation": StepCase(lambda: _compiled(Distiller(), metrics=["accuracy"])),
     "sharpness_aware": StepCase(lambda: _compiled(SharpnessAware(), metrics=["accuracy"])),
     "clipping_by_hand": StepCase(lambda: _compiled(Clipped())),
+    "noise_of_a_constant_seed": StepCase(lambda: _compiled(Noisy())),
     "own_compute_loss": StepCase(lambda: _compiled(OwnLoss(), metrics=["accuracy"])),
     "own_metrics": StepCase(lambda: _compiled(OwnMetrics(), loss=None)),
     "two_speeds": StepCase(lambda: _compiled(TwoSpeeds(), metrics=["accuracy"])),

@@ -17,7 +17,6 @@ from oracle_table import TABLE
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model
 from trialrun.training.internals.keras_tracing import names_of_a_new_process
-from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.model.python_state import PythonState
 from trialrun.training.program.batch_metrics import BatchMetrics, own_metrics
 from trialrun.training.program.pure_model import FunctionalModel
@@ -89,7 +88,7 @@ def test_what_a_metric_counts_in_python_is_found():
 def test_what_a_program_would_compute_otherwise_is_in_none(function, refuse, reason):
     traced = tf.function(function).get_concrete_function(tf.TensorSpec([2, 3], tf.float32))
     with pytest.raises(CannotFuse, match=reason):
-        refuse(operations_within(traced.graph))
+        refuse(traced.graph)
 
 
 # Verification -----------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from oracle_table import TABLE
 from trialrun.errors import CannotFuse
 from trialrun.training.internals.gradient_tapes import TapedScope, functions_inlined, tapes_in
 from trialrun.training.internals.keras_model import metrics_or_logs
-from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.model.first_steps import FirstSteps, optimizers_of
 from trialrun.training.model.python_state import PythonState, differing_number
 from trialrun.training.program.own_steps import OwnStepsModel
@@ -284,7 +283,7 @@ def test_numbers_that_differ_between_two_models_are_found(numbers, named):
 def test_what_xla_computes_otherwise_is_in_no_program(function):
     traced = tf.function(function).get_concrete_function(tf.TensorSpec([2, 3], tf.float32))
     with pytest.raises(CannotFuse, match=r"random numbers|depends on the values"):
-        refuse_other_numbers(operations_within(traced.graph))
+        refuse_other_numbers(traced.graph)
 
 
 def test_what_keras_keeps_between_steps_is_no_state_of_pythons():

@@ -9,7 +9,8 @@ from keras import layers
 from trialrun.errors import CannotFuse
 from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.model.seeded_build import SeededBuild, build_seeded
-from trialrun.training.vectorize.in_turn import numbers_as_outside_xla
+from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, draws_as_outside_xla
+from trialrun.training.vectorize.other_numbers import refuse_other_numbers
 from trialrun.training.vectorize.vectorize import vectorize
 
 pytestmark = pytest.mark.compiled
@@ -240,7 +241,7 @@ def test_random_integers_are_those_of_one_trial_at_a_time(dtype, high):
 
     expected = np.stack([draw((5, 3), seed) for seed in TRIAL_SEEDS])
     np.testing.assert_array_equal(draw_together(draw, (5, 3), TRIAL_SEEDS, True), expected)
-    with numbers_as_outside_xla():
+    with draws_as_outside_xla():
         compiled = tf.function(lambda seed: draw((5, 3), seed), jit_compile=True, autograph=False)
         np.testing.assert_array_equal(compiled(tf.constant(TRIAL_SEEDS[2])), expected[2])
 
@@ -251,8 +252,71 @@ def test_integers_of_any_size_are_refused():
 
     with pytest.raises(CannotFuse, match="StatelessRandomUniformFullIntV2"):
         draw_together(draw, (5, 3), TRIAL_SEEDS, True)
-    with numbers_as_outside_xla(), pytest.raises(CannotFuse, match="cannot draw"):
-        draw((5, 3), TRIAL_SEEDS[0])
+    with draws_as_outside_xla(), pytest.raises(CannotFuse, match="cannot draw"):
+        tf.function(lambda seed: draw((5, 3), seed))(tf.constant(TRIAL_SEEDS[0]))
+
+
+# Draws that are the same for all trials ---------------------------------------------------------
+
+
+CONSTANT_DRAWS = {
+    "of Keras": lambda x: keras.random.normal((2, 3), seed=42),
+    "of the size of the input": lambda x: keras.random.uniform(tf.shape(x), seed=7),
+    "of TensorFlow": lambda x: tf.random.stateless_uniform((2,), (1, 2), -2.0, 5.0),
+    "of any integers": lambda x: tf.random.stateless_uniform((2,), (1, 2), None, None, tf.int32),
+    "of an initializer": lambda x: keras.initializers.TruncatedNormal(seed=3)((3, 2)),
+    "of classes": lambda x: keras.random.categorical([[0.1, 0.2]], 5, seed=3),
+    "of an image": lambda x: tf.image.stateless_random_brightness(x[None, ..., None], 0.2, (1, 2)),
+    "of what is kept": lambda x: keras.random.dropout(x, 0.4, seed=7),
+    "of an order": lambda x: keras.random.shuffle(x, axis=1, seed=7),
+    "of a loop": lambda x: tf.while_loop(
+        lambda i, _: i < 3, lambda i, v: (i + 1, v + keras.random.normal((3,), seed=1)), (0, x)
+    )[1],
+}
+
+
+def draw_all(x):
+    return {name: draw(x) for name, draw in CONSTANT_DRAWS.items()}
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_draws_from_constants_are_those_outside_of_a_program(is_fused):
+    """For `pfor`, they do not depend on the trial: it would leave them to XLA."""
+    x = tf.constant(np.arange(-9, 9, dtype="float32").reshape(3, 2, 3))
+    function, own = (lambda x: vectorize(draw_all, [x]), x) if is_fused else (draw_all, x[2])
+    with constant_draws_as_outside_xla() if is_fused else draws_as_outside_xla():
+        together = tf.function(function, jit_compile=True, autograph=False)
+        refuse_other_numbers(together.get_concrete_function(own).graph)
+    drawn = together(own)
+    for name, expected in draw_all(x[2]).items():
+        np.testing.assert_array_equal(drawn[name][2] if is_fused else drawn[name], expected, name)
+
+
+RAW = {"key": tf.constant([1], tf.uint64), "counter": tf.constant([0, 1], tf.uint64)}
+LEFT_TO_XLA = {
+    "TensorFlow's raw operation": lambda x, _: (
+        x + tf.raw_ops.StatelessRandomNormalV2(shape=[3], alg=1, **RAW)
+    ),
+    "a seed of shared data": lambda x, shared: x + tf.random.stateless_normal([3], shared),
+    "a seed that counts in a loop": lambda x, _: tf.while_loop(
+        lambda i, _: i < 3,
+        lambda i, v: (i + 1, v + tf.random.stateless_normal([3], [i, 1])),
+        (0, x),
+    )[1],
+}
+
+
+@pytest.mark.parametrize("name", LEFT_TO_XLA)
+def test_a_draw_that_would_be_left_to_xla_is_refused(name):
+    def function(x, shared):
+        return vectorize(lambda own: LEFT_TO_XLA[name](own, shared), [x])
+
+    with constant_draws_as_outside_xla():
+        traced = tf.function(function, autograph=False).get_concrete_function(
+            tf.zeros([2, 3]), tf.constant([1, 2])
+        )
+    with pytest.raises(CannotFuse, match="draws other random numbers"):
+        refuse_other_numbers(traced.graph)
 
 
 def draw_together(distribution, shape, seeds, compiled):

@@ -35,6 +35,7 @@ _MAX_INSIDE = 1_000_000  # functions inside of one function
 _times_traced: Counter[str] = Counter()
 
 Tracing = Callable[[], contextlib.AbstractContextManager[None]]
+Check = Callable[[Any], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -66,10 +67,18 @@ class CachedFunction:
         name: What it computes. Under an equal name another process finds what this one compiles,
             if the operations are equal too.
         tracing: The context in which it is traced, which lets one thread in at a time.
+        check: Takes each graph that was traced, and raises an error for one that must not run.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        tracing: Tracing,
+        check: Check = lambda graph: None,
+    ) -> None:
         self._function, self._name, self._tracing = function, name, tracing
+        self._check = check
         self._forms: dict[tuple[Any, ...], _Form] = {}
 
     def trace(self, *arguments: Any) -> Any:
@@ -117,6 +126,7 @@ class CachedFunction:
         function = tf.function(self._function, jit_compile=True, autograph=False)
         with numbered_from((1 << 64 | int(digest, 16)) * _MAX_INSIDE):
             traced = function.get_concrete_function(*arguments)
+        self._check(traced.graph)
         return _Form(function, traced, digest)
 
     def _anew(self, form: _Form, arguments: tuple[Any, ...], error: Exception) -> Any:

@@ -8,22 +8,34 @@ from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 from tensorflow.python.eager import record
-from tensorflow.python.ops import gen_stateless_random_ops_v2 as random_operations
+from tensorflow.python.framework.smart_cond import smart_constant_value
+from tensorflow.python.ops import gen_stateless_random_ops, gen_stateless_random_ops_v2
 from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.ops.parallel_for import pfor as parallel_for
 
 
 @contextlib.contextmanager
-def random_operations_replaced(operations: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Within this context, TensorFlow's generated functions with these names are replaced.
+def random_operations_replaced(
+    replacement: Callable[[str, Callable[..., Any]], Callable[..., Any]],
+) -> Iterator[None]:
+    """Within this context, TensorFlow's generated functions of stateless draws are replaced.
 
     Args:
-        operations: `stateless_random_uniform_v2`, ... -> a function with the same parameters.
+        replacement: Takes a name such as `stateless_random_uniform_v2` and the function, and gives
+            one with the same parameters.
     """
     with contextlib.ExitStack() as stack:
-        for name, function in operations.items():
-            stack.enter_context(mock.patch.object(random_operations, name, function))
+        for module in (gen_stateless_random_ops, gen_stateless_random_ops_v2):
+            for name, function in list(vars(module).items()):
+                if name.startswith("stateless_") and not name.endswith("_eager_fallback"):
+                    own = replacement(name, function)
+                    stack.enter_context(mock.patch.object(module, name, own))
         yield
+
+
+def constant_of(tensor: tf.Tensor) -> Any:
+    """The value of a tensor that follows from constants alone, as an array; else None."""
+    return smart_constant_value(tensor)
 
 
 def graph_of(graph: Any, function_name: str) -> Any:
@@ -36,6 +48,53 @@ def operations_within(graph: Any) -> set[str]:
     definition = graph.as_graph_def()
     functions = (node for function in definition.library.function for node in function.node_def)
     return {node.op for node in (*definition.node, *functions)}
+
+
+def operations_needed(graph: Any) -> set[str]:
+    """The types of the operations that a function's results depend on.
+
+    Where these call functions, the operations that their results depend on are among them. What
+    `pfor` has replaced is still in a graph, but no result depends on it.
+
+    Args:
+        graph: The graph of a concrete function.
+    """
+    definition = graph.as_graph_def()
+    functions = {own.signature.name: own for own in definition.library.function}
+    outputs = (
+        *(tensor.op.name for tensor in graph.outputs),
+        *(o.name for o in graph.control_outputs),
+    )
+    operations: set[str] = set()
+    called: set[str] = set()
+    waiting = [(definition.node, outputs)]
+    while waiting:
+        for node in _nodes_needed(*waiting.pop()):
+            operations.add(node.op)
+            for name in _functions_of(node) & functions.keys() - called:
+                called.add(name)
+                body = functions[name]
+                returned = (*body.ret.values(), *body.control_ret.values())
+                waiting.append((body.node_def, returned))
+    return operations
+
+
+def _nodes_needed(nodes: Sequence[Any], results: Sequence[str]) -> Iterator[Any]:
+    """The nodes on which results depend, given by names such as `node` or `node:output:0`."""
+    by_name = {node.name: node for node in nodes}
+    waiting = list(results)
+    while waiting:
+        name = waiting.pop().lstrip("^").partition(":")[0]
+        if (node := by_name.pop(name, None)) is not None:  # else it is an argument, or was here
+            waiting.extend(node.input)
+            yield node
+
+
+def _functions_of(node: Any) -> set[str]:
+    """The names of the functions that a node may call."""
+    attributes = node.attr.values()
+    listed = (function for value in attributes for function in value.list.func)
+    return {node.op, *(value.func.name for value in attributes), *(own.name for own in listed)}
 
 
 def is_plain(graph: Any) -> bool:

@@ -12,7 +12,6 @@ import keras
 import tensorflow as tf
 
 from trialrun.errors import CannotFuse
-from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.loops import record, split_batches
 from trialrun.training.state import ModelState
@@ -170,6 +169,5 @@ def _refuse_operations(traced: Any) -> None:
     """Raises CannotFuse for an operation that XLA would leave out, or compute otherwise."""
     if others := traced.graph.variables:
         raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
-    operations = operations_within(traced.graph)
-    refuse_other_numbers(operations)
-    refuse_left_out(operations)
+    refuse_other_numbers(traced.graph)
+    refuse_left_out(traced.graph)

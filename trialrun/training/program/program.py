@@ -12,7 +12,6 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse, CannotShare
 from trialrun.training.compilation_cache.cached_function import CachedFunction
 from trialrun.training.internals import keras_tracing
-from trialrun.training.internals.tensorflow_graph import operations_within
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.memory import peak_bytes
@@ -23,12 +22,9 @@ from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import first_batches, why_different
 from trialrun.training.recurrence.rnn import rolled_or_as_it_is, rolled_or_unrolled
 from trialrun.training.state import ModelState
+from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, draws_as_outside_xla
 from trialrun.training.vectorize.images import images_by_arithmetic
-from trialrun.training.vectorize.in_turn import (
-    apply_to_the_only,
-    numbers_as_outside_xla,
-    run_in_turn,
-)
+from trialrun.training.vectorize.in_turn import apply_to_the_only, run_in_turn
 from trialrun.training.vectorize.other_numbers import refuse_left_out, refuse_other_numbers
 from trialrun.training.vectorize.vectorize import vectorize
 
@@ -172,15 +168,16 @@ class Program:
             CannotFuse: This engine cannot train the model.
             ValueError: An operation has no vectorized form.
         """
-        traced = self._train_epochs.trace(state, train, orders, val)
-        if others := traced.graph.variables:
+        self._traced[orders.shape[1]] = self._train_epochs.trace(state, train, orders, val)
+
+    def _check(self, graph: Any) -> None:
+        """Raises CannotFuse if a traced graph is not what plain Keras computes."""
+        if others := graph.variables:
             # All trials, and all packs of this process, would share the variable.
             raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
-        operations = operations_within(traced.graph)
-        refuse_other_numbers(operations)
+        refuse_other_numbers(graph)
         if isinstance(self._model, FunctionalModel) and self._model.sees_batches:
-            refuse_left_out(operations)
-        self._traced[orders.shape[1]] = traced
+            refuse_left_out(graph)
 
     def compile_only(self, own: Stacked, num_epochs: int) -> str:
         """Compiles `train_epochs`, which must be traced, without running it.
@@ -328,7 +325,8 @@ class Program:
         return why_different(traced, model, epochs, state, batches, val=val, index=index)
 
     def _compiled(self, function: Callable[..., Any], what: str) -> CachedFunction:
-        return CachedFunction(function, f"{self._name} {self._engine} {what}", self._tracing)
+        name = f"{self._name} {self._engine} {what}"
+        return CachedFunction(function, name, self._tracing, self._check)
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:
@@ -336,9 +334,10 @@ class Program:
             stack.enter_context(settings_to_trace(self._model.model))
             if self._engine == "fused":
                 stack.enter_context(keras_tracing.recurrence_by(rolled_or_unrolled))
+                stack.enter_context(constant_draws_as_outside_xla())
             else:
                 stack.enter_context(keras_tracing.recurrence_by(rolled_or_as_it_is))
-                stack.enter_context(numbers_as_outside_xla())
+                stack.enter_context(draws_as_outside_xla())
             stack.enter_context(keras_tracing.encoding_without_bincount())
             stack.enter_context(images_by_arithmetic())
             yield

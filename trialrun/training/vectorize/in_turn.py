@@ -1,20 +1,13 @@
 """Runs a function of one trial for one trial after another, inside a compiled program.
 
 Where `vectorize` changes the operations, this changes none: what XLA can compile for one trial, it
-can compile in a loop over trials. But XLA's own random generators give other numbers than
-TensorFlow's do outside of XLA, so they are replaced while such a program is traced.
+can compile in a loop over trials.
 """
 
-import contextlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-
-from trialrun.errors import CannotFuse
-from trialrun.training.internals import tensorflow_graph
-from trialrun.training.vectorize import philox
 
 
 def apply_to_the_only(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
@@ -54,53 +47,3 @@ def run_in_turn(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     # Not by `tf.map_fn`: with its bound on the iterations, XLA does not know the loop's length.
     _, recorders = tf.while_loop(lambda index, _: index < num_trials, body, (0, recorders))
     return tf.nest.pack_sequence_as(results, [recorder.stack() for recorder in recorders])
-
-
-@contextlib.contextmanager
-def numbers_as_outside_xla() -> Iterator[None]:
-    """Within this context, stateless random operations are traced as our own arithmetic."""
-    operations: dict[str, Callable[..., Any]] = {
-        "stateless_random_get_key_counter": _key_and_counter,
-        "stateless_random_uniform_v2": _uniform,
-        "stateless_random_normal_v2": _normal,
-        "stateless_random_uniform_int_v2": _uniform_int,
-        "stateless_random_uniform_full_int_v2": _refuse,
-        "stateless_truncated_normal_v2": _refuse,
-        "stateless_random_gamma_v3": _refuse,
-    }
-    with tensorflow_graph.random_operations_replaced(operations):
-        yield
-
-
-def _key_and_counter(seed: Any, **_: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    keys, counters = philox.key_and_counter(tf.convert_to_tensor(seed)[None])
-    return keys[0], counters[0]
-
-
-def _draw(
-    distribution: philox.Distribution, shape: Any, key: Any, counter: Any, dtype: Any
-) -> tf.Tensor:
-    size = tf.get_static_value(tf.convert_to_tensor(shape))
-    if size is None or not philox.can_draw(distribution, dtype):
-        raise CannotFuse(f"random numbers of type {tf.as_dtype(dtype).name} differ inside XLA")
-    values = philox.draw(distribution, key[None], counter[None], math.prod(size), dtype)
-    return tf.reshape(values, size)
-
-
-def _uniform(shape: Any, key: Any, counter: Any, alg: Any, dtype: Any, **_: Any) -> tf.Tensor:
-    return _draw("uniform", shape, key, counter, dtype)
-
-
-def _normal(shape: Any, key: Any, counter: Any, alg: Any, dtype: Any, **_: Any) -> tf.Tensor:
-    return _draw("normal", shape, key, counter, dtype)
-
-
-def _uniform_int(
-    shape: Any, key: Any, counter: Any, alg: Any, minval: Any, maxval: Any, **_: Any
-) -> tf.Tensor:
-    bits = _draw("bits", shape, key, counter, minval.dtype)
-    return philox.integers_between(bits, minval, maxval)
-
-
-def _refuse(*_: Any, **__: Any) -> Any:
-    raise CannotFuse("a layer draws random numbers that XLA cannot draw as TensorFlow does")

@@ -1,23 +1,18 @@
 """Operations that give other numbers inside XLA than outside of it, so that no program has them."""
 
-from collections.abc import Collection
+from typing import Any
 
 from trialrun.errors import CannotFuse
+from trialrun.training.internals.tensorflow_graph import operations_needed, operations_within
 
-# Those that `converters` and `in_turn` replace; a graph still lists the functions that they stood
-# in. The rest control what is computed.
-_REPLACED = frozenset(
-    (
-        *("StatelessRandomGetKeyCounter", "StatelessRandomUniformV2", "StatelessRandomNormalV2"),
-        *("StatelessRandomUniformIntV2", "StatelessWhile", "StatelessIf", "StatelessCase"),
-    )
-)
+# They draw nothing. Every other stateless operation draws random numbers.
+_CONTROL = frozenset(("StatelessWhile", "StatelessIf", "StatelessCase"))
 # They draw from a state of TensorFlow's process, which trials would share.
 _STATEFUL_RANDOM = frozenset(
     (
         *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
         *("ParameterizedTruncatedNormal", "Multinomial", "RandomGamma", "RandomPoisson"),
-        *("RandomPoissonV2", "RandomShuffle"),
+        *("RandomPoissonV2", "RandomShuffle", "NonDeterministicInts"),
     )
 )
 # XLA compiles these to nothing, or cannot compile them at all.
@@ -31,15 +26,19 @@ _LEFT_OUT = frozenset(
 _OF_UNKNOWN_SIZE = frozenset(("Where", "DynamicPartition", "Unique", "UniqueV2"))
 
 
-def refuse_other_numbers(operations: Collection[str]) -> None:
+def refuse_other_numbers(graph: Any) -> None:
     """Raises CannotFuse for an operation whose numbers would be others in a compiled program.
 
+    Stateless draws are replaced by `draws` and `converters`, but a graph still lists what was
+    replaced. So only those are refused that a result depends on.
+
     Args:
-        operations: The types of all operations of a graph.
+        graph: The graph of a concrete function.
     """
-    for operation in sorted(operations):
-        if operation.startswith("Stateless") and operation not in _REPLACED:
+    for operation in sorted(operations_needed(graph) - _CONTROL):
+        if operation.startswith("Stateless"):
             raise CannotFuse(f"XLA draws other random numbers than TensorFlow for {operation}")
+    for operation in sorted(operations_within(graph)):
         if operation in _STATEFUL_RANDOM:
             raise CannotFuse(
                 f"it draws from TensorFlow's own random stream ({operation}); draw with"
@@ -49,12 +48,12 @@ def refuse_other_numbers(operations: Collection[str]) -> None:
             raise CannotFuse(f"the size of what {operation} gives depends on the values")
 
 
-def refuse_left_out(operations: Collection[str]) -> None:
+def refuse_left_out(graph: Any) -> None:
     """Raises CannotFuse for an operation in the user's code that a program would leave out.
 
     Args:
-        operations: The types of all operations of a graph.
+        graph: The graph of a concrete function.
     """
-    for operation in sorted(operations):
+    for operation in sorted(operations_within(graph)):
         if operation in _LEFT_OUT:
             raise CannotFuse(f"a program would leave out its operation {operation}")
