@@ -178,6 +178,9 @@ IMAGE_CASES: dict[str, Case] = {
         lambda: layers.Resizing(5, 4, interpolation="lanczos3", antialias=True)
     ),
     "Resizing_padded": _of_floats(lambda: layers.Resizing(6, 6, pad_to_aspect_ratio=True)),
+    "Resizing_padded_with_a_color": _of_floats(
+        lambda: layers.Resizing(6, 6, pad_to_aspect_ratio=True, fill_value=0.7)
+    ),
     # Keras rounds whole numbers that it resizes, but not where it traces a graph.
     "Resizing_bytes": _augmented(lambda: layers.Resizing(6, 6))._replace(engine="keras"),
     "augmented_convolutions": Case("image", _classifier(_convolved), "photo"),

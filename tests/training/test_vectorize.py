@@ -16,3 +16,33 @@ def test_a_squeeze_keeps_the_trials_apart_even_if_there_is_one(num_trials, shape
     )
     expected = np.stack([tf.squeeze(own, axes).numpy() for own in x])
     np.testing.assert_array_equal(together(tf.constant(x)).numpy(), expected)
+
+
+PADDINGS = [[1, 0], [0, 2]]
+PADDED = {
+    "by a constant": lambda x: tf.pad(x, PADDINGS, constant_values=5.0),
+    "by a number of the trial": lambda x: tf.pad(x, PADDINGS, constant_values=x[0, 0]),
+    "a constant by such": lambda x: tf.pad(tf.ones([2, 3]), PADDINGS, constant_values=x[0, 0]),
+    "with what is not finite": lambda x: tf.pad(x / 0.0, PADDINGS, constant_values=x[1, 1]),
+    "by reflection": lambda x: tf.pad(x, PADDINGS, "REFLECT"),
+    "symmetrically": lambda x: tf.pad(x, PADDINGS, "SYMMETRIC"),
+}
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_what_is_padded_has_the_borders_and_gradients_of_one_trial(is_compiled):
+    def padded(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            values = {name: pad(x) for name, pad in PADDED.items()}
+            finite = [value for name, value in values.items() if "finite" not in name]
+            total = tf.add_n([tf.reduce_sum(tf.square(value)) for value in finite])
+        return {**values, "gradient": tape.gradient(total, x)}
+
+    x = tf.constant(np.arange(-8.0, 10.0, dtype="float32").reshape(3, 2, 3))
+    together = tf.function(
+        lambda t: vectorize(padded, [t]), autograph=False, jit_compile=is_compiled
+    )(x)
+    for trial, own in enumerate(x):
+        for name, expected in padded(own).items():
+            np.testing.assert_array_equal(together[name][trial], expected, err_msg=name)

@@ -1,8 +1,8 @@
 """Converters of operations that TensorFlow's `pfor` lacks and training needs.
 
-They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, `L2Loss`, what is done
-to images, the random generators (for dropout and noise every trial has its own key), and a fast
-product of tiny matrices.
+They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, `L2Loss`, padding,
+what is done to images, the random generators (for dropout and noise every trial has its own key),
+and a fast product of tiny matrices.
 """
 
 import functools
@@ -38,6 +38,9 @@ def own_converters() -> dict[str, Converter]:
         "Bitcast": _convert_bitcast,
         "Squeeze": _convert_squeeze,
         "L2Loss": _convert_l2_loss,
+        "PadV2": _convert_pad,
+        "MirrorPad": _convert_mirror_pad,
+        "MirrorPadGrad": _convert_mirror_pad,
         "InTopKV2": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
         "ResizeBilinear": functools.partial(fold_trials_into_batch, inputs=[0]),
         "ResizeBilinearGrad": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
@@ -118,6 +121,30 @@ def _convert_squeeze(pfor: PForInput) -> Any:
 def _convert_l2_loss(pfor: PForInput) -> Any:  # of global norms, by which gradients are clipped
     value = pfor.stacked_input(0)
     return stacked(tf.reduce_sum(tf.square(value), range(1, value.shape.rank)) / 2, True)
+
+
+def _convert_pad(pfor: PForInput) -> Any:
+    # TensorFlow's own converter pads with zeros, whatever the constant is.
+    pfor.stack_inputs([0])
+    value, constant = pfor.stacked_input(0), pfor.input(2)
+    paddings = _also_of_trials(pfor.unstacked_input(1))
+    if not constant.is_stacked:
+        return stacked(tf.pad(value, paddings, constant_values=constant.t), True)
+    is_inside = tf.pad(tf.ones_like(value, tf.bool), paddings)
+    constants = tf.reshape(constant.t, [-1, *[1] * (value.shape.rank - 1)])
+    return stacked(tf.where(is_inside, tf.pad(value, paddings), constants), True)
+
+
+def _convert_mirror_pad(pfor: PForInput) -> Any:
+    operation = getattr(tf.raw_ops, pfor.op_type)
+    value, paddings = pfor.stacked_input(0), _also_of_trials(pfor.unstacked_input(1))
+    mode = pfor.get_attr("mode").decode()
+    return stacked(operation(input=value, paddings=paddings, mode=mode), True)
+
+
+def _also_of_trials(paddings: tf.Tensor) -> tf.Tensor:
+    """Paddings of a trial's axes (axes, 2) -> of the stacked axes, of which the first has none."""
+    return tf.pad(paddings, [[1, 0], [0, 0]])
 
 
 def _convert_colors(operation: Callable[..., tf.Tensor]) -> Converter:
