@@ -406,6 +406,43 @@ def test_labels_outside_the_models_outputs_are_an_input_error(tmp_path, engine):
         train(make_task(tmp_path, trials))
 
 
+WORDS = """
+import keras
+import numpy as np
+from keras import layers
+
+
+def words(seed):
+    ids = np.random.default_rng(seed).integers(0, 20, (40, 3))
+    validation = ids[:8].copy()
+    validation[5, 1] = 20 if seed == 2 else 19
+    labels = np.arange(40) % 3
+    return {"train": (ids, labels), "validation": (validation, labels[:8]), "test": (ids, labels)}
+
+
+def build():
+    inputs = keras.Input((3,), dtype="int32")
+    embedded = layers.Embedding(20, 2, name="embed")(layers.Reshape((1, 3))(inputs))
+    return keras.Model(inputs, layers.Dense(3, "softmax")(layers.Flatten()(embedded)))
+"""
+
+
+def test_a_number_without_an_embedding_is_an_input_error(tmp_path):
+    """XLA would take the last embedding. It is in the validation data of the second seed alone."""
+    (tmp_path / "words.py").write_text(WORDS)
+    trials = load_trials(
+        tmp_path,
+        builder="words.py:build",
+        seeds=[1, 2],
+        data={"generator": "words.py:words"},
+        training={"epochs": 1},
+    )
+    with pytest.raises(
+        InputError, match=r"val inputs, row 5: the layer 'embed' looks up the number 20"
+    ):
+        train(make_task(tmp_path, trials))
+
+
 @pytest.mark.parametrize("engine", ["auto", "keras"])
 def test_labels_are_looked_at_under_every_seed_and_in_every_part(tmp_path, engine):
     trials = load_trials(

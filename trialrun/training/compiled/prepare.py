@@ -92,7 +92,7 @@ def prepare(
     start = time.perf_counter()
     built = _programs_of_this_process().get(task, data, engine)
     for splits in data.splits:
-        built.compiled.check_labels(splits)
+        built.compiled.check_data(splits)
     numbers = built.numbers_of([trial.variant for trial in trials])
     slices = [Slice(built.compiled, task, data, indices, numbers) for indices in cut_slices(task)]
     schedule = Schedule.of(task)

@@ -67,7 +67,7 @@ def fit_trials(
     trained = []
     for index, trial in enumerate(trials):
         compiled = models.of_trial(index)
-        compiled.check_labels(data.of_trial(index))
+        compiled.check_data(data.of_trial(index))
         with settings_in_force(compiled.model):
             if index == 0:
                 check_logs(check_built(compiled, task, data).logs, task)

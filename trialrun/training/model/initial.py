@@ -17,9 +17,10 @@ from trialrun.job import Settings
 from trialrun.job.user_code.functions import portable_reference
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import build_model, compile_model
+from trialrun.training.model.gathers import Gathers, find_gathers, may_gather
 from trialrun.training.model.logit_metrics import check_compiled_metrics, check_signed_labels
 from trialrun.training.model.outputs import output_losses
-from trialrun.training.model.ownership import refuse_shared
+from trialrun.training.model.ownership import refuse_shared, why_unknown
 from trialrun.training.model.seeded_build import SeededBuild, build_seeded
 from trialrun.training.process_settings import (
     import_with_settings,
@@ -44,6 +45,7 @@ class CompiledModel:
         copied_weights: Index of an optimizer's variable -> index of the trainable variable that it
             starts as a copy of.
         losses: The model's outputs and their losses.
+        gathers: What the model looks up by numbers of its inputs.
     """
 
     model: keras.Model
@@ -53,18 +55,23 @@ class CompiledModel:
     learning_rate_index: int | None
     copied_weights: Mapping[int, int]
     losses: tuple[OutputLoss, ...]
+    gathers: Gathers
 
     @property
     def task(self) -> ModelTask:
         """What the model is."""
         return task_of(self.losses)
 
-    def check_labels(self, splits: Splits) -> None:
-        """Raises ModelError for labels that do not fit a loss; of a stream, only the first rows."""
+    def check_data(self, splits: Splits) -> None:
+        """Raises ModelError for labels that do not fit a loss, and for inputs without an embedding.
+
+        Of a stream, only the first rows are checked.
+        """
         labels: dict[str, Any] = {part: splits.part(part)[1] for part in PARTS}
         try:
             check_labels(self.losses, labels)
             check_signed_labels(self.model, self.losses, labels)
+            self.gathers.check({part: splits.part(part)[0] for part in PARTS})
         except InputError as error:
             raise ModelError(str(error)) from error
 
@@ -122,7 +129,8 @@ def _compile(model: keras.Model, variant: Variant, splits: Splits) -> None:
 def _make_compiled_model(
     variant: Variant, job_folder: Path, splits: Splits, seed: int
 ) -> CompiledModel:
-    initial = SeededBuild(_builder_of(variant, job_folder, splits), seed)
+    build = _builder_of(variant, job_folder, splits)
+    initial = SeededBuild(build, seed)
     model = initial.model
     is_compiled_by_builder = model.compiled
     _compile(model, variant, splits)
@@ -138,9 +146,24 @@ def _make_compiled_model(
         learning_rate_index=None if is_compiled_by_builder else index,
         copied_weights=keras_model.copied_weights(model.optimizer),
         losses=losses,
+        gathers=_gathers_of(model, build, splits, seed),
     )
-    compiled.check_labels(splits)
+    compiled.check_data(splits)
     return compiled
+
+
+def _gathers_of(
+    model: keras.Model, build: Callable[[], keras.Model], splits: Splits, seed: int
+) -> Gathers:
+    """What a compiled model looks up; it is called only if it is Keras's alone.
+
+    Something of the user's may count how often it is called. Such a model is built once more.
+    """
+    if not may_gather(model, splits.x_train):
+        return Gathers()
+    called = build_seeded(build, seed) if why_unknown(model) else model
+    with settings_in_force(called):
+        return find_gathers(called, splits.x_train)
 
 
 def index_of_learning_rate(model: keras.Model) -> int | None:

@@ -39,18 +39,20 @@ def short_reason(error: Exception, model: keras.Model) -> str:
 
 
 def _layer_of_operation(message: str, model: keras.Model) -> str:
-    """The innermost layer whose scope holds an operation of the message; empty if there is none.
+    """The innermost layer whose scope holds an operation of the message; empty if there is none."""
+    operations = (found[1] or found[2] for found in _OPERATION.finditer(message))
+    return next(filter(None, (layer_of(operation, model) for operation in operations)), "")
+
+
+def layer_of(operation: str, model: keras.Model) -> str:
+    """The innermost layer in whose scope an operation with a name is; empty if there is none.
 
     TensorFlow numbers a scope that is entered again: `sequential_1/attend_1/Qr`.
     """
     names = {layer.name for layer in keras_model.all_layers(model) if layer is not model}
-    for found in _OPERATION.finditer(message):
-        *scopes, _ = (found[1] or found[2]).split("/")
-        for scope in reversed(scopes):
-            for name in (scope, _NUMBER.sub("", scope)):
-                if name in names:
-                    return name
-    return ""
+    scopes = reversed(operation.split("/")[:-1])
+    found = (name for scope in scopes for name in (scope, _NUMBER.sub("", scope)) if name in names)
+    return next(found, "")
 
 
 def _layer_of_class(cause: Cause, model: keras.Model) -> str:
