@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 from trialrun.messages import in_short, said_by
+from trialrun.training.program.pure_model import read_state
 from trialrun.training.program.reasons import short_reason
+from trialrun.training.state import ModelState
 
 MODEL = keras.Sequential([keras.Input((6,)), layers.Dense(5)])
 
@@ -145,6 +147,23 @@ def test_an_error_of_a_running_graph_is_told_without_where_its_operation_was_mad
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         model.fit(np.full((4, 1), 9), np.zeros((4, 2)), verbose=0)
     assert in_short(caught.value) == "InvalidArgumentError: indices[0,0] = 9 is not in [0, 3)"
+
+
+@pytest.mark.parametrize("is_read_again", [False, True])
+def test_a_variable_that_is_assigned_in_a_branch_is_told_in_plain_words(is_read_again):
+    count = keras.Variable(0.0, name="count")
+
+    def step(x):
+        with keras.StatelessScope() as scope:
+            keras.ops.cond(x > 0, lambda: [count.assign_add(x), x][1], lambda: x)
+            if is_read_again:
+                tf.identity(count + 1)
+            read_state(scope, ModelState([count], [], []), ModelState([x], [], []))
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        tf.function(step, autograph=False)(tf.constant(1.0))
+    who = "a variable" if is_read_again else "'count'"
+    assert short_reason(caught.value, MODEL).startswith(f"{who} is assigned inside a branch")
 
 
 def test_an_error_within_an_error_of_a_layer_is_told_with_the_inner_call():

@@ -43,6 +43,14 @@ def graph_of(graph: Any, function_name: str) -> Any:
     return graph._get_function(function_name).graph
 
 
+def is_known_here(tensor: tf.Tensor) -> bool:
+    """Whether a tensor may be used in the graph that is being traced: it is of it or around it."""
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None and getattr(tensor, "graph", graph) is not graph:
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None
+
+
 def operations_within(graph: Any) -> set[str]:
     """The types of all operations of a graph, and of the functions that it calls."""
     definition = graph.as_graph_def()

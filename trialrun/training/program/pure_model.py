@@ -15,6 +15,7 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model, keras_tracing
 from trialrun.training.internals.gradient_tapes import sum_gradients
+from trialrun.training.internals.tensorflow_graph import is_known_here
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.batch_metrics import (
     BatchMetrics,
@@ -22,6 +23,7 @@ from trialrun.training.program.batch_metrics import (
     flat_logs,
     variables_of,
 )
+from trialrun.training.program.reasons import ASSIGNED_IN_A_BRANCH
 from trialrun.training.program.traced_number import Location, Trace
 from trialrun.training.state import ModelState
 
@@ -320,12 +322,20 @@ class FunctionalModel:
 
 
 def read_state(scope: keras.StatelessScope, variables: ModelState, state: ModelState) -> ModelState:
-    """The values that variables have now in a scope, and the hyperparameters of a state."""
-    groups = (
-        [tf.convert_to_tensor(scope.get_current_value(variable)) for variable in group]
-        for group in variables[:3]
-    )
+    """The values that variables have now in a scope, and the hyperparameters of a state.
+
+    Raises:
+        CannotFuse: A variable has a value that only a branch or a loop knows.
+    """
+    groups = ([_value_in(scope, variable) for variable in group] for group in variables[:3])
     return ModelState(*groups)._replace(hyperparameters=state.hyperparameters)
+
+
+def _value_in(scope: keras.StatelessScope, variable: keras.Variable) -> tf.Tensor:
+    value = tf.convert_to_tensor(scope.get_current_value(variable))
+    if not is_known_here(value):
+        raise CannotFuse(f"{variable.path!r} {ASSIGNED_IN_A_BRANCH}")
+    return value
 
 
 class _Scope(keras.StatelessScope):

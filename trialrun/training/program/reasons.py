@@ -10,6 +10,10 @@ from trialrun.training.internals import keras_model
 _MAX_LENGTH = 200
 _NO_VECTORIZED_FORM = re.compile(r"No pfor vectorization defined for (\w+)")
 _NO_KERNEL = re.compile(r" on XLA_\w+: (\w+) \(")
+ASSIGNED_IN_A_BRANCH = (
+    "is assigned inside a branch or a loop (ops.cond, tf.cond, tf.while_loop); assign it outside,"
+    " to what ops.where chooses"
+)
 _OURS = ("CannotFuse", "CannotShare")  # their words tell everything
 # How an error names a graph's operation: in TensorFlow's vectorization, and in XLA.
 _OPERATION = re.compile(r'^\s*name: "([^"]+)"$|\{\{node ([^}]+)\}\}', re.MULTILINE)
@@ -29,6 +33,8 @@ def short_reason(error: Exception, model: keras.Model) -> str:
         reason = f"{operation[1]} has no vectorized form"
     elif operation := _NO_KERNEL.search(message):
         reason = f"XLA cannot compile the operation {operation[1]}"
+    elif cause.kind == "InaccessibleTensorError":  # it is read after that
+        reason = f"a variable {ASSIGNED_IN_A_BRANCH}"
     else:
         # A key by itself tells nothing.
         needs_kind = cause.kind == "KeyError" or not (cause.call or cause.kind in _OURS)
