@@ -5,7 +5,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from scipy.special import expit
 from sklearn import metrics
 from sklearn.metrics import confusion_matrix
 from training_jobs import (
@@ -70,7 +69,7 @@ def sixty_four(tmp_path_factory):
         seeds=32,
         learning_rates=(0.003, 0.03),
         data={"args": {"num_train": 15, "num_val": 9, "num_test": 9}},
-        training={"batch_size": 5, "check_engine": False},  # the oracle's tests check it
+        training={"batch_size": 5},
     )
     return folder, trials
 
@@ -317,34 +316,6 @@ def test_a_single_probability_means_two_classes(tmp_path):
     )
     accuracy = np.trace(row.test_confusion_matrix) / len(splits.y_test)
     assert accuracy == pytest.approx(row.metrics["test_accuracy"])
-
-
-def test_a_logit_is_judged_as_the_probability_that_it_stands_for(tmp_path):
-    """After whatever engine; this one gives outputs with an axis of trials."""
-    (trial,) = load_trials(
-        tmp_path,
-        builder="regression",  # a single linear output
-        seeds=[1],
-        data={"args": {**FEW_ROWS, "num_test": 23, "num_classes": 2}},
-        training={
-            "engine": "fused",
-            "loss": {"name": "binary_crossentropy", "from_logits": True},
-            "metrics": ["accuracy"],
-        },
-    )
-    result = train(make_task(tmp_path, [trial]))
-    (row,) = result.trials
-    labels = load_splits(trial.variant.data, tmp_path, 1).y_test
-    probabilities = expit(result.best_states["v00"].test_predictions[:, 0])
-    expected = confusion_matrix(labels, probabilities > 0.5)
-    np.testing.assert_array_equal(row.test_confusion_matrix, expected)
-    assert row.metrics["test_accuracy"] == pytest.approx(np.trace(expected) / 23)
-    roc_auc = metrics.roc_auc_score(labels, probabilities)
-    assert row.metrics["test_roc_auc"] == pytest.approx(roc_auc)
-    brier = metrics.brier_score_loss(labels, probabilities)
-    assert row.metrics["test_brier_score"] == pytest.approx(brier)
-    said = "classifier of 2 classes (loss binary_crossentropy, from_logits)"
-    assert result.model_task == said
 
 
 def test_a_model_that_its_builder_compiled_for_counts_is_no_classifier(tmp_path):
