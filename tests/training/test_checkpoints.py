@@ -17,18 +17,9 @@ pytestmark = pytest.mark.compiled
 EPOCHS, EVERY = 9, 3
 
 
-def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4, metrics=("accuracy",)):
-    trials = load_trials(
-        tmp_path,
-        builder=builder,
-        seeds=seeds,
-        training={
-            "engine": engine,
-            "epochs": EPOCHS,
-            "checkpoint_every": EVERY,
-            "metrics": list(metrics),
-        },
-    )
+def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4, **training):
+    settings = {"engine": engine, "epochs": EPOCHS, "checkpoint_every": EVERY, **training}
+    trials = load_trials(tmp_path, builder=builder, seeds=seeds, training=settings)
     return make_task(tmp_path, trials, num_threads=num_threads)
 
 
@@ -104,7 +95,7 @@ def check_a_stop(task, expected, monkeypatch):
         [checkpoint], result = messages(task)
     assert result is None
     assert checkpoint.trial_ids == tuple(trial.trial_id for trial in task.pack.trials)
-    assert checkpoint.epochs.min() < EPOCHS
+    assert checkpoint.epochs.min() < task.last_epoch
     _, result = messages(replace(task, checkpoint=checkpoint))
     assert_same_result(result, expected)
 
@@ -125,7 +116,7 @@ def test_checkpoints_of_a_fused_pack_lead_to_the_same_end(fused):
 def test_a_checkpoint_of_a_plain_pack_leads_to_the_same_end_and_so_does_a_stop(
     tmp_path, monkeypatch
 ):
-    task = task_of(tmp_path, "keras", seeds=2)
+    task = task_of(tmp_path, "keras", seeds=2, epochs=3, checkpoint_every=1)
     checkpoints, expected = messages(task)
     # The first trial has ended, and the second has begun; a stop leaves the first begun.
     check_checkpoint(task, next(one for one in checkpoints if one.epochs.all()), expected)
@@ -275,19 +266,34 @@ def test_a_fused_pack_that_was_paused_goes_on_to_the_same_end(fused):
         assert row.metrics == whole.metrics
 
 
-@pytest.mark.parametrize("engine", ["mapped", "keras"])
-def test_trials_that_stop_early_are_not_paused(tmp_path, engine):
-    stopping = {"monitor": "val_loss", "min_delta": 0.01, "patience": 1}
-    controls = {"early_stopping": stopping | {"restore_best_weights": True}}
-    trials = load_trials(
-        tmp_path,
-        builder="dropout",
-        seeds=1,
-        learning_rates=(0.01, 1e-6),
-        training={"engine": engine, "epochs": EPOCHS, **controls},
-    )
-    task = make_task(tmp_path, trials)
-    _, expected = messages(task)
+def test_trials_that_stop_early_are_not_paused(tmp_path, subtests):
+    """And both engines stop them at the same epochs with the same numbers."""
+    controls = {"early_stopping": {**STOPPING, "restore_best_weights": True}}
+    whole = {}
+    for engine in ("mapped", "keras"):
+        with subtests.test(engine=engine):
+            trials = load_trials(
+                tmp_path,
+                builder="dropout",
+                seeds=1,
+                learning_rates=(0.01, 1e-6),
+                training={"engine": engine, "epochs": EPOCHS, **controls},
+            )
+            whole[engine] = check_pauses(make_task(tmp_path, trials), width=len(trials))
+    for row, other in zip(whole["mapped"].trials, whole["keras"].trials, strict=True):
+        assert (row.epochs, row.best_epoch) == (other.epochs, other.best_epoch)
+        assert row.metrics == pytest.approx(other.metrics, abs=2e-5)
+
+
+STOPPING = {"monitor": "val_loss", "min_delta": 0.01, "patience": 1}
+
+
+def check_pauses(task, width):
+    """Pauses trials of which one stops before; returns the result without the pause.
+
+    All end their calls at the pause, so that they share one program.
+    """
+    _, expected = messages(replace(task, pauses=(4,)))
     going_on, result = paused_at(task, 4)
     by_status = {"paused": [], "completed": []}
     for place, (row, whole) in enumerate(zip(result.trials, expected.trials, strict=True)):
@@ -301,11 +307,11 @@ def test_trials_that_stop_early_are_not_paused(tmp_path, engine):
     places = by_status["paused"]
     part = replace(going_on.pack, trials=tuple(task.pack.trials[place] for place in places))
     kept = going_on.checkpoint.of_trials([trial.trial_id for trial in part.trials])
-    width = len(trials) if engine == "mapped" else None
     _, result = messages(replace(going_on, pack=part, checkpoint=kept, width=width))
     for row, place in zip(result.trials, places, strict=True):
         assert row.metrics == expected.trials[place].metrics
         assert row.epochs == expected.trials[place].epochs
+    return expected
 
 
 CALLBACKS = """
