@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from training_jobs import load_trials, make_task
+from test_fused_oracle import Oracle, assert_close, assert_same_logs, builder_in
+from training_jobs import PARTIAL_BATCH, load_trials, make_task
 
+from trialrun.job.user_code.functions import load_function
 from trialrun.training.channel import Reports
 from trialrun.training.pack import train_pack
 from trialrun.trials.results import STATE_GROUPS, Checkpoint, PackResult
@@ -17,9 +19,9 @@ pytestmark = pytest.mark.compiled
 EPOCHS, EVERY = 9, 3
 
 
-def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4, **training):
+def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4, data=(), **training):
     settings = {"engine": engine, "epochs": EPOCHS, "checkpoint_every": EVERY, **training}
-    trials = load_trials(tmp_path, builder=builder, seeds=seeds, training=settings)
+    trials = load_trials(tmp_path, builder=builder, seeds=seeds, data=dict(data), training=settings)
     return make_task(tmp_path, trials, num_threads=num_threads)
 
 
@@ -52,8 +54,8 @@ import keras
 
 
 class Best(keras.metrics.SparseCategoricalAccuracy):
-    def __init__(self):
-        super().__init__()
+    def __init__(self, name="Best"):
+        super().__init__(name)
         self.best = self.add_weight(shape=(), initializer="zeros")
 
     def reset_state(self):
@@ -67,13 +69,39 @@ class Best(keras.metrics.SparseCategoricalAccuracy):
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
-    """A pack in two slices, all that it says, and its result; its program serves all tests."""
+    """A pack in two slices, all that it says, and its result; its program serves all tests.
+
+    Its trials share their data, whose last batch is smaller than the others.
+    """
     folder = tmp_path_factory.mktemp("fused")
     (folder / "best.py").write_text(BEST_UNTIL_NOW)
     metrics = ["accuracy", "best.py:Best"]
     given = {"num_threads": 2, "builder": "everything", "metrics": metrics}
+    given["data"] = {"seed": 7, "args": PARTIAL_BATCH}
     task = task_of(folder, "fused", **given)
     return task, *messages(task)
+
+
+def test_a_fused_pack_is_trained_as_keras_trains_it(fused):
+    """A trial of each slice, in three calls of the program."""
+    task, _, result = fused
+    folder = task.job_folder
+    best = load_function("best.py:Best", folder)
+    oracle = Oracle(folder, builder_in(folder, "everything"), metrics=["accuracy", best("Best")])
+    of_best = result.best_states["v00"]
+    places = {row.trial.trial_id: place for place, row in enumerate(result.trials)}
+    of_other_slice = (places[of_best.trial_id] + 2) % 4
+    for place in (of_other_slice, places[of_best.trial_id]):
+        row = result.trials[place]
+        plain = oracle.train(row.trial)
+        assert_same_logs(row.history, plain.history)
+        tests = {name: row.metrics[f"test_{name}"] for name in plain.test_logs}
+        assert_same_logs(tests, plain.test_logs)
+    assert_close(of_best.test_predictions, plain.test_predictions)
+    for group in STATE_GROUPS:
+        pairs = zip(getattr(of_best, group), getattr(plain, group), strict=True)
+        for array, (path, expected) in pairs:
+            assert_close(array, expected, path)
 
 
 def check_checkpoint(task, checkpoint, expected):

@@ -1,7 +1,8 @@
 """The fused engine against plain Keras: the same start, batches and data give the same training.
 
 The oracle is written here, not taken from trialrun: `set_random_seed`, the builder, `compile`, and
-one `model.fit(..., shuffle=False)` on batches that were put in order before.
+one `model.fit(..., shuffle=False)` on batches that were put in order before. Packs of several
+slices are compared in `test_checkpoints` and `test_early_stopping`.
 """
 
 import importlib.util
@@ -17,7 +18,6 @@ from sklearn import metrics
 from sklearn.metrics import confusion_matrix
 from training_jobs import (
     FEW_ROWS,
-    PARTIAL_BATCH,
     load_trials,
     make_task,
     train,
@@ -25,36 +25,9 @@ from training_jobs import (
 )
 
 from trialrun.data.load import load_splits
-from trialrun.models import mlp
 from trialrun.training.batch_orders import BatchOrders
 
 pytestmark = pytest.mark.compiled
-
-
-def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path):
-    """The built-in model, in two slices that share their data.
-
-    8 epochs are two calls of the compiled program.
-    """
-    args = {"units": [12], "num_classes": 3, "dropout": 0.2, "l2": 0.01}
-    sections = {
-        "builder": "trialrun.models:mlp",
-        "model": {"args": args},
-        "data": {"seed": 7, "args": PARTIAL_BATCH},
-        "training": {"epochs": 8},
-    }
-    trials = load_trials(tmp_path, seeds=[5], learning_rates=(1e-3, 3e-2), **sections)
-    trials += load_trials(tmp_path, seeds=[0], **sections)
-    fused = train_with_fused(make_task(tmp_path, trials, num_threads=2))
-
-    def build():
-        model = mlp(**args)
-        model.build((None, 6))
-        return model
-
-    oracle = Oracle(tmp_path, build)
-    for trained, trial in zip(fused, trials, strict=True):
-        assert_same_training(trained, oracle.train(trial))
 
 
 @pytest.fixture(scope="module")
