@@ -50,7 +50,7 @@ class Scale(layers.Layer):
 
 
 def rates(rate, noise, l1, l2, factor, momentum):
-    """Each where Keras keeps it; the second dropout's is computed by the builder.
+    """Each where Keras keeps it; the first dropout's is computed by the builder.
 
     The other kinds of dropout compute more with their rate than a comparison.
     """
@@ -64,7 +64,6 @@ def rates(rate, noise, l1, l2, factor, momentum):
         ),
         layers.BatchNormalization(momentum=momentum),
         layers.Activation("selu"),
-        layers.Dropout(rate),
         layers.Dropout(rate / 2),
         layers.GaussianDropout(rate),
         layers.AlphaDropout(rate),
