@@ -301,3 +301,4 @@ def test_a_loss_that_is_not_finite_ends_a_trial(tmp_path):
     trials = load_trials(tmp_path, builder="not_finite", seeds=1, training=training)
     [row] = train(make_task(tmp_path, trials)).trials
     assert (row.engine, row.status, row.epochs) == ("keras", "diverged", 1)
+    assert (row.val_confusion_matrix, row.test_confusion_matrix) == (None, None)

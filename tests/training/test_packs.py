@@ -17,7 +17,7 @@ from training_jobs import (
 
 from trialrun.data.load import load_splits
 from trialrun.errors import InputError
-from trialrun.job import SelectSpec
+from trialrun.job import SelectSpec, load_job
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.training.compiled.slices import slice_trials
 from trialrun.training.pack import train_pack
@@ -180,19 +180,6 @@ def test_a_diverging_trial_leaves_its_neighbors_untouched(tmp_path):
         assert_same_trial(diverging[place], tame[place])
 
 
-def test_a_classifier_that_diverges_has_no_confusion_matrix(tmp_path):
-    trials = load_trials(
-        tmp_path,
-        builder="not_finite",
-        seeds=[4],
-        training={"engine": "keras", "epochs": 1},
-    )
-    (row,) = train(make_task(tmp_path, trials)).trials
-    assert row.status == "diverged"
-    assert row.val_confusion_matrix is None
-    assert row.test_confusion_matrix is None
-
-
 # Engines ------------------------------------------------------------------------------------------
 
 
@@ -300,13 +287,17 @@ def test_a_classifier_is_judged_by_its_test_probabilities(pack_of):
 
 
 def test_a_single_probability_means_two_classes(tmp_path):
+    """And a metric of one's own name can select."""
+    metrics = ["accuracy", {"name": "auc", "as": "area"}]
     trials = load_trials(
         tmp_path,
         builder="binary",
         seeds=[1],
         data={"args": {"num_classes": 2}},
-        training={"loss": "binary_crossentropy", "engine": "keras"},
+        training={"loss": "binary_crossentropy", "metrics": metrics, "engine": "keras"},
+        select={"metric": "val_area"},
     )
+    assert load_job(tmp_path / "job.yaml").spec.select.goal == "maximize"
     result = train(make_task(tmp_path, trials))
     (row,) = result.trials
     splits = load_splits(trials[0].variant.data, tmp_path, 1)
@@ -316,6 +307,7 @@ def test_a_single_probability_means_two_classes(tmp_path):
     )
     accuracy = np.trace(row.test_confusion_matrix) / len(splits.y_test)
     assert accuracy == pytest.approx(row.metrics["test_accuracy"])
+    assert 0 <= row.metrics["val_area"] <= 1
 
 
 def test_a_model_that_its_builder_compiled_for_counts_is_no_classifier(tmp_path):

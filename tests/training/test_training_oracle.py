@@ -15,7 +15,6 @@ from oracle_table import TABLE, training_line
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
 
 from trialrun.errors import InputError
-from trialrun.job import load_job
 
 pytestmark = pytest.mark.compiled
 
@@ -120,21 +119,6 @@ def test_two_outputs_under_a_rate_per_trial_inside_loss_scaling_are_trained_as_k
         for name, values in expected.items():
             assert logs[name] == pytest.approx(values, abs=1e-5)
     assert abs(first.history["loss"][-1] - last.history["loss"][-1]) > 0.01
-
-
-def test_a_metric_of_ones_own_name_can_select(tmp_path):
-    metrics = [{"name": "auc", "as": "area"}]
-    trials = load_trials(
-        tmp_path,
-        builder="binary",
-        seeds=[1],
-        data={"args": {"num_classes": 2}},
-        training={"loss": "binary_crossentropy", "metrics": metrics, "engine": "keras"},
-        select={"metric": "val_area"},
-    )
-    assert load_job(tmp_path / "job.yaml").spec.select.goal == "maximize"
-    (row,) = train(make_task(tmp_path, trials)).trials
-    assert 0 <= row.metrics["val_area"] <= 1
 
 
 def test_a_schedule_in_epochs_needs_epochs_of_one_length(tmp_path):
