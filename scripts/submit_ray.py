@@ -1,8 +1,7 @@
 """Submits a job to the job server of a Ray cluster; see submit_ray.sh.
 
-The folder of the job file is sent to the cluster, except `runs/`, dotfiles, and what its
-`.rayignore` and `.gitignore` name; `ray_job_files` lists it. trialrun itself must be installed on
-the cluster.
+The job file, the files that it names and what their code imports are sent to the cluster;
+`ray_job_files` finds them. trialrun itself must be installed on the cluster.
 """
 
 import logging
@@ -11,13 +10,14 @@ import re
 import shlex
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
-from ray_job_files import STAYS_HERE, check_files, describe, files_to_send, largest_text
+from ray_job_files import copy_to, describe, find_needed, largest_text
 
 from trialrun.cluster.preflight import TOKEN_HELP, require_token
 from trialrun.errors import (
@@ -46,18 +46,18 @@ EXAMPLE = "RAY_ADDRESS=http://HOST:8265"
 @click.argument("job", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("options", metavar="[TRIALRUN OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
-    """Run JOB (a YAML file; its folder is sent along) on the Ray cluster at RAY_ADDRESS.
+    """Run JOB (a YAML file) on the Ray cluster at RAY_ADDRESS.
 
-    Exits with trialrun's own exit code, or with 75 if the job was stopped.
+    The files of its folder that it needs are sent along. Exits with trialrun's own exit code, or
+    with 75 if the job was stopped.
     """
     url = server_url()
-    folder = job.resolve().parent
-    files = files_to_send(folder)
-    check_files(job, options, files)
+    job = job.resolve()
+    needed = find_needed(job, options)
     check_server(url)
     client = connect(url)
-    say(describe(folder, files))
-    job_id = send(client, job, options, files)
+    say(describe(job.parent, needed))
+    job_id = send(client, job, options, needed.files)
     say(f"Submitted {job_id} to {url}")
     say(f"Stop it: ray job stop --address {url} {job_id}")
     if no_wait:
@@ -140,26 +140,25 @@ def connect(url: str) -> Any:
 
     for name in ("job.sdk", "dashboard_sdk"):
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
-    # It warns about every large file; `send` reports once if the folder is too large.
+    # It warns about every large file; `send` reports once if they are too large.
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
     return JobSubmissionClient(url)
 
 
 def send(client: Any, job: Path, options: tuple[str, ...], files: list[Path]) -> str:
-    """Sends the job's folder and the command; returns Ray's id of the job."""
-    folder = job.resolve().parent
+    """Sends some files of the job's folder and the command; returns Ray's id of the job."""
     command = shlex.join(["trialrun", "run", job.name, *options])
     try:
-        job_id: str = client.submit_job(
-            entrypoint=command, runtime_env={"working_dir": str(folder), "excludes": STAYS_HERE}
-        )
+        with tempfile.TemporaryDirectory(prefix="trialrun-send-") as copy:
+            copy_to(Path(copy), job.parent, files)
+            job_id: str = client.submit_job(entrypoint=command, runtime_env={"working_dir": copy})
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if "status code 413" in text or "exceeds the maximum size" in text:
             raise InputError(
-                f"{folder}: is too large to send; the largest files are"
-                f" {largest_text(folder, files)}; list what the job does not need in"
-                f" {folder / '.rayignore'}, and keep large data on storage that all nodes see"
+                f"{job}: its files are too large to send; the largest are"
+                f" {largest_text(job.parent, files)}; keep large data on storage that all nodes"
+                " see, and name it by its absolute path"
             ) from error
         reason = text.strip().splitlines()[-1]
         raise ClusterError(f"the job server refused the job: {reason}") from error

@@ -288,6 +288,9 @@ def unequal(rng: np.random.Generator, num_variants: int) -> Floats:
     return sd * normal(rng, num_variants)
 
 
+DRAWS = {draw.__name__: draw for draw in (normal, gamma, heavy_tails, unequal)}
+
+
 def problems(
     num_variants: int, draw: Draw, spread: float, rng: np.random.Generator
 ) -> Iterator[tuple[Floats, int]]:
@@ -351,6 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     race.add_argument("--replications", type=int, default=2000)
     race.add_argument("--variants", type=int, nargs="+", default=[16, 64, 256, 1024])
     race.add_argument("--apart", type=float, nargs="+", default=[1e-6, 1.0, 3.0])
+    race.add_argument("--draws", nargs="+", choices=DRAWS, default=list(DRAWS))
     race.add_argument("--peer-replications", type=int, default=100)
     peers = commands.add_parser("peers")
     peers.add_argument("tables", type=Path, nargs="+")
@@ -370,11 +374,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     strategy._decision = no_record
     for num_variants in given.variants:
-        for draw in (normal, gamma, heavy_tails, unequal):
+        for name in given.draws:
             for spread in given.apart:
                 simulate_race(
                     num_variants,
-                    draw,
+                    DRAWS[name],
                     spread,
                     replications=given.replications,
                     peer_replications=given.peer_replications,

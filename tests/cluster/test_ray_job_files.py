@@ -1,6 +1,5 @@
 """What submit_ray.sh sends, and what it refuses before anything is sent."""
 
-import os
 import sys
 
 import pytest
@@ -9,78 +8,111 @@ from commands import ROOT
 from trialrun.errors import InputError
 
 sys.path.append(str(ROOT / "scripts"))
-from ray_job_files import check_files, describe, files_to_send
+from ray_job_files import copy_to, describe, find_needed
 
 
 @pytest.fixture
 def folder(tmp_path):
+    """A job's folder, with much that no job needs."""
     folder = tmp_path / "job"
-    for name in (".env", ".ssh/id_rsa", "runs/a/job.yaml", "__pycache__/nets.pyc", "large.bin"):
+    sources = {
+        "nets.py": "from parts.layer import units\nimport numpy\n\n\ndef build():\n    pass\n",
+        "parts/__init__.py": "",
+        "parts/layer.py": "import outside\n\nunits = 4\n\n\ndef loss(y, p):\n    pass\n",
+        "reader.py": "def f(seed):\n    return open('d.csv').read()\n",
+        "module.py": "def build():\n    pass\n",
+        "unneeded.py": "",
+        "d.csv": "x,y\n",
+        "tables/v.csv": "",
+        ".env": "secret",
+        ".hidden/layer.py": "def f():\n    pass\n",
+        "runs/a/job.yaml": "",
+        "large.bin": "x" * 2000,
+        ".gitignore": "d.csv\n",
+    }
+    for name, content in sources.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("secret")
-    (folder / "parts").mkdir()
-    for name in ("nets.py", "parts/layer.py", "d.csv"):
-        (folder / name).write_text("x" * 2000)
-    (folder / ".rayignore").write_text("large.bin\nstays.py\n")
-    (folder / "stays.py").write_text("")
-    (folder / "needs.py").write_text("import stays\n")
+        (folder / name).write_text(content)
     (tmp_path / "outside.py").write_text("")
     return folder
 
 
-def check(folder, job, *options):
+def needed(folder, job, *options):
+    (folder / "job.yaml").write_text(f"name: a\n{job}\n")
+    found = find_needed(folder / "job.yaml", options)
+    return {str(path.relative_to(folder)) for path in found.files} - {"job.yaml"}
+
+
+CODE = {"nets.py", "parts/__init__.py", "parts/layer.py"}
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "files"),
+    [
+        ("", (), set()),
+        ("data: {csv: d.csv, target: y}", (), {"d.csv"}),  # although git ignores it
+        ("model: {builder: 'nets.py:build'}", (), CODE),
+        ("", ("--set", "seeds=3", "--set=training.loss=parts/layer.py:loss"), {"parts/layer.py"}),
+        ("model: {builder: 'module:build'}", (), {"module.py"}),
+        ("model: {builder: 'parts.layer:loss'}", (), CODE - {"nets.py"}),
+        ("model: {builder: 'keras.applications:VGG16'}", (), set()),
+        ("model: {builder: 'trialrun.models:mlp'}", (), set()),
+        ("model: {depends_on: ['*.bin', parts]}", (), CODE - {"nets.py"} | {"large.bin"}),
+        ("search: {method: from, from: tables/v.csv}", (), {"tables/v.csv"}),
+        (
+            "search: {parameters: {model.builder: {values: ['nets.py:build', 'module.py:build']}}}",
+            (),
+            CODE | {"module.py"},
+        ),
+        ("data: {npz: /scratch/large.npz}", (), set()),
+    ],
+)
+def test_what_a_job_needs_is_sent_and_nothing_else(folder, job, options, files):
+    assert needed(folder, job, *options) == files
+
+
+def test_what_is_sent_is_listed_with_what_may_be_missing_there(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    job = "model: {builder: 'nets.py:build'}\ndata: {generator: 'reader.py:f'}\n"
     (folder / "job.yaml").write_text(job)
-    check_files(folder / "job.yaml", options, files_to_send(folder))
-
-
-def test_dotfiles_runs_and_ignored_files_stay_here(folder):
-    sent = files_to_send(folder)
-    assert [str(path.relative_to(folder)) for path in sent] == [
-        "d.csv",
-        "needs.py",
-        "nets.py",
-        "parts/layer.py",
+    found = find_needed(folder / "job.yaml", ())
+    names = ("job.yaml", "nets.py", "parts/__init__.py", "parts/layer.py", "reader.py")
+    sizes = [(folder / name).stat().st_size for name in names]
+    assert describe(folder, found).splitlines() == [
+        f"Sending 5 files of {folder}, {sum(sizes)} bytes:",
+        *(f"  {name}  {size} bytes" for name, size in zip(names, sizes, strict=True)),
+        f"Warning: the job's code imports {tmp_path}/outside.py, which is outside of {folder} and"
+        " is not sent; install it on the cluster, or move it beside the job file",
+        "Warning: reader.py:2 seems to read a file. What the code reads is sent if data.depends_on"
+        " or model.depends_on names it",
     ]
-    assert describe(folder, sent).splitlines() == [
-        f"Sending 4 files of {folder}, 5.9 KiB:",
-        "  d.csv  2.0 KiB",
-        "  needs.py  13 bytes",
-        "  nets.py  2.0 KiB",
-        "  parts/layer.py  2.0 KiB",
+    copy_to(tmp_path / "copy", folder, found.files)
+    copied = [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+    assert sorted(path.relative_to(tmp_path / "copy") for path in copied) == [
+        path.relative_to(folder) for path in found.files
     ]
-
-
-def test_a_pipe_is_refused_instead_of_waited_for(folder):
-    os.mkfifo(folder / "pipe")
-    with pytest.raises(InputError, match="pipe: is neither a file nor a folder"):
-        files_to_send(folder)
-
-
-def test_what_a_job_names_and_is_sent_is_accepted(folder):
-    job = "name: a\ndata: {csv: d.csv, target: y}\nmodel: {builder: 'nets.py:build'}\n"
-    check(folder, job, "--set", "seeds=3", "--set=training.loss=parts/layer.py:loss")
-    check(folder, "name: a\ndata: {npz: /scratch/large.npz}\n")
-    check(folder, "name: a\nmodel: {depends_on: ['*.csv', parts]}\n")
+    assert (tmp_path / "copy" / "nets.py").read_text() == (folder / "nets.py").read_text()
 
 
 @pytest.mark.parametrize(
     ("job", "options", "message"),
     [
-        (
-            "data: {generator: '../outside.py:f'}",
-            (),
-            r"data.generator: ../outside.py:f is not sent",
-        ),
-        ("model: {builder: 'needs.py:f'}", (), "model.builder: .*stays.py, which it needs, is not"),
-        ("model: {depends_on: ['*.bin']}", (), "model.depends_on: .*large.bin, which it needs, is"),
+        ("data: {generator: '../outside.py:f'}", (), r"data.generator: ../outside.py is not sent"),
+        ("model: {depends_on: [../outside.py]}", (), "model.depends_on: .*outside.py, which it ne"),
         ("model: {depends_on: [gone]}", (), "must match at least one file, but .*gone matches no"),
-        ("data: {npz: large.bin}", (), "data.npz: large.bin is not sent"),
+        ("model: {depends_on: [.env]}", (), "model.depends_on: .*begins with a dot may hold what"),
         ("data: {csv: e.csv}", (), "data.csv: there is no file .*e.csv"),
-        ("search: {from: runs/a/variants.csv}", (), "search.from: runs/a/variants.csv is not sent"),
-        ("", ("--set", "model.builder=/x/nets.py:f"), "model.builder: /x/nets.py:f is not sent"),
-        ("training: {metrics: ['.env.py:m']}", (), "training.metrics: there is no file"),
+        ("data: {csv: runs}", (), "data.csv: .*runs is not a file"),
+        ("search: {from: ../variants.csv}", (), "search.from: ../variants.csv is not sent"),
+        ("", ("--set", "model.builder=/x/nets.py:f"), "model.builder: /x/nets.py is not sent"),
+        ("training: {metrics: ['.gone.py:m']}", (), "training.metrics: there is no file"),
+        (
+            "training: {metrics: ['.hidden/layer.py:f']}",
+            (),
+            "training.metrics: .*begins with a dot",
+        ),
     ],
 )
 def test_what_would_fail_there_fails_here(folder, job, options, message):
     with pytest.raises(InputError, match=message):
-        check(folder, f"name: a\n{job}\n", *options)
+        needed(folder, job, *options)

@@ -12,10 +12,12 @@ from made_up_runs import broken, completed, learning_rates, trial_of
 from rich.console import Console
 
 import trialrun.driver.progress
+from trialrun.driver.costs import merged_costs
 from trialrun.driver.course import MAX_PACKS_SHOWN, Course
 from trialrun.driver.progress import ProgressLine
 from trialrun.job import SelectSpec
-from trialrun.store.costs import Cost
+from trialrun.store import RunFolder
+from trialrun.store.costs import Cost, write_costs
 from trialrun.trials.results import PackResult, PackStart, Progress, SoFar
 
 VARIANTS = learning_rates(1e-3, 1e-2)
@@ -229,3 +231,22 @@ def test_no_control_character_reaches_the_terminal():
     with ProgressLine(Console(file=out, width=200)) as line:
         line.warn("a name\x1b[2J with\a bells")
     assert out.getvalue() == "Warning: a name␛[2J with␇ bells\n"
+
+
+def test_merged_costs_come_on_top_of_a_runs_own_and_are_not_counted_twice(tmp_path):
+    target, *shards = (RunFolder.create(tmp_path / name, "a") for name in ("t", "s", "r"))
+    write_costs(target, {"v00": Cost(5)})
+    write_costs(shards[0], {"v00": Cost(10, 1), "v01": Cost(20)})
+    write_costs(shards[1], {"v01": Cost(30)})
+    warnings = []
+    merged = merged_costs(target, shards, warnings.append)
+    assert merged == {"v00": Cost(15, 1), "v01": Cost(50)}
+    write_costs(target, merged)
+    target.environment_file.write_text('{"ray": {}, "earlier": [{"ray": {"merged": ["s", "r"]}}]}')
+    assert merged_costs(target, shards, warnings.append) == merged
+    write_costs(shards[1], {"v01": Cost(60)})  # it has been extended
+    assert merged_costs(target, shards, warnings.append) == merged | {"v01": Cost(80)}
+    assert warnings == []
+    shards[1].costs_file.write_text("{")
+    merged_costs(target, shards, warnings.append)
+    assert [text.partition(" is damaged")[0] for text in warnings] == [str(shards[1].costs_file)]

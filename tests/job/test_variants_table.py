@@ -1,8 +1,5 @@
 """`search.from`: a table of variants, which becomes rows of the job itself."""
 
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -315,21 +312,3 @@ def test_what_does_not_go_with_a_table_is_refused(load, override, message):
 def test_what_the_job_sets_is_checked_with_the_columns(load):
     with pytest.raises(InputError, match=r"val_loss cannot be compared, because training\.loss"):
         load("training.loss\nmse\nmae\n")
-
-
-@pytest.mark.parametrize("table", ["runs/a/1/variants.csv", "../variants.csv"])
-def test_a_table_that_would_not_be_sent_to_a_cluster_is_refused(tmp_path, table):
-    (tmp_path / "job").mkdir()
-    job = tmp_path / "job" / "a.yaml"
-    job.write_text(f"name: a\nsearch: {{method: from, from: {table}}}\n")
-    script = Path(__file__).parents[2] / "scripts" / "submit_ray.py"
-    done = subprocess.run(
-        [sys.executable, script, job],
-        env=os.environ | {"RAY_ADDRESS": "http://127.0.0.1:1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert f"search.from: {table} is not sent to the cluster" in done.stderr

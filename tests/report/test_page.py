@@ -38,7 +38,7 @@ from trialrun.report.page_text import (
 )
 from trialrun.report.view import View
 from trialrun.store import RunFolder
-from trialrun.store.costs import Cost, read_costs, write_costs
+from trialrun.store.costs import Cost, problem_with_costs, read_costs, write_costs
 from trialrun.store.files import write_json
 
 VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
@@ -175,9 +175,13 @@ def test_what_a_variant_has_cost_is_in_every_table_if_it_is_known(tmp_path, fold
     shown = overview_content(run, View(sort="device_s", reverse=True))["variants"]
     assert shown[0]["cost"] == {"device_s": 4000.5, "lost_s": 75, "compile_s": 20}
     assert "cost:" not in Page(folder.report_file.read_text()).text
-    for content in ("[1]", '{"v00": {"device_s": -5, "lost_s": true}}', "{" * 9):
+    assert not problem_with_costs(run)
+    for content in ("", "[1]", '{"v00": {"device_s": -5, "lost_s": true}}', '{"v00": 1}', "{" * 9):
         run.costs_file.write_text(content)
         assert set(read_costs(run).values()) <= {Cost()}
+        assert problem_with_costs(run).endswith("what earlier commands have cost is not known")
+    write_costs(run, {})
+    assert not problem_with_costs(run)
 
 
 def test_the_job_is_told_as_a_question(tmp_path):

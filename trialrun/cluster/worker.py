@@ -22,10 +22,10 @@ from ray.experimental import internal_kv
 
 from trialrun.cluster.output import CaughtOutput, OutputPlace
 from trialrun.errors import CannotShare
-from trialrun.host import importing
 from trialrun.job.user_code.files import install_files
 from trialrun.job.user_code.frames import note_frames
 from trialrun.training.compilation_cache import folder as compilation_cache
+from trialrun.training.internals.lean_import import importing_tensorflow
 from trialrun.trials.results import Checkpoint, Output, PackResult, Progress
 from trialrun.trials.task import PackTask
 
@@ -121,7 +121,7 @@ def _training(
     os.environ.update(_QUIET_TENSORFLOW)
     os.environ.setdefault("XLA_FLAGS", _ONE_THREAD_PER_PROGRAM)
     compilation_cache.turn_on(os.environ)
-    with importing("tensorflow"):
+    with importing_tensorflow():
         from trialrun.training.devices import claim_gpus
 
         device = claim_gpus(gpus)

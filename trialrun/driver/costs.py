@@ -1,8 +1,9 @@
 """What a run has cost so far, and how that is divided among its variants."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from trialrun.store.costs import Cost, Costs
+from trialrun.store import RunFolder
+from trialrun.store.costs import Cost, Costs, problem_with_costs, read_costs
 from trialrun.trials.results import PackResult
 
 
@@ -49,6 +50,39 @@ class CostAccount:
     def by_variant(self) -> dict[str, Cost]:
         """What each variant has cost, in the order of the search."""
         return dict(sorted(self._of_variants.items()))
+
+
+def earlier_costs(run: RunFolder, warn: Callable[[str], None]) -> dict[str, Cost]:
+    """What earlier commands on a run have cost; a file that does not tell it is warned of."""
+    if problem := problem_with_costs(run):
+        warn(problem)
+    return dict(read_costs(run))
+
+
+def merged_costs(
+    run: RunFolder, sources: Sequence[RunFolder], warn: Callable[[str], None]
+) -> Costs:
+    """What a run has cost into which others are merged, given the run and the others.
+
+    A run that was merged before holds the costs of its sources already, so that the larger of both
+    counts; one that was not has trained by itself, which comes on top.
+    """
+    account = CostAccount()
+    for source in sources:
+        account.recall(earlier_costs(source, warn))
+    own = earlier_costs(run, warn)
+    if not _was_merged(run):
+        account.recall(own)
+        return account.by_variant()
+    return own | {
+        name: max(cost, own.get(name, cost)) for name, cost in account.by_variant().items()
+    }
+
+
+def _was_merged(run: RunFolder) -> bool:
+    environment = run.read_environment() or {}
+    starts = [environment, *environment.get("earlier", [])]
+    return any("merged" in start.get("ray", {}) for start in starts)
 
 
 def weights_of(result: PackResult) -> dict[str, float]:

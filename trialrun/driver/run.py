@@ -15,6 +15,7 @@ from trialrun.analysis.run_summary import Standing
 from trialrun.data.fingerprint import DataSample
 from trialrun.data.load import census_of, check_data, sample_of
 from trialrun.driver.best_model import Saving
+from trialrun.driver.costs import earlier_costs, merged_costs
 from trialrun.driver.environment import write_environment
 from trialrun.driver.finish import (
     Outcome,
@@ -53,7 +54,6 @@ from trialrun.job.user_code.frames import told
 from trialrun.messages import command_for
 from trialrun.search.schedule import check_budget
 from trialrun.store import RunFolder
-from trialrun.store.costs import read_costs
 from trialrun.store.lease import require_no_driver_here
 from trialrun.store.repair import set_aside_broken
 from trialrun.trackers import require_packages
@@ -116,7 +116,7 @@ def run_job(
         begun = stack.enter_context(
             at_work(*known, files=files, interrupts=interrupts, deadline=deadline)
         )
-        progress.course.recall_costs(read_costs(begun.run))
+        progress.course.recall_costs(earlier_costs(begun.run, progress.warn))
         own_ids = {trial.trial_id for trial in own}
         work, absent, rounds = _begin(replace(begun, samples=tuple(samples.values())))
         check_origins(
@@ -180,8 +180,8 @@ def merge_runs(
     ):
         _begin(work)
         try:
+            progress.course.recall_costs(merged_costs(work.run, sources, progress.warn))
             for source in sources:
-                progress.course.recall_costs(read_costs(source))
                 adopt_packs(work.run, source, work.lease.check)
         except KeyboardInterrupt:
             progress.warn(

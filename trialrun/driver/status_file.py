@@ -18,7 +18,7 @@ from trialrun.store.run_state import write_status
 
 _log = logging.getLogger(__name__)
 
-_EVERY_S = 2.0
+_EVERY_S = 1.5
 # Writing what very many variants have cost may take this share of the time, at most.
 _SHARE_OF_TIME = 0.005
 

@@ -23,11 +23,11 @@ from typing import IO, Any, Self
 from trialrun.errors import ExportError, TrialrunError
 from trialrun.export.check import SavedFormat, what_will_be_missing
 from trialrun.export.formats import FORMATS
-from trialrun.host import importing
 from trialrun.job.user_code.files import UserFiles, install_files
 from trialrun.job.user_code.frames import told
 from trialrun.messages import said_by
 from trialrun.store import RunFolder
+from trialrun.training.internals.lean_import import importing_tensorflow
 
 # How long to wait for each format: a whole test set is predicted and evaluated a few times on a
 # CPU.
@@ -240,7 +240,7 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
     """Imports TensorFlow, then answers one request after another."""
     # Lets packs, which Ray runs at 15, go first; at the end nothing else computes.
     os.nice(int(os.environ.get("RAY_worker_niceness", "15")) + 4)  # noqa: SIM112 - Ray's name
-    with importing("tensorflow"):
+    with importing_tensorflow():
         import keras
 
         from trialrun.export.save import save_best, try_untrained

@@ -1,5 +1,6 @@
 """The ways out of a run to people: the terminal, JSON, CSV, the figures, the page."""
 
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from trialrun.report.overview import Overview
 
 _log = logging.getLogger(__name__)
+
+_IMPORTED_LATE = (
+    *("pandas", "scipy.special", "scipy.stats", "jinja2", "matplotlib.figure"),
+    *("matplotlib.backends.backend_agg", "matplotlib.textpath", "matplotlib.ticker"),
+)
 
 
 def print_overview(
@@ -92,9 +98,13 @@ class Drawn(NamedTuple):
 
 
 def import_report() -> None:
-    """Imports what a report needs, which takes a second, so that it is there when it is wanted."""
-    import trialrun.report.figures
-    import trialrun.report.page  # noqa: F401 - both for the next import
+    """Imports what statistics and report need, which takes a second, before they are wanted.
+
+    Everywhere else these are imported inside functions, so that no command waits for what it does
+    not need.
+    """
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
 
 
 def draw_report(

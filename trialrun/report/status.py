@@ -27,7 +27,7 @@ from trialrun.report.format import (
 )
 from trialrun.report.tables import fits, plain_table
 from trialrun.store import RunFolder
-from trialrun.store.costs import Costs, read_costs
+from trialrun.store.costs import Costs, problem_with_costs, read_costs
 from trialrun.store.files import json_ready
 from trialrun.store.run_state import (
     Fields,
@@ -116,7 +116,9 @@ def _facts(state: RunState) -> Iterator[tuple[str, str]]:
             f"{stage} ({lasted}; the command {clock_text(status.number('elapsed_s') or 0)})",
         )
     yield from _numbers(status, is_running=state.state == "running")
-    if most := _most_costly(read_costs(state.run)):
+    if problem := problem_with_costs(state.run):
+        yield "costliest", visible(problem)
+    elif most := _most_costly(read_costs(state.run)):
         yield "costliest", most
     if advice := _advice(state):
         yield "to do", advice

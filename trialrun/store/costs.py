@@ -1,5 +1,6 @@
 """What the variants of a run have cost, as costs.json holds it."""
 
+import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from trialrun.store.run_state import Fields
 
 _MAX_BYTES = 64 << 20
 _DIGITS = 6
+_EMPTY = b"{}\n"  # of a run that has trained nothing yet
 
 
 class Cost(NamedTuple):
@@ -56,6 +58,22 @@ def read_costs(run: RunFolder) -> Costs:
     return {
         visible(variant_id): _cost_in(content.part(variant_id)) for variant_id in content.content
     }
+
+
+def problem_with_costs(run: RunFolder) -> str:
+    """Why what the variants have cost is not known; empty if it is, or if it was never written."""
+    try:
+        about = run.costs_file.stat()
+        is_empty = stat.S_ISREG(about.st_mode) and about.st_size == len(_EMPTY)
+        is_empty = is_empty and run.costs_file.read_bytes() == _EMPTY
+    except OSError:
+        return ""
+    content = Fields(read_small_json(run.costs_file, _MAX_BYTES))
+    numbers = [content.part(key).number(name) for key in content.content for name in Cost._fields]
+    is_whole = all(number is not None and number >= 0 for number in numbers)
+    if is_empty or (numbers and is_whole):
+        return ""
+    return f"{run.costs_file} is damaged: what earlier commands have cost is not known"
 
 
 def _cost_in(fields: Fields) -> Cost:
