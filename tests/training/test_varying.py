@@ -127,14 +127,15 @@ UNVERIFIED = {"check_engine": False}
 
 
 def assert_same_as_plain_keras(folder, trials):
+    """Of the last trial, whose numbers are not those that the program was traced with."""
     assert len({signature_of(trial.variant) for trial in trials}) == 1
     assert len({exact_signature_of(trial.variant) for trial in trials}) > 1
-    task = make_task(folder, trials)
-    for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
-        for name, values in plain.history.items():
-            np.testing.assert_allclose(fused.history[name], values, atol=2e-5, err_msg=name)
-        for own, expected in zip(fused.trainable, plain.trainable, strict=True):
-            np.testing.assert_allclose(own, expected, atol=2e-5)
+    *_, fused = train_with_fused(make_task(folder, trials))
+    (plain,) = train_with_keras(make_task(folder, trials[-1:]))
+    for name, values in plain.history.items():
+        np.testing.assert_allclose(fused.history[name], values, atol=2e-5, err_msg=name)
+    for own, expected in zip(fused.trainable, plain.trainable, strict=True):
+        np.testing.assert_allclose(own, expected, atol=2e-5)
 
 
 def with_others(trials, others):
@@ -188,7 +189,7 @@ def test_arguments_of_sgd_a_schedule_and_class_weights_differ_inside_one_program
         },
         training={"learning_rate_schedule": schedule, "optimizer": sgd, **UNVERIFIED},
     )
-    first, other = grid[:2], [grid[-1], grid[2]]
+    first, other = grid[:2], [grid[3], grid[-2]]
     assert [trial.seed for trial in (*first, *other)] == [3, 11, 11, 3]
     assert len({signature_of(trial.variant) for trial in (*first, *other)}) == 1
     train_with_fused(make_task(tmp_path, first))
