@@ -330,9 +330,10 @@ def test_what_a_program_would_share_between_trials_is_left_to_fit(tmp_path, buil
     ],
 )
 def test_a_trial_alone_in_fit_is_the_same_as_in_a_fused_pack(tmp_path, builder, tolerance):
-    (_, second), engine = metrics_of(tmp_path, trials_of(tmp_path, builder))
+    short = {"epochs": 1}
+    (_, second), engine = metrics_of(tmp_path, trials_of(tmp_path, builder, training=short))
     assert engine == "fused"
-    trials = trials_of(tmp_path, builder, training={"engine": "keras"})
+    trials = trials_of(tmp_path, builder, training={"engine": "keras", **short})
     (alone,), _ = metrics_of(tmp_path, trials[1:])
     assert alone == pytest.approx(second, abs=tolerance)
 
