@@ -31,10 +31,12 @@ from trialrun.store.parquet import read_pack_file
 from trialrun.trials.packing import pack_trials
 from trialrun.trials.results import PackResult, TrialResult
 
+TPE_ALONE = TPE.replace("  rounds: auto\n", "").replace("seeds: 12", "seeds: 3")
+
 
 @pytest.mark.parametrize(
     "job",
-    [JOB, RACE, GRID, RUNGS, TPE_RUNGS, TPE.replace("rounds: auto", "")],
+    [JOB, RACE, GRID, RUNGS, TPE_RUNGS, TPE_ALONE],
     ids=["rounds", "race", "grid", "rungs", "tpe and rungs", "tpe alone"],
 )
 def test_the_log_is_the_same_whatever_happens(tmp_path, job):
@@ -70,14 +72,14 @@ def test_a_trial_that_failed_and_then_succeeds_is_as_if_it_had_never_failed(tmp_
     num_failures = 0
     (tmp_path / "killed").mkdir()
     rng = random.Random(0)
-    for life in range(12):
+    for life in range(8):
         driver = Driver(tmp_path / "killed", job)
         variants = sorted({trial.variant.variant_id for trial in driver.work.trials})
         epochs = driver.work.loaded.spec.search.rounds
         pauses = [None] if epochs == "auto" else [one.epochs for one in epochs]
         fails = {
             (rng.choice(variants), rng.choice(range(12)), rng.choice(pauses))
-            for _ in range(40 if life < 11 else 0)
+            for _ in range(40 if life < 7 else 0)
         }
         try:
             driver.live(rng=rng, fails=fails, is_killed_by_failures=True)

@@ -91,6 +91,15 @@ def test_a_process_number_that_was_used_again_is_no_driver(folder, holder):
         pass
 
 
+@pytest.mark.parametrize("fields", [{"pid": 2**30, "started": None}, {"pid": "self"}])
+def test_a_lease_that_names_no_process_is_no_drivers(folder, holder, fields):
+    holder.kill()
+    holder.communicate()
+    change(folder, **fields)
+    with hold(folder):
+        pass
+
+
 def test_a_silent_driver_on_another_machine_is_waited_for_and_then_followed(folder, quick):
     with hold(folder):
         pass

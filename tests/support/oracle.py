@@ -189,13 +189,13 @@ def fit_plainly(
 def set_to_start(model: keras.Model, fresh: keras.Model, learning_rate: float) -> None:
     """Sets a trained model to the variables of a new one; its steps are not traced again.
 
-    Its optimizer must be one whose slots begin at zero.
+    Its optimizer's slots and its metrics must be such as begin at zero.
     """
     ours = (*model.trainable_variables, *model.non_trainable_variables)
     theirs = (*fresh.trainable_variables, *fresh.non_trainable_variables)
     for variable, other in zip(ours, theirs, strict=True):
         variable.assign(other)
-    for variable in model.optimizer.variables:
+    for variable in (*model.optimizer.variables, *model.metrics_variables):
         variable.assign(keras.ops.zeros_like(variable))
     model.optimizer.learning_rate.assign(learning_rate)
 

@@ -66,21 +66,6 @@ def dropout():
     return _classifier([layers.Dense(16, activation="relu"), layers.Dropout(0.3)])
 
 
-def branches():
-    """Each kind of layer in a branch of its own, so that a difference in a weight names it."""
-    x = keras.Input((6,))
-    hidden = layers.Dense(6, activation="tanh", name="dense")(x)
-    # No bias under a normalization, which takes it away again: its gradient would be nothing but
-    # rounding errors, and Adam divides them by their own size.
-    normalized = layers.Dense(6, use_bias=False, name="under_normalization")(x)
-    normalized = layers.BatchNormalization(momentum=0.9, name="normalization")(normalized)
-    dropped = layers.Dense(6, activation="relu", name="under_dropout")(x)
-    dropped = layers.Dense(6, name="over_dropout")(layers.Dropout(0.3)(dropped))
-    penalized = layers.Dense(6, name="l2", kernel_regularizer=regularizers.L2(0.02))(x)
-    joined = layers.Concatenate()([hidden, normalized, dropped, penalized])
-    return keras.Model(x, layers.Dense(3, activation="softmax", name="output")(joined))
-
-
 def bias_under_normalization():
     return _classifier([layers.Dense(12), layers.BatchNormalization(), layers.Activation("relu")])
 
@@ -99,6 +84,11 @@ def everything():
 
 def binary():
     return keras.Sequential([keras.Input((6,)), layers.Dense(1, activation="sigmoid")])
+
+
+def logit():
+    hidden = [layers.Dense(8, activation="relu"), layers.Dropout(0.3)]
+    return keras.Sequential([keras.Input((6,)), *hidden, layers.Dense(1)])
 
 
 def counting():
@@ -183,7 +173,9 @@ def load_trials(folder: Path, *, builder: str, seeds, learning_rates=(0.01,), **
         builder: A name in `nets.py`, or a whole reference.
         seeds: As in a job.
         learning_rates: Searched.
-        **sections: Put over the sections `data`, `model`, `training`, `select` of the job.
+        **sections: Put over the sections `data`, `model`, `training`, `select` of the job. Programs
+            are not verified unless `training.check_engine` says so: that takes longer than to
+            train, and most tests compare more, or other things.
     """
     write_files(folder)
     job = {
@@ -192,7 +184,7 @@ def load_trials(folder: Path, *, builder: str, seeds, learning_rates=(0.01,), **
         "search": {"parameters": {"training.learning_rate": {"values": list(learning_rates)}}},
         "data": {"generator": "data.py:blobs", "scaling": "standard"},
         "model": {"builder": builder if ":" in builder else f"nets.py:{builder}"},
-        "training": {"batch_size": 8, "epochs": 3},
+        "training": {"batch_size": 8, "epochs": 3, "check_engine": False},
     }
     for name, section in sections.items():
         job[name] = {**job.get(name, {}), **section}

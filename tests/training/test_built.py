@@ -191,7 +191,7 @@ def test_a_loss_of_any_name_that_is_not_finite_is_a_divergence(load, tmp_path):
         "own_steps",
         model={"args": {"diverges": True}},
         select={"metric": "val_g_loss"},
-        training={"epochs": 3, "terminate_on_nan": True},
+        training={"epochs": 3, "terminate_on_nan": True, "engine": "keras"},
     )
     (result, _) = train(make_task(tmp_path, trials)).trials
     assert (result.status, result.epochs) == ("diverged", 1)

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from training_jobs import load_trials, make_task
+from test_fused_oracle import Oracle, assert_close, assert_same_logs, builder_in
+from training_jobs import PARTIAL_BATCH, load_trials, make_task
 
+from trialrun.job.user_code.functions import load_function
 from trialrun.training.channel import Reports
 from trialrun.training.pack import train_pack
 from trialrun.trials.results import STATE_GROUPS, Checkpoint, PackResult
@@ -17,18 +19,9 @@ pytestmark = pytest.mark.compiled
 EPOCHS, EVERY = 9, 3
 
 
-def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4, metrics=("accuracy",)):
-    trials = load_trials(
-        tmp_path,
-        builder=builder,
-        seeds=seeds,
-        training={
-            "engine": engine,
-            "epochs": EPOCHS,
-            "checkpoint_every": EVERY,
-            "metrics": list(metrics),
-        },
-    )
+def task_of(tmp_path, engine, *, num_threads=1, builder="dropout", seeds=4, data=(), **training):
+    settings = {"engine": engine, "epochs": EPOCHS, "checkpoint_every": EVERY, **training}
+    trials = load_trials(tmp_path, builder=builder, seeds=seeds, data=dict(data), training=settings)
     return make_task(tmp_path, trials, num_threads=num_threads)
 
 
@@ -61,8 +54,8 @@ import keras
 
 
 class Best(keras.metrics.SparseCategoricalAccuracy):
-    def __init__(self):
-        super().__init__()
+    def __init__(self, name="Best"):
+        super().__init__(name)
         self.best = self.add_weight(shape=(), initializer="zeros")
 
     def reset_state(self):
@@ -76,13 +69,39 @@ class Best(keras.metrics.SparseCategoricalAccuracy):
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
-    """A pack in two slices, all that it says, and its result; its program serves all tests."""
+    """A pack in two slices, all that it says, and its result; its program serves all tests.
+
+    Its trials share their data, whose last batch is smaller than the others.
+    """
     folder = tmp_path_factory.mktemp("fused")
     (folder / "best.py").write_text(BEST_UNTIL_NOW)
     metrics = ["accuracy", "best.py:Best"]
     given = {"num_threads": 2, "builder": "everything", "metrics": metrics}
+    given["data"] = {"seed": 7, "args": PARTIAL_BATCH}
     task = task_of(folder, "fused", **given)
     return task, *messages(task)
+
+
+def test_a_fused_pack_is_trained_as_keras_trains_it(fused):
+    """A trial of each slice, in three calls of the program."""
+    task, _, result = fused
+    folder = task.job_folder
+    best = load_function("best.py:Best", folder)
+    oracle = Oracle(folder, builder_in(folder, "everything"), metrics=["accuracy", best("Best")])
+    of_best = result.best_states["v00"]
+    places = {row.trial.trial_id: place for place, row in enumerate(result.trials)}
+    of_other_slice = (places[of_best.trial_id] + 2) % 4
+    for place in (of_other_slice, places[of_best.trial_id]):
+        row = result.trials[place]
+        plain = oracle.train(row.trial)
+        assert_same_logs(row.history, plain.history)
+        tests = {name: row.metrics[f"test_{name}"] for name in plain.test_logs}
+        assert_same_logs(tests, plain.test_logs)
+    assert_close(of_best.test_predictions, plain.test_predictions)
+    for group in STATE_GROUPS:
+        pairs = zip(getattr(of_best, group), getattr(plain, group), strict=True)
+        for array, (path, expected) in pairs:
+            assert_close(array, expected, path)
 
 
 def check_checkpoint(task, checkpoint, expected):
@@ -104,7 +123,7 @@ def check_a_stop(task, expected, monkeypatch):
         [checkpoint], result = messages(task)
     assert result is None
     assert checkpoint.trial_ids == tuple(trial.trial_id for trial in task.pack.trials)
-    assert checkpoint.epochs.min() < EPOCHS
+    assert checkpoint.epochs.min() < task.last_epoch
     _, result = messages(replace(task, checkpoint=checkpoint))
     assert_same_result(result, expected)
 
@@ -125,7 +144,7 @@ def test_checkpoints_of_a_fused_pack_lead_to_the_same_end(fused):
 def test_a_checkpoint_of_a_plain_pack_leads_to_the_same_end_and_so_does_a_stop(
     tmp_path, monkeypatch
 ):
-    task = task_of(tmp_path, "keras", seeds=2)
+    task = task_of(tmp_path, "keras", seeds=2, epochs=3, checkpoint_every=1)
     checkpoints, expected = messages(task)
     # The first trial has ended, and the second has begun; a stop leaves the first begun.
     check_checkpoint(task, next(one for one in checkpoints if one.epochs.all()), expected)
@@ -275,37 +294,53 @@ def test_a_fused_pack_that_was_paused_goes_on_to_the_same_end(fused):
         assert row.metrics == whole.metrics
 
 
-@pytest.mark.parametrize("engine", ["mapped", "keras"])
-def test_trials_that_stop_early_are_not_paused(tmp_path, engine):
-    stopping = {"monitor": "val_loss", "min_delta": 0.01, "patience": 1}
-    controls = {"early_stopping": stopping | {"restore_best_weights": True}}
-    trials = load_trials(
-        tmp_path,
-        builder="dropout",
-        seeds=1,
-        learning_rates=(0.01, 1e-6),
-        training={"engine": engine, "epochs": EPOCHS, **controls},
-    )
-    task = make_task(tmp_path, trials)
-    _, expected = messages(task)
-    going_on, result = paused_at(task, 4)
+def test_trials_that_stop_early_are_not_paused(tmp_path, subtests):
+    """And both engines stop them at the same epochs with the same numbers."""
+    controls = {"early_stopping": {**STOPPING, "restore_best_weights": True}}
+    whole = {}
+    for engine in ("mapped", "keras"):
+        with subtests.test(engine=engine):
+            trials = load_trials(
+                tmp_path,
+                builder="dropout",
+                seeds=1,
+                learning_rates=(0.01, 1e-6),
+                training={"engine": engine, "epochs": 6, **controls},
+            )
+            whole[engine] = check_pauses(make_task(tmp_path, trials), width=len(trials))
+    for row, other in zip(whole["mapped"].trials, whole["keras"].trials, strict=True):
+        assert (row.epochs, row.best_epoch) == (other.epochs, other.best_epoch)
+        assert row.metrics == pytest.approx(other.metrics, abs=2e-5)
+
+
+STOPPING = {"monitor": "val_loss", "min_delta": 0.01, "patience": 1}
+
+
+def check_pauses(task, width):
+    """Pauses trials of which one stops before; returns the result without the pause.
+
+    All end their calls at the pause, so that they share one program.
+    """
+    epoch = 3
+    _, expected = messages(replace(task, pauses=(epoch,)))
+    going_on, result = paused_at(task, epoch)
     by_status = {"paused": [], "completed": []}
     for place, (row, whole) in enumerate(zip(result.trials, expected.trials, strict=True)):
         by_status[row.status].append(place)
         if row.status == "paused":
-            assert_paused(row, whole, 4)
+            assert_paused(row, whole, epoch)
         else:
-            assert row.epochs <= 4
+            assert row.epochs <= epoch
             assert row.metrics == whole.metrics
     assert all(by_status.values())
     places = by_status["paused"]
     part = replace(going_on.pack, trials=tuple(task.pack.trials[place] for place in places))
     kept = going_on.checkpoint.of_trials([trial.trial_id for trial in part.trials])
-    width = len(trials) if engine == "mapped" else None
     _, result = messages(replace(going_on, pack=part, checkpoint=kept, width=width))
     for row, place in zip(result.trials, places, strict=True):
         assert row.metrics == expected.trials[place].metrics
         assert row.epochs == expected.trials[place].epochs
+    return expected
 
 
 CALLBACKS = """

@@ -1,28 +1,23 @@
 """Trials that are controlled between epochs are trained as `model.fit` with Keras's callbacks."""
 
-import warnings
 from concurrent.futures import wait
 from dataclasses import replace
-from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
-from oracle import set_to_start
-from test_fused_oracle import builder_in
+from test_fused_oracle import Oracle, builder_in
 from training_jobs import (
     load_trials,
     make_task,
     train,
     train_with_fused,
     train_with_keras,
-    train_with_mapped,
+    write_files,
 )
 
-from trialrun.data.load import load_splits
 from trialrun.errors import ModelError
 from trialrun.training import heartbeats
-from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.channel import Reports
 from trialrun.training.compiled import controlled
 from trialrun.training.pack import train_pack
@@ -32,7 +27,7 @@ from trialrun.trials.results import Checkpoint, PackResult, Progress
 pytestmark = pytest.mark.compiled
 
 EPOCHS = 9
-ENGINES = {"fused": train_with_fused, "mapped": train_with_mapped, "keras": train_with_keras}
+ENGINES = {"fused": train_with_fused, "keras": train_with_keras}
 PATIENCES = (0, 1, 3, EPOCHS)
 STOPPING = {"min_delta": 0.001, "monitor": "val_accuracy"}
 # Trials of these settings share a program, whatever the values of the first two are.
@@ -44,93 +39,26 @@ CONTROLS = {
 }
 
 
-def trials_of(folder, *, builder="dropout", seeds=2, patiences=PATIENCES, stopping=(), **training):
+def trials_of(folder, *, seeds=2, patiences=PATIENCES, stopping=(), **training):
     search = {"training.early_stopping.patience": {"values": list(patiences)}}
     training = {"epochs": EPOCHS, "learning_rate": 0.05, **CONTROLS, **training}
     training["early_stopping"] = {**STOPPING, **dict(stopping)}
     return load_trials(
-        folder, builder=builder, seeds=seeds, search={"parameters": search}, training=training
+        folder, builder="everything", seeds=seeds, search={"parameters": search}, training=training
     )
 
 
-class Oracle:
-    """Trials in one `model.fit` each, with Keras's callbacks as anyone would write them.
-
-    One model serves all of them; each begins as a new model does under its seed.
-    """
-
-    def __init__(self, folder, builder="dropout"):
-        self._folder, self._build, self._model = folder, builder_in(folder, builder), None
-
-    def train(self, trial, *callbacks):
-        training = trial.variant.training
-        model = self._model_of(trial)
-        splits = load_splits(trial.variant.data, self._folder, trial.seed)
-        num_rows = len(splits.y_train)
-        orders = BatchOrders([trial.seed], num_rows)
-
-        def batches():
-            for _ in range(training.epochs):
-                (order,) = orders.next_epoch()
-                for start in range(0, num_rows, training.batch_size):
-                    taken = order[start : start + training.batch_size]
-                    yield splits.x_train[taken], splits.y_train[taken]
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Keras's way to read the rate
-            history = model.fit(
-                batches(),
-                steps_per_epoch=-(-num_rows // training.batch_size),
-                epochs=training.epochs,
-                validation_data=(splits.x_val, splits.y_val),
-                callbacks=list(callbacks),
-                shuffle=False,
-                verbose=0,
-            ).history
-        test_logs = model.evaluate(splits.x_test, splits.y_test, verbose=0, return_dict=True)
-        groups = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-        )
-        arrays = [[(variable.path, variable.numpy()) for variable in group] for group in groups]
-        return Plain(history, test_logs, *arrays)
-
-    def _model_of(self, trial):
-        keras.utils.set_random_seed(trial.seed)
-        fresh, rate = self._build(), trial.variant.training.learning_rate
-        if self._model is not None:
-            set_to_start(self._model, fresh, rate)
-            return self._model
-        fresh.compile(
-            optimizer=keras.optimizers.Adam(rate),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=False,
-        )
-        self._model = fresh
-        return fresh
-
-
-class Plain(NamedTuple):
-    """What plain Keras made of a trial; variables with their paths."""
-
-    history: dict
-    test_logs: dict
-    trainable: list
-    non_trainable: list
-    optimizer: list
-
-    def assert_same(self, trained):
-        assert trained.history.keys() == self.history.keys()
-        for name, values in self.history.items():
-            assert_close(trained.history[name], values, name)
-        for name, value in self.test_logs.items():
-            assert_close(trained.test_logs[name], value, name)
-        for group in ("trainable", "non_trainable", "optimizer"):
-            pairs = zip(getattr(trained, group), getattr(self, group), strict=True)
-            for array, (path, expected) in pairs:
-                assert_close(array, expected, path)
+def assert_same(plain, trained):
+    """As `assert_same_training`, but for the roundings of more epochs."""
+    assert trained.history.keys() == plain.history.keys()
+    for name, values in plain.history.items():
+        assert_close(trained.history[name], values, name)
+    for name, value in plain.test_logs.items():
+        assert_close(trained.test_logs[name], value, name)
+    for group in ("trainable", "non_trainable", "optimizer"):
+        pairs = zip(getattr(trained, group), getattr(plain, group), strict=True)
+        for array, (path, expected) in pairs:
+            assert_close(array, expected, path)
 
 
 def assert_close(actual, expected, what=""):
@@ -143,10 +71,17 @@ def stopping_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("stopping")
 
 
-def test_each_trial_of_a_pack_stops_where_keras_stops_it(stopping_folder, subtests):
-    tmp_path = stopping_folder
-    trials = trials_of(tmp_path, seeds=[1], stopping={"restore_best_weights": True})
-    oracle, oracles = Oracle(tmp_path), []
+@pytest.fixture(scope="module")
+def oracle(stopping_folder):
+    """Plain Keras, whose one model trains the trials of all tests."""
+    write_files(stopping_folder)
+    return Oracle(stopping_folder, builder_in(stopping_folder, "everything"))
+
+
+def test_each_trial_of_a_pack_stops_where_keras_stops_it(stopping_folder, oracle, subtests):
+    """In `mapped` too, see `test_checkpoints`."""
+    trials = trials_of(stopping_folder, seeds=[1], stopping={"restore_best_weights": True})
+    oracles = []
     for trial in trials:
         patience = trial.variant.training.early_stopping.patience
         callback = keras.callbacks.EarlyStopping(
@@ -154,14 +89,16 @@ def test_each_trial_of_a_pack_stops_where_keras_stops_it(stopping_folder, subtes
         )
         rate = keras.callbacks.ReduceLROnPlateau(patience=EPOCHS)  # only logs it
         oracles.append((oracle.train(trial, callback, rate), callback.best_epoch + 1))
-    num_epochs = {len(plain.history["loss"]) for plain, _ in oracles}
-    assert len(num_epochs) > 2
+    num_epochs = [len(plain.history["loss"]) for plain, _ in oracles]
+    assert len(set(num_epochs)) > 2
     assert max(num_epochs) == EPOCHS
-    for engine, train_with in ENGINES.items():
+    of_engines = {"fused": slice(None), "keras": slice(1, 3)}
+    assert max(num_epochs[of_engines["keras"]]) < EPOCHS
+    for engine, places in of_engines.items():
         with subtests.test(engine=engine):
-            trained = train_with(make_task(tmp_path, trials, num_threads=2))
-            for one, (plain, best_epoch) in zip(trained, oracles, strict=True):
-                plain.assert_same(one)
+            trained = ENGINES[engine](make_task(stopping_folder, trials[places], num_threads=2))
+            for one, (plain, best_epoch) in zip(trained, oracles[places], strict=True):
+                assert_same(plain, one)
                 assert one.best_epoch == best_epoch
 
 
@@ -180,19 +117,17 @@ class KeepBest(keras.callbacks.Callback):
         self.model.set_weights(self.best)
 
 
-def test_rates_are_reduced_and_best_epochs_kept_as_keras_does_it(tmp_path, subtests):
+def test_rates_are_reduced_and_best_epochs_kept_as_keras_does_it(stopping_folder, oracle, subtests):
     """Of trials of which one stops early."""
     plateau = {"monitor": "val_accuracy", "patience": 1, "factor": 0.5, "min_lr": 0.01}
     trials = trials_of(
-        tmp_path,
+        stopping_folder,
         seeds=[1],
         patiences=(3, EPOCHS),
-        builder="everything",
         reduce_lr_on_plateau=plateau,
         keep_best="val_loss",
         learning_rate=0.03,
     )
-    oracle = Oracle(tmp_path, builder="everything")
     oracles = [
         oracle.train(
             trial,
@@ -206,10 +141,10 @@ def test_rates_are_reduced_and_best_epochs_kept_as_keras_does_it(tmp_path, subte
     ]
     for engine in ("fused", "keras"):
         with subtests.test(engine=engine):
-            task = make_task(tmp_path, trials)
+            task = make_task(stopping_folder, trials)
             trained = ENGINES[engine](task)
             for one, plain in zip(trained, oracles, strict=True):
-                plain.assert_same(one)
+                assert_same(plain, one)
                 assert one.best_epoch == np.argmin(one.history["val_loss"]) + 1
             rates = {round(float(v), 4) for v in trained[-1].history["learning_rate"]}
             assert rates >= {0.03, 0.015}
@@ -366,3 +301,4 @@ def test_a_loss_that_is_not_finite_ends_a_trial(tmp_path):
     trials = load_trials(tmp_path, builder="not_finite", seeds=1, training=training)
     [row] = train(make_task(tmp_path, trials)).trials
     assert (row.engine, row.status, row.epochs) == ("keras", "diverged", 1)
+    assert (row.val_confusion_matrix, row.test_confusion_matrix) == (None, None)

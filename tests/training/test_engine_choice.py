@@ -262,14 +262,14 @@ import keras
 
 def data(seed):
     rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=(200, 20)).astype("float32"), rng.integers(0, 4, 200)
+    x, y = rng.normal(size=(200, 256)).astype("float32"), rng.integers(0, 4, 200)
     parts = {"train": slice(100), "validation": slice(100, 150), "test": slice(150, 200)}
     return {name: (x[rows], y[rows]) for name, rows in parts.items()}
 
 
 def wide():
-    hidden = [keras.layers.Dense(256, activation="relu") for _ in range(2)]
-    return keras.Sequential([keras.Input((20,)), *hidden, keras.layers.Dense(4, "softmax")])
+    hidden = keras.layers.Dense(256, activation="relu")
+    return keras.Sequential([keras.Input((256,)), hidden, keras.layers.Dense(4, "softmax")])
 """
 # Prints for each engine the estimate per trial, and how much more memory each further trial took;
 # each is measured in a process of its own.

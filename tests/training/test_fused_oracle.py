@@ -1,19 +1,23 @@
 """The fused engine against plain Keras: the same start, batches and data give the same training.
 
 The oracle is written here, not taken from trialrun: `set_random_seed`, the builder, `compile`, and
-one `model.fit(..., shuffle=False)` per epoch on rows that were put in order before.
+one `model.fit(..., shuffle=False)` on batches that were put in order before. Packs of several
+slices are compared in `test_checkpoints` and `test_early_stopping`.
 """
 
 import importlib.util
+import warnings
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
 from oracle import set_to_start
+from scipy.special import expit
+from sklearn import metrics
+from sklearn.metrics import confusion_matrix
 from training_jobs import (
     FEW_ROWS,
-    PARTIAL_BATCH,
     load_trials,
     make_task,
     train,
@@ -21,68 +25,40 @@ from training_jobs import (
 )
 
 from trialrun.data.load import load_splits
-from trialrun.models import mlp
 from trialrun.training.batch_orders import BatchOrders
 
 pytestmark = pytest.mark.compiled
 
-LEARNING_RATES = (0.003, 0.03)
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A pack of one: its folder, its trial, and its result.
 
-def test_every_kind_of_layer_is_trained_as_keras_trains_it(tmp_path):
-    """On data that all trials share."""
-    optimizer = {"name": "sgd", "momentum": 0.9}  # the other cases are trained by Adam
-    trials = load_trials(
-        tmp_path,
-        builder="branches",
-        seeds=[3, 11],
-        learning_rates=LEARNING_RATES,
-        data={"seed": 7},
-        training={"optimizer": optimizer},
-    )
-    fused = train_with_fused(make_task(tmp_path, trials))
-
-    def in_python(rate):
-        return keras.optimizers.SGD(rate, momentum=0.9)
-
-    oracle = Oracle(tmp_path, in_python, builder_in(tmp_path, "branches"))
-    for index in (0, 3):  # another seed, another learning rate
-        assert_same_training(fused[index], oracle.train(trials[index]))
-
-
-def test_every_trial_of_a_pack_is_trained_as_keras_trains_it(tmp_path):
-    """The built-in model, in two slices; 8 epochs are two calls of the compiled program."""
-    args = {"units": [12], "num_classes": 3, "dropout": 0.2, "l2": 0.01}
-    sections = {
-        "builder": "trialrun.models:mlp",
-        "model": {"args": args},
-        "data": {"seed": "per_trial", "args": PARTIAL_BATCH},
-        "training": {"epochs": 8},
-    }
-    trials = load_trials(tmp_path, seeds=[5], learning_rates=(1e-3, 3e-2), **sections)
-    trials += load_trials(tmp_path, seeds=[0], **sections)
-    fused = train_with_fused(make_task(tmp_path, trials, num_threads=2))
-
-    def build():
-        model = mlp(**args)
-        model.build((None, 6))
-        return model
-
-    oracle = Oracle(tmp_path, keras.optimizers.Adam, build)
-    for trained, trial in zip(fused, trials, strict=True):
-        assert_same_training(trained, oracle.train(trial))
-
-
-def test_a_single_trial_is_trained_as_keras_trains_it(tmp_path):
-    """A pack of one: TensorFlow's `vectorized_map` would not convert its random operations.
-
-    Its batches would take more rows than there are.
+    TensorFlow's `vectorized_map` would not convert its random operations. Its batches would take
+    more rows than there are.
     """
-    trials = load_trials(tmp_path, builder="dropout", seeds=[3], training={"batch_size": 1000})
-    result = train(make_task(tmp_path, trials))
-    assert result.trials[0].engine == "fused"
-    oracle = Oracle(tmp_path, keras.optimizers.Adam, builder_in(tmp_path, "dropout"))
-    plain = oracle.train(trials[0])
+    folder = tmp_path_factory.mktemp("alone")
+    (trial,) = load_trials(
+        folder,
+        builder="logit",
+        seeds=[3],
+        data={"args": {**FEW_ROWS, "num_test": 23, "num_classes": 2}},
+        training={
+            "engine": "fused",
+            "batch_size": 1000,
+            "loss": {"name": "binary_crossentropy", "from_logits": True},
+            "metrics": ["accuracy"],
+        },
+    )
+    return folder, trial, train(make_task(folder, [trial]))
+
+
+def test_a_single_trial_is_trained_as_keras_trains_it(alone):
+    folder, trial, result = alone
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0)
+    oracle = Oracle(folder, builder_in(folder, "logit"), loss=loss, metrics=[accuracy])
+    plain = oracle.train(trial)
     assert_same_logs(result.trials[0].history, plain.history)
     state = result.best_states["v00"]
     assert_close(state.test_predictions, plain.test_predictions)
@@ -96,66 +72,90 @@ def test_a_single_trial_is_trained_as_keras_trains_it(tmp_path):
     assert_same_logs(found, expected)
 
 
+def test_a_logit_is_judged_as_the_probability_that_it_stands_for(alone):
+    """After whatever engine; this one gives outputs with an axis of trials."""
+    folder, trial, result = alone
+    (row,) = result.trials
+    labels = load_splits(trial.variant.data, folder, trial.seed).y_test
+    probabilities = expit(result.best_states["v00"].test_predictions[:, 0])
+    expected = confusion_matrix(labels, probabilities > 0.5)
+    np.testing.assert_array_equal(row.test_confusion_matrix, expected)
+    assert row.metrics["test_accuracy"] == pytest.approx(np.trace(expected) / 23)
+    roc_auc = metrics.roc_auc_score(labels, probabilities)
+    assert row.metrics["test_roc_auc"] == pytest.approx(roc_auc)
+    brier = metrics.brier_score_loss(labels, probabilities)
+    assert row.metrics["test_brier_score"] == pytest.approx(brier)
+    said = "classifier of 2 classes (loss binary_crossentropy, from_logits)"
+    assert result.model_task == said
+
+
 def test_a_bias_under_a_normalization_leaves_the_training_logs_as_keras_has_them(tmp_path):
     """The one case in which weights cannot agree, in any two programs.
 
     The normalization takes the bias away again. Its true gradient is zero, what is left of it is
     rounding errors, and Adam makes steps of full size of them: such biases wander at random. In
     training they have no effect. In inference they have one, as the moving mean lags behind them:
-    validation logs agree only as far as one step of the wandering is small.
+    validation logs agree only as far as one step of the wandering is small. The verification of the
+    program knows that.
     """
     builder = "bias_under_normalization"
-    trials = load_trials(tmp_path, builder=builder, seeds=[3, 11], data={"args": FEW_ROWS})
+    trials = load_trials(
+        tmp_path,
+        builder=builder,
+        seeds=[3, 11],
+        data={"args": FEW_ROWS},
+        training={"check_engine": True},
+    )
     fused = train_with_fused(make_task(tmp_path, trials))
-    oracle = Oracle(tmp_path, keras.optimizers.Adam, builder_in(tmp_path, builder))
-    for index in (0, 1):
-        plain = oracle.train(trials[index])
-        for name in ("loss", "accuracy"):
-            assert_close(fused[index].history[name], plain.history[name], name)
+    oracle = Oracle(tmp_path, builder_in(tmp_path, builder))
+    plain = oracle.train(trials[1])  # the program is traced from the other
+    for name in ("loss", "accuracy"):
+        assert_close(fused[1].history[name], plain.history[name], name)
 
 
 # The oracle ------------------------------------------------------------------------------------
 
 
 class Oracle:
-    """Trials, each trained as anyone would write it; one model serves all of them."""
+    """Trials in one `model.fit` each, as anyone would write it; one model serves all of them.
 
-    def __init__(self, folder, optimizer, build):
-        self._folder, self._optimizer, self._build, self._model = folder, optimizer, build, None
+    Each begins as a new model does under its seed.
+    """
 
-    def train(self, trial):
-        """The trial in plain Keras, from the start of a new model under its seed."""
+    def __init__(
+        self, folder, build, *, loss="sparse_categorical_crossentropy", metrics=("accuracy",)
+    ):
+        self._folder, self._build, self._model = folder, build, None
+        self._compiled = {"loss": loss, "metrics": list(metrics)}
+
+    def train(self, trial, *callbacks):
+        """The trial in plain Keras."""
         training = trial.variant.training
         splits = load_splits(trial.variant.data, self._folder, trial.seed)
-        keras.utils.set_random_seed(trial.seed)
-        fresh = self._build()
-        if self._model is None:
-            self._model = fresh
-            fresh.compile(
-                optimizer=self._optimizer(training.learning_rate),
-                loss="sparse_categorical_crossentropy",
-                metrics=["accuracy"],
-                jit_compile=False,
-            )
-        else:
-            set_to_start(self._model, fresh, training.learning_rate)
-        model = self._model
-        orders = BatchOrders([trial.seed], len(splits.y_train))
-        history = {}
-        for _ in range(training.epochs):
-            (order,) = orders.next_epoch()
-            logs = model.fit(
-                splits.x_train[order],
-                splits.y_train[order],
-                batch_size=training.batch_size,
+        model = self._model_of(trial)
+        num_rows = len(splits.y_train)
+        orders = BatchOrders([trial.seed], num_rows)
+
+        def batches():
+            for _ in range(training.epochs):
+                (order,) = orders.next_epoch()
+                for start in range(0, num_rows, training.batch_size):
+                    taken = order[start : start + training.batch_size]
+                    yield splits.x_train[taken], splits.y_train[taken]
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Keras's way to read the rate
+            history = model.fit(
+                batches(),
+                steps_per_epoch=-(-num_rows // training.batch_size),
+                epochs=training.epochs,
                 shuffle=False,
                 validation_data=(splits.x_val, splits.y_val),
+                callbacks=list(callbacks),
                 verbose=0,
             ).history
-            for name, (value,) in logs.items():
-                history.setdefault(name, []).append(value)
         test_logs = model.evaluate(splits.x_test, splits.y_test, return_dict=True, verbose=0)
-        predictions = model.predict(splits.x_test, verbose=0)
+        predictions = model(splits.x_test, training=False).numpy()
         groups = (
             model.trainable_variables,
             model.non_trainable_variables,
@@ -163,6 +163,16 @@ class Oracle:
         )
         arrays = [[(variable.path, variable.numpy()) for variable in group] for group in groups]
         return Plain(history, test_logs, predictions, *arrays)
+
+    def _model_of(self, trial):
+        keras.utils.set_random_seed(trial.seed)
+        fresh, rate = self._build(), trial.variant.training.learning_rate
+        if self._model is not None:
+            set_to_start(self._model, fresh, rate)
+            return self._model
+        fresh.compile(keras.optimizers.Adam(rate), **self._compiled, jit_compile=False)
+        self._model = fresh
+        return fresh
 
 
 class Plain(NamedTuple):

@@ -22,7 +22,7 @@ SMALL = {
         0.85,
     ),
     "diabetes_regression": (
-        ["training.epochs=20", "training.learning_rate=0.01", "training.engine=keras"],
+        ["training.epochs=6", "training.learning_rate=0.05", "training.engine=keras"],
         "test_mean_absolute_error",
         60,
     ),
@@ -36,7 +36,12 @@ SMALL = {
         0.7,
     ),
     "two_inputs": (
-        ["data.args.num_train=600", "training.epochs=12", "training.engine=keras"],
+        [
+            "data.args.num_train=600",
+            "training.epochs=6",
+            "training.learning_rate=0.01",
+            "training.engine=keras",
+        ],
         "test_accuracy",
         0.8,
     ),

@@ -293,7 +293,7 @@ def test_parts_are_judged_alike_or_not_at_all():
 
 def test_a_matrix_that_lost_a_row_is_an_error():
     task = ModelTask("binary", "probabilities", 1, 0.5, "")
-    with pytest.raises(TrialrunError, match="of 2 rows counts 1: labels from 1 to 2, 2 classes"):
+    with pytest.raises(TrialrunError, match="would not count all of them: labels from 1 to 2, 2 c"):
         judge(task, np.array([1, 2]), np.array([[0.1], [0.9]]))
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from scipy.special import expit
 from sklearn import metrics
 from sklearn.metrics import confusion_matrix
 from training_jobs import (
@@ -18,7 +17,7 @@ from training_jobs import (
 
 from trialrun.data.load import load_splits
 from trialrun.errors import InputError
-from trialrun.job import SelectSpec
+from trialrun.job import SelectSpec, load_job
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.training.compiled.slices import slice_trials
 from trialrun.training.pack import train_pack
@@ -70,7 +69,7 @@ def sixty_four(tmp_path_factory):
         seeds=32,
         learning_rates=(0.003, 0.03),
         data={"args": {"num_train": 15, "num_val": 9, "num_test": 9}},
-        training={"batch_size": 5, "check_engine": False},  # the oracle's tests check it
+        training={"batch_size": 5},
     )
     return folder, trials
 
@@ -181,19 +180,6 @@ def test_a_diverging_trial_leaves_its_neighbors_untouched(tmp_path):
         assert_same_trial(diverging[place], tame[place])
 
 
-def test_a_classifier_that_diverges_has_no_confusion_matrix(tmp_path):
-    trials = load_trials(
-        tmp_path,
-        builder="not_finite",
-        seeds=[4],
-        training={"engine": "keras", "epochs": 1},
-    )
-    (row,) = train(make_task(tmp_path, trials)).trials
-    assert row.status == "diverged"
-    assert row.val_confusion_matrix is None
-    assert row.test_confusion_matrix is None
-
-
 # Engines ------------------------------------------------------------------------------------------
 
 
@@ -301,13 +287,17 @@ def test_a_classifier_is_judged_by_its_test_probabilities(pack_of):
 
 
 def test_a_single_probability_means_two_classes(tmp_path):
+    """And a metric of one's own name can select."""
+    metrics = ["accuracy", {"name": "auc", "as": "area"}]
     trials = load_trials(
         tmp_path,
         builder="binary",
         seeds=[1],
         data={"args": {"num_classes": 2}},
-        training={"loss": "binary_crossentropy", "engine": "keras"},
+        training={"loss": "binary_crossentropy", "metrics": metrics, "engine": "keras"},
+        select={"metric": "val_area"},
     )
+    assert load_job(tmp_path / "job.yaml").spec.select.goal == "maximize"
     result = train(make_task(tmp_path, trials))
     (row,) = result.trials
     splits = load_splits(trials[0].variant.data, tmp_path, 1)
@@ -317,34 +307,7 @@ def test_a_single_probability_means_two_classes(tmp_path):
     )
     accuracy = np.trace(row.test_confusion_matrix) / len(splits.y_test)
     assert accuracy == pytest.approx(row.metrics["test_accuracy"])
-
-
-def test_a_logit_is_judged_as_the_probability_that_it_stands_for(tmp_path):
-    """After whatever engine; this one gives outputs with an axis of trials."""
-    (trial,) = load_trials(
-        tmp_path,
-        builder="regression",  # a single linear output
-        seeds=[1],
-        data={"args": {**FEW_ROWS, "num_test": 23, "num_classes": 2}},
-        training={
-            "engine": "fused",
-            "loss": {"name": "binary_crossentropy", "from_logits": True},
-            "metrics": ["accuracy"],
-        },
-    )
-    result = train(make_task(tmp_path, [trial]))
-    (row,) = result.trials
-    labels = load_splits(trial.variant.data, tmp_path, 1).y_test
-    probabilities = expit(result.best_states["v00"].test_predictions[:, 0])
-    expected = confusion_matrix(labels, probabilities > 0.5)
-    np.testing.assert_array_equal(row.test_confusion_matrix, expected)
-    assert row.metrics["test_accuracy"] == pytest.approx(np.trace(expected) / 23)
-    roc_auc = metrics.roc_auc_score(labels, probabilities)
-    assert row.metrics["test_roc_auc"] == pytest.approx(roc_auc)
-    brier = metrics.brier_score_loss(labels, probabilities)
-    assert row.metrics["test_brier_score"] == pytest.approx(brier)
-    said = "classifier of 2 classes (loss binary_crossentropy, from_logits)"
-    assert result.model_task == said
+    assert 0 <= row.metrics["val_area"] <= 1
 
 
 def test_a_model_that_its_builder_compiled_for_counts_is_no_classifier(tmp_path):

@@ -69,9 +69,8 @@ def test_all_trials_at_once_give_what_keras_gives_for_each():
     weights = [weight for layer in recurrent for weight in layer.trainable_variables]
     stacks = [np.stack([weight.numpy(), weight.numpy() + 0.1]) for weight in weights]
     of_trial = outputs_and_gradients(recurrent, weights)
-    in_keras = tf.function(of_trial, autograph=False)
     one_by_one = [
-        in_keras(*map(tf.constant, (x[i], mask[i], *(stack[i] for stack in stacks))))
+        of_trial(*map(tf.constant, (x[i], mask[i], *(stack[i] for stack in stacks))))
         for i in range(NUM_TRIALS)
     ]
     together = tf.function(lambda *all_: vectorize(of_trial, all_), autograph=False)

@@ -3,22 +3,18 @@
 The cases are in `oracle_cases_training`; here are the lines that differ in kind.
 """
 
-from functools import partial
-
 import keras
 import numpy as np
 import oracle_cases_metrics
 import pytest
-from oracle import compare, fit_plainly, largest_difference
+from oracle import compare, largest_difference
 from oracle_cases_control import CONTROL_CASES
 from oracle_cases_metrics import Largest
 from oracle_cases_training import TRAINING_CASES
 from oracle_table import TABLE, training_line
-from test_fused_oracle import builder_in
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
 
 from trialrun.errors import InputError
-from trialrun.job import load_job
 
 pytestmark = pytest.mark.compiled
 
@@ -49,8 +45,13 @@ def with_two_curves():
 
 def of_whole_batches():
     """Early stopping of a moving average of the weights, with padded outputs."""
-    case = CONTROL_CASES["early_stopping_averaged"]
+    case = unverified(CONTROL_CASES["early_stopping_averaged"])
     return case._replace(generator="sequences_in_whole_batches")
+
+
+def unverified(case):
+    """A case whose program is compared here alone."""
+    return case._replace(training={**case.training, "check_engine": False})
 
 
 @pytest.mark.parametrize("make_case", [with_two_curves, of_whole_batches])
@@ -69,24 +70,13 @@ def test_the_plain_engine_trains_as_keras_does(tmp_path):
     assert max(result.weights, result.logs) <= line.tolerance
 
 
-@pytest.mark.parametrize(
-    ("name", "engines", "compared"),
-    [
-        ("two_outputs_weighted", ("auto",), [-1]),
-        # A loss that is not finite ends one trial of two at its batch; what was trained and logged
-        # until then stays.
-        ("terminate_on_nan", ("fused", "keras"), [0, 1]),
-    ],
-)
-def test_each_engine_trains_as_keras_does(tmp_path, subtests, name, engines, compared):
-    line, plainly = TABLE[f"job_{name}"], {}
-    for engine in engines:
+def test_a_loss_that_is_not_finite_ends_a_trial_at_its_batch(tmp_path, subtests):
+    """One of two; what was trained and logged until then stays."""
+    line, plainly = training_line(unverified(CONTROL_CASES["terminate_on_nan"])), {}
+    for engine in ("fused", "keras"):
         with subtests.test(engine=engine):
-            result = compare(line, tmp_path, engine=engine, compared=compared, plainly=plainly)
-            if engine == "auto":
-                assert (result.engine, result.reason) == ("fused", "")
-            else:
-                assert result.engine == engine
+            result = compare(line, tmp_path, engine=engine, compared=[0, 1], plainly=plainly)
+            assert result.engine == engine
             assert max(result.weights, result.logs) <= line.tolerance
 
 
@@ -105,48 +95,30 @@ def test_a_regression_has_errors_for_metrics_and_no_confusion_matrix(tmp_path):
     assert row.test_confusion_matrix is None
 
 
-def test_a_rate_per_trial_reaches_the_optimizer_inside_a_loss_scaling_one(tmp_path):
+def test_two_outputs_under_a_rate_per_trial_inside_loss_scaling_are_trained_as_keras_does(tmp_path):
+    """With losses, weights and metrics for each, and rows that count for more or less."""
+    case = TRAINING_CASES["two_outputs_weighted"]
     scaling = {"initial_scale": 1024.0, "dynamic_growth_steps": 5}
-    trials = load_trials(
-        tmp_path,
-        builder="dense",
-        seeds=[1],
-        learning_rates=(0.001, 0.1),
-        training={"optimizer": {"name": "sgd", "loss_scaling": scaling}},
-    )
 
-    def build(rate):
-        model = builder_in(tmp_path, "dense")()
-        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(rate), **scaling)
-        model.compile(
-            optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
-        )
-        return model
+    def line_of(rate):
+        def compiled():
+            optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(rate), **scaling)
+            return {**case.compile(), "optimizer": optimizer}
 
-    rows = train_with_fused(make_task(tmp_path, trials))
-    for row, trial in zip(rows, trials, strict=True):
-        plain = fit_plainly(partial(build, trial.variant.training.learning_rate), trial, tmp_path)
-        weights = [*row.trainable, *row.non_trainable]
-        assert largest_difference(weights, plain.weights) <= 1e-5
-        assert row.history.keys() == plain.history.keys()
-        for name, values in plain.history.items():
-            assert row.history[name] == pytest.approx(values, abs=1e-5)
-    assert abs(rows[0].history["loss"][-1] - rows[1].history["loss"][-1]) > 0.01
+        optimizer = {"name": "sgd", "loss_scaling": scaling}
+        training = {**case.training, "learning_rate": rate, "optimizer": optimizer}
+        return training_line(case._replace(training=training, compile=compiled))
 
-
-def test_a_metric_of_ones_own_name_can_select(tmp_path):
-    metrics = [{"name": "auc", "as": "area"}]
-    trials = load_trials(
-        tmp_path,
-        builder="binary",
-        seeds=[1],
-        data={"args": {"num_classes": 2}},
-        training={"loss": "binary_crossentropy", "metrics": metrics, "engine": "keras"},
-        select={"metric": "val_area"},
-    )
-    assert load_job(tmp_path / "job.yaml").spec.select.goal == "maximize"
-    (row,) = train(make_task(tmp_path, trials)).trials
-    assert 0 <= row.metrics["val_area"] <= 1
+    lines = [line_of(rate) for rate in (0.001, 0.1)]
+    trials = [line.plan(tmp_path, 2, "auto")[place] for place, line in enumerate(lines)]
+    first, last = train_with_fused(make_task(tmp_path, trials))  # traced from the first
+    plain = lines[-1].train_plainly(trials[-1], tmp_path)
+    assert largest_difference([*last.trainable, *last.non_trainable], plain.weights) <= 1e-5
+    for logs, expected in ((last.history, plain.history), (last.test_logs, plain.test_logs)):
+        assert logs.keys() == expected.keys()
+        for name, values in expected.items():
+            assert logs[name] == pytest.approx(values, abs=1e-5)
+    assert abs(first.history["loss"][-1] - last.history["loss"][-1]) > 0.01
 
 
 def test_a_schedule_in_epochs_needs_epochs_of_one_length(tmp_path):

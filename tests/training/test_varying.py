@@ -50,7 +50,7 @@ class Scale(layers.Layer):
 
 
 def rates(rate, noise, l1, l2, factor, momentum):
-    """Each where Keras keeps it; the second dropout's is computed by the builder.
+    """Each where Keras keeps it; the first dropout's is computed by the builder.
 
     The other kinds of dropout compute more with their rate than a comparison.
     """
@@ -64,7 +64,6 @@ def rates(rate, noise, l1, l2, factor, momentum):
         ),
         layers.BatchNormalization(momentum=momentum),
         layers.Activation("selu"),
-        layers.Dropout(rate),
         layers.Dropout(rate / 2),
         layers.GaussianDropout(rate),
         layers.AlphaDropout(rate),
@@ -123,15 +122,20 @@ def plan(folder, builder, parameters, *, training=None, args=None, seeds=(3, 11)
     return plan_trials(load_job(folder / "job.yaml").spec)
 
 
+# A program that is compared with plain Keras's training need not verify its first steps.
+UNVERIFIED = {"check_engine": False}
+
+
 def assert_same_as_plain_keras(folder, trials):
+    """Of the last trial, whose numbers are not those that the program was traced with."""
     assert len({signature_of(trial.variant) for trial in trials}) == 1
     assert len({exact_signature_of(trial.variant) for trial in trials}) > 1
-    task = make_task(folder, trials)
-    for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
-        for name, values in plain.history.items():
-            np.testing.assert_allclose(fused.history[name], values, atol=2e-5, err_msg=name)
-        for own, expected in zip(fused.trainable, plain.trainable, strict=True):
-            np.testing.assert_allclose(own, expected, atol=2e-5)
+    *_, fused = train_with_fused(make_task(folder, trials))
+    (plain,) = train_with_keras(make_task(folder, trials[-1:]))
+    for name, values in plain.history.items():
+        np.testing.assert_allclose(fused.history[name], values, atol=2e-5, err_msg=name)
+    for own, expected in zip(fused.trainable, plain.trainable, strict=True):
+        np.testing.assert_allclose(own, expected, atol=2e-5)
 
 
 def with_others(trials, others):
@@ -161,7 +165,8 @@ def test_numbers_of_a_model_and_arguments_of_adamw_differ_inside_one_program(tmp
             "ema_momentum": 0.5,
         },
     }
-    trials = plan(tmp_path, "rates", {}, args=args, training={"optimizer": optimizer}, seeds=[11])
+    training = {"optimizer": optimizer, **UNVERIFIED}
+    trials = plan(tmp_path, "rates", {}, args=args, training=training, seeds=[11])
     assert_same_as_plain_keras(tmp_path, with_others(trials, others))
 
 
@@ -182,9 +187,9 @@ def test_arguments_of_sgd_a_schedule_and_class_weights_differ_inside_one_program
             "training.optimizer.momentum": [0.9, 0.5],
             "training.optimizer.global_clipnorm": [0.5, 0.1],
         },
-        training={"learning_rate_schedule": schedule, "optimizer": sgd},
+        training={"learning_rate_schedule": schedule, "optimizer": sgd, **UNVERIFIED},
     )
-    first, other = grid[:2], [grid[-1], grid[2]]
+    first, other = grid[:2], [grid[3], grid[-2]]
     assert [trial.seed for trial in (*first, *other)] == [3, 11, 11, 3]
     assert len({signature_of(trial.variant) for trial in (*first, *other)}) == 1
     train_with_fused(make_task(tmp_path, first))

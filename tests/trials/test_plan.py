@@ -11,7 +11,7 @@ from rich.console import Console
 
 from trialrun.driver.preview.plan import print_plan
 from trialrun.job import JobSpec, load_job
-from trialrun.trials.packing import pack_trials
+from trialrun.trials.packing import pack_trials, width_on_cpu
 from trialrun.trials.plan import plan_trials, plan_variants
 from trialrun.trials.signature import signature_of
 
@@ -227,6 +227,23 @@ def test_packs_hold_each_trial_once_in_order_and_one_signature_each():
         assert positions == sorted(positions)
     assert [pack.pack_id for pack in packs] == ["p000", "p001", "p002", "p003"]
     assert packs[0].signature == signature_of(trials[0].variant) == packs[1].signature
+
+
+@pytest.mark.parametrize(
+    ("rounds", "num_devices", "num_threads", "width"),
+    [
+        ([], 1, 2, 32),
+        ([288, 128, 143, 40], 1, 2, 36),  # two packs of 144, each as two turns of two slices
+        ([288, 128, 143, 40], 4, 2, 24),  # packs of 72, 32 and 36
+        ([288], 1, 1, 58),
+        ([10, 4], 1, 2, 24),
+    ],
+)
+def test_programs_of_all_rounds_have_the_width_that_leaves_the_fewest_gaps(
+    rounds, num_devices, num_threads, width
+):
+    job = JobSpec(name="a")
+    assert width_on_cpu(job, rounds, num_devices, num_threads=num_threads) == width
 
 
 def test_no_trials_make_no_packs():

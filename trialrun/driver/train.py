@@ -13,11 +13,12 @@ from trialrun.driver.resume import packs_with_checkpoints
 from trialrun.driver.work import Batch, Work, timed
 from trialrun.errors import EXIT_INTERRUPTED, InputError, TrialrunError
 from trialrun.messages import command_for, counted
+from trialrun.search.schedule import expected_rounds
 from trialrun.store import RunFolder
 from trialrun.store.columns import ParameterKind, domain_kinds, parameter_kinds
 from trialrun.store.round_log import schedule_in
 from trialrun.training.compilation_cache import folder as compilation_cache
-from trialrun.trials.packing import make_packs, width_between_rounds
+from trialrun.trials.packing import WIDTH_ON_GPU, make_packs, width_on_cpu
 from trialrun.trials.results import Checkpoint, Output, PackResult, PackStart, Progress
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
@@ -244,9 +245,17 @@ def _warn_of_lost_states(work: Work, batch: Batch) -> None:
 
 def _width(work: Work, cluster: "Cluster") -> int | None:
     """The width of programs in a run with rounds, so that a later round compiles nothing."""
-    if not work.run.rounds.read():
+    job, schedule = work.loaded.spec, schedule_in(work.run.rounds.read())
+    if schedule is None:
         return None
-    return width_between_rounds(on_gpus=cluster.needs.gpus > 0)
+    if cluster.needs.gpus > 0:
+        return WIDTH_ON_GPU
+    expected: list[int] = []
+    # Where trials are paused, the width is the same on all machines, and so are their numbers.
+    if schedule.keeps and schedule.proposals is None and not schedule.epochs:
+        num_variants = len({trial.variant.variant_id for trial in work.trials})
+        expected = [one.num_trials for one in expected_rounds(job, num_variants)]
+    return width_on_cpu(job, expected, cluster.num_devices, num_threads=cluster.num_threads)
 
 
 def _run_packs(

@@ -116,8 +116,7 @@ def holder_of(folder: Path) -> Holder | None:
         written_s = path.stat().st_mtime
     pid, beat, host = seen.get("pid"), seen.get("beat"), seen.get("host")
     if seen.get("machine") == machine_id() and isinstance(pid, int):
-        started = process_started(pid)
-        lives_here = started is not None and started == seen.get("started")
+        lives_here = _lives(seen)
     return Holder(
         host=visible(host) if isinstance(host, str) else "an unknown machine",
         pid=pid if isinstance(pid, int) else None,
@@ -201,7 +200,7 @@ def _driver_of(holder: Path, say: Any) -> dict[str, Any] | None:
     if seen.get("released"):
         return None
     if seen.get("machine") == machine_id():
-        return seen if process_started(seen.get("pid")) == seen.get("started") else None
+        return seen if _lives(seen) else None
     say(f"waiting up to {_SILENCE_S:g} s to see whether its driver still runs ({_describe(seen)})")
     deadline = time.monotonic() + _SILENCE_S
     while time.monotonic() < deadline:
@@ -255,6 +254,13 @@ def _newest(folder: Path) -> Path | None:
 def _read(path: Path | None) -> dict[str, Any]:
     """The content of a lease; empty if the file is missing or is not a lease."""
     return {} if path is None else read_small_json(path)
+
+
+def _lives(content: dict[str, Any]) -> bool:
+    """Whether the process that a lease of this machine names still runs."""
+    pid = content.get("pid")
+    started = process_started(pid) if isinstance(pid, int) else None
+    return started is not None and started == content.get("started")
 
 
 def _describe(content: dict[str, Any]) -> str:

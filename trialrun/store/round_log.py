@@ -4,6 +4,7 @@ A round says which variants are trained with which seeds, and why others are not
 files are the authority: what was decided once stays decided.
 """
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -236,11 +237,17 @@ def _from_json(content: bytes) -> Round:
         ValueError: A value is missing or has another type.
     """
     try:
-        return TypeAdapter(Round).validate_json(content, strict=True)
+        return _form_of_rounds().validate_json(content, strict=True)
     except ValidationError as error:
         wrong = error.errors()[0]
         place = ".".join(map(str, wrong["loc"]))
         raise ValueError(f"it is not the record of a round: {place}: {wrong['msg']}") from error
+
+
+@functools.cache
+def _form_of_rounds() -> TypeAdapter[Round]:
+    """What pydantic makes of `Round`, which takes it longer than to read a file."""
+    return TypeAdapter(Round)
 
 
 def _require_sense(found: Round, number: int) -> None:

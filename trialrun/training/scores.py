@@ -88,14 +88,14 @@ def judge(
 def _confusion_matrix(
     labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], num_classes: int
 ) -> npt.NDArray[np.int64]:
-    from sklearn.metrics import confusion_matrix
+    """(classes, classes) counts, rows = true class.
 
-    matrix: npt.NDArray[np.int64] = confusion_matrix(
-        labels, predicted, labels=np.arange(num_classes)
-    )
-    if matrix.sum() != len(labels):  # scikit-learn leaves out labels that are not in `labels`
+    scikit-learn's takes a millisecond for checks, which is a tenth of what a small trial takes.
+    """
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
         raise TrialrunError(
-            f"a confusion matrix of {len(labels)} rows counts {matrix.sum()}: labels from"
+            f"a confusion matrix of {len(labels)} rows would not count all of them: labels from"
             f" {labels.min()} to {labels.max()}, {num_classes} classes"
         )
-    return matrix
+    counts = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)

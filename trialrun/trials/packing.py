@@ -17,9 +17,13 @@ _MAX_THREADS_PER_WORKER = 4
 # often.
 _TRIALS_PER_THREAD = 128
 _TRIALS_PER_DEVICE = 512
-# Between rounds the number of trials changes, but programs are compiled for one. On a CPU this many
-# take the same time per trial as more; a GPU needs more to be busy.
-_WIDTH_ON_CPU, _WIDTH_ON_GPU = 32, 128
+# Between rounds the number of trials changes, but programs are compiled for one, so that a later
+# round compiles nothing. A GPU needs this many to be busy. On a CPU it is one of these, and this
+# one if nothing is known of the rounds. A step of a program takes as long as so many trials of it,
+# besides its trials; this was measured with jobs/medical_trial_rounds.yaml, widths of 32 and 72.
+WIDTH_ON_GPU = 128
+_WIDTHS_ON_CPU, _WIDTH_ON_CPU = range(24, 65), 32
+_TRIALS_LIKE_A_STEP = 8
 # Of free memory; the rest is for what an estimate leaves out: XLA's own buffers, other processes.
 SHARE_OF_FREE = 0.7
 
@@ -41,12 +45,17 @@ def make_packs(
         num_threads: CPU threads per pack; 1 if GPUs compute.
         first_number: The number of the first pack.
     """
-    limit = job.resources.max_trials_per_pack
-    if limit == "auto":
-        limit = _TRIALS_PER_THREAD * num_threads if num_threads > 1 else _TRIALS_PER_DEVICE
+    limit = _most_per_pack(job, num_threads)
     return pack_trials(
         trials, num_devices=num_devices, max_trials_per_pack=limit, first_number=first_number
     )
+
+
+def _most_per_pack(job: JobSpec, num_threads: int) -> int:
+    limit = job.resources.max_trials_per_pack
+    if limit != "auto":
+        return limit
+    return _TRIALS_PER_THREAD * num_threads if num_threads > 1 else _TRIALS_PER_DEVICE
 
 
 def choose_cpus_per_pack(num_cpus: int) -> int:
@@ -141,9 +150,28 @@ def own_trials(loaded: LoadedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
     return own
 
 
-def width_between_rounds(*, on_gpus: bool) -> int:
-    """The width of programs in a run with rounds, so that a later round compiles nothing."""
-    return _WIDTH_ON_GPU if on_gpus else _WIDTH_ON_CPU
+def width_on_cpu(job: JobSpec, rounds: Sequence[int], num_devices: int, *, num_threads: int) -> int:
+    """The width of programs for all rounds of a run, with which the least time is lost to gaps.
+
+    Args:
+        job: The job.
+        rounds: How many trials each round is expected to train; empty if that is not known.
+        num_devices: How many packs can be trained at the same time.
+        num_threads: CPU threads per pack, which train so many slices at the same time.
+    """
+    if not rounds:
+        return _WIDTH_ON_CPU
+    limit = _most_per_pack(job, num_threads)
+    sizes: list[int] = []
+    for size in rounds:
+        [count] = _count_packs([size], num_devices, limit)
+        sizes += [math.ceil(size / count)] * math.ceil(count / num_devices)
+
+    def cost(width: int) -> int:
+        turns = sum(math.ceil(math.ceil(size / width) / num_threads) for size in sizes)
+        return turns * (width + _TRIALS_LIKE_A_STEP)
+
+    return min(_WIDTHS_ON_CPU, key=cost)
 
 
 def trials_that_fit(

@@ -25,7 +25,7 @@ from trialrun.host import quiet_tensorflow, stdout_for_results
 from trialrun.job import Settings
 from trialrun.messages import bytes_text
 from trialrun.training.compilation_cache import folder as compilation_cache
-from trialrun.trials.packing import width_between_rounds
+from trialrun.trials.packing import WIDTH_ON_GPU
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
@@ -132,7 +132,7 @@ def _width(planned: PlannedPacks) -> int | None:
     """How many trials a program trains at a time on a cluster; None for as many as a pack has."""
     if planned.devices.gpus is None or not wants_rounds(planned.loaded.spec):
         return None
-    return width_between_rounds(on_gpus=True)
+    return WIDTH_ON_GPU
 
 
 def _print_findings(
