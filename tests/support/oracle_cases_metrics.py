@@ -387,6 +387,13 @@ METRIC_CASES: dict[str, Case] = {
         lambda: _compiled(metrics.PearsonCorrelation(axis=0), metrics.CosineSimilarity(axis=0)),
         kind="metric",
     ),
+    # A float16 sum near 1 is rounded to 2^-11; XLA rounds at other places.
+    "half_precision": _case(
+        lambda: _compiled(
+            metrics.MeanSquaredError(dtype="float16"), metrics.MeanAbsoluteError(dtype="bfloat16")
+        ),
+        kind="metric",
+    )._replace(tolerance=2.0**-11),
     "in_tf_variable": _case(lambda: _compiled(OnlyInTensorFlow()), engine="keras"),
     "counts_in_python": _case(lambda: _compiled(CountsInPython()), engine="keras"),
     "leaves_rows_out": _case(lambda: _compiled(OfSome()), engine="keras"),

@@ -43,6 +43,7 @@ def test_every_case_is_a_right_job(tmp_path, name):
         (metrics.MeanMetricWrapper(keras.metrics.mean_absolute_error), False, False),
         (metrics.CosineSimilarity(axis=0), False, True),
         (losses.Huber(), False, True),
+        (metrics.MeanSquaredError(dtype="bfloat16"), False, True),
         (losses.dice, False, True),
         (Recall(), True, True),
         (Recall, True, True),

@@ -136,8 +136,12 @@ def _metrics_of(model: keras.Model) -> list[keras.metrics.Metric]:
 
 
 def _sees_batches(metric: keras.metrics.Metric) -> bool:
-    """Whether a metric's state may be another thing than a sum over rows."""
-    return not _is_of_keras(metric) or keras_model.compares_rows(metric)
+    """Whether a metric's state may be another thing than a sum over rows.
+
+    A sum in half precision is one of what has been rounded batch by batch.
+    """
+    is_rounded = any(v.dtype in ("float16", "bfloat16") for v in metric.variables)
+    return is_rounded or not _is_of_keras(metric) or keras_model.compares_rows(metric)
 
 
 def _is_of_keras(metric: Any) -> bool:
