@@ -35,10 +35,11 @@ def refuse_other_numbers(graph: Any) -> None:
     Args:
         graph: The graph of a concrete function.
     """
-    for operation in sorted(operations_needed(graph) - _CONTROL):
-        if operation.startswith("Stateless"):
-            raise CannotFuse(f"XLA draws other random numbers than TensorFlow for {operation}")
-    for operation in sorted(operations_within(graph)):
+    within = operations_within(graph)
+    draws = {name for name in within - _CONTROL if name.startswith("Stateless")}
+    for operation in sorted(draws & operations_needed(graph) if draws else ()):
+        raise CannotFuse(f"XLA draws other random numbers than TensorFlow for {operation}")
+    for operation in sorted(within):
         if operation in _STATEFUL_RANDOM:
             raise CannotFuse(
                 f"it draws from TensorFlow's own random stream ({operation}); draw with"
