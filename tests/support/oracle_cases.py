@@ -283,6 +283,20 @@ _CONVOLUTIONS = {
         AveragePooling3D=_pooled(lambda: layers.Conv3D(3, 2), lambda: layers.AveragePooling3D(2)),
     ),
 }
+
+
+class NormalizedCell(layers.LSTMCell):
+    """Makes a layer and leaves it to its first call to build it."""
+
+    def __init__(self, units: int, **given: Any) -> None:
+        super().__init__(units, **given)
+        self.normalization = layers.LayerNormalization()
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
+        output, states = super().call(inputs, states, training=training)
+        return self.normalization(output), states
+
+
 _SEQUENCES = {
     **_layers(
         "sequence",
@@ -304,6 +318,7 @@ _SEQUENCES = {
         GRU_reset_before=lambda: [layers.GRU(6, reset_after=False)],
         GRU_dropout=lambda: [layers.GRU(6, dropout=0.2, recurrent_dropout=0.1)],
         RNN_of_cells=lambda: [layers.RNN([layers.GRUCell(4), layers.LSTMCell(5)])],
+        RNN_with_a_layer_in_its_cell=lambda: [layers.RNN(NormalizedCell(5))],
         Masking_LSTM=lambda: [layers.Masking(), layers.LSTM(5)],
     ),
     **_layers("frames", ConvLSTM1D=_pooled(lambda: layers.ConvLSTM1D(3, 2))),

@@ -176,6 +176,26 @@ def rate_of_numpy():
     return net(layers.Dense(8), layers.Dropout(np.random.uniform(0.1, 0.9)))
 
 
+class AddedInInference(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.added = np.random.normal(size=6).astype("float32")
+
+    def call(self, x, training=False):
+        return x if training else x + self.added
+
+
+def in_inference():
+    return net(AddedInInference())
+
+
+def boundary():
+    """Long after the first steps."""
+    steps = keras.optimizers.schedules.PiecewiseConstantDecay
+    rate = steps([np.random.randint(1000, 9000)], [0.1, 0.01])
+    return compiled(net(), optimizer=keras.optimizers.Adam(rate))
+
+
 def own_layers():
     added = np.random.normal(size=6).astype("float32")
     return net(
@@ -311,7 +331,7 @@ def test_a_trial_alone_is_the_same_as_after_another_in_its_pack(tmp_path, builde
     "builder",
     [
         *("counting", "centered", "noisy", "constant_of_its_file"),
-        *("of_numpy", "rate_of_numpy"),
+        *("of_numpy", "rate_of_numpy", "in_inference", "boundary"),
     ],
 )
 def test_what_a_program_would_share_between_trials_is_left_to_fit(tmp_path, builder):

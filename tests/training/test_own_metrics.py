@@ -147,3 +147,29 @@ def test_steps_and_metrics_that_are_not_those_of_plain_keras_are_found(after_a_s
     found = why_different(own, build_one(), epochs, start, [batch], val=ROWS, index=0)
     assert said in found
     assert bool(said) is bool(found)
+
+
+def test_what_acts_in_inference_only_is_found_where_no_metric_sees_batches():
+    def built(scale):
+        model = keras.Sequential([keras.Input((6,)), OnlyInInference(scale)])
+        model.add(keras.layers.Dense(3, "softmax"))
+        model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    own = FunctionalModel(built(1.0), tuple(map(tf.constant, ROWS)))
+    state = ModelState(*([v.numpy()[None] for v in group] for group in own.variables[:3]))
+    state = tf.nest.map_structure(tf.constant, state)
+    epochs = SimpleNamespace(first_test_batch=lambda val: val, shares_data=True)
+    given = {"val": tuple(map(tf.constant, ROWS)), "index": 0}
+    assert not why_different(own, built(1.0), epochs, state, [], **given)
+    found = why_different(own, built(2.0), epochs, state, [], **given)
+    assert found.startswith("in a test step loss is")
+
+
+class OnlyInInference(keras.layers.Layer):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def call(self, x, training=False):
+        return x if training else x * self.scale

@@ -113,6 +113,27 @@ def test_a_builder_that_draws_from_numpy_is_built_for_every_trial():
         assert_equal([stack[place] for stack in stacks], fresh(build, seed))
 
 
+def test_two_seeds_that_happen_to_give_the_same_number_hide_no_third():
+    """Also after a pack of one seed, for which nothing can differ."""
+
+    def build():
+        model = keras.Sequential([keras.Input((6,)), layers.Dense(4)])
+        model.table = [np.random.randint(2)]
+        return model
+
+    def drawn(seed):
+        np.random.seed(seed)
+        return np.random.randint(2)
+
+    first, third = SEEDS[0], next(seed for seed in SEEDS if drawn(seed) != drawn(SEEDS[0]))
+    second = next(seed for seed in range(99, 200) if drawn(seed) == drawn(first))
+    seeded = SeededBuild(build, first)
+    seeded.initial_variables([first])
+    seeded.initial_variables([first, second])
+    with pytest.raises(CannotFuse, match=r"table is \[[01]\] and \[[01]\]"):
+        seeded.initial_variables([first, third, second])
+
+
 def test_names_are_those_of_a_new_process_whatever_was_built_before():
     """A metric's name is a log's, which must be the same in every pack that a worker trains."""
 

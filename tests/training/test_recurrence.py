@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from oracle_table import TABLE
+from training_jobs import make_task
 
 from trialrun.errors import CannotFuse
+from trialrun.training.internals import keras_model
 from trialrun.training.internals.keras_tracing import recurrence_by
 from trialrun.training.internals.tensorflow_graph import operations_within
+from trialrun.training.model.initial import make_compiled_model
+from trialrun.training.pack_data import load_pack_data
 from trialrun.training.recurrence.rnn import rolled_or_unrolled
 from trialrun.training.vectorize.vectorize import vectorize
 
@@ -136,3 +141,15 @@ def test_the_gradient_of_a_gradient_is_refused():
 
     with pytest.raises(CannotFuse, match="gradient of a recurrent layer's gradient"):
         traced(of_trial, 4)
+
+
+def test_a_layer_that_a_cell_builds_when_it_is_called_is_trained_too(tmp_path):
+    """The optimizer is built for its weights, and it begins as in a build under each seed."""
+    task = make_task(tmp_path, TABLE["RNN_with_a_layer_in_its_cell"].plan(tmp_path, 2, "auto"))
+    first = task.pack.trials[0]
+    splits = load_pack_data(task.pack.trials, tmp_path)[0].of_trial(0)
+    built = make_compiled_model(first.variant, tmp_path, splits, first.seed)
+    weights = built.model.trainable_variables
+    assert [variable.path for variable in weights if "normalization/gamma" in variable.path]
+    assert keras_model.built_for(built.model.optimizer) == weights
+    assert len(built.initial.initial_variables([first.seed])) == len(built.model.variables)

@@ -13,9 +13,10 @@ from training_jobs import (
 )
 
 from trialrun.errors import CannotShare
-from trialrun.job import load_job
+from trialrun.job import TrainingSpec, load_job
 from trialrun.job.document import write_yaml
 from trialrun.training.compiled.prepare import prepare
+from trialrun.training.compiled.program_cache import ProgramCache
 from trialrun.training.dry_run import examine
 from trialrun.training.pack_data import load_pack_data
 from trialrun.training.program.program import Program
@@ -28,7 +29,10 @@ from trialrun.trials.trial import Pack, Trial
 pytestmark = pytest.mark.compiled
 
 BUILDERS = '''
+import functools
+
 import keras
+import numpy as np
 from keras import layers, regularizers
 
 
@@ -103,6 +107,72 @@ def stepwise(factor):
 
 def half_hidden(rate):
     return _classifier(layers.Dropout(rate), layers.Lambda(lambda x: x * rate))
+
+
+class Undone(layers.Layer):
+    """Computes with an array, and in inference only."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rates = np.array([rate, 1.0], "float32")
+
+    def call(self, x, training=False):
+        return x if training else x * self.rates[0]
+
+
+class Scaling:
+    __slots__ = ("scale",)
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, x):
+        return x * self.scale
+
+
+def scaled(x, scale):
+    return x * scale
+
+
+def beside(rate, place):
+    """A dropout's rate, which a program takes as an input, and the same number in another place."""
+
+    def inference(x, training=False):
+        return x if training else x * rate
+
+    def above(y, y_pred):
+        return keras.ops.mean(keras.ops.cast(y_pred > rate, "float32"), axis=-1)
+
+    schedules = keras.optimizers.schedules
+    hidden = {
+        "array": [Undone(rate)],
+        "text": [layers.Dense(3, "relu" if rate < 0.3 else "tanh")],
+        "partial": [layers.Lambda(functools.partial(scaled, scale=rate))],
+        "slot": [layers.Lambda(Scaling(rate))],
+        "code": [layers.Lambda((lambda x: x) if rate < 0.3 else (lambda x: x + 1.0))],
+        "closure": [layers.Lambda(inference)],
+        "weights": [layers.Dense(3, kernel_initializer=lambda *a, **k: rate * np.ones((6, 3)))],
+        "third": [layers.Dense(int(4 * rate) + 1)],
+    }.get(place, [])
+    model = keras.Sequential(
+        [keras.Input((6,)), *hidden, layers.Dropout(rate), layers.Dense(1, "sigmoid")]
+    )
+    steps = schedules.PiecewiseConstantDecay([1000], [0.01, rate])
+    metrics = {
+        "metric": keras.metrics.BinaryAccuracy(threshold=rate),
+        "thresholds": keras.metrics.Precision(thresholds=[rate]),
+        "function": above,
+    }
+    model.compile(
+        keras.optimizers.Adagrad(
+            steps if place == "schedule" else 0.01,
+            initial_accumulator_value=rate if place == "slots" else 0.1,
+        ),
+        "mse",
+        loss_weights=[rate] if place == "loss" else None,
+        metrics=["accuracy", *([metrics[place]] if place in metrics else [])],
+    )
+    return model
 '''
 
 
@@ -203,7 +273,7 @@ def test_arguments_of_sgd_a_schedule_and_class_weights_differ_inside_one_program
         ("slope", "slope", [0.1, 0.4], "negative_slope is read as a constant"),
         ("start", "spread", [0.1, 0.4], r"model.args.spread changes the initial weights"),
         ("hidden", "factor", [0.5, 2.0], "where model.args.factor ends up in the model is not"),
-        ("half_hidden", "rate", [0.1, 0.5], "would not be trained as by plain Keras"),
+        ("half_hidden", "rate", [0.1, 0.5], r"rate changes layers\[2\].function.rate too, which"),
     ],
 )
 def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, message):
@@ -211,6 +281,37 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
     with pytest.raises(CannotShare, match=message) as caught:
         train_with_fused(make_task(tmp_path, trials))
     assert caught.value.paths == (("model", "args", name),)
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("array", r"layers\[1\].rates too"),
+        ("text", r"layers\[1\].activation too"),
+        ("partial", r"layers\[1\].function.keywords.scale too"),
+        ("slot", r"layers\[1\].function.scale too"),
+        ("code", r"layers\[1\].function too"),
+        ("closure", r"layers\[1\].function.rate too"),
+        ("schedule", r"optimizer._learning_rate.values too"),
+        ("metric", r"metrics\[1\]._fn_kwargs.threshold too"),
+        ("thresholds", r"metrics\[1\].init_thresholds too"),
+        ("function", r"metrics\[1\].rate too"),
+        ("loss", "loss_weights too"),
+        ("weights", "the initial value of sequential/dense_1/kernel"),
+        ("slots", "the initial value of .*accumulator"),
+        ("third", "an integer .*units"),
+    ],
+)
+def test_a_number_that_is_also_where_no_program_takes_it_is_not_shared(tmp_path, place, found):
+    """Whether it acts in the first steps, later, in inference or for the third variant only."""
+    values, rate_unset = [0.2, 0.24, 0.6], {"learning_rate": TrainingSpec().learning_rate}
+    parameters, args = {"model.args.rate": values}, {"rate": 0.2, "place": place}
+    trials = plan(tmp_path, "beside", parameters, args=args, training=rate_unset, seeds=[3])
+    task = make_task(tmp_path, trials)
+    data, _ = load_pack_data(task.pack.trials, tmp_path)
+    with pytest.raises(CannotShare, match=found) as caught:
+        ProgramCache(1).get(task, data, "fused")
+    assert caught.value.paths == (("model", "args", "rate"),)
 
 
 def test_a_pack_need_not_share_with_the_one_before_it(tmp_path):

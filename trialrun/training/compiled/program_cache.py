@@ -14,7 +14,6 @@ from trialrun.training.internals import keras_model
 from trialrun.training.model.built import check_built, check_logs
 from trialrun.training.model.first_steps import FirstSteps
 from trialrun.training.model.initial import CompiledModel, build_compiled, make_compiled_model
-from trialrun.training.model.python_state import differing_number
 from trialrun.training.pack_data import PackData
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.program import CompiledEngine, Program
@@ -124,7 +123,7 @@ def _numbers_for(
     if all(numbers_key(variant) in built.numbers for variant in variants):
         return {}
     locations, numbers = _find_varying(
-        built.compiled.model, [built.first, *variants], task, data.splits[0], built.seed
+        built.compiled, [built.first, *variants], task, data.splits[0], built.seed
     )
     known = [location.name for location in built.locations]
     found = [location.name for location in locations]
@@ -147,9 +146,7 @@ def _build(
     check_logs(checked.logs, task)
     if keras_model.own_steps(compiled.model) and training.terminate_on_nan:
         raise CannotFuse("training.terminate_on_nan reads what each of the model's own steps logs")
-    if checked.first_steps is not None:
-        _refuse_numbers_of_a_seed(compiled.model, task, splits)
-    locations, numbers = _find_varying(compiled.model, variants, task, splits, seed)
+    locations, numbers = _find_varying(compiled, variants, task, splits, seed)
     batch = keras.tree.map_structure(
         lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
     )
@@ -171,14 +168,6 @@ def _build(
     return BuiltProgram(compiled, program, first, seed, locations, numbers, checked.logs)
 
 
-def _refuse_numbers_of_a_seed(model: keras.Model, task: PackTask, splits: Splits) -> None:
-    """Raises CannotFuse if the user's code holds numbers that the seed has made."""
-    trial = task.pack.trials[0]
-    other = build_compiled(trial.variant, task.job_folder, splits, trial.seed ^ 1)
-    if name := differing_number(model, other):
-        raise CannotFuse(f"{name} is another number under another seed; make it a variable")
-
-
 def _functional(
     model: keras.Model,
     batch: tuple[Any, ...],
@@ -198,10 +187,10 @@ def _functional(
 
 
 def _find_varying(
-    model: keras.Model, variants: Sequence[Variant], task: PackTask, splits: Splits, seed: int
+    compiled: CompiledModel, variants: Sequence[Variant], task: PackTask, splits: Splits, seed: int
 ) -> tuple[tuple[Location, ...], Numbers]:
     return find_varying(
-        model,
+        compiled.initial,
         variants,
         lambda variant: build_compiled(variant, task.job_folder, splits, seed),
     )

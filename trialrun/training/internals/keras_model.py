@@ -119,6 +119,19 @@ def given_metrics(model: keras.Model) -> list[Any]:
     return [metric for metric in both if metric is not None]
 
 
+def given_to_compile(model: keras.Model) -> dict[str, Any]:
+    """What a model was compiled with, as it was given; nothing if it is not compiled."""
+    if not model.compiled:
+        return {}
+    loss = model._compile_loss
+    return {
+        "optimizer": model.optimizer,
+        "loss": model.loss,
+        "loss_weights": None if loss is None else loss._user_loss_weights,
+        "metrics": given_metrics(model),
+    }
+
+
 def function_of(metric: Any) -> Any:
     """The function whose values a metric averages; the metric itself if there is none."""
     return getattr(metric, "_fn", metric)
@@ -192,6 +205,12 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The model and every layer in it, nested ones too."""
     return list(model._flatten_layers())
+
+
+def has_unbuilt_cells(model: keras.Model) -> bool:
+    """Whether a recurrent layer's cell holds a layer that only a call with a batch builds."""
+    cells = (layer.cell for layer in all_layers(model) if isinstance(layer, keras.layers.RNN))
+    return any(not layer.built for cell in cells for layer in cell._flatten_layers())
 
 
 def num_recurrent_cells(model: keras.Model) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.tensorflow import random as backend_random
 from keras.src.backend.tensorflow.core import Variable as BackendVariable
@@ -76,6 +77,19 @@ def replay_draws(seed: int, num_draws: int) -> list[int]:
     """The default seeds Keras would draw after `keras.utils.set_random_seed(seed)`."""
     stream = random.Random(seed)
     return [stream.randint(1, int(1e9)) for _ in range(num_draws)]
+
+
+def state_of_streams() -> tuple[Any, str]:
+    """The states of the streams of Python and NumPy from which a builder may draw itself."""
+    return random.getstate(), repr(np.random.get_state(legacy=False))
+
+
+def streams_after(seed: int, num_draws: int) -> tuple[Any, str]:
+    """`state_of_streams` after `keras.utils.set_random_seed(seed)` and draws by Keras alone."""
+    stream = random.Random(seed)
+    for _ in range(num_draws):
+        stream.randint(1, int(1e9))
+    return stream.getstate(), repr(np.random.RandomState(seed).get_state(legacy=False))
 
 
 def seed_draw_of(initializer: Any) -> int | None:

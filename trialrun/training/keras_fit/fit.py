@@ -118,10 +118,11 @@ class _Models:
     def _is_all_known(self, compiled: CompiledModel) -> bool:
         """Whether a model keeps all its state, and all that seeds change, in its own variables."""
         trials = self._task.pack.trials
-        difference = compiled.initial.difference_under(trials[-1].seed)
+        initial = compiled.initial
+        depends = bool(initial.difference_under(trials[-1].seed)) or initial.draws_itself
         # A user's callbacks may change anything.
         has_callbacks = bool(trials[0].variant.training.callbacks)
-        return not (difference or has_callbacks or why_unknown(compiled.model))
+        return not (depends or has_callbacks or why_unknown(compiled.model))
 
 
 def _check_steps(training: TrainingSpec, data: PackData) -> None:

@@ -1,5 +1,6 @@
 """A trial's compiled model, and how it starts under any seed."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from trialrun.job.user_code.functions import portable_reference
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import build_model, compile_model
 from trialrun.training.model.gathers import Gathers, find_gathers, may_gather
+from trialrun.training.model.inputs import with_text_tensors
 from trialrun.training.model.logit_metrics import check_compiled_metrics, check_signed_labels
 from trialrun.training.model.outputs import output_losses
 from trialrun.training.model.ownership import refuse_shared, why_unknown
@@ -122,18 +124,30 @@ def _compile(model: keras.Model, variant: Variant, splits: Splits) -> None:
     num_steps = steps_per_epoch(splits, variant.training.batch_size)
     with settings_in_force(model):
         compile_model(model, variant.training, num_steps, splits.x_train)
+        if keras_model.has_unbuilt_cells(model):
+            _call_once(model, variant, splits)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+
+
+def _call_once(model: keras.Model, variant: Variant, splits: Splits) -> None:
+    """Lets a cell build its layers before the optimizer is built for their weights, as `fit` does.
+
+    What does not fit the data is said where models are checked.
+    """
+    batch = keras.tree.map_structure(
+        lambda rows: rows[: variant.training.batch_size], splits.part("train")
+    )
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        keras_model.build_symbolically(model, with_text_tensors(batch))
 
 
 def _make_compiled_model(
     variant: Variant, job_folder: Path, splits: Splits, seed: int
 ) -> CompiledModel:
     build = _builder_of(variant, job_folder, splits)
-    initial = SeededBuild(build, seed)
-    model = initial.model
-    is_compiled_by_builder = model.compiled
-    _compile(model, variant, splits)
+    initial = SeededBuild(build, seed, lambda model: _compile(model, variant, splits))
+    model, is_compiled_by_builder = initial.model, initial.is_compiled_by_builder
     losses = output_losses(model, model.loss, splits.x_train, splits.y_train)
     if is_compiled_by_builder:
         check_compiled_metrics(model, losses)
@@ -141,7 +155,7 @@ def _make_compiled_model(
     compiled = CompiledModel(
         model=model,
         initial=initial,
-        optimizer_start=tuple(variable.numpy() for variable in model.optimizer.variables),
+        optimizer_start=initial.optimizer_start,
         is_compiled_by_builder=is_compiled_by_builder,
         learning_rate_index=None if is_compiled_by_builder else index,
         copied_weights=keras_model.copied_weights(model.optimizer),

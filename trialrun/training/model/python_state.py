@@ -136,7 +136,7 @@ def _number(value: Any) -> Any:
         return repr(value)
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
         return np.asarray(value).tobytes()
-    if isinstance(value, tf.Tensor) and hasattr(value, "numpy"):
+    if isinstance(value, tf.Tensor) and hasattr(value, "numpy") and value.dtype.is_numpy_compatible:
         return np.asarray(value.numpy()).tobytes()
     return None
 

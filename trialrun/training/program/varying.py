@@ -15,6 +15,8 @@ import keras
 from trialrun.errors import CannotShare
 from trialrun.training.internals import keras_model
 from trialrun.training.model.first_steps import optimizers_of
+from trialrun.training.model.held_values import differing, held_values
+from trialrun.training.model.seeded_build import SeededBuild
 from trialrun.training.program.traced_number import Location
 from trialrun.trials.signature import NumberPath, numbers_inside, numbers_key, with_number
 from trialrun.trials.trial import Variant
@@ -69,7 +71,7 @@ def locations_of(model: keras.Model) -> dict[str, Location]:
 
 
 def find_varying(
-    model: keras.Model,
+    built: SeededBuild,
     variants: Sequence[Variant],
     build: Callable[[Variant], keras.Model],
 ) -> tuple[tuple[Location, ...], Numbers]:
@@ -78,44 +80,52 @@ def find_varying(
     Each number that differs in the settings is changed alone, to see where it ends up.
 
     Args:
-        model: The first variant's compiled model.
+        built: The first variant's compiled model.
         variants: At least one.
-        build: Gives the compiled model of a variant, built under the same seed as `model`.
+        build: Gives the compiled model of a variant, built under the same seed.
 
     Returns:
         The locations, and the numbers of each variant there.
 
     Raises:
-        CannotShare: A number is found nowhere in the model, or a program cannot take it as an
-            input where it is kept.
+        CannotShare: A number is found nowhere in the model, a program cannot take it as an input
+            where it is kept, or it changes something else too.
     """
     first = variants[0]
     distinct = {numbers_key(variant): variant for variant in variants}
-    own = locations_of(model)
-    names: dict[str, None] = {}
+    own = locations_of(built.model)
     changed_by: dict[str, NumberPath] = {}
     is_plain = True  # the model keeps each number of the settings unchanged
     for path, values in _differing(list(distinct.values())).items():
-        other = next(value for value in values if value != values[0])
-        changed_model = build(with_number(first, path, other))
-        changed = locations_of(changed_model)
-        found = _changed_locations(own, changed, path)
-        _require_same_rates(model, changed_model, path)
-        for name in found:
-            is_plain &= own[name].value == values[0] and changed[name].value == other
-            is_plain &= name not in changed_by
-            changed_by[name] = path
-            names[name] = None
+        for other in _furthest(values):
+            changed_model = build(with_number(first, path, other))
+            changed = locations_of(changed_model)
+            found = _changed_locations(own, changed, path)
+            _require_same_rates(built.model, changed_model, path)
+            _require_no_more(built, changed_model, [own[name] for name in found], path)
+            for name in found:
+                is_plain &= own[name].value == values[0] and changed[name].value == other
+                is_plain &= changed_by.setdefault(name, path) == path
     numbers = {}
     for key, variant in distinct.items():
         if is_plain:
             given = numbers_inside(variant)
-            numbers[key] = [given[changed_by[name]] for name in names]
+            numbers[key] = [given[path] for path in changed_by.values()]
         else:
-            others = locations_of(build(variant))
+            model = build(variant)
+            others = locations_of(model)
             _require_same(own, others, "the settings of its trials")
-            numbers[key] = [others[name].value for name in names]
-    return tuple(replace(own[name], path=changed_by[name]) for name in names), numbers
+            _require_no_more(built, model, [own[name] for name in changed_by])
+            numbers[key] = [others[name].value for name in changed_by]
+    return tuple(replace(own[name], path=path) for name, path in changed_by.items()), numbers
+
+
+def _furthest(values: Sequence[float]) -> list[float]:
+    """The smallest and the largest of several values, but for the first of them.
+
+    What Python decides by a number, such as a count of units, shows where the number is furthest.
+    """
+    return [value for value in dict.fromkeys((min(values), max(values))) if value != values[0]]
 
 
 def _differing(variants: Sequence[Variant]) -> dict[NumberPath, list[float]]:
@@ -155,6 +165,24 @@ def _require_same_rates(model: keras.Model, changed: keras.Model, path: NumberPa
         if others.get(name) != rate:
             what = ".".join(path)
             raise CannotShare.of(f"{what} changes the learning rate of {name}", (path,))
+
+
+def _require_no_more(
+    built: SeededBuild,
+    changed: keras.Model,
+    inputs: Sequence[Location],
+    path: NumberPath | None = None,
+) -> None:
+    """Refuses settings that change more of a model than the numbers which a program is given."""
+    what = "the settings of its trials" if path is None else ".".join(path)
+    paths = () if path is None else (path,)
+    if variable := built.why_other_start(changed):
+        raise CannotShare.of(f"{what} changes the initial value of {variable}", paths)
+    given = {(id(location.owner), location.key) for location in inputs}
+    if name := differing(built.held, held_values(changed), but_for=given):
+        raise CannotShare.of(
+            f"{what} changes {name} too, which a program would take from one trial for all", paths
+        )
 
 
 def _require_same(

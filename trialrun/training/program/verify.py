@@ -17,6 +17,7 @@ import tensorflow as tf
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import in_order_of_outputs
 from trialrun.training.model.python_state import differing_number
+from trialrun.training.program import loops
 from trialrun.training.program.batch_metrics import flat_logs, variables_of
 from trialrun.training.program.epochs import Epochs
 from trialrun.training.program.own_steps import OwnStepsModel
@@ -72,7 +73,32 @@ def why_different(
         return f"after {len(batches)} steps {different}"
     if own.sees_batches:
         return _different_metrics(own, model, epochs, state, val=val, index=index)
-    return ""
+    batch = epochs.first_test_batch(val)
+    rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
+    return _different_evaluation(own, model, state, rows, index)
+
+
+def _different_evaluation(
+    own: FunctionalModel, model: keras.Model, state: ModelState, rows: tuple[Any, ...], index: int
+) -> str:
+    """How all logs of a batch of one trial differ when the traced model evaluates it."""
+    state = tf.nest.map_structure(lambda tensor: tensor[index], state)
+    for group, tensors in zip(own.variables_of(model)[:3], state[:3], strict=True):
+        for variable, tensor in zip(group, tensors, strict=True):
+            variable.assign(tensor)
+    num_rows = keras.tree.flatten(rows[1])[0].shape[0]
+
+    @tf.function(autograph=False)  # eagerly, TensorFlow would see a traced number as a float
+    def evaluate(state: ModelState, rows: tuple[Any, ...]) -> dict[str, tf.Tensor]:
+        _, loss, outputs = own.test_step(state, *rows)
+        return own.epoch_logs(state, rows[1:], outputs, loss[None], [num_rows])
+
+    logs = loops.traced(evaluate, state, rows)
+    model.reset_metrics()
+    expected = model.test_step(in_order_of_outputs(model, rows))
+    stacked = {name: value[None] for name, value in logs.items()}
+    different = different_logs(stacked, expected, 0, tolerance_of(model))
+    return f"in a test step {different}" if different else ""
 
 
 def _different_state(model: keras.Model, state: ModelState, index: int) -> str:
