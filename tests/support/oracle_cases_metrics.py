@@ -47,6 +47,21 @@ def data(seed: int, *, case: str) -> dict[str, Any]:
 # Metrics ----------------------------------------------------------------------------------------
 
 
+class UpOrDown(metrics.Metric):
+    """Assigns in branches, which needs a conditional of a function that Keras makes for `fit`."""
+
+    def __init__(self, name: str = "up_or_down", **given: Any) -> None:
+        super().__init__(name=name, **given)
+        self.height = self.add_weight(shape=(), initializer="zeros", name="height")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        is_high = ops.mean(y_pred[:, 0]) > 0.33
+        ops.cond(is_high, lambda: self.height.assign_add(1.0), lambda: self.height.assign_sub(0.5))
+
+    def result(self) -> Any:
+        return self.height + 0.0
+
+
 class Recall(metrics.Metric):
     """Of each class, and their mean; sums over rows."""
 
@@ -352,6 +367,8 @@ def _case(
 
 
 METRIC_CASES: dict[str, Case] = {
+    "class": _case(lambda: _compiled(Recall, "accuracy")),
+    "only_in_fit": _case(lambda: _compiled(UpOrDown(), "accuracy"), engine="keras"),
     "several_variables": _case(lambda: _compiled("accuracy", Recall(), AtThresholds())),
     "no_sum": _case(lambda: _compiled(WorstBatch(), "accuracy", metrics.AUC())),
     "weighted": _case(

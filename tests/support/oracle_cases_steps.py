@@ -3,6 +3,7 @@
 `build` and `data` are a job's builder and generator.
 """
 
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -563,7 +564,22 @@ class Counting(Classifier):
         return {"loss": loss}
 
 
+def _set_on_the_object() -> keras.Model:
+    """Methods that its class does not have."""
+    model = _compiled(_net(), metrics=["accuracy"])
+
+    def test_step(self: keras.Model, data: Any) -> Any:
+        x, y = data
+        y_pred = (self(x, training=False) + self(-x, training=False)) / 2
+        self._loss_tracker.update_state(self.compute_loss(x, y, y_pred))
+        return self.compute_metrics(x, y, y_pred)
+
+    model.test_step = types.MethodType(test_step, model)
+    return model
+
+
 STEP_CASES: dict[str, StepCase] = {
+    "set_on_the_object": StepCase(_set_on_the_object),
     "vae": StepCase(lambda: _compiled(VAE(), loss=None)),
     "gan": StepCase(_gan, select="val_g_loss"),
     "wgan_gp": StepCase(lambda: _gan(num_critic_steps=2, penalty=5.0), select="val_g_loss"),

@@ -128,3 +128,18 @@ def test_cells_that_draw_in_inference_are_evaluated_in_the_batches_of_keras(case
     y = tf.zeros([19], tf.int32).numpy()
     build_symbolically(model, (x, y))
     assert can_evaluate_at_once(model, (x, y), 8) is at_once
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 5, 19])
+def test_what_depends_on_its_batch_is_not_evaluated_at_once(num_rows):
+    """Also where all rows that are looked at are fewer than a batch."""
+    centered = keras.layers.Lambda(lambda x: x - keras.ops.mean(x, axis=0))
+    last = keras.layers.Dense(3, activation="softmax")
+    model = keras.Sequential([keras.Input((6,)), centered, last])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    rows = np.random.default_rng(1).normal(size=(num_rows, 6)), np.zeros(num_rows, "int32")
+    dense = CASES["Dense"].build()
+    for one in (model, dense):
+        build_symbolically(one, rows)
+    assert not can_evaluate_at_once(model, rows, 8)
+    assert can_evaluate_at_once(dense, rows, 8) is (num_rows > 1)

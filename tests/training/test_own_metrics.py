@@ -13,11 +13,14 @@ import tensorflow as tf
 from keras import losses, metrics
 from oracle_cases_metrics import METRIC_CASES, METRIC_JOBS, Recall, build, of_rows
 from oracle_table import TABLE
+from training_jobs import make_task
 
 from trialrun.errors import CannotFuse
+from trialrun.training.compiled.program_cache import ProgramCache
 from trialrun.training.internals import keras_model
 from trialrun.training.internals.keras_tracing import names_of_a_new_process
 from trialrun.training.model.python_state import PythonState
+from trialrun.training.pack_data import load_pack_data
 from trialrun.training.program.batch_metrics import BatchMetrics, own_metrics
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import why_different
@@ -56,6 +59,7 @@ def test_only_sums_over_rows_are_updated_once_per_epoch(metric, is_own, sees_bat
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "mse", metrics=[metric])
     assert bool(own_metrics(model)) is is_own
+    assert keras_model.all_variables(model)  # Keras makes a metric of a class when it is built
     keras_model.build_symbolically(model, tuple(map(tf.constant, ROWS)))
     assert bool(BatchMetrics(model).metrics) is sees_batches
 
@@ -67,6 +71,14 @@ def test_a_metric_that_shares_a_variable_with_one_of_ones_own_sees_batches_too()
     model.compile("sgd", "mse", metrics=[shared, *keras_model.given_metrics(model)])
     keras_model.build_symbolically(model, tuple(map(tf.constant, ROWS)))
     assert BatchMetrics(model).metrics[0] is shared
+
+
+def test_metrics_that_only_fit_can_run_are_left_to_it(tmp_path):
+    """They are updated by functions which `fit` makes of Python code, or assign in conditionals."""
+    task = make_task(tmp_path, TABLE["metric_only_in_fit"].plan(tmp_path, 2, "auto"))
+    data, _ = load_pack_data(task.pack.trials, tmp_path)
+    with pytest.raises(CannotFuse, match=r"only model.fit can run its metrics: .*accessed from"):
+        ProgramCache(1).get(task, data, "fused")
 
 
 def test_what_a_metric_counts_in_python_is_found():

@@ -15,6 +15,7 @@ from oracle_cases_steps import STEP_CASES, build
 from oracle_table import TABLE
 
 from trialrun.errors import CannotFuse
+from trialrun.training.internals import keras_model
 from trialrun.training.internals.gradient_tapes import TapedScope, functions_inlined, tapes_in
 from trialrun.training.internals.keras_model import metrics_or_logs
 from trialrun.training.model.first_steps import FirstSteps, optimizers_of
@@ -284,6 +285,15 @@ def test_what_xla_computes_otherwise_is_in_no_program(function):
     traced = tf.function(function).get_concrete_function(tf.TensorSpec([2, 3], tf.float32))
     with pytest.raises(CannotFuse, match=r"random numbers|depends on the values"):
         refuse_other_numbers(traced.graph)
+
+
+def test_methods_of_the_object_are_seen_like_those_of_its_class():
+    model = build("set_on_the_object")
+    assert keras_model.own_steps(model) == ["test_step"]
+    model.evaluate = model.fit
+    model.compute_loss = lambda *given, **named: 0.0
+    assert keras_model.own_loops(model) == ["evaluate"]
+    assert not keras_model.loss_is_mean_over_rows(model)
 
 
 def test_what_keras_keeps_between_steps_is_no_state_of_pythons():

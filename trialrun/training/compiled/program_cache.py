@@ -152,7 +152,7 @@ def _build(
     )
     model = _functional(compiled.model, batch, locations, checked.first_steps)
     at_once = isinstance(model, FunctionalModel) and can_evaluate_at_once(
-        compiled.model, splits.part("val"), training.batch_size
+        compiled.model, splits.part("train"), training.batch_size
     )
     program = Program(
         model,

@@ -30,8 +30,8 @@ def build_symbolically(model: keras.Model, batch: Any) -> None:
 def own_steps(model: keras.Model) -> list[str]:
     """What trains, tests or logs batch by batch in a way of the model's own.
 
-    The names of the methods that its class overrides, and of metrics that its layers or its
-    `compute_loss` update.
+    The names of the methods that its class overrides or that were set on the model itself, and of
+    metrics that its layers or its `compute_loss` update.
     """
     names = ("train_step", "test_step", "predict_step", "compute_metrics", "get_metrics_result")
     return [
@@ -41,13 +41,18 @@ def own_steps(model: keras.Model) -> list[str]:
 
 
 def own_loops(model: keras.Model) -> list[str]:
-    """The names of the methods that loop over batches and that the model's class overrides."""
+    """The names of the methods that loop over batches and that the model overrides."""
     made = ("make_train_function", "make_test_function", "make_predict_function")
     return _overridden(model, ("fit", "evaluate", "predict", *made))
 
 
 def _overridden(model: keras.Model, names: Sequence[str]) -> list[str]:
-    return [name for name in names if getattr(type(model), name) is not getattr(keras.Model, name)]
+    return [name for name in names if _is_overridden(model, name)]
+
+
+def _is_overridden(model: keras.Model, name: str) -> bool:
+    """Whether a model's method is not Keras's: that of its class, or one set on the object."""
+    return name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name)
 
 
 def metrics_or_logs(model: keras.Model, logs: Any) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def loss_is_mean_over_rows(model: keras.Model) -> bool:
 
     False where it is not known, e.g. of a user's own loss.
     """
-    if type(model).compute_loss is not keras.Model.compute_loss:
+    if _is_overridden(model, "compute_loss"):
         return False
     losses = [entry.loss for entry in model._compile_loss._flat_losses]
     return all(
@@ -274,7 +279,8 @@ def all_variables(model: keras.Model) -> list[keras.Variable]:
     """Every variable of a model, of its optimizer, and of the metrics given to `compile`."""
     owners: list[Any] = [model]
     if model.compiled:
-        owners += [model.optimizer, *given_metrics(model)]
+        given = given_metrics(model)  # of a class, Keras makes a metric later
+        owners += [model.optimizer, *(metric for metric in given if not isinstance(metric, type))]
     return [variable for owner in owners for variable in getattr(owner, "variables", [])]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from trialrun.data.splits import Splits
 from trialrun.errors import ModelError
 from trialrun.job import TrainingSpec, monitors_of
 from trialrun.job.keras_api.logs import logs_of
@@ -115,7 +116,13 @@ def _check(model: keras.Model, task: PackTask, trial: Trial, data: PackData) -> 
     if has_own_steps or why_unknown(model):  # it may count how often it is used
         model = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
     if not has_own_steps:
-        _build_symbolically(model, train)
+        try:
+            _build_symbolically(model, train)
+        except ModelError as refused:
+            if not own_metrics(model):
+                raise
+            given = {"train": train, "val": val}
+            return _checked_by_fit(refused, task, trial, splits, **given)
     if has_own_steps or own_metrics(model):
         before = PythonState(model)
         logs = _names_of_a_step(model, trial.variant, train, val)
@@ -132,6 +139,32 @@ def _build_symbolically(model: keras.Model, batch: tuple[Any, ...]) -> None:
         raise ModelError(
             f"training: loss or metrics do not fit the model: {in_short(error)}"
         ) from error
+
+
+def _checked_by_fit(
+    refused: ModelError,
+    task: PackTask,
+    trial: Trial,
+    splits: Splits,
+    *,
+    train: tuple[Any, ...],
+    val: tuple[Any, ...],
+) -> Checked:
+    """A model whose own metrics only the functions can take that `fit` makes of Python code.
+
+    Args:
+        refused: What was said without `fit`; raised if the model cannot be trained in `fit` either.
+        task, trial, splits: Of which the model is built.
+        train, val: Data of a batch.
+    """
+    model = build_compiled(trial.variant, task.job_folder, splits, trial.seed)
+    try:
+        logs = _names_of_a_step(model, trial.variant, train, val)
+    except ModelError:
+        raise refused from refused.__cause__
+    assert isinstance(refused.__cause__, Exception)
+    reason = f"only model.fit can run its metrics: {in_short(refused.__cause__)}"
+    return Checked(logs, FirstSteps({}, (0, 0), reason))
 
 
 def _names_of_a_step(
