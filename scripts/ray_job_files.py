@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from trialrun.errors import InputError
+from trialrun.host import path_from
 from trialrun.job.document import parse_value, read_document
 from trialrun.job.user_code.depends_on import files_named
 from trialrun.job.user_code.functions import parse_reference
 from trialrun.job.user_code.imports import own_files
 from trialrun.job.user_code.source_hints import hints_of
+from trialrun.job.variants_table import with_rows
 from trialrun.messages import bytes_text, counted, visible
 
 _MAX_FILES_SHOWN = 20
 _NUM_LARGEST = 3
-_FUNCTION = re.compile(r"([^:]+\.py|[\w.]+):\w+")
+_FUNCTION = re.compile(r"(.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d]\w*")
 _DATA_FIELDS = ("csv", "parquet", "npz", "test")
 _PATTERN_FIELDS = ("data.depends_on", "model.depends_on")
 _OTHER_FIELDS = (*_PATTERN_FIELDS, "search.from")
@@ -55,9 +57,11 @@ def find_needed(job: Path, options: Sequence[str]) -> Needed:
     job = job.resolve()
     folder = job.parent
     files, elsewhere, hints = {job}, set[Path](), dict[str, None]()
-    named = list(_named_files(read_document(job).value, options))
-    for field, text in named:
+    document = read_document(job)
+    named = list(_named_files(_texts(document.value, ""), options))
+    for field, text in named:  # a table adds to it
         if field in _PATTERN_FIELDS:
+            _require_beside(job, field, Path(text))
             found = [Path(file) for file in files_named([os.path.normpath(folder / text)])]
             _require_inside(job, field, found)
             files.update(found)
@@ -74,8 +78,11 @@ def find_needed(job: Path, options: Sequence[str]) -> Needed:
             _require_inside(job, field, inside)
             files.update(inside)
             elsewhere.update(path for path in found if path not in inside)
-        elif not (path := Path(text).expanduser()).is_absolute():
+        elif not (path := path_from(text)).is_absolute():
             files.add(_file_of(job, field, path))
+            if field == "search.from":
+                table = with_rows(document.with_value(("search", "from"), text, str(job)), folder)
+                named += _named_files(_texts(table.value["search"]["from"], field), ())
     names_files = any(field in _PATTERN_FIELDS for field, _ in named)
     reads_files = "" if names_files else next(filter(None, hints), "")
     return Needed(sorted(files), sorted(elsewhere), reads_files)
@@ -133,25 +140,36 @@ def _source_of(job: Path, field: str, source: str) -> str | None:
     None for a module that is not in the job's folder: the cluster must have it.
     """
     if source.endswith(".py"):
-        return str(_file_of(job, field, Path(source).expanduser()))
+        return str(_file_of(job, field, path_from(source)))
     top = job.parent / source.partition(".")[0]
-    return source if top.is_dir() or top.with_suffix(".py").is_file() else None
+    try:
+        return source if top.is_dir() or top.with_suffix(".py").is_file() else None
+    except OSError:  # the text is too long for a name
+        return None
 
 
 def _file_of(job: Path, field: str, path: Path) -> Path:
     """The absolute path of a file that a field names by a path from the job's folder."""
     here = job.parent / path
+    _require_beside(job, field, path)
+    try:
+        if not here.exists():
+            raise InputError(f"{job}: {field}: there is no file {here}")
+        if not here.is_file():
+            raise InputError(f"{job}: {field}: {here} is not a file")
+    except OSError as error:
+        raise InputError(f"{job}: {field}: {path} cannot be read: {error.strerror}") from error
+    _require_inside(job, field, [here])
+    return here
+
+
+def _require_beside(job: Path, field: str, path: Path) -> None:
+    """Refuses a path that means another file, or none, where the job's folder is another."""
     if path.is_absolute() or ".." in path.parts:
         raise InputError(
             f"{job}: {field}: {visible(str(path))} is not sent to the cluster, only files in"
             f" {job.parent}; copy it beside the job file, and name it by its path from there"
         )
-    if not here.exists():
-        raise InputError(f"{job}: {field}: there is no file {here}")
-    if not here.is_file():
-        raise InputError(f"{job}: {field}: {here} is not a file")
-    _require_inside(job, field, [here])
-    return here
 
 
 def _require_inside(job: Path, field: str, needed: Iterable[Path]) -> None:
@@ -169,16 +187,23 @@ def _require_inside(job: Path, field: str, needed: Iterable[Path]) -> None:
         )
 
 
-def _named_files(job: Any, options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Dotted path -> text, of all texts of a job that name a file or a function."""
-    given = [(field, value) for field, value in _texts(job, "")]
+def _named_files(
+    given: Iterable[tuple[str, str]], options: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Dotted path -> text, of all texts of a job that name a file or a function.
+
+    The values of a searched parameter count as if the job had them itself.
+    """
+    given = list(given)
     for option, text in zip(("", *options), (*options, ""), strict=True):
         assignment = text if option == "--set" else option.removeprefix("--set=")
         if option == "--set" or option.startswith("--set="):
             field, _, value = assignment.partition("=")
             given += _texts(parse_value(value, f"--set {assignment}"), field.strip())
     data = {f"data.{name}" for name in _DATA_FIELDS}
-    for field, text in given:
+    for where, text in given:
+        field = where.removeprefix("search.parameters.").removeprefix("search.from.")
+        field = field.removesuffix(".values")
         if field in data or field in _OTHER_FIELDS or _FUNCTION.fullmatch(text):
             yield field, text
 

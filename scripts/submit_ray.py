@@ -29,6 +29,7 @@ from trialrun.errors import (
     InputError,
     TrialrunError,
 )
+from trialrun.messages import said_by
 
 EXIT_NOT_FOUND = 127  # what a shell says of a command that it does not find
 TIMEOUT_S = 5.0
@@ -152,6 +153,8 @@ def send(client: Any, job: Path, options: tuple[str, ...], files: list[Path]) ->
         with tempfile.TemporaryDirectory(prefix="trialrun-send-") as copy:
             copy_to(Path(copy), job.parent, files)
             job_id: str = client.submit_job(entrypoint=command, runtime_env={"working_dir": copy})
+    except OSError as error:
+        raise ClusterError(f"the files cannot be sent: {said_by(error)}") from error
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if "status code 413" in text or "exceeds the maximum size" in text:
