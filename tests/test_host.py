@@ -1,11 +1,13 @@
 """What this machine lets a process use."""
 
 import gc
+import importlib
 import os
+import sys
 
 import pytest
 
-from trialrun.host import importing, num_local_cpus
+from trialrun.host import imported_late, importing, num_local_cpus
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,25 @@ def test_garbage_is_looked_for_again_after_an_import():
         assert gc.get_freeze_count() > frozen
     finally:
         gc.unfreeze()
+
+
+def test_a_module_is_imported_late_by_the_library_and_at_once_by_others(tmp_path, monkeypatch):
+    package = tmp_path / "late_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "heavy.py").write_text(
+        "import late_package as p\np.times = 1 + getattr(p, 'times', 0)\n"
+    )
+    (package / "user.py").write_text("import late_package.heavy\nfrom late_package import heavy\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with imported_late("late_package.heavy"):
+        user = importlib.import_module("late_package.user")
+        assert not hasattr(user.late_package, "times")
+        with pytest.raises(AttributeError, match="nothing"):
+            _ = user.heavy.nothing
+    assert user.late_package.times == 1
+    assert user.late_package.heavy is sys.modules["late_package.heavy"] is not user.heavy
+    assert user.heavy.p is user.late_package
+    with imported_late("late_package.heavy"):
+        assert importlib.import_module("late_package.heavy") is user.late_package.heavy
+    assert user.late_package.times == 1

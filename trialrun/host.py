@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import logging
 import math
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -46,6 +48,38 @@ def importing(name: str) -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextlib.contextmanager
+def imported_late(name: str) -> Iterator[None]:
+    """Within this context a module is not imported where it is asked for, but when it is used.
+
+    That is for what a library imports at its beginning, and what its functions hardly ever use.
+    Whoever asks for the module afterwards gets it as always.
+
+    Args:
+        name: A module. If it was imported before, nothing is changed.
+    """
+    if name in sys.modules:
+        yield
+        return
+    late = sys.modules[name] = _Late(name)
+    try:
+        yield
+    finally:
+        late.step_aside()
+
+
+class _Late(ModuleType):
+    """Stands for a module, and imports it when something in it is used."""
+
+    def step_aside(self) -> None:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+
+    def __getattr__(self, name: str) -> Any:
+        self.step_aside()
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 def path_from(text: str) -> Path:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trialrun.data.arrays import Array, Arrays, is_text, leaves, map_leaves
 from trialrun.errors import InputError
+from trialrun.host import imported_late
 
 Scaling = Literal["minmax", "standard", "none"]
 
@@ -92,8 +93,9 @@ def fit_scaler(x: Array, scaling: Scaling, codes: Sequence[bool] = ()) -> Scaler
     num_features = rows.shape[1]
     if scaling == "none" or is_text(x):
         return Scaler("none", np.ones(num_features), np.zeros(num_features))
-    import sklearn
-    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+    with imported_late("scipy.stats"):  # most of the import, and neither scaler uses it
+        import sklearn
+        from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
     rows = rows.astype(np.float64)
     # The arrays were checked before; for a small data set a second check would double the time.

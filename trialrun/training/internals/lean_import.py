@@ -6,16 +6,14 @@ saves a model.
 """
 
 import contextlib
-import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
 from types import ModuleType
 from typing import Any
 
-from trialrun.host import importing
+from trialrun.host import imported_late, importing
 
 # Module of Keras, its name for what it could not import, what that is.
 _LEFT_OUT = (
@@ -25,26 +23,16 @@ _LEFT_OUT = (
 )
 _JAX, _JIT = ("tensorflow.lite.python.util", "tensorflow.lite.python.lite"), "_jit"
 _PACKAGES = frozenset(("jax", *(name.partition(".")[0] for _, _, name in _LEFT_OUT)))
-_EXECUTED_LATE = "keras.wrappers"  # its classes have bases of scikit-learn's
 
 
-class _Finder(MetaPathFinder):
-    """Tells whoever imports one of the packages that it is not installed.
-
-    A module that needs one as soon as it is executed is executed when something in it is used.
-    """
+class _Absent(MetaPathFinder):
+    """Tells whoever imports one of the packages that it is not installed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    ) -> None:
         if fullname.partition(".")[0] in _PACKAGES:
             raise ModuleNotFoundError(f"{fullname} is imported when it is used", name=fullname)
-        if fullname != _EXECUTED_LATE:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
 
 
 @contextlib.contextmanager
@@ -56,13 +44,14 @@ def importing_tensorflow() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
-    finder = _Finder()
-    sys.meta_path.insert(0, finder)
+    absent = _Absent()
+    sys.meta_path.insert(0, absent)
     try:
-        with importing("tensorflow"):
+        # The classes of Keras's wrappers have bases of scikit-learn's.
+        with importing("tensorflow"), imported_late("keras.wrappers"):
             yield
     finally:
-        sys.meta_path.remove(finder)
+        sys.meta_path.remove(absent)
     postpone()
 
 
