@@ -25,7 +25,7 @@ from trialrun.training.program.batch_metrics import BatchMetrics, own_metrics
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.program.verify import why_different
 from trialrun.training.state import ModelState
-from trialrun.training.vectorize.other_numbers import refuse_left_out, refuse_other_numbers
+from trialrun.training.vectorize.other_numbers import refuse_operations
 
 pytestmark = pytest.mark.compiled
 
@@ -90,18 +90,18 @@ def test_what_a_metric_counts_in_python_is_found():
 
 
 @pytest.mark.parametrize(
-    ("function", "refuse", "reason"),
+    ("function", "left_out", "reason"),
     [
-        (lambda x: tf.random.normal([2]) + x[0, 0], refuse_other_numbers, "own random stream"),
-        (lambda x: tf.unique(x[0])[0][0], refuse_other_numbers, "depends on the values"),
-        (lambda x: tf.numpy_function(np.sum, [x], tf.float32), refuse_left_out, "leave out"),
-        (lambda x: [tf.print(x), x][1], refuse_left_out, "leave out"),
+        (lambda x: tf.random.normal([2]) + x[0, 0], False, "own random stream"),
+        (lambda x: tf.unique(x[0])[0][0], False, "depends on the values"),
+        (lambda x: tf.numpy_function(np.sum, [x], tf.float32), True, "leave out"),
+        (lambda x: [tf.print(x), x][1], True, "leave out"),
     ],
 )
-def test_what_a_program_would_compute_otherwise_is_in_none(function, refuse, reason):
+def test_what_a_program_would_compute_otherwise_is_in_none(function, left_out, reason):
     traced = tf.function(function).get_concrete_function(tf.TensorSpec([2, 3], tf.float32))
     with pytest.raises(CannotFuse, match=reason):
-        refuse(traced.graph)
+        refuse_operations(traced.graph, left_out=left_out)
 
 
 # Verification -----------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_steps_and_metrics_that_are_not_those_of_plain_keras_are_found(after_a_s
         step=lambda *_: (after, tf.constant([loss + (changed == "loss")]), None),
         first_test_batch=lambda val: val,
         test=lambda *_: (after, logs),
-        shares_data=True,
+        of_trial=lambda batch, index: batch,
     )
     start = ModelState(*([tf.constant(v.numpy())[None] for v in group] for group in state[:3]))
     batch = tuple(rows[None] for rows in ROWS)
@@ -171,7 +171,7 @@ def test_what_acts_in_inference_only_is_found_where_no_metric_sees_batches():
     own = FunctionalModel(built(1.0), tuple(map(tf.constant, ROWS)))
     state = ModelState(*([v.numpy()[None] for v in group] for group in own.variables[:3]))
     state = tf.nest.map_structure(tf.constant, state)
-    epochs = SimpleNamespace(first_test_batch=lambda val: val, shares_data=True)
+    epochs = SimpleNamespace(first_test_batch=lambda val: val, of_trial=lambda batch, index: batch)
     given = {"val": tuple(map(tf.constant, ROWS)), "index": 0}
     assert not why_different(own, built(1.0), epochs, state, [], **given)
     found = why_different(own, built(2.0), epochs, state, [], **given)

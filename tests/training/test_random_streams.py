@@ -10,7 +10,7 @@ from trialrun.errors import CannotFuse
 from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.model.seeded_build import SeededBuild, build_seeded
 from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, draws_as_outside_xla
-from trialrun.training.vectorize.other_numbers import refuse_other_numbers
+from trialrun.training.vectorize.other_numbers import refuse_operations
 from trialrun.training.vectorize.vectorize import vectorize
 
 pytestmark = pytest.mark.compiled
@@ -307,7 +307,7 @@ def test_draws_from_constants_are_those_outside_of_a_program(is_fused):
     function, own = (lambda x: vectorize(draw_all, [x]), x) if is_fused else (draw_all, x[2])
     with constant_draws_as_outside_xla() if is_fused else draws_as_outside_xla():
         together = tf.function(function, jit_compile=True, autograph=False)
-        refuse_other_numbers(together.get_concrete_function(own).graph)
+        refuse_operations(together.get_concrete_function(own).graph, left_out=False)
     drawn = together(own)
     for name, expected in draw_all(x[2]).items():
         np.testing.assert_array_equal(drawn[name][2] if is_fused else drawn[name], expected, name)
@@ -337,7 +337,7 @@ def test_a_draw_that_would_be_left_to_xla_is_refused(name):
             tf.zeros([2, 3]), tf.constant([1, 2])
         )
     with pytest.raises(CannotFuse, match="draws other random numbers"):
-        refuse_other_numbers(traced.graph)
+        refuse_operations(traced.graph, left_out=False)
 
 
 def draw_together(distribution, shape, seeds, compiled):

@@ -80,9 +80,7 @@ def merged_costs(
 
 
 def _was_merged(run: RunFolder) -> bool:
-    environment = run.read_environment() or {}
-    starts = [environment, *environment.get("earlier", [])]
-    return any("merged" in start.get("ray", {}) for start in starts)
+    return any("merged" in one.get("ray", {}) for one in run.read_environments())
 
 
 def weights_of(result: PackResult) -> dict[str, float]:

@@ -59,9 +59,8 @@ def _other_versions(
 
 def _from_environment(run: RunFolder, package: str) -> set[str]:
     """The versions of earlier runs, whose trials do not say it themselves."""
-    environment = run.read_environment() or {}
-    starts = [environment, *environment.get("earlier", [])]
-    return {one["packages"][package] for one in starts if package in one.get("packages", {})}
+    environments = run.read_environments()
+    return {one["packages"][package] for one in environments if package in one.get("packages", {})}
 
 
 def _other_data(

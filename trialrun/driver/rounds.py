@@ -1,29 +1,23 @@
 """The rounds of a run: which trials come next, written down before they are trained."""
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trialrun.analysis.selection import ValidationScores, join_scores, validation_scores
+from trialrun.driver.logged_rounds import are_all_recorded, follows, search_of
 from trialrun.driver.proposals import new_variants, planned_trials
 from trialrun.driver.work import Batch, Work
 from trialrun.errors import InputError, TrialrunError
-from trialrun.job import FRESH_SEEDS, ConfirmSpec, JobSpec, LoadedJob
+from trialrun.job import FRESH_SEEDS, JobSpec
 from trialrun.messages import counted
-from trialrun.search.schedule import schedule_of
-from trialrun.search.strategy import Propose, Search, next_round
+from trialrun.search.strategy import Search, next_round
 from trialrun.store.round_log import (
     Decision,
     Round,
-    Schedule,
     fresh_seeds_of,
     joined,
     last_choosing,
-    schedule_in,
 )
 from trialrun.trials.plan import trials_of
 from trialrun.trials.trial import Trial
@@ -32,10 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from trialrun.store import RunFolder
-
-# A trial that is trained again on another machine may differ in its last bits, and a mean with five
-# digits then in its last digit.
-_SAME = 3e-4
 
 
 def has_rounds(work: Work) -> bool:
@@ -92,7 +82,7 @@ class Rounds:
         self._trials = work.trials
         self._log = work.run.rounds
         self._rounds = list(self._log.read())
-        self._search = _search_of(work, self._rounds)
+        self._search = search_of(work, self._rounds)
         self._num_before = len(self._rounds)  # those that earlier commands began
         self._num_checked = 0
         self._trained: dict[str, set[int | None]] = {}  # trial id -> to which epochs
@@ -240,12 +230,9 @@ class Rounds:
                 if last.epochs not in read:
                     read[last.epochs] = self._scores_after(before)
                 scores = read[last.epochs]
-                if not _are_all_recorded(scores, last):
+                if not are_all_recorded(scores, last):
                     return
-                known = _with_losses(scores, last, one.decision)
-                search = _as_it_was(self._search, last, one)
-                expected = next_round(search, before, known, _proposing_again(one))
-                if expected is None or not _agree(one, expected):
+                if not follows(one, one.decision, before, self._search, scores):
                     raise self._changed(one)
             self._num_checked += 1
 
@@ -292,101 +279,3 @@ def _still_counting(rounds: Sequence[Round]) -> list[Round]:
     """The last round of choosing, which asks for all seeds of its variants, and what follows it."""
     choosing = [position for position, one in enumerate(rounds) if one.stage != "confirm"]
     return list(rounds[choosing[-1] :]) if choosing else []
-
-
-# The log and the job -----------------------------------------------------------------------------
-
-
-def _search_of(work: Work, rounds: Sequence[Round]) -> Search:
-    job = work.loaded.spec
-    variant_ids = tuple(dict.fromkeys(trial.variant.variant_id for trial in work.trials))
-    schedule = schedule_of(job, len(variant_ids))
-    if not rounds and (problem := _why_no_rounds(work)):
-        raise InputError(f"{work.run.path}: {problem}")
-    if (logged := schedule_in(rounds)) is not None:
-        if problem := _why_another(work.loaded, logged, rounds, variant_ids):
-            raise InputError(f"{work.run.path}: {problem}")
-        schedule = logged
-    select, confirm = job.select, job.search.confirmation
-    return Search(variant_ids, job.seed_list, select.goal, select.statistic, schedule, confirm)
-
-
-def _why_no_rounds(work: Work) -> str:
-    """Why rounds cannot begin with what a run holds: its variants were not chosen by them."""
-    asked = work.loaded.spec.search.rounds is not None
-    if asked and work.run.tables.index().variant_ids:
-        before = work.run.read_job().get("search", {}).get("rounds")
-        if before is None:
-            return "this run began without search.rounds; start a new run for them"
-    return ""
-
-
-def _why_another(
-    loaded: LoadedJob, logged: Schedule, rounds: Sequence[Round], variant_ids: tuple[str, ...]
-) -> str:
-    """Why the rounds of a run cannot go on with a job; empty if they can."""
-    job, again = loaded.spec, "start a new run for other rounds"
-    for name in ("metric", "goal", "statistic"):
-        before, now = getattr(logged, name), getattr(job.select, name)
-        if before != now:
-            return f"select.{name} was {before} when it chose variants, and is {now} now; {again}"
-    if job.seed_list[: len(logged.seeds)] != logged.seeds:
-        return f"seeds may only be added after those that the run began with; {again}"
-    now = schedule_of(job.model_copy(update={"seeds": logged.seeds}), len(rounds[0].variants))
-    if job.search.budget is not None and job.search.budget.trials is not None:
-        now = replace(now, keeps=logged.keeps)  # a budget is fitted once, and may be raised later
-    if now != logged:
-        return f"search.rounds differs from what the run began with; {again}"
-    if used := fresh_seeds_of(rounds).intersection(job.seed_list):
-        return (
-            f"seeds: {min(used)} has confirmed the winner of this run, and cannot choose; {again}"
-        )
-    if len(logged.counts) > 1 and variant_ids != joined(rounds)[0].variants:
-        return f"search.parameters: no variants can be added to a run with rounds; {again}"
-    return ""
-
-
-def _proposing_again(one: Round) -> Propose:
-    """What was proposed once stays proposed: another Optuna may propose something else."""
-    return lambda decision: one.assignments or {}
-
-
-def _are_all_recorded(scores: ValidationScores, one: Round) -> bool:
-    """Whether all trials of a round have ended, in whatever way."""
-    return bool((scores.restricted(one.variants, one.seeds).trial_ids != b"").all())
-
-
-def _as_it_was(search: Search, last: Round, one: Round) -> Search:
-    """What a round followed from, when it was decided: the job may have got more seeds since."""
-    if one.stage == "confirm":
-        confirm = ConfirmSpec(seeds=len(one.seeds), variants=len(one.variants))
-        return replace(search, variant_ids=last.variants, seeds=last.seeds, confirm=confirm)
-    return replace(search, variant_ids=one.variants, seeds=one.seeds)
-
-
-def _with_losses(scores: ValidationScores, last: Round, decision: Decision) -> ValidationScores:
-    """The scores as they were when a round was decided: trials that had failed have no value."""
-    known = scores.restricted(last.variants, last.seeds)
-    for row, variant_id in enumerate(known.variant_ids):
-        lost = np.isin(known.seeds, decision.lost.get(variant_id, ()))
-        known.values[row, lost] = np.nan
-    return known
-
-
-def _agree(logged: Round, expected: Round) -> bool:
-    """Whether a round of the log is what its trials lead to, or differs by rounding alone."""
-    before, now = logged.decision, expected.decision
-    assert before is not None
-    if now is None or (logged.stage, before.seeds) != (expected.stage, now.seeds):
-        return False
-    if before.digest == now.digest:
-        return logged.to_json() == expected.to_json()
-    return before.lost == now.lost and all(
-        _is_close(score, now.scores.get(variant_id)) for variant_id, score in before.scores.items()
-    )
-
-
-def _is_close(first: float | None, second: float | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    return math.isclose(first, second, rel_tol=_SAME)

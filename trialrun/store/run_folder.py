@@ -325,6 +325,15 @@ class RunFolder:
             return None
         return read_mapping(self.environment_file)
 
+    def read_environments(self) -> list[dict[str, Any]]:
+        """What environment.json says of each command that has trained or merged, the last first.
+
+        Raises:
+            TrialrunError: The file is damaged.
+        """
+        last = self.read_environment()
+        return [] if last is None else [last, *last.get("earlier", [])]
+
     def write_output(self, output: Output) -> None:
         """Adds what a pack's process wrote to `logs/<pack>.log`, below that of earlier attempts."""
         file = self.logs_dir / f"{output.pack_id}.log"

@@ -1,6 +1,6 @@
 """The state of a model in training: the arrays of its variables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 
@@ -16,3 +16,8 @@ class ModelState(NamedTuple):
     non_trainable: list[Any]
     optimizer: list[Any]
     hyperparameters: Sequence[Any] = ()
+
+    def with_values(self, values: "ModelState") -> Iterator[tuple[Any, Any]]:
+        """Each of these variables with what stands in its place in another state of the model."""
+        for own, others in zip(self[:3], values[:3], strict=True):
+            yield from zip(own, others, strict=True)

@@ -23,7 +23,6 @@ from trialrun.training.model import ownership
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, tuple, set, frozenset, deque, Mapping)
-_OBJECTS_OF_KERAS = (keras.layers.Layer, keras.optimizers.Optimizer, keras.losses.Loss)
 _OF_FIT = frozenset(("history", "stop_training", "stop_evaluating"))
 
 
@@ -59,60 +58,26 @@ class PythonState:
                 yield (id(one.owner), one.name), (shown, _mark(one.value))
 
 
-def differing_number(
-    model: keras.Model, other: keras.Model, *, but_for_attributes: bool = False
-) -> str:
-    """Where the user's code in two models of one builder holds different numbers.
-
-    A program that was traced from one of them would compute with its numbers for all trials.
-
-    Args:
-        model: A compiled model.
-        other: Another one, built for another seed or with other arguments.
-        but_for_attributes: Whether plain numbers in objects of Keras count for nothing, as those
-            that may differ inside a program are looked for there.
-
-    Returns:
-        The name of one of them, such as `Noisy.call.scale`; empty if there is none.
-    """
-    numbers, others = _numbers(model, but_for_attributes), _numbers(other, but_for_attributes)
-    return next((where for where in numbers if numbers[where] != others.get(where)), "")
-
-
-def _numbers(model: keras.Model, but_for_attributes: bool) -> dict[str, Any]:
-    """Path -> what shows the numbers that the user's code holds, in objects and functions."""
-    found: dict[str, Any] = {}
-    for one in _held_by(model):
-        is_looked_for = but_for_attributes and isinstance(one.owner, _OBJECTS_OF_KERAS)
-        if one.is_users and not (is_looked_for and isinstance(one.value, int | float)):
-            number = _number(one.value)
-            if number is not None:
-                found.setdefault(one.path, number)
-    return found
-
-
 class _Held(NamedTuple):
     """A value that is reached from a model: who holds it, and under which name.
 
     Attributes:
         owner: An object, a container, a function or a module.
         name: The name in it.
-        path: The names that lead to it from the model.
         value: The value.
         is_users: Whether the user's code has stored it there, and not that of Keras.
     """
 
     owner: Any
     name: str
-    path: str
     value: Any
     is_users: bool
 
 
 def _held_by(model: keras.Model) -> Iterator[_Held]:
-    seen, waiting = {id(model)}, [(model, type(model).__name__, True)]
+    seen, waiting = {id(model)}, [(model, True)]
     while waiting:
-        owner, where, is_compared = waiting.pop()
+        owner, is_compared = waiting.pop()
         of_keras = _stored_by_keras(owner.__class__)
         names: set[str] = set()
         for name, value in ownership.items_of(owner):
@@ -120,25 +85,14 @@ def _held_by(model: keras.Model) -> Iterator[_Held]:
             is_users = is_compared and name not in of_keras and name not in names
             is_users &= name != "__builtins__"
             names.add(name)
-            path = f"{where}{name}" if name.startswith("[") else f"{where}.{name}"
-            yield _Held(owner, name, path, value, is_users)
+            yield _Held(owner, name, value, is_users)
             is_module = ownership.is_users_module(value)
             if id(value) in seen or not (is_module or ownership.is_followed(name, value)):
                 continue
             seen.add(id(value))
             is_container = isinstance(value, _CONTAINERS)
             is_compared_too = is_users if is_container else ownership.is_of_user(value)
-            waiting.append((value, path, is_module or is_compared_too))
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool | int | float | complex):
-        return repr(value)
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
-        return np.asarray(value).tobytes()
-    if isinstance(value, tf.Tensor) and hasattr(value, "numpy") and value.dtype.is_numpy_compatible:
-        return np.asarray(value.numpy()).tobytes()
-    return None
+            waiting.append((value, is_module or is_compared_too))
 
 
 def _shown(owner: Any, name: str) -> str:

@@ -147,10 +147,11 @@ class Epochs:
         self.test = tf.function(lambda *given: self._evaluate_one(*given)[:2], autograph=False)
         self.test.get_concrete_function(state, self.first_test_batch(val))
 
-    @property
-    def shares_data(self) -> bool:
-        """Whether a batch of `test` has no axis of trials."""
-        return self._shared_data
+    def of_trial(self, batch: Any, index: int) -> Any:
+        """What a trial sees of a batch of an evaluation."""
+        if self._shared_data:
+            return batch
+        return keras.tree.map_structure(lambda a: a[index], batch)
 
     def first_test_batch(self, val: tuple[Any, ...]) -> tuple[Any, ...]:
         """The first batch of an evaluation, of the shape for which `test` was traced."""

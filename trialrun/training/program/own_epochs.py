@@ -15,7 +15,7 @@ from trialrun.errors import CannotFuse
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.loops import record, split_batches
 from trialrun.training.state import ModelState
-from trialrun.training.vectorize.other_numbers import refuse_left_out, refuse_other_numbers
+from trialrun.training.vectorize.other_numbers import refuse_operations
 
 _PREDICTED_TOGETHER = 32  # rows, as in `model.predict`: a model may draw numbers for each batch
 
@@ -43,7 +43,7 @@ class OwnEpochs(Epochs):
         self.step = tf.function(self._take_step, autograph=False)
         first = keras.tree.map_structure(lambda a: a[0], batches)
         self.traced_step = self.step.get_concrete_function(state, first)
-        _refuse_operations(self.traced_step)
+        refuse_operations(self.traced_step.graph, left_out=True)
 
         def batch_at(index: tf.Tensor) -> Any:
             return keras.tree.map_structure(lambda a: a[index], batches)
@@ -85,7 +85,7 @@ class OwnEpochs(Epochs):
     def _trace_predicting(self, state: ModelState, x: Any) -> Any:
         self.predict = tf.function(self._predict_batch, autograph=False)
         traced = self.predict.get_concrete_function(state, self._first_predicted(x))
-        _refuse_operations(traced)
+        refuse_operations(traced.graph, left_out=True)
         return traced
 
     def _take_step(self, state: ModelState, batch: tuple[Any, ...]) -> tuple[ModelState, Logs]:
@@ -104,7 +104,7 @@ class OwnEpochs(Epochs):
         state = self._over_trials(self._model.reset_metrics, [state])
         self.test = tf.function(self._test_rows, autograph=False)
         traced = self.test.get_concrete_function(state, self.first_test_batch(data))
-        _refuse_operations(traced)
+        refuse_operations(traced.graph, left_out=True)
         batch_at = functools.partial(self._batch_at, data, batch_size)
         state, logs = _last_logs(self.test, traced, num_steps, state, batch_at)
         if num_left:
@@ -163,11 +163,3 @@ def _last_logs(
     _, flat = tf.while_loop(lambda index, _: index < num_steps, body, (0, flat_begin))
     state, logs = tf.nest.pack_sequence_as(begin, flat)
     return state, logs
-
-
-def _refuse_operations(traced: Any) -> None:
-    """Raises CannotFuse for an operation that XLA would leave out, or compute otherwise."""
-    if others := traced.graph.variables:
-        raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
-    refuse_other_numbers(traced.graph)
-    refuse_left_out(traced.graph)

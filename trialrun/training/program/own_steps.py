@@ -20,7 +20,7 @@ from trialrun.training.model.build import in_order_of_outputs
 from trialrun.training.model.first_steps import FirstSteps, build_others, optimizers_of
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.batch_metrics import as_scalars, flat_logs
-from trialrun.training.program.pure_model import read_state
+from trialrun.training.program.scope import read_state
 from trialrun.training.program.traced_number import Location, Trace
 from trialrun.training.state import ModelState
 
@@ -141,8 +141,7 @@ class OwnStepsModel:
 
     @contextlib.contextmanager
     def _scope(self, state: ModelState) -> Iterator[keras.StatelessScope]:
-        groups = zip(self.variables[:3], state[:3], strict=True)
-        pairs = [pair for group in groups for pair in zip(*group, strict=True)]
+        pairs = list(self.variables.with_values(state))
         known = {id(variable) for variable, _ in pairs}
         scope = gradient_tapes.TapedScope(pairs)
         with (

@@ -13,7 +13,6 @@ import numpy as np
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import in_order_of_outputs
 from trialrun.training.model.first_steps import optimizers_of
-from trialrun.training.model.python_state import differing_number
 from trialrun.training.program.own_epochs import OwnEpochs
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.verify import (
@@ -51,14 +50,11 @@ def why_own_steps_differ(
     Returns:
         The difference in words; empty if there is none.
     """
-    if name := differing_number(own.model, model, but_for_attributes=True):
-        return f"{name} is another number, and a program would take the same for all trials"
     variables = own.variables_of(model)
     if different := different_start(own, variables):
         return different
-    for group, tensors in zip(variables[:3], state[:3], strict=True):
-        for variable, tensor in zip(group, tensors, strict=True):
-            variable.assign(tensor[index])
+    for variable, tensor in variables.with_values(state):
+        variable.assign(tensor[index])
     before = _iterations(model)
     tolerance = tolerance_of(model)
     for number, batch in enumerate(batches, start=1):
@@ -72,14 +68,14 @@ def why_own_steps_differ(
         return f"after {len(batches)} steps {different}"
     batch = epochs.first_test_batch(val)
     state, logs = epochs.test(state, batch)
-    rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
+    rows = epochs.of_trial(batch, index)
     expected = keras_model.metrics_or_logs(model, model.test_step(in_order_of_outputs(model, rows)))
     if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
     x = epochs.first_to_predict(val)
     *_, predicted = epochs.predict(state, x)
-    own_x = x if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], x)
-    return _different_predictions(predicted, model.predict_step((own_x,)), index, tolerance)
+    expected = model.predict_step((epochs.of_trial(x, index),))
+    return _different_predictions(predicted, expected, index, tolerance)
 
 
 def _different_predictions(got: Any, expected: Any, index: int, tolerance: float) -> str:
@@ -110,9 +106,7 @@ def _different_state(
     """
     variables = own.variables_of(model)
     values = {
-        id(variable): tensor[index].numpy()
-        for group, tensors in zip(variables[:3], state[:3], strict=True)
-        for variable, tensor in zip(group, tensors, strict=True)
+        id(variable): tensor[index].numpy() for variable, tensor in variables.with_values(state)
     }
     optimizers = optimizers_of(model)
     groups = [model.non_trainable_variables, *(held.variables for held in optimizers.values())]

@@ -25,7 +25,7 @@ from trialrun.training.state import ModelState
 from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, draws_as_outside_xla
 from trialrun.training.vectorize.images import images_by_arithmetic
 from trialrun.training.vectorize.in_turn import apply_to_the_only, run_in_turn
-from trialrun.training.vectorize.other_numbers import refuse_left_out, refuse_other_numbers
+from trialrun.training.vectorize.other_numbers import refuse_operations
 from trialrun.training.vectorize.vectorize import vectorize
 
 CompiledEngine = Literal["fused", "mapped"]
@@ -172,12 +172,8 @@ class Program:
 
     def _check(self, graph: Any) -> None:
         """Raises CannotFuse if a traced graph is not what plain Keras computes."""
-        if others := graph.variables:
-            # All trials, and all packs of this process, would share the variable.
-            raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
-        refuse_other_numbers(graph)
-        if isinstance(self._model, FunctionalModel) and self._model.sees_batches:
-            refuse_left_out(graph)
+        sees_batches = isinstance(self._model, FunctionalModel) and self._model.sees_batches
+        refuse_operations(graph, left_out=sees_batches)
 
     def compile_only(self, own: Stacked, num_epochs: int) -> str:
         """Compiles `train_epochs`, which must be traced, without running it.

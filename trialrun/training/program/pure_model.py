@@ -15,7 +15,6 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model, keras_tracing
 from trialrun.training.internals.gradient_tapes import sum_gradients
-from trialrun.training.internals.tensorflow_graph import is_known_here
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.batch_metrics import (
     BatchMetrics,
@@ -23,7 +22,7 @@ from trialrun.training.program.batch_metrics import (
     flat_logs,
     variables_of,
 )
-from trialrun.training.program.reasons import ASSIGNED_IN_A_BRANCH
+from trialrun.training.program.scope import WatchingScope, read_state
 from trialrun.training.program.traced_number import Location, Trace
 from trialrun.training.state import ModelState
 
@@ -297,12 +296,8 @@ class FunctionalModel:
     @contextlib.contextmanager
     def _scope(
         self, state: ModelState, sums: Sequence[tf.Tensor] | None = None
-    ) -> Iterator["_Scope"]:
-        pairs = [
-            pair
-            for variables, tensors in zip(self.variables[:3], state[:3], strict=True)
-            for pair in zip(variables, tensors, strict=True)
-        ]
+    ) -> Iterator[WatchingScope]:
+        pairs = list(self.variables.with_values(state))
         variables = self._sums
         sums = sums or [tf.zeros(v.shape, v.dtype) for v in variables]
         pairs += zip(variables, sums, strict=True)
@@ -311,7 +306,7 @@ class FunctionalModel:
             keras_tracing.pure_optimizers(),
             keras_tracing.selecting_cond(),
             self.trace.tracing(state.hyperparameters),
-            _Scope(pairs, collect_losses=True) as scope,
+            WatchingScope(pairs, collect_losses=True) as scope,
         ):
             yield scope
         if unknown := scope.state_mapping.keys() - known:
@@ -319,53 +314,6 @@ class FunctionalModel:
                 f"{len(unknown)} variable(s) outside the model change while it is called, "
                 "e.g. Keras's global seed generator: give random layers a seed generator"
             )
-
-
-def read_state(scope: keras.StatelessScope, variables: ModelState, state: ModelState) -> ModelState:
-    """The values that variables have now in a scope, and the hyperparameters of a state.
-
-    Raises:
-        CannotFuse: A variable has a value that only a branch or a loop knows.
-    """
-    groups = ([_value_in(scope, variable) for variable in group] for group in variables[:3])
-    return ModelState(*groups)._replace(hyperparameters=state.hyperparameters)
-
-
-def _value_in(scope: keras.StatelessScope, variable: keras.Variable) -> tf.Tensor:
-    value = tf.convert_to_tensor(scope.get_current_value(variable))
-    if not is_known_here(value):
-        raise CannotFuse(f"{variable.path!r} {ASSIGNED_IN_A_BRANCH}")
-    return value
-
-
-class _Scope(keras.StatelessScope):
-    """A scope with the gradients that tf.Variables would give.
-
-    A layer may assign its own trainable weight while it is called (SpectralNormalization does).
-    The gradient of a weight is then the sum of those by every value that was read from it.
-    """
-
-    _tape: tf.GradientTape | None = None
-
-    @contextlib.contextmanager
-    def watching(
-        self, variables: Sequence[keras.Variable], tape: tf.GradientTape
-    ) -> Iterator[list[list[tf.Tensor]]]:
-        """Gives one list per variable: its value, to which assigned values are added later."""
-        self._watched = {id(v): [self.get_current_value(v)] for v in variables}
-        self._tape = tape
-        tape.watch(list(self._watched.values()))
-        yield list(self._watched.values())
-        self._tape = None
-
-    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
-        """Called by Keras: a variable is assigned a value."""
-        variable, value = update
-        if self._tape is not None and id(variable) in self._watched:
-            value = tf.stop_gradient(tf.convert_to_tensor(value))  # an assignment ends the path
-            self._tape.watch(value)
-            self._watched[id(variable)].append(value)
-        super().add_update((variable, value))
 
 
 class Outputs(NamedTuple):

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from trialrun.training.internals import keras_model
 from trialrun.training.model.build import in_order_of_outputs
-from trialrun.training.model.python_state import differing_number
 from trialrun.training.program import loops
 from trialrun.training.program.batch_metrics import flat_logs, variables_of
 from trialrun.training.program.epochs import Epochs
@@ -54,11 +53,10 @@ def why_different(
         The difference in words; empty if there is none.
     """
     variables = own.variables_of(model)
-    if own.sees_batches and (different := _different_metrics_before(own, model, variables)):
+    if own.sees_batches and (different := different_start(own, variables)):
         return different
-    for group, tensors in zip(variables[:3], state[:3], strict=True):
-        for variable, tensor in zip(group, tensors, strict=True):
-            variable.assign(tensor[index])
+    for variable, tensor in variables.with_values(state):
+        variable.assign(tensor[index])
     if own.sees_batches:
         model.reset_metrics()
         state = epochs.reset(state)
@@ -73,8 +71,7 @@ def why_different(
         return f"after {len(batches)} steps {different}"
     if own.sees_batches:
         return _different_metrics(own, model, epochs, state, val=val, index=index)
-    batch = epochs.first_test_batch(val)
-    rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
+    rows = epochs.of_trial(epochs.first_test_batch(val), index)
     return _different_evaluation(own, model, state, rows, index)
 
 
@@ -83,9 +80,8 @@ def _different_evaluation(
 ) -> str:
     """How all logs of a batch of one trial differ when the traced model evaluates it."""
     state = tf.nest.map_structure(lambda tensor: tensor[index], state)
-    for group, tensors in zip(own.variables_of(model)[:3], state[:3], strict=True):
-        for variable, tensor in zip(group, tensors, strict=True):
-            variable.assign(tensor)
+    for variable, tensor in own.variables_of(model).with_values(state):
+        variable.assign(tensor)
     num_rows = keras.tree.flatten(rows[1])[0].shape[0]
 
     @tf.function(autograph=False)  # eagerly, TensorFlow would see a traced number as a float
@@ -119,14 +115,6 @@ def _different_state(model: keras.Model, state: ModelState, index: int) -> str:
 # Metrics that every batch updates ---------------------------------------------------------------
 
 
-def _different_metrics_before(
-    own: FunctionalModel, model: keras.Model, variables: ModelState
-) -> str:
-    if name := differing_number(own.model, model, but_for_attributes=True):
-        return f"{name} is another number, and a program would take the same for all trials"
-    return different_start(own, variables)
-
-
 def _different_metrics(
     own: FunctionalModel,
     model: keras.Model,
@@ -145,8 +133,7 @@ def _different_metrics(
     model.reset_metrics()
     batch = epochs.first_test_batch(val)
     _, logs = epochs.test(state, batch)
-    rows = batch if epochs.shares_data else keras.tree.map_structure(lambda a: a[index], batch)
-    expected = model.test_step(in_order_of_outputs(model, rows))
+    expected = model.test_step(in_order_of_outputs(model, epochs.of_trial(batch, index)))
     if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
     return ""

@@ -1,4 +1,4 @@
-"""Operations that give other numbers inside XLA than outside of it, so that no program has them."""
+"""Refuses operations that give other results inside XLA than outside of it."""
 
 from typing import Any
 
@@ -26,15 +26,19 @@ _LEFT_OUT = frozenset(
 _OF_UNKNOWN_SIZE = frozenset(("Where", "DynamicPartition", "Unique", "UniqueV2"))
 
 
-def refuse_other_numbers(graph: Any) -> None:
-    """Raises CannotFuse for an operation whose numbers would be others in a compiled program.
+def refuse_operations(graph: Any, *, left_out: bool) -> None:
+    """Raises CannotFuse for an operation that a compiled program would not compute as plain Keras.
 
     Stateless draws are replaced by `draws` and `converters`, but a graph still lists what was
     replaced. So only those are refused that a result depends on.
 
     Args:
         graph: The graph of a concrete function.
+        left_out: Whether operations that a program would leave out are refused too. Keras's own
+            code has some, which check what it computes.
     """
+    if others := graph.variables:  # all trials, and all packs of this process, would share it
+        raise CannotFuse(f"{others[0].name!r} is not among the model's own variables")
     within = operations_within(graph)
     draws = {name for name in within - _CONTROL if name.startswith("Stateless")}
     for operation in sorted(draws & operations_needed(graph) if draws else ()):
@@ -47,14 +51,5 @@ def refuse_other_numbers(graph: Any) -> None:
             )
         if operation in _OF_UNKNOWN_SIZE:
             raise CannotFuse(f"the size of what {operation} gives depends on the values")
-
-
-def refuse_left_out(graph: Any) -> None:
-    """Raises CannotFuse for an operation in the user's code that a program would leave out.
-
-    Args:
-        graph: The graph of a concrete function.
-    """
-    for operation in sorted(operations_within(graph)):
-        if operation in _LEFT_OUT:
+        if left_out and operation in _LEFT_OUT:
             raise CannotFuse(f"a program would leave out its operation {operation}")
