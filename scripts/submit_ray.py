@@ -17,7 +17,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
-from ray_job_files import copy_to, describe, find_needed, largest_text
+from ray_job_files import (
+    command_path,
+    copy_to,
+    describe,
+    find_needed,
+    require_sendable,
+    too_large,
+)
 
 from trialrun.cluster.preflight import TOKEN_HELP, require_token
 from trialrun.errors import (
@@ -53,8 +60,9 @@ def submit(job: Path, options: tuple[str, ...], no_wait: bool) -> int:
     with 75 if the job was stopped.
     """
     url = server_url()
-    job = job.resolve()
+    job = job.parent.resolve() / job.name
     needed = find_needed(job, options)
+    require_sendable(job, needed.files)
     check_server(url)
     client = connect(url)
     say(describe(job.parent, needed))
@@ -148,7 +156,7 @@ def connect(url: str) -> Any:
 
 def send(client: Any, job: Path, options: tuple[str, ...], files: list[Path]) -> str:
     """Sends some files of the job's folder and the command; returns Ray's id of the job."""
-    command = shlex.join(["trialrun", "run", job.name, *options])
+    command = shlex.join(["trialrun", "run", command_path(job), *options])
     try:
         with tempfile.TemporaryDirectory(prefix="trialrun-send-") as copy:
             copy_to(Path(copy), job.parent, files)
@@ -158,11 +166,7 @@ def send(client: Any, job: Path, options: tuple[str, ...], files: list[Path]) ->
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if "status code 413" in text or "exceeds the maximum size" in text:
-            raise InputError(
-                f"{job}: its files are too large to send; the largest are"
-                f" {largest_text(job.parent, files)}; keep large data on storage that all nodes"
-                " see, and name it by its absolute path"
-            ) from error
+            raise too_large(job, files) from error
         reason = text.strip().splitlines()[-1]
         raise ClusterError(f"the job server refused the job: {reason}") from error
     return job_id

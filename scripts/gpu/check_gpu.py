@@ -31,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import outcomes
+from dump_folder import TAKEN_ALONG, WRITTEN
 from measure import descendants, parse_with_only, read_processes
 from outcomes import Ended, Outcome
 from rich import box
@@ -138,7 +139,21 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--minutes must be a number above 0, got {options.minutes:g}")
     if not options.json.parent.is_dir():  # else all numbers would be lost in the end
         parser.error(f"--json: there is no folder {options.json.parent}")
+    if options.dump and (problem := problem_with_dump(options.dump)):
+        parser.error(f"--dump: {problem}; name a folder that is empty or does not exist")
     return options
+
+
+def problem_with_dump(folder: Path) -> str:
+    """Why a folder cannot be filled, which takes minutes; empty if it is made, or was, and can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(path.name for path in folder.iterdir())
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"{folder} cannot be written to: {error.strerror}"
+    others = [name for name in names if name not in (*TAKEN_ALONG, *WRITTEN)]
+    return f"{folder} holds {others[0]!r}" if others else ""
 
 
 def run_part(part: Part, gpus: Sequence[str], limit_s: float) -> list[Outcome]:

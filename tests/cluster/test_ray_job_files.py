@@ -8,7 +8,7 @@ from commands import ROOT
 from trialrun.errors import InputError
 
 sys.path.append(str(ROOT / "scripts"))
-from ray_job_files import copy_to, describe, find_needed
+from ray_job_files import command_path, copy_to, describe, find_needed, require_sendable
 
 
 @pytest.fixture
@@ -30,12 +30,29 @@ def folder(tmp_path):
         ".hidden/layer.py": "def f():\n    pass\n",
         "runs/a/job.yaml": "",
         "large.bin": "x" * 2000,
+        "random/reader.py": "",
+        "pandas/__init__.py": "",
+        "pandas/nets.py": "def build():\n    pass\n",
+        "secrets.py": "def build():\n    pass\n",
+        "nul.py": "\0",
         ".gitignore": "d.csv\n",
     }
     for name, content in sources.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     (tmp_path / "outside.py").write_text("")
+    (tmp_path / ".outside").write_text("")
+    links = {
+        "link.py": "module.py",
+        "env.csv": ".env",
+        "hidden": ".hidden",
+        "outside.csv": "../.outside",
+        "unreadable.py": "/proc/self/mem",
+        ".job.yaml": "job.yaml",
+        "linked.yaml": ".env",
+    }
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
     return folder
 
 
@@ -46,6 +63,7 @@ def needed(folder, job, *options):
 
 
 CODE = {"nets.py", "parts/__init__.py", "parts/layer.py"}
+MODULE = {"module.py"}
 
 
 @pytest.mark.parametrize(
@@ -77,9 +95,9 @@ CODE = {"nets.py", "parts/__init__.py", "parts/layer.py"}
         ),
         ("model: {builder: 'a:b.py:build'}", (), {"a:b.py"}),
         (
-            f"model: {{args: {{k: '{'x' * 300}:y', m: 'parts:train', n: '..:x'}}}}",
+            f"model: {{args: {{k: '{'x' * 300}:y', m: 'parts:train', n: 'see gone.py:x'}}}}",
             (),
-            {"parts/__init__.py"},
+            set(),
         ),
         (
             "search: {parameters: {model.builder: {values: ['nets.py:build', 'module.py:build']}}}",
@@ -87,10 +105,58 @@ CODE = {"nets.py", "parts/__init__.py", "parts/layer.py"}
             CODE | {"module.py"},
         ),
         ("data: {npz: /scratch/large.npz}", (), set()),
+        ("data: {csv: e.csv}", ("--set", "data.csv=d.csv"), {"d.csv"}),  # and not both
+        ("data: {csv: e.csv}", ("--set=data={csv: d.csv}",), {"d.csv"}),
+        ("model: {builder: 'gone.py:build'}", ("--set", "model.builder=module.py:build"), MODULE),
+        ("search: {from: gone.csv}", ("--set", "search.from=[{data.csv: d.csv}]"), {"d.csv"}),
+        (
+            "training: {loss: {out: {name: 'module.py:build', note: 'gone.py:f'}}}",
+            (),
+            MODULE,
+        ),
+        ("model: {builder: 'link.py:build'}", (), {"link.py"}),
+        ("model: {depends_on: [random]}", (), {"random/reader.py"}),
+        ("data: {csv: e.csv}", ("--run-folder", "--set", "--set", "data.csv=d.csv"), {"d.csv"}),
     ],
 )
 def test_what_a_job_needs_is_sent_and_nothing_else(folder, job, options, files):
     assert needed(folder, job, *options) == files
+
+
+def test_a_job_that_is_a_link_is_what_trialrun_would_run_here(folder):
+    (folder / "job.yaml").write_text("name: a\ndata: {csv: d.csv}\n")
+    (folder / "tables" / "job.yaml").symlink_to("../job.yaml")
+    with pytest.raises(InputError, match=r"there is no file .*/tables/d.csv"):
+        find_needed(folder / "tables" / "job.yaml", ())
+    for name in (".job.yaml", "linked.yaml"):
+        with pytest.raises(InputError, match=r"the job itself: .*begins with a dot"):
+            find_needed(folder / name, ())
+
+
+def test_hostile_names_and_modules_found_elsewhere_are_told(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "elsewhere.py").write_text("def build():\n    pass\n")
+    (tmp_path / "data.csv").write_text("12")
+    (folder / "shared.csv").symlink_to(tmp_path / "data.csv")
+    (folder / "-job.yaml").write_text(
+        "name: a\nmodel: {builder: 'elsewhere:build', depends_on: ['a[!:]*', shared.csv]}\n"
+    )
+    (folder / "a\n\x1b[2J").write_text("")
+    found = find_needed(folder / "-job.yaml", ())
+    told = describe(folder, found).splitlines()
+    assert told[2:] == [
+        "  a\u240a\u241b[2J  0 bytes",
+        f"  shared.csv -> {tmp_path}/data.csv  2 bytes",
+        f"Warning: the job's code imports {tmp_path}/elsewhere.py, which is outside of {folder} and"
+        " is not sent; install it on the cluster, or move it beside the job file",
+    ]
+    assert command_path(folder / "-job.yaml") == "./-job.yaml"
+    with (folder / "a\n\x1b[2J").open("r+") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(
+        InputError, match=r"too large to send; the largest are a\u240a\S+ \(2.0 GiB"
+    ):
+        require_sendable(folder / "-job.yaml", found.files)
 
 
 def test_what_is_sent_is_listed_with_what_may_be_missing_there(folder, tmp_path, monkeypatch):
@@ -137,6 +203,31 @@ def test_what_is_sent_is_listed_with_what_may_be_missing_there(folder, tmp_path,
             (),
             "training.metrics: .*begins with a dot",
         ),
+        (
+            "data: {csv: env.csv}",
+            (),
+            r"data.csv: .*env.csv, which .* is a link to .*/\.env, and is",
+        ),
+        ("model: {depends_on: [hidden]}", (), "hidden/layer.py, which .* begins with a dot"),
+        ("data: {csv: outside.csv}", (), "is a link to .*/.outside, .* begins with a dot"),
+        (
+            "model: {builder: 'pandas/nets.py:build', depends_on: [pandas]}",
+            (),
+            "place of pandas, .* rename it",
+        ),
+        (
+            "model: {builder: 'secrets.py:build'}",
+            (),
+            "secrets.py, which .* place of secrets, .* rename it",
+        ),
+        ("model: {builder: nets.py}", (), "model.builder: expected module:function or file.py:fu"),
+        ("model: {builder: 'nets.py:buidl'}", (), "model.builder: .* did you mean 'build'"),
+        ("model: {builder: 'nul.py:f'}", (), r"model.builder: nul.py: not valid Python: .*null"),
+        ("model: {builder: 'unreadable.py:f'}", (), "model.builder: unreadable.py: cannot be read"),
+        ("model: {builder: 'parts.gone:f'}", (), "model.builder: there is no module 'parts.gone'"),
+        ("", ("--no-wait",), "No such option '--no-wait'.*follows the job file are options of"),
+        ("", ("--set", "x"), "--set x: expected key=value"),
+        ("", ("--set",), "'--set' requires an argument"),
     ],
 )
 def test_what_would_fail_there_fails_here(folder, job, options, message):

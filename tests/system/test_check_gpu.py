@@ -8,6 +8,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -116,6 +117,10 @@ def test_differences_are_judged_where_no_product_is_shortened(
         (["--minutes", "0"], "--minutes must be a number above 0, got 0"),
         (["--minutes", "nan"], "--minutes must be a number above 0, got nan"),
         (["--json", "no/where.json"], "--json: there is no folder no"),
+        (["--dump", __file__], "cannot be written to: File exists; name a folder that is empty"),
+        (["--dump", f"{__file__}/x"], "cannot be written to: Not a directory"),
+        (["--dump", "/proc/x"], "--dump: /proc/x cannot be written to"),
+        (["--dump", str(Path(__file__).parent)], f"{Path(__file__).parent} holds '"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_checked(

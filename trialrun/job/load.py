@@ -71,7 +71,7 @@ def load_job(
     """
     path = Path(path)
     folder = path.absolute().parent
-    document = with_rows(_override(read_document(path), overrides), path.parent)
+    document = with_rows(overridden(read_document(path), overrides), path.parent)
     if shard is not None:
         document = document.with_value(("resources", "shard"), shard, f"--shard {shard}")
     try:
@@ -136,7 +136,12 @@ def _read_section(kind: type[_Section], name: str, content: Any, path: Path) -> 
 # Overrides -------------------------------------------------------------------------------------
 
 
-def _override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -> Document:
+def overridden(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -> Document:
+    """The document with other values in some fields, which are given as to `load_job`.
+
+    Raises:
+        InputError: An override is not well-formed, or its path leads through a value.
+    """
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
             location = f"override {key}={show(value)}"

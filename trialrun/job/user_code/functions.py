@@ -264,14 +264,17 @@ def parse_source(path: Path, shown: str) -> list[ast.stmt]:
     """The statements of a Python file, which messages call `shown`.
 
     Raises:
-        InputError: The file is not valid Python.
+        InputError: The file cannot be read or is not valid Python.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings are shown when the file is imported
             return _parse(content_of(path), str(path))
     except SyntaxError as error:
-        raise InputError(f"{shown}:{error.lineno}: not valid Python: {error.msg}") from error
+        line = f":{error.lineno}" if error.lineno else ""
+        raise InputError(f"{shown}{line}: not valid Python: {error.msg}") from error
+    except OSError as error:
+        raise InputError(f"{shown}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes, or nested too deeply
         raise InputError(f"{shown}: not valid Python: {said_by(error)}") from error
 
