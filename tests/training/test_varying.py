@@ -120,6 +120,11 @@ class Undone(layers.Layer):
         return x if training else x * self.rates[0]
 
 
+def both(rate, slope):
+    units = 2 if rate > 0.3 and slope > 0.2 else 1
+    return _classifier(layers.LeakyReLU(slope), layers.Dropout(rate), layers.Dense(units))
+
+
 class Scaling:
     __slots__ = ("scale",)
 
@@ -153,6 +158,8 @@ def beside(rate, place):
         "closure": [layers.Lambda(inference)],
         "weights": [layers.Dense(3, kernel_initializer=lambda *a, **k: rate * np.ones((6, 3)))],
         "third": [layers.Dense(int(4 * rate) + 1)],
+        "bias": [layers.Dense(3, use_bias=rate < 0.3)],
+        "between": [layers.Dense(1 + (0.2 < rate < 0.6))],
     }.get(place, [])
     model = keras.Sequential(
         [keras.Input((6,)), *hidden, layers.Dropout(rate), layers.Dense(1, "sigmoid")]
@@ -300,10 +307,12 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
         ("weights", "the initial value of sequential/dense_1/kernel"),
         ("slots", "the initial value of .*accumulator"),
         ("third", "an integer .*units"),
+        ("bias", "use_bias too"),
+        ("between", "an integer .*units"),
     ],
 )
 def test_a_number_that_is_also_where_no_program_takes_it_is_not_shared(tmp_path, place, found):
-    """Whether it acts in the first steps, later, in inference or for the third variant only."""
+    """Whether it acts in the first steps, later, in inference or for one variant only."""
     values, rate_unset = [0.2, 0.24, 0.6], {"learning_rate": TrainingSpec().learning_rate}
     parameters, args = {"model.args.rate": values}, {"rate": 0.2, "place": place}
     trials = plan(tmp_path, "beside", parameters, args=args, training=rate_unset, seeds=[3])
@@ -312,6 +321,17 @@ def test_a_number_that_is_also_where_no_program_takes_it_is_not_shared(tmp_path,
     with pytest.raises(CannotShare, match=found) as caught:
         ProgramCache(1).get(task, data, "fused")
     assert caught.value.paths == (("model", "args", "rate"),)
+
+
+def test_what_two_arguments_decide_together_is_not_shared(tmp_path):
+    search = {"model.args.rate": [0.2, 0.4], "model.args.slope": [0.1, 0.3]}
+    trials = plan(tmp_path, "both", search, args={"rate": 0.2, "slope": 0.1}, seeds=[3])
+    task = make_task(tmp_path, trials)
+    data, _ = load_pack_data(task.pack.trials, tmp_path)
+    with pytest.raises(
+        CannotShare, match=r"together the settings of its trials change .*units too"
+    ):
+        ProgramCache(1).get(task, data, "fused")
 
 
 def test_a_pack_need_not_share_with_the_one_before_it(tmp_path):

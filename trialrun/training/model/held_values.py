@@ -65,7 +65,7 @@ def held_values(model: keras.Model) -> dict[str, Held]:
     """
     found: dict[str, Held] = {}
     seen: set[int] = set()
-    roots = {**keras_model.given_to_compile(model), **_layers_of(model)}
+    roots = {**_layers_of(model), **keras_model.given_to_compile(model)}
     for root, value in roots.items():
         waiting = [_Step(None, root, root, value, False)]
         while waiting:
@@ -92,14 +92,13 @@ def differing(
         others: Of another one, built under the same seed.
         but_for: `id` of an owner and key of the first model's numbers that may differ.
     """
-    return next(
-        (
-            path
-            for path in _differing(values, others)
-            if path not in values or (id(values[path].owner), values[path].key) not in but_for
-        ),
-        "",
+    found = (
+        path
+        for path in _differing(values, others)
+        if path not in values or (id(values[path].owner), values[path].key) not in but_for
     )
+    # That there is another variable tells less than the setting which makes it.
+    return min(found, key=lambda path: "_variables[" in path, default="")
 
 
 def difference_of_seeds(values: Mapping[str, Held], others: Mapping[str, Held]) -> str:

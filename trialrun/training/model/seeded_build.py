@@ -137,11 +137,13 @@ class SeededBuild:
         """
         variables = [*_variables_of(other), *_optimizers_of(other)]
         starts = [self._built_values[id(variable)] for variable in self.variables]
-        for value, variable in zip([*starts, *self.optimizer_start], variables, strict=True):
+        expected = [*starts, *self.optimizer_start]
+        for value, variable in zip(expected, variables, strict=False):
             is_rate = other.compiled and _is_rate(variable, other)
-            if not is_rate and not _are_close([value], [variable.numpy()]):
+            is_same = value.shape == variable.shape and _are_close([value], [variable.numpy()])
+            if not is_rate and not is_same:
                 return str(variable.path)
-        return ""
+        return "" if len(expected) == len(variables) else "a variable that only one model has"
 
     def _build_other(self, seed: int) -> keras.Model:
         other = build_seeded(self._build, seed)

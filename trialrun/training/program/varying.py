@@ -6,11 +6,12 @@ traced, a `TracedNumber` replaces it: a float to Python, one trial's tensor to T
 Python decides by it (`if rate > 0`) is recorded, and must hold for every trial.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from trialrun.errors import CannotShare
 from trialrun.training.internals import keras_model
@@ -38,6 +39,8 @@ _NOT_FOLLOWED = (
     *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
     *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
 )
+_TOGETHER = "together the settings of its trials change"
+_MOST_BUILT = 12  # values of an argument of the builder, which takes tens of milliseconds each
 
 
 def locations_of(model: keras.Model) -> dict[str, Location]:
@@ -97,7 +100,7 @@ def find_varying(
     changed_by: dict[str, NumberPath] = {}
     is_plain = True  # the model keeps each number of the settings unchanged
     for path, values in _differing(list(distinct.values())).items():
-        for other in _furthest(values):
+        for other in _others_to_build(path, values):
             changed_model = build(with_number(first, path, other))
             changed = locations_of(changed_model)
             found = _changed_locations(own, changed, path)
@@ -107,25 +110,42 @@ def find_varying(
                 is_plain &= own[name].value == values[0] and changed[name].value == other
                 is_plain &= changed_by.setdefault(name, path) == path
     numbers = {}
+    together = _built_too(list(distinct.values()), set(changed_by.values()))
     for key, variant in distinct.items():
-        if is_plain:
-            given = numbers_inside(variant)
-            numbers[key] = [given[path] for path in changed_by.values()]
-        else:
+        given = numbers_inside(variant)
+        numbers[key] = [given[path] for path in changed_by.values()]
+        if not is_plain or variant in together:
             model = build(variant)
             others = locations_of(model)
-            _require_same(own, others, "the settings of its trials")
+            _require_same(own, others, _TOGETHER)
             _require_no_more(built, model, [own[name] for name in changed_by])
             numbers[key] = [others[name].value for name in changed_by]
     return tuple(replace(own[name], path=path) for name, path in changed_by.items()), numbers
 
 
-def _furthest(values: Sequence[float]) -> list[float]:
-    """The smallest and the largest of several values, but for the first of them.
+def _others_to_build(path: NumberPath, values: Sequence[float]) -> list[float]:
+    """The values of a number, but for the first, for which a model is built to see what it changes.
 
-    What Python decides by a number, such as a count of units, shows where the number is furthest.
+    Of `training`, what trialrun makes of it is known, so that the smallest and the largest show it.
+    A builder of the user's may decide anything by an argument, also for a value between others.
     """
-    return [value for value in dict.fromkeys((min(values), max(values))) if value != values[0]]
+    chosen = _spread(sorted(set(values)), _MOST_BUILT if _is_argument(path) else 2)
+    return [value for value in chosen if value != values[0]]
+
+
+def _built_too(variants: Sequence[Variant], paths: Collection[NumberPath]) -> list[Variant]:
+    """Variants that are built as they are: a builder may decide by several of its arguments."""
+    return _spread(variants, _MOST_BUILT) if sum(map(_is_argument, paths)) > 1 else []
+
+
+def _is_argument(path: NumberPath) -> bool:
+    return path[0] == "model"
+
+
+def _spread(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of some values, the first and the last among them."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[place] for place in places]
 
 
 def _differing(variants: Sequence[Variant]) -> dict[NumberPath, list[float]]:
@@ -139,7 +159,7 @@ def _changed_locations(
     own: Mapping[str, Location], changed: Mapping[str, Location], path: NumberPath
 ) -> list[str]:
     what = ".".join(path)
-    _require_same(own, changed, what, (path,))
+    _require_same(own, changed, f"{what} changes", (path,))
     found = [name for name, location in own.items() if location.value != changed[name].value]
     if not found:
         raise CannotShare.of(f"where {what} ends up in the model is not known", (path,))
@@ -174,22 +194,22 @@ def _require_no_more(
     path: NumberPath | None = None,
 ) -> None:
     """Refuses settings that change more of a model than the numbers which a program is given."""
-    what = "the settings of its trials" if path is None else ".".join(path)
     paths = () if path is None else (path,)
-    if variable := built.why_other_start(changed):
-        raise CannotShare.of(f"{what} changes the initial value of {variable}", paths)
+    changes = _TOGETHER if path is None else f"{'.'.join(path)} changes"
     given = {(id(location.owner), location.key) for location in inputs}
     if name := differing(built.held, held_values(changed), but_for=given):
         raise CannotShare.of(
-            f"{what} changes {name} too, which a program would take from one trial for all", paths
+            f"{changes} {name} too, which a program would take from one trial for all", paths
         )
+    if variable := built.why_other_start(changed):
+        raise CannotShare.of(f"{changes} the initial value of {variable}", paths)
 
 
 def _require_same(
     own: Mapping[str, Location],
     other: Mapping[str, Location],
-    what: str,
+    changes: str,
     paths: tuple[NumberPath, ...] = (),
 ) -> None:
     if different := sorted(own.keys() ^ other.keys()):
-        raise CannotShare.of(f"{what} changes what the model is made of ({different[0]})", paths)
+        raise CannotShare.of(f"{changes} what the model is made of ({different[0]})", paths)
