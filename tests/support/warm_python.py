@@ -9,6 +9,7 @@ anew. What other modules read while they are imported is as it was when the firs
 """
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -135,6 +136,8 @@ def serve(path: str) -> None:
     """Forks a program for each connection; each is waited for by a fork of its own."""
     for module in _MODULES:
         __import__(module)
+    gc.collect()
+    gc.freeze()  # looking for garbage in what was imported would copy its pages in each fork
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)

@@ -85,17 +85,17 @@ def test_a_killed_driver_leaves_no_process_and_no_folder(embedded):
     assert not list(Path("/tmp").glob(f"trialrun-{embedded.process.pid}-*"))
 
 
-@pytest.mark.parametrize("num_hangups", [1, 2])
-def test_a_terminal_that_closes_interrupts_in_good_order(tmp_path, num_hangups):
-    """Its shell may send a second SIGHUP."""
+def test_a_terminal_that_closes_interrupts_in_good_order(tmp_path):
+    """Its shell may send a second SIGHUP; the first one has had its effect by then."""
     run = DurableRun(tmp_path / "home")
     ours, its = pty.openpty()
     command = run.begin(MADE_UP_SECONDS_PER_EPOCH="1", terminal=its)
     os.close(its)
     command.wait_for(lambda: run.has_reached("while packs run"))
     os.close(ours)
-    for _ in range(num_hangups - 1):
-        command.process.send_signal(signal.SIGHUP)
+    output = Path(f"/proc/{command.process.pid}/fd/1")
+    command.wait_for(lambda: str(output.readlink()) == os.devnull)
+    command.process.send_signal(signal.SIGHUP)
     assert command.finish().code == 75
     assert list((run.folder / "checkpoints").iterdir())
     assert command.survivors() == {}

@@ -52,6 +52,9 @@ def test_no_trial_is_lost(tmp_path, nodes, fault, moment):
         finished = run.resume(nodes.address).finish()
         assert finished.code == 0, finished
     run.assert_whole()
+    if (fault, moment) == ("worker", MOMENTS[1]):
+        log = (run.folder / "run.log").read_text()
+        assert log.count(": WorkerCrashedError: ") == log.count("trying again") == 1
     if (fault, moment) == ("driver", MOMENTS[-1]):  # as a kill after the summary leaves it
         (run.folder / "report.html").unlink()
         assert run.resume(nodes.address).finish().code == 0

@@ -91,18 +91,10 @@ def submit(ray: RayHead, home: Path, *arguments: object, **environment: str) -> 
     return Command(home, *arguments, program=(SUBMIT,), environment=own, is_warm=is_warm)
 
 
-def ray_command(ray: RayHead, *arguments: object) -> Finished:
+def ray_command(ray: RayHead, home: Path, *arguments: object) -> Finished:
     """Runs a command of Ray's own."""
-    done = subprocess.run(
-        [str(RAY), *map(str, arguments)],
-        env=os.environ
-        | {"RAY_ADDRESS": ray.url, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
-        capture_output=True,
-        text=True,
-        timeout=_DEADLINE_S,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    own = {"RAY_ADDRESS": ray.url, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    return Command(home, *arguments, program=(str(RAY),), environment=own, is_warm=True).finish()
 
 
 def jobs(ray: RayHead) -> list[dict]:
@@ -295,7 +287,7 @@ def test_a_job_on_all_nodes_that_was_stopped_goes_on_where_it_was(ray, home, mad
     (folder / "another.py").write_text("x = 1\n")
     options = ["--no-wait", "--working-dir", folder]
     command_line = ["trialrun", "run", "slow.yaml", "--run-folder", place]
-    begun = ray_command(ray, "job", "submit", *options, "--", *command_line)
+    begun = ray_command(ray, made_up.home, "job", "submit", *options, "--", *command_line)
     assert begun.code == 0, begun
     wait_for((home / "epochs.txt").exists)
     stop_last_job(ray)

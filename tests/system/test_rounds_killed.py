@@ -23,7 +23,7 @@ resources: {max_trials_per_pack: 4, grace_s: 10}
 
 @pytest.fixture(scope="module")
 def nodes():
-    """As many nodes of one core as a test asks for."""
+    """A node of one core."""
     with RayNodes(1, num_gpus=0) as nodes:
         yield nodes
 
@@ -31,8 +31,8 @@ def nodes():
 def test_a_driver_killed_in_any_round_decides_the_same_again(tmp_path, nodes):
     """In the middle of a round, between a round's log and its first result, and confirming.
 
-    On two nodes it is killed, on one it is not. Paused trials go on from where they are: nothing is
-    trained twice but what a killed driver had not written, and no state is left.
+    Paused trials go on from where they are: nothing is trained twice but what a killed driver had
+    not written, and no state is left. `tests/driver/test_rounds.py` varies the number of devices.
     """
     epochs_file = tmp_path / "epochs"
     whole = DurableRun(tmp_path / "whole", JOB)
@@ -48,7 +48,6 @@ def test_a_driver_killed_in_any_round_decides_the_same_again(tmp_path, nodes):
     expected = {file.name: file.read_bytes() for file in (whole.folder / "search").iterdir()}
     assert len(expected) == 4
 
-    nodes.make_whole(2)
     run = DurableRun(tmp_path / "killed", JOB)
     command = run.begin(nodes.address, MADE_UP_SECONDS_PER_EPOCH="0.3")
     moments = ("checkpoints/*.npz", "round-0002.json", "checkpoints/p*r*.npz", "round-0004.json")
@@ -68,7 +67,6 @@ def test_a_driver_killed_in_any_round_decides_the_same_again(tmp_path, nodes):
 
 
 def test_paused_trials_whose_states_are_lost_are_trained_from_the_start(tmp_path, nodes):
-    nodes.make_whole(1)
     run = DurableRun(tmp_path, JOB)
     command = run.begin(nodes.address)
     command.wait_for(lambda: any(tmp_path.rglob("round-0002.json")))
@@ -87,7 +85,6 @@ def test_paused_trials_whose_states_are_lost_are_trained_from_the_start(tmp_path
 
 def test_a_run_whose_time_is_over_after_a_pause_keeps_the_states(tmp_path, nodes):
     """It has no best model yet, and says so; each resume begins another round."""
-    nodes.make_whole(1)
     epochs_file = tmp_path / "epochs"
     run = DurableRun(tmp_path, JOB.replace("search:", "search:\n  budget: {time: 1s}"))
     settings = {"MADE_UP_SECONDS_PER_EPOCH": "0.6", "MADE_UP_EPOCHS_FILE": str(epochs_file)}

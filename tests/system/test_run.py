@@ -55,7 +55,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     home = tmp_path_factory.mktemp("small")
     overrides = ["--set", "seeds=4", "--set", "training.epochs=2"]
     arguments = ["run", REFERENCE_JOB, *overrides, "--runs-dir", home / "runs"]
-    return run_to_its_end(Command(home, *arguments, program=("-c", _OBSERVED)))
+    program = home / "observed.py"
+    program.write_text(_OBSERVED)
+    return run_to_its_end(Command(home, *arguments, program=(str(program),), is_warm=True))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A run to which everything happens: a worker dies, a variant diverges, it is interrupted.
+"""A run to which much happens: it is interrupted, and a variant diverges.
 
 All is real but the saved model and the figures, which test_run.py has; the GPU is pretended: Ray is
 told to count one that TensorFlow does not see.
@@ -22,11 +22,10 @@ import trialrun
 
 pytestmark = pytest.mark.cluster
 
-# The worker that builds a model first is killed, once; each notes the GPU that Ray gave it. The
-# layer takes its time over each batch, so that a run can be interrupted in the middle of a trial.
+# Each worker notes the GPU that Ray gave it. The layer takes its time over each batch, so that the
+# run can be interrupted in the middle of a trial.
 TROUBLES = """
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -37,7 +36,7 @@ HERE = Path(__file__).parent
 
 
 def slowly(array):
-    time.sleep(0.01)
+    time.sleep(0.03)
     return array
 
 
@@ -50,16 +49,12 @@ class PythonInside(keras.layers.Layer):
 def build(name):
     with (HERE / "gpus.txt").open("a") as seen:
         seen.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all") + "\\n")
-    marker = HERE / "killed"
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
     # Nothing bounds a linear layer: at a learning rate of a million its weights overflow.
     dense = [keras.layers.Dense(4), keras.layers.Dense(2, activation="softmax")]
     return keras.Sequential([PythonInside(), *dense])
 """
 
-# An epoch has 24 batches.
+# An epoch has 6 batches to train on.
 JOB = """
 name: troubled
 data:
@@ -67,7 +62,7 @@ data:
     {num_train_younger_without: 80, num_train_older_with: 80,
      num_test_younger_without: 10, num_test_older_with: 10}
 model: {builder: "troubles.py:build"}
-training: {engine: keras, optimizer: sgd, epochs: 12, checkpoint_every: 2}
+training: {engine: keras, optimizer: sgd, epochs: 10, checkpoint_every: 2, batch_size: 40}
 seeds: 1
 search: {method: from, from: variants.csv}
 """
@@ -153,7 +148,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_leaves_no_process(troubled_r
     assert finished.code == 130, finished
     assert "Traceback" not in finished.stderr
     assert "Interrupted by Ctrl-C. Kept: 1 trial with a result\n" in finished.stderr
-    assert re.search(r"Kept of trials in training: p00[01]: epoch \d+ of 12\n", finished.stderr)
+    assert re.search(r"Kept of trials in training: p00[01]: epoch \d+ of 10\n", finished.stderr)
     assert "Not begun: 1 trial\n" in finished.stderr
     assert f"To continue: trialrun resume {troubled_run.ended.folder}\n" in finished.stderr
     assert troubled_run.survivors == {}
@@ -200,11 +195,6 @@ def test_the_interrupted_trial_has_the_numbers_of_the_one_that_was_not(troubled_
 
 
 # Other troubles ---------------------------------------------------------------------------------
-
-
-def test_a_killed_workers_pack_is_tried_again(troubled_run):
-    log = (troubled_run.ended.folder / "run.log").read_text()
-    assert log.count("p000: WorkerCrashedError: ") == log.count("trying again") == 1
 
 
 def test_a_diverging_variant_is_reported_and_the_rest_completes(troubled_run):

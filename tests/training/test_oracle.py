@@ -40,7 +40,7 @@ def build():
     images = keras.Input((6, 6, 2), name="images")
     words = keras.Input((3,), name="words", dtype="int32")
     seen = layers.SpectralNormalization(layers.Conv2D(4, 3, activation="relu"))(images)
-    seen = layers.RandomCrop(3, 3)(layers.RandomZoom(0.2)(seen))
+    seen = layers.RandomZoom(0.2)(layers.RandomCrop(3, 3)(seen))
     seen = layers.Resizing(4, 4, interpolation="bicubic")(seen)
     seen = layers.Flatten()(layers.MaxPooling2D()(seen))
     read = layers.LSTM(4)(layers.Embedding(9, 4, mask_zero=True)(words))
