@@ -289,10 +289,10 @@ def test_a_job_on_all_nodes_that_was_stopped_goes_on_where_it_was(ray, home, mad
     command_line = ["trialrun", "run", "slow.yaml", "--run-folder", place]
     begun = ray_command(ray, made_up.home, "job", "submit", *options, "--", *command_line)
     assert begun.code == 0, begun
-    wait_for((home / "epochs.txt").exists)
+    wait_for(lambda: (home / "epochs.txt").exists() or last_job(ray)["status"] == "FAILED")
+    assert (home / "epochs.txt").exists(), logs_of_last_job(ray)
     stop_last_job(ray)
-    told = ray.ask(f"/api/jobs/{last_job(ray)['submission_id']}/logs")
-    assert f"Run folder: {place} on " in told["logs"]
+    assert f"Run folder: {place} on " in logs_of_last_job(ray)
     assert before.items() <= results(place).items()
     assert not (place / "summary.json").exists()
 
@@ -316,6 +316,10 @@ def stop_last_job(ray: RayHead) -> None:
     """What `ray job stop` does, whose import takes long."""
     ray.ask(f"/api/jobs/{last_job(ray)['submission_id']}/stop", method="POST")
     wait_for(lambda: last_job(ray)["status"] == "STOPPED")
+
+
+def logs_of_last_job(ray: RayHead) -> str:
+    return str(ray.ask(f"/api/jobs/{last_job(ray)['submission_id']}/logs")["logs"])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -34,12 +34,14 @@ def test_a_run_survives_preemption_the_loss_of_its_ray_and_that_of_a_host(slurm_
     assert hosts.job(job.id)["Restarts"] == "1"
 
     [head] = [pid for pid, line in hosts.processes("n1").items() if "gcs_server" in line[:200]]
+    known = job.epochs()
     os.kill(head, signal.SIGKILL)
     assert job.wait_until("FAILED")["ExitCode"] == "75:0"
     assert "not requeued: it was restarted 1 times" in job.output()
     job.assert_left_nothing()
     trained = job.epochs()
     assert trained.total() - len(trained) <= 2  # two packs were in training
+    unheard = (trained - known).total()  # workers go on until the job ends, and nobody hears of it
 
     again = slurm_user.submit(
         *BOTH_HOSTS, run_options=("--run-folder", job.folder), MADE_UP_SECONDS_PER_EPOCH="2"
@@ -57,4 +59,4 @@ def test_a_run_survives_preemption_the_loss_of_its_ray_and_that_of_a_host(slurm_
     assert finished <= {path.name for path in (job.folder / "trials").iterdir()}
     epochs = again.epochs()
     assert len(epochs) == 6 * 5
-    assert epochs.total() - len(epochs) <= 2 + 2 + 2
+    assert epochs.total() - len(epochs) <= 2 + 2 + unheard + 2
