@@ -74,9 +74,12 @@ def find_needed(job: Path, options: Sequence[str]) -> Needed:
     _require_inside(job, "the job itself", files)
     document = overridden(read_document(job), _overrides(job, options))
     table = dict(_fields(document.value)).get(_TABLE_PATH)
-    if isinstance(table, str) and not path_from(table).is_absolute():
-        files.add(_file_of(job, _TABLE_PATH, path_from(table)))
-        document = with_rows(document, job.parent)
+    if isinstance(table, str):
+        path = path_from(table)
+        if not path.is_absolute():
+            files.add(_file_of(job, _TABLE_PATH, path))
+        if not path.is_absolute() or path.is_file():
+            document = with_rows(document, job.parent)
     fields = list(_fields(document.value))
     for field, value in fields:
         found = list(_data_files(job, field, value))

@@ -123,6 +123,13 @@ def test_what_a_job_needs_is_sent_and_nothing_else(folder, job, options, files):
     assert needed(folder, job, *options) == files
 
 
+def test_the_code_that_a_table_elsewhere_names_is_sent_without_the_table(folder, tmp_path):
+    table = tmp_path / "storage.csv"
+    table.write_text("model.builder\nnets.py:build\n")
+    assert needed(folder, f"search: {{from: {table}}}") == CODE
+    assert needed(folder, "search: {from: /scratch/gone.csv}") == set()
+
+
 def test_a_job_that_is_a_link_is_what_trialrun_would_run_here(folder):
     (folder / "job.yaml").write_text("name: a\ndata: {csv: d.csv}\n")
     (folder / "tables" / "job.yaml").symlink_to("../job.yaml")

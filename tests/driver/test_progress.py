@@ -143,6 +143,30 @@ def test_the_cost_is_the_time_of_devices_over_all_commands(clock):
     assert course.costs() == {name: pytest.approx(cost) for name, cost in own.items()}
 
 
+@pytest.mark.parametrize(
+    ("known_for_s", "worked_s", "timings_s", "failed", "cost"),
+    [
+        (6.0, 5.0, {"trace": 1.0, "compile": 2.0}, 0, Cost(6, 0, 3)),
+        (0.0, 5.0, {"trace": 1.0, "compile": 2.0}, 0, Cost(5, 0, 3)),  # heard of late
+        (None, 5.0, {"trace": 1.0, "compile": 2.0}, 0, Cost(5, 0, 3)),
+        (6.0, 0.0, {"compile": 20.0}, 0, Cost(6, 0, 6)),
+        (6.0, 0.0, {}, 2, Cost(6, 6, 0)),  # tried for the last time
+        (6.0, 5.0, {}, 1, Cost(6, 0, 0)),
+    ],
+)
+def test_no_part_of_a_packs_cost_is_more_than_the_whole(
+    course, clock, known_for_s, worked_s, timings_s, failed, cost
+):
+    if known_for_s is not None:
+        course.start(start_of())
+        clock.now_s = known_for_s
+    trials = [replace(completed(VARIANTS[0], 0), duration_s=worked_s)][: 2 - failed]
+    trials += [broken(VARIANTS[0], 1 + seed) for seed in range(failed)]
+    course.finish(PackResult("p000", tuple(trials), timings_s=timings_s))
+    assert course.cost() == cost
+    assert course.costs() == {"v00": cost}
+
+
 PACKS = st.lists(
     st.tuples(
         st.dictionaries(st.sampled_from(["v00", "v01", "v02"]), st.integers(1, 600), min_size=1),
@@ -183,6 +207,9 @@ def test_what_variants_cost_is_together_what_the_run_costs(packs, earlier):
         costs, whole = course.costs(), course.cost()
     sums = [sum(getattr(cost, name) for cost in costs.values()) for name in Cost._fields]
     assert sums == pytest.approx(list(whole))
+    for cost in (*costs.values(), whole):
+        assert 0 <= cost.lost_s <= cost.device_s * (1 + 1e-9)
+        assert 0 <= cost.compile_s <= cost.device_s * (1 + 1e-9)
     assert set(costs) == set(earlier).union(*(variants for variants, *_ in packs))
 
 

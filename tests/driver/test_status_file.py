@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -137,3 +138,17 @@ def test_a_file_for_prometheus_that_cannot_be_is_refused_at_the_beginning(work, 
     content = {**work.progress.course.content(), "job": "small", "state": "running"}
     with pytest.raises(FileError, match="cannot be written: No such file or directory"):
         write_metrics(tmp_path / "away" / "small.prom", content, work.run.path)
+
+
+def test_costs_are_written_again_soon_however_slow_the_disk_is(work, monkeypatch):
+    """What was written last is all that is known of the costs of a driver that is killed."""
+    written = []
+
+    def write_slowly(run, costs, **_):
+        time.sleep(0.05)  # ten seconds at the share of the time that writing may take
+        written.append(costs)
+
+    monkeypatch.setattr(trialrun.driver.status_file, "write_costs", write_slowly)
+    with writing_status(work):
+        await_heartbeats(work, 50)
+        assert len(written) > 2

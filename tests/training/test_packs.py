@@ -1,6 +1,7 @@
 """What a pack gives: independence of its trials, divergence, fallback, metrics, errors."""
 
 from dataclasses import replace
+from unittest import mock
 
 import keras
 import numpy as np
@@ -15,13 +16,17 @@ from training_jobs import (
     train_with_fused,
 )
 
+import trialrun.training.compiled.train
+import trialrun.training.program.program
 from trialrun.data.load import load_splits
 from trialrun.errors import InputError
 from trialrun.job import SelectSpec, load_job
 from trialrun.statistics.probabilities import ProbabilityScores
 from trialrun.training.compiled.slices import slice_trials
+from trialrun.training.compiled.train import train_prepared
 from trialrun.training.pack import train_pack
 from trialrun.training.pack_data import load_pack_data
+from trialrun.training.program.program import Program
 from trialrun.trials.results import PackResult, Progress
 
 pytestmark = pytest.mark.compiled
@@ -120,6 +125,32 @@ def test_training_again_gives_the_same_bit_for_bit(sixty_four, in_the_middle):
     assert_same_trial(first[0], in_the_middle)
     for one, other in zip(first, again, strict=True):
         assert_same_trial(one, other)
+
+
+def test_a_pack_has_compiled_the_widths_that_were_new_in_it(monkeypatch):
+    """A program that trains nothing; its first epochs of a width take as many seconds."""
+    clock = mock.Mock(**{"perf_counter.return_value": 0.0})
+    program = object.__new__(Program)
+    program._compile_s, program._traced = {}, dict.fromkeys((20, 5, 3))
+
+    def train_epochs(_state, _train, orders, _val):
+        clock.perf_counter.return_value += orders.shape[1]
+
+    def train_slices(prepared, _reports):
+        for width in prepared.slices:
+            program.train_epochs(None, (), np.zeros((1, width)), ())
+        yield from ()
+
+    monkeypatch.setattr(program, "_train_epochs", train_epochs, raising=False)
+    monkeypatch.setattr(trialrun.training.program.program, "time", clock)
+    monkeypatch.setattr(trialrun.training.compiled.train, "_train_slices", train_slices)
+    compiled_s = []
+    for widths in ([20], [20, 5, 3], [5, 20]):
+        timings_s = {}
+        prepared = mock.Mock(program=program, slices=widths)
+        assert list(train_prepared(prepared, timings_s, None)) == []
+        compiled_s.append(timings_s["compile"])
+    assert compiled_s == [20, 5, 0]
 
 
 @pytest.mark.parametrize("engine", ["fused", "keras"])

@@ -83,6 +83,20 @@ def _was_merged(run: RunFolder) -> bool:
     return any("merged" in one.get("ray", {}) for one in run.read_environments())
 
 
+def cost_of(result: PackResult, device_s: float) -> Cost:
+    """What a pack with a result has cost.
+
+    Args:
+        result: Its result. If all its trials have failed, its time is lost.
+        device_s: For how long the driver has known of it, in seconds. A driver that was busy or
+            halted may hear late that a pack has begun: its worker's own time counts if it is more.
+    """
+    device_s = max(device_s, sum(one.duration_s for one in result.trials))
+    compile_s = sum(result.timings_s.get(stage, 0.0) for stage in ("trace", "compile"))
+    is_lost = all(one.status == "failed" for one in result.trials)
+    return Cost(device_s, device_s if is_lost else 0.0, min(compile_s, device_s))
+
+
 def weights_of(result: PackResult) -> dict[str, float]:
     """Variant -> the epochs that its trials have trained; their number if none has trained any."""
     epochs: dict[str, float] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trialrun.driver.costs import CostAccount, weights_of
+from trialrun.driver.costs import CostAccount, cost_of, weights_of
 from trialrun.driver.pace import Pace, TimeLeft
 from trialrun.job import SelectSpec
 from trialrun.store.costs import Cost, Costs
@@ -142,7 +142,7 @@ class Course:
     def leave(self, pack_id: str) -> None:
         """Takes that a pack has left its worker without a result."""
         with self._lock:
-            self._drop(pack_id)
+            self._leave(pack_id)
 
     def retry(self, pack_id: str) -> None:
         """Takes that a pack will be tried again, before it leaves its worker."""
@@ -162,11 +162,9 @@ class Course:
             and math.isfinite(value := one.metrics.get(metric, math.nan))
         ]
         with self._lock:
-            weights = weights_of(result)
-            self._drop(result.pack_id, weights)
+            device_s = self._drop(result.pack_id)
+            self._costs.add(cost_of(result, device_s), weights_of(result))
             self._packs_done += 1
-            compile_s = sum(result.timings_s.get(stage, 0.0) for stage in ("trace", "compile"))
-            self._costs.add(Cost(compile_s=compile_s), weights)
             self._num_done += len(result.trials)
             self._epochs_done += sum(self._epochs_of(one.trial) for one in result.trials)
             self._statuses.update(one.status for one in result.trials)
@@ -177,12 +175,18 @@ class Course:
         """Takes that nothing is in training any more."""
         with self._lock:
             for pack_id in tuple(self._running):
-                self._drop(pack_id)
+                self._leave(pack_id)
 
-    def _drop(self, pack_id: str, weights: Mapping[str, float] | None = None) -> None:
-        if (running := self._running.pop(pack_id, None)) is not None:
-            self._epochs_running -= running.epochs_done
-            self._costs.add(running.cost_by(time.monotonic()), weights or running.weights)
+    def _leave(self, pack_id: str) -> None:
+        if (running := self._running.get(pack_id)) is not None:
+            self._costs.add(Cost(device_s=self._drop(pack_id)), running.weights)
+
+    def _drop(self, pack_id: str) -> float:
+        """Removes a pack from those in training; returns for how many seconds it was there."""
+        if (running := self._running.pop(pack_id, None)) is None:
+            return 0.0
+        self._epochs_running -= running.epochs_done
+        return time.monotonic() - running.since_s
 
     def _take_best(self, values: Sequence[float]) -> None:
         pick = max if self._select.goal == "maximize" else min

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 _EVERY_S = 1.5
 # Writing what very many variants have cost may take this share of the time, at most.
 _SHARE_OF_TIME = 0.005
+_MAX_COSTS_S = 10.0  # of a driver that is killed, what came later is not known
 
 
 class StatusFile:
@@ -77,11 +78,12 @@ class StatusFile:
             self._has_failed = True
 
     def _write_costs(self, *, is_last: bool) -> None:
-        if (began_s := time.monotonic()) < self._next_costs_s:
+        if time.monotonic() < self._next_costs_s:
             return
+        began_s = time.thread_time()  # a busy machine or disk takes none of the driver's time
         write_costs(self._work.run, self._work.progress.course.costs(), flush=is_last)
-        ended_s = time.monotonic()
-        self._next_costs_s = ended_s + (ended_s - began_s) / _SHARE_OF_TIME
+        took_s = time.thread_time() - began_s
+        self._next_costs_s = time.monotonic() + min(took_s / _SHARE_OF_TIME, _MAX_COSTS_S)
 
 
 @dataclass(slots=True)

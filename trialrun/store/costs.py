@@ -20,7 +20,7 @@ class Cost(NamedTuple):
     Attributes:
         device_s: From when a worker began a pack until the pack left it, summed over packs; of a
             variant, its share of that.
-        lost_s: The part of it that went into tries that failed.
+        lost_s: The part of it that went into tries that failed, the last ones too.
         compile_s: The part of it in which programs were traced and compiled, and their first epochs
             trained.
     """

@@ -142,7 +142,8 @@ class ControlledSlice:
         width = narrower_width(len(self._positions), len(active))
         if not len(active) or width == len(self._positions):
             return
-        compile_s = 0.0 if self._program.is_compiled_for(width) else self._program.compile_s
+        is_compiled = width in self._program.compiled_widths
+        compile_s = 0.0 if is_compiled else self._program.longest_compile_s()
         # How long the others continue is not known. The guess: as long as they already have.
         saved_s = epoch_s * (1 - width / len(self._positions)) * min(num_left, self._epoch)
         if not is_worth_compiling(saved_s, compile_s):

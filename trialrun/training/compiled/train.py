@@ -55,12 +55,11 @@ def train_prepared(
 ) -> Generator[Advance | Checkpoint, None, list[TrainedTrial] | None]:
     """Trains a pack whose program is traced; see `train_compiled`."""
     start = time.perf_counter()
-    num_compiled = prepared.program.num_compiled
+    known = prepared.program.compiled_widths
     outcomes = yield from _train_slices(prepared, reports)
     timings_s["train"] = time.perf_counter() - start
-    # Part of `train`: the first epochs of a program that was compiled for them.
-    is_new = prepared.program.num_compiled > num_compiled
-    timings_s["compile"] = prepared.program.compile_s if is_new else 0.0
+    # Part of `train`: the first epochs of widths that no earlier pack has compiled.
+    timings_s["compile"] = prepared.program.longest_compile_s(but_for=known)
     if outcomes is None:
         return None
     by_index = {

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import keras
@@ -112,8 +112,7 @@ class Program:
         )
         self._traced: dict[int, Any] = {}  # width -> the concrete function
         self._memory_bytes: dict[int, tuple[int, int]] = {}
-        self._compiled_widths: set[int] = set()
-        self.compile_s = 0.0  # the longest for one width, its first epochs included
+        self._compile_s: dict[int, float] = {}  # width -> seconds, its first epochs included
         self._batch_size = batch_size
         self.is_verified = False
 
@@ -126,9 +125,8 @@ class Program:
         if width not in self._traced:
             self.trace_epochs(state, train, orders, val)
         results = self._train_epochs(state, train, orders, val)
-        if width not in self._compiled_widths:
-            self._compiled_widths.add(width)
-            self.compile_s = max(self.compile_s, time.perf_counter() - start)
+        if width not in self._compile_s:
+            self._compile_s[width] = time.perf_counter() - start
         return results
 
     def train_until_not_finite(
@@ -138,13 +136,18 @@ class Program:
         return self._train_until_not_finite(state, train, orders, val)
 
     @property
-    def num_compiled(self) -> int:
-        """For how many widths it has been compiled."""
-        return len(self._compiled_widths)
+    def compiled_widths(self) -> frozenset[int]:
+        """For how many trials at once epochs were trained before."""
+        return frozenset(self._compile_s)
 
-    def is_compiled_for(self, num_trials: int) -> bool:
-        """Whether epochs of this many trials at once were trained before."""
-        return num_trials in self._compiled_widths
+    def longest_compile_s(self, *, but_for: Container[int] = ()) -> float:
+        """The longest that compiling for one width took, its first epochs included; 0 for none.
+
+        Args:
+            but_for: Widths that do not count.
+        """
+        compile_s = self._compile_s.copy()  # other threads add to it
+        return max((took for width, took in compile_s.items() if width not in but_for), default=0.0)
 
     def evaluate(
         self, state: ModelState, val: tuple[Any, ...], test: tuple[Any, ...]
