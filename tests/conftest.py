@@ -44,13 +44,15 @@ MARKERS = {
     "compiled": "builds, compiles and trains models",
     "browser": "opens a page in a real browser",
 }
+_LONG = "long"  # one of the other files that take half a minute or more
 # Files that wait, and files that compute.
-_WAITING, _COMPUTING = ("slurm", "cluster"), ("compiled",)
+_WAITING, _COMPUTING = ("slurm", "cluster"), (_LONG, "compiled")
 
 
 def pytest_configure(config):
     for name, need in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {need}; left out by scripts/test --quick")
+    config.addinivalue_line("markers", f"{_LONG}: takes half a minute, so that it begins early")
 
 
 def pytest_collection_modifyitems(items):

@@ -25,6 +25,8 @@ from trialrun.search.propose import Told, propose
 from trialrun.store.round_log import Decision, Proposals
 from trialrun.trials.plan import plan_variants
 
+pytestmark = pytest.mark.long
+
 LOG = ["propose 10 x 2", "propose 10 x 2", "propose 6 x 2", "choose 9 x 4", "choose 3 x 12"]
 LEARNING_RATE, BATCH_SIZE = "training.learning_rate", "training.batch_size"
 

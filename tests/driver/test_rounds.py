@@ -31,6 +31,8 @@ from trialrun.store.parquet import read_pack_file
 from trialrun.trials.packing import pack_trials
 from trialrun.trials.results import PackResult, TrialResult
 
+pytestmark = pytest.mark.long
+
 TPE_ALONE = TPE.replace("  rounds: auto\n", "").replace("seeds: 12", "seeds: 3")
 
 

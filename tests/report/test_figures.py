@@ -39,6 +39,8 @@ from trialrun.report.figures.text import fold, fold_to_width, printable, width_i
 from trialrun.report.figures.variants import draw_variants, variants_drawing
 from trialrun.report.overview import load_overview
 
+pytestmark = pytest.mark.long
+
 LONG_NAMES = (
     "a_very_long_name_with_underscores_that_goes_on_and_on_to_sixty",
     "<script>alert(1)</script> & $x_1^2$ in Unicode: äöü 薬, 60 letters",

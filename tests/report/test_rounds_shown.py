@@ -28,6 +28,8 @@ from trialrun.store.columns import parameter_kinds
 from trialrun.trials.packing import pack_trials
 from trialrun.trials.results import PackResult
 
+pytestmark = pytest.mark.long
+
 
 def run_of(folder, job=JOB, **overrides):
     driver = Driver(folder, job, **overrides)

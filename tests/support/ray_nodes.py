@@ -32,7 +32,8 @@ class RayNodes:
     ) -> None:
         self._num_nodes = num_nodes
         self._num_gpus = num_gpus
-        self._settings = dict(settings or {})
+        # A worker that Ray starts before a task asks for it is hardly ever the right one.
+        self._settings = {"prestart_worker_first_driver": False, **(settings or {})}
 
     def __enter__(self) -> Self:
         os.environ.pop("RAY_AUTH_MODE", None)

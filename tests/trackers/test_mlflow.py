@@ -27,7 +27,10 @@ from trialrun.store.files import write_text
 from trialrun.trackers.mlflow import write_mlflow
 
 # MLflow 3.17 builds its tables with an option that SQLAlchemy 2.1 is about to drop.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+]
 
 SEEDS = (0, 3, 7)
 VARIANTS = make_variants(

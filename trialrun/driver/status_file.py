@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 _EVERY_S = 1.5
 # Writing what very many variants have cost may take this share of the time, at most.
 _SHARE_OF_TIME = 0.005
-_MAX_COSTS_S = 10.0  # of a driver that is killed, what came later is not known
 
 
 class StatusFile:
@@ -83,7 +82,7 @@ class StatusFile:
         began_s = time.thread_time()  # a busy machine or disk takes none of the driver's time
         write_costs(self._work.run, self._work.progress.course.costs(), flush=is_last)
         took_s = time.thread_time() - began_s
-        self._next_costs_s = time.monotonic() + min(took_s / _SHARE_OF_TIME, _MAX_COSTS_S)
+        self._next_costs_s = time.monotonic() + took_s / _SHARE_OF_TIME
 
 
 @dataclass(slots=True)
