@@ -13,20 +13,22 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmark_report import print_report
-from benchmark_rows import Ratio, Row, Subject, compare
+from benchmark_rows import Ratio, Row, Subject, again, compare
 from measure import Measured, parse_with_only, run_measured
 from rich.console import Console
 
 from trialrun.store import RunFolder
+from trialrun.training.compilation_cache.folder import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 900.0
@@ -45,7 +47,9 @@ TRIALRUN_60 = Subject(
     ALL_CORES,
     quick_args=("--set", "seeds=2", "--set", "training.epochs=2"),
     is_peer=False,
+    is_cold=True,
 )
+TRIALRUN_60_WARM = again(TRIALRUN_60)
 TRIALRUN_1000 = Subject(
     "trialrun_1000",
     "trialrun, larger job",
@@ -53,7 +57,9 @@ TRIALRUN_1000 = Subject(
     args=("--set", "seeds=200", "--set", FIVE_RATES),
     quick_args=("--set", "seeds=10", "--set", FIVE_RATES, "--set", "training.epochs=2"),
     is_peer=False,
+    is_cold=True,
 )
+TRIALRUN_1000_WARM = again(TRIALRUN_1000)
 JAX_VMAP = Subject("jax_vmap", "JAX vmap, steady state", ONE_CORE, quick_args=QUICK_STEADY)
 FUSED_STEADY = Subject(
     "fused_steady", "trialrun fused, steady state", ONE_CORE, quick_args=QUICK_STEADY
@@ -93,11 +99,33 @@ WHOLE_GRID = Subject(
     job="medical_trial_rounds",
 )
 
+ONE_SEED = ("--set", "seeds=1")
+QUICK_EPOCHS = ("--set", "training.epochs=2")
+TWO_GRUS = Subject(
+    "two_grus",
+    "trialrun, 2 masked GRUs",
+    ALL_CORES,
+    args=ONE_SEED,
+    quick_args=(*ONE_SEED, *QUICK_EPOCHS),
+    is_peer=False,
+    job="text_gru",
+    is_cold=True,
+)
+BY_KERAS = ("--set", "training.engine=keras")
+TWO_GRUS_KERAS = replace(
+    TWO_GRUS,
+    name="two_grus_keras",
+    title="the same, engine keras",
+    args=(*ONE_SEED, *BY_KERAS),
+    quick_args=(*ONE_SEED, *BY_KERAS, *QUICK_EPOCHS),
+)
+
 # Subjects that are compared closely alternate, so that a slow minute of the machine affects both.
 ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
-    (3, (KERAS_FIT, TRIALRUN_60, TRIALRUN_1000)),
+    (3, (KERAS_FIT, TRIALRUN_60, TRIALRUN_60_WARM, TRIALRUN_1000, TRIALRUN_1000_WARM)),
     (3, (JAX_VMAP, FUSED_STEADY)),
     (3, (ROUNDS_JOB, WHOLE_GRID)),
+    (3, (TWO_GRUS, TWO_GRUS_KERAS)),
     (1, (DIGITS_CNN, SKLEARN_MLP, ROOFLINE, RAY_TUNE)),
 )
 SUBJECTS = tuple(subject for _, subjects in ROUNDS for subject in subjects)
@@ -135,22 +163,31 @@ def parse_arguments() -> argparse.Namespace:
 def measure_all(names: Sequence[str], *, quick: bool, progress: Console) -> list[Row]:
     """One row per named subject, in the order of `ROUNDS`."""
     rows = {subject: Row(subject) for subject in SUBJECTS if subject.name in names}
-    for repeats, subjects in ROUNDS:
-        for repeat in range(1 if quick else repeats):
-            for subject in subjects:
-                if subject in rows and not rows[subject].error:
-                    progress.print(f"{subject.name} ({repeat + 1}) ...", style="dim")
-                    measure_once(rows[subject], quick=quick)
+    with tempfile.TemporaryDirectory() as cache:
+        for repeats, subjects in ROUNDS:
+            for repeat in range(1 if quick else repeats):
+                for subject in subjects:
+                    if subject in rows and not rows[subject].error:
+                        progress.print(f"{subject.name} ({repeat + 1}) ...", style="dim")
+                        measure_once(rows[subject], Path(cache), quick=quick)
     return list(rows.values())
 
 
-def measure_once(row: Row, *, quick: bool) -> None:
-    """Adds a sample to the row, or the reason why there is none."""
+def measure_once(row: Row, cache: Path, *, quick: bool) -> None:
+    """Adds a sample to the row, or the reason why there is none.
+
+    What trialrun compiles is kept in a folder of the benchmark's own, not in the user's.
+    """
     subject = row.subject
     args = subject.quick_args if quick else subject.args
+    if subject.is_cold:
+        shutil.rmtree(cache)
+        cache.mkdir()
     try:
         sample = (
-            run_peer(subject.name, args) if subject.is_peer else run_trialrun(subject.job, args)
+            run_peer(subject.name, args)
+            if subject.is_peer
+            else run_trialrun(subject.job, args, cache)
         )
         row.samples.append(sample)
     except Exception as error:  # a peer may fail in any way; the others are still measured
@@ -167,12 +204,12 @@ def run_peer(name: str, args: Sequence[str]) -> dict[str, Any]:
     return {"trials": 1, **report, **whole_process(measured)}
 
 
-def run_trialrun(job: str, args: Sequence[str]) -> dict[str, Any]:
+def run_trialrun(job: str, args: Sequence[str], cache: Path) -> dict[str, Any]:
     """The sample of a whole `trialrun run`, with the run's own timings."""
     file = ROOT / "jobs" / f"{job}.yaml"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trialrun", "run", str(file), "--runs-dir", folder]
-        measured = run_checked([*command, *args])
+        measured = run_checked([*command, *args], {VARIABLE: str(cache)})
         (summary_file,) = Path(folder).glob("*/*/summary.json")
         summary = json.loads(summary_file.read_text())
         packs = RunFolder(summary_file.parent).read_packs()
@@ -189,11 +226,11 @@ def run_trialrun(job: str, args: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def run_checked(command: Sequence[str]) -> Measured:
-    """Runs a command without settings for Ray, XLA or GPUs from the user's shell."""
+def run_checked(command: Sequence[str], variables: Mapping[str, str] | None = None) -> Measured:
+    """Runs a command with these variables and none for Ray, XLA or GPUs of the user's shell."""
     dropped = ("RAY_", "XLA_", "TF_", "JAX_", "CUDA_", "OMP_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    env |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    env |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", **(variables or {})}
     measured = run_measured(command, cwd=ROOT, env=env, timeout_s=TIMEOUT_S)
     if measured.exit_code:
         *_, last_line = ["no message", *measured.stderr.strip().splitlines()]

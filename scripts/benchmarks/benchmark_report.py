@@ -76,7 +76,8 @@ def stages_table(rows: Sequence[Row]) -> Table:
     rows = [row for row in rows if row.samples and "timings_s" in row.samples[0]]
     table = Table("stage of trialrun, s", box=box.SIMPLE)
     for row in rows:
-        table.add_column(f"{row.samples[0]['trials']:,} trials", justify="right")
+        how = ", again" if row.subject.title.endswith(", again") else ""
+        table.add_column(f"{row.samples[0]['trials']:,} trials{how}", justify="right")
     for stage in dict.fromkeys(stage for row in rows for stage in row.samples[0]["timings_s"]):
         table.add_row(stage, *(number(median_stage_s(row, stage)) for row in rows))
     table.add_row("command to exit", *(number(row.median("wall_s")) for row in rows))
