@@ -64,10 +64,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
-def pytest_collection_finish():
-    gc.freeze()  # what was imported stays
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Files that wait for real programs and files that compute run beside each other.
