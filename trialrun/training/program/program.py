@@ -26,6 +26,7 @@ from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, dra
 from trialrun.training.vectorize.images import images_by_arithmetic
 from trialrun.training.vectorize.in_turn import apply_to_the_only, run_in_turn
 from trialrun.training.vectorize.other_numbers import refuse_operations
+from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
 CompiledEngine = Literal["fused", "mapped"]
@@ -339,6 +340,7 @@ class Program:
                 stack.enter_context(draws_as_outside_xla())
             stack.enter_context(keras_tracing.encoding_without_bincount())
             stack.enter_context(images_by_arithmetic())
+            stack.enter_context(sorting_as_outside_xla())
             yield
 
     def _train_in_turn(
