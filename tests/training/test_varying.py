@@ -1,5 +1,8 @@
 """Hyperparameters that differ inside one program, against plain Keras: a program for each."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -438,3 +441,28 @@ def test_a_number_that_python_takes_as_a_constant_is_refused():
         float(rate)
     with pytest.raises(CannotShare, match="rate is made an integer"):
         int(rate)
+CONSTANT = {
+    "logarithm": math.log,
+    "power": lambda rate: math.pow(rate, 2),
+    "text": str,
+    "shown": lambda rate: f"{rate:.1f}",
+    "rounded": lambda rate: round(rate, 1),
+    "ceiling": math.ceil,
+    "whole part": lambda rate: rate // 0.2,
+    "rest": lambda rate: 1 % rate,
+    "key": {0.7: 1.0}.get,
+    "array": lambda rate: np.array([rate, 1.0], "float32"),
+    "of NumPy": np.exp,
+    "constant tensor": lambda rate: tf.constant(rate, tf.float32),
+    "integer ratio": lambda rate: rate.as_integer_ratio(),
+}
+
+
+@pytest.mark.parametrize("read", CONSTANT)
+def test_a_number_that_python_reads_past_its_methods_is_refused(read):
+    with pytest.raises(CannotShare, match="rate is "):
+        CONSTANT[read](number(0.3, Trace([])))
+
+
+    assert isinstance(rate, float)
+    assert copy.deepcopy(rate) is rate  # what is decided by a copy is recorded too
