@@ -167,6 +167,14 @@ def beside(rate, place):
     model = keras.Sequential(
         [keras.Input((6,)), *hidden, layers.Dropout(rate), layers.Dense(1, "sigmoid")]
     )
+    if place in ("constant", "operation", "order"):
+        x = model.inputs[0]
+        y = layers.Dense(6)(layers.Dropout(rate)(x))
+        y = y * rate if place == "constant" else y
+        if place == "operation":  # the middle value's alone
+            y = keras.ops.roll(y, 2 if 0.2 < rate < 0.6 else 1, axis=1)
+        y = layers.Subtract()([x, y] if place == "order" and 0.2 < rate < 0.6 else [y, x])
+        model = keras.Model(x, layers.Dense(1, "sigmoid")(y))
     steps = schedules.PiecewiseConstantDecay([1000], [0.01, rate])
     metrics = {
         "metric": keras.metrics.BinaryAccuracy(threshold=rate),
@@ -312,6 +320,9 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
         ("third", "an integer .*units"),
         ("bias", "use_bias too"),
         ("between", "an integer .*units"),
+        ("constant", r"layers\[\d\].graph\[\d\].args too"),
+        ("operation", r"layers\[\d\].graph\[\d\].operation.shift too"),
+        ("order", r"layers\[\d\].graph\[\d\].args\[0\] too"),
     ],
 )
 def test_a_number_that_is_also_where_no_program_takes_it_is_not_shared(tmp_path, place, found):
@@ -435,12 +446,6 @@ def test_what_python_decided_by_a_number_must_hold_for_the_others():
         trace.check([-0.1])
 
 
-def test_a_number_that_python_takes_as_a_constant_is_refused():
-    rate = number(0.3, Trace([]))
-    with pytest.raises(CannotShare, match="rate is read as a constant"):
-        float(rate)
-    with pytest.raises(CannotShare, match="rate is made an integer"):
-        int(rate)
 CONSTANT = {
     "logarithm": math.log,
     "power": lambda rate: math.pow(rate, 2),
@@ -464,5 +469,11 @@ def test_a_number_that_python_reads_past_its_methods_is_refused(read):
         CONSTANT[read](number(0.3, Trace([])))
 
 
+def test_a_number_that_python_takes_as_a_constant_is_refused():
+    rate = number(0.3, Trace([]))
     assert isinstance(rate, float)
     assert copy.deepcopy(rate) is rate  # what is decided by a copy is recorded too
+    with pytest.raises(CannotShare, match="rate is read as a constant"):
+        float(rate)
+    with pytest.raises(CannotShare, match="rate is made an integer"):
+        int(rate)
