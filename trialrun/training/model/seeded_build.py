@@ -124,7 +124,7 @@ class SeededBuild:
 
     @property
     def draws_itself(self) -> bool:
-        """Whether the builder draws from Python's or NumPy's stream, and not only Keras does.
+        """Whether the builder draws numbers itself, and not only Keras's initializers do.
 
         Two seeds may then happen to give the same model, and a third another.
         """
