@@ -142,6 +142,14 @@ def scaled(x, scale):
     return x * scale
 
 
+class Above(keras.metrics.BinaryAccuracy):
+    """Keeps the number in a variable alone."""
+
+    def __init__(self, rate):
+        super().__init__(name="above")
+        self.limit = self.add_weight((), keras.initializers.Constant(rate), name="limit")
+
+
 def beside(rate, place):
     """A dropout's rate, which a program takes as an input, and the same number in another place."""
 
@@ -180,6 +188,7 @@ def beside(rate, place):
         "metric": keras.metrics.BinaryAccuracy(threshold=rate),
         "thresholds": keras.metrics.Precision(thresholds=[rate]),
         "function": above,
+        "start": Above(rate),
     }
     model.compile(
         keras.optimizers.Adagrad(
@@ -314,6 +323,7 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
         ("metric", r"metrics\[1\]._fn_kwargs.threshold too"),
         ("thresholds", r"metrics\[1\].init_thresholds too"),
         ("function", r"metrics\[1\].rate too"),
+        ("start", "the initial value of above/limit"),
         ("loss", "loss_weights too"),
         ("weights", "the initial value of sequential/dense_1/kernel"),
         ("slots", "the initial value of .*accumulator"),

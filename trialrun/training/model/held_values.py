@@ -25,6 +25,7 @@ from trialrun.training.model import ownership
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
 _BY_TEXT = (slice, range, numbers.Number, np.dtype, tf.DType, tf.TensorShape)
+_VARIABLES = (keras.Variable, keras.KerasTensor, tf.Variable, tf.Tensor)
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _MOST_SHOWN = 60  # characters of a list in messages
 _MOST_ENTRIES = 100  # of a dict whose entries are looked at one by one
@@ -211,6 +212,8 @@ def _mark(value: Any) -> Any:
             return frozenset(map(repr, value))
         items = list(value.items()) if isinstance(value, Mapping) else list(value)
         return _shortened(repr(items))
+    if hasattr(type(value), "__array__") and not isinstance(value, _VARIABLES):  # of pandas, say
+        return _of_array(value)
     if isinstance(value, FunctionType):
         return f"{_name_of(value)} {_code_of(value.__code__):x}"
     return _name_of(value if callable(value) and hasattr(value, "__qualname__") else type(value))
@@ -229,7 +232,9 @@ def _code_of(code: CodeType) -> int:
 def _of_array(value: Any) -> str:
     array = np.asarray(value)
     if array.dtype.kind == "O":
-        return f"an array {array.shape}"
+        items = array.ravel().tolist()
+        marks = items if all(isinstance(item, _PLAIN) for item in items) else len(items)
+        return f"an array {array.shape} {zlib.crc32(repr(marks).encode()):x}"
     checksum = zlib.crc32(np.ascontiguousarray(array).tobytes())
     return f"{array.dtype} {array.shape} {checksum:x}"
 
