@@ -12,6 +12,8 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse, CannotShare
 from trialrun.training.compilation_cache.cached_function import CachedFunction
 from trialrun.training.internals import keras_tracing
+from trialrun.training.model.ownership import why_unknown
+from trialrun.training.model.python_state import PythonState
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.memory import peak_bytes
@@ -115,6 +117,7 @@ class Program:
         self._memory_bytes: dict[int, tuple[int, int]] = {}
         self._compile_s: dict[int, float] = {}  # width -> seconds, its first epochs included
         self._batch_size = batch_size
+        self._counted = ""  # the name of a number that changes while the program is traced
         self.is_verified = False
 
     def train_epochs(
@@ -172,7 +175,12 @@ class Program:
             CannotFuse: This engine cannot train the model.
             ValueError: An operation has no vectorized form.
         """
+        model = self.keras_model
+        python = PythonState(model) if why_unknown(model) else None  # code of the user's may count
         self._traced[orders.shape[1]] = self._train_epochs.trace(state, train, orders, val)
+        self._counted = self._counted or (python.counted(model) if python else "")
+        if self._counted:  # also when what was traced is found again
+            raise CannotFuse(f"Python counts {self._counted} each time that it calls the model")
 
     def _check(self, graph: Any) -> None:
         """Raises CannotFuse if a traced graph is not what plain Keras computes."""
