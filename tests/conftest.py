@@ -45,8 +45,6 @@ MARKERS = {
     "browser": "opens a page in a real browser",
 }
 _LONG = "long"  # one of the other files that take half a minute or more
-# Files that wait, and files that compute.
-_WAITING, _COMPUTING = ("slurm", "cluster"), (_LONG, "compiled")
 
 
 def pytest_configure(config):
@@ -56,17 +54,32 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """In several processes (scripts/test), the longest files begin first.
+    """In several processes (scripts/test), the longest files begin first."""
+    kinds = ("slurm", "cluster", _LONG, "compiled")
 
-    Those that wait alternate with those that compute, so that no core is idle.
+    def place(item):
+        needs = {mark.name for mark in item.getparent(pytest.Module).own_markers}
+        return next((number for number, kind in enumerate(kinds) if kind in needs), len(kinds))
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files that wait for real programs and files that compute run beside each other.
+
+    Three processes that wait keep one core busy by what they started. With fewer or more of them,
+    a core is idle, now or in the end.
     """
-    modules = {item.path: item.getparent(pytest.Module) for item in items}
-    needs = {path: {mark.name for mark in of.own_markers} for path, of in modules.items()}
-    place = {}
-    for kind in (_WAITING, _COMPUTING):
-        own = dict.fromkeys(path for name in kind for path in needs if name in needs[path])
-        place |= {path: number for number, path in enumerate(own)}
-    items.sort(key=lambda item: place.get(item.path, len(needs)))
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from mixed_files import MixedFiles
+
+    return MixedFiles(config, log)
 
 
 @pytest.fixture(autouse=True, scope="module")

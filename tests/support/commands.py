@@ -77,6 +77,7 @@ def beneath(ancestor: int, what: bytes) -> list[int]:
 
 
 def _take_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup scripts/test would have it ignored
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -24,7 +24,7 @@ def with_two_curves():
 
     And a metric of one's own, with and without the weights, that is no sum and outlives epochs.
     """
-    case, file = TRAINING_CASES["many_at_once"], oracle_cases_metrics.__file__
+    case, file = unverified(TRAINING_CASES["many_at_once"]), oracle_cases_metrics.__file__
     first, *_, last = case.training["metrics"]
     heavy = {"name": f"{file}:Largest", "as": "heavy"}
     metrics = [first, last, f"{file}:Largest"]
@@ -97,7 +97,7 @@ def test_a_regression_has_errors_for_metrics_and_no_confusion_matrix(tmp_path):
 
 def test_two_outputs_under_a_rate_per_trial_inside_loss_scaling_are_trained_as_keras_does(tmp_path):
     """With losses, weights and metrics for each, and rows that count for more or less."""
-    case = TRAINING_CASES["two_outputs_weighted"]
+    case = unverified(TRAINING_CASES["two_outputs_weighted"])
     scaling = {"initial_scale": 1024.0, "dynamic_growth_steps": 5}
 
     def line_of(rate):

@@ -95,6 +95,19 @@ def start(spread):
     return _classifier(layers.Dense(8, kernel_initializer=start))
 
 
+def tied(learning_rate):
+    """The decay follows from the learning rate, and so does what is clipped."""
+    return keras.optimizers.AdamW(
+        learning_rate, weight_decay=9 * learning_rate, clipnorm=learning_rate
+    )
+
+
+def decided(learning_rate):
+    """Only a learning rate between the others has a momentum."""
+    momentum = 0.9 if 0.02 < learning_rate < 0.1 else 0.0
+    return keras.optimizers.SGD(learning_rate, momentum=momentum)
+
+
 def hidden(factor):
     return _classifier(layers.Lambda(lambda x: x * factor))
 
@@ -291,6 +304,29 @@ def test_arguments_of_sgd_a_schedule_and_class_weights_differ_inside_one_program
     assert len({signature_of(trial.variant) for trial in (*first, *other)}) == 1
     train_with_fused(make_task(tmp_path, first))
     assert_same_as_plain_keras(tmp_path, other)
+
+
+def with_own_optimizer(folder, name, rates):
+    training = {"optimizer": f"builders.py:{name}", **UNVERIFIED}
+    search = {"training.learning_rate": rates}
+    return plan(folder, "dense", search, training=training, seeds=[3])
+
+
+def test_what_an_own_optimizer_makes_of_its_learning_rate_differs_inside_one_program(tmp_path):
+    assert_same_as_plain_keras(tmp_path, with_own_optimizer(tmp_path, "tied", [0.01, 0.1]))
+
+
+def test_what_an_own_optimizer_decides_by_its_learning_rate_is_not_shared(tmp_path):
+    """Not with compiled programs, and not between the models of plain Keras."""
+    trials = with_own_optimizer(tmp_path, "decided", [0.01, 0.05, 0.1])
+    task = make_task(tmp_path, trials)
+    with pytest.raises(CannotShare, match=r"learning_rate changes .*momentum") as caught:
+        train_with_fused(task)
+    assert caught.value.paths == (("training", "learning_rate"),)
+    packs, _ = take_apart(task.pack, caught.value.paths)
+    assert [len(pack.trials) for pack in packs] == [1, 1, 1]
+    lengths = [len(trained.optimizer) for trained in train_with_keras(task)]
+    assert lengths == [2, 6, 2]  # with a momentum for each of four variables
 
 
 @pytest.mark.parametrize(

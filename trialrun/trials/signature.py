@@ -27,7 +27,7 @@ NumberPath = tuple[str, ...]
 def exact_signature_of(variant: "Variant") -> str:
     """A hash, 16 hex digits, of all settings that are compiled into a program.
 
-    Left out are the learning rate, which is a variable of the optimizer, and what is decided
+    Left out are the learning rate, which is a variable of Keras's optimizers, and what is decided
     between two epochs: when a trial stops, and which weights it keeps.
     """
     return _hash(_settings_of_program(variant))
@@ -62,9 +62,9 @@ def numbers_inside(variant: "Variant") -> dict[NumberPath, float]:
     """Path in the settings -> number that may differ between the trials of one program.
 
     These are the arguments of optimizer, schedule and loss that are real numbers, the learning rate
-    with which a schedule begins, and arguments of the model's builder that are floats, such as a
-    dropout rate or a penalty. Whether a builder's argument can really differ is found out when the
-    model is built.
+    with which a schedule begins or that a function of the user's makes an optimizer of, and
+    arguments of the model's builder that are floats, such as a dropout rate or a penalty. Whether
+    what is given to the user's code can really differ is found out when the model is built.
     """
     training = variant.training
     numbers: dict[NumberPath, float] = {}
@@ -75,6 +75,8 @@ def numbers_inside(variant: "Variant") -> dict[NumberPath, float]:
         numbers |= _arguments(path, schedule, SCHEDULE_ARGUMENTS)
         if not ignores_learning_rate(schedule):
             numbers["training", "learning_rate"] = training.learning_rate
+    elif schedule is None and _has_own_optimizer(variant):
+        numbers["training", "learning_rate"] = training.learning_rate
     for output, loss in loss_per_output(training.loss).items():
         output_path = (output,) if output else ()
         numbers |= _arguments(("training", "loss", *output_path), loss, LOSS_ARGUMENTS)
@@ -84,6 +86,12 @@ def numbers_inside(variant: "Variant") -> dict[NumberPath, float]:
         if isinstance(value, float)
     }
     return numbers
+
+
+def is_given_to_user(path: NumberPath, variant: "Variant") -> bool:
+    """Whether a number of `numbers_inside` is given to the user's code, which may decide by it."""
+    rates = ("learning_rate", "learning_rate_schedule")
+    return path[0] == "model" or (path[1] in rates and _has_own_optimizer(variant))
 
 
 def numbers_key(variant: "Variant") -> tuple[float, ...]:
@@ -129,6 +137,10 @@ def _arguments(path: NumberPath, term: Any, tables: Mapping[str, Any]) -> dict[N
     }
 
 
+def _has_own_optimizer(variant: "Variant") -> bool:
+    return is_own(split_term(variant.training.optimizer)[0])
+
+
 def _hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
 
@@ -137,7 +149,7 @@ def _settings_of_program(variant: "Variant") -> dict[str, dict[str, Any]]:
     settings = portable_settings(variant)
     training = settings["training"]
     del training["check_engine"]
-    if variant.training.learning_rate_schedule is None:
+    if variant.training.learning_rate_schedule is None and not _has_own_optimizer(variant):
         del training["learning_rate"]
     for name in CONTROLS:
         if name in training:

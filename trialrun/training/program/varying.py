@@ -19,7 +19,13 @@ from trialrun.training.model.first_steps import optimizers_of
 from trialrun.training.model.held_values import differing, held_values
 from trialrun.training.model.seeded_build import SeededBuild
 from trialrun.training.program.traced_number import Location
-from trialrun.trials.signature import NumberPath, numbers_inside, numbers_key, with_number
+from trialrun.trials.signature import (
+    NumberPath,
+    is_given_to_user,
+    numbers_inside,
+    numbers_key,
+    with_number,
+)
 from trialrun.trials.trial import Variant
 
 # `numbers_key` of a variant -> its numbers at some `Location`s
@@ -39,6 +45,7 @@ _NOT_FOLLOWED = (
     *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
     *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
 )
+_LEARNING_RATE = ("training", "learning_rate")
 _TOGETHER = "together the settings of its trials change"
 _MOST_BUILT = 12  # values of an argument of the builder, which takes tens of milliseconds each
 
@@ -100,7 +107,7 @@ def find_varying(
     changed_by: dict[str, NumberPath] = {}
     is_plain = True  # the model keeps each number of the settings unchanged
     for path, values in _differing(list(distinct.values())).items():
-        for other in _others_to_build(path, values):
+        for other in _others_to_build(path, values, first):
             changed_model = build(with_number(first, path, other))
             changed = locations_of(changed_model)
             found = _changed_locations(own, changed, path)
@@ -123,23 +130,21 @@ def find_varying(
     return tuple(replace(own[name], path=path) for name, path in changed_by.items()), numbers
 
 
-def _others_to_build(path: NumberPath, values: Sequence[float]) -> list[float]:
+def _others_to_build(path: NumberPath, values: Sequence[float], first: Variant) -> list[float]:
     """The values of a number, but for the first, for which a model is built to see what it changes.
 
     Of `training`, what trialrun makes of it is known, so that the smallest and the largest show it.
-    A builder of the user's may decide anything by an argument, also for a value between others.
+    A function of the user's may decide anything by an argument, also for a value between others.
     """
-    chosen = _spread(sorted(set(values)), _MOST_BUILT if _is_argument(path) else 2)
+    most = _MOST_BUILT if is_given_to_user(path, first) else 2
+    chosen = _spread(sorted(set(values)), most)
     return [value for value in chosen if value != values[0]]
 
 
 def _built_too(variants: Sequence[Variant], paths: Collection[NumberPath]) -> list[Variant]:
     """Variants that are built as they are: a builder may decide by several of its arguments."""
-    return _spread(variants, _MOST_BUILT) if sum(map(_is_argument, paths)) > 1 else []
-
-
-def _is_argument(path: NumberPath) -> bool:
-    return path[0] == "model"
+    given = [path for path in paths if is_given_to_user(path, variants[0])]
+    return _spread(variants, _MOST_BUILT) if len(given) > 1 else []
 
 
 def _spread(values: Sequence[Any], most: int) -> list[Any]:
@@ -161,7 +166,7 @@ def _changed_locations(
     what = ".".join(path)
     _require_same(own, changed, f"{what} changes", (path,))
     found = [name for name, location in own.items() if location.value != changed[name].value]
-    if not found:
+    if not found and path != _LEARNING_RATE:  # which is a variable of each trial's own
         raise CannotShare.of(f"where {what} ends up in the model is not known", (path,))
     for name in found:
         if isinstance(own[name].owner, keras.initializers.Initializer):
@@ -172,7 +177,12 @@ def _changed_locations(
 
 
 def _require_same_rates(model: keras.Model, changed: keras.Model, path: NumberPath) -> None:
-    """Refuses a number that is also a learning rate which the builder gave: that is a variable."""
+    """Refuses a number that is also a learning rate which the builder gave: that is a variable.
+
+    The job's own learning rate is given to each trial's variable.
+    """
+    if path == _LEARNING_RATE:
+        return
     rates, others = (
         {
             name: float(rate)
