@@ -363,3 +363,24 @@ def test_steps_that_are_not_those_of_plain_keras_are_found(first):
 @pytest.mark.parametrize("name", STEP_CASES)
 def test_every_case_is_a_right_job(tmp_path, name):
     assert len(TABLE[f"step_{name}"].plan(tmp_path, 2, "auto")) == 2
+
+
+def test_what_a_layer_counts_is_told_from_what_it_keeps_to_be_looked_at():
+    class Counting(keras.layers.Layer):
+        calls, scores = 0, None
+
+        def call(self, x):
+            self.scores = x
+            if isinstance(self.calls, int):
+                self.calls += 1
+            return x
+
+    layer = Counting()
+    model = keras.Sequential([keras.Input((2,)), layer])
+    before = PythonState(model)
+    model(np.ones((1, 2)))
+    assert before.counted(model).endswith("Counting.calls")
+    layer.calls = None
+    before = PythonState(model)
+    model(np.ones((1, 2)))
+    assert before.counted(model) == ""

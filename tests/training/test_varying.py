@@ -1,5 +1,8 @@
 """Hyperparameters that differ inside one program, against plain Keras: a program for each."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -152,6 +155,14 @@ def scaled(x, scale):
     return x * scale
 
 
+class Above(keras.metrics.BinaryAccuracy):
+    """Keeps the number in a variable alone."""
+
+    def __init__(self, rate):
+        super().__init__(name="above")
+        self.limit = self.add_weight((), keras.initializers.Constant(rate), name="limit")
+
+
 def beside(rate, place):
     """A dropout's rate, which a program takes as an input, and the same number in another place."""
 
@@ -177,11 +188,20 @@ def beside(rate, place):
     model = keras.Sequential(
         [keras.Input((6,)), *hidden, layers.Dropout(rate), layers.Dense(1, "sigmoid")]
     )
+    if place in ("constant", "operation", "order"):
+        x = model.inputs[0]
+        y = layers.Dense(6)(layers.Dropout(rate)(x))
+        y = y * rate if place == "constant" else y
+        if place == "operation":  # the middle value's alone
+            y = keras.ops.roll(y, 2 if 0.2 < rate < 0.6 else 1, axis=1)
+        y = layers.Subtract()([x, y] if place == "order" and 0.2 < rate < 0.6 else [y, x])
+        model = keras.Model(x, layers.Dense(1, "sigmoid")(y))
     steps = schedules.PiecewiseConstantDecay([1000], [0.01, rate])
     metrics = {
         "metric": keras.metrics.BinaryAccuracy(threshold=rate),
         "thresholds": keras.metrics.Precision(thresholds=[rate]),
         "function": above,
+        "start": Above(rate),
     }
     model.compile(
         keras.optimizers.Adagrad(
@@ -339,12 +359,16 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
         ("metric", r"metrics\[1\]._fn_kwargs.threshold too"),
         ("thresholds", r"metrics\[1\].init_thresholds too"),
         ("function", r"metrics\[1\].rate too"),
+        ("start", "the initial value of above/limit"),
         ("loss", "loss_weights too"),
         ("weights", "the initial value of sequential/dense_1/kernel"),
         ("slots", "the initial value of .*accumulator"),
         ("third", "an integer .*units"),
         ("bias", "use_bias too"),
         ("between", "an integer .*units"),
+        ("constant", r"layers\[\d\].graph\[\d\].args too"),
+        ("operation", r"layers\[\d\].graph\[\d\].operation.shift too"),
+        ("order", r"layers\[\d\].graph\[\d\].args\[0\] too"),
     ],
 )
 def test_a_number_that_is_also_where_no_program_takes_it_is_not_shared(tmp_path, place, found):
@@ -468,8 +492,33 @@ def test_what_python_decided_by_a_number_must_hold_for_the_others():
         trace.check([-0.1])
 
 
+CONSTANT = {
+    "logarithm": math.log,
+    "power": lambda rate: math.pow(rate, 2),
+    "text": str,
+    "shown": lambda rate: f"{rate:.1f}",
+    "rounded": lambda rate: round(rate, 1),
+    "ceiling": math.ceil,
+    "whole part": lambda rate: rate // 0.2,
+    "rest": lambda rate: 1 % rate,
+    "key": {0.7: 1.0}.get,
+    "array": lambda rate: np.array([rate, 1.0], "float32"),
+    "of NumPy": np.exp,
+    "constant tensor": lambda rate: tf.constant(rate, tf.float32),
+    "integer ratio": lambda rate: rate.as_integer_ratio(),
+}
+
+
+@pytest.mark.parametrize("read", CONSTANT)
+def test_a_number_that_python_reads_past_its_methods_is_refused(read):
+    with pytest.raises(CannotShare, match="rate is "):
+        CONSTANT[read](number(0.3, Trace([])))
+
+
 def test_a_number_that_python_takes_as_a_constant_is_refused():
     rate = number(0.3, Trace([]))
+    assert isinstance(rate, float)
+    assert copy.deepcopy(rate) is rate  # what is decided by a copy is recorded too
     with pytest.raises(CannotShare, match="rate is read as a constant"):
         float(rate)
     with pytest.raises(CannotShare, match="rate is made an integer"):

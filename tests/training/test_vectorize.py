@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
 
@@ -46,3 +47,39 @@ def test_what_is_padded_has_the_borders_and_gradients_of_one_trial(is_compiled):
     for trial, own in enumerate(x):
         for name, expected in padded(own).items():
             np.testing.assert_array_equal(together[name][trial], expected, err_msg=name)
+
+
+ROLLED = {
+    "last axis": lambda x: tf.roll(x, 1, -1),
+    "first axis": lambda x: tf.roll(x, 1, 0),
+    "two axes": lambda x: tf.roll(x, [1, 2], [0, -1]),
+    "one axis twice": lambda x: tf.roll(x, [1, 1], [-1, 1]),
+    "by the trial": lambda x: tf.roll(x, tf.cast(x[0, 0], tf.int32), -1),
+    "two by the trial": lambda x: tf.roll(x, tf.cast(x[0, :2], tf.int32), [-1, 0]),
+    "constant by the trial": lambda x: tf.roll(tf.range(4), tf.cast(x[0, 0], tf.int32), -1),
+}
+
+
+def test_what_is_rolled_stays_within_its_trial():
+    x = tf.constant(np.arange(-8.0, 10.0, dtype="float32").reshape(3, 2, 3))
+    rolled = lambda own: {name: roll(own) for name, roll in ROLLED.items()}  # noqa: E731
+    together = tf.function(lambda t: vectorize(rolled, [t]), autograph=False)(x)
+    for trial, own in enumerate(x):
+        for name, expected in rolled(own).items():
+            np.testing.assert_array_equal(together[name][trial], expected, err_msg=name)
+
+
+def test_both_zeros_are_sorted_as_equal_inside_xla_too():
+    x = tf.constant([0.0, -0.0, 2.0, -0.0, 0.0, -1.0])
+
+    def order(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            values, indices = tf.math.top_k(x, 4)
+            total = tf.reduce_sum(values * tf.range(1.0, 5.0))
+        return indices, tf.argsort(x), tape.gradient(total, x)
+
+    with sorting_as_outside_xla():
+        compiled = tf.function(order, autograph=False, jit_compile=True)(x)
+    for own, expected in zip(compiled, order(x), strict=True):
+        np.testing.assert_array_equal(own, expected)

@@ -7,6 +7,7 @@ import keras
 from keras.src import backend as keras_backend
 from keras.src.backend.common import global_state
 from keras.src.losses import losses as losses_module
+from keras.src.ops.function import Function
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
@@ -210,6 +211,51 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The model and every layer in it, nested ones too."""
     return list(model._flatten_layers())
+
+
+def connections(function: Any) -> list[Any]:
+    """How the operations of a functional model are connected, equal for models of equal graphs.
+
+    Args:
+        function: A model, or a layer in it.
+
+    Returns:
+        At first what it gives, and then of each call, from the outputs to the inputs, the operation
+        and its arguments. Texts stand for tensors, variables and layers. Empty if it is not made of
+        symbolic tensors.
+    """
+    if not isinstance(function, Function):
+        return []
+    inputs = {id(tensor): number for number, tensor in enumerate(function.inputs)}
+    numbers: dict[int, int] = {}  # `id` of a call or an operation -> when it was found
+    calls: list[Any] = []
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, keras.Variable):
+            return value.path
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        if id(value) in inputs:
+            return f"input {inputs[id(value)]}"
+        operation, index, output = value._keras_history
+        call = operation._inbound_nodes[index]
+        if id(call) not in numbers:
+            calls.append(call)
+        return f"call {numbers.setdefault(id(call), len(numbers))}, output {output}"
+
+    found: list[Any] = [keras.tree.map_structure(shown, function.outputs)]
+    for call in calls:  # which grows
+        operation, given = call.operation, call.arguments
+        number = numbers.setdefault(id(operation), len(numbers))
+        named = f"{type(operation).__name__} {number}"
+        found.append(
+            {
+                "operation": named if isinstance(operation, keras.layers.Layer) else operation,
+                "args": keras.tree.map_structure(shown, given.args),
+                "kwargs": keras.tree.map_structure(shown, given.kwargs),
+            }
+        )
+    return found
 
 
 def has_unbuilt_cells(model: keras.Model) -> bool:

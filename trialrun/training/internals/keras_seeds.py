@@ -10,10 +10,12 @@ from unittest import mock
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from keras.src.backend.tensorflow import random as backend_random
 from keras.src.backend.tensorflow.core import Variable as BackendVariable
 from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.random import seed_generator
+from tensorflow.python.eager import context
 
 from trialrun.training.internals.keras_model import all_layers
 
@@ -79,17 +81,27 @@ def replay_draws(seed: int, num_draws: int) -> list[int]:
     return [stream.randint(1, int(1e9)) for _ in range(num_draws)]
 
 
-def state_of_streams() -> tuple[Any, str]:
-    """The states of the streams of Python and NumPy from which a builder may draw itself."""
-    return random.getstate(), repr(np.random.get_state(legacy=False))
+def state_of_streams() -> tuple[Any, ...]:
+    """The states of the streams from which a builder may draw itself.
+
+    Those of Python and NumPy, that of `keras.random` without a seed, and of `tf.random`.
+    """
+    of_keras = global_state.get_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR)
+    return (
+        random.getstate(),
+        repr(np.random.get_state(legacy=False)),
+        None if of_keras is None else of_keras.state.numpy().tolist(),
+        context.context()._rng.getstate(),
+    )
 
 
-def streams_after(seed: int, num_draws: int) -> tuple[Any, str]:
+def streams_after(seed: int, num_draws: int) -> tuple[Any, ...]:
     """`state_of_streams` after `keras.utils.set_random_seed(seed)` and draws by Keras alone."""
     stream = random.Random(seed)
     for _ in range(num_draws):
         stream.randint(1, int(1e9))
-    return stream.getstate(), repr(np.random.RandomState(seed).get_state(legacy=False))
+    of_numpy = repr(np.random.RandomState(seed).get_state(legacy=False))
+    return stream.getstate(), of_numpy, None, random.Random(seed).getstate()
 
 
 def seed_draw_of(initializer: Any) -> int | None:

@@ -87,7 +87,7 @@ def keyed_by_identity(optimizers: Iterable[keras.optimizers.Optimizer]) -> Itera
 def square_root_of_dropout(square_root: Callable[[float], float]) -> Iterator[None]:
     """Within this context, GaussianDropout takes the square root of its rate by another function.
 
-    Python's own reads the value of any float directly, so a subclass of float cannot trace it.
+    Python's own gives a float, so that it cannot be traced.
     """
     replaced = SimpleNamespace(sqrt=square_root)
     with mock.patch.object(gaussian_dropout, "math", replaced):

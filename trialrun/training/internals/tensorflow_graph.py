@@ -9,7 +9,11 @@ from weakref import WeakKeyDictionary
 import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow.python.framework.smart_cond import smart_constant_value
-from tensorflow.python.ops import gen_stateless_random_ops, gen_stateless_random_ops_v2
+from tensorflow.python.ops import (
+    gen_nn_ops,
+    gen_stateless_random_ops,
+    gen_stateless_random_ops_v2,
+)
 from tensorflow.python.ops.parallel_for import control_flow_ops
 from tensorflow.python.ops.parallel_for import pfor as parallel_for
 
@@ -31,6 +35,17 @@ def random_operations_replaced(
                     own = replacement(name, function)
                     stack.enter_context(mock.patch.object(module, name, own))
         yield
+
+
+def top_k_replaced(
+    replacement: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> contextlib.AbstractContextManager[Any]:
+    """Within this context, TensorFlow sorts and finds the largest numbers by another function.
+
+    Args:
+        replacement: Takes TensorFlow's generated `top_kv2`, and gives one with its parameters.
+    """
+    return mock.patch.object(gen_nn_ops, "top_kv2", replacement(gen_nn_ops.top_kv2))
 
 
 def constant_of(tensor: tf.Tensor) -> Any:

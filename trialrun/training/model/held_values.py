@@ -8,6 +8,7 @@ keeps trials out of it. Variables are compared elsewhere, and initializers by wh
 """
 
 import functools
+import numbers
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
@@ -23,6 +24,8 @@ from trialrun.training.internals.keras_seeds import SeedDraw
 from trialrun.training.model import ownership
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
+_BY_TEXT = (slice, range, numbers.Number, np.dtype, tf.DType, tf.TensorShape)
+_VARIABLES = (keras.Variable, keras.KerasTensor, tf.Variable, tf.Tensor)
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _MOST_SHOWN = 60  # characters of a list in messages
 _MOST_ENTRIES = 100  # of a dict whose entries are looked at one by one
@@ -65,7 +68,10 @@ def held_values(model: keras.Model) -> dict[str, Held]:
     """
     found: dict[str, Held] = {}
     seen: set[int] = set()
-    roots = {**_layers_of(model), **keras_model.given_to_compile(model)}
+    layers = _layers_of(model)
+    graphs = {f"{name}.graph": keras_model.connections(layer) for name, layer in layers.items()}
+    graphs = {name: calls for name, calls in graphs.items() if calls}
+    roots = {**layers, **graphs, **keras_model.given_to_compile(model)}
     for root, value in roots.items():
         waiting = [_Step(None, root, root, value, False)]
         while waiting:
@@ -195,7 +201,7 @@ def _is_plain_container(value: Any) -> bool:
 
 def _mark(value: Any) -> Any:
     """What is equal for values that mean the same in two builds, and short in messages."""
-    if isinstance(value, _PLAIN):
+    if isinstance(value, (*_PLAIN, *_BY_TEXT)):
         return repr(value)
     if isinstance(value, np.ndarray):
         return _of_array(value)
@@ -206,6 +212,8 @@ def _mark(value: Any) -> Any:
             return frozenset(map(repr, value))
         items = list(value.items()) if isinstance(value, Mapping) else list(value)
         return _shortened(repr(items))
+    if hasattr(type(value), "__array__") and not isinstance(value, _VARIABLES):  # of pandas, say
+        return _of_array(value)
     if isinstance(value, FunctionType):
         return f"{_name_of(value)} {_code_of(value.__code__):x}"
     return _name_of(value if callable(value) and hasattr(value, "__qualname__") else type(value))
@@ -224,7 +232,9 @@ def _code_of(code: CodeType) -> int:
 def _of_array(value: Any) -> str:
     array = np.asarray(value)
     if array.dtype.kind == "O":
-        return f"an array {array.shape}"
+        items = array.ravel().tolist()
+        marks = items if all(isinstance(item, _PLAIN) for item in items) else len(items)
+        return f"an array {array.shape} {zlib.crc32(repr(marks).encode()):x}"
     checksum = zlib.crc32(np.ascontiguousarray(array).tobytes())
     return f"{array.dtype} {array.shape} {checksum:x}"
 

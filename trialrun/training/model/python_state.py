@@ -23,6 +23,7 @@ from trialrun.training.model import ownership
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, tuple, set, frozenset, deque, Mapping)
+_COUNTED = {"int", "float", "generator"}  # kinds in the first place of a mark
 _OF_FIT = frozenset(("history", "stop_training", "stop_evaluating"))
 
 
@@ -43,6 +44,18 @@ class PythonState:
         for key, (shown, now) in self._look(model):
             owner, _ = key
             if owner in self._owners and (key not in self._seen or self._seen[key][1] != now):
+                return shown
+        return ""
+
+    def counted(self, model: keras.Model) -> str:
+        """The name of a number or generator that has gone on since; empty if none has.
+
+        Less than `changed`: what code keeps to look at it later, as a tensor, is none.
+        """
+        for key, (shown, now) in self._look(model):
+            _, before = self._seen.get(key, (shown, now))
+            is_one = isinstance(now, tuple) and isinstance(before, tuple) and key[0] != 0
+            if is_one and before != now and before[0] == now[0] and now[0] in _COUNTED:
                 return shown
         return ""
 

@@ -63,6 +63,7 @@ class SeededBuild:
         self._built_values = {id(variable): variable.numpy() for variable in self.variables}
         self.held = held_values(self.model)
         self.optimizer_start = tuple(variable.numpy() for variable in _optimizers_of(self.model))
+        self._metrics_start = [variable.numpy() for variable in _metrics_of(self.model)]
         self._streams = keras_seeds.state_of_streams()
         self._draws_itself = self._streams != expected
         self._draw_of_generator = {
@@ -124,7 +125,7 @@ class SeededBuild:
 
     @property
     def draws_itself(self) -> bool:
-        """Whether the builder draws from Python's or NumPy's stream, and not only Keras does.
+        """Whether the builder draws numbers itself, and not only Keras's initializers do.
 
         Two seeds may then happen to give the same model, and a third another.
         """
@@ -133,11 +134,11 @@ class SeededBuild:
     def why_other_start(self, other: keras.Model) -> str:
         """The variable that another build under the same seed begins otherwise; empty if none.
 
-        Among those of the model and of its optimizer, but for the learning rate.
+        Among those of the model, of its optimizer, but for the learning rate, and of its metrics.
         """
-        variables = [*_variables_of(other), *_optimizers_of(other)]
+        variables = [*_variables_of(other), *_optimizers_of(other), *_metrics_of(other)]
         starts = [self._built_values[id(variable)] for variable in self.variables]
-        expected = [*starts, *self.optimizer_start]
+        expected = [*starts, *self.optimizer_start, *self._metrics_start]
         for value, variable in zip(expected, variables, strict=False):
             is_rate = other.compiled and _is_rate(variable, other)
             is_same = value.shape == variable.shape and _are_close([value], [variable.numpy()])
@@ -243,6 +244,13 @@ def _variables_of(model: keras.Model) -> list[keras.Variable]:
 
 def _optimizers_of(model: keras.Model) -> list[keras.Variable]:
     return list(model.optimizer.variables) if model.compiled else []
+
+
+def _metrics_of(model: keras.Model) -> list[keras.Variable]:
+    given = keras_model.given_metrics(model) if model.compiled else []
+    return [
+        v for metric in given if isinstance(metric, keras.metrics.Metric) for v in metric.variables
+    ]
 
 
 def _is_rate(variable: keras.Variable, model: keras.Model) -> bool:

@@ -19,6 +19,7 @@ from trialrun.training.program.verify import (
     NUM_WITHOUT_SLOTS,
     are_close,
     different_logs,
+    different_shapes,
     different_start,
     differing_variable,
     tolerance_of,
@@ -51,7 +52,7 @@ def why_own_steps_differ(
         The difference in words; empty if there is none.
     """
     variables = own.variables_of(model)
-    if different := different_start(own, variables):
+    if different := different_shapes(own, variables) or different_start(own, variables):
         return different
     for variable, tensor in variables.with_values(state):
         variable.assign(tensor[index])

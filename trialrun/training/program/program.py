@@ -12,6 +12,8 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse, CannotShare
 from trialrun.training.compilation_cache.cached_function import CachedFunction
 from trialrun.training.internals import keras_tracing
+from trialrun.training.model.ownership import why_unknown
+from trialrun.training.model.python_state import PythonState
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
 from trialrun.training.program.memory import peak_bytes
@@ -26,6 +28,7 @@ from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, dra
 from trialrun.training.vectorize.images import images_by_arithmetic
 from trialrun.training.vectorize.in_turn import apply_to_the_only, run_in_turn
 from trialrun.training.vectorize.other_numbers import refuse_operations
+from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
 CompiledEngine = Literal["fused", "mapped"]
@@ -114,6 +117,7 @@ class Program:
         self._memory_bytes: dict[int, tuple[int, int]] = {}
         self._compile_s: dict[int, float] = {}  # width -> seconds, its first epochs included
         self._batch_size = batch_size
+        self._counted = ""  # the name of a number that changes while the program is traced
         self.is_verified = False
 
     def train_epochs(
@@ -171,7 +175,12 @@ class Program:
             CannotFuse: This engine cannot train the model.
             ValueError: An operation has no vectorized form.
         """
+        model = self.keras_model
+        python = PythonState(model) if why_unknown(model) else None  # code of the user's may count
         self._traced[orders.shape[1]] = self._train_epochs.trace(state, train, orders, val)
+        self._counted = self._counted or (python.counted(model) if python else "")
+        if self._counted:  # also when what was traced is found again
+            raise CannotFuse(f"Python counts {self._counted} each time that it calls the model")
 
     def _check(self, graph: Any) -> None:
         """Raises CannotFuse if a traced graph is not what plain Keras computes."""
@@ -339,6 +348,7 @@ class Program:
                 stack.enter_context(draws_as_outside_xla())
             stack.enter_context(keras_tracing.encoding_without_bincount())
             stack.enter_context(images_by_arithmetic())
+            stack.enter_context(sorting_as_outside_xla())
             yield
 
     def _train_in_turn(

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import tensorflow as tf
 
@@ -35,14 +35,14 @@ class Location:
     value: float
     path: NumberPath = ()
 
-    def put(self, value: float) -> None:
+    def put(self, value: Any) -> None:
         """Stores a number there directly, without what Keras does when an attribute is set."""
         holder = self.owner if isinstance(self.owner, dict) else vars(self.owner)
         holder[self.key] = value
 
 
 @contextlib.contextmanager
-def numbers_put(locations: Sequence[Location], numbers: Sequence[float]) -> Iterator[None]:
+def numbers_put(locations: Sequence[Location], numbers: Sequence[Any]) -> Iterator[None]:
     """Within this context, the given locations hold other numbers."""
     try:
         for location, number in zip(locations, numbers, strict=True):
@@ -195,45 +195,67 @@ def _operation(function: Callable[[Any], Any]) -> Callable[["TracedNumber"], "Tr
     return method
 
 
-class TracedNumber(float):
-    """A float to Python, with the first trial's value; a trial's scalar tensor to TensorFlow.
+def _reading(what: str) -> Callable[..., Never]:
+    """The method of `TracedNumber` for an operation that must know one trial's number."""
+
+    def method(self: "TracedNumber", *_: Any, **__: Any) -> Never:
+        raise CannotShare.of(f"{self._shown} is {what}", self._paths)
+
+    return method
+
+
+class TracedNumber:
+    """A float to Python's `isinstance`, and a trial's scalar tensor to TensorFlow.
 
     Arithmetic with Python numbers gives another traced number, in float64 as Python computes.
     Arithmetic with a tensor gives a tensor of that tensor's type, as for a Python float.
+
+    It is no subclass of float: of one, `math.log`, a text or a remainder would be computed from
+    the value that it has in C, by no method of its own, and so from the first trial's number.
+
+    Args:
+        value: The first trial's number.
+        tensor: The number of each trial, a scalar.
+        names: The locations from whose numbers it follows.
+        of: Computes it from them.
+        trace: Is told how it is used.
     """
 
-    tensor: tf.Tensor
-    names: frozenset[str]
-    of: Callable[[NumbersByName], float]
-    trace: Trace
     shape = ()
     dtype = float  # Keras promotes it like a Python float
 
-    def __new__(
-        cls,
+    def __init__(
+        self,
         value: float,
         tensor: tf.Tensor,
         names: frozenset[str],
         of: Callable[[NumbersByName], float],
         trace: Trace,
-    ) -> "TracedNumber":
-        """A number that `of` computes from the numbers of the named locations."""
-        number = super().__new__(cls, value)
-        number.tensor, number.names, number.of, number.trace = tensor, names, of, trace
-        return number
+    ) -> None:
+        self.value, self.tensor = value, tensor
+        self.names, self.of, self.trace = names, of, trace
+
+    __class__: Any = property(lambda _: float)  # what `isinstance(rate, float)` asks for
 
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
         """Called by TensorFlow where it needs a tensor."""
         self.trace.read |= self.names
         return tf.cast(self.tensor, dtype or tf.float32)
 
-    def __float__(self) -> float:
-        raise CannotShare.of(f"{self._shown} is read as a constant", self._paths)
+    def __copy__(self) -> "TracedNumber":
+        return self
 
-    def __int__(self) -> int:
-        raise CannotShare.of(f"{self._shown} is made an integer", self._paths)
+    def __deepcopy__(self, _: Any) -> "TracedNumber":
+        return self
 
-    __trunc__ = __index__ = __int__
+    __float__ = __complex__ = __array__ = __reduce_ex__ = _reading("read as a constant")
+    __int__ = __trunc__ = __index__ = __round__ = __floor__ = __ceil__ = _reading("made an integer")
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _reading(
+        "divided with a remainder"
+    )
+    __str__ = __repr__ = __format__ = hex = _reading("made a text")
+    __hash__ = _reading("looked up in a table")
+    is_integer = as_integer_ratio = _reading("read as a constant")
 
     @property
     def _shown(self) -> str:
@@ -271,11 +293,10 @@ class TracedNumber(float):
     __ge__ = _comparison(operator.ge, ">=")
     __eq__ = _comparison(operator.eq, "==")
     __ne__ = _comparison(operator.ne, "!=")
-    __hash__ = float.__hash__  # a class that defines __eq__ has none of its own
 
 
-def _plain(number: float) -> float:
-    return float.__add__(number, 0.0) if isinstance(number, TracedNumber) else number
+def _plain(number: Any) -> Any:
+    return number.value if isinstance(number, TracedNumber) else number
 
 
 def _compute(function: Callable[..., Any], numbers: Sequence[Any]) -> TracedNumber:

@@ -53,6 +53,8 @@ def why_different(
         The difference in words; empty if there is none.
     """
     variables = own.variables_of(model)
+    if different := different_shapes(own, variables):
+        return different
     if own.sees_batches and (different := different_start(own, variables)):
         return different
     for variable, tensor in variables.with_values(state):
@@ -136,6 +138,14 @@ def _different_metrics(
     expected = model.test_step(in_order_of_outputs(model, epochs.of_trial(batch, index)))
     if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
+    return ""
+
+
+def different_shapes(own: FunctionalModel | OwnStepsModel, variables: ModelState) -> str:
+    """How another model's variables cannot take the values of the traced one's."""
+    for group, others in zip(own.variables[:3], variables[:3], strict=True):
+        if [tuple(v.shape) for v in group] != [tuple(v.shape) for v in others]:
+            return "other variables are trained than those of the traced model"
     return ""
 
 

@@ -1,8 +1,8 @@
 """Converters of operations that TensorFlow's `pfor` lacks and training needs.
 
 They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, `L2Loss`, padding,
-what is done to images, the random generators (for dropout and noise every trial has its own key),
-and a fast product of tiny matrices.
+rolling, what is done to images, the random generators (for dropout and noise every trial has its
+own key), and a fast product of tiny matrices.
 """
 
 import functools
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Never
 
+import numpy as np
 import tensorflow as tf
 
 from trialrun.errors import CannotFuse
@@ -41,6 +42,7 @@ def own_converters() -> dict[str, Converter]:
         "PadV2": _convert_pad,
         "MirrorPad": _convert_mirror_pad,
         "MirrorPadGrad": _convert_mirror_pad,
+        "Roll": _convert_roll,
         "InTopKV2": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
         "ResizeBilinear": functools.partial(fold_trials_into_batch, inputs=[0]),
         "ResizeBilinearGrad": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
@@ -145,6 +147,24 @@ def _convert_mirror_pad(pfor: PForInput) -> Any:
 def _also_of_trials(paddings: tf.Tensor) -> tf.Tensor:
     """Paddings of a trial's axes (axes, 2) -> of the stacked axes, of which the first has none."""
     return tf.pad(paddings, [[1, 0], [0, 0]])
+
+
+def _convert_roll(pfor: PForInput) -> Any:
+    # TensorFlow's own converter takes the last axis, -1, for that of the trials.
+    pfor.stack_inputs([0])
+    value, shifts = pfor.stacked_input(0), pfor.input(1)
+    axes = tf.get_static_value(pfor.unstacked_input(2))
+    if axes is None:
+        raise CannotFuse("the axes of Roll are known only when it is computed")
+    own_axes = [int(axis) % (value.shape.rank - 1) + 1 for axis in np.ravel(axes)]
+    if not shifts.is_stacked:
+        return stacked(tf.roll(value, tf.reshape(shifts.t, [-1]), own_axes), True)
+    of_axes = tf.unstack(tf.reshape(shifts.t, [-1, len(own_axes)]), axis=1)
+    for axis, shift in zip(own_axes, of_axes, strict=True):
+        places = tf.range(value.shape[axis], dtype=shift.dtype)
+        sources = (places - shift[:, None]) % value.shape[axis]
+        value = tf.gather(value, sources, axis=axis, batch_dims=1)
+    return stacked(value, True)
 
 
 def _convert_colors(operation: Callable[..., tf.Tensor]) -> Converter:
