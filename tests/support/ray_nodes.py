@@ -7,12 +7,20 @@ from typing import Self
 from unittest import mock
 
 from commands import beneath
+from ray._private import services
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
+
+from trialrun.cluster.embedded import node_when_known
 
 _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 # Without what the tests do not need, and a start takes a quarter less.
 HEAD = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+
+
+def _started_fast():
+    """See `cluster.embedded`."""
+    return mock.patch.object(services, "get_node", node_when_known)
 
 
 class RayNodes:
@@ -58,10 +66,11 @@ class RayNodes:
             self._stop()
         if self._cluster is None:
             head = {**_NODE, **HEAD, "_system_config": self._settings}
-            with mock.patch.object(Node, "start_api_server"):  # see `cluster.embedded`
+            with _started_fast(), mock.patch.object(Node, "start_api_server"):
                 self._cluster = Cluster(initialize_head=True, head_node_args=head)
         while len(self._cluster.list_all_nodes()) < self._num_nodes:
-            self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
+            with _started_fast():
+                self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
         while len(self._cluster.list_all_nodes()) > self._num_nodes:
             self._cluster.remove_node(self._second_node())
 
