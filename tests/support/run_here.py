@@ -4,6 +4,7 @@ import contextlib
 from unittest import mock
 
 import trialrun.cluster
+import trialrun.driver.best_model
 import trialrun.driver.run
 from trialrun.cluster.connection import Cluster
 from trialrun.export.process import ExportProcess
@@ -45,8 +46,12 @@ class ExportHere(ExportProcess):
 
 @contextlib.contextmanager
 def all_in_this_process():
-    """What a command trains meanwhile, it trains in this process."""
+    """What a command trains meanwhile, it trains in this process.
+
+    So nothing is imported beside it in another thread: what walks through modules could fail.
+    """
     with (
+        mock.patch.object(trialrun.driver.best_model, "import_report"),
         mock.patch.object(trialrun.cluster, "connect", connect),
         mock.patch.object(trialrun.cluster, "run_packs", train_packs),
         mock.patch.object(trialrun.driver.run, "ExportProcess", ExportHere),

@@ -83,7 +83,8 @@ def test_a_signal_leaves_checkpoints_and_a_run_that_is_finished_later(tmp_path, 
     start = run.begin
     for number, code in ((None, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)):
         # The driver looks for a request to stop every 2 s; until then no pack may end.
-        command = start(nodes.address, MADE_UP_SECONDS_PER_EPOCH="1")
+        seconds = "2" if number is None else "1"
+        command = start(nodes.address, MADE_UP_SECONDS_PER_EPOCH=seconds)
         command.wait_for(lambda: run.has_reached("while packs run"))
         if number is None:
             assert call("stop", run.folder).code == 0
