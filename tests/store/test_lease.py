@@ -115,11 +115,9 @@ def test_a_driver_on_another_machine_that_beats_keeps_others_out(folder, quick):
     with hold(folder):
         pass
     change(folder, released=False, machine="another", beat=1)
-    timer = threading.Timer(0.2, change, [folder], {"beat": 2})
-    timer.start()
-    with pytest.raises(InputError, match="a driver is at work"), hold(folder):
+    beats = hold(folder, lambda text: change(folder, beat=2))
+    with pytest.raises(InputError, match="a driver is at work"), beats:
         pass
-    timer.join()
 
 
 def test_the_holder_beats(folder, quick):
@@ -232,8 +230,5 @@ def test_a_driver_on_another_machine_is_asked_when_it_beats_and_not_if_it_is_sil
     with pytest.raises(InputError, match="no driver is at work"):
         request_stop(folder, said.append)
     assert "on node7␛[2J" in said[0]
-    timer = threading.Timer(0.2, change, [folder], {"beat": 2})
-    timer.start()
-    assert "on node7" in request_stop(folder)
-    timer.join()
+    assert "on node7" in request_stop(folder, lambda text: change(folder, beat=2))
     assert (folder / "000001.stop").exists()
