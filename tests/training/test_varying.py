@@ -102,6 +102,11 @@ def tied(learning_rate):
     )
 
 
+def unscheduled(learning_rate):
+    """Of the schedule that it is given, only the beginning counts."""
+    return keras.optimizers.SGD(float(learning_rate(0)))
+
+
 def decided(learning_rate):
     """Only a learning rate between the others has a momentum."""
     momentum = 0.9 if 0.02 < learning_rate < 0.1 else 0.0
@@ -306,14 +311,23 @@ def test_arguments_of_sgd_a_schedule_and_class_weights_differ_inside_one_program
     assert_same_as_plain_keras(tmp_path, other)
 
 
-def with_own_optimizer(folder, name, rates):
-    training = {"optimizer": f"builders.py:{name}", **UNVERIFIED}
+def with_own_optimizer(folder, name, rates, **training):
+    training = {"optimizer": f"builders.py:{name}", **UNVERIFIED, **training}
     search = {"training.learning_rate": rates}
     return plan(folder, "dense", search, training=training, seeds=[3])
 
 
 def test_what_an_own_optimizer_makes_of_its_learning_rate_differs_inside_one_program(tmp_path):
     assert_same_as_plain_keras(tmp_path, with_own_optimizer(tmp_path, "tied", [0.01, 0.1]))
+
+
+def test_a_rate_of_which_an_own_optimizer_drops_the_schedule_is_not_shared(tmp_path):
+    schedule = {"name": "exponential_decay", "decay_steps": 3, "decay_rate": 0.9}
+    trials = with_own_optimizer(
+        tmp_path, "unscheduled", [0.01, 0.1], learning_rate_schedule=schedule
+    )
+    with pytest.raises(CannotShare, match=r"where training\.learning_rate ends up"):
+        train_with_fused(make_task(tmp_path, trials))
 
 
 def test_what_an_own_optimizer_decides_by_its_learning_rate_is_not_shared(tmp_path):

@@ -111,7 +111,9 @@ def find_varying(
             changed_model = build(with_number(first, path, other))
             changed = locations_of(changed_model)
             found = _changed_locations(own, changed, path)
-            _require_same_rates(built.model, changed_model, path)
+            if not _is_variable(path, first, built.model):
+                _require_found(found, path)
+                _require_same_rates(built.model, changed_model, path)
             _require_no_more(built, changed_model, [own[name] for name in found], path)
             for name in found:
                 is_plain &= own[name].value == values[0] and changed[name].value == other
@@ -166,8 +168,6 @@ def _changed_locations(
     what = ".".join(path)
     _require_same(own, changed, f"{what} changes", (path,))
     found = [name for name, location in own.items() if location.value != changed[name].value]
-    if not found and path != _LEARNING_RATE:  # which is a variable of each trial's own
-        raise CannotShare.of(f"where {what} ends up in the model is not known", (path,))
     for name in found:
         if isinstance(own[name].owner, keras.initializers.Initializer):
             raise CannotShare.of(f"{what} changes the initial weights ({name})", (path,))
@@ -176,13 +176,21 @@ def _changed_locations(
     return found
 
 
-def _require_same_rates(model: keras.Model, changed: keras.Model, path: NumberPath) -> None:
-    """Refuses a number that is also a learning rate which the builder gave: that is a variable.
+def _is_variable(path: NumberPath, variant: Variant, model: keras.Model) -> bool:
+    """Whether a number is the learning rate that each trial's optimizer keeps in a variable."""
+    has_schedule = variant.training.learning_rate_schedule is not None
+    rate = keras_model.learning_rate_variable(model.optimizer)
+    return path == _LEARNING_RATE and not has_schedule and rate is not None
 
-    The job's own learning rate is given to each trial's variable.
-    """
-    if path == _LEARNING_RATE:
-        return
+
+def _require_found(found: Collection[str], path: NumberPath) -> None:
+    if not found:
+        what = ".".join(path)
+        raise CannotShare.of(f"where {what} ends up in the model is not known", (path,))
+
+
+def _require_same_rates(model: keras.Model, changed: keras.Model, path: NumberPath) -> None:
+    """Refuses a number that is also a learning rate which the builder gave: that is a variable."""
     rates, others = (
         {
             name: float(rate)
