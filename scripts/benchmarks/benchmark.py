@@ -37,6 +37,7 @@ PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "jax", "scikit-learn", "nu
 ALL_CORES = f"all {len(os.sched_getaffinity(0))}"
 ONE_CORE = "1, pinned"
 
+QUICK_EPOCHS = ("--set", "training.epochs=2")
 QUICK_STEADY = ("--epochs", "2", "--trials", "16")
 FIVE_RATES = "search.parameters.training.learning_rate.values=[1e-4, 2e-4, 3e-4, 5e-4, 1e-3]"
 
@@ -45,7 +46,7 @@ TRIALRUN_60 = Subject(
     "trialrun_60",
     "trialrun, reference job",
     ALL_CORES,
-    quick_args=("--set", "seeds=2", "--set", "training.epochs=2"),
+    quick_args=("--set", "seeds=2", *QUICK_EPOCHS),
     is_peer=False,
     is_cold=True,
 )
@@ -55,7 +56,7 @@ TRIALRUN_1000 = Subject(
     "trialrun, larger job",
     ALL_CORES,
     args=("--set", "seeds=200", "--set", FIVE_RATES),
-    quick_args=("--set", "seeds=10", "--set", FIVE_RATES, "--set", "training.epochs=2"),
+    quick_args=("--set", "seeds=10", "--set", FIVE_RATES, *QUICK_EPOCHS),
     is_peer=False,
     is_cold=True,
 )
@@ -79,7 +80,7 @@ RAY_TUNE = Subject(
     quick_args=("--epochs", "1", "--trials", "3"),
 )
 
-QUICK_ROUNDS = ("--set", "search.num_variants=4", "--set", "training.epochs=2")
+QUICK_ROUNDS = ("--set", "search.num_variants=4", *QUICK_EPOCHS)
 ROUNDS_JOB = Subject(
     "rounds",
     "trialrun, 96 variants in rounds",
@@ -100,7 +101,6 @@ WHOLE_GRID = Subject(
 )
 
 ONE_SEED = ("--set", "seeds=1")
-QUICK_EPOCHS = ("--set", "training.epochs=2")
 TWO_GRUS = Subject(
     "two_grus",
     "trialrun, 2 masked GRUs",
