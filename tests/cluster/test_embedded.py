@@ -5,7 +5,7 @@ import sys
 
 from ray._private import worker
 
-from trialrun.cluster import agents, embedded, placeholder
+from trialrun.cluster import embedded, lean_nodes, placeholder
 
 
 class State:
@@ -44,16 +44,19 @@ def test_no_environment_is_asked_for_which_an_agent_would_have_to_make(monkeypat
     assert embedded.os.environ["RAY_RUNTIME_ENV_HOOK"] == "not.there"
 
 
-def test_a_node_is_told_that_its_agents_listen_nowhere(tmp_path):
+def test_a_node_starts_no_agents_and_no_more_workers_than_it_needs(tmp_path):
     command = [
         *("raylet", "--labels=", "--head", f"--session_dir={tmp_path}", "--node_id=abc"),
-        *(
-            "--dashboard_agent_command=python agent.py",
-            "--runtime_env_agent_command=python main.py",
-        ),
+        "--static_resource_list=node:__internal_head__,1.0,CPU,8,GPU,2",
+        "--maximum_startup_concurrency=8",
+        "--dashboard_agent_command=python agent.py",
+        "--runtime_env_agent_command=python main.py",
     ]
-    *kept, dashboard, environments = agents.without_agents(command)
-    assert kept == command[:5]
+    *kept, starting, dashboard, environments = lean_nodes.lean_command(
+        command, lambda node: int(node["GPU"])
+    )
+    assert kept == command[:6]
+    assert starting == "--maximum_startup_concurrency=2"
     for option, names in ((dashboard, "--dashboard_agent_command="), (environments, "--runtime")):
         assert option.startswith(names)
     words = [*dashboard.partition("=")[2].split(), "--disable-metrics-collection"]

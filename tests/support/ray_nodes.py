@@ -12,18 +12,22 @@ from ray._private import services
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from trialrun.cluster.agents import no_agents
 from trialrun.cluster.embedded import node_when_known
+from trialrun.cluster.lean_nodes import lean_nodes
 
 _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 # Without what the tests do not need, and a start takes a quarter less.
 HEAD = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
+def _num_workers(node: Mapping[str, float]) -> int:
+    return int(node["CPU"])
+
+
 @contextlib.contextmanager
 def started_fast() -> Iterator[None]:
-    """Nodes that start within it do so as those of `cluster.embedded` do, without agents."""
-    with mock.patch.object(services, "get_node", node_when_known), no_agents():
+    """Nodes that start within it do so as those of `cluster.embedded` do."""
+    with mock.patch.object(services, "get_node", node_when_known), lean_nodes(_num_workers):
         yield
 
 

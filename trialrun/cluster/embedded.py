@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,7 +27,7 @@ from ray._private.state import GlobalState
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub lacks it
 
 from trialrun.cluster import guardian
-from trialrun.cluster.agents import no_agents
+from trialrun.cluster.lean_nodes import lean_nodes
 from trialrun.host import machine_id, num_local_cpus
 
 _TEMPORARY_PREFIX = "trialrun-"
@@ -48,15 +48,19 @@ _ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def embedded_ray(*, gpus: bool) -> Iterator[None]:
+def embedded_ray(
+    *, gpus: bool, num_workers: Callable[[Mapping[str, float]], int]
+) -> Iterator[None]:
     """Starts Ray and shuts it down on exit.
 
     Args:
         gpus: Whether Ray may use the GPUs of this machine.
+        num_workers: The resources of this machine (Ray's name -> amount) -> workers needed at a
+            time.
     """
     with _temporary_folder() as folder, _environment(folder):
         try:
-            with _narrowed():
+            with _narrowed(), lean_nodes(num_workers):
                 ray.init(
                     address="local",
                     num_cpus=num_local_cpus(),
@@ -112,7 +116,6 @@ def _narrowed() -> Iterator[None]:
             mock.patch.object(parameter, "RayParams", narrowed),
             mock.patch.object(node.Node, "start_api_server"),
             mock.patch.object(services, "get_node", node_when_known),
-            no_agents(),
         ):
             yield
     finally:

@@ -1,4 +1,4 @@
-"""A small process that stands where one of Ray's agents would; see `cluster.agents`.
+"""A small process that stands where one of Ray's agents would; see `cluster.lean_nodes`.
 
 It is run as a script and uses only Python's standard library, so that it starts at once.
 
