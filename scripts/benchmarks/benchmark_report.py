@@ -49,7 +49,8 @@ def print_report(
         console.print(LEGEND_OF_FAMILIES, style="dim", highlight=False)
     if any("timings_s" in sample for row in rows for sample in row.samples):
         console.print(stages_table(rows))
-    console.print(ratios_table([one for one in ratios if one.value is not None], quick=quick))
+    if measured := [ratio for ratio in ratios if ratio.value is not None]:
+        console.print(ratios_table(measured, quick=quick))
     for row in rows:
         if row.error:
             console.print(f"{row.subject.name} was not measured: {row.error}", markup=False)
