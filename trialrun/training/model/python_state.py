@@ -72,8 +72,8 @@ class PythonState:
         """
         for key, (shown, now) in self._look(model):
             _, before = self._seen.get(key, (shown, _mark(None)))
-            is_new = isinstance(now, tuple) and now[0] in ("array", "float")
-            if is_new and before == _mark(None):
+            is_number = isinstance(now, tuple) and now[0] in ("array", "float")
+            if is_number and before == _mark(None) and key[0] in self._owners:
                 return shown
         return ""
 
