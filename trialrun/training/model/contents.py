@@ -24,6 +24,7 @@ def content_of(value: Any) -> bytes | None:
 
 class _OfPython(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        if type(value).__module__.startswith(("keras.", "tensorflow.")):
+        bases = type(value).__mro__
+        if any(base.__module__.startswith(("keras.", "tensorflow.")) for base in bases):
             raise pickle.PicklingError
         return NotImplemented

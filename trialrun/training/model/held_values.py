@@ -16,7 +16,14 @@ import uuid
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodWrapperType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any, NamedTuple
 
 import keras
@@ -178,6 +185,8 @@ def _steps_into(step: _Step) -> Iterator[_Step]:
         of_keras = not ownership.is_of_user(step.value)
         if name.endswith("initializer") and of_keras:  # variables are compared by their values
             continue
+        if name == "build" and str(getattr(value, "__module__", "")).startswith("keras."):
+            continue  # of a class's first object, Keras wraps another one than of the next
         path = f"{step.path}{name}" if name.startswith("[") else f"{step.path}.{name}"
         is_outside = step.is_outside or isinstance(step.value, FunctionType | type | ModuleType)
         yield _Step(step.value, key, path, value, is_outside)
@@ -244,8 +253,8 @@ def _is_opaque(value: Any) -> bool:
 
     What counts or tells the time is none: it differs from build to build, and may only name things.
     """
-    known = (functools.partial, *_BOUND, *_SEQUENCES, *_VARIABLES, type, Mapping, ModuleType)
-    if isinstance(value, (*known, *_GOING_ON)) or ownership.is_of_user(value):
+    known = (*_BOUND, *_SEQUENCES, *_VARIABLES, *_GOING_ON, MethodType, functools.partial)
+    if isinstance(value, (*known, type, Mapping, ModuleType)) or ownership.is_of_user(value):
         return False
     is_of_keras = type(value).__module__.startswith(("keras.", "tensorflow."))
     return not (is_of_keras or getattr(value, "__dict__", None))
