@@ -40,6 +40,10 @@ def adam(learning_rate, beta=0.9):
     return keras.optimizers.Adam(learning_rate, beta_1=beta)
 
 
+def unscheduled(learning_rate):
+    return keras.optimizers.SGD(float(learning_rate(0)))
+
+
 def half_as_fast(learning_rate):
     return keras.optimizers.Adam(learning_rate / 2)
 

@@ -1,7 +1,9 @@
 """Models with training steps of their own, in compiled engines; the oracle has many more."""
 
+import contextvars
 import itertools
 import random
+from collections import deque
 from types import SimpleNamespace
 
 import keras
@@ -384,3 +386,74 @@ def test_what_a_layer_counts_is_told_from_what_it_keeps_to_be_looked_at():
     before = PythonState(model)
     model(np.ones((1, 2)))
     assert before.counted(model) == ""
+
+
+class Slots:
+    __slots__ = ("calls",)
+
+    def __init__(self):
+        self.calls = 0
+
+
+def count_from(calls):
+    while True:
+        yield calls
+        calls += 1
+
+
+def one_more_slot(slots):
+    slots.calls += 1
+
+
+def one_more_open(held):
+    held.calls += 1
+
+
+def turned(held):
+    held.is_odd = not held.is_odd
+
+
+def longer(held):
+    held.text += "a"
+
+
+def as_number_of_numpy(held):
+    held.calls = held.calls + np.int64(1)
+
+
+STEPS_BY = {
+    "slot": (Slots(), one_more_slot),
+    "namespace": (SimpleNamespace(calls=0), one_more_open),
+    "flag": (SimpleNamespace(is_odd=False), turned),
+    "text": (SimpleNamespace(text=""), longer),
+    "NumPy's": (SimpleNamespace(calls=np.int64(0)), as_number_of_numpy),
+    "array": (np.zeros(1), lambda calls: calls.__iadd__(1)),
+    "bytes": (bytearray(1), lambda calls: calls.__setitem__(0, calls[0] + 1)),
+    "list": ([], lambda calls: calls.append(1)),
+    "turning": (deque([1.0, 2.0]), lambda numbers: numbers.rotate(1)),
+    "generator": (count_from(0), next),
+    "counter": (itertools.count(), next),
+    "cycle": (itertools.cycle([1.0, 2.0, 3.0]), next),
+    "pairs": (enumerate(range(9)), next),
+    "context": (contextvars.ContextVar("calls"), lambda calls: calls.set(calls.get(0) + 1)),
+    "stream": (None, lambda _: np.random.uniform()),
+    "Python's stream": (None, lambda _: random.random()),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS_BY)
+def test_whatever_goes_on_in_python_when_a_layer_is_called_is_seen(kind):
+    held, step = STEPS_BY[kind]
+
+    class Stepping(keras.layers.Layer):
+        def call(self, x):
+            step(held)
+            return x
+
+    model = keras.Sequential([keras.Input((2,)), Stepping()])
+    if kind == "generator":
+        next(held)  # the first time it begins
+    before = PythonState(model)
+    assert before.counted(model) == ""
+    model(np.ones((1, 2)))
+    assert before.counted(model)

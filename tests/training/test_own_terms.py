@@ -18,6 +18,8 @@ from trialrun.errors import InputError
 from trialrun.job import TrainingSpec, dump_job, load_job
 from trialrun.job.keras_api.own_terms import is_itself
 from trialrun.job.user_code.files import collect_files
+from trialrun.training.internals.keras_model import key_variables_in_both_ways
+from trialrun.training.internals.keras_tracing import pure_optimizers
 from trialrun.training.model.build import compile_model
 from trialrun.trials.signature import exact_signature_of, signature_of
 
@@ -126,6 +128,38 @@ def test_an_own_optimizer_and_schedule_begin_at_the_jobs_learning_rate(tmp_path)
     assert float(optimizer.learning_rate) == 0.125  # after one step
 
 
+def test_an_optimizer_decides_by_the_names_that_variables_have_in_fit():
+    """There a variable's name has its path. What does not decay is kept by keys of `fit` too."""
+
+    class SlowBody(keras.optimizers.AdamW):
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate * 10 ** ("body" in variable.name))
+
+    model = keras.Sequential([keras.Input((6,))])
+    for name in ("body", "norm", "head"):
+        model.add(keras.layers.Dense(3, name=name, bias_initializer="ones"))
+    optimizer = SlowBody(0.01, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay([model.layers[0].kernel], ["norm"])
+    weights = model.trainable_variables
+    optimizer.build(weights)
+    key_variables_in_both_ways(optimizer)
+    held = [*weights, *optimizer.variables]
+    values = [(variable, keras.ops.convert_to_tensor(variable.numpy())) for variable in held]
+    gradients = [keras.ops.ones(variable.shape) for variable in weights]
+    with keras.StatelessScope(values) as scope, pure_optimizers():
+        optimizer.apply(gradients, weights)
+        own = [scope.get_current_value(variable).numpy() for variable in weights]
+    optimizer.apply(gradients, weights)
+    for value, variable in zip(own, weights, strict=True):
+        np.testing.assert_allclose(value, variable.numpy(), rtol=1e-6, err_msg=variable.path)
+
+
+WARMING_UP = {
+    **{"name": "cosine_decay", "decay_steps": 3},
+    **{"warmup_target": 0.1, "warmup_steps": 2},
+}
+
+
 @pytest.mark.parametrize(
     ("training", "message"),
     [
@@ -134,6 +168,10 @@ def test_an_own_optimizer_and_schedule_begin_at_the_jobs_learning_rate(tmp_path)
         ({"loss": "{}:number"}, "must return a keras.losses.Loss or a function .*, got a int"),
         ({"metrics": ["{}:number"]}, "must return a keras.metrics.Metric or a function"),
         ({"learning_rate_schedule": "{}:adam"}, "raised TypeError"),
+        (
+            {"optimizer": "{}:unscheduled", "learning_rate_schedule": WARMING_UP},
+            "was given a learning rate schedule, but its optimizer has the constant .* 0.0001;",
+        ),
     ],
 )
 def test_what_gives_something_else_is_refused_by_name(tmp_path, training, message):
@@ -142,6 +180,8 @@ def test_what_gives_something_else_is_refused_by_name(tmp_path, training, messag
     def absolute(value):
         if isinstance(value, list):
             return [absolute(one) for one in value]
+        if isinstance(value, dict):
+            return value
         return value.format(tmp_path / "mine.py")
 
     with pytest.raises(InputError, match=message):

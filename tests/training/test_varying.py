@@ -2,7 +2,9 @@
 
 import copy
 import math
+import operator
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,7 +17,7 @@ from training_jobs import (
     write_files,
 )
 
-from trialrun.errors import CannotShare
+from trialrun.errors import CannotFuse, CannotShare
 from trialrun.job import TrainingSpec, load_job
 from trialrun.job.document import write_yaml
 from trialrun.training.compiled.prepare import prepare
@@ -33,6 +35,8 @@ pytestmark = pytest.mark.compiled
 
 BUILDERS = '''
 import functools
+import operator
+import re
 
 import keras
 import numpy as np
@@ -71,7 +75,7 @@ def rates(rate, noise, l1, l2, factor, momentum):
         ),
         layers.BatchNormalization(momentum=momentum),
         layers.Activation("selu"),
-        layers.Dropout(rate / 2),
+        layers.Dropout(rate / 2, noise_shape=(None, 1)),
         layers.GaussianDropout(rate),
         layers.AlphaDropout(rate),
         Scale(factor),
@@ -100,11 +104,6 @@ def tied(learning_rate):
     return keras.optimizers.AdamW(
         learning_rate, weight_decay=9 * learning_rate, clipnorm=learning_rate
     )
-
-
-def unscheduled(learning_rate):
-    """Of the schedule that it is given, only the beginning counts."""
-    return keras.optimizers.SGD(float(learning_rate(0)))
 
 
 def decided(learning_rate):
@@ -160,6 +159,50 @@ def scaled(x, scale):
     return x * scale
 
 
+class Annealed(layers.GaussianNoise):
+    def call(self, x, training=False):
+        self.stddev = self.stddev * 0.9
+        return super().call(x, training=training)
+
+
+def annealed(rate):
+    model = _classifier(Annealed(rate))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+class Kept(keras.losses.Loss):
+    """Makes its table when it is first called, of what a dropout's rate is too."""
+
+    table = None
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def call(self, y, y_pred):
+        if self.table is None:
+            self.table = np.exp(np.arange(3) * self.rate).astype("float32")
+        return keras.ops.sum(y_pred * self.table, axis=-1)
+
+
+def kept_once(rate):
+    model = _classifier(layers.Dropout(rate))
+    model.compile("sgd", Kept(rate))
+    return model
+
+
+class Started(layers.Layer):
+    """Adds what it calls its first state."""
+
+    def __init__(self, state_initializer):
+        super().__init__()
+        self.state_initializer = state_initializer
+
+    def call(self, x):
+        return x + self.state_initializer((6,))
+
+
 class Above(keras.metrics.BinaryAccuracy):
     """Keeps the number in a variable alone."""
 
@@ -177,8 +220,34 @@ def beside(rate, place):
     def above(y, y_pred):
         return keras.ops.mean(keras.ops.cast(y_pred > rate, "float32"), axis=-1)
 
+    class Properties(layers.Layer):
+        @property
+        def factor(self):
+            return rate
+
+        @staticmethod
+        def shifted(x):
+            return x + rate
+
+        def call(self, x):
+            return self.shifted(x) * self.factor
+
     schedules = keras.optimizers.schedules
+    if place == "epsilon":
+        keras.config.set_epsilon(rate)
+    source = keras.Input((6,))
+    tanh = keras.ops.tanh(source)
+    inner = keras.Model(
+        source, layers.Subtract()([tanh, source] if 0.2 < rate < 0.6 else [source, tanh])
+    )
+    pattern, bound, content = re.compile(str(rate)), {"rate": rate}.get, operator.itemgetter(rate)
+    objects = np.array([{"rate": rate}, None])
+    masked = np.ma.array([1.0, 2.0], mask=[rate < 0.3, False])
+    held = {"pattern": pattern, "bound": bound, "content": content, "objects": objects}
+    held |= {"masked": masked, "model": inner, "wrapper": rate.__mul__}
     hidden = {
+        "property": [Properties()],
+        "initializer": [Started(lambda shape: rate * keras.ops.ones(shape))],
         "array": [Undone(rate)],
         "text": [layers.Dense(3, "relu" if rate < 0.3 else "tanh")],
         "partial": [layers.Lambda(functools.partial(scaled, scale=rate))],
@@ -189,7 +258,8 @@ def beside(rate, place):
         "third": [layers.Dense(int(4 * rate) + 1)],
         "bias": [layers.Dense(3, use_bias=rate < 0.3)],
         "between": [layers.Dense(1 + (0.2 < rate < 0.6))],
-    }.get(place, [])
+    }.get(place, [layers.Lambda(lambda x: held and x)] if place in held else [])
+    held = {name: value for name, value in held.items() if name == place}
     model = keras.Sequential(
         [keras.Input((6,)), *hidden, layers.Dropout(rate), layers.Dense(1, "sigmoid")]
     )
@@ -208,11 +278,15 @@ def beside(rate, place):
         "function": above,
         "start": Above(rate),
     }
+    optimizer = keras.optimizers.Adagrad(
+        steps if place == "schedule" else 0.01,
+        weight_decay=0.1,
+        initial_accumulator_value=rate if place == "slots" else 0.1,
+    )
+    if place == "decay":
+        optimizer.exclude_from_weight_decay(var_names=["bias" if 0.2 < rate < 0.6 else "kernel"])
     model.compile(
-        keras.optimizers.Adagrad(
-            steps if place == "schedule" else 0.01,
-            initial_accumulator_value=rate if place == "slots" else 0.1,
-        ),
+        optimizer,
         "mse",
         loss_weights=[rate] if place == "loss" else None,
         metrics=["accuracy", *([metrics[place]] if place in metrics else [])],
@@ -311,23 +385,14 @@ def test_arguments_of_sgd_a_schedule_and_class_weights_differ_inside_one_program
     assert_same_as_plain_keras(tmp_path, other)
 
 
-def with_own_optimizer(folder, name, rates, **training):
-    training = {"optimizer": f"builders.py:{name}", **UNVERIFIED, **training}
+def with_own_optimizer(folder, name, rates):
+    training = {"optimizer": f"builders.py:{name}", **UNVERIFIED}
     search = {"training.learning_rate": rates}
     return plan(folder, "dense", search, training=training, seeds=[3])
 
 
 def test_what_an_own_optimizer_makes_of_its_learning_rate_differs_inside_one_program(tmp_path):
     assert_same_as_plain_keras(tmp_path, with_own_optimizer(tmp_path, "tied", [0.01, 0.1]))
-
-
-def test_a_rate_of_which_an_own_optimizer_drops_the_schedule_is_not_shared(tmp_path):
-    schedule = {"name": "exponential_decay", "decay_steps": 3, "decay_rate": 0.9}
-    trials = with_own_optimizer(
-        tmp_path, "unscheduled", [0.01, 0.1], learning_rate_schedule=schedule
-    )
-    with pytest.raises(CannotShare, match=r"where training\.learning_rate ends up"):
-        train_with_fused(make_task(tmp_path, trials))
 
 
 def test_what_an_own_optimizer_decides_by_its_learning_rate_is_not_shared(tmp_path):
@@ -383,6 +448,17 @@ def test_what_no_program_can_be_given_is_said(tmp_path, builder, name, values, m
         ("constant", r"layers\[\d\].graph\[\d\].args too"),
         ("operation", r"layers\[\d\].graph\[\d\].operation.shift too"),
         ("order", r"layers\[\d\].graph\[\d\].args\[0\] too"),
+        ("property", r"layers\[1\].\w+.\w+.rate too"),
+        ("initializer", r"layers\[1\].state_initializer.rate too"),
+        ("epsilon", "settings.epsilon too"),
+        ("decay", "weight_decay too"),
+        ("pattern", r"held.pattern too"),
+        ("bound", r"held.bound.__self__.rate too"),
+        ("content", r"held.content too"),
+        ("objects", r"held.objects too"),
+        ("masked", r"held.masked too"),
+        ("model", r"held.model.graph\[\d\].args\[0\] too"),
+        ("wrapper", r"held.wrapper.__self__ too"),
     ],
 )
 def test_a_number_that_is_also_where_no_program_takes_it_is_not_shared(tmp_path, place, found):
@@ -395,6 +471,22 @@ def test_a_number_that_is_also_where_no_program_takes_it_is_not_shared(tmp_path,
     with pytest.raises(CannotShare, match=found) as caught:
         ProgramCache(1).get(task, data, "fused")
     assert caught.value.paths == (("model", "args", "rate"),)
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        ("annealed", r"each call of the model changes layers\[1\].stddev in Python"),
+        ("kept_once", r"the model's first call keeps Kept.table"),
+    ],
+)
+def test_a_number_that_calls_change_or_keep_is_not_shared(tmp_path, builder, message):
+    search = {"model.args.rate": [0.2, 0.4]}
+    rate_unset = {"learning_rate": TrainingSpec().learning_rate}
+    trials = plan(tmp_path, builder, search, args={"rate": 0.2}, training=rate_unset, seeds=[3])
+    task = make_task(tmp_path, trials)
+    with pytest.raises(CannotFuse, match=message):
+        prepare(task, load_pack_data(task.pack.trials, tmp_path)[0], "fused", {})
 
 
 def test_what_two_arguments_decide_together_is_not_shared(tmp_path):
@@ -506,6 +598,24 @@ def test_what_python_decided_by_a_number_must_hold_for_the_others():
         trace.check([-0.1])
 
 
+def test_a_traced_number_meets_whole_numbers_as_a_float_does():
+    """Those of NumPy, of Keras's variables, which take it as a float, and of no tensor."""
+    trace = Trace([])
+    rate, steps = number(0.3, trace), keras.Variable(4, dtype="int32")
+    whole, places = np.int64(4), np.arange(3)
+    for function in (operator.mul, operator.add, operator.pow, operator.sub):
+        expected = function(0.3, 4)
+        assert float(tf.convert_to_tensor(function(rate, whole))) == pytest.approx(expected)
+        assert float(function(rate, steps)) == pytest.approx(expected)
+        np.testing.assert_allclose(function(rate, places), function(0.3, places), rtol=1e-6)
+    assert float(tf.convert_to_tensor(rate * True + False)) == pytest.approx(0.3)
+    assert list((rate < places).numpy()) == [False, True, True]
+    assert bool(rate < steps)
+    assert not bool(rate > steps)
+    with pytest.raises(TypeError, match="int32"):
+        rate * tf.constant(4)
+
+
 CONSTANT = {
     "logarithm": math.log,
     "power": lambda rate: math.pow(rate, 2),
@@ -525,8 +635,11 @@ CONSTANT = {
 
 @pytest.mark.parametrize("read", CONSTANT)
 def test_a_number_that_python_reads_past_its_methods_is_refused(read):
+    trace = Trace([])
     with pytest.raises(CannotShare, match="rate is "):
-        CONSTANT[read](number(0.3, Trace([])))
+        CONSTANT[read](number(0.3, trace))
+    with pytest.raises(CannotShare, match="rate is "), trace.tracing([]):
+        pass  # also if the user's code has caught it
 
 
 def test_a_number_that_python_takes_as_a_constant_is_refused():

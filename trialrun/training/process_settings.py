@@ -99,6 +99,11 @@ def note_settings(model: keras.Model) -> None:
     _OF_MODEL[model] = ProcessSettings.now()
 
 
+def settings_of(model: keras.Model) -> ProcessSettings:
+    """The settings that a model was built under; those in force if that is not recorded."""
+    return _OF_MODEL.get(model) or ProcessSettings.now()
+
+
 @contextlib.contextmanager
 def settings_in_force(model: keras.Model) -> Iterator[None]:
     """Within this context, the settings that a model was built under are in force."""

@@ -11,6 +11,8 @@ from keras.src.ops.function import Function
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
+from trialrun.training.internals.keras_tracing import decays_in_fit
+
 # Functions that give one number for a whole batch, and not one for each row.
 _LOSSES_OF_WHOLE_BATCHES = ("dice", "tversky", "circle")
 
@@ -126,12 +128,16 @@ def given_metrics(model: keras.Model) -> list[Any]:
 
 
 def given_to_compile(model: keras.Model) -> dict[str, Any]:
-    """What a model was compiled with, as it was given; nothing if it is not compiled."""
+    """What a model was compiled with, as it was given; nothing if it is not compiled.
+
+    And which of its weights decay, if its optimizer lets any.
+    """
     if not model.compiled:
         return {}
-    loss = model._compile_loss
+    loss, optimizer = model._compile_loss, _innermost(model.optimizer)
     return {
         "optimizer": model.optimizer,
+        "weight_decay": [decays_in_fit(optimizer, v) for v in model.trainable_variables],
         "loss": model.loss,
         "loss_weights": None if loss is None else loss._user_loss_weights,
         "metrics": given_metrics(model),
@@ -256,6 +262,11 @@ def connections(function: Any) -> list[Any]:
             }
         )
     return found
+
+
+def layers_of_graph(function: Any) -> list[keras.layers.Layer]:
+    """The layers that a functional model, or a `keras.Function`, calls."""
+    return [one for one in function._operations if isinstance(one, keras.layers.Layer)]
 
 
 def has_unbuilt_cells(model: keras.Model) -> bool:

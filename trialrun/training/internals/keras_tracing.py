@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +25,13 @@ _DISTRIBUTED_METHODS = (
     "assign",
     "assign_add",
     "assign_sub",
-    "_backend_update_step",
     "_apply_weight_decay",
     "_var_key",
     "_overwrite_model_variables_with_average_value",
     "_backend_increment_gradient_accumulators",
     "_clip_by_norm",
 )
+_KEY_IN_FIT = TFOptimizer._var_key
 
 
 @contextlib.contextmanager
@@ -53,15 +54,37 @@ def pure_optimizers() -> Iterator[None]:
     """Within this context, Keras's TensorFlow optimizers update Keras variables, not tf.Variables.
 
     The base class's methods are put in one by one instead of changing the class, because Nadam
-    calls `super()`.
+    calls `super()`. What an optimizer decides by a variable's name, it decides as in `fit`.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            mock.patch.object(TFOptimizer, "_backend_update_step", _update_by_names_of_fit)
+        )
+        stack.enter_context(mock.patch.object(BaseOptimizer, "_use_weight_decay", decays_in_fit))
         for name in _DISTRIBUTED_METHODS:
             stack.enter_context(mock.patch.object(TFOptimizer, name, BaseOptimizer.__dict__[name]))
         stack.enter_context(
             mock.patch.object(LossScaleOptimizer, "_tf_apply", LossScaleOptimizer._common_apply)
         )
         yield
+
+
+def _update_by_names_of_fit(
+    optimizer: Any, gradients: Iterable[Any], variables: Iterable[Any], learning_rate: Any
+) -> None:
+    """In `fit` a `tf.Variable` is updated, which has the path of Keras's variable in its name."""
+    for gradient, variable in zip(gradients, variables, strict=True):
+        with mock.patch.object(variable, "_name", variable._value.name):
+            optimizer.update_step(gradient, variable, learning_rate)
+
+
+def decays_in_fit(optimizer: Any, variable: keras.Variable) -> bool:
+    """Whether an optimizer lets a variable decay in `fit`, which asks by its `tf.Variable`."""
+    key = _KEY_IN_FIT(optimizer, variable._value)
+    if key in getattr(optimizer, "_exclude_from_weight_decay", ()):
+        return False
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    return pattern is None or re.search(pattern, variable._value.name) is None
 
 
 @contextlib.contextmanager

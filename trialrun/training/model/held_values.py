@@ -7,12 +7,23 @@ between builds with other settings, or under another seed, must be an input of t
 keeps trials out of it. Variables are compared elsewhere, and initializers by what they draw.
 """
 
+import dataclasses
+import datetime
 import functools
 import numbers
+import random
+import uuid
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from types import CodeType, FunctionType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any, NamedTuple
 
 import keras
@@ -22,10 +33,17 @@ import tensorflow as tf
 from trialrun.training.internals import keras_model
 from trialrun.training.internals.keras_seeds import SeedDraw
 from trialrun.training.model import ownership
+from trialrun.training.model.contents import content_of
+from trialrun.training.process_settings import settings_of
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
 _BY_TEXT = (slice, range, numbers.Number, np.dtype, tf.DType, tf.TensorShape)
 _VARIABLES = (keras.Variable, keras.KerasTensor, tf.Variable, tf.Tensor)
+_BOUND = (BuiltinFunctionType, MethodWrapperType)  # of an object, perhaps
+_GOING_ON = (
+    *(Iterator, random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator),
+    *(datetime.date, datetime.time, uuid.UUID),
+)
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _MOST_SHOWN = 60  # characters of a list in messages
 _MOST_ENTRIES = 100  # of a dict whose entries are looked at one by one
@@ -36,6 +54,9 @@ _NOT_FOLLOWED = frozenset(
         *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
         *("_auto_config", "_compile_metrics", "_compile_loss", "_loss_tracker", "optimizer"),
         *("_nodes", "_nodes_by_depth", "_operations_by_depth", "_container_nodes"),
+        # Keys of variables, which differ from build to build: see `given_to_compile`.
+        *("_exclude_from_weight_decay", "_exclude_from_weight_decay_cache"),
+        "_exclude_from_weight_decay_pattern",
     )
 )
 _NAMES = frozenset(("name", "_name", "_path", "__doc__", "__module__", "__qualname__"))
@@ -72,6 +93,7 @@ def held_values(model: keras.Model) -> dict[str, Held]:
     graphs = {f"{name}.graph": keras_model.connections(layer) for name, layer in layers.items()}
     graphs = {name: calls for name, calls in graphs.items() if calls}
     roots = {**layers, **graphs, **keras_model.given_to_compile(model)}
+    roots["settings"] = dataclasses.asdict(settings_of(model))
     for root, value in roots.items():
         waiting = [_Step(None, root, root, value, False)]
         while waiting:
@@ -160,8 +182,11 @@ def _steps_into(step: _Step) -> Iterator[_Step]:
         name = str(key)
         if name in _NOT_FOLLOWED or name in _NAMES or name.startswith("_self_"):
             continue
-        if name.endswith("initializer"):  # also a function; variables are compared by their values
+        of_keras = not ownership.is_of_user(step.value)
+        if name.endswith("initializer") and of_keras:  # variables are compared by their values
             continue
+        if name == "build" and str(getattr(value, "__module__", "")).startswith("keras."):
+            continue  # of a class's first object, Keras wraps another one than of the next
         path = f"{step.path}{name}" if name.startswith("[") else f"{step.path}.{name}"
         is_outside = step.is_outside or isinstance(step.value, FunctionType | type | ModuleType)
         yield _Step(step.value, key, path, value, is_outside)
@@ -171,22 +196,20 @@ def _items_of(owner: Any) -> list[tuple[Any, Any]]:
     if isinstance(owner, Mapping):
         return list(owner.items())
     items: list[tuple[Any, Any]] = []  # of equal names, the first one is the object's own
-    if not isinstance(owner, type):
-        slots = {name for kind in type(owner).__mro__ for name in _slots_of(kind)}
-        items += [(name, getattr(owner, name)) for name in sorted(slots) if hasattr(owner, name)]
     if isinstance(owner, functools.partial):
         items += [("func", owner.func), ("args", owner.args), ("keywords", owner.keywords)]
+    if isinstance(owner, _BOUND):
+        items.append(("__self__", owner.__self__))
+    if calls := keras_model.connections(owner):  # a model in a function, say, that no layer holds
+        items += [("graph", calls), ("layers", keras_model.layers_of_graph(owner))]
     return items + list(ownership.items_of(owner))
-
-
-def _slots_of(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ()) if ownership.is_of_user(kind) else ()
-    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _is_followed(key: Any, value: Any) -> bool:
     if isinstance(value, keras.initializers.Initializer) or _is_plain_container(value):
         return False
+    if isinstance(value, _BOUND):
+        return not isinstance(value.__self__, ModuleType | type | None)
     is_module = ownership.is_users_module(value)
     return is_module or ownership.is_followed(str(key), value)
 
@@ -203,8 +226,10 @@ def _mark(value: Any) -> Any:
     """What is equal for values that mean the same in two builds, and short in messages."""
     if isinstance(value, (*_PLAIN, *_BY_TEXT)):
         return repr(value)
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return _of_array(value)
+    if isinstance(value, np.ndarray):  # with a mask, say
+        return _of_content(value)
     if isinstance(value, tf.Tensor) and hasattr(value, "numpy") and value.dtype.is_numpy_compatible:
         return _of_array(value.numpy())
     if _is_plain_container(value):
@@ -216,11 +241,34 @@ def _mark(value: Any) -> Any:
         return _of_array(value)
     if isinstance(value, FunctionType):
         return f"{_name_of(value)} {_code_of(value.__code__):x}"
+    if isinstance(value, memoryview):
+        return _of_content(bytes(value))
+    if _is_opaque(value):
+        return _of_content(value)
     return _name_of(value if callable(value) and hasattr(value, "__qualname__") else type(value))
 
 
+def _is_opaque(value: Any) -> bool:
+    """Whether a value, such as a compiled pattern, has nothing in Python that leads into it.
+
+    What counts or tells the time is none: it differs from build to build, and may only name things.
+    """
+    known = (*_BOUND, *_SEQUENCES, *_VARIABLES, *_GOING_ON, MethodType, functools.partial)
+    if isinstance(value, (*known, type, Mapping, ModuleType)) or ownership.is_of_user(value):
+        return False
+    is_of_keras = type(value).__module__.startswith(("keras.", "tensorflow."))
+    return not (is_of_keras or getattr(value, "__dict__", None))
+
+
 def _name_of(definition: Any) -> str:
-    return f"{definition.__module__}.{definition.__qualname__}"
+    return f"{getattr(definition, '__module__', '')}.{definition.__qualname__}"
+
+
+def _of_content(value: Any) -> str:
+    """The name of a value's kind and, if that can be told, a checksum of what is in it."""
+    content = content_of(value)
+    name = _name_of(type(value))
+    return name if content is None else f"{name} {zlib.crc32(content):x}"
 
 
 def _code_of(code: CodeType) -> int:
@@ -232,9 +280,7 @@ def _code_of(code: CodeType) -> int:
 def _of_array(value: Any) -> str:
     array = np.asarray(value)
     if array.dtype.kind == "O":
-        items = array.ravel().tolist()
-        marks = items if all(isinstance(item, _PLAIN) for item in items) else len(items)
-        return f"an array {array.shape} {zlib.crc32(repr(marks).encode()):x}"
+        return f"an array {array.shape} {zlib.crc32(content_of(array.ravel().tolist()) or b''):x}"
     checksum = zlib.crc32(np.ascontiguousarray(array).tobytes())
     return f"{array.dtype} {array.shape} {checksum:x}"
 

@@ -98,9 +98,11 @@ def own_optimizer(
 
     Raises:
         InputError: The reference cannot be loaded, raises an error, or gives no optimizer or one
-            with another learning rate.
+            with another learning rate, or with a constant one instead of a schedule.
     """
     import keras
+
+    from trialrun.training.internals import keras_model
 
     field = "training.optimizer"
     given = {"learning_rate": learning_rate, **arguments}
@@ -114,6 +116,12 @@ def own_optimizer(
         raise InputError(
             f"{field} {portable_reference(reference)}: was given the learning rate {expected:g},"
             f" but its optimizer has {found:g}; pass the learning rate to Keras unchanged"
+        )
+    if is_schedule and keras_model.learning_rate_variable(made) is not None:
+        raise InputError(
+            f"{field} {portable_reference(reference)}: was given a learning rate schedule, but its"
+            f" optimizer has the constant learning rate {found:g}; pass the schedule to Keras"
+            " unchanged"
         )
     return made
 

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import weakref
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -183,19 +184,35 @@ def items_of(owner: Any) -> list[tuple[str, Any]]:
     """Names and values of what an object holds; of a function, what it finds in its file."""
     if isinstance(owner, Mapping):
         return [(str(key), value) for key, value in owner.items()]
-    if isinstance(owner, _CONTAINERS):
+    if isinstance(owner, (*_CONTAINERS, deque)):
         return [(f"[{index}]", value) for index, value in enumerate(owner)]
     if isinstance(owner, MethodType):
         return [("__self__", owner.__self__), ("__func__", owner.__func__)]
     if isinstance(owner, FunctionType):
         return _found_by(owner)
+    if isinstance(owner, property):
+        functions = (("fget", owner.fget), ("fset", owner.fset))
+        return [(name, function) for name, function in functions if function is not None]
+    if isinstance(owner, staticmethod | classmethod):
+        return [("__func__", owner.__func__)]
     own = list(vars(owner).items()) if hasattr(owner, "__dict__") else []
+    if not isinstance(owner, type):
+        slots = _slots_of_users(owner.__class__)
+        own += [(name, getattr(owner, name)) for name in slots if hasattr(owner, name)]
     return own + [item for kind in _users_classes(owner.__class__) for item in vars(kind).items()]
 
 
 @functools.cache
 def _users_classes(kind: type) -> tuple[type, ...]:
     return tuple(base for base in kind.__mro__ if _is_users(base.__module__))
+
+
+@functools.cache
+def _slots_of_users(kind: type) -> tuple[str, ...]:
+    """The names of what objects hold beside their attributes, by classes of the user's."""
+    given = [vars(base).get("__slots__", ()) for base in _users_classes(kind)]
+    names = {name for slots in given for name in ([slots] if isinstance(slots, str) else slots)}
+    return tuple(sorted(names - {"__dict__", "__weakref__"}))
 
 
 @functools.cache

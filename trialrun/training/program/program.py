@@ -117,7 +117,8 @@ class Program:
         self._memory_bytes: dict[int, tuple[int, int]] = {}
         self._compile_s: dict[int, float] = {}  # width -> seconds, its first epochs included
         self._batch_size = batch_size
-        self._counted = ""  # the name of a number that changes while the program is traced
+        self._may_count = bool(why_unknown(model.model))  # code of the user's may
+        self._before: PythonState | None = None  # as it was when tracing began
         self.is_verified = False
 
     def train_epochs(
@@ -175,17 +176,17 @@ class Program:
             CannotFuse: This engine cannot train the model.
             ValueError: An operation has no vectorized form.
         """
-        model = self.keras_model
-        python = PythonState(model) if why_unknown(model) else None  # code of the user's may count
         self._traced[orders.shape[1]] = self._train_epochs.trace(state, train, orders, val)
-        self._counted = self._counted or (python.counted(model) if python else "")
-        if self._counted:  # also when what was traced is found again
-            raise CannotFuse(f"Python counts {self._counted} each time that it calls the model")
 
     def _check(self, graph: Any) -> None:
         """Raises CannotFuse if a traced graph is not what plain Keras computes."""
         sees_batches = isinstance(self._model, FunctionalModel) and self._model.sees_batches
         refuse_operations(graph, left_out=sees_batches)
+        if self._before and (changed := self._before.counted(self.keras_model)):
+            raise CannotFuse(
+                f"each call of the model changes {changed} in Python, which a program does only"
+                " once; keep what changes in a variable (add_weight)"
+            )
 
     def compile_only(self, own: Stacked, num_epochs: int) -> str:
         """Compiles `train_epochs`, which must be traced, without running it.
@@ -349,6 +350,7 @@ class Program:
             stack.enter_context(keras_tracing.encoding_without_bincount())
             stack.enter_context(images_by_arithmetic())
             stack.enter_context(sorting_as_outside_xla())
+            self._before = PythonState(self.keras_model) if self._may_count else None
             yield
 
     def _train_in_turn(

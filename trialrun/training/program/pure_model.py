@@ -15,6 +15,7 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse
 from trialrun.training.internals import keras_model, keras_tracing
 from trialrun.training.internals.gradient_tapes import sum_gradients
+from trialrun.training.model.python_state import PythonState
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.batch_metrics import (
     BatchMetrics,
@@ -50,10 +51,13 @@ class FunctionalModel:
         self, model: keras.Model, batch: tuple[Any, ...], locations: Sequence[Location] = ()
     ) -> None:
         self.model, self._batch = model, batch
+        python = PythonState(model) if locations else None
         with settings_to_trace(model):
             self.variables = self.variables_of(model)
-        keras_model.key_variables_in_both_ways(model.optimizer)
         self.trace = Trace(locations)
+        if python and (kept := python.kept(model)):
+            self.trace.refuse(f"the model's first call keeps {kept}, which may follow from it")
+        keras_model.key_variables_in_both_ways(model.optimizer)
         self._metrics = BatchMetrics(model)
         self.others, self.others_start = self._metrics.variables, self._metrics.start
         self._live: dict[str, keras.Variable] = {}

@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Never
 
+import numpy as np
 import tensorflow as tf
 
-from trialrun.errors import CannotShare
+from trialrun.errors import CannotFuse, CannotShare
 from trialrun.training.internals import keras_tracing
 from trialrun.trials.signature import NumberPath
 
@@ -35,10 +36,18 @@ class Location:
     value: float
     path: NumberPath = ()
 
+    @property
+    def number(self) -> Any:
+        """What is there now."""
+        return self._holder[self.key]
+
     def put(self, value: Any) -> None:
         """Stores a number there directly, without what Keras does when an attribute is set."""
-        holder = self.owner if isinstance(self.owner, dict) else vars(self.owner)
-        holder[self.key] = value
+        self._holder[self.key] = value
+
+    @property
+    def _holder(self) -> Any:
+        return self.owner if isinstance(self.owner, dict) else vars(self.owner)
 
 
 @contextlib.contextmanager
@@ -93,12 +102,14 @@ class Trace:
         locations: Where the model keeps them.
         read: Names of the locations whose tensor went into a computation.
         branches: The comparisons that Python made with them.
+        refused: The first error that was raised where Python must know a number.
     """
 
     def __init__(self, locations: Sequence[Location]) -> None:
         self.locations = locations
         self.read: set[str] = set()
         self.branches: list[Branch] = []
+        self.refused: CannotFuse | None = None  # also if the user's code has caught it
 
     @contextlib.contextmanager
     def tracing(self, tensors: Sequence[tf.Tensor]) -> Iterator[None]:
@@ -118,6 +129,20 @@ class Trace:
             keras_tracing.square_root_of_dropout(_square_root),
         ):
             yield
+            for location, number in zip(self.locations, numbers, strict=True):
+                if location.number is not number:
+                    raise CannotFuse(f"each call of the model changes {location.name} in Python")
+        if self.refused is not None:
+            raise self.refused
+
+    def refuse(self, what: str) -> Never:
+        """Raises CannotShare for all numbers.
+
+        Args:
+            what: Why no program can be given them.
+        """
+        names = frozenset(location.name for location in self.locations)
+        raise CannotShare.of(f"{' and '.join(sorted(names))}: {what}", self.paths_of(names))
 
     def require_all_read(self) -> None:
         """Raises CannotShare if a number went into no computation.
@@ -160,11 +185,14 @@ def _arithmetic(
     """The method of `TracedNumber` for an arithmetic operator with two operands."""
 
     def method(self: "TracedNumber", other: Any) -> Any:
+        other = _as_python_does(other)
         if _is_plain(other):
             return _compute(function, [other, self] if reflected else [self, other])
-        other = tf.convert_to_tensor(other)
-        own = self.__tf_tensor__(other.dtype)
-        return function(other, own) if reflected else function(own, other)
+        if not isinstance(other, np.ndarray):
+            return NotImplemented  # as a float; then the tensor or variable computes
+        array = tf.convert_to_tensor(other)
+        own = self.__tf_tensor__(array.dtype)
+        return function(array, own) if reflected else function(own, array)
 
     return method
 
@@ -176,12 +204,13 @@ def _comparison(function: Callable[[Any, Any], Any], sign: str) -> Callable[...,
         if isinstance(other, TracedNumber):
             difference = _compute(operator.sub, [self, other])
             return difference._branch(lambda value: function(value, 0.0), f" {sign}")
-        if other is None or isinstance(other, str):
-            return NotImplemented
+        other = _as_python_does(other)
         if _is_plain(other):
             return self._branch(lambda value: function(value, other), f" {sign} {other}")
-        other = tf.convert_to_tensor(other)
-        return function(self.__tf_tensor__(other.dtype), other)
+        if not isinstance(other, np.ndarray):
+            return NotImplemented
+        array = tf.convert_to_tensor(other)
+        return function(self.__tf_tensor__(array.dtype), array)
 
     return method
 
@@ -199,7 +228,9 @@ def _reading(what: str) -> Callable[..., Never]:
     """The method of `TracedNumber` for an operation that must know one trial's number."""
 
     def method(self: "TracedNumber", *_: Any, **__: Any) -> Never:
-        raise CannotShare.of(f"{self._shown} is {what}", self._paths)
+        error = CannotShare.of(f"{self._shown} is {what}", self._paths)
+        self.trace.refused = self.trace.refused or error
+        raise error
 
     return method
 
@@ -238,7 +269,13 @@ class TracedNumber:
     __class__: Any = property(lambda _: float)  # what `isinstance(rate, float)` asks for
 
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
-        """Called by TensorFlow where it needs a tensor."""
+        """Called by TensorFlow where it needs a tensor.
+
+        Raises:
+            TypeError: It needs whole numbers, which TensorFlow makes of no float either.
+        """
+        if dtype is not None and not (dtype.is_floating or dtype.is_complex):
+            raise TypeError(f"expected {dtype.name}, got {self._shown}, which is a float")
         self.trace.read |= self.names
         return tf.cast(self.tensor, dtype or tf.float32)
 
@@ -328,4 +365,14 @@ def _square_root(number: float) -> float:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float)
+
+
+def _as_python_does(value: Any) -> Any:
+    """NumPy's numbers as Python's, and its whole numbers as those that a float makes of them."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    is_whole = isinstance(value, np.ndarray) and value.dtype.kind in "biu"
+    return value.astype("float64") if is_whole else value

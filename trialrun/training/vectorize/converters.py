@@ -87,7 +87,7 @@ def _convert_uniform_int(pfor: PForInput) -> Any:
 
 def _draw_together(pfor: PForInput, distribution: philox.Distribution, dtype: Any) -> tf.Tensor:
     """The numbers of all trials (trials, ...)."""
-    shape = tf.get_static_value(pfor.unstacked_input(0))
+    shape = tensorflow_graph.constant_of(pfor.unstacked_input(0))
     if shape is None or not philox.can_draw(distribution, dtype):
         return _refuse(pfor)
     pfor.stack_inputs([1, 2])

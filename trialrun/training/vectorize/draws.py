@@ -75,7 +75,7 @@ def _key_and_counter(seed: Any, **_: Any) -> tuple[tf.Tensor, tf.Tensor]:
 def _draw(
     distribution: philox.Distribution, shape: Any, key: Any, counter: Any, dtype: Any
 ) -> tf.Tensor:
-    size = tf.get_static_value(tf.convert_to_tensor(shape))
+    size = tensorflow_graph.constant_of(tf.convert_to_tensor(shape))
     if size is None or not philox.can_draw(distribution, dtype):
         raise CannotFuse(f"random numbers of type {tf.as_dtype(dtype).name} differ inside XLA")
     values = philox.draw(distribution, key[None], counter[None], math.prod(size), dtype)
