@@ -69,6 +69,51 @@ def test_what_is_rolled_stays_within_its_trial():
             np.testing.assert_array_equal(together[name][trial], expected, err_msg=name)
 
 
+PLACES = [[[0, 1], [1, 2]], [[0, 1], [0, 1]]]  # two of them the same
+PUT = {
+    "at constant places": lambda x: tf.scatter_nd(PLACES, [[1.0, 2.0], [x[0, 0], x[1, 1]]], [2, 3]),
+    "constants at its places": lambda x: tf.scatter_nd(places_of(x), [1.0, 2.0], [3, 2]),
+    "at its places": lambda x: tf.scatter_nd(places_of(x), x[:, 1], tf.shape(tf.transpose(x))),
+    "rows": lambda x: tf.scatter_nd(places_of(x)[:, :1], x, [3, 3]),
+    "added": lambda x: tf.tensor_scatter_nd_add(x, places_of(x)[:, ::-1], x[:, 0]),
+    "taken from a constant": lambda x: tf.tensor_scatter_nd_sub(
+        tf.ones([2, 3]), places_of(x)[:, ::-1], x[:, 0]
+    ),
+    "the greater": lambda x: tf.tensor_scatter_nd_max(x, places_of(x)[:, ::-1], x[:, 0]),
+    "the smaller": lambda x: tf.tensor_scatter_nd_min(x, PLACES[0], x[:, 0]),
+    "the largest": lambda x: tf.math.top_k(x, 2).values,
+    "gathered": lambda x: tf.gather_nd(x, PLACES),
+    "of images": lambda x: tf.image.extract_patches(
+        tf.reshape(x, [1, 2, 3, 1]), [1, 2, 2, 1], [1, 1, 1, 1], [1, 1, 1, 1], "SAME"
+    ),
+    "normalized": lambda x: tf.nn.local_response_normalization(tf.reshape(x, [1, 1, 2, 3]), 1),
+}
+
+
+def places_of(x):
+    """Two places in a trial's (3, 2)."""
+    return tf.cast(tf.stack([tf.abs(x[0, :2]) % 3, tf.abs(x[1, :2]) % 2], 1), tf.int32)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_what_is_put_somewhere_stays_within_its_trial(is_compiled):
+    def put(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            values = {name: function(x) for name, function in PUT.items()}
+            with_gradient = [value for name, value in values.items() if name != "of images"]
+            total = tf.add_n([tf.reduce_sum(tf.square(value)) for value in with_gradient])
+        return {**values, "gradient": tape.gradient(total, x)}
+
+    x = tf.constant(np.arange(-8.0, 10.0, dtype="float32").reshape(3, 2, 3))
+    together = tf.function(lambda t: vectorize(put, [t]), autograph=False, jit_compile=is_compiled)(
+        x
+    )
+    for trial, own in enumerate(x):
+        for name, expected in put(own).items():
+            np.testing.assert_allclose(together[name][trial], expected, 1e-6, err_msg=name)
+
+
 def test_both_zeros_are_sorted_as_equal_inside_xla_too():
     x = tf.constant([0.0, -0.0, 2.0, -0.0, 0.0, -1.0])
 

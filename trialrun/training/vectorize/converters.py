@@ -25,7 +25,7 @@ from trialrun.training.vectorize import philox
 
 
 def own_converters() -> dict[str, Converter]:
-    """The name of an operation -> its converter, for all but convolutions.
+    """The name of an operation -> its converter, for all but convolutions and scatters.
 
     Some call the converter that is registered for the operation when this is called.
     """
@@ -44,6 +44,9 @@ def own_converters() -> dict[str, Converter]:
         "MirrorPadGrad": _convert_mirror_pad,
         "Roll": _convert_roll,
         "InTopKV2": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
+        "ExtractImagePatches": functools.partial(fold_trials_into_batch, inputs=[0]),
+        "LRN": functools.partial(fold_trials_into_batch, inputs=[0]),
+        "LRNGrad": functools.partial(fold_trials_into_batch, inputs=[0, 1, 2]),
         "ResizeBilinear": functools.partial(fold_trials_into_batch, inputs=[0]),
         "ResizeBilinearGrad": functools.partial(fold_trials_into_batch, inputs=[0, 1]),
         "ResizeNearestNeighbor": functools.partial(fold_trials_into_batch, inputs=[0]),

@@ -1,7 +1,7 @@
 """Vectorizes a function of one trial over the trial axis.
 
-TensorFlow's `pfor` converts a traced function operation by operation. `converters` and
-`convolutions` hold the conversions that it lacks and training needs.
+TensorFlow's `pfor` converts a traced function operation by operation. `converters`, `convolutions`
+and `scatters` hold the conversions that it lacks and training needs.
 """
 
 import functools
@@ -13,6 +13,7 @@ import tensorflow as tf
 from trialrun.training.internals import tensorflow_graph
 from trialrun.training.vectorize.converters import own_converters
 from trialrun.training.vectorize.convolutions import convolution_converters
+from trialrun.training.vectorize.scatters import scatter_converters
 
 
 def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
@@ -41,4 +42,6 @@ def vectorize(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 @functools.cache
 def _add_converters() -> None:
     """Gives `pfor` the conversions that it lacks, for the life of this process."""
-    tensorflow_graph.set_converters({**own_converters(), **convolution_converters()})
+    tensorflow_graph.set_converters(
+        {**own_converters(), **convolution_converters(), **scatter_converters()}
+    )
