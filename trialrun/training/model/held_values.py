@@ -29,13 +29,16 @@ _VARIABLES = (keras.Variable, keras.KerasTensor, tf.Variable, tf.Tensor)
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _MOST_SHOWN = 60  # characters of a list in messages
 _MOST_ENTRIES = 100  # of a dict whose entries are looked at one by one
-# What Keras records about a graph, a model's variables and its configuration, or finds elsewhere.
+# What Keras records about a graph, a model's variables and its configuration, or finds elsewhere;
+# and what a `tf.function` of a class keeps of the models that have called it.
 _NOT_FOLLOWED = frozenset(
     (
         *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
         *("_trainable_variables_indices", "_compile_config", "_functional", "_operations"),
         *("_auto_config", "_compile_metrics", "_compile_loss", "_loss_tracker", "optimizer"),
         *("_nodes", "_nodes_by_depth", "_operations_by_depth", "_container_nodes"),
+        *("_descriptor_cache", "_function_captures", "_created_variables", "_lock"),
+        *("_variable_creation_config", "_no_variable_creation_config"),
     )
 )
 _NAMES = frozenset(("name", "_name", "_path", "__doc__", "__module__", "__qualname__"))
