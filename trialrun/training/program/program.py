@@ -35,6 +35,10 @@ CompiledEngine = Literal["fused", "mapped"]
 
 # Tracing replaces functions of Keras and TensorFlow for the whole process, so one at a time.
 _TRACING = threading.Lock()
+_OWN_STREAM = (
+    "what its code draws from tf.random comes from a stream of each trial's own, in the same"
+    " distributions as in model.fit but as other numbers"
+)
 
 
 class Stacked(Protocol):
@@ -215,6 +219,11 @@ class Program:
     def keras_model(self) -> keras.Model:
         """The model that the program was traced from."""
         return self._model.model
+
+    @property
+    def note(self) -> str:
+        """What is to be known of its numbers; empty if they are those of `model.fit`."""
+        return _OWN_STREAM if self._model.stream.is_used else ""
 
     @property
     def step_function(self) -> Any:
