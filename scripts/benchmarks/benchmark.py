@@ -1,4 +1,7 @@
-"""Measures trialrun and its peers on the reference job, in one run on this machine, on its CPU.
+"""Measures trialrun and its peers in one run on this machine, on its CPU.
+
+The reference job, a search in rounds, recurrent models, and five families of small models beside
+what one would write with Keras on JAX.
 
     scripts/benchmark [--quick] [--only NAME,...] [--json FILE]
 
@@ -120,6 +123,24 @@ TWO_GRUS_KERAS = replace(
     quick_args=(*ONE_SEED, *BY_KERAS, *QUICK_EPOCHS),
 )
 
+FAMILIES = tuple(
+    Subject(
+        name,
+        f"family: {title}",
+        ONE_CORE,
+        args=(name,),
+        quick_args=(name, "--trials", "2"),
+        program="family",
+    )
+    for name, title in (
+        ("mlp", "small MLP, batch 10"),
+        ("cnn", "digits CNN, batch 32"),
+        ("gru", "masked GRU, 16 steps"),
+        ("transformer", "transformer block"),
+        ("wide_mlp", "wide MLP, batch 128"),
+    )
+)
+
 # Subjects that are compared closely alternate, so that a slow minute of the machine affects both.
 ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
     (3, (KERAS_FIT, TRIALRUN_60, TRIALRUN_60_WARM, TRIALRUN_1000, TRIALRUN_1000_WARM)),
@@ -127,6 +148,7 @@ ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
     (3, (ROUNDS_JOB, WHOLE_GRID)),
     (3, (TWO_GRUS, TWO_GRUS_KERAS)),
     (1, (DIGITS_CNN, SKLEARN_MLP, ROOFLINE, RAY_TUNE)),
+    (3, FAMILIES),
 )
 SUBJECTS = tuple(subject for _, subjects in ROUNDS for subject in subjects)
 
@@ -185,7 +207,7 @@ def measure_once(row: Row, cache: Path, *, quick: bool) -> None:
         cache.mkdir()
     try:
         sample = (
-            run_peer(subject.name, args)
+            run_peer(subject.program or subject.name, args)
             if subject.is_peer
             else run_trialrun(subject.job, args, cache)
         )

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmark_rows import Ratio, Row, divide, further_trial_s, verdict
+from benchmark_rows import Ratio, Row, divide, fastest, further_trial_s, verdict
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
@@ -16,6 +16,11 @@ state, and for scikit-learn, core-seconds without compilation; the roofline is a
 s/further: seconds that one more trial takes once everything has started.
 to exit: seconds from the command to its exit. GB: peak of the PSS of all its processes.
 With several runs, numbers are medians. pinned: bound to one core, with one thread.
+"""
+LEGEND_OF_FAMILIES = """\
+us of one core per step and trial, once all is compiled; fit, compiled: jit_compile and an epoch
+per execution; fused and mapped: trialrun's engines; vmap and jit: Keras on JAX by hand, without the
+drawing of batch orders. first: core-seconds until then, of trialrun with its check against Keras.
 """
 
 
@@ -35,11 +40,17 @@ def print_report(
     )
     if quick:
         console.print("This was a quick run with few epochs and trials: the ratios mean nothing.")
-    console.print(measurements_table(rows))
-    console.print(LEGEND, style="dim", highlight=False)
+    families = [row for row in rows if row.samples and "us" in row.samples[0]]
+    if others := [row for row in rows if row not in families]:
+        console.print(measurements_table(others))
+        console.print(LEGEND, style="dim", highlight=False)
+    if families:
+        console.print(families_table(families))
+        console.print(LEGEND_OF_FAMILIES, style="dim", highlight=False)
     if any("timings_s" in sample for row in rows for sample in row.samples):
         console.print(stages_table(rows))
-    console.print(ratios_table(ratios, quick=quick))
+    if measured := [ratio for ratio in ratios if ratio.value is not None]:
+        console.print(ratios_table(measured, quick=quick))
     for row in rows:
         if row.error:
             console.print(f"{row.subject.name} was not measured: {row.error}", markup=False)
@@ -68,6 +79,20 @@ def measurements_table(rows: Sequence[Row]) -> Table:
             number(row.median("wall_s")),
             number(divide(row.median("peak_memory_bytes"), 2**30)),
         )
+    return table
+
+
+def families_table(rows: Sequence[Row]) -> Table:
+    """What a step costs by each way of training a family, and what comes before the first."""
+    ways = list(rows[0].samples[0]["us"])
+    firsts = list(rows[0].samples[0]["first_s"])
+    table = Table(Column("us per step and trial", no_wrap=True), box=box.SIMPLE)
+    for heading in (*ways, *(f"{way}, first, s" for way in firsts)):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        steps = (number(fastest(row, [way])) for way in ways)
+        first = (number(fastest(row, [way], "first_s")) for way in firsts)
+        table.add_row(row.subject.title.removeprefix("family: "), *steps, *first)
     return table
 
 

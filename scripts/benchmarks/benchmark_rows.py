@@ -1,7 +1,7 @@
 """The benchmark's measurements and the ratios between them. Nothing here runs or prints."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ class Subject:
 
     Attributes:
         name: Its name for `--only`, and for a peer the name of its program in
-            `scripts/benchmarks/peers`.
+            `scripts/benchmarks/peers`, if `program` does not say another.
         title: What it is, for the table.
         setting: The cores that it may use.
         args: Arguments of its command.
@@ -20,6 +20,7 @@ class Subject:
         is_peer: Whether it is a program in `scripts/benchmarks/peers`, and not trialrun itself.
         job: The name of the job file in `jobs/` that trialrun runs.
         is_cold: Whether nothing that was compiled before is there.
+        program: The name of a peer's program.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Subject:
     is_peer: bool = True
     job: str = "medical_trial"
     is_cold: bool = False
+    program: str = ""
 
 
 def again(subject: Subject) -> Subject:
@@ -59,6 +61,17 @@ class Row:
         return statistics.median(values) if values else None
 
 
+# The targets of the ratio to JAX.
+FAMILY_TARGETS = {"mlp": 0.6, "cnn": 0.42, "gru": 1.0, "transformer": 0.85, "wide_mlp": 0.6}
+OURS, BY_JAX = ("fused", "mapped"), ("vmap", "jit")
+
+
+def fastest(row: Row, ways: Sequence[str], key: str = "us") -> float | None:
+    """The least of a family's numbers by these ways, in medians over the samples."""
+    medians = [statistics.median(sample[key][way] for sample in row.samples) for way in ways]
+    return min(medians, default=None) if row.samples else None
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """The ratio of two measured numbers; `value` is None if one is missing."""
@@ -79,6 +92,11 @@ def compare(rows: Mapping[str, Row]) -> list[Ratio]:
     jax_s, fused_s = median("jax_vmap", "s_per_trial"), median("fused_steady", "s_per_trial")
     jax_orders_s = median("jax_vmap", "orders_s_per_trial")
     jax_and_orders_s = jax_s + jax_orders_s if jax_s and jax_orders_s else None
+    families = [
+        (rows[name], target)
+        for name, target in FAMILY_TARGETS.items()
+        if name in rows and rows[name].samples
+    ]
     further_s = further_trial_s(rows)
     tune_further_s = median("ray_tune", "marginal_s_per_trial")
     return [
@@ -134,6 +152,22 @@ def compare(rows: Mapping[str, Row]) -> list[Ratio]:
             "2 masked GRUs, engine auto / engine keras, command to exit",
             divide(median("two_grus", "wall_s"), median("two_grus_keras", "wall_s")),
             target=1.2,
+        ),
+        *(
+            Ratio(
+                f"{row.subject.title}, best engine / best of JAX",
+                divide(fastest(row, OURS), fastest(row, BY_JAX)),
+                target=target,
+            )
+            for row, target in families
+        ),
+        *(
+            Ratio(
+                f"{row.subject.title}, first call / compiling with JAX, vectorized",
+                divide(fastest(row, OURS[:1], "first_s"), fastest(row, BY_JAX[:1], "first_s")),
+                target=2.5,
+            )
+            for row, _ in families
         ),
     ]
 

@@ -16,7 +16,9 @@ confirmation claims a difference, and how often its 95% intervals hold the truth
 
 `race` draws values from distributions and prints how often the best variant is dropped, and how
 many times fewer trials are trained than with all seeds for all variants. Optuna's WilcoxonPruner
-is a peer up to 64 variants: it takes them in turn and stops one that loses to the best so far.
+is a peer up to 64 variants: it takes them in turn and stops one that loses to the best so far. The
+bound is a race that need not estimate variances: a z-test with the true ones, at the same looks and
+the same levels.
 
 `peers` puts `rounds: auto` with a confirmation beside Optuna's TPE with Hyperband over epochs, on
 the same tables, which need learning curves and parameters (in an .npz file `params`, (variants,
@@ -37,6 +39,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from rounds_peers import Space, tpe_and_hyperband, wilcoxon
+from scipy import stats
 
 from trialrun.analysis.confirmation import Confirmation, confirmation_of
 from trialrun.analysis.parameters import ABSENT
@@ -66,6 +69,12 @@ class Found(NamedTuple):
     rounds: list[Round]
 
 
+def job_of(rounds: object, num_seeds: int = NUM_SEEDS) -> JobSpec:
+    """A job that searches with these rounds."""
+    content = {"name": "simulation", "seeds": num_seeds, "search": {"rounds": rounds}}
+    return JobSpec.model_validate(content)
+
+
 class Replayer:
     """Searches over values (variants, seeds) that are known beforehand."""
 
@@ -76,8 +85,7 @@ class Replayer:
         num_seeds: int = NUM_SEEDS,
         confirm: ConfirmSpec | None = None,
     ) -> None:
-        content = {"name": "simulation", "seeds": num_seeds, "search": {"rounds": rounds}}
-        job = JobSpec.model_validate(content)
+        job = job_of(rounds, num_seeds)
         width = len(str(num_variants))
         self._names = tuple(f"v{row:0{width}d}" for row in range(num_variants))
         self._search = Search(
@@ -265,27 +273,31 @@ def print_ended(name: str, ended: Sequence[Ended], table: Floats) -> None:
 # Race --------------------------------------------------------------------------------------------
 
 MOST_FOR_PEERS = 64  # variants; with more, Optuna takes minutes for each replication
-Draw = Callable[[np.random.Generator, int], Floats]
+# The values (variants, seeds) around their means, and each variant's standard deviation.
+Drawn = tuple[Floats, Floats]
+Draw = Callable[[np.random.Generator, int], Drawn]
 
 
-def normal(rng: np.random.Generator, num_variants: int) -> Floats:
-    return rng.normal(size=(num_variants, NUM_SEEDS))
+def normal(rng: np.random.Generator, num_variants: int) -> Drawn:
+    return rng.normal(size=(num_variants, NUM_SEEDS)), np.ones(num_variants)
 
 
-def gamma(rng: np.random.Generator, num_variants: int) -> Floats:
+def gamma(rng: np.random.Generator, num_variants: int) -> Drawn:
     """Skewed: shape 2, standardized."""
-    return (rng.gamma(2, size=(num_variants, NUM_SEEDS)) - 2) / np.sqrt(2)
+    values = (rng.gamma(2, size=(num_variants, NUM_SEEDS)) - 2) / np.sqrt(2)
+    return values, np.ones(num_variants)
 
 
-def heavy_tails(rng: np.random.Generator, num_variants: int) -> Floats:
+def heavy_tails(rng: np.random.Generator, num_variants: int) -> Drawn:
     """Student's t with 3 degrees of freedom, standardized."""
-    return rng.standard_t(3, size=(num_variants, NUM_SEEDS)) / np.sqrt(3)
+    values = rng.standard_t(3, size=(num_variants, NUM_SEEDS)) / np.sqrt(3)
+    return values, np.ones(num_variants)
 
 
-def unequal(rng: np.random.Generator, num_variants: int) -> Floats:
+def unequal(rng: np.random.Generator, num_variants: int) -> Drawn:
     """Normal; the variances are inverse chi-squared with 4 degrees of freedom."""
     sd = np.sqrt(4 / rng.chisquare(4, (num_variants, 1)))
-    return sd * normal(rng, num_variants)
+    return sd * rng.normal(size=(num_variants, NUM_SEEDS)), sd[:, 0]
 
 
 DRAWS = {draw.__name__: draw for draw in (normal, gamma, heavy_tails, unequal)}
@@ -293,13 +305,38 @@ DRAWS = {draw.__name__: draw for draw in (normal, gamma, heavy_tails, unequal)}
 
 def problems(
     num_variants: int, draw: Draw, spread: float, rng: np.random.Generator
-) -> Iterator[tuple[Floats, int]]:
-    """Values of variants around means that lie `spread` apart, and the row of the best."""
+) -> Iterator[tuple[Floats, int, Floats]]:
+    """Values of variants whose means lie `spread` apart, the row of the best, and their own sd.
+
+    The luck of the seed, which all variants share, is not in these standard deviations.
+    """
     while True:
         means = np.abs(rng.normal(0, spread, num_variants))
         luck = rng.normal(0, np.sqrt(0.8), NUM_SEEDS)
-        values = means[:, np.newaxis] + luck + np.sqrt(0.2) * draw(rng, num_variants)
-        yield values, int(means.argmin())
+        own, sd = draw(rng, num_variants)
+        yield (
+            means[:, np.newaxis] + luck + np.sqrt(0.2) * own,
+            int(means.argmin()),
+            np.sqrt(0.2) * sd,
+        )
+
+
+def num_trials_if_known(values: Floats, sd: Floats) -> int:
+    """The trials of a race that knows the variances: a z-test, else as the product's own."""
+    schedule = schedule_of(job_of({"method": "race"}), len(values))
+    alive = np.arange(len(values))
+    num_trials = 0
+    for seen, count in zip((0, *schedule.counts), schedule.counts, strict=False):
+        num_trials += len(alive) * (count - seen)
+        means = values[alive, :count].mean(axis=1)
+        leader = means.argmin()
+        errors = np.hypot(sd[alive], sd[alive[leader]]) / np.sqrt(count)
+        share = count / sum(schedule.counts[:-1])
+        p_values = stats.norm.sf((means - means[leader]) / errors) * (len(values) - 1) / share
+        alive = alive[(p_values > schedule.level) | (np.arange(len(alive)) == leader)]
+        if len(alive) == 1:
+            break
+    return num_trials
 
 
 def simulate_race(
@@ -308,9 +345,9 @@ def simulate_race(
     """Prints the line of one distribution."""
     replay = Replayer(num_variants, {"method": "race"})
     rng = np.random.default_rng(2)
-    dropped = num_trials = 0
+    dropped = num_trials = num_known = 0
     peer_dropped = peer_trials = num_peers = 0
-    for number, (values, best) in zip(
+    for number, (values, best, sd) in zip(
         range(replications), problems(num_variants, draw, spread, rng), strict=False
     ):
         if number < peer_replications and num_variants <= MOST_FOR_PEERS:
@@ -321,6 +358,7 @@ def simulate_race(
         found = replay.search(values)
         dropped += best not in found.last
         num_trials += found.num_trials
+        num_known += num_trials_if_known(values, sd)
     whole = num_variants * NUM_SEEDS
     peer = ""
     if num_peers:
@@ -330,8 +368,8 @@ def simulate_race(
         )
     print(
         f"{draw.__name__:>12}  {num_variants:5} variants, means {spread:g} apart: best dropped in"
-        f" {dropped / replications:.2%}; {replications * whole / num_trials:.2f} times fewer trials"
-        f"{peer}",
+        f" {dropped / replications:.2%}; {replications * whole / num_trials:.2f} times fewer"
+        f" trials, {replications * whole / num_known:.2f} if variances were known{peer}",
         flush=True,
     )
 

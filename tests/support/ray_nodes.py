@@ -1,8 +1,9 @@
 """A real Ray of two nodes on this machine, whose parts can be killed one by one."""
 
+import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self
 from unittest import mock
 
@@ -12,15 +13,22 @@ from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from trialrun.cluster.embedded import node_when_known
+from trialrun.cluster.lean_nodes import lean_nodes
 
 _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 # Without what the tests do not need, and a start takes a quarter less.
 HEAD = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
-def _started_fast():
-    """See `cluster.embedded`."""
-    return mock.patch.object(services, "get_node", node_when_known)
+def _num_workers(node: Mapping[str, float]) -> int:
+    return int(node["CPU"])
+
+
+@contextlib.contextmanager
+def started_fast() -> Iterator[None]:
+    """Nodes that start within it do so as those of `cluster.embedded` do."""
+    with mock.patch.object(services, "get_node", node_when_known), lean_nodes(_num_workers):
+        yield
 
 
 class RayNodes:
@@ -66,10 +74,10 @@ class RayNodes:
             self._stop()
         if self._cluster is None:
             head = {**_NODE, **HEAD, "_system_config": self._settings}
-            with _started_fast(), mock.patch.object(Node, "start_api_server"):
+            with started_fast(), mock.patch.object(Node, "start_api_server"):
                 self._cluster = Cluster(initialize_head=True, head_node_args=head)
         while len(self._cluster.list_all_nodes()) < self._num_nodes:
-            with _started_fast():
+            with started_fast():
                 self._cluster.add_node(**_NODE, num_gpus=self._num_gpus)
         while len(self._cluster.list_all_nodes()) > self._num_nodes:
             self._cluster.remove_node(self._second_node())

@@ -31,8 +31,8 @@ def embedded(tmp_path_factory):
     command = run.begin(MADE_UP_SECONDS_PER_EPOCH="60")
     command.wait_for(lambda: run.has_reached("before the first pack"))
     command.wait_for(lambda: any("ray::_train" in line for line in command.descendants().values()))
-    # The driver, a worker, the head, a node (two) and its two agents, which come late.
-    command.wait_for(lambda: len(listening(command)) >= 7)
+    # The driver, a worker, the head and a node (two).
+    command.wait_for(lambda: len(listening(command)) >= 5)
     yield command
     command.process.kill()
     command.finish()
@@ -42,12 +42,14 @@ def embedded(tmp_path_factory):
 def test_nothing_listens_beyond_this_machine(embedded):
     addresses = listening(embedded)
     assert set(addresses.values()) <= {"127.0.0.1", "::1"}
-    assert not any("dashboard.py" in line for line in embedded.descendants().values())
+    dispensable = ("dashboard.py", "dashboard/agent.py", "ray::DashboardAgent", "RuntimeEnvAgent")
+    lines = embedded.descendants().values()
+    assert not any(name in line for line in lines for name in dispensable)
 
 
 @pytest.mark.parametrize("token", [None, WRONG])
 def test_nothing_answers_without_the_token(embedded, token):
-    assert_refused(ask("127.0.0.1", listening(embedded), token))
+    assert_refused(ask("127.0.0.1", listening(embedded), token), agents=False)
 
 
 def test_its_folder_is_for_its_user_alone_and_holds_no_token(embedded):
@@ -109,12 +111,14 @@ def test_a_terminal_that_closes_interrupts_in_good_order(tmp_path):
 
 
 def test_one_process_may_run_job_after_job(tmp_path):
-    """Each with a Ray, and a token, of its own."""
+    """Each with a Ray, and a token, of its own; also where another Ray's job runs it."""
     job = tmp_path / "job.yaml"
     job.write_text(JOB)
     tests = str(Path(PROGRAM).parent)
     program = (
-        "import os, subprocess, sys, trialrun; before = dict(os.environ)\n"
+        "import json, os, subprocess, sys, trialrun\n"
+        "asks = {'runtime_env': {'env_vars': {'TOLD_BY_THE_JOB': '1'}}}\n"
+        "os.environ['RAY_JOB_CONFIG_JSON_ENV_VAR'] = json.dumps(asks); before = dict(os.environ)\n"
         f"sys.path.insert(0, {tests!r}); import made_up_driver, ray\n"
         "made_up_driver.make_up(); ray.cloudpickle.register_pickle_by_value(made_up_driver)\n"
         f"runs = [trialrun.run({str(job)!r}, runs_dir={str(tmp_path)!r}) for _ in range(2)]\n"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from durable_runs import JOB, DurableRun
 from ray.cluster_utils import Cluster
-from ray_nodes import HEAD
+from ray_nodes import HEAD, started_fast
 
 from trialrun.cluster import worker
 
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.cluster
 def gpu_node():
     """A node with two pretended GPUs; gives its address."""
     node = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, **HEAD})
+    with started_fast():
+        cluster = Cluster(initialize_head=True, head_node_args={**node, **HEAD})
     yield cluster.address
     cluster.shutdown()
 

@@ -81,7 +81,11 @@ def connect(
     with contextlib.ExitStack() as stack:
         try:
             if address == "local":
-                stack.enter_context(embedded_ray(gpus=resources.gpus != 0))
+                ours = embedded_ray(
+                    gpus=resources.gpus != 0,
+                    num_workers=lambda node: choose_needs([node], resources).fit_into(node),
+                )
+                stack.enter_context(ours)
             else:
                 address = check_cluster(address)
                 is_open = answers_anybody(address)

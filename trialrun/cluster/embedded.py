@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,12 +27,14 @@ from ray._private.state import GlobalState
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub lacks it
 
 from trialrun.cluster import guardian
+from trialrun.cluster.lean_nodes import lean_nodes
 from trialrun.host import machine_id, num_local_cpus
 
 _TEMPORARY_PREFIX = "trialrun-"
 _MAX_PARENT_LENGTH = 8
 _ASK_EVERY_S = 0.02
 _ASK_FOR_S = 5.0
+_ASK_FOR_ENVIRONMENT = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RUNTIME_ENV_HOOK")
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Without it a task that asks for no GPU would see all of them.
@@ -46,15 +48,19 @@ _ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def embedded_ray(*, gpus: bool) -> Iterator[None]:
+def embedded_ray(
+    *, gpus: bool, num_workers: Callable[[Mapping[str, float]], int]
+) -> Iterator[None]:
     """Starts Ray and shuts it down on exit.
 
     Args:
         gpus: Whether Ray may use the GPUs of this machine.
+        num_workers: The resources of this machine (Ray's name -> amount) -> workers needed at a
+            time.
     """
     with _temporary_folder() as folder, _environment(folder):
         try:
-            with _narrowed():
+            with _narrowed(), lean_nodes(num_workers):
                 ray.init(
                     address="local",
                     num_cpus=num_local_cpus(),
@@ -96,23 +102,24 @@ def _narrowed() -> Iterator[None]:
 
     `_node_ip_address` cannot set the address, because Ray replaces a loopback address by another
     one; on macOS Ray listens there by itself. What follows has no argument of `ray.init`. The
-    agent's port is fixed by default, and if another Ray has taken it, ours waits for 5 s. The log
-    monitor would bring us the workers' output, and the other monitor would start more nodes. The
-    dashboard's server Ray would start without a dashboard too, and wait until it answers.
+    log monitor would bring us the workers' output, and the other monitor would start more nodes.
+    The dashboard's server Ray would start without a dashboard too, and wait until it answers. What
+    asks for an environment of the tasks, as `uv run` and a Ray job do, needs one of Ray's agents;
+    the workers of this machine run in this process's environment.
     """
-    narrowed = functools.partial(
-        parameter.RayParams,
-        dashboard_agent_listen_port=0,
-        include_log_monitor=False,
-        no_monitor=True,
-    )
-    with (
-        mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", new=False),
-        mock.patch.object(parameter, "RayParams", narrowed),
-        mock.patch.object(node.Node, "start_api_server"),
-        mock.patch.object(services, "get_node", node_when_known),
-    ):
-        yield
+    narrowed = functools.partial(parameter.RayParams, include_log_monitor=False, no_monitor=True)
+    asks = {name: os.environ.pop(name) for name in _ASK_FOR_ENVIRONMENT if name in os.environ}
+    try:
+        with (
+            mock.patch.object(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", new=False),
+            mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", new=False),
+            mock.patch.object(parameter, "RayParams", narrowed),
+            mock.patch.object(node.Node, "start_api_server"),
+            mock.patch.object(services, "get_node", node_when_known),
+        ):
+            yield
+    finally:
+        os.environ.update(asks)
 
 
 def node_when_known(gcs_address: str, node_id: str) -> dict[str, Any]:
