@@ -1,5 +1,6 @@
 """Cases of the oracle trained twice, by trialrun and by plain `model.fit`, and compared."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import tensorflow as tf
 from training_jobs import returned
 
 from trialrun.data.load import load_splits
@@ -18,8 +20,11 @@ from trialrun.training import engine_choice
 from trialrun.training.batch_orders import BatchOrders
 from trialrun.training.channel import Reports
 from trialrun.training.engine_outputs import TrainedTrial
+from trialrun.training.internals.random_functions import stateful_draws_replaced
 from trialrun.training.pack import choose_and_train
 from trialrun.training.pack_data import load_pack_data
+from trialrun.training.program.trial_stream import stream_starts
+from trialrun.training.vectorize.stateful_draws import draws_by
 from trialrun.trials.signature import signature_of
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack, Trial
@@ -152,14 +157,28 @@ def fit_plainly(
     class_weight: Mapping[int, float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Plain:
-    """A trial by `model.fit`, on its own data in its own order."""
+    """A trial by `model.fit`, on its own data in its own order.
+
+    What its code draws from `tf.random` comes from the trial's stream, as in a compiled engine.
+    """
     splits = load_splits(trial.variant.data, folder, trial.seed)
-    training = trial.variant.training
     # Names of layers and metrics are those of a new process.
     keras.utils.clear_session(free_memory=False)
     keras.config.disable_interactive_logging()  # `TerminateOnNaN` prints a line
     keras.utils.set_random_seed(trial.seed)
     model = build()
+    with stream_of(trial.seed):
+        return _fit(model, trial, splits, class_weight, callbacks)
+
+
+def _fit(
+    model: keras.Model,
+    trial: Trial,
+    splits: Splits,
+    class_weight: Mapping[int, float] | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Plain:
+    training = trial.variant.training
     clock = _Clock()
     history = model.fit(
         _batches(trial, splits, class_weight),
@@ -184,6 +203,20 @@ def fit_plainly(
         verbose=0,
     )
     return Plain(arrays, history, test_logs, min(clock.epochs_s[1:], default=np.inf))
+
+
+@contextlib.contextmanager
+def stream_of(seed: int) -> Iterator[None]:
+    """Within this context, `tf.random` draws from a trial's stream, also in graphs."""
+    state = tf.Variable(stream_starts([seed])[0])
+
+    def next_seed(_: object) -> tf.Tensor:
+        seed = state.read_value()
+        state.assign(seed + tf.constant([0, 1], tf.int64))
+        return seed
+
+    with stateful_draws_replaced(draws_by(next_seed)):
+        yield
 
 
 def set_to_start(model: keras.Model, fresh: keras.Model, learning_rate: float) -> None:

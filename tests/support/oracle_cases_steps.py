@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers, losses, metrics, ops, optimizers, random
 
 BATCH_SIZE, EPOCHS = 8, 3
-_NUM_ROWS = {"train": 44, "validation": 19, "test": 5}  # the last batches are partial
+_NUM_ROWS = {"train": 44, "validation": 19, "test": 5}
 _NUM_FEATURES, _NUM_CLASSES = 6, 3
 
 
@@ -44,13 +44,18 @@ def build(case: str) -> keras.Model:
 
 def data(seed: int, *, case: str) -> dict[str, Any]:
     """The data of a case: a job's generator."""
+    return rows_of(seed, weighted=STEP_CASES[case].weighted)
+
+
+def rows_of(seed: int, *, weighted: bool) -> dict[str, Any]:
+    """Rows of three classes, whose last batches are partial."""
     rng = np.random.default_rng(seed)
 
     def part(num_rows: int) -> Any:
         x = rng.normal(size=(num_rows, _NUM_FEATURES)).astype("float32")
         y = (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0.5)
         weights = rng.uniform(0.2, 2.0, num_rows).astype("float32")
-        return (x, y, weights) if STEP_CASES[case].weighted else (x, y)
+        return (x, y, weights) if weighted else (x, y)
 
     return {name: part(num_rows) for name, num_rows in _NUM_ROWS.items()}
 
@@ -96,13 +101,21 @@ class Sampling(layers.Layer):
         return mean + ops.exp(0.5 * log_variance) * noise
 
 
+class SamplingOfTensorFlow(layers.Layer):
+    """As in most tutorials."""
+
+    def call(self, mean: Any, log_variance: Any) -> Any:
+        noise = tf.random.normal(shape=(tf.shape(mean)[0], tf.shape(mean)[1]))
+        return mean + tf.exp(0.5 * log_variance) * noise
+
+
 class VAE(keras.Model):
     """A variational autoencoder; it has metrics of its own alone."""
 
-    def __init__(self, beta: float = 1.0) -> None:
+    def __init__(self, beta: float = 1.0, sampling: type[layers.Layer] = Sampling) -> None:
         super().__init__()
         self.beta = beta
-        self.encoder, self.decoder, self.sampling = _net(4), _decoder(), Sampling()
+        self.encoder, self.decoder, self.sampling = _net(4), _decoder(), sampling()
         self.sampling.built = True  # `call`, by which Keras builds a model, does without it
         self.loss_tracker = metrics.Mean(name="loss")
         self.kl_tracker = metrics.Mean(name="kl_loss")
@@ -212,8 +225,16 @@ class GAN(keras.Model):
         return {"g_loss": self.g_loss.result()}
 
 
-def _gan(**given: Any) -> keras.Model:
-    model = GAN(**given)
+class GANOfTensorFlow(GAN):
+    """Draws its latent vectors from TensorFlow's own stream."""
+
+    def fakes(self, x: Any, training: bool) -> Any:
+        noise = tf.random.normal(shape=(tf.shape(x)[0], 2))
+        return self.generator(noise, training=training)
+
+
+def _gan(kind: type[GAN] = GAN, **given: Any) -> keras.Model:
+    model = kind(**given)
     adam = optimizers.Adam(0.01, beta_1=0.5)
     model.compile(d_optimizer=adam, g_optimizer=optimizers.RMSprop(0.005), jit_compile=False)
     return model
@@ -543,7 +564,7 @@ class Mixup(Classifier):
 
 
 class MixupOfTensorFlow(Mixup):
-    """Draws from TensorFlow's own stream, which no program has."""
+    """Draws its share from TensorFlow's own stream."""
 
     def share(self) -> Any:
         return tf.random.uniform((), 0.5, 1.0)
@@ -598,6 +619,8 @@ STEP_CASES: dict[str, StepCase] = {
     "adversarial": StepCase(lambda: _compiled(Adversarial(), metrics=["accuracy"])),
     "accumulating": StepCase(lambda: _compiled(Accumulating(), metrics=["accuracy"])),
     "mixup": StepCase(lambda: _compiled(Mixup(), metrics=["accuracy"])),
-    "mixup_of_tensorflow": StepCase(lambda: _compiled(MixupOfTensorFlow()), engine="keras"),
+    "mixup_of_tensorflow": StepCase(lambda: _compiled(MixupOfTensorFlow())),
+    "vae_of_tensorflow": StepCase(lambda: _compiled(VAE(sampling=SamplingOfTensorFlow), loss=None)),
+    "gan_of_tensorflow": StepCase(lambda: _gan(GANOfTensorFlow), select="val_g_loss"),
     "counting_in_python": StepCase(lambda: _compiled(Counting()), engine="keras"),
 }

@@ -2,7 +2,7 @@
 
 A case of `training` is given in the job's words, its model by the same in plain Keras's; its name
 begins with `job_`. That of a case with training steps of its own begins with `step_`, with metrics
-of its own with `metric_`.
+of its own with `metric_`, with code that draws from `tf.random` with `draws_`.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import oracle_cases
+import oracle_cases_draws
 import oracle_cases_images
 import oracle_cases_metrics
 import oracle_cases_steps
@@ -18,6 +19,7 @@ import oracle_cases_training
 from oracle import Line, Plain, fit_plainly
 from oracle_cases import CASES, Case
 from oracle_cases_control import CONTROL_CASES
+from oracle_cases_draws import DRAW_CASES
 from oracle_cases_images import IMAGE_CASES
 from oracle_cases_metrics import METRIC_CASES, METRIC_JOBS
 from oracle_cases_steps import STEP_CASES, StepCase
@@ -107,6 +109,7 @@ def _train_plainly(case: TrainingCase, trial: Trial, folder: Path) -> Plain:
 TABLE: dict[str, Line] = {
     **{name: _line(oracle_cases, name, case) for name, case in CASES.items()},
     **{name: _line(oracle_cases_images, name, case) for name, case in IMAGE_CASES.items()},
+    **{f"draws_{name}": _line(oracle_cases_draws, name, case) for name, case in DRAW_CASES.items()},
     **{f"step_{name}": _line(oracle_cases_steps, name, case) for name, case in STEP_CASES.items()},
     **{
         f"metric_{name}": _line(oracle_cases_metrics, name, case)

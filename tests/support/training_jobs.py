@@ -55,6 +55,7 @@ def growing(seed):
 BUILDERS = '''
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, regularizers
 
 
@@ -70,7 +71,7 @@ def bias_under_normalization():
     return _classifier([layers.Dense(12), layers.BatchNormalization(), layers.Activation("relu")])
 
 
-def everything():
+def everything(*more):
     """State of each kind: weights with a penalty, averages of a normalization, a seed."""
     return _classifier(
         [
@@ -78,8 +79,19 @@ def everything():
             layers.BatchNormalization(),
             layers.Activation("relu"),
             layers.Dropout(0.2),
+            *more,
         ]
     )
+
+
+class NoiseOfTensorFlow(layers.Layer):
+    def call(self, x, training=False):
+        return x + tf.random.normal(tf.shape(x), stddev=0.1) if training else x
+
+
+def everything_with_tf_random():
+    """And a stream of what the model's own code draws."""
+    return everything(NoiseOfTensorFlow())
 
 
 def binary():

@@ -102,6 +102,7 @@ def test_without_a_terminal_standard_error_says_where_the_run_is_and_which_packs
     assert lines[-1].startswith("p000 has ended: 12 completed. 12 of 12 trials, best val_loss 0.")
     stages = ("starting Ray (", "training (")  # a line a minute, where the machine is slow
     assert [line for line in lines[1:-1] if not line.startswith(stages)] == []
+    assert "p000: fused" in (small_run.folder / "run.log").read_text()
 
 
 def test_a_run_that_has_ended_has_a_status(small_run):

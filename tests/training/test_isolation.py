@@ -330,7 +330,7 @@ def test_a_trial_alone_is_the_same_as_after_another_in_its_pack(tmp_path, builde
 @pytest.mark.parametrize(
     "builder",
     [
-        *("counting", "centered", "noisy", "constant_of_its_file"),
+        *("counting", "centered", "constant_of_its_file"),
         *("of_numpy", "rate_of_numpy", "in_inference", "boundary"),
     ],
 )

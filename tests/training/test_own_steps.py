@@ -279,6 +279,16 @@ def test_numbers_that_differ_between_two_models_are_found(numbers, named):
     assert differing(*held) == named
 
 
+def test_what_a_tf_function_keeps_of_the_models_that_call_it_is_no_difference():
+    held = []
+    for _ in range(2):
+        with names_of_a_new_process():
+            model = build("clipping_by_hand")
+        held.append(held_values(model))
+        assert model.train_step  # from now on, the class keeps something of this model
+    assert differing(*held) == ""
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -70,7 +70,7 @@ def sixty_four(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
     trials = load_trials(
         folder,
-        builder="everything",
+        builder="everything_with_tf_random",
         seeds=32,
         learning_rates=(0.003, 0.03),
         data={"args": {"num_train": 15, "num_val": 9, "num_test": 9}},

@@ -125,6 +125,19 @@ def test_a_long_sequence_is_a_loop_and_a_cell_that_draws_is_unrolled():
         traced(unrolled, 101)
 
 
+def test_an_unrolled_cell_draws_what_keras_draws_in_its_loop():
+    """Before the loop, Keras takes a step whose results it discards."""
+    layer, x = layers.RNN(Draws()), np.ones((2, 4, 3), "float32")
+    layer(x)
+    seeds = layer.cell.seeds.state
+    start = seeds.numpy()
+    plain, end = layer(x), seeds.numpy()
+    seeds.assign(start)
+    with recurrence_by(rolled_or_unrolled):
+        np.testing.assert_allclose(layer(x), plain, atol=1e-6)
+    np.testing.assert_array_equal(seeds.numpy(), end)
+
+
 def test_the_gradient_of_a_gradient_is_refused():
     layer = layers.GRU(2)
     layer(np.zeros((2, 4, 3), "float32"))

@@ -202,9 +202,14 @@ def train_missing(work: Work, batch: Batch, cluster: "Cluster") -> None:
 def _record(
     run: RunFolder, result: PackResult, kinds: Mapping[str, ParameterKind], *, has_pauses: bool
 ) -> None:
-    """Writes what a pack gave, and removes the states that it has left behind."""
+    """Writes what a pack gave, and removes the states that it has left behind.
+
+    The log tells which engine trained it and why.
+    """
     run.kept.write_states(result)
     run.write_pack(result, kinds)
+    for engine in dict.fromkeys(one.engine for one in result.trials if one.engine):
+        _log.info("%s: %s", result.pack_id, ": ".join(filter(None, [engine, result.reason])))
     if has_pauses:
         run.kept.forget_older(result)
     else:

@@ -34,7 +34,8 @@ class Examined:
     Attributes:
         pack: The pack.
         engine: The engine that will train it.
-        reason: Why no better engine is used; empty if this is the best.
+        reason: Why no better engine is used, and what is to be known of its numbers; empty if there
+            is nothing to say.
         model_task: What the model is, and why.
         rows: The first rows of the first trial's data.
         compile_s: Seconds of wall time to trace and compile its program; None for `keras`.

@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import keras
+import tensorflow as tf
+
 from trialrun.data.arrays import is_text, leaves
-from trialrun.data.splits import steps_per_epoch
+from trialrun.data.splits import Splits, steps_per_epoch
 from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError
 from trialrun.job import TrainingSpec
 from trialrun.job.user_code.functions import portable_reference
@@ -28,8 +31,10 @@ from trialrun.training.devices import free_memory_bytes
 from trialrun.training.internals import keras_model
 from trialrun.training.model.initial import build_compiled
 from trialrun.training.pack_data import PackData
+from trialrun.training.process_settings import settings_in_force
 from trialrun.training.program.memory import traffic_bytes
 from trialrun.training.program.program import CompiledEngine
+from trialrun.training.program.trial_stream import draws_in_a_step
 from trialrun.training.program.verify import first_batches
 from trialrun.trials.task import PackTask
 
@@ -61,7 +66,8 @@ class Choice:
 
     Attributes:
         engine: `fused`, `mapped` or `keras`.
-        reason: Why no better engine is used; empty if this is the best.
+        reason: Why no better engine is used, and what is to be known of its numbers; empty if there
+            is nothing to say.
         prepared: The pack, ready for this engine; None for `keras`.
         reasons: The reasons against the engines that were ruled out.
     """
@@ -132,7 +138,8 @@ def _first_possible(
         try:
             prepared = prepare(task, data, engine, timings_s)
             require_device_memory(prepared, free_memory_bytes())
-            choice = Choice(engine, _join(reasons), prepared, reasons)
+            reason = "; ".join(filter(None, [_join(reasons), prepared.program.note]))
+            choice = Choice(engine, reason, prepared, reasons)
             if wanted == "auto" and is_worth_measuring(prepared):
                 return _fastest_choice(choice, timings_s)
             return choice
@@ -168,7 +175,17 @@ def _not_worth_compiling(task: PackTask, data: PackData) -> Reasons:
         model = build_compiled(trials[0].variant, task.job_folder, splits, trials[0].seed)
     except InputError as error:
         raise ModelError(str(error)) from error
-    return engines_not_worth_compiling(keras_model.num_recurrent_cells(model), num_steps)
+    reasons = engines_not_worth_compiling(keras_model.num_recurrent_cells(model), num_steps)
+    # How many trials a pack has must not decide which numbers they draw.
+    return {} if reasons and _draws_from_tensorflow(model, splits, training) else reasons
+
+
+def _draws_from_tensorflow(model: keras.Model, splits: Splits, training: TrainingSpec) -> bool:
+    batch = keras.tree.map_structure(
+        lambda rows: tf.constant(rows[: training.batch_size]), splits.part("train")
+    )
+    with settings_in_force(model):
+        return draws_in_a_step(model, batch)
 
 
 def engines_not_worth_compiling(num_cells: int, num_steps: int) -> Reasons:
@@ -208,8 +225,9 @@ def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
     assert prepared is not None
     prepared.verify()
     choices, seconds = [first], [seconds_per_step(prepared)]
-    choices.append(Choice("keras", first.reason, None, first.reasons))
-    seconds.append(seconds_per_step_of_keras(prepared))
+    if not prepared.program.note:  # else `fit` would draw other numbers, where it is faster
+        choices.append(Choice("keras", first.reason, None, first.reasons))
+        seconds.append(seconds_per_step_of_keras(prepared))
     if first.engine == "fused":
         with contextlib.suppress(CannotFuse):
             mapped = prepare(prepared.task, prepared.data, "mapped", {})
@@ -217,7 +235,7 @@ def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
             seconds.append(seconds_per_step(mapped))
             choices.append(Choice("mapped", first.reason, mapped, first.reasons))
     timings_s["measure"] = time.perf_counter() - begin
-    best = min(seconds[1:])
+    best = min(seconds[1:], default=math.inf)
     if not is_clearly_faster(best, seconds[0]):
         return first
     chosen = choices[seconds.index(best)]

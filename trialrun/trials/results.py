@@ -92,8 +92,9 @@ class TrialState:
 class Checkpoint:
     """The state of a pack's trials during training: all that is needed to continue it.
 
-    Random streams need not be stored: those of dropout are among the non-trainable variables, and
-    batch orders follow from the seed and the epoch. What controls a trial between epochs, such as
+    Random streams need not be stored: those of dropout are among the non-trainable variables, what
+    a compiled engine draws for `tf.random` follows from a number behind the optimizer's, and batch
+    orders follow from the seed and the epoch. What controls a trial between epochs, such as
     early stopping, follows from its history.
 
     Attributes:
@@ -155,7 +156,8 @@ class PackResult:
         feature_names: Names of the input columns; empty if the data gives none.
         model_task: The task of the built model and its reason, as text; empty if none was built.
         is_compiled_by_builder: Whether loss, metrics and optimizer are the builder's own.
-        reason: Why this engine was used: empty for `fused`, else why the others could not be.
+        reason: Why this engine was used, if another could not be, and what is to be known of its
+            numbers; mostly empty for `fused`.
         timings_s: Stage, e.g. `data`, `build`, `compile`, `train` -> seconds of wall time.
         is_input_error: Whether all trials failed because the user's input is wrong.
         is_resumed: Whether it went on from a checkpoint, so that its times are those of a part.

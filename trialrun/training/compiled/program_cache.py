@@ -162,10 +162,20 @@ def _build(
         evaluation_batch_size=None if at_once else training.batch_size,
         name=f"{task.pack.signature} {form_of(splits)} {data.is_shared}",
     )
-    if model.others_start:
-        start = (*compiled.optimizer_start, *model.others_start)
-        compiled = replace(compiled, optimizer_start=start)
+    compiled = _with_other_state(compiled, model)
     return BuiltProgram(compiled, program, first, seed, locations, numbers, checked.logs)
+
+
+def _with_other_state(
+    compiled: CompiledModel, model: FunctionalModel | OwnStepsModel
+) -> CompiledModel:
+    """The model with the state of its program that stands behind its optimizer's variables."""
+    stream = [variable.numpy() for variable in model.stream.variables]
+    return replace(
+        compiled,
+        optimizer_start=(*compiled.optimizer_start, *stream, *model.others_start),
+        stream_index=len(compiled.optimizer_start) if stream else None,
+    )
 
 
 def _functional(

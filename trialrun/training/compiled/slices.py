@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -22,6 +22,7 @@ from trialrun.training.model.initial import (
     kept_variables,
 )
 from trialrun.training.pack_data import PackData
+from trialrun.training.program.trial_stream import stream_starts
 from trialrun.training.state import ModelState
 from trialrun.trials.results import STATE_GROUPS, Checkpoint
 from trialrun.trials.task import PackTask
@@ -168,7 +169,7 @@ class Slice:
         self.numbers = [numbers[index] for index in indices]
         by_location = zip(*self.numbers, strict=True)
         hyperparameters = [tf.constant(values, tf.float64) for values in by_location]
-        kept = task.checkpoint
+        kept = _with_stream(task, compiled)
         self.epoch = 0 if kept is None else int(kept.epochs[indices].max())
         self.history: dict[str, npt.NDArray[np.float32]] = {}
         if kept is not None and self.epoch:
@@ -227,6 +228,18 @@ def _kept_non_trainable(model: keras.Model) -> list[int]:
     return [index for index, variable in variables if id(variable) in kept]
 
 
+def _with_stream(task: PackTask, compiled: CompiledModel) -> Checkpoint | None:
+    """The checkpoint of a task; one of an older version gets the start of each trial's stream.
+
+    The programs of that version drew nothing from `tf.random`.
+    """
+    kept, index = task.checkpoint, compiled.stream_index
+    if kept is None or index is None or len(kept.optimizer) + 1 != len(compiled.optimizer_start):
+        return kept
+    start = stream_starts([trial.seed for trial in task.pack.trials])
+    return replace(kept, optimizer=(*kept.optimizer[:index], start, *kept.optimizer[index:]))
+
+
 def _kept_state(
     kept: Checkpoint, indices: Sequence[int], hyperparameters: list[tf.Tensor]
 ) -> ModelState:
@@ -246,6 +259,8 @@ def _initial_state(
     variables = [tf.constant(array) for array in initial]
     num_trainable = len(compiled.model.trainable_variables)
     start = initial_optimizer(compiled, learning_rates, initial)
+    if compiled.stream_index is not None:
+        start[compiled.stream_index] = stream_starts(seeds)
     optimizer = [tf.constant(array) for array in start]
     return ModelState(
         variables[:num_trainable], variables[num_trainable:], optimizer, hyperparameters

@@ -13,7 +13,8 @@ from unittest import mock
 import keras
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import get_stateless_scope
-from tensorflow.python.eager.polymorphic_function import polymorphic_function
+from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.eager.polymorphic_function import autograph_util, polymorphic_function
 
 from trialrun.errors import CannotFuse
 
@@ -170,11 +171,17 @@ def sum_gradients(gradients: Sequence[Any]) -> Any:
 def functions_inlined() -> Iterator[None]:
     """Within this context, a `tf.function` is called as the Python function that it was made of.
 
-    What it assigns would otherwise leak a tensor of its own graph into the scope.
+    What it assigns would otherwise leak a tensor of its own graph into the scope. AutoGraph
+    converts it where it would, so that its branches and loops may depend on tensors.
     """
 
     def call(function: Any, *args: Any, **given: Any) -> Any:
-        return function.python_function(*args, **given)
+        python = function.python_function
+        if function._autograph and not tf.executing_eagerly():
+            options = function._experimental_autograph_options
+            python = autograph_util.py_func_from_autograph(python, options)
+        with ag_ctx.ControlStatusCtx(ag_ctx.Status.UNSPECIFIED):  # programs are traced without it
+            return python(*args, **given)
 
     with mock.patch.object(polymorphic_function.Function, "__call__", call):
         yield

@@ -28,6 +28,7 @@ from trialrun.messages import in_short, suggest
 from trialrun.training.control import loss_logs
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.internals import keras_model
+from trialrun.training.internals.random_functions import unseeded_by_numpy
 from trialrun.training.model.build import in_order_of_outputs
 from trialrun.training.model.first_steps import FirstSteps
 from trialrun.training.model.initial import CompiledModel, build_compiled
@@ -167,6 +168,7 @@ def _checked_by_fit(
     return Checked(logs, FirstSteps({}, (0, 0), reason))
 
 
+@unseeded_by_numpy()  # whose stream would be one that steps change
 def _names_of_a_step(
     model: keras.Model, variant: Variant, train: tuple[Any, ...], val: tuple[Any, ...]
 ) -> tuple[str, ...]:

@@ -47,7 +47,8 @@ _GOING_ON = (
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _MOST_SHOWN = 60  # characters of a list in messages
 _MOST_ENTRIES = 100  # of a dict whose entries are looked at one by one
-# What Keras records about a graph, a model's variables and its configuration, or finds elsewhere.
+# What Keras records about a graph, a model's variables and its configuration, or finds elsewhere;
+# and what a `tf.function` of a class keeps of the models that have called it.
 _NOT_FOLLOWED = frozenset(
     (
         *("_inbound_nodes", "_outbound_nodes", "_layers", "_tracker", "_metrics", "_losses"),
@@ -57,6 +58,8 @@ _NOT_FOLLOWED = frozenset(
         # Keys of variables, which differ from build to build: see `given_to_compile`.
         *("_exclude_from_weight_decay", "_exclude_from_weight_decay_cache"),
         "_exclude_from_weight_decay_pattern",
+        *("_descriptor_cache", "_function_captures", "_created_variables", "_lock"),
+        *("_variable_creation_config", "_no_variable_creation_config"),
     )
 )
 _NAMES = frozenset(("name", "_name", "_path", "__doc__", "__module__", "__qualname__"))

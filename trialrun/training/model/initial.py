@@ -48,6 +48,7 @@ class CompiledModel:
             starts as a copy of.
         losses: The model's outputs and their losses.
         gathers: What the model looks up by numbers of its inputs.
+        stream_index: Index of the stream of `tf.random` in `optimizer_start`; None without one.
     """
 
     model: keras.Model
@@ -58,6 +59,7 @@ class CompiledModel:
     copied_weights: Mapping[int, int]
     losses: tuple[OutputLoss, ...]
     gathers: Gathers
+    stream_index: int | None = None
 
     @property
     def task(self) -> ModelTask:

@@ -22,6 +22,7 @@ from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.batch_metrics import as_scalars, flat_logs
 from trialrun.training.program.scope import read_state
 from trialrun.training.program.traced_number import Location, Trace
+from trialrun.training.program.trial_stream import TrialStream
 from trialrun.training.state import ModelState
 
 Logs = dict[str, tf.Tensor]
@@ -37,7 +38,9 @@ class OwnStepsModel:
         first: What the first steps of such a model have shown.
 
     Attributes:
-        variables: All state of a trial; the optimizer's group ends with `others`.
+        variables: All state of a trial; the optimizer's group ends with the stream's variables
+            and `others`.
+        stream: What the model's code draws from `tf.random`.
         others: Variables of further optimizers and of metrics.
         others_start: Their values before the first step.
         trace: What tracing found out about the numbers in the locations.
@@ -56,7 +59,7 @@ class OwnStepsModel:
         if first.why_impure:
             raise CannotFuse(first.why_impure)
         self.model, self._first, self._batch = model, first, batch
-        self.trace = Trace(locations)
+        self.trace, self.stream = Trace(locations), TrialStream(model)
         self._live: dict[str, keras.Variable] = {}
         self._optimizers = list(optimizers_of(model).values())
         with settings_to_trace(model):
@@ -64,7 +67,8 @@ class OwnStepsModel:
         for optimizer in self._optimizers:
             if optimizer.built and keras_model.copied_weights(optimizer):
                 raise CannotFuse("ScheduleFreeAdamW reads its momentum after it has changed it")
-        self.others = self.variables.optimizer[len(model.optimizer.variables) :]
+        num_before = len(model.optimizer.variables) + len(self.stream.variables)
+        self.others = self.variables.optimizer[num_before:]
         self.others_start: list[npt.NDArray[np.generic]] = [v.numpy() for v in self.others]
 
     def variables_of(self, model: keras.Model) -> ModelState:
@@ -73,7 +77,10 @@ class OwnStepsModel:
         return ModelState(
             list(model.trainable_variables),
             list(model.non_trainable_variables),
-            [*model.optimizer.variables, *build_others(model, self._first)],
+            [
+                *(*model.optimizer.variables, *self.stream.variables),
+                *build_others(model, self._first),
+            ],
         )
 
     @property
@@ -89,7 +96,8 @@ class OwnStepsModel:
         They are those that Keras logs for the epoch if this was its last step.
         """
         with self._scope(state) as scope:
-            logs = self.model.train_step(_as_data(x, y, sample_weight))
+            with self.stream.drawing():
+                logs = self.model.train_step(_as_data(x, y, sample_weight))
             self.trace.require_all_read()
             self._live = keras_model.live_logs(self.model, logs)
             return read_state(scope, self.variables, state), self._logs(logs)
@@ -100,13 +108,15 @@ class OwnStepsModel:
         """The state after the model's test step on one batch of one trial, and its logs so far."""
         with self._scope(state) as scope:
             data = in_order_of_outputs(self.model, _as_data(x, y, sample_weight))
-            logs = self.model.test_step(data)
+            with self.stream.drawing():
+                logs = self.model.test_step(data)
             return read_state(scope, self.variables, state), self._logs(logs)
 
     def predict_step(self, state: ModelState, x: Any) -> tuple[ModelState, Any]:
         """The state after predicting a batch of one trial, and the predictions."""
         with self._scope(state) as scope:
-            predictions = self.model.predict_step((x,))
+            with self.stream.drawing():
+                predictions = self.model.predict_step((x,))
             return read_state(scope, self.variables, state), predictions
 
     def reset_metrics(self, state: ModelState) -> ModelState:

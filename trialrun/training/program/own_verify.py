@@ -61,7 +61,8 @@ def why_own_steps_differ(
     for number, batch in enumerate(batches, start=1):
         state, logs = epochs.step(state, batch)
         rows = keras.tree.map_structure(lambda a: a[index], batch)
-        expected = keras_model.metrics_or_logs(model, model.train_step(rows))
+        with own.stream.drawing():
+            expected = keras_model.metrics_or_logs(model, model.train_step(rows))
         if different := different_logs(logs, expected, index, tolerance):
             return f"after {number} steps {different}"
     used = {name for name, count in _iterations(model).items() if count != before[name]}
@@ -70,12 +71,15 @@ def why_own_steps_differ(
     batch = epochs.first_test_batch(val)
     state, logs = epochs.test(state, batch)
     rows = epochs.of_trial(batch, index)
-    expected = keras_model.metrics_or_logs(model, model.test_step(in_order_of_outputs(model, rows)))
+    with own.stream.drawing():
+        logs_of_keras = model.test_step(in_order_of_outputs(model, rows))
+    expected = keras_model.metrics_or_logs(model, logs_of_keras)
     if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
     x = epochs.first_to_predict(val)
     *_, predicted = epochs.predict(state, x)
-    expected = model.predict_step((epochs.of_trial(x, index),))
+    with own.stream.drawing():
+        expected = model.predict_step((epochs.of_trial(x, index),))
     return _different_predictions(predicted, expected, index, tolerance)
 
 

@@ -218,6 +218,11 @@ class Program:
         return self._model.model
 
     @property
+    def note(self) -> str:
+        """What is to be known of its numbers; empty if they are those of `model.fit`."""
+        return self._model.stream.note
+
+    @property
     def step_function(self) -> Any:
         """The traced step, of all trials (`fused`) or of one (`mapped`)."""
         return self._epochs.traced_step

@@ -25,6 +25,7 @@ from trialrun.training.program.batch_metrics import (
 )
 from trialrun.training.program.scope import WatchingScope, read_state
 from trialrun.training.program.traced_number import Location, Trace
+from trialrun.training.program.trial_stream import TrialStream
 from trialrun.training.state import ModelState
 
 
@@ -38,7 +39,9 @@ class FunctionalModel:
         locations: Where the model keeps the hyperparameters that differ between trials.
 
     Attributes:
-        variables: All state of a trial; the optimizer's group ends with `others`.
+        variables: All state of a trial; the optimizer's group ends with the stream's variables
+            and `others`.
+        stream: What the model's code draws from `tf.random`.
         others: Variables of the metrics that every batch updates.
         others_start: Their values before the first step.
         trace: What tracing found out about the numbers in the locations.
@@ -52,6 +55,7 @@ class FunctionalModel:
     ) -> None:
         self.model, self._batch = model, batch
         python = PythonState(model) if locations else None
+        self.stream = TrialStream(model)
         with settings_to_trace(model):
             self.variables = self.variables_of(model)
         self.trace = Trace(locations)
@@ -73,7 +77,7 @@ class FunctionalModel:
         return ModelState(
             list(model.trainable_variables),
             list(model.non_trainable_variables),
-            [*model.optimizer.variables, *variables_of(model)],
+            [*model.optimizer.variables, *self.stream.variables, *variables_of(model)],
         )
 
     @property
@@ -98,18 +102,19 @@ class FunctionalModel:
         """
         model, optimizer = self.model, self.model.optimizer
         with self._scope(state) as scope:
-            with (
-                tf.GradientTape(watch_accessed_variables=False) as tape,
-                scope.watching(self.variables.trainable, tape) as watched,
-            ):
-                predictions = keras_model.call_model(model, x, training=True)
-                loss = keras_model.compute_loss(
-                    model, x, y, predictions, sample_weight, training=True
-                )
-                scaled_loss = optimizer.scale_loss(loss)
-            gradients = [sum_gradients(parts) for parts in tape.gradient(scaled_loss, watched)]
-            optimizer.apply(gradients, self.variables.trainable)
-            self._metrics.update(y, predictions, sample_weight)
+            with self.stream.drawing():
+                with (
+                    tf.GradientTape(watch_accessed_variables=False) as tape,
+                    scope.watching(self.variables.trainable, tape) as watched,
+                ):
+                    predictions = keras_model.call_model(model, x, training=True)
+                    loss = keras_model.compute_loss(
+                        model, x, y, predictions, sample_weight, training=True
+                    )
+                    scaled_loss = optimizer.scale_loss(loss)
+                gradients = [sum_gradients(parts) for parts in tape.gradient(scaled_loss, watched)]
+                optimizer.apply(gradients, self.variables.trainable)
+                self._metrics.update(y, predictions, sample_weight)
             self.trace.require_all_read()
             return (
                 read_state(scope, self.variables, state),
@@ -126,10 +131,11 @@ class FunctionalModel:
         with dropout do.
         """
         with self._scope(state) as scope:
-            predictions = keras_model.call_model(self.model, x, training=False)
-            loss = keras_model.compute_loss(
-                self.model, x, y, predictions, sample_weight, training=False
-            )
+            with self.stream.drawing():
+                predictions = keras_model.call_model(self.model, x, training=False)
+                loss = keras_model.compute_loss(
+                    self.model, x, y, predictions, sample_weight, training=False
+                )
             return (
                 read_state(scope, self.variables, state),
                 self._losses(scope, loss),

@@ -21,6 +21,7 @@ from trialrun.training.program.batch_metrics import flat_logs, variables_of
 from trialrun.training.program.epochs import Epochs
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.pure_model import FunctionalModel
+from trialrun.training.program.trial_stream import TrialStream
 from trialrun.training.state import ModelState
 
 _NUM_STEPS = 3
@@ -65,11 +66,12 @@ def why_different(
     for number, batch in enumerate(batches, start=1):
         state, losses, _ = epochs.step(state, batch)
         rows = keras.tree.map_structure(lambda a: a[index], batch)
-        expected = keras_model.train_on_batch(model, rows)
+        with own.stream.drawing():
+            expected = keras_model.train_on_batch(model, rows)
         got = float(tf.reshape(losses[index], [-1])[0])
         if not is_close(got, expected, tolerance_of(model)):
             return f"after {number} steps the loss is {got:.6g}, in plain Keras {expected:.6g}"
-    if different := _different_state(model, state, index):
+    if different := _different_state(own, model, state, index):
         return f"after {len(batches)} steps {different}"
     if own.sees_batches:
         return _different_metrics(own, model, epochs, state, val=val, index=index)
@@ -93,17 +95,21 @@ def _different_evaluation(
 
     logs = loops.traced(evaluate, state, rows)
     model.reset_metrics()
-    expected = model.test_step(in_order_of_outputs(model, rows))
+    with own.stream.drawing():
+        expected = model.test_step(in_order_of_outputs(model, rows))
     stacked = {name: value[None] for name, value in logs.items()}
     different = different_logs(stacked, expected, 0, tolerance_of(model))
     return f"in a test step {different}" if different else ""
 
 
-def _different_state(model: keras.Model, state: ModelState, index: int) -> str:
-    optimizer = model.optimizer.variables
+def _different_state(
+    own: FunctionalModel, model: keras.Model, state: ModelState, index: int
+) -> str:
+    optimizer, stream = model.optimizer.variables, own.stream.variables
     compared = {
         "non-trainable variables": (model.non_trainable_variables, state.non_trainable),
         "optimizer's variables": (optimizer, state.optimizer[: len(optimizer)]),
+        "draws": (stream, state.optimizer[len(optimizer) :][: len(stream)]),
     }
     if len(optimizer) <= NUM_WITHOUT_SLOTS:
         compared["weights"] = (model.trainable_variables, state.trainable)
@@ -135,7 +141,8 @@ def _different_metrics(
     model.reset_metrics()
     batch = epochs.first_test_batch(val)
     _, logs = epochs.test(state, batch)
-    expected = model.test_step(in_order_of_outputs(model, epochs.of_trial(batch, index)))
+    with own.stream.drawing():
+        expected = model.test_step(in_order_of_outputs(model, epochs.of_trial(batch, index)))
     if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
     return ""
@@ -262,9 +269,12 @@ def can_evaluate_at_once(model: keras.Model, data: tuple[Any, ...], batch_size: 
         )
         return keras.tree.flatten(predictions), float(loss)
 
-    before = [variable.numpy() for variable in model.non_trainable_variables]
-    together, loss = evaluate(slice(num_rows))
-    if not all(map(np.array_equal, before, [v.numpy() for v in model.non_trainable_variables])):
+    stream = TrialStream(model)
+    changing = [*model.non_trainable_variables, *stream.variables]
+    before = [variable.numpy() for variable in changing]
+    with stream.drawing():
+        together, loss = evaluate(slice(num_rows))
+    if not all(map(np.array_equal, before, [variable.numpy() for variable in changing])):
         return False
     if any(keras_model.mask_of(prediction) is not None for prediction in together):
         return False

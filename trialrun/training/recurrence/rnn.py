@@ -38,13 +38,26 @@ def rolled_or_unrolled(
     Raises:
         CannotFuse: There are too many steps to unroll.
     """
-    results = _rolled(step, inputs, states, _Options(**options))
+    known = _Options(**options)
+    results = _rolled(step, inputs, states, known)
     if results is not None:
         return results
     num_steps = keras.tree.flatten(inputs)[0].shape[1]
     if num_steps is not None and num_steps > _MOST_UNROLLED_STEPS:
         raise CannotFuse(f"a cell of its own kind is unrolled, and {num_steps} steps are too many")
+    if not known.unroll:
+        _take_discarded_step(step, inputs, states, known)
     return keras_rnn(step, inputs, states, **{**options, "unroll": True})
+
+
+def _take_discarded_step(step: Any, inputs: Any, states: Any, options: _Options) -> None:
+    """Takes the step before its loop of which Keras wants the shape of the output alone.
+
+    It may assign variables, or draw random numbers, so that the steps of the loop get the next.
+    """
+    axis = 0 if options.time_major else 1
+    first = keras.tree.map_structure(lambda tensor: tf.gather(tensor, 0, axis=axis), inputs)
+    step(first, (*states, *(options.constants or ())))
 
 
 def rolled_or_as_it_is(
