@@ -147,8 +147,7 @@ ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
     (3, (JAX_VMAP, FUSED_STEADY)),
     (3, (ROUNDS_JOB, WHOLE_GRID)),
     (3, (TWO_GRUS, TWO_GRUS_KERAS)),
-    (1, (DIGITS_CNN, SKLEARN_MLP, ROOFLINE, RAY_TUNE)),
-    (3, FAMILIES),
+    (1, (DIGITS_CNN, SKLEARN_MLP, ROOFLINE, RAY_TUNE, *FAMILIES)),
 )
 SUBJECTS = tuple(subject for _, subjects in ROUNDS for subject in subjects)
 
