@@ -126,6 +126,29 @@ def test_a_tape_in_a_scope_gives_the_gradients_that_it_gives_outside(step):
     np.testing.assert_array_equal(own.numpy(), 9)
 
 
+SIGNATURE = [tf.TensorSpec((2,), tf.float32)]
+
+
+@pytest.mark.parametrize("given", [[1.0, 2.0], np.ones(2), (3, 4)], ids=["list", "array", "tuple"])
+def test_an_inlined_function_makes_tensors_of_what_its_signature_says(given):
+    """Of a list, `values + values` would be a longer one."""
+    for function in (
+        tf.function(lambda values: values + values, input_signature=SIGNATURE),
+        Doubling().double,
+    ):
+        expected = function(given)
+        with functions_inlined():
+            found = function(given)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_array_equal(found, expected)
+
+
+class Doubling:
+    @tf.function(input_signature=SIGNATURE)
+    def double(self, values):
+        return values + values
+
+
 # What only Python keeps -------------------------------------------------------------------------
 
 COUNT, SEEN = itertools.count(), {"last": 0}

@@ -162,6 +162,20 @@ def test_a_tf_function_that_was_called_in_a_step_draws_from_tensorflow_after_it(
     np.testing.assert_array_equal(stream.variables[0].numpy(), stream_starts([0])[0] + [0, 2])
 
 
+def test_plain_keras_calls_functions_as_ever_if_the_program_draws_nothing():
+    """Here one whose Python code runs once, when it is traced; inlined it would run each time."""
+    stream, calls = TrialStream(foreign()), []
+    function = tf.function(lambda: calls.append(len(calls)) or tf.random.normal(()))
+    with stream.drawing_in_plain_keras():
+        function(), function()
+    assert (len(calls), stream.is_used) == (1, False)
+    with stream.drawing():
+        function()
+    with stream.drawing_in_plain_keras():
+        function(), function()
+    assert (len(calls), stream.is_used) == (4, True)
+
+
 def test_a_model_of_kerass_own_classes_has_no_stream():
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.1)])
     assert TrialStream(plain).variables == []

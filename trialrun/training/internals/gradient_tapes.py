@@ -14,7 +14,11 @@ import keras
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from tensorflow.python.autograph.core import ag_ctx
-from tensorflow.python.eager.polymorphic_function import autograph_util, polymorphic_function
+from tensorflow.python.eager.polymorphic_function import (
+    autograph_util,
+    function_type_utils,
+    polymorphic_function,
+)
 
 from trialrun.errors import CannotFuse
 
@@ -172,11 +176,16 @@ def functions_inlined() -> Iterator[None]:
     """Within this context, a `tf.function` is called as the Python function that it was made of.
 
     What it assigns would otherwise leak a tensor of its own graph into the scope. AutoGraph
-    converts it where it would, so that its branches and loops may depend on tensors.
+    converts it where it would, so that its branches and loops may depend on tensors. An input
+    signature makes tensors of lists, arrays and numbers, as it does in a call of TensorFlow's.
     """
 
     def call(function: Any, *args: Any, **given: Any) -> Any:
         python = function.python_function
+        if function.input_signature is not None:
+            kind, defaults = function.function_type, function._default_values
+            bound = function_type_utils.bind_function_inputs(args, given, kind, defaults)
+            args, given = bound.args, bound.kwargs
         if function._autograph and not tf.executing_eagerly():
             options = function._experimental_autograph_options
             python = autograph_util.py_func_from_autograph(python, options)

@@ -61,7 +61,7 @@ def why_own_steps_differ(
     for number, batch in enumerate(batches, start=1):
         state, logs = epochs.step(state, batch)
         rows = keras.tree.map_structure(lambda a: a[index], batch)
-        with own.stream.drawing():
+        with own.stream.drawing_in_plain_keras():
             expected = keras_model.metrics_or_logs(model, model.train_step(rows))
         if different := different_logs(logs, expected, index, tolerance):
             return f"after {number} steps {different}"
@@ -71,14 +71,14 @@ def why_own_steps_differ(
     batch = epochs.first_test_batch(val)
     state, logs = epochs.test(state, batch)
     rows = epochs.of_trial(batch, index)
-    with own.stream.drawing():
+    with own.stream.drawing_in_plain_keras():
         logs_of_keras = model.test_step(in_order_of_outputs(model, rows))
     expected = keras_model.metrics_or_logs(model, logs_of_keras)
     if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
     x = epochs.first_to_predict(val)
     *_, predicted = epochs.predict(state, x)
-    with own.stream.drawing():
+    with own.stream.drawing_in_plain_keras():
         expected = model.predict_step((epochs.of_trial(x, index),))
     return _different_predictions(predicted, expected, index, tolerance)
 

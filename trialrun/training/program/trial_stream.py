@@ -72,6 +72,14 @@ class TrialStream:
         if not is_known_here(tf.convert_to_tensor(self.variables[0])):
             raise CannotFuse(_DRAWN_INSIDE)
 
+    def drawing_in_plain_keras(self) -> contextlib.AbstractContextManager[None]:
+        """As `drawing`, for plain Keras that a traced program is compared with.
+
+        If the program has drawn nothing, all that plain Keras calls is left as it is, also a
+        `tf.function`, so that the comparison sees whatever one does that the program does not.
+        """
+        return self.drawing() if self.is_used else contextlib.nullcontext()
+
     def _next_seed(self, given: set[Any], seed_of_user: Any) -> tf.Tensor:
         """The seed of the next draw; the stream is one draw further after it.
 

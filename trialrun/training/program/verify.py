@@ -66,7 +66,7 @@ def why_different(
     for number, batch in enumerate(batches, start=1):
         state, losses, _ = epochs.step(state, batch)
         rows = keras.tree.map_structure(lambda a: a[index], batch)
-        with own.stream.drawing():
+        with own.stream.drawing_in_plain_keras():
             expected = keras_model.train_on_batch(model, rows)
         got = float(tf.reshape(losses[index], [-1])[0])
         if not is_close(got, expected, tolerance_of(model)):
@@ -95,7 +95,7 @@ def _different_evaluation(
 
     logs = loops.traced(evaluate, state, rows)
     model.reset_metrics()
-    with own.stream.drawing():
+    with own.stream.drawing_in_plain_keras():
         expected = model.test_step(in_order_of_outputs(model, rows))
     stacked = {name: value[None] for name, value in logs.items()}
     different = different_logs(stacked, expected, 0, tolerance_of(model))
@@ -141,7 +141,7 @@ def _different_metrics(
     model.reset_metrics()
     batch = epochs.first_test_batch(val)
     _, logs = epochs.test(state, batch)
-    with own.stream.drawing():
+    with own.stream.drawing_in_plain_keras():
         expected = model.test_step(in_order_of_outputs(model, epochs.of_trial(batch, index)))
     if different := different_logs(logs, expected, index, tolerance):
         return f"in a test step {different}"
