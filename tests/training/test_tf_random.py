@@ -120,6 +120,7 @@ REFUSED = {
     r"branch or a loop \(tf.cond": lambda x: tf.cond(
         x[0] > 0, lambda: tf.random.normal(()), lambda: tf.random.uniform(())
     ),
+    "inside tf.vectorized_map": lambda x: tf.vectorized_map(lambda row: tf.random.normal(()), x),
     "with an alpha that the program computes": lambda x: tf.random.gamma((), x),
     r"own random stream \(RandomPoissonV2\)": lambda x: tf.random.poisson((), x),
     r"own random stream \(RandomStandardNormal\)": lambda x: tf.raw_ops.RandomStandardNormal(

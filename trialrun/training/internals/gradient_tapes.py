@@ -180,8 +180,12 @@ def functions_inlined() -> Iterator[None]:
     signature makes tensors of lists, arrays and numbers, as it does in a call of TensorFlow's.
     """
 
+    call_of_tensorflow = polymorphic_function.Function.__call__
+
     def call(function: Any, *args: Any, **given: Any) -> Any:
         python = function.python_function
+        if str(python.__module__).startswith("tensorflow."):  # of `tf.vectorized_map`
+            return call_of_tensorflow(function, *args, **given)
         if function.input_signature is not None:
             kind, defaults = function.function_type, function._default_values
             bound = function_type_utils.bind_function_inputs(args, given, kind, defaults)
