@@ -716,7 +716,7 @@ _METRICS = {
         last=_softmax,
         loss="categorical_crossentropy",
         metrics=lambda: [metrics.OneHotMeanIoU(_NUM_CLASSES)],
-    )._replace(engine="mapped"),
+    ),
     "metric_regression": _head(
         "metric",
         "regression",

@@ -396,7 +396,7 @@ METRIC_CASES: dict[str, Case] = {
     "per_output": _case(_two_outputs, "two"),
     "masked": _case(_of_steps, "steps"),
     "sorts": _case(lambda: _compiled(Smallest())),
-    "mean_iou": _case(lambda: _compiled(Argmax(_NUM_CLASSES)), engine="mapped"),
+    "mean_iou": _case(lambda: _compiled(Argmax(_NUM_CLASSES))),
     "losses_as_metrics": _case(
         lambda: _compiled(losses.Huber(), losses.dice, losses.log_cosh), kind="metric"
     ),

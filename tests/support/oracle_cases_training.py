@@ -436,7 +436,7 @@ TRAINING_CASES: dict[str, TrainingCase] = {
         "classifier",
         "one_hot",
         "categorical_crossentropy",
-    )._replace(engine="mapped"),
+    ),
     "errors": _metrics(
         ["root_mean_squared_error", "mape", "r2_score", "log_cosh_error"],
         lambda: ["root_mean_squared_error", "mape", "r2_score", "log_cosh_error"],
