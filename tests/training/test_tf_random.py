@@ -220,7 +220,7 @@ def test_what_a_trial_draws_depends_on_its_seed_alone(tmp_path):
     trials = load_trials(tmp_path, builder="noisy.py:build", seeds=3, **given)
     task = make_task(tmp_path, trials)
     *said, result = train_pack(task, "CPU")
-    assert "comes from a stream of each trial's own" in result.reason
+    assert "come from a stream of each trial's own" in result.reason
     expected = [row.history for row in result.trials]
     assert len({history["val_loss"].tobytes() for history in expected}) == 3
     *_, turned = train_pack(make_task(tmp_path, trials[::-1]), "CPU")

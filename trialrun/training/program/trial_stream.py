@@ -25,8 +25,8 @@ from trialrun.training.vectorize.stateful_draws import draws_by
 
 _STREAM = 0x7F52  # tells these seeds from those of other streams that a trial's seed keys
 _OWN_STREAM = (
-    "what its code draws from tf.random comes from a stream of each trial's own, in the same"
-    " distributions as in model.fit but as other numbers"
+    "draws from tf.random come from a stream of each trial's own: distributed as in model.fit,"
+    " but other numbers"
 )
 _DRAWN_INSIDE = (
     "it draws from tf.random inside a branch or a loop (tf.cond, tf.while_loop, tf.map_fn); draw"
