@@ -26,10 +26,10 @@ class State:
 
 def test_a_node_is_looked_for_until_ray_knows_it(monkeypatch):
     pauses = []
-    monkeypatch.setattr(embedded, "GlobalState", State)
-    monkeypatch.setattr(embedded.services, "_get_gcs_client_options", "options of {}".format)
-    monkeypatch.setattr(embedded.time, "sleep", pauses.append)
-    assert embedded.node_when_known("address", "own") == {"node_id": "own", "looks_left": 0}
+    monkeypatch.setattr(lean_nodes, "GlobalState", State)
+    monkeypatch.setattr(lean_nodes.services, "_get_gcs_client_options", "options of {}".format)
+    monkeypatch.setattr(lean_nodes.time, "sleep", pauses.append)
+    assert lean_nodes.node_when_known("address", "own") == {"node_id": "own", "looks_left": 0}
     assert len(pauses) == 2
     assert max(pauses) < 0.1
 

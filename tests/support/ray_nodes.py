@@ -1,18 +1,15 @@
 """A real Ray of two nodes on this machine, whose parts can be killed one by one."""
 
-import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Self
 from unittest import mock
 
 from commands import beneath
-from ray._private import services
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from trialrun.cluster.embedded import node_when_known
 from trialrun.cluster.lean_nodes import lean_nodes
 
 _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
@@ -20,15 +17,9 @@ _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 HEAD = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
-def _num_workers(node: Mapping[str, float]) -> int:
-    return int(node["CPU"])
-
-
-@contextlib.contextmanager
-def started_fast() -> Iterator[None]:
+def started_fast():
     """Nodes that start within it do so as those of `cluster.embedded` do."""
-    with mock.patch.object(services, "get_node", node_when_known), lean_nodes(_num_workers):
-        yield
+    return lean_nodes(lambda node: int(node["CPU"]))
 
 
 class RayNodes:

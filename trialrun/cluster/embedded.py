@@ -15,15 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import ray
-from ray._private import node, parameter, ray_constants, services
-from ray._private.state import GlobalState
+from ray._private import node, parameter, ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub lacks it
 
 from trialrun.cluster import guardian
@@ -32,8 +29,6 @@ from trialrun.host import machine_id, num_local_cpus
 
 _TEMPORARY_PREFIX = "trialrun-"
 _MAX_PARENT_LENGTH = 8
-_ASK_EVERY_S = 0.02
-_ASK_FOR_S = 5.0
 _ASK_FOR_ENVIRONMENT = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RUNTIME_ENV_HOOK")
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -115,27 +110,10 @@ def _narrowed() -> Iterator[None]:
             mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", new=False),
             mock.patch.object(parameter, "RayParams", narrowed),
             mock.patch.object(node.Node, "start_api_server"),
-            mock.patch.object(services, "get_node", node_when_known),
         ):
             yield
     finally:
         os.environ.update(asks)
-
-
-def node_when_known(gcs_address: str, node_id: str) -> dict[str, Any]:
-    """What Ray knows of a node that has just been started, as soon as it knows it.
-
-    Ray itself looks once a second, which is most of the time that it takes to start.
-    """
-    state = GlobalState()
-    state._initialize_global_state(services._get_gcs_client_options(gcs_address))
-    until = time.monotonic() + _ASK_FOR_S
-    while time.monotonic() < until and not any(
-        known["NodeID"] == node_id for known in state.node_table()
-    ):
-        time.sleep(_ASK_EVERY_S)
-    found: dict[str, Any] = state.get_node(node_id)
-    return found
 
 
 @contextlib.contextmanager

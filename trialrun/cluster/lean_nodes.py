@@ -12,11 +12,13 @@ task itself. It starts one alone where no more may be starting.
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 from ray._private import ray_constants, services
+from ray._private.state import GlobalState
 
 from trialrun.cluster import placeholder
 
@@ -30,6 +32,8 @@ _AGENTS = {
 }
 _RESOURCES = "--static_resource_list"
 _MOST_STARTING = "--maximum_startup_concurrency"
+_ASK_EVERY_S = 0.02
+_ASK_FOR_S = 5.0
 
 
 @contextlib.contextmanager
@@ -37,7 +41,8 @@ def lean_nodes(num_workers: Callable[[Mapping[str, float]], int]) -> Iterator[No
     """Within it, a node that this process starts gets placeholders for its agents.
 
     Ray has no setting for it, and a node ends with its agents, so there has to be a process. The
-    node is told that nothing listens, which Ray itself does for agents that are not installed.
+    node is told that nothing listens, which Ray itself does for agents that are not installed. It
+    is used as soon as Ray knows it.
 
     Args:
         num_workers: A node's resources (Ray's name -> amount) -> workers that it needs at a time.
@@ -49,7 +54,10 @@ def lean_nodes(num_workers: Callable[[Mapping[str, float]], int]) -> Iterator[No
             command = lean_command(command, num_workers)
         return start(command, process_type, *args, **kwargs)
 
-    with mock.patch.object(services, "start_ray_process", start_process):
+    with (
+        mock.patch.object(services, "start_ray_process", start_process),
+        mock.patch.object(services, "get_node", node_when_known),
+    ):
         yield
 
 
@@ -58,8 +66,9 @@ def lean_command(
 ) -> list[str]:
     """The command that starts a node as `lean_nodes` says, from Ray's own."""
     options = dict(word.partition("=")[::2] for word in command)
-    names, amounts = options[_RESOURCES].split(",")[::2], options[_RESOURCES].split(",")[1::2]
-    resources = dict(zip(names, map(float, amounts), strict=True))
+    names_and_amounts = options[_RESOURCES].split(",")
+    amounts = map(float, names_and_amounts[1::2])
+    resources = dict(zip(names_and_amounts[::2], amounts, strict=True))
     instead = {_MOST_STARTING: str(max(1, num_workers(resources)))}
     for agent, ports in _AGENTS.items():
         words = [sys.executable, "-I", "-S", placeholder.__file__]
@@ -70,3 +79,19 @@ def lean_command(
         name = word.partition("=")[0]
         changed.append(f"{name}={instead[name]}" if name in instead else word)
     return changed
+
+
+def node_when_known(gcs_address: str, node_id: str) -> dict[str, Any]:
+    """What Ray knows of a node that has just been started, as soon as it knows it.
+
+    Ray itself looks once a second, which is most of the time that it takes to start.
+    """
+    state = GlobalState()
+    state._initialize_global_state(services._get_gcs_client_options(gcs_address))
+    until = time.monotonic() + _ASK_FOR_S
+    while time.monotonic() < until and not any(
+        known["NodeID"] == node_id for known in state.node_table()
+    ):
+        time.sleep(_ASK_EVERY_S)
+    found: dict[str, Any] = state.get_node(node_id)
+    return found
