@@ -8,6 +8,31 @@ from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
 
+def of_each_trial(function, *, is_compiled=False):
+    """What all trials at once give, what a trial alone gives, and its name; of three trials."""
+    x = tf.constant(np.arange(-8.0, 10.0, dtype="float32").reshape(3, 2, 3))
+    together = tf.function(
+        lambda t: vectorize(function, [t]), autograph=False, jit_compile=is_compiled
+    )(x)
+    for trial, own in enumerate(x):
+        for name, expected in function(own).items():
+            yield together[name][trial], expected, name
+
+
+def with_gradient(functions, left_out):
+    """The values of functions of a trial by name, and the gradient of those not left out."""
+
+    def values_of(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            values = {name: function(x) for name, function in functions.items()}
+            others = [value for name, value in values.items() if left_out not in name]
+            total = tf.add_n([tf.reduce_sum(tf.square(value)) for value in others])
+        return {**values, "gradient": tape.gradient(total, x)}
+
+    return values_of
+
+
 @pytest.mark.parametrize("num_trials", [1, 3])
 @pytest.mark.parametrize(("shape", "axes"), [((1, 3), None), ((3, 1, 1), [-1]), ((2, 3), None)])
 def test_a_squeeze_keeps_the_trials_apart_even_if_there_is_one(num_trials, shape, axes):
@@ -32,21 +57,9 @@ PADDED = {
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 def test_what_is_padded_has_the_borders_and_gradients_of_one_trial(is_compiled):
-    def padded(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            values = {name: pad(x) for name, pad in PADDED.items()}
-            finite = [value for name, value in values.items() if "finite" not in name]
-            total = tf.add_n([tf.reduce_sum(tf.square(value)) for value in finite])
-        return {**values, "gradient": tape.gradient(total, x)}
-
-    x = tf.constant(np.arange(-8.0, 10.0, dtype="float32").reshape(3, 2, 3))
-    together = tf.function(
-        lambda t: vectorize(padded, [t]), autograph=False, jit_compile=is_compiled
-    )(x)
-    for trial, own in enumerate(x):
-        for name, expected in padded(own).items():
-            np.testing.assert_array_equal(together[name][trial], expected, err_msg=name)
+    padded = with_gradient(PADDED, left_out="finite")
+    for found, expected, name in of_each_trial(padded, is_compiled=is_compiled):
+        np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
 ROLLED = {
@@ -61,12 +74,9 @@ ROLLED = {
 
 
 def test_what_is_rolled_stays_within_its_trial():
-    x = tf.constant(np.arange(-8.0, 10.0, dtype="float32").reshape(3, 2, 3))
     rolled = lambda own: {name: roll(own) for name, roll in ROLLED.items()}  # noqa: E731
-    together = tf.function(lambda t: vectorize(rolled, [t]), autograph=False)(x)
-    for trial, own in enumerate(x):
-        for name, expected in rolled(own).items():
-            np.testing.assert_array_equal(together[name][trial], expected, err_msg=name)
+    for found, expected, name in of_each_trial(rolled):
+        np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
 PLACES = [[[0, 1], [1, 2]], [[0, 1], [0, 1]]]  # two of them the same
@@ -97,21 +107,9 @@ def places_of(x):
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 def test_what_is_put_somewhere_stays_within_its_trial(is_compiled):
-    def put(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            values = {name: function(x) for name, function in PUT.items()}
-            with_gradient = [value for name, value in values.items() if name != "of images"]
-            total = tf.add_n([tf.reduce_sum(tf.square(value)) for value in with_gradient])
-        return {**values, "gradient": tape.gradient(total, x)}
-
-    x = tf.constant(np.arange(-8.0, 10.0, dtype="float32").reshape(3, 2, 3))
-    together = tf.function(lambda t: vectorize(put, [t]), autograph=False, jit_compile=is_compiled)(
-        x
-    )
-    for trial, own in enumerate(x):
-        for name, expected in put(own).items():
-            np.testing.assert_allclose(together[name][trial], expected, 1e-6, err_msg=name)
+    put = with_gradient(PUT, left_out="of images")
+    for found, expected, name in of_each_trial(put, is_compiled=is_compiled):
+        np.testing.assert_allclose(found, expected, 1e-6, err_msg=name)
 
 
 def test_both_zeros_are_sorted_as_equal_inside_xla_too():

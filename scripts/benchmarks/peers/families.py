@@ -3,6 +3,7 @@
 It is the user's own code of a job as well: `data` is its generator, `build` its builder.
 """
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -16,6 +17,10 @@ class Family(NamedTuple):
     num_train: int
     batch_size: int
     epochs: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_train / self.batch_size)
 
 
 FAMILIES = {

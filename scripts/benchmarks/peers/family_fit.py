@@ -1,7 +1,6 @@
 """One side of `family.py`: `model.fit` of one trial, as it is and with all that Keras offers."""
 
 import json
-import math
 import os
 import sys
 import time
@@ -37,18 +36,14 @@ def us_per_step(family: str, **options: object) -> float:
         return time.process_time() - start
 
     fit()
-    return fit() / num_steps(size) * 1e6
-
-
-def num_steps(size: families.Family) -> int:
-    return math.ceil(size.num_train / size.batch_size)
+    return fit() / size.steps_per_epoch * 1e6
 
 
 if __name__ == "__main__":
     name = sys.argv[1]
     whole_epochs = {
         "jit_compile": True,
-        "steps_per_execution": num_steps(families.FAMILIES[name]),
+        "steps_per_execution": families.FAMILIES[name].steps_per_epoch,
     }
     us = {"fit": us_per_step(name), "fit, compiled": us_per_step(name, **whole_epochs)}
     print(json.dumps({"us": us}))

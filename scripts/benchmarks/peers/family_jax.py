@@ -95,7 +95,7 @@ def main(family: str, num_trials: int) -> None:
     orders = batch_orders(size, num_trials)
     together = (trainer.initial_state(num_trials), *rows, orders)
     alone = jax.tree.map(lambda array: array[0], together)
-    steps = -(-size.num_train // size.batch_size) * size.epochs
+    steps = size.steps_per_epoch * size.epochs
     us, first_s = {}, {}
     for way, function, inputs, trials in (
         ("vmap", jax.vmap(trainer.train), together, num_trials),

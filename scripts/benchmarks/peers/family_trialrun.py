@@ -1,7 +1,6 @@
 """One side of `family.py`: the engines `fused` and `mapped`, all trials in one pack."""
 
 import json
-import math
 import os
 import shutil
 import sys
@@ -72,7 +71,7 @@ def core_seconds(task: PackTask, data: PackData) -> float:
 
 def main(family: str, num_trials: int) -> None:
     size = families.FAMILIES[family]
-    steps = math.ceil(size.num_train / size.batch_size) * size.epochs * num_trials
+    steps = size.steps_per_epoch * size.epochs * num_trials
     us, first_s = {}, {}
     for engine in ("fused", "mapped"):
         with tempfile.TemporaryDirectory() as folder:
