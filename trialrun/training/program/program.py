@@ -16,6 +16,7 @@ from trialrun.training.model.ownership import why_unknown
 from trialrun.training.model.python_state import PythonState
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
+from trialrun.training.program.loops import repeat
 from trialrun.training.program.memory import peak_bytes
 from trialrun.training.program.own_epochs import OwnEpochs
 from trialrun.training.program.own_steps import OwnStepsModel
@@ -26,8 +27,9 @@ from trialrun.training.recurrence.rnn import rolled_or_as_it_is, rolled_or_unrol
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, draws_as_outside_xla
 from trialrun.training.vectorize.images import images_by_arithmetic
-from trialrun.training.vectorize.in_turn import apply_to_the_only, run_in_turn
+from trialrun.training.vectorize.in_turn import run_in_turn
 from trialrun.training.vectorize.other_numbers import refuse_operations
+from trialrun.training.vectorize.products import products_for_xla
 from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
@@ -88,11 +90,10 @@ class Program:
         self._model = model
         self._engine = engine
         self._name = name
-        over_trials = vectorize if engine == "fused" else apply_to_the_only
         kind: type[Epochs] = OwnEpochs if isinstance(model, OwnStepsModel) else Epochs
         self._epochs = kind(
             model,
-            over_trials,
+            one_trial=engine == "mapped",
             batch_size=batch_size,
             shared_data=shared_data,
             evaluation_batch_size=evaluation_batch_size,
@@ -248,15 +249,12 @@ class Program:
 
     def _take_steps(self, state: ModelState, batch: Any, num_steps: tf.Tensor) -> list[tf.Tensor]:
         """The tensors of the state after some steps on one batch."""
-        flat_state = tf.nest.flatten(state)
 
-        def body(index: tf.Tensor, flat: list[tf.Tensor]) -> Any:
-            new_state, *_ = self._epochs.step(tf.nest.pack_sequence_as(state, flat), batch)
-            new_flat = zip(tf.nest.flatten(new_state), flat_state, strict=True)
-            return index + 1, [tf.ensure_shape(new, old.shape) for new, old in new_flat]
+        def take_step(_: tf.Tensor, state: ModelState, recorders: Any) -> Any:
+            return self._epochs.step(state, batch)[0], recorders
 
-        _, flat = tf.while_loop(lambda index, _: index < num_steps, body, (0, flat_state))
-        return list(flat)
+        state, _ = repeat(take_step, num_steps, state, one_trial=self._engine == "mapped")
+        return list(tf.nest.flatten(state))
 
     def check_numbers(self, numbers: Sequence[float]) -> None:
         """Raises CannotShare unless the traced program is right for a trial's hyperparameters."""
@@ -352,6 +350,7 @@ class Program:
             else:
                 stack.enter_context(keras_tracing.recurrence_by(rolled_or_as_it_is))
                 stack.enter_context(draws_as_outside_xla())
+            stack.enter_context(products_for_xla(one_trial=self._engine == "mapped"))
             stack.enter_context(keras_tracing.encoding_without_bincount())
             stack.enter_context(images_by_arithmetic())
             stack.enter_context(sorting_as_outside_xla())
