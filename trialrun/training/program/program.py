@@ -45,7 +45,7 @@ class Stacked(Protocol):
     Attributes:
         indices: The trials' indices in their pack.
         state: Their state.
-        train, val: Their data; without an axis of trials if it is shared.
+        train, val, test: Their data; without an axis of trials if it is shared.
         is_shared: Whether they all see the same data.
         order_shape: (trials, rows of the training data).
         numbers: The hyperparameters of each that the program takes as inputs.
@@ -55,6 +55,7 @@ class Stacked(Protocol):
     state: ModelState
     train: tuple[Any, ...]
     val: tuple[Any, ...]
+    test: tuple[Any, ...]
     is_shared: bool
     order_shape: tuple[int, int]
     numbers: list[Sequence[float]]
@@ -160,6 +161,10 @@ class Program:
     ) -> tuple[Any, Logs, Any]:
         """Predictions on the validation set, logs and predictions on the test set; see `Epochs`."""
         return self._evaluate(state, val, test)
+
+    def compile_evaluation(self, own: Stacked) -> None:
+        """Compiles `evaluate` for slices of this shape, if it is not compiled yet."""
+        self._evaluate.compile(own.state, own.val, own.test)
 
     def finalize(self, state: ModelState) -> ModelState:
         """The state as `fit` leaves it after the last epoch."""
@@ -361,12 +366,9 @@ class Program:
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
         def train_one(state: ModelState, own_orders: tf.Tensor, *own: Any) -> Any:
-            new_state, logs = self._epochs.train(
-                state,
-                own[0] if own else train,
-                tf.transpose(own_orders, [1, 0, 2]),
-                own[1] if own else val,
-            )
+            train_own, val_own = own or (train, val)
+            orders = tf.transpose(own_orders, [1, 0, 2])
+            new_state, logs = self._epochs.train(state, train_own, orders, val_own)
             return new_state, {name: tf.transpose(values) for name, values in logs.items()}
 
         own = [] if self._shared_data else [train, val]
