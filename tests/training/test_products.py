@@ -49,6 +49,15 @@ def test_products_and_their_gradients_are_those_of_tensorflow(equation):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_no_product_of_two_float_matrices_is_left_to_tensorflow():
+    whole = tf.ones([2, 3, 4], tf.int16), tf.ones([4, 2], tf.int16)
+    with products_for_xla(one_trial=True):
+        product = tf.function(tf.matmul, jit_compile=True, autograph=False)(*whole)
+        with pytest.raises(ValueError, match="Dimensions must be equal"):  # and not broadcast
+            tf.function(lambda: tf.matmul(tf.ones([4, 3]), tf.ones([5, 1]), transpose_b=True))()
+    np.testing.assert_array_equal(product, np.full([2, 3, 2], 4))
+
+
 def test_a_loop_carries_one_trial_without_an_axis_of_one():
     """XLA would copy what it carries, if its shape were changed by what computes it anew."""
 

@@ -44,10 +44,12 @@ def _as_one_product(
     """Stacks (..., rows, inner) times one matrix, as the product of all their rows.
 
     Its gradient for the matrix is one product too, in place of one for each of the stack and a sum.
+    Whole numbers are left to TensorFlow: stacks may be of types of which two matrices may not.
     """
     left, right = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
     is_known = left.shape.is_fully_defined() and right.shape.is_fully_defined()
-    if adj_x or not is_known or right.shape.rank != 2 or left.dtype.is_complex:
+    is_real = left.dtype.is_floating and left.dtype == right.dtype
+    if adj_x or not is_known or right.shape.rank != 2 or not is_real:
         return own(left, right, adj_x, adj_y, *args, **kwargs)
     product = tf.matmul(tf.reshape(left, [-1, left.shape[-1]]), right, transpose_b=adj_y)
     return tf.reshape(product, [*left.shape[:-1], product.shape[1]])
@@ -68,6 +70,7 @@ def _by_a_sum(
     """
     left, right = tf.convert_to_tensor(a), tf.convert_to_tensor(b)
     is_slow = left.dtype == tf.float32 and left.shape.rank == 2 and left.shape[1] in (2, 3)
+    is_slow = is_slow and right.shape.rank == 2 and right.shape[1] == left.shape[1]
     if is_slow and transpose_b and not transpose_a:
         return tf.reduce_sum(left[:, None] * right, 2)
     return own(left, right, transpose_a, transpose_b, *args, **kwargs)
