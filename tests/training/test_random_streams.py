@@ -95,6 +95,10 @@ def test_dropout_starts_with_the_seeds_of_a_build():
     assert_replayed(build)
 
 
+def test_dropout_starts_with_its_seed_where_no_weight_is_random():
+    assert_replayed(lambda: keras.Sequential([*dense("ones")().layers, layers.Dropout(0.2)]))
+
+
 def test_a_model_without_randomness_starts_the_same_under_every_seed():
     assert_replayed(dense("ones"))
 

@@ -214,6 +214,8 @@ class SeededBuild:
             for variable in self.variables
             if self._draw_of_initializer(variable) is not None
         ]
+        if not forms:  # what was drawn are seeds alone, such as that of a dropout
+            return []
         return list(tf.map_fn(self._initialize_one_trial, draws, fn_output_signature=forms))
 
     def _initialize_one_trial(self, draws: tf.Tensor) -> list[tf.Tensor]:
