@@ -56,8 +56,8 @@ def alone(tmp_path_factory):
 def test_a_single_trial_is_trained_as_keras_trains_it(alone):
     folder, trial, result = alone
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0)
-    oracle = Oracle(folder, builder_in(folder, "logit"), loss=loss, metrics=[accuracy])
+    given = {"metrics": [keras.metrics.BinaryAccuracy("accuracy", threshold=0)], "eagerly": True}
+    oracle = Oracle(folder, builder_in(folder, "logit"), loss=loss, **given)
     plain = oracle.train(trial)
     assert_same_logs(result.trials[0].history, plain.history)
     state = result.best_states["v00"]
@@ -107,7 +107,7 @@ def test_a_bias_under_a_normalization_leaves_the_training_logs_as_keras_has_them
         training={"check_engine": True},
     )
     fused = train_with_fused(make_task(tmp_path, trials))
-    oracle = Oracle(tmp_path, builder_in(tmp_path, builder))
+    oracle = Oracle(tmp_path, builder_in(tmp_path, builder), eagerly=True)
     plain = oracle.train(trials[1])  # the program is traced from the other
     for name in ("loss", "accuracy"):
         assert_close(fused[1].history[name], plain.history[name], name)
@@ -119,20 +119,35 @@ def test_a_bias_under_a_normalization_leaves_the_training_logs_as_keras_has_them
 class Oracle:
     """Trials in one `model.fit` each, as anyone would write it; one model serves all of them.
 
-    Each begins as a new model does under its seed.
+    Each begins as a new model does under its seed. For a few batches, tracing
+    nothing (`eagerly`) takes less time.
     """
 
     def __init__(
-        self, folder, build, *, loss="sparse_categorical_crossentropy", metrics=("accuracy",)
+        self,
+        folder,
+        build,
+        *,
+        loss="sparse_categorical_crossentropy",
+        metrics=("accuracy",),
+        weighted_metrics=None,
+        class_weight=None,
+        eagerly=False,
     ):
         self._folder, self._build, self._model = folder, build, None
         self._compiled = {"loss": loss, "metrics": list(metrics)}
+        self._compiled |= {"weighted_metrics": weighted_metrics, "run_eagerly": eagerly}
+        self._class_weight = class_weight
 
     def train(self, trial, *callbacks):
         """The trial in plain Keras."""
         training = trial.variant.training
         splits = load_splits(trial.variant.data, self._folder, trial.seed)
         model = self._model_of(trial)
+        rows = (splits.x_train, splits.y_train)
+        if self._class_weight:
+            of_rows = [self._class_weight.get(int(label), 1.0) for label in splits.y_train]
+            rows = (*rows, np.float32(of_rows))
         num_rows = len(splits.y_train)
         orders = BatchOrders([trial.seed], num_rows)
 
@@ -141,7 +156,7 @@ class Oracle:
                 (order,) = orders.next_epoch()
                 for start in range(0, num_rows, training.batch_size):
                     taken = order[start : start + training.batch_size]
-                    yield splits.x_train[taken], splits.y_train[taken]
+                    yield tuple(array[taken] for array in rows)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Keras's way to read the rate
