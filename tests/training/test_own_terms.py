@@ -90,7 +90,7 @@ def test_an_own_loss_that_does_what_keras_does_gives_the_same_numbers(load, tmp_
         TERMS + "\n\ndef same(y, p):\n    return keras.losses.sparse_categorical_crossentropy(y, p)"
     )
     own, of_keras = (
-        train(make_task(tmp_path, load(loss=loss, metrics=["accuracy"], engine="keras")))
+        train(make_task(tmp_path, load(loss=loss, metrics=[], optimizer="sgd", engine="keras")))
         for loss in ("mine.py:same", "sparse_categorical_crossentropy")
     )
     for one, other in zip(own.trials, of_keras.trials, strict=True):

@@ -321,6 +321,7 @@ def plan(folder, builder, parameters, *, training=None, args=None, seeds=(3, 11)
 
 # A program that is compared with plain Keras's training need not verify its first steps.
 UNVERIFIED = {"check_engine": False}
+FEW_OPERATIONS = {**UNVERIFIED, "optimizer": "sgd", "metrics": []}
 
 
 def assert_same_as_plain_keras(folder, trials):
@@ -514,8 +515,9 @@ def test_what_two_arguments_decide_together_is_not_shared(tmp_path):
 def test_a_pack_need_not_share_with_the_one_before_it(tmp_path):
     """Packs of one variant each, in one process: there is nothing to split them by."""
     search = {"model.args.factor": [0.5, 2.0]}
-    args = {"factor": 0.5}
-    first, second = plan(tmp_path, "stepwise", search, args=args, training=UNVERIFIED, seeds=[3])
+    first, second = plan(
+        tmp_path, "stepwise", search, args={"factor": 0.5}, training=FEW_OPERATIONS, seeds=[3]
+    )
     task = make_task(tmp_path, [first])
     prepare(task, load_pack_data(task.pack.trials, tmp_path)[0], "fused", {})
     (result,) = train(make_task(tmp_path, [second])).trials
@@ -538,8 +540,8 @@ def test_a_pack_is_split_by_the_number_that_is_built_in_and_by_no_other(tmp_path
     compile_only = Program.compile_only
     monkeypatch.setattr(Program, "compile_only", compile_and_keep)
     search = {"model.args.slope": [0.1, 0.4], "model.args.rate": [0.1, 0.2]}
-    args = {"slope": 0.1, "rate": 0.1}
-    trials = plan(tmp_path, "slope_and_rate", search, args=args, training=UNVERIFIED, seeds=[3])
+    args, training = {"slope": 0.1, "rate": 0.1}, FEW_OPERATIONS
+    trials = plan(tmp_path, "slope_and_rate", search, args=args, training=training, seeds=[3])
     found = examine(make_task(tmp_path, trials))
     assert [one.engine for one in found] == ["fused", "fused"]
     assert [len(one.pack.trials) for one in found] == [2, 2]
