@@ -271,8 +271,8 @@ def wide():
     hidden = keras.layers.Dense(1024, activation="relu")
     return keras.Sequential([keras.Input((1024,)), hidden, keras.layers.Dense(4, "softmax")])
 """
-# Prints for each engine the estimate per trial, and how much memory a trial took, with its share of
-# what compiling takes; each is measured in a process of its own.
+# Prints for each engine the estimate per trial, and how much memory a trial took while its program
+# was compiled and run; each is measured in a process of its own.
 MEASURE = """
 import os
 import sys
@@ -297,6 +297,8 @@ def status_bytes(name):
 
 
 def measure(engine):
+    # What the first compilation of a process takes is no trial's.
+    tf.function(lambda x: tf.nn.softmax(tf.tanh(x @ x)), jit_compile=True)(tf.eye(64))
     data, _ = load_pack_data(task.pack.trials, folder)
     ready = prepare(task, data, engine, {})
     own = ready.slices[0]
