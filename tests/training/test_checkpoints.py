@@ -51,21 +51,16 @@ def assert_same_result(result, expected):
                 np.testing.assert_array_equal(array, wanted)
 
 
-CLASS_WEIGHT = {0: 0.5, 2: 3.0}
-
-
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
     """A pack in two slices, all that it says, and its result; its program serves all tests.
 
     Its trials share their data, whose last batch is smaller than the others. A metric of one's own
-    is no sum and goes on from epoch to epoch, with and without the weights of rows.
+    is no sum and goes on from epoch to epoch.
     """
     folder = tmp_path_factory.mktemp("fused")
     largest = f"{oracle_cases_metrics.__file__}:Largest"
     given = {"num_threads": 2, "builder": "everything", "metrics": ["accuracy", largest]}
-    given["weighted_metrics"] = [{"name": largest, "as": "heavy"}]
-    given["class_weight"] = {str(label): weight for label, weight in CLASS_WEIGHT.items()}
     given["data"] = {"seed": 7, "args": {**PARTIAL_BATCH, "num_test": PARTIAL_BATCH["num_val"]}}
     task = task_of(folder, "fused", **given)
     return task, *messages(task)
@@ -75,13 +70,8 @@ def test_a_fused_pack_is_trained_as_keras_trains_it(fused):
     """A trial of each slice, in three calls of the program."""
     task, _, result = fused
     folder = task.job_folder
-    oracle = Oracle(
-        folder,
-        builder_in(folder, "everything"),
-        metrics=["accuracy", Largest("Largest")],
-        weighted_metrics=[Largest("heavy")],
-        class_weight=CLASS_WEIGHT,
-    )
+    metrics = ["accuracy", Largest("Largest")]
+    oracle = Oracle(folder, builder_in(folder, "everything"), metrics=metrics)
     of_best = result.best_states["v00"]
     places = {row.trial.trial_id: place for place, row in enumerate(result.trials)}
     of_other_slice = (places[of_best.trial_id] + 2) % 4

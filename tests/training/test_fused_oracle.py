@@ -119,8 +119,8 @@ def test_a_bias_under_a_normalization_leaves_the_training_logs_as_keras_has_them
 class Oracle:
     """Trials in one `model.fit` each, as anyone would write it; one model serves all of them.
 
-    Each begins as a new model does under its seed. For a few batches, tracing
-    nothing (`eagerly`) takes less time.
+    Each begins as a new model does under its seed. For a few batches, it takes less
+    time to trace nothing (`eagerly`).
     """
 
     def __init__(
@@ -130,24 +130,16 @@ class Oracle:
         *,
         loss="sparse_categorical_crossentropy",
         metrics=("accuracy",),
-        weighted_metrics=None,
-        class_weight=None,
         eagerly=False,
     ):
         self._folder, self._build, self._model = folder, build, None
-        self._compiled = {"loss": loss, "metrics": list(metrics)}
-        self._compiled |= {"weighted_metrics": weighted_metrics, "run_eagerly": eagerly}
-        self._class_weight = class_weight
+        self._compiled = {"loss": loss, "metrics": list(metrics), "run_eagerly": eagerly}
 
     def train(self, trial, *callbacks):
         """The trial in plain Keras."""
         training = trial.variant.training
         splits = load_splits(trial.variant.data, self._folder, trial.seed)
         model = self._model_of(trial)
-        rows = (splits.x_train, splits.y_train)
-        if self._class_weight:
-            of_rows = [self._class_weight.get(int(label), 1.0) for label in splits.y_train]
-            rows = (*rows, np.float32(of_rows))
         num_rows = len(splits.y_train)
         orders = BatchOrders([trial.seed], num_rows)
 
@@ -156,7 +148,7 @@ class Oracle:
                 (order,) = orders.next_epoch()
                 for start in range(0, num_rows, training.batch_size):
                     taken = order[start : start + training.batch_size]
-                    yield tuple(array[taken] for array in rows)
+                    yield splits.x_train[taken], splits.y_train[taken]
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Keras's way to read the rate

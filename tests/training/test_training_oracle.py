@@ -5,9 +5,11 @@ The cases are in `oracle_cases_training`; here are the lines that differ in kind
 
 import keras
 import numpy as np
+import oracle_cases_metrics
 import pytest
 from oracle import compare, largest_difference
 from oracle_cases_control import CONTROL_CASES
+from oracle_cases_metrics import Largest
 from oracle_cases_training import TRAINING_CASES
 from oracle_table import TABLE, training_line
 from training_jobs import load_trials, make_task, train, train_with_fused, train_with_keras
@@ -18,16 +20,21 @@ pytestmark = pytest.mark.compiled
 
 
 def with_two_curves():
-    """Muon, gradients of several batches, class weights, weighted metrics, two of the curves."""
-    case = unverified(TRAINING_CASES["many_at_once"])
+    """Muon, gradients of several batches, class weights, weighted metrics, two of the curves.
+
+    And a metric of one's own, with the weights, that is no sum and outlives epochs.
+    """
+    case, file = unverified(TRAINING_CASES["many_at_once"]), oracle_cases_metrics.__file__
     first, *_, last = case.training["metrics"]
 
     def compiled():
         keywords = case.compile()
         first, *_, last = keywords["metrics"]
-        return {**keywords, "metrics": [first, last]}
+        weighted = ["accuracy", Largest("heavy")]
+        return {**keywords, "metrics": [first, last], "weighted_metrics": weighted}
 
-    training = {**case.training, "metrics": [first, last]}
+    weighted = ["accuracy", {"name": f"{file}:Largest", "as": "heavy"}]
+    training = {**case.training, "metrics": [first, last], "weighted_metrics": weighted}
     return case._replace(training=training, compile=compiled, builder="one_neuron")
 
 
