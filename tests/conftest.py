@@ -32,6 +32,17 @@ os.environ[VARIABLE] = os.environ[_CACHE]
 turn_on(os.environ)
 
 
+def pytest_collection_finish():
+    """TensorFlow's own rewriting of graphs (Grappler) is off in the tests' processes.
+
+    XLA's programs do not pass through it. Plain Keras does, in each test anew, and gains nothing in
+    a training of a few steps: an eighth of the time of the tests that train. Commands and workers
+    that tests start have it, as users have.
+    """
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 def pytest_unconfigure():
     if _IS_FIRST:
         shutil.rmtree(os.environ[_CACHE], ignore_errors=True)

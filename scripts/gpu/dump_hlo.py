@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from trialrun.training.compiled.prepare import PreparedPack
 from trialrun.training.program.epochs import Epochs
-from trialrun.training.vectorize import converters
+from trialrun.training.vectorize import products
 
 
 def dump(folder: Path) -> list[Path]:
@@ -132,7 +132,7 @@ def traced_for(*, tiny: bool, bound: int | None, tf32: bool) -> Iterator[None]:
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     with contextlib.ExitStack() as stack:
         if not tiny:
-            stack.enter_context(mock.patch.object(converters, rule, return_value=False))
+            stack.enter_context(mock.patch.object(products, rule, return_value=False))
         if bound is not None:
             bounded = functools.partial(tf.while_loop, maximum_iterations=bound)
             stack.enter_context(mock.patch.object(tf, "while_loop", bounded))
@@ -153,7 +153,7 @@ def hlo_of(prepared: PreparedPack, arguments: Sequence[Any], width: int) -> byte
     known = prepared.program._epochs
     epochs = Epochs(  # a new one, because it keeps the steps that it has traced
         known._model,
-        known._over_trials,
+        one_trial=known._one_trial,
         batch_size=known._batch_size,
         shared_data=known._shared_data,
         evaluation_batch_size=known._evaluation_batch_size,

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from ray._private import worker
 
 from trialrun.cluster import embedded, lean_nodes, placeholder
@@ -68,3 +69,11 @@ def test_a_node_starts_no_agents_and_no_more_workers_than_it_needs(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         f"{port}_abc": "-1" for port in ports
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [("/scratch", "/scratch"), ("/scratch1", "/tmp"), ("/tmp/å", "/tmp")]
+)
+def test_rays_files_are_where_its_sockets_and_its_node_can_be(monkeypatch, given, used):
+    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: given)
+    assert str(embedded._temporary_parent()) == used

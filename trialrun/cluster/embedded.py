@@ -145,9 +145,12 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 def _temporary_parent() -> Path:
-    """A folder with a short path: paths of sockets deep inside may have 107 characters at most."""
-    parent = Path(tempfile.gettempdir())
-    return parent if len(str(parent)) <= _MAX_PARENT_LENGTH else Path("/tmp")
+    """A folder with a short path: paths of sockets deep inside may have 107 characters at most.
+
+    And one that Ray can use: its node does not start in a folder whose path is not plain ASCII.
+    """
+    parent = tempfile.gettempdir()
+    return Path(parent if len(parent) <= _MAX_PARENT_LENGTH and parent.isascii() else "/tmp")
 
 
 def _machine_tag() -> str:

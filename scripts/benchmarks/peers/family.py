@@ -5,9 +5,9 @@
 Each side is a process of its own, because Keras has one backend per process. Prints one JSON line:
 `us`, microseconds of the core per step and trial once everything is compiled, of `fit` (as a user
 writes it), `fit, compiled` (`jit_compile` and an epoch per execution), trialrun's engines `fused`
-and `mapped`, and `vmap` and `jit` of Keras on JAX by hand; and `first_s`, core-seconds before that:
-of trialrun the first call less a later one, which includes its check against plain Keras, of JAX
-the tracing and compiling.
+and `mapped`, and `vmap` and `jit` of Keras on JAX by hand, both from initial weights and batch
+orders that are there; and `first_s`, core-seconds before that: of trialrun the first call less a
+later one, which includes its check against plain Keras, of JAX the tracing and compiling.
 """
 
 import argparse

@@ -111,6 +111,11 @@ class CachedFunction:
                 form.is_compiled = True
         return results
 
+    def compile(self, *arguments: Any) -> None:
+        """Compiles or loads it for arguments of these shapes, by a call, if it has not been."""
+        if not self._form_of(arguments).is_compiled:
+            self(*arguments)
+
     def _form_of(self, arguments: tuple[Any, ...]) -> _Form:
         types = _types_of(arguments)
         if types not in self._forms:

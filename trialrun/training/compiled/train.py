@@ -85,7 +85,7 @@ def _train_slices(
         try:
             prepared.verify()
             with compiling(program):
-                program.evaluate(slices[0].state, slices[0].val, slices[0].test)
+                program.compile_evaluation(slices[0])
         except BaseException:
             reports.stop()
             raise

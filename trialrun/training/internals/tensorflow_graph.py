@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 from weakref import WeakKeyDictionary
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow.python.framework.smart_cond import smart_constant_value
 from tensorflow.python.ops import (
+    gen_math_ops,
     gen_nn_ops,
     gen_stateless_random_ops,
     gen_stateless_random_ops_v2,
@@ -46,6 +47,19 @@ def top_k_replaced(
         replacement: Takes TensorFlow's generated `top_kv2`, and gives one with its parameters.
     """
     return mock.patch.object(gen_nn_ops, "top_kv2", replacement(gen_nn_ops.top_kv2))
+
+
+def products_replaced(
+    name: Literal["mat_mul", "batch_mat_mul_v2"],
+    replacement: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> contextlib.AbstractContextManager[Any]:
+    """Within this context, TensorFlow multiplies matrices by another function, also in gradients.
+
+    Args:
+        name: Of the function: for two matrices, or for stacks of them.
+        replacement: Takes TensorFlow's generated function, and gives one with its parameters.
+    """
+    return mock.patch.object(gen_math_ops, name, replacement(getattr(gen_math_ops, name)))
 
 
 def constant_of(tensor: tf.Tensor) -> Any:

@@ -14,6 +14,8 @@ from trialrun.training.program import loops
 from trialrun.training.program.own_steps import OwnStepsModel
 from trialrun.training.program.pure_model import FunctionalModel
 from trialrun.training.state import ModelState
+from trialrun.training.vectorize.in_turn import apply_to_the_only
+from trialrun.training.vectorize.vectorize import vectorize
 
 Logs = dict[str, tf.Tensor]
 # (A function of one trial's tensors, stacks of such tensors (trials, ...)) -> its stacked results.
@@ -25,7 +27,8 @@ class Epochs:
 
     Args:
         model: The model as pure functions of one trial; an `OwnStepsModel` for `OwnEpochs`.
-        over_trials: Applies a function of one trial to all of them.
+        one_trial: Whether there is one trial, to which functions are applied as they are. They are
+            vectorized over several.
         batch_size: Rows per step; the last step takes the rows that are left.
         shared_data: Whether all trials see the same rows, given without a trial axis.
         evaluation_batch_size: Rows that are evaluated together, if their number changes the
@@ -47,14 +50,15 @@ class Epochs:
     def __init__(
         self,
         model: FunctionalModel | OwnStepsModel,
-        over_trials: OverTrials,
         *,
+        one_trial: bool,
         batch_size: int,
         shared_data: bool,
         evaluation_batch_size: int | None,
     ) -> None:
         self._model: Any = model
-        self._over_trials = over_trials
+        self._one_trial = one_trial
+        self._over_trials: OverTrials = apply_to_the_only if one_trial else vectorize
         self._batch_size = batch_size
         self._shared_data = shared_data
         self._evaluation_batch_size = evaluation_batch_size
@@ -90,17 +94,12 @@ class Epochs:
             for name in log_forms
         }
 
-        def body(index: tf.Tensor, state: ModelState, recorders: dict[str, Any]) -> Any:
+        def train_epoch(index: tf.Tensor, state: ModelState, recorders: dict[str, Any]) -> Any:
             state, logs = epoch(state, train, orders[index], val)
-            return (
-                index + 1,
-                state,
-                {name: recorder.write(index, logs[name]) for name, recorder in recorders.items()},
-            )
+            return state, {name: recorders[name].write(index, logs[name]) for name in recorders}
 
-        # Without `maximum_iterations`, here and below: XLA would not know the loop's length.
-        _, state, recorders = tf.while_loop(
-            lambda index, *_: index < num_epochs, body, (0, state, recorders)
+        state, recorders = loops.repeat(
+            train_epoch, num_epochs, state, recorders, one_trial=self._one_trial
         )
         return state, {name: recorder.stack() for name, recorder in recorders.items()}
 
@@ -181,19 +180,15 @@ class Epochs:
         self.traced_step = step.get_concrete_function(state, first)
         _, *outputs = self.traced_step.structured_outputs
         self.step = step
-        flat_state = tf.nest.flatten(state)
 
-        def take_step(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
-            batch = keras.tree.map_structure(lambda a: a[index], batches)
-            new_state, *outputs = step(tf.nest.pack_sequence_as(state, flat), batch)
-            new_flat = [
-                tf.ensure_shape(new, old.shape)
-                for new, old in zip(tf.nest.flatten(new_state), flat_state, strict=True)
-            ]
-            return new_flat, outputs
+        def take_step(index: tf.Tensor, state: ModelState) -> tuple[ModelState, Any]:
+            new_state, *outputs = step(state, keras.tree.map_structure(lambda a: a[index], batches))
+            return new_state, outputs
 
-        flat, (losses, predictions) = loops.record(take_step, num_steps, flat_state, outputs)
-        return tf.nest.pack_sequence_as(state, flat), losses, predictions
+        state, (losses, predictions) = loops.record(
+            take_step, num_steps, state, outputs, one_trial=self._one_trial
+        )
+        return state, losses, predictions
 
     def train_until_not_finite(
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
@@ -220,18 +215,13 @@ class Epochs:
         if self._model.sees_batches:
             state = self._reset_metrics(state)
         sums = self._over_trials(self._model.reset_sums, [state])
-        start = (state, sums, tf.ones(orders.shape[:1], tf.bool))
 
-        def body(index: tf.Tensor, flat: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def take_step(index: tf.Tensor, carried: Any, recorders: Any) -> Any:
             batch = keras.tree.map_structure(lambda a: a[index], batches)
-            carried = self._step_if_finite(tf.nest.pack_sequence_as(start, flat), batch)
-            pairs = zip(tf.nest.flatten(carried), flat, strict=True)
-            return index + 1, [tf.ensure_shape(new, old.shape) for new, old in pairs]
+            return self._step_if_finite(carried, batch), recorders
 
-        _, flat = tf.while_loop(
-            lambda index, _: index < num_steps, body, (0, tf.nest.flatten(start))
-        )
-        carried = tf.nest.pack_sequence_as(start, flat)
+        start = (state, sums, tf.ones(orders.shape[:1], tf.bool))
+        carried, _ = loops.repeat(take_step, num_steps, start, one_trial=self._one_trial)
         if num_left:
             carried = self._step_if_finite(carried, self._in_order(train, orders[:, num_whole:]))
         state, sums, _ = carried

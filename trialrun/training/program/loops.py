@@ -24,11 +24,52 @@ def select_trials(mask: Any, new: Any, old: Any) -> Any:
     return tf.nest.map_structure(select, new, old)
 
 
+def repeat(
+    take_step: Callable[[tf.Tensor, Any, Any], tuple[Any, Any]],
+    num_steps: int | tf.Tensor,
+    state: Any,
+    recorders: Any = (),
+    *,
+    one_trial: bool = False,
+) -> tuple[Any, Any]:
+    """The state and the recorders after a loop of steps.
+
+    Args:
+        take_step: (step number, state, recorders) -> (new state, new recorders).
+        num_steps: How many steps there are. Without `maximum_iterations`: XLA would not know the
+            loop's length.
+        state: Tensors (trials, ...) before the first step.
+        recorders: What else is carried, such as a structure of `tf.TensorArray`.
+        one_trial: Whether the state is of one trial, (1, ...), and is carried without that axis.
+            With it, XLA copies all of the state in each step where it could write new values over
+            the old ones: a fusion that also changes a shape does not share its memory.
+    """
+    flat_state = tf.nest.flatten(state)
+
+    def body(index: tf.Tensor, carried: list[tf.Tensor], recorders: Any) -> Any:
+        new, recorders = take_step(index, state_of(carried), recorders)
+        pairs = zip(tf.nest.flatten(new), flat_state, strict=True)
+        return index + 1, to_carry([tf.ensure_shape(a, b.shape) for a, b in pairs]), recorders
+
+    def to_carry(stacks: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [tf.squeeze(stack, 0) for stack in stacks] if one_trial else stacks
+
+    def state_of(carried: list[tf.Tensor]) -> Any:
+        stacks = [tf.expand_dims(tensor, 0) for tensor in carried] if one_trial else carried
+        return tf.nest.pack_sequence_as(state, stacks)
+
+    begin = (0, to_carry(flat_state), recorders)
+    _, carried, recorders = tf.while_loop(lambda index, *_: index < num_steps, body, begin)
+    return state_of(carried), recorders
+
+
 def record(
     take_step: Callable[[tf.Tensor, Any], tuple[Any, Any]],
     num_steps: int,
     state: Any,
     outputs: Any,
+    *,
+    one_trial: bool = False,
 ) -> tuple[Any, Any]:
     """The state after a loop of steps, and the outputs of all of them.
 
@@ -38,6 +79,7 @@ def record(
         num_steps: At least one.
         state: The state before the first step.
         outputs: Tensors with the shapes and dtypes of a step's outputs.
+        one_trial: As in `repeat`.
 
     Returns:
         The state, and losses (trials, steps) and predictions (trials, rows, ...).
@@ -47,17 +89,12 @@ def record(
         for output in tf.nest.flatten(outputs)
     ]
 
-    def body(index: tf.Tensor, state: Any, recorders: list[Any]) -> Any:
+    def take_and_write(index: tf.Tensor, state: Any, recorders: list[Any]) -> Any:
         state, outputs = take_step(index, state)
-        recorders = [
-            recorder.write(index, output)
-            for recorder, output in zip(recorders, tf.nest.flatten(outputs), strict=True)
-        ]
-        return index + 1, state, recorders
+        written = zip(recorders, tf.nest.flatten(outputs), strict=True)
+        return state, [recorder.write(index, output) for recorder, output in written]
 
-    _, state, recorders = tf.while_loop(
-        lambda index, *_: index < num_steps, body, (0, state, recorders)
-    )
+    state, recorders = repeat(take_and_write, num_steps, state, recorders, one_trial=one_trial)
     losses, predictions = tf.nest.pack_sequence_as(outputs, [r.stack() for r in recorders])
     losses = tf.transpose(losses, [1, 0, *range(2, losses.shape.rank)])
     return state, (losses, tf.nest.map_structure(_join_batches, predictions))
@@ -80,11 +117,10 @@ def over_batches(
     batch_size = min(batch_size, num_rows)
     num_steps, num_left = divmod(num_rows, batch_size)
 
-    def body(index: tf.Tensor, values: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        new = zip(see(values, index * batch_size + tf.range(batch_size)), values, strict=True)
-        return index + 1, [tf.ensure_shape(value, old.shape) for value, old in new]
+    def see_batch(index: tf.Tensor, values: list[tf.Tensor], recorders: Any) -> Any:
+        return see(values, index * batch_size + tf.range(batch_size)), recorders
 
-    _, values = tf.while_loop(lambda index, _: index < num_steps, body, (0, list(values)))
+    values, _ = repeat(see_batch, num_steps, list(values))
     return see(values, tf.range(num_rows - num_left, num_rows)) if num_left else values
 
 

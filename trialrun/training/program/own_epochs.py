@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trialrun.errors import CannotFuse
 from trialrun.training.program.epochs import Epochs, Logs
-from trialrun.training.program.loops import record, split_batches
+from trialrun.training.program.loops import record, repeat, split_batches
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.other_numbers import refuse_operations
 
@@ -48,7 +48,7 @@ class OwnEpochs(Epochs):
         def batch_at(index: tf.Tensor) -> Any:
             return keras.tree.map_structure(lambda a: a[index], batches)
 
-        state, logs = _last_logs(self.step, self.traced_step, num_steps, state, batch_at)
+        state, logs = self._last_logs(self.step, self.traced_step, num_steps, state, batch_at)
         if num_left:
             state, logs = self._take_step(state, self._in_order(train, orders[:, num_whole:]))
         state, val_logs = self._evaluate_steps(state, val)
@@ -106,7 +106,7 @@ class OwnEpochs(Epochs):
         traced = self.test.get_concrete_function(state, self.first_test_batch(data))
         refuse_operations(traced.graph, left_out=True)
         batch_at = functools.partial(self._batch_at, data, batch_size)
-        state, logs = _last_logs(self.test, traced, num_steps, state, batch_at)
+        state, logs = self._last_logs(self.test, traced, num_steps, state, batch_at)
         if num_left:
             rest = self._rows(data, slice(num_steps * batch_size, None))
             state, logs = self._test_rows(state, rest)
@@ -141,25 +141,20 @@ class OwnEpochs(Epochs):
         new_state, predictions = predicted
         return new_state, tf.zeros([tf.nest.flatten(state)[0].shape[0]]), predictions
 
+    def _last_logs(
+        self,
+        step: Callable[..., Any],
+        traced: Any,
+        num_steps: int,
+        state: ModelState,
+        batch_at: Callable[[tf.Tensor], Any],
+    ) -> tuple[ModelState, Logs]:
+        """The state after a loop of steps, and the logs of the last one."""
+        _, forms = traced.structured_outputs
+        begin = (state, {name: tf.zeros(form.shape, form.dtype) for name, form in forms.items()})
 
-def _last_logs(
-    step: Callable[..., Any],
-    traced: Any,
-    num_steps: int,
-    state: ModelState,
-    batch_at: Callable[[tf.Tensor], Any],
-) -> tuple[ModelState, Logs]:
-    """The state after a loop of steps, and the logs of the last one."""
-    _, forms = traced.structured_outputs
-    begin = (state, {name: tf.zeros(form.shape, form.dtype) for name, form in forms.items()})
-    flat_begin = tf.nest.flatten(begin)
+        def take_step(index: tf.Tensor, carried: tuple[ModelState, Logs], recorders: Any) -> Any:
+            return step(carried[0], batch_at(index)), recorders
 
-    def body(index: tf.Tensor, flat: list[tf.Tensor]) -> Any:
-        state, _ = tf.nest.pack_sequence_as(begin, flat)
-        new = tf.nest.flatten(step(state, batch_at(index)))
-        pairs = zip(new, flat_begin, strict=True)
-        return index + 1, [tf.ensure_shape(own, old.shape) for own, old in pairs]
-
-    _, flat = tf.while_loop(lambda index, _: index < num_steps, body, (0, flat_begin))
-    state, logs = tf.nest.pack_sequence_as(begin, flat)
-    return state, logs
+        (state, logs), _ = repeat(take_step, num_steps, begin, one_trial=self._one_trial)
+        return state, logs

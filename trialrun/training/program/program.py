@@ -16,6 +16,7 @@ from trialrun.training.model.ownership import why_unknown
 from trialrun.training.model.python_state import PythonState
 from trialrun.training.process_settings import settings_to_trace
 from trialrun.training.program.epochs import Epochs, Logs
+from trialrun.training.program.loops import repeat
 from trialrun.training.program.memory import peak_bytes
 from trialrun.training.program.own_epochs import OwnEpochs
 from trialrun.training.program.own_steps import OwnStepsModel
@@ -26,8 +27,9 @@ from trialrun.training.recurrence.rnn import rolled_or_as_it_is, rolled_or_unrol
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, draws_as_outside_xla
 from trialrun.training.vectorize.images import images_by_arithmetic
-from trialrun.training.vectorize.in_turn import apply_to_the_only, run_in_turn
+from trialrun.training.vectorize.in_turn import run_in_turn
 from trialrun.training.vectorize.other_numbers import refuse_operations
+from trialrun.training.vectorize.products import products_for_xla
 from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
@@ -43,7 +45,7 @@ class Stacked(Protocol):
     Attributes:
         indices: The trials' indices in their pack.
         state: Their state.
-        train, val: Their data; without an axis of trials if it is shared.
+        train, val, test: Their data; without an axis of trials if it is shared.
         is_shared: Whether they all see the same data.
         order_shape: (trials, rows of the training data).
         numbers: The hyperparameters of each that the program takes as inputs.
@@ -53,6 +55,7 @@ class Stacked(Protocol):
     state: ModelState
     train: tuple[Any, ...]
     val: tuple[Any, ...]
+    test: tuple[Any, ...]
     is_shared: bool
     order_shape: tuple[int, int]
     numbers: list[Sequence[float]]
@@ -88,11 +91,10 @@ class Program:
         self._model = model
         self._engine = engine
         self._name = name
-        over_trials = vectorize if engine == "fused" else apply_to_the_only
         kind: type[Epochs] = OwnEpochs if isinstance(model, OwnStepsModel) else Epochs
         self._epochs = kind(
             model,
-            over_trials,
+            one_trial=engine == "mapped",
             batch_size=batch_size,
             shared_data=shared_data,
             evaluation_batch_size=evaluation_batch_size,
@@ -159,6 +161,10 @@ class Program:
     ) -> tuple[Any, Logs, Any]:
         """Predictions on the validation set, logs and predictions on the test set; see `Epochs`."""
         return self._evaluate(state, val, test)
+
+    def compile_evaluation(self, own: Stacked) -> None:
+        """Compiles `evaluate` for slices of this shape, if it is not compiled yet."""
+        self._evaluate.compile(own.state, own.val, own.test)
 
     def finalize(self, state: ModelState) -> ModelState:
         """The state as `fit` leaves it after the last epoch."""
@@ -248,15 +254,12 @@ class Program:
 
     def _take_steps(self, state: ModelState, batch: Any, num_steps: tf.Tensor) -> list[tf.Tensor]:
         """The tensors of the state after some steps on one batch."""
-        flat_state = tf.nest.flatten(state)
 
-        def body(index: tf.Tensor, flat: list[tf.Tensor]) -> Any:
-            new_state, *_ = self._epochs.step(tf.nest.pack_sequence_as(state, flat), batch)
-            new_flat = zip(tf.nest.flatten(new_state), flat_state, strict=True)
-            return index + 1, [tf.ensure_shape(new, old.shape) for new, old in new_flat]
+        def take_step(_: tf.Tensor, state: ModelState, recorders: Any) -> Any:
+            return self._epochs.step(state, batch)[0], recorders
 
-        _, flat = tf.while_loop(lambda index, _: index < num_steps, body, (0, flat_state))
-        return list(flat)
+        state, _ = repeat(take_step, num_steps, state, one_trial=self._engine == "mapped")
+        return list(tf.nest.flatten(state))
 
     def check_numbers(self, numbers: Sequence[float]) -> None:
         """Raises CannotShare unless the traced program is right for a trial's hyperparameters."""
@@ -352,6 +355,7 @@ class Program:
             else:
                 stack.enter_context(keras_tracing.recurrence_by(rolled_or_as_it_is))
                 stack.enter_context(draws_as_outside_xla())
+            stack.enter_context(products_for_xla(one_trial=self._engine == "mapped"))
             stack.enter_context(keras_tracing.encoding_without_bincount())
             stack.enter_context(images_by_arithmetic())
             stack.enter_context(sorting_as_outside_xla())
@@ -362,12 +366,9 @@ class Program:
         self, state: ModelState, train: tuple[Any, ...], orders: tf.Tensor, val: tuple[Any, ...]
     ) -> tuple[ModelState, Logs]:
         def train_one(state: ModelState, own_orders: tf.Tensor, *own: Any) -> Any:
-            new_state, logs = self._epochs.train(
-                state,
-                own[0] if own else train,
-                tf.transpose(own_orders, [1, 0, 2]),
-                own[1] if own else val,
-            )
+            train_own, val_own = own or (train, val)
+            orders = tf.transpose(own_orders, [1, 0, 2])
+            new_state, logs = self._epochs.train(state, train_own, orders, val_own)
             return new_state, {name: tf.transpose(values) for name, values in logs.items()}
 
         own = [] if self._shared_data else [train, val]

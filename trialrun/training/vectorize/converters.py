@@ -2,7 +2,7 @@
 
 They are for `Bitcast` (in the accuracy metric), `Squeeze` of a single trial, `L2Loss`, padding,
 rolling, what is done to images, the random generators (for dropout and noise every trial has its
-own key), and a fast product of tiny matrices.
+own key), and products of small matrices.
 """
 
 import functools
@@ -22,6 +22,7 @@ from trialrun.training.internals.tensorflow_graph import (
     stacked,
 )
 from trialrun.training.vectorize import philox
+from trialrun.training.vectorize.products import product_converters
 
 
 def own_converters() -> dict[str, Converter]:
@@ -58,10 +59,7 @@ def own_converters() -> dict[str, Converter]:
             "DepthwiseConv2dNativeBackpropInput", [1, 2]
         ),
     }
-    if not tf.config.list_physical_devices("GPU"):
-        converters["MatMul"] = _matmul_converter("MatMul", "transpose_a", "transpose_b")
-        converters["BatchMatMulV2"] = _matmul_converter("BatchMatMulV2", "adj_x", "adj_y")
-    return converters
+    return converters | product_converters()
 
 
 # ------------------------------------------------------------------------------ random generators
@@ -184,56 +182,3 @@ def _with_own_kernels(op_type: str, inputs: list[int]) -> Converter:
         return convert(pfor)
 
     return convert_stacked
-
-
-# ------------------------------------------------------------------------------- tiny matrices
-
-
-def _multiply_and_sum_is_faster(
-    rows: int, inner: int, columns: int, *, transpose_a: bool, transpose_b: bool
-) -> bool:
-    """Whether XLA's CPU backend multiplies matrices of this size faster without its dot.
-
-    Its batched dot runs tiny shapes at 0.5 to 8 GFLOP/s, as it calls a kernel per matrix; a
-    product and a sum are fused into one vectorized loop. The limits were measured and hold for the
-    CPU only; `scripts/benchmark` measures what they gain in all.
-    """
-    if transpose_a and not transpose_b:  # gradient of a kernel: (features, batch) x (batch, units)
-        return inner <= 16 and rows <= 256 and columns <= 256
-    if transpose_b and not transpose_a:  # gradient of a layer's input
-        return inner <= 4
-    if not transpose_a and not transpose_b:  # forward pass
-        return columns <= 4 and inner <= 64
-    return False
-
-
-def _matmul_converter(op_type: str, transpose_a_name: str, transpose_b_name: str) -> Converter:
-    convert_with_dot = tensorflow_graph.converter_of(op_type)
-    assert convert_with_dot is not None
-
-    def convert(pfor: PForInput) -> Any:
-        transpose_a, transpose_b = pfor.get_attr(transpose_a_name), pfor.get_attr(transpose_b_name)
-        left, right = pfor.input(0), pfor.input(1)
-        if not (_is_stack_of_matrices(left) and _is_stack_of_matrices(right)):
-            return convert_with_dot(pfor)
-        a = tf.transpose(left.t, [0, 2, 1]) if transpose_a else left.t
-        b = tf.transpose(right.t, [0, 2, 1]) if transpose_b else right.t
-        (_, rows, inner), columns = a.shape, b.shape[2]
-        if not _multiply_and_sum_is_faster(
-            rows, inner, columns, transpose_a=transpose_a, transpose_b=transpose_b
-        ):
-            return convert_with_dot(pfor)
-        products = tf.expand_dims(a, 3) * tf.expand_dims(b, 1)
-        return stacked(tf.reduce_sum(products, 2), True)
-
-    return convert
-
-
-def _is_stack_of_matrices(value: Any) -> bool:
-    shape = value.t.shape
-    return bool(
-        value.is_stacked
-        and shape.rank == 3
-        and shape.is_fully_defined()
-        and value.t.dtype == tf.float32
-    )
