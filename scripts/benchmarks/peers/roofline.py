@@ -14,7 +14,7 @@ so one trial needs
 
 Biases, activations, loss, Adam, logs and validation are left out, so this is a lower bound. The
 peak is the best speed of large products, of several sizes, in a program of TensorFlow's XLA, which
-compiles the engines too, or in NumPy if that is faster; on some processors XLA is twice as fast.
+compiles the engines too, or in NumPy where that is faster; which is depends on the processor.
 The job's own matrices are far too small to be multiplied at that speed: what XLA takes for those
 is measured by `step_products.py`. Prints one JSON line.
 """
