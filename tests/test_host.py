@@ -3,11 +3,12 @@
 import gc
 import importlib
 import os
+import subprocess
 import sys
 
 import pytest
 
-from trialrun.host import imported_late, importing, num_local_cpus
+from trialrun.host import imported_late, importing, num_local_cpus, process_started
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,11 @@ def test_a_module_is_imported_late_by_the_library_and_at_once_by_others(tmp_path
     with imported_late("late_package.heavy"):
         assert importlib.import_module("late_package.heavy") is user.late_package.heavy
     assert user.late_package.times == 1
+
+
+def test_a_process_that_has_ended_does_not_run_although_its_parent_has_not_asked():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert process_started(process.pid).isdigit()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process_started(process.pid) is None

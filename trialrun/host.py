@@ -100,10 +100,12 @@ def machine_id() -> str:
 def process_started(pid: Any) -> str | None:
     """When a process began, in ticks since boot; None if there is no such process.
 
-    With its pid, which may be reused, it identifies the process.
+    With its pid, which may be reused, it identifies the process. One that has ended is there until
+    its parent asks how: where nobody asks, as in a container without an init, for ever.
     """
     with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else others[18]
     return None
 
 

@@ -1,7 +1,8 @@
 """Measures trialrun and its peers in one run on this machine, on its CPU.
 
-The reference job, a search in rounds, recurrent models, and five families of small models beside
-what one would write with Keras on JAX.
+The reference job beside a `model.fit` script, Ray Tune, KerasTuner, Optuna, scikit-learn and JAX; a
+search in rounds; recurrent models; and six families of small models beside what one would write
+with Keras on JAX.
 
     scripts/benchmark [--quick] [--only NAME,...] [--json FILE]
 
@@ -35,7 +36,17 @@ from trialrun.training.compilation_cache.folder import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 900.0
-PACKAGES = ("trialrun", "tensorflow", "keras", "ray", "jax", "scikit-learn", "numpy")
+PACKAGES = (
+    "trialrun",
+    "tensorflow",
+    "keras",
+    "ray",
+    "jax",
+    "scikit-learn",
+    "keras-tuner",
+    "optuna",
+    "numpy",
+)
 
 ALL_CORES = f"all {len(os.sched_getaffinity(0))}"
 ONE_CORE = "1, pinned"
@@ -45,6 +56,14 @@ QUICK_STEADY = ("--epochs", "2", "--trials", "16")
 FIVE_RATES = "search.parameters.training.learning_rate.values=[1e-4, 2e-4, 3e-4, 5e-4, 1e-3]"
 
 KERAS_FIT = Subject("keras_fit", "model.fit, one script", ALL_CORES)
+KERAS_FIT_COMPILED = Subject(
+    "keras_fit_compiled",
+    "model.fit, compiled, one script",
+    ALL_CORES,
+    args=("--compiled",),
+    quick_args=("--compiled", "--epochs", "2"),
+    program="keras_fit",
+)
 TRIALRUN_60 = Subject(
     "trialrun_60",
     "trialrun, reference job",
@@ -69,12 +88,20 @@ FUSED_STEADY = Subject(
     "fused_steady", "trialrun fused, steady state", ONE_CORE, quick_args=QUICK_STEADY
 )
 SKLEARN_MLP = Subject("sklearn_mlp", "scikit-learn MLPClassifier", ONE_CORE)
-ROOFLINE = Subject("roofline", "matmul roofline (sgemm)", ONE_CORE)
-DIGITS_CNN = Subject(
-    "digits_cnn",
-    "trialrun, 32 digits CNNs, steady state",
-    ONE_CORE,
-    quick_args=("--epochs", "1", "--trials", "4"),
+STEP_PRODUCTS = Subject(
+    "step_products", "the step's matrix products alone", ONE_CORE, quick_args=QUICK_STEADY
+)
+ROOFLINE = Subject("roofline", "the same at peak speed (a bound)", ONE_CORE)
+DIGITS_CNN, TEXT_GRU = (
+    Subject(
+        job,
+        f"trialrun, 32 {title}, steady",
+        ONE_CORE,
+        args=(job,),
+        quick_args=(job, "--epochs", "1", "--trials", "4"),
+        program="job_steady",
+    )
+    for job, title in (("digits_cnn", "digits CNNs"), ("text_gru", "masked GRUs"))
 )
 RAY_TUNE = Subject(
     "ray_tune",
@@ -82,6 +109,8 @@ RAY_TUNE = Subject(
     ALL_CORES,
     quick_args=("--epochs", "1", "--trials", "3"),
 )
+KERAS_TUNER = Subject("keras_tuner_search", "KerasTuner, one process", ALL_CORES)
+OPTUNA = Subject("optuna_study", "Optuna with model.fit", ALL_CORES)
 
 QUICK_ROUNDS = ("--set", "search.num_variants=4", *QUICK_EPOCHS)
 ROUNDS_JOB = Subject(
@@ -135,19 +164,28 @@ FAMILIES = tuple(
     for name, title in (
         ("mlp", "small MLP, batch 10"),
         ("cnn", "digits CNN, batch 32"),
+        ("augmented_cnn", "augmented CNN, batch 32"),
         ("gru", "masked GRU, 16 steps"),
         ("transformer", "transformer block"),
         ("wide_mlp", "wide MLP, batch 128"),
     )
 )
 
+WHOLE_COMMANDS = (
+    KERAS_FIT,
+    KERAS_FIT_COMPILED,
+    TRIALRUN_60,
+    TRIALRUN_60_WARM,
+    TRIALRUN_1000,
+    TRIALRUN_1000_WARM,
+)
 # Subjects that are compared closely alternate, so that a slow minute of the machine affects both.
 ROUNDS: tuple[tuple[int, tuple[Subject, ...]], ...] = (
-    (3, (KERAS_FIT, TRIALRUN_60, TRIALRUN_60_WARM, TRIALRUN_1000, TRIALRUN_1000_WARM)),
-    (3, (JAX_VMAP, FUSED_STEADY)),
+    (3, WHOLE_COMMANDS),
+    (3, (JAX_VMAP, FUSED_STEADY, STEP_PRODUCTS, ROOFLINE)),
     (3, (ROUNDS_JOB, WHOLE_GRID)),
     (3, (TWO_GRUS, TWO_GRUS_KERAS)),
-    (1, (DIGITS_CNN, SKLEARN_MLP, ROOFLINE, RAY_TUNE, *FAMILIES)),
+    (1, (DIGITS_CNN, TEXT_GRU, SKLEARN_MLP, RAY_TUNE, KERAS_TUNER, OPTUNA, *FAMILIES)),
 )
 SUBJECTS = tuple(subject for _, subjects in ROUNDS for subject in subjects)
 

@@ -11,16 +11,18 @@ from rich.console import Console
 from rich.table import Column, Table
 
 LEGEND = """\
-s/trial: for trialrun and Ray Tune (two trials at once) wall time divided by trials; in steady
-state, and for scikit-learn, core-seconds without compilation; the roofline is a bound, not a run.
-s/further: seconds that one more trial takes once everything has started.
+s/trial: wall time divided by trials (Ray Tune: two at once); in steady state, of the products and
+of scikit-learn core-seconds without compilation. The bound is computed, not run.
+s/further: seconds that one more trial takes once everything has started. compiled: jit_compile and
+an epoch per execution.
 to exit: seconds from the command to its exit. GB: peak of the PSS of all its processes.
 With several runs, numbers are medians. pinned: bound to one core, with one thread.
 """
 LEGEND_OF_FAMILIES = """\
-us of one core per step and trial, once all is compiled; fit, compiled: jit_compile and an epoch
-per execution; fused and mapped: trialrun's engines; vmap and jit: Keras on JAX by hand, without the
-drawing of batch orders. first: core-seconds until then, of trialrun with its check against Keras.
+us of one core per step and trial, once all is compiled; fit, compiled: an epoch per execution, and
+jit_compile unless Keras refuses it, as for augmented images; fused and mapped: trialrun's engines;
+vmap and jit: Keras on JAX by hand, without the drawing of batch orders. first: core-seconds until
+then, of trialrun with its check against Keras.
 """
 
 

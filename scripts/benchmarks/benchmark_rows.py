@@ -61,9 +61,16 @@ class Row:
         return statistics.median(values) if values else None
 
 
-# The targets of the ratio to JAX.
-FAMILY_TARGETS = {"mlp": 0.6, "cnn": 0.42, "gru": 1.0, "transformer": 0.85, "wide_mlp": 0.6}
-OURS, BY_JAX = ("fused", "mapped"), ("vmap", "jit")
+# The targets of the ratio to JAX; None where there is none.
+FAMILY_TARGETS: dict[str, float | None] = {
+    "mlp": 0.6,
+    "cnn": 0.42,
+    "augmented_cnn": None,
+    "gru": 1.0,
+    "transformer": 0.85,
+    "wide_mlp": 0.6,
+}
+OURS, BY_JAX, BY_FIT = ("fused", "mapped"), ("vmap", "jit"), ("fit", "fit, compiled")
 
 
 def fastest(row: Row, ways: Sequence[str], key: str = "us") -> float | None:
@@ -83,36 +90,40 @@ class Ratio:
 
 
 def compare(rows: Mapping[str, Row]) -> list[Ratio]:
-    """The ratios that matter, most of them with a target."""
-
-    def median(name: str, key: str) -> float | None:
-        return rows[name].median(key) if name in rows else None
-
-    script_s = median("keras_fit", "wall_s")
-    jax_s, fused_s = median("jax_vmap", "s_per_trial"), median("fused_steady", "s_per_trial")
-    jax_orders_s = median("jax_vmap", "orders_s_per_trial")
-    jax_and_orders_s = jax_s + jax_orders_s if jax_s and jax_orders_s else None
-    families = [
-        (rows[name], target)
-        for name, target in FAMILY_TARGETS.items()
-        if name in rows and rows[name].samples
-    ]
-    further_s = further_trial_s(rows)
-    tune_further_s = median("ray_tune", "marginal_s_per_trial")
+    """The ratios that matter, some of them with a target."""
     return [
-        *(
-            Ratio(
-                f"{trials_of(rows, name)} trials{how} / one model.fit script, command to exit",
-                divide(median(name, "wall_s"), script_s),
-                target=target,
-            )
-            for name, how, target in (
-                ("trialrun_60", "", 1.0),
-                ("trialrun_60_warm", ", again", 0.75),
-                ("trialrun_1000", "", 1.5),
-                ("trialrun_1000_warm", ", again", 1.2),
-            )
-        ),
+        *_whole_commands(rows),
+        *_steady_states(rows),
+        *_further_trials(rows),
+        *_searches_and_short_jobs(rows),
+        *_families(rows),
+    ]
+
+
+def _whole_commands(rows: Mapping[str, Row]) -> list[Ratio]:
+    return [
+        Ratio(
+            f"{trials_of(rows, name)} trials{how} / one {script}, command to exit",
+            divide(median(rows, name, "wall_s"), median(rows, script_name, "wall_s")),
+            target,
+        )
+        for name, how, script_name, script, target in (
+            ("trialrun_60", "", "keras_fit", "model.fit script", 1.0),
+            ("trialrun_60_warm", ", again", "keras_fit", "model.fit script", 0.75),
+            ("trialrun_1000", "", "keras_fit", "model.fit script", 1.5),
+            ("trialrun_1000_warm", ", again", "keras_fit", "model.fit script", 1.2),
+            ("trialrun_60", "", "keras_fit_compiled", "compiled script", None),
+        )
+    ]
+
+
+def _steady_states(rows: Mapping[str, Row]) -> list[Ratio]:
+    fused_s = median(rows, "fused_steady", "s_per_trial")
+    jax_s = median(rows, "jax_vmap", "s_per_trial")
+    orders_s = median(rows, "jax_vmap", "orders_s_per_trial")
+    jax_and_orders_s = jax_s + orders_s if jax_s and orders_s else None
+    products_s = median(rows, "step_products", "s_per_trial")
+    return [
         Ratio(
             "fused engine / JAX, core-seconds per trial, steady state",
             divide(fused_s, jax_s),
@@ -122,54 +133,102 @@ def compare(rows: Mapping[str, Row]) -> list[Ratio]:
             "the same, with the time for JAX's batch orders added",
             divide(fused_s, jax_and_orders_s),
         ),
+        Ratio("fused engine / its step's matrix products alone", divide(fused_s, products_s)),
         Ratio(
-            "model.fit / trialrun, digits CNN, core-seconds per trial, steady state",
-            divide(median("digits_cnn", "fit_s_per_trial"), median("digits_cnn", "s_per_trial")),
-            target=4,
+            "fused engine / these products at peak speed (a bound)",
+            divide(fused_s, median(rows, "roofline", "s_per_trial")),
+        ),
+        *(
+            Ratio(
+                f"model.fit / trialrun, {title}, core-seconds per trial, steady state",
+                divide(median(rows, name, "fit_s_per_trial"), median(rows, name, "s_per_trial")),
+                target,
+                is_upper_bound=False,
+            )
+            for name, title, target in (
+                ("digits_cnn", "digits CNN", 4),
+                ("text_gru", "masked GRU", None),
+            )
+        ),
+    ]
+
+
+def _further_trials(rows: Mapping[str, Row]) -> list[Ratio]:
+    """What others take for one more trial, in trialrun's seconds for it."""
+    further_s = further_trial_s(rows)
+    return [
+        Ratio(
+            f"{title} / trialrun, seconds per further trial",
+            divide(median(rows, name, key), further_s),
+            target,
             is_upper_bound=False,
-        ),
-        Ratio(
-            "Ray Tune / trialrun, seconds per further trial",
-            divide(tune_further_s, further_s),
-            target=500,
-            is_upper_bound=False,
-        ),
-        Ratio(
-            "Ray Tune, wall per trial / trialrun, per further trial",
-            divide(median("ray_tune", "s_per_trial"), further_s),
-        ),
+        )
+        for name, title, key, target in (
+            ("ray_tune", "Ray Tune", "marginal_s_per_trial", 500),
+            ("ray_tune", "Ray Tune, wall per trial", "s_per_trial", None),
+            ("keras_tuner_search", "KerasTuner", "marginal_s_per_trial", None),
+            ("optuna_study", "Optuna with model.fit", "marginal_s_per_trial", None),
+            ("keras_fit", "model.fit", "s_per_trial", None),
+            ("keras_fit_compiled", "model.fit, compiled", "s_per_trial", None),
+        )
+    ]
+
+
+def _searches_and_short_jobs(rows: Mapping[str, Row]) -> list[Ratio]:
+    return [
         Ratio(
             "a search in rounds / the whole grid, command to exit",
-            divide(median("rounds", "wall_s"), median("whole_grid", "wall_s")),
+            divide(median(rows, "rounds", "wall_s"), median(rows, "whole_grid", "wall_s")),
             target=0.5,
         ),
         Ratio(
             "the same, time of training alone",
-            divide(median("rounds", "training_s"), median("whole_grid", "training_s")),
+            divide(median(rows, "rounds", "training_s"), median(rows, "whole_grid", "training_s")),
             target=0.4,
         ),
         Ratio(
             "2 masked GRUs, engine auto / engine keras, command to exit",
-            divide(median("two_grus", "wall_s"), median("two_grus_keras", "wall_s")),
+            divide(median(rows, "two_grus", "wall_s"), median(rows, "two_grus_keras", "wall_s")),
             target=1.2,
         ),
+    ]
+
+
+def _families(rows: Mapping[str, Row]) -> list[Ratio]:
+    families = [
+        (rows[name], target)
+        for name, target in FAMILY_TARGETS.items()
+        if name in rows and rows[name].samples
+    ]
+    return [
         *(
             Ratio(
                 f"{row.subject.title}, best engine / best of JAX",
                 divide(fastest(row, OURS), fastest(row, BY_JAX)),
-                target=target,
+                target,
             )
             for row, target in families
         ),
         *(
             Ratio(
+                f"{row.subject.title}, best engine / best of model.fit",
+                divide(fastest(row, OURS), fastest(row, BY_FIT)),
+            )
+            for row, _ in families
+        ),
+        *(
+            Ratio(
                 f"{row.subject.title}, first call / compiling with JAX, vectorized",
                 divide(fastest(row, OURS[:1], "first_s"), fastest(row, BY_JAX[:1], "first_s")),
-                target=2.5,
+                2.5,
             )
             for row, _ in families
         ),
     ]
+
+
+def median(rows: Mapping[str, Row], name: str, key: str) -> float | None:
+    return rows[name].median(key) if name in rows else None
 
 
 def further_trial_s(rows: Mapping[str, Row]) -> float | None:

@@ -63,6 +63,7 @@ def data(seed, num_outputs=1):
     return {"train": part(40), "validation": part(16), "test": part(24)}
 
 
+LOSS = "sparse_categorical_crossentropy"
 register = keras.saving.register_keras_serializable("export_tests")
 
 
@@ -162,7 +163,8 @@ def _chain(*middle):
 
 def _compiled(loss, *metrics, model=None):
     model = model or _chain(layers.Dense(4))
-    model.compile(keras.optimizers.Adam(0.01), loss, metrics=list(metrics))
+    # Nothing is traced for a few batches.
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=list(metrics), run_eagerly=True)
     return model
 
 
@@ -184,6 +186,7 @@ def two_outputs():
         loss_weights={"a": 1.0, "b": 0.5},
         metrics={"a": ["accuracy"], "b": [far, "cosine_similarity", "R2Score"]},
         weighted_metrics={"a": ["accuracy"], "b": []},
+        run_eagerly=True,
     )
     return model
 
@@ -204,15 +207,15 @@ def lambda_layer():
 
 
 def not_registered():
-    return _chain(NotRegistered())
+    return _compiled(LOSS, model=_chain(NotRegistered()))
 
 
 def no_config():
-    return NoConfig(lambda x: x * 2)
+    return _compiled(LOSS, model=NoConfig(lambda x: x * 2))
 
 
 def random_predictions():
-    return _chain(Noise())
+    return _compiled(LOSS, model=_chain(Noise()))
 """
 
 

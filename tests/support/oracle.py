@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ from trialrun.training.vectorize.stateful_draws import draws_by
 from trialrun.trials.signature import signature_of
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack, Trial
+
+_EAGERLY = ContextVar("eagerly", default=False)
 
 
 class Line(NamedTuple):
@@ -75,6 +78,7 @@ def compare(
     timed: bool = False,
     compared: Sequence[int] = (0, -1),
     plainly: "dict[int, Plain] | None" = None,
+    eagerly: bool = False,
 ) -> Comparison:
     """One case: some of its trials against plain Keras.
 
@@ -90,6 +94,7 @@ def compare(
         compared: Which of the trials are compared; the first and the last if it is not given. A
             program is traced from the first, so that the last is the harder case.
         plainly: Keeps what plain Keras trained, for the same case in another engine.
+        eagerly: Whether plain Keras traces nothing, which takes less time for a few batches.
     """
     plainly = {} if plainly is None else plainly
     trials = line.plan(folder, num_trials, engine)
@@ -108,7 +113,8 @@ def compare(
         again = _train(replace(task, pack=replace(task.pack, trials=trials[::-1])))[2][::-1]
     for index in compared:
         if index not in plainly:
-            plainly[index] = line.train_plainly(trials[index], folder)
+            with fitting_eagerly() if eagerly else contextlib.nullcontext():
+                plainly[index] = line.train_plainly(trials[index], folder)
         own, plain = trained[index], plainly[index]
         for_order = [*again[index].trainable, *again[index].non_trainable]
         weights = max(weights, largest_difference(for_order, [*own.trainable, *own.non_trainable]))
@@ -167,6 +173,7 @@ def fit_plainly(
     keras.config.disable_interactive_logging()  # `TerminateOnNaN` prints a line
     keras.utils.set_random_seed(trial.seed)
     model = build()
+    model.run_eagerly |= _EAGERLY.get()
     with stream_of(trial.seed):
         return _fit(model, trial, splits, class_weight, callbacks)
 
@@ -203,6 +210,16 @@ def _fit(
         verbose=0,
     )
     return Plain(arrays, history, test_logs, min(clock.epochs_s[1:], default=np.inf))
+
+
+@contextlib.contextmanager
+def fitting_eagerly() -> Iterator[None]:
+    """Within this context, `fit_plainly` runs Keras's own Python code batch by batch."""
+    token = _EAGERLY.set(True)
+    try:
+        yield
+    finally:
+        _EAGERLY.reset(token)
 
 
 @contextlib.contextmanager

@@ -118,6 +118,12 @@ def both_weighted(seed: int) -> dict[str, Any]:
     return blobs(seed, target="both", weighted=True)
 
 
+def both_weighted_in_two_parts(seed: int) -> dict[str, Any]:
+    """The same, where the rows to validate on are those to test on: one shape less to compile."""
+    parts = both_weighted(seed)
+    return {**parts, "test": parts["validation"]}
+
+
 def sequences(seed: int) -> dict[str, Any]:
     """A class for each of four steps, some of them padded."""
     return blobs(seed, target="steps")
@@ -146,6 +152,11 @@ def logits() -> keras.Model:
 def one_probability() -> keras.Model:
     """One probability."""
     return _dense(1, "sigmoid")
+
+
+def one_neuron() -> keras.Model:
+    """One probability, of a matrix of weights and a bias."""
+    return keras.Sequential([keras.Input((6,)), layers.Dense(1, "sigmoid")])
 
 
 def regressor() -> keras.Model:

@@ -79,7 +79,7 @@ def compiled(rate=0.01):
 def two_of_a_kind():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(1, activation="sigmoid")])
     kinds = [keras.metrics.AUC(), keras.metrics.AUC(curve="PR")]
-    model.compile("adam", "binary_crossentropy", metrics=kinds)
+    model.compile("adam", "binary_crossentropy", metrics=kinds, run_eagerly=True)
     return model
 
 
@@ -165,6 +165,6 @@ def without_test_step():
 
 def own_steps(diverges=False):
     model = OwnTestStep(diverges)
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     return model
 '''

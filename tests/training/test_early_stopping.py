@@ -30,10 +30,11 @@ EPOCHS = 9
 ENGINES = {"fused": train_with_fused, "keras": train_with_keras}
 PATIENCES = (0, 1, 3, EPOCHS)
 STOPPING = {"min_delta": 0.001, "monitor": "val_accuracy"}
-# Trials of these settings share a program, whatever the values of the first two are.
+# Trials of these settings share a program, whatever the values of the first three are.
 CONTROLS = {
     "early_stopping": STOPPING,
     "reduce_lr_on_plateau": {"patience": EPOCHS},  # never
+    "keep_best": "val_loss",
     "checkpoint_every": 2,
     "terminate_on_nan": True,
 }
@@ -78,30 +79,6 @@ def oracle(stopping_folder):
     return Oracle(stopping_folder, builder_in(stopping_folder, "everything"))
 
 
-def test_each_trial_of_a_pack_stops_where_keras_stops_it(stopping_folder, oracle, subtests):
-    """In `mapped` too, see `test_checkpoints`."""
-    trials = trials_of(stopping_folder, seeds=[1], stopping={"restore_best_weights": True})
-    oracles = []
-    for trial in trials:
-        patience = trial.variant.training.early_stopping.patience
-        callback = keras.callbacks.EarlyStopping(
-            **STOPPING, mode="max", patience=patience, restore_best_weights=True
-        )
-        rate = keras.callbacks.ReduceLROnPlateau(patience=EPOCHS)  # only logs it
-        oracles.append((oracle.train(trial, callback, rate), callback.best_epoch + 1))
-    num_epochs = [len(plain.history["loss"]) for plain, _ in oracles]
-    assert len(set(num_epochs)) > 2
-    assert max(num_epochs) == EPOCHS
-    of_engines = {"fused": slice(None), "keras": slice(1, 3)}
-    assert max(num_epochs[of_engines["keras"]]) < EPOCHS
-    for engine, places in of_engines.items():
-        with subtests.test(engine=engine):
-            trained = ENGINES[engine](make_task(stopping_folder, trials[places], num_threads=2))
-            for one, (plain, best_epoch) in zip(trained, oracles[places], strict=True):
-                assert_same(plain, one)
-                assert one.best_epoch == best_epoch
-
-
 class KeepBest(keras.callbacks.Callback):
     """The weights that `ModelCheckpoint(save_best_only=True)` would have in its file."""
 
@@ -117,17 +94,13 @@ class KeepBest(keras.callbacks.Callback):
         self.model.set_weights(self.best)
 
 
-def test_rates_are_reduced_and_best_epochs_kept_as_keras_does_it(stopping_folder, oracle, subtests):
-    """Of trials of which one stops early."""
+def test_a_pack_is_controlled_as_keras_controls_it(stopping_folder, oracle, subtests):
+    """Each trial stops where Keras stops it, its rate is reduced, and its best epoch kept.
+
+    The weights that `EarlyStopping` restores, and the engine `mapped`, see `test_checkpoints`.
+    """
     plateau = {"monitor": "val_accuracy", "patience": 1, "factor": 0.5, "min_lr": 0.01}
-    trials = trials_of(
-        stopping_folder,
-        seeds=[1],
-        patiences=(3, EPOCHS),
-        reduce_lr_on_plateau=plateau,
-        keep_best="val_loss",
-        learning_rate=0.03,
-    )
+    trials = trials_of(stopping_folder, seeds=[1], reduce_lr_on_plateau=plateau, learning_rate=0.03)
     oracles = [
         oracle.train(
             trial,
@@ -139,17 +112,20 @@ def test_rates_are_reduced_and_best_epochs_kept_as_keras_does_it(stopping_folder
         )
         for trial in trials
     ]
-    for engine in ("fused", "keras"):
+    num_epochs = [len(plain.history["loss"]) for plain in oracles]
+    assert len(set(num_epochs)) > 2
+    assert max(num_epochs) == EPOCHS
+    of_engines = {"fused": slice(None), "keras": slice(1, 3)}
+    assert max(num_epochs[of_engines["keras"]]) < EPOCHS
+    for engine, places in of_engines.items():
         with subtests.test(engine=engine):
-            task = make_task(stopping_folder, trials)
-            trained = ENGINES[engine](task)
-            for one, plain in zip(trained, oracles, strict=True):
+            trained = ENGINES[engine](make_task(stopping_folder, trials[places], num_threads=2))
+            for one, plain in zip(trained, oracles[places], strict=True):
                 assert_same(plain, one)
                 assert one.best_epoch == np.argmin(one.history["val_loss"]) + 1
             rates = {round(float(v), 4) for v in trained[-1].history["learning_rate"]}
             assert rates >= {0.03, 0.015}
-            if engine == "fused":
-                result = train(task)
+    result = train(make_task(stopping_folder, trials, num_threads=2))
     for one, row in zip(oracles, result.trials, strict=True):
         losses = one.history["val_loss"]
         assert row.epochs == len(losses)
@@ -165,7 +141,6 @@ def test_a_slice_that_becomes_narrower_trains_its_trials_as_before(stopping_fold
         stopping_folder,
         seeds=[1],
         patiences=(0, EPOCHS),
-        stopping={"restore_best_weights": True},
     )
     task = make_task(stopping_folder, trials)
     monkeypatch.setattr(controlled, "is_worth_compiling", lambda saved_s, compile_s: False)
@@ -204,7 +179,6 @@ def test_a_pack_with_trials_that_stopped_goes_on_from_its_checkpoints(
         stopping_folder,
         seeds=[1],
         patiences=(1, EPOCHS),
-        stopping={"restore_best_weights": True},
         reduce_lr_on_plateau={"patience": 1},
         engine=engine,
     )

@@ -56,8 +56,8 @@ def alone(tmp_path_factory):
 def test_a_single_trial_is_trained_as_keras_trains_it(alone):
     folder, trial, result = alone
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0)
-    oracle = Oracle(folder, builder_in(folder, "logit"), loss=loss, metrics=[accuracy])
+    given = {"metrics": [keras.metrics.BinaryAccuracy("accuracy", threshold=0)], "eagerly": True}
+    oracle = Oracle(folder, builder_in(folder, "logit"), loss=loss, **given)
     plain = oracle.train(trial)
     assert_same_logs(result.trials[0].history, plain.history)
     state = result.best_states["v00"]
@@ -107,7 +107,7 @@ def test_a_bias_under_a_normalization_leaves_the_training_logs_as_keras_has_them
         training={"check_engine": True},
     )
     fused = train_with_fused(make_task(tmp_path, trials))
-    oracle = Oracle(tmp_path, builder_in(tmp_path, builder))
+    oracle = Oracle(tmp_path, builder_in(tmp_path, builder), eagerly=True)
     plain = oracle.train(trials[1])  # the program is traced from the other
     for name in ("loss", "accuracy"):
         assert_close(fused[1].history[name], plain.history[name], name)
@@ -119,14 +119,21 @@ def test_a_bias_under_a_normalization_leaves_the_training_logs_as_keras_has_them
 class Oracle:
     """Trials in one `model.fit` each, as anyone would write it; one model serves all of them.
 
-    Each begins as a new model does under its seed.
+    Each begins as a new model does under its seed. For a few batches, it takes less
+    time to trace nothing (`eagerly`).
     """
 
     def __init__(
-        self, folder, build, *, loss="sparse_categorical_crossentropy", metrics=("accuracy",)
+        self,
+        folder,
+        build,
+        *,
+        loss="sparse_categorical_crossentropy",
+        metrics=("accuracy",),
+        eagerly=False,
     ):
         self._folder, self._build, self._model = folder, build, None
-        self._compiled = {"loss": loss, "metrics": list(metrics)}
+        self._compiled = {"loss": loss, "metrics": list(metrics), "run_eagerly": eagerly}
 
     def train(self, trial, *callbacks):
         """The trial in plain Keras."""

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.compiled
 def test_a_model_with_two_optimizers_is_trained_as_plain_keras_trains_it(tmp_path):
     """One of them in a dict, where Keras does not look; one tape serves both."""
     line = TABLE["step_two_speeds"]
-    result = compare(line, tmp_path, compared=[-1])
+    result = compare(line, tmp_path, compared=[-1], eagerly=True)
     assert (result.engine, result.reason) == ("fused", "")
     assert max(result.weights, result.logs) <= line.tolerance
 

@@ -9,8 +9,6 @@ from training_jobs import (
     load_trials,
     make_task,
     train,
-    train_with_fused,
-    train_with_keras,
 )
 
 from trialrun.driver.resume import referenced_functions
@@ -48,6 +46,7 @@ def compiled_with(**training):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
     x = np.ones((4, 6), np.float32)
     compile_model(model, TrainingSpec.model_validate(training), 6, x)
+    model.run_eagerly = True  # nothing is traced for a batch
     model.train_on_batch(x, np.array([0, 1, 2, 0]))
     return model
 
@@ -91,7 +90,7 @@ def test_an_own_loss_that_does_what_keras_does_gives_the_same_numbers(load, tmp_
         TERMS + "\n\ndef same(y, p):\n    return keras.losses.sparse_categorical_crossentropy(y, p)"
     )
     own, of_keras = (
-        train(make_task(tmp_path, load(loss=loss, metrics=["accuracy"], engine="keras")))
+        train(make_task(tmp_path, load(loss=loss, metrics=[], optimizer="sgd", engine="keras")))
         for loss in ("mine.py:same", "sparse_categorical_crossentropy")
     )
     for one, other in zip(own.trials, of_keras.trials, strict=True):
@@ -226,21 +225,6 @@ def test_a_number_that_an_own_loss_is_given_makes_a_program_of_its_own(load, tmp
         load(loss={"name": "mine.py:focal", "gamma": gamma}) for gamma in (1.0, 2.0)
     )
     assert signature_of(one.variant) != signature_of(other.variant)
-
-
-def test_the_learning_rate_of_an_own_optimizer_may_differ_in_one_program(load, tmp_path):
-    """Of trials whose loss is also an own one."""
-    trials = load(
-        learning_rates=(0.001, 0.01),
-        loss={"name": "mine.py:make_focal", "gamma": 3.0},
-        optimizer="mine.py:adam",
-        epochs=1,
-    )
-    task = make_task(tmp_path, trials)
-    for fused, plain in zip(train_with_fused(task), train_with_keras(task), strict=True):
-        np.testing.assert_allclose(fused.history["loss"], plain.history["loss"], atol=1e-5)
-        for own, expected in zip(fused.trainable, plain.trainable, strict=True):
-            np.testing.assert_allclose(own, expected, rtol=0, atol=1e-5)
 
 
 # The job -----------------------------------------------------------------------------------------

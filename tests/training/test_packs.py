@@ -56,7 +56,7 @@ def task_of(folder, engine, *, learning_rates):
         seeds=[4, 0, 2],
         learning_rates=learning_rates,
         data={"args": FEW_ROWS},
-        training={"engine": engine},
+        training={"engine": engine, "optimizer": "sgd"},
     )
     return make_task(folder, trials, num_threads=2)
 

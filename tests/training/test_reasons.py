@@ -52,6 +52,34 @@ def test_the_innermost_layer_around_an_operation_is_named(scopes, layer):
     assert compiled == f"{layer}XLA cannot compile the operation Dawsn"
 
 
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            "XLA compilation requires a fixed tensor list size. Set the max number of elements."
+            " [[{{node sequential/block/attend/while}}]]",
+            'layer "attend": XLA does not know how long a loop is whose gradient is needed; give'
+            " the loop (ops.while_loop, tf.while_loop) maximum_iterations",
+        ),
+        (
+            "Detected unsupported operations when trying to compile graph a[] on XLA_CPU_JIT:"
+            " TensorListReserve (No registered 'TensorListReserve' OpKernel for XLA_CPU_JIT)",
+            "a loop with a gradient has no vectorized form",
+        ),
+        (
+            "Required handle data not set for <tf.Tensor 'loop_body/b:0' dtype=variant>",
+            "a loop with a gradient has no vectorized form",
+        ),
+        (
+            "`dtype` <dtype: 'variant'> is not compatible with 0 of dtype int64.",
+            "a loop with a gradient has no vectorized form",
+        ),
+    ],
+)
+def test_what_cannot_be_said_of_a_loop_is_said_in_words_of_its_users(message, reason):
+    assert short_reason(ValueError(message), nested()) == reason
+
+
 def test_an_error_inside_of_a_layer_is_told_with_the_layer():
     message = (
         "Exception encountered when calling Dropout.call().\n\n"

@@ -22,25 +22,20 @@ pytestmark = pytest.mark.compiled
 def with_two_curves():
     """Muon, gradients of several batches, class weights, weighted metrics, two of the curves.
 
-    And a metric of one's own, with and without the weights, that is no sum and outlives epochs.
+    And a metric of one's own, with the weights, that is no sum and outlives epochs.
     """
     case, file = unverified(TRAINING_CASES["many_at_once"]), oracle_cases_metrics.__file__
     first, *_, last = case.training["metrics"]
-    heavy = {"name": f"{file}:Largest", "as": "heavy"}
-    metrics = [first, last, f"{file}:Largest"]
 
     def compiled():
         keywords = case.compile()
         first, *_, last = keywords["metrics"]
         weighted = ["accuracy", Largest("heavy")]
-        return {
-            **keywords,
-            "metrics": [first, last, Largest("Largest")],
-            "weighted_metrics": weighted,
-        }
+        return {**keywords, "metrics": [first, last], "weighted_metrics": weighted}
 
-    training = {**case.training, "metrics": metrics, "weighted_metrics": ["accuracy", heavy]}
-    return case._replace(training=training, compile=compiled)
+    weighted = ["accuracy", {"name": f"{file}:Largest", "as": "heavy"}]
+    training = {**case.training, "metrics": [first, last], "weighted_metrics": weighted}
+    return case._replace(training=training, compile=compiled, builder="one_neuron")
 
 
 def of_whole_batches():
@@ -58,24 +53,26 @@ def unverified(case):
 def test_the_fused_engine_trains_as_keras_does(tmp_path, make_case):
     """Cases of the table, made smaller: each part takes long to compile."""
     line = training_line(make_case())
-    result = compare(line, tmp_path, compared=[-1])
+    result = compare(line, tmp_path, compared=[-1], eagerly=True)
     assert (result.engine, result.reason) == ("fused", "")
     assert max(result.weights, result.logs) <= line.tolerance
 
 
 def test_the_plain_engine_trains_as_keras_does(tmp_path):
     line = TABLE["job_schedule_free"]
-    result = compare(line, tmp_path, engine="keras", compared=[-1])
+    result = compare(line, tmp_path, engine="keras", compared=[-1], eagerly=True)
     assert result.engine == "keras"
     assert max(result.weights, result.logs) <= line.tolerance
 
 
 def test_a_loss_that_is_not_finite_ends_a_trial_at_its_batch(tmp_path, subtests):
     """One of two; what was trained and logged until then stays."""
-    line, plainly = training_line(unverified(CONTROL_CASES["terminate_on_nan"])), {}
+    case, plainly = unverified(CONTROL_CASES["terminate_on_nan"]), {}
+    line = training_line(case._replace(training={**case.training, "epochs": 2}))
     for engine in ("fused", "keras"):
         with subtests.test(engine=engine):
-            result = compare(line, tmp_path, engine=engine, compared=[0, 1], plainly=plainly)
+            given = {"engine": engine, "compared": [0, 1], "plainly": plainly, "eagerly": True}
+            result = compare(line, tmp_path, **given)
             assert result.engine == engine
             assert max(result.weights, result.logs) <= line.tolerance
 
@@ -98,6 +95,7 @@ def test_a_regression_has_errors_for_metrics_and_no_confusion_matrix(tmp_path):
 def test_two_outputs_under_a_rate_per_trial_inside_loss_scaling_are_trained_as_keras_does(tmp_path):
     """With losses, weights and metrics for each, and rows that count for more or less."""
     case = unverified(TRAINING_CASES["two_outputs_weighted"])
+    case = case._replace(generator="both_weighted_in_two_parts")
     scaling = {"initial_scale": 1024.0, "dynamic_growth_steps": 5}
 
     def line_of(rate):

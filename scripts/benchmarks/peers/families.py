@@ -1,4 +1,4 @@
-"""Five families of small models and their made-up data, for TensorFlow and for Keras on JAX.
+"""Six families of small models and their made-up data, for TensorFlow and for Keras on JAX.
 
 It is the user's own code of a job as well: `data` is its generator, `build` its builder.
 """
@@ -26,6 +26,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "mlp": Family(1890, 10, 6),
     "cnn": Family(1293, 32, 2),
+    "augmented_cnn": Family(1293, 32, 2),
     "gru": Family(1080, 32, 2),
     "transformer": Family(1080, 32, 2),
     "wide_mlp": Family(1280, 128, 12),
@@ -44,7 +45,7 @@ def _rows(rng: np.random.Generator, num_rows: int, family: str) -> tuple[np.ndar
     if family == "mlp":
         x = rng.random((num_rows, 1), np.float32)
         return x, (x[:, 0] > 0.5).astype(np.int32)
-    if family == "cnn":
+    if family.endswith("cnn"):
         x = rng.random((num_rows, 8, 8, 1), np.float32)
         return x, rng.integers(0, 10, num_rows).astype(np.int32)
     if family == "wide_mlp":
@@ -59,13 +60,19 @@ def build(family: str) -> keras.Model:
     if family == "mlp":
         hidden = [layers.Dense(16, "relu"), layers.Dense(32, "relu")]
         return keras.Sequential([keras.Input((1,)), *hidden, layers.Dense(2, "softmax")])
-    if family == "cnn":
+    if family.endswith("cnn"):
+        augmented = [
+            layers.RandomRotation(0.05),
+            layers.RandomZoom(0.1),
+            layers.RandomTranslation(0.1, 0.1),
+        ]
         convolutions = [
             layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")
             for filters in (8, 16)
         ]
         ends = [layers.Flatten(), layers.Dropout(0.2), layers.Dense(10, "softmax")]
-        return keras.Sequential([keras.Input((8, 8, 1)), *convolutions, *ends])
+        first = augmented if family == "augmented_cnn" else []
+        return keras.Sequential([keras.Input((8, 8, 1)), *first, *convolutions, *ends])
     if family == "wide_mlp":
         hidden = [layers.Dense(256, "relu"), layers.Dense(256, "relu")]
         return keras.Sequential([keras.Input((100,)), *hidden, layers.Dense(2, "softmax")])

@@ -14,9 +14,13 @@ one_core.pin()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TRIALRUN_CACHE_DIR"] = "off"  # the first call is to compile
 
+from trialrun.training.internals.lean_import import importing_tensorflow  # noqa: E402
+
+with importing_tensorflow():  # as a worker does
+    import tensorflow as tf
+
 import families  # noqa: E402
 import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 import yaml  # noqa: E402
 
 from trialrun.job import load_job  # noqa: E402

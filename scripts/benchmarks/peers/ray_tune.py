@@ -88,23 +88,12 @@ def train(config: dict[str, int]) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray's GPUs are logical: the CPU computes
 
     import keras
+    import reference_model
     from sklearn.metrics import confusion_matrix
 
     keras.utils.set_random_seed(config["seed"])
     (x, y), (x_val, y_val) = reference_job.training_data(config["seed"])
-    model = keras.Sequential(
-        [
-            keras.layers.Input((1,)),
-            keras.layers.Dense(16, activation="relu"),
-            keras.layers.Dense(32, activation="relu"),
-            keras.layers.Dense(2, activation="softmax"),
-        ]
-    )
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate=reference_job.LEARNING_RATE),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    model = reference_model.compiled_model(reference_job.LEARNING_RATE)
     history = model.fit(
         x,
         y,

@@ -11,6 +11,7 @@ NUM_TRAIN, NUM_VALIDATION = 1890, 210
 BATCH_SIZE = 10
 EPOCHS = 30
 LEARNING_RATE = 1e-4
+LEARNING_RATES = (1e-4, 3e-4, 1e-3)
 LAYER_SIZES = (1, 16, 32, 2)
 
 Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]

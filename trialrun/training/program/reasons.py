@@ -14,6 +14,11 @@ ASSIGNED_IN_A_BRANCH = (
     "is assigned inside a branch or a loop (ops.cond, tf.cond, tf.while_loop); assign it outside,"
     " to what ops.where chooses"
 )
+# What TensorFlow and XLA say of the lists in which a loop keeps what its gradient reads.
+_LOOP_OF_UNKNOWN_LENGTH = "requires a fixed tensor list size"
+_LOOP_OF_TRIALS = re.compile(
+    r"Required handle data not set|<dtype: 'variant'> is not compatible| on XLA_\w+: TensorList"
+)
 _OURS = ("CannotFuse", "CannotShare")  # their words tell everything
 # How an error names a graph's operation: in TensorFlow's vectorization, and in XLA.
 _OPERATION = re.compile(r'^\s*name: "([^"]+)"$|\{\{node ([^}]+)\}\}', re.MULTILINE)
@@ -31,6 +36,13 @@ def short_reason(error: Exception, model: keras.Model) -> str:
     layer = _layer_of_operation(message, model) or _layer_of_class(cause, model)
     if operation := _NO_VECTORIZED_FORM.search(message):
         reason = f"{operation[1]} has no vectorized form"
+    elif _LOOP_OF_TRIALS.search(message):
+        reason = "a loop with a gradient has no vectorized form"
+    elif _LOOP_OF_UNKNOWN_LENGTH in message:
+        reason = (
+            "XLA does not know how long a loop is whose gradient is needed; give the loop"
+            " (ops.while_loop, tf.while_loop) maximum_iterations"
+        )
     elif operation := _NO_KERNEL.search(message):
         reason = f"XLA cannot compile the operation {operation[1]}"
     elif cause.kind == "InaccessibleTensorError":  # it is read after that

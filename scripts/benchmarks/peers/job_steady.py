@@ -1,6 +1,8 @@
-"""The digits CNN on one core: 32 trials with the engine that `auto` takes, and one `model.fit`.
+"""A job on one core: 32 trials with the engine that `auto` takes, and one `model.fit`.
 
-    python scripts/benchmarks/peers/digits_cnn.py [--trials 32] [--epochs 15] [--job JOB.yaml]
+    python scripts/benchmarks/peers/job_steady.py JOB [--trials 32] [--epochs N]
+
+JOB is the name of a job in `jobs/`, whose search and whose seeds are left out.
 
 Both are timed in their steady state: the programs are compiled, the train step of Keras is traced.
 `model.fit` is called as a user calls it, with arrays, validation data and the job's batch size.
@@ -28,18 +30,20 @@ from trialrun.trials.packing import pack_trials  # noqa: E402
 from trialrun.trials.plan import plan_trials  # noqa: E402
 from trialrun.trials.task import PackTask  # noqa: E402
 
-JOB = Path(__file__).parents[3] / "jobs" / "digits_cnn.yaml"
+JOBS = Path(__file__).parents[3] / "jobs"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--job", type=Path, default=JOB)
+    parser.add_argument("job", metavar="JOB")
     parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="instead of the job's own")
     args = parser.parse_args()
 
-    overrides = {"seeds": args.trials, "training.epochs": args.epochs, "search.parameters": {}}
-    job = load_job(args.job, overrides)
+    overrides = {"seeds": args.trials, "search.parameters": {}}
+    if args.epochs:
+        overrides["training.epochs"] = args.epochs
+    job = load_job(JOBS / f"{args.job}.yaml", overrides)
     (pack,) = pack_trials(plan_trials(job.spec), num_devices=1, max_trials_per_pack=args.trials)
     task = PackTask(pack, job.folder, job.spec.select)
     data, _ = load_pack_data(pack.trials, job.folder)
@@ -55,7 +59,7 @@ def main() -> None:
                 "engine": engine,
                 "reason": reason,
                 "trials": args.trials,
-                "epochs": args.epochs,
+                "epochs": pack.trials[0].variant.training.epochs,
                 "core": core,
             }
         )
