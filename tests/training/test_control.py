@@ -12,6 +12,8 @@ from trialrun.errors import ModelError
 from trialrun.job import TrainingSpec
 from trialrun.training.control import Control
 
+pytestmark = pytest.mark.compiled
+
 NUM_EPOCHS = 12
 _RATE = 0.02
 # Few different values, so that ties, plateaus and changes of exactly min_delta are common.

@@ -15,6 +15,8 @@ from trialrun.errors import TrialrunError
 from trialrun.training.model.outputs import output_losses
 from trialrun.training.scores import judge
 
+pytestmark = pytest.mark.compiled
+
 ROWS = 60
 X = np.random.default_rng(0).normal(size=(ROWS, 4)).astype(np.float32)
 CLASSES_2 = np.random.default_rng(1).integers(0, 2, ROWS)

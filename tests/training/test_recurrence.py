@@ -17,6 +17,8 @@ from trialrun.training.pack_data import load_pack_data
 from trialrun.training.recurrence.rnn import rolled_or_unrolled
 from trialrun.training.vectorize.vectorize import vectorize
 
+pytestmark = pytest.mark.compiled
+
 NUM_TRIALS = 2
 
 

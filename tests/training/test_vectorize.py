@@ -7,6 +7,8 @@ import tensorflow as tf
 from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
+pytestmark = pytest.mark.compiled
+
 
 def of_each_trial(function, *, is_compiled=False):
     """What all trials at once give, what a trial alone gives, and its name; of three trials."""
