@@ -1,6 +1,7 @@
 """Private names of TensorFlow: the graphs of programs, and how `pfor` vectorizes them."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 from unittest import mock
@@ -38,28 +39,21 @@ def random_operations_replaced(
         yield
 
 
-def top_k_replaced(
-    replacement: Callable[[Callable[..., Any]], Callable[..., Any]],
+_GENERATED = {"mat_mul": gen_math_ops, "batch_mat_mul_v2": gen_math_ops, "top_kv2": gen_nn_ops}
+
+
+def operation_replaced(
+    name: Literal["mat_mul", "batch_mat_mul_v2", "top_kv2"], instead: Callable[..., Any]
 ) -> contextlib.AbstractContextManager[Any]:
-    """Within this context, TensorFlow sorts and finds the largest numbers by another function.
+    """Within this context, TensorFlow does an operation by another function, also in gradients.
 
     Args:
-        replacement: Takes TensorFlow's generated `top_kv2`, and gives one with its parameters.
+        name: Of TensorFlow's generated function: it multiplies two matrices, or stacks of them, or
+            sorts and finds the largest numbers.
+        instead: Takes the generated function, and then what that takes.
     """
-    return mock.patch.object(gen_nn_ops, "top_kv2", replacement(gen_nn_ops.top_kv2))
-
-
-def products_replaced(
-    name: Literal["mat_mul", "batch_mat_mul_v2"],
-    replacement: Callable[[Callable[..., Any]], Callable[..., Any]],
-) -> contextlib.AbstractContextManager[Any]:
-    """Within this context, TensorFlow multiplies matrices by another function, also in gradients.
-
-    Args:
-        name: Of the function: for two matrices, or for stacks of them.
-        replacement: Takes TensorFlow's generated function, and gives one with its parameters.
-    """
-    return mock.patch.object(gen_math_ops, name, replacement(getattr(gen_math_ops, name)))
+    owner = _GENERATED[name]
+    return mock.patch.object(owner, name, functools.partial(instead, getattr(owner, name)))
 
 
 def constant_of(tensor: tf.Tensor) -> Any:

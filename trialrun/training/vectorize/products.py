@@ -5,7 +5,6 @@ vectorized loop. The limits were measured, and hold for CPUs only.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,13 +21,12 @@ def products_for_xla(*, one_trial: bool) -> Iterator[None]:
     Args:
         one_trial: Whether the program is not vectorized over trials.
     """
-    replaced = tensorflow_graph.products_replaced
-    with contextlib.ExitStack() as stack:
-        as_one_product = functools.partial(functools.partial, _as_one_product)
-        stack.enter_context(replaced("batch_mat_mul_v2", as_one_product))
-        if one_trial and _is_for_cpu():
-            by_a_sum = functools.partial(functools.partial, _by_a_sum)
-            stack.enter_context(replaced("mat_mul", by_a_sum))
+    replaced = tensorflow_graph.operation_replaced
+    by_sums = one_trial and _is_for_cpu()
+    with (
+        replaced("batch_mat_mul_v2", _as_one_product),
+        replaced("mat_mul", _by_a_sum) if by_sums else contextlib.nullcontext(),
+    ):
         yield
 
 
@@ -69,8 +67,8 @@ def _by_a_sum(
     XLA computes that element by element: for 128 rows and 256 inputs in 50 us, in place of 6.
     """
     left, right = tf.convert_to_tensor(a), tf.convert_to_tensor(b)
-    is_slow = left.dtype == tf.float32 and left.shape.rank == 2 and left.shape[1] in (2, 3)
-    is_slow = is_slow and right.shape.rank == 2 and right.shape[1] == left.shape[1]
+    are_matrices = left.shape.rank == right.shape.rank == 2 and left.dtype == tf.float32
+    is_slow = are_matrices and left.shape[1] == right.shape[1] and left.shape[1] in (2, 3)
     if is_slow and transpose_b and not transpose_a:
         return tf.reduce_sum(left[:, None] * right, 2)
     return own(left, right, transpose_a, transpose_b, *args, **kwargs)

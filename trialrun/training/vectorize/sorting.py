@@ -1,13 +1,12 @@
 """Numbers sorted as TensorFlow sorts them, for whom XLA has another order."""
 
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from trialrun.training.internals.tensorflow_graph import top_k_replaced
+from trialrun.training.internals.tensorflow_graph import operation_replaced
 
 
 def sorting_as_outside_xla() -> contextlib.AbstractContextManager[Any]:
@@ -16,7 +15,7 @@ def sorting_as_outside_xla() -> contextlib.AbstractContextManager[Any]:
     To XLA, -0 is less than 0, so that `top_k` and `argsort` would give other indices for what has
     been rounded, negated or multiplied by a mask.
     """
-    return top_k_replaced(lambda top_k: functools.partial(_with_one_zero, top_k))
+    return operation_replaced("top_kv2", _with_one_zero)
 
 
 def _with_one_zero(top_k: Callable[..., Any], input: Any, *args: Any, **kwargs: Any) -> Any:
