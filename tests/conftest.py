@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,24 +49,47 @@ def pytest_unconfigure():
         shutil.rmtree(os.environ[_CACHE], ignore_errors=True)
 
 
-# What a file needs that takes long.
+# What a file or a test needs that takes long.
 MARKERS = {
     "slurm": "waits for a real SLURM",
     "cluster": "starts Rays, and whole runs on them",
-    "compiled": "builds, compiles and trains models",
+    "tensorflow": "imports TensorFlow; most of them build, compile and train models",
     "browser": "opens a page in a real browser",
 }
 _LONG = "long"  # one of the other files that take half a minute or more
 
 
+def pytest_addoption(parser):
+    without = "without a cluster, SLURM, a browser and TensorFlow"
+    parser.addoption("--quick", action="store_true", help=f"run the tests {without} only")
+
+
 def pytest_configure(config):
     for name, need in MARKERS.items():
-        config.addinivalue_line("markers", f"{name}: {need}; left out by scripts/test --quick")
+        config.addinivalue_line("markers", f"{name}: {need}; left out with --quick")
     config.addinivalue_line("markers", f"{_LONG}: takes half a minute, so that it begins early")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_ignore_collect(collection_path, config):
+    """Of what is left out with --quick nothing is imported: TensorFlow alone takes seconds."""
+    if config.option.quick and collection_path.name.startswith("test_"):
+        _, _, marks = collection_path.read_text().partition("\npytestmark = ")
+        return _are_left_out(re.findall(r"mark\.(\w+)", marks.partition("\n\n")[0])) or None
+    return None
+
+
+def _are_left_out(marks):
+    return not MARKERS.keys().isdisjoint(marks)
+
+
+def pytest_collection_modifyitems(config, items):
     """In several processes (scripts/test), the longest files begin first."""
+    if config.option.quick:
+        left_out = [
+            item for item in items if _are_left_out(mark.name for mark in item.iter_markers())
+        ]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     kinds = ("slurm", "cluster", _LONG, "compiled")
 
     def place(item):
@@ -87,6 +111,13 @@ def pytest_xdist_make_scheduler(config, log):
     from mixed_files import MixedFiles
 
     return MixedFiles(config, log)
+
+
+@pytest.fixture(autouse=True)
+def no_tensorflow_in_quick_tests(pytestconfig):
+    yield
+    if pytestconfig.option.quick and "tensorflow" in sys.modules:
+        pytest.exit("this test needs the mark `tensorflow`: it imports TensorFlow")
 
 
 @pytest.fixture(autouse=True, scope="module")

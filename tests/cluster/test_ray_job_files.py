@@ -75,7 +75,9 @@ MODULE = {"module.py"}
         ("", ("--set", "seeds=3", "--set=training.loss=parts/layer.py:loss"), {"parts/layer.py"}),
         ("model: {builder: 'module:build'}", (), {"module.py"}),
         ("model: {builder: 'parts.layer:loss'}", (), CODE - {"nets.py"}),
-        ("model: {builder: 'keras.applications:VGG16'}", (), set()),
+        pytest.param(
+            "model: {builder: 'keras.applications:VGG16'}", (), set(), marks=pytest.mark.tensorflow
+        ),
         ("model: {builder: 'trialrun.models:mlp'}", (), set()),
         ("model: {depends_on: ['*.bin', parts]}", (), CODE - {"nets.py"} | {"large.bin"}),
         (

@@ -67,6 +67,7 @@ def test_parts_that_share_nothing_say_nothing():
 # Copies ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tensorflow
 def test_a_dataset_that_is_shuffled_anew_for_each_part_is_noticed():
     import tensorflow as tf
 

@@ -25,6 +25,7 @@ def splits(y=LABELS, weights=None, names=()):
     return make_splits(output, scaling="none", validation_split=0.2, seed=1)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_rows_are_weighed_as_keras_weighs_them(one_hot):
     from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights

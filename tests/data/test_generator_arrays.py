@@ -50,6 +50,7 @@ def test_what_keras_takes_as_numbers_is_the_same_array(x):
         np.testing.assert_array_equal(array.astype(float), X)
 
 
+@pytest.mark.tensorflow
 def test_a_tensor_is_an_array():
     import tensorflow as tf
 
@@ -243,6 +244,7 @@ def test_parts_that_do_not_fit_are_refused(output, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.tensorflow
 def test_a_ragged_tensor_is_refused():
     import tensorflow as tf
 

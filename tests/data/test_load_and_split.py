@@ -92,6 +92,7 @@ def test_the_seed_alone_decides_the_data():
 # Split -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("num_rows", [10, 11, 99, 100, 2100])
 @pytest.mark.parametrize("validation_split", [0.1, 0.2, 0.3, 1 / 3, 0.5, 0.8])
 def test_the_split_takes_as_many_rows_as_keras(num_rows, validation_split):
@@ -132,6 +133,7 @@ def test_validation_data_of_the_generator_is_taken_as_it_is():
     np.testing.assert_array_equal(splits.x_train, np.arange(5))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(("num_rows", "validation_split"), [(1, 0.1), (3, 0.9), (10, 0.9)])
 def test_too_few_rows_for_both_parts_are_refused_as_keras_does(num_rows, validation_split):
     from keras.src.trainers.data_adapters.array_slicing import train_validation_split

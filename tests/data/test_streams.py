@@ -12,6 +12,8 @@ from trialrun.host import available_memory_bytes
 from trialrun.job import DataSpec
 from trialrun.training.pack_data import require_memory, splits_bytes
 
+pytestmark = pytest.mark.tensorflow
+
 X, Y = np.arange(60, dtype=np.float32).reshape(20, 3), np.arange(20) % 2
 ROWS = tf.data.Dataset.from_tensor_slices((X, Y))
 

@@ -178,7 +178,7 @@ def test_an_inactive_parameter_is_absent_and_types_stay(tmp_path):
 
 def test_an_interrupted_run_compares_whole_batches(tmp_path):
     driver = Driver(tmp_path, TPE)
-    driver.live()
+    driver.live(width=7)
     for number in (3, 4, 5, 6):
         driver.run.rounds.file_of(number).unlink()
     files = sorted(driver.run.trials_dir.iterdir())
@@ -331,6 +331,7 @@ def test_a_condition_that_the_record_does_not_meet_is_told(tmp_path):
         Driver(tmp_path, job)
 
 
+@pytest.mark.tensorflow
 def test_user_code_that_moved_makes_the_same_variants(tmp_path):
     builders = "\n".join(
         f"def {name}(units=4):\n    import keras\n    return keras.Sequential([])\n"

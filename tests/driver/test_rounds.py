@@ -51,12 +51,12 @@ def test_the_log_is_the_same_whatever_happens(tmp_path, job):
     for number in range(2):
         folder = tmp_path / str(number)
         folder.mkdir()
-        rng, chance = random.Random(number), 0.1
+        rng, chance = random.Random(number), 0.3
         while True:
             lives += 1
             try:
                 driver = Driver(folder, job)
-                driver.live(num_devices=1 + number, rng=rng, chance=chance)
+                driver.live(width=(8, 15)[number], rng=rng, chance=chance)
                 break
             except KilledError:
                 assert driver.files.items() <= whole.files.items()
@@ -81,10 +81,10 @@ def test_a_trial_that_failed_and_then_succeeds_is_as_if_it_had_never_failed(tmp_
         pauses = [None] if epochs == "auto" else [one.epochs for one in epochs]
         fails = {
             (rng.choice(variants), rng.choice(range(12)), rng.choice(pauses))
-            for _ in range(40 if life < 7 else 0)
+            for _ in range(80 if life < 7 else 0)
         }
         try:
-            driver.live(rng=rng, fails=fails, is_killed_by_failures=True)
+            driver.live(width=9, rng=rng, fails=fails, is_killed_by_failures=True)
         except KilledError:
             num_failures += 1
     assert driver.files == whole.files

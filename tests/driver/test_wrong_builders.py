@@ -4,7 +4,7 @@ import pytest
 from commands import call
 from run_here import all_in_this_process
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 BUILDERS = """
 import keras

@@ -40,7 +40,7 @@ from trialrun.store.best_files import BestFiles
 from trialrun.store.columns import parameter_kinds
 
 pytestmark = [
-    pytest.mark.compiled,
+    pytest.mark.tensorflow,
     pytest.mark.filterwarnings("ignore"),  # Keras's own, about HDF5 and custom compile()
 ]
 

@@ -12,6 +12,8 @@ from trialrun.errors import InputError
 from trialrun.export.load import load_model
 from trialrun.export.untrusted import check_model_file, find_foreign
 
+pytestmark = pytest.mark.tensorflow
+
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras calls HDF5 a legacy format
 
 

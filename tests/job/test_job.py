@@ -377,9 +377,10 @@ def test_a_missing_file_and_a_folder_are_refused(write, tmp_path):
             "training: {reduce_lr_on_plateau: {factor: 1.0}}",
             "training.reduce_lr_on_plateau.factor must be less than 1, got 1.0",
         ),
-        (
+        pytest.param(
             "training: {engine: fused, callbacks: ['keras.callbacks:SwapEMAWeights']}",
             "training.engine must be 'auto' or 'keras', because only model.fit calls",
+            marks=pytest.mark.tensorflow,
         ),
         (
             "training: {callbacks: ['nets.py:mlpp']}",

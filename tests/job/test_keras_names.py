@@ -18,6 +18,7 @@ def names_of_keras(module):
     return set(module.ALL_OBJECTS_DICT) - BASE_CLASSES
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("kind", "names", "known_otherwise"),
     [
@@ -34,6 +35,7 @@ def test_the_names_are_those_of_the_installed_keras(kind, names, known_otherwise
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.tensorflow
 def test_a_name_that_keras_chooses_by_shapes_is_accepted_by_it():
     import keras
     import numpy as np
@@ -78,6 +80,7 @@ def keras_class(module, name):
     return getattr(home, name)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("module", "name"), [(module, name) for module, (table, _) in TABLES.items() for name in table]
 )
@@ -91,6 +94,7 @@ def test_the_arguments_are_those_of_the_installed_keras(module, name):
     assert {argument for argument, of in table[name].items() if of.required} == needed
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("module", TABLES)
 def test_every_default_of_keras_is_a_right_value(module):
     table, _ = TABLES[module]

@@ -198,6 +198,7 @@ def test_a_reference_has_two_halves():
     assert (reference.source, reference.function) == ("/a/b:c.py", "build")
 
 
+@pytest.mark.tensorflow
 def test_a_file_that_imports_keras_lets_tensorflow_write_nothing(tmp_path):
     (tmp_path / "nets.py").write_text("import math, keras\n\ndef build():\n    pass\n")
     code = (

@@ -396,6 +396,7 @@ def test_importance_comes_from_the_first_round_which_all_variants_were_in(tmp_pa
     assert found.parameters[1].share == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.tensorflow
 def test_a_plan_says_that_callbacks_make_paused_trials_begin_again(tmp_path):
     (tmp_path / "mine.py").write_text("import keras\n\ndef make():\n    return keras.Callback()\n")
     (tmp_path / "job.yaml").write_text(RUNGS + "training: {callbacks: [mine.py:make]}\n")

@@ -101,7 +101,7 @@ class Driver:
             self.loaded, trials, self.run, lease, progress, None, time.perf_counter(), {}, ()
         )
 
-    def live(self, num_devices=1, rng=None, chance=0.0, fails=(), is_killed_by_failures=False):
+    def live(self, *, width=25, rng=None, chance=0.0, fails=(), is_killed_by_failures=False):
         """Trains until the rounds are over, or until it is killed; returns what was trained."""
         rng = rng or random.Random(0)
         kinds = column_kinds(self.work)
@@ -110,7 +110,7 @@ class Driver:
             first = self.run.next_pack_number()
             packs = list(
                 pack_trials(
-                    batch.trials, num_devices=num_devices, max_trials_per_pack=7, first_number=first
+                    batch.trials, num_devices=1, max_trials_per_pack=width, first_number=first
                 )
             )
             rng.shuffle(packs)

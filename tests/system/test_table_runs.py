@@ -10,7 +10,7 @@ import trialrun
 from trialrun.data.load import load_splits
 from trialrun.job import load_job
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 JOB = """
 name: clinic

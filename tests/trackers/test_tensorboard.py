@@ -20,6 +20,8 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from trialrun.trackers.tensorboard import write_tensorboard
 
+pytestmark = pytest.mark.tensorflow
+
 SEEDS = (0, 3, 7)
 VARIANTS = make_variants(
     [

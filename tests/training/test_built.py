@@ -14,7 +14,7 @@ from trialrun.job.keras_api.logs import natural_goal, probable_goal
 from trialrun.job.user_code.builder_source import may_compile
 from trialrun.training.dry_run import examine
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from trialrun.training.engine_outputs import Advance
 from trialrun.training.pack import train_pack
 from trialrun.trials.results import STATE_GROUPS, Checkpoint, PackResult
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 # A compiled program trains three epochs per call, with and without checkpoints.
 EPOCHS, EVERY = 9, 3

@@ -100,7 +100,7 @@ print(json.dumps(told))
 """
 
 
-@pytest.mark.compiled
+@pytest.mark.tensorflow
 def test_a_second_process_compiles_nothing_and_no_number_differs(tmp_path):
     environment = {**os.environ, "TRIALRUN_CACHE_DIR": str(tmp_path / "cache")}
     program = [sys.executable, "-c", _PROCESSES]

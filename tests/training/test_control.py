@@ -12,7 +12,7 @@ from trialrun.errors import ModelError
 from trialrun.job import TrainingSpec
 from trialrun.training.control import Control
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 NUM_EPOCHS = 12
 _RATE = 0.02

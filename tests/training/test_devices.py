@@ -7,7 +7,10 @@ import pytest
 import tensorflow as tf
 
 from trialrun.errors import DeviceError
+from trialrun.training.device_view import compute
 from trialrun.training.devices import claim_gpus
+
+pytestmark = pytest.mark.tensorflow
 
 
 class StandIn:
@@ -79,3 +82,17 @@ def test_more_gpus_than_assigned_are_refused_before_any_is_touched(monkeypatch, 
     with pytest.raises(DeviceError, match=rf"given {len(assigned)} GPU\(s\).*sees 2: /physical"):
         claim_gpus(assigned)
     assert not any(tensorflow.grows.values())
+
+
+def test_a_device_that_computes_wrongly_is_found(monkeypatch):
+    """The fault is put into TensorFlow: this machine's processor has none."""
+    assert compute("/device:CPU:0")["is_right"]
+    right = tf.matmul
+    monkeypatch.setattr(tf, "matmul", lambda a, b: right(a, b) + 1.0)
+    assert not compute("/device:CPU:0")["is_right"]
+
+
+def test_a_device_that_is_not_there_is_an_error_not_a_crash():
+    told = compute("/device:GPU:7")
+    assert not told["is_right"]
+    assert told["error"]

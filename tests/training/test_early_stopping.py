@@ -24,7 +24,7 @@ from trialrun.training.pack import train_pack
 from trialrun.training.program.program import Program
 from trialrun.trials.results import Checkpoint, PackResult, Progress
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 EPOCHS = 9
 ENGINES = {"fused": train_with_fused, "keras": train_with_keras}

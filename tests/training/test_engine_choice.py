@@ -25,7 +25,7 @@ from trialrun.training.dry_run import examine
 from trialrun.training.pack_data import load_pack_data
 from trialrun.trials.results import Checkpoint
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from training_jobs import (
 from trialrun.data.load import load_splits
 from trialrun.training.batch_orders import BatchOrders
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from keras import layers, ops
 from trialrun.errors import InputError
 from trialrun.training.model.gathers import find_gathers, may_gather
 
+pytestmark = pytest.mark.tensorflow
+
 WORDS = np.tile(np.arange(20, dtype="int32"), (3, 1)).T  # (20, 3)
 
 

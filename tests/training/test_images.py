@@ -8,7 +8,7 @@ from trialrun.errors import CannotFuse
 from trialrun.training.vectorize.images import projective_transform
 from trialrun.training.vectorize.vectorize import vectorize
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 FILL_MODES = ("CONSTANT", "REFLECT", "WRAP", "NEAREST")
 NUM_TRIALS, NUM_IMAGES, HEIGHT, WIDTH = 2, 48, 7, 8

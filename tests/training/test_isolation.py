@@ -14,7 +14,7 @@ from trialrun.training.model.ownership import has_other_state, refuse_shared, wh
 from trialrun.training.pack_data import load_pack_data
 from trialrun.training.process_settings import settings_kept
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 MODELS = '''
 import itertools

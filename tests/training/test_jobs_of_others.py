@@ -11,7 +11,7 @@ from trialrun.trials.signature import signature_of
 from trialrun.trials.task import PackTask
 from trialrun.trials.trial import Pack
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 # `fit` trains those that take longer to compile than to be trained once.
 JOBS = ROOT / "jobs"

@@ -12,6 +12,8 @@ from tensorflow.lite.python import lite, util
 
 from trialrun.training.internals import lean_import
 
+pytestmark = pytest.mark.tensorflow
+
 
 def test_what_is_left_out_is_not_found_while_tensorflow_is_imported(monkeypatch):
     monkeypatch.delitem(sys.modules, "tensorflow")

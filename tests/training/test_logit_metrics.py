@@ -13,7 +13,7 @@ from trialrun.training.model.build import compile_model
 from trialrun.training.model.logit_metrics import check_compiled_metrics, check_signed_labels
 from trialrun.training.model.outputs import output_losses
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 ROWS = 80
 X = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)

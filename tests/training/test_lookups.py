@@ -52,6 +52,8 @@ WORDS = np.random.default_rng(0).integers(0, 30, (40, 5))
 WORDS[:, 4] = 0  # padding
 NUMBERS = np.random.default_rng(1).normal(size=(40, 1))
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -15,7 +15,7 @@ from trialrun.errors import TrialrunError
 from trialrun.training.model.outputs import output_losses
 from trialrun.training.scores import judge
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 ROWS = 60
 X = np.random.default_rng(0).normal(size=(ROWS, 4)).astype(np.float32)

@@ -14,7 +14,7 @@ from trialrun.job.user_code.functions import load_function
 from trialrun.training.internals.keras_model import build_symbolically
 from trialrun.training.program.verify import can_evaluate_at_once, differing_variable
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 MANY_KINDS = """

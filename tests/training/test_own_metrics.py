@@ -27,7 +27,7 @@ from trialrun.training.program.verify import why_different
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.other_numbers import refuse_operations
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 ROWS = np.linspace(-1, 1, 48, dtype="float32").reshape(8, 6), np.eye(3, dtype="float32")[[0, 1] * 4]
 

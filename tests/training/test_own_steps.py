@@ -29,7 +29,7 @@ from trialrun.training.program.own_verify import why_own_steps_differ
 from trialrun.training.state import ModelState
 from trialrun.training.vectorize.other_numbers import refuse_operations
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 def test_a_model_with_two_optimizers_is_trained_as_plain_keras_trains_it(tmp_path):

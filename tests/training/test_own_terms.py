@@ -21,7 +21,7 @@ from trialrun.training.internals.keras_tracing import pure_optimizers
 from trialrun.training.model.build import compile_model
 from trialrun.trials.signature import exact_signature_of, signature_of
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from trialrun.training.pack_data import load_pack_data
 from trialrun.training.program.program import Program
 from trialrun.trials.results import PackResult, Progress
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from trialrun.training.program import loops
 from trialrun.training.vectorize.products import products_for_xla
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 # Operands of the layers EinsumDense and MultiHeadAttention, and of a Dense layer of two units.
 PRODUCTS = {

@@ -13,7 +13,7 @@ from trialrun.training.vectorize.draws import constant_draws_as_outside_xla, dra
 from trialrun.training.vectorize.other_numbers import refuse_operations
 from trialrun.training.vectorize.vectorize import vectorize
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 SEEDS = [0, 1, 2, 3, 12345, 2**32 - 1]
 

@@ -13,6 +13,8 @@ from trialrun.training.program.pure_model import read_state
 from trialrun.training.program.reasons import short_reason
 from trialrun.training.state import ModelState
 
+pytestmark = pytest.mark.tensorflow
+
 MODEL = keras.Sequential([keras.Input((6,)), layers.Dense(5)])
 
 QR = """in user code:

@@ -17,7 +17,7 @@ from trialrun.training.pack_data import load_pack_data
 from trialrun.training.recurrence.rnn import rolled_or_unrolled
 from trialrun.training.vectorize.vectorize import vectorize
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 NUM_TRIALS = 2
 

@@ -30,7 +30,7 @@ from trialrun.training.pack import train_pack
 from trialrun.training.pack_data import load_pack_data
 from trialrun.trials.results import Checkpoint, PackResult
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 STREAMS = '''
 import numpy as np

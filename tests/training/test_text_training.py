@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from training_jobs import load_trials, make_task, train
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 CODE = """
 import keras, numpy as np, pandas as pd

@@ -19,7 +19,7 @@ from trialrun.training.vectorize.stateful_draws import draws_by
 from trialrun.training.vectorize.vectorize import vectorize
 from trialrun.trials.results import Checkpoint
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 LOGITS = np.array([[-2.3, -1.6, -np.inf, -0.36]], "float32")
 DRAWS = {

@@ -16,7 +16,7 @@ from training_jobs import load_trials, make_task, train, train_with_fused, train
 
 from trialrun.errors import InputError
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 def with_two_curves():

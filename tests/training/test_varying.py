@@ -31,7 +31,7 @@ from trialrun.trials.plan import plan_trials
 from trialrun.trials.signature import exact_signature_of, numbers_inside, signature_of, with_number
 from trialrun.trials.trial import Pack, Trial
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 BUILDERS = '''
 import functools

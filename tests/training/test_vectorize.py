@@ -7,7 +7,7 @@ import tensorflow as tf
 from trialrun.training.vectorize.sorting import sorting_as_outside_xla
 from trialrun.training.vectorize.vectorize import vectorize
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.tensorflow
 
 
 def of_each_trial(function, *, is_compiled=False):

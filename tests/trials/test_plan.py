@@ -128,7 +128,10 @@ def test_a_trial_id_does_not_depend_on_what_surrounds_the_trial(change):
         {"training": {"reduce_lr_on_plateau": {}}},
         {"training": {"keep_best": "val_loss"}},
         {"training": {"terminate_on_nan": True}},
-        {"training": {"callbacks": ["keras.callbacks:SwapEMAWeights"]}},
+        pytest.param(
+            {"training": {"callbacks": ["keras.callbacks:SwapEMAWeights"]}},
+            marks=pytest.mark.tensorflow,
+        ),
     ],
 )
 def test_a_trial_id_depends_on_each_setting_and_the_seed(change):
@@ -290,7 +293,7 @@ def data(seed):
 """
 
 
-@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("trace", [False, pytest.param(True, marks=pytest.mark.tensorflow)])
 def test_the_plan_generates_the_data_of_a_trial_once_and_compares_it_when_traced(tmp_path, trace):
     (tmp_path / "counted.py").write_text(COUNTED)
     (tmp_path / "job.yaml").write_text(
