@@ -251,6 +251,20 @@ def test_no_module_is_longer_than_four_hundred_lines():
     assert {module: length for module, length in lengths.items() if length > 400} == {}
 
 
+def test_functions_are_short():
+    """Their docstrings, with shapes, units and errors, do not count."""
+    lengths = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                doc = node.body[0] if ast.get_docstring(node) else None
+                of_doc = doc.end_lineno - doc.lineno + 1 if doc else 0
+                name = f"{module}:{node.lineno} {node.name}"
+                lengths[name] = node.end_lineno - node.lineno + 1 - of_doc
+    assert {name: length for name, length in lengths.items() if length > 50} == {}
+    assert np.median(list(lengths.values())) <= 7
+
+
 # Errors of others -------------------------------------------------------------------------------
 
 

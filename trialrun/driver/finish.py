@@ -93,7 +93,6 @@ def finish(
     """
     run = work.run
     tally = _tally(work)
-    saved: SavedModel | None = None
     if tally.is_empty:
         kept = _account(work, 0, interrupted)
         return Outcome(run, 0, 0, False, False, interrupted=interrupted, kept=kept)
@@ -106,29 +105,9 @@ def finish(
     run.write_variants(variant_rows(standing.leaderboard))
     if (rounds := standing.leaderboard.rounds) is not None:
         run.write_dropped(dropped_rows(rounds))
+    saved = None
     if interrupted is None:
-        importance = find_importance(standing.leaderboard, standing.scores)
-        drawn = draw_report(run, standing, importance)
-        saved = None if saving is None else saving.result()
-        work.progress.say("writing the report")
-        work.timings_s["total"] = time.perf_counter() - work.started_s
-        summary = run_summary(
-            work.loaded.spec.name,
-            standing,
-            timings_s=work.timings_s,
-            model_summary="" if saved is None else saved.summary,
-            best_model=None if saved is None else saved.to_json(),
-            data=work.census,
-            model_tasks=distinct_tasks(packs),
-            importance=importance,
-            cost=work.progress.course.cost()._asdict(),
-        )
-        write_json(run.summary_file, summary)
-        if rounds is None or not rounds.num_to_come:  # else paused trials may go on
-            run.kept.remove_checkpoints()
-        run.kept.limit_states(_MAX_STATES_BYTES)
-        build_report(run, standing, importance, drawn)
-        _show_in_trackers(work)
+        saved = _report(work, standing, saving, distinct_tasks(packs))
     counts = standing.counts
     has_winner = standing.leaderboard.selection is not None
     return Outcome(
@@ -143,6 +122,36 @@ def finish(
         kept=_account(work, counts["trials"] - counts["failed"], interrupted),
         standing=standing,
     )
+
+
+def _report(
+    work: Work, standing: Standing, saving: Saving | None, model_tasks: Sequence[str]
+) -> SavedModel | None:
+    """Writes summary, report and trackers of a run that has ended; gives the best model."""
+    run, rounds = work.run, standing.leaderboard.rounds
+    importance = find_importance(standing.leaderboard, standing.scores)
+    drawn = draw_report(run, standing, importance)
+    saved = None if saving is None else saving.result()
+    work.progress.say("writing the report")
+    work.timings_s["total"] = time.perf_counter() - work.started_s
+    summary = run_summary(
+        work.loaded.spec.name,
+        standing,
+        timings_s=work.timings_s,
+        model_summary="" if saved is None else saved.summary,
+        best_model=None if saved is None else saved.to_json(),
+        data=work.census,
+        model_tasks=model_tasks,
+        importance=importance,
+        cost=work.progress.course.cost()._asdict(),
+    )
+    write_json(run.summary_file, summary)
+    if rounds is None or not rounds.num_to_come:  # else paused trials may go on
+        run.kept.remove_checkpoints()
+    run.kept.limit_states(_MAX_STATES_BYTES)
+    build_report(run, standing, importance, drawn)
+    _show_in_trackers(work)
+    return saved
 
 
 def _account(work: Work, num_ended: int, interrupted: Interrupted | None) -> tuple[str, ...]:
