@@ -73,7 +73,7 @@ def report(path: Path) -> None:
     from trialrun.analysis.variants import variant_rows
     from trialrun.report import build_report
     from trialrun.store import RunFolder
-    from trialrun.store.variant_files import writing_confusion_matrices
+    from trialrun.store.confusion_matrices import writing_confusion_matrices
 
     started = time.perf_counter()
     run = RunFolder.open(path)

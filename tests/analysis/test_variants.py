@@ -23,8 +23,8 @@ from trialrun.analysis.variants import (
 from trialrun.analysis.winner import winner_curves
 from trialrun.errors import InputError
 from trialrun.store import RunFolder
+from trialrun.store.confusion_matrices import writing_confusion_matrices
 from trialrun.store.files import json_ready
-from trialrun.store.variant_files import writing_confusion_matrices
 
 VARIANTS = learning_rates(1e-4, 3e-4, 1e-3)
 SEEDS = (0, 1, 2, 3)

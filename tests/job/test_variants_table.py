@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from trialrun.cli import cli
 from trialrun.errors import InputError
 from trialrun.job import dump_job, load_job
-from trialrun.store.variant_files import variants_csv
+from trialrun.store.variants_csv import variants_csv
 from trialrun.trials.plan import plan_trials, plan_variants
 
 JOB = """

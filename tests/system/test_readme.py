@@ -21,7 +21,7 @@ from commands import ROOT
 import trialrun
 from trialrun.cli import cli
 from trialrun.job import JobSpec, load_job
-from trialrun.trials.search import expand
+from trialrun.trials.search_space import expand
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "trialrun/training/README.md"]

@@ -13,7 +13,7 @@ from trialrun.job import JobSpec
 from trialrun.job.condition_checks import check_conditions
 from trialrun.job.conditions import Conditions
 from trialrun.trials.plan import plan_trials, plan_variants
-from trialrun.trials.search import expand
+from trialrun.trials.search_space import expand
 
 NAME, MOMENTUM = "training.optimizer.name", "training.optimizer.momentum"
 DEPTH, UNITS = "model.args.depth", "model.args.units_2"

@@ -284,8 +284,8 @@ def show(
 @click.option(
     "--trackers",
     is_flag=True,
-    help="Also write the run again to the trackers that the job in RUN names. They are not used"
-    " without, because the job may be another's, and your tokens would be sent to its server.",
+    help="Also write the run to the trackers that the job in RUN names. Without this option nothing"
+    " is sent: a job from somebody else could name a server that would receive your tokens.",
 )
 @reads_run
 def report(run_folder: Path, trackers: bool) -> None:

@@ -27,7 +27,8 @@ keep_logs_option = click.option(
     "--keep-logs",
     is_flag=True,
     callback=_as_overrides,
-    help="Keep in logs/ what each pack's process prints; of packs that fail it always is kept.",
+    help="Keep in logs/ what the process of each pack (trials that are trained together) prints. It"
+    " is always kept for packs that fail.",
 )
 
 
@@ -53,7 +54,8 @@ def one_trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "one_trial",
         metavar="NAME",
         callback=choose,
-        help="Like --one-trial, with the trial of this id, variant, or variant and seed: v03:2.",
+        help="Like --one-trial, for the trial of this id, of this variant (v03), or of both variant"
+        " and seed (v03:2).",
     )
     return is_one(which(command))
 

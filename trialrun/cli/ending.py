@@ -31,8 +31,8 @@ max_time_option = click.option(
     "--max-time",
     metavar="TIME",
     callback=_read_time,
-    help="After this time, such as 2h or 1h 30m, end in good order with exit code 75: packs leave"
-    " checkpoints, and `trialrun resume` goes on.",
+    help="After this time, such as 2h or 1h 30m, save checkpoints and end with exit code 75;"
+    " `trialrun resume` goes on.",
 )
 
 

@@ -31,28 +31,28 @@ def _read_memory(context: click.Context, option: click.Parameter, text: str | No
     "--trace",
     is_flag=True,
     help="Also build and compile each program, and show its engine and why it was chosen, the time"
-    " to compile and the memory per trial; with --gpus, also how long its steps take here.",
+    " to compile and the memory per trial; with --gpus, also how long a step takes on this"
+    " machine.",
 )
 @click.option(
     "--gpus",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Plan for a cluster with N GPUs instead of this machine: packs, in how many rounds they"
-    " are trained, and their memory.",
+    help="Plan for a cluster with N GPUs instead of this machine: the packs, how many each GPU"
+    " trains one after another, and their memory.",
 )
 @click.option(
     "--gpu-memory",
     callback=_read_memory,
     metavar="SIZE",
-    help="The memory of each of these GPUs, such as 40GB or 80GiB, with which that of packs is"
-    " compared.",
+    help="The memory of each of these GPUs, such as 40GB or 80GiB, to show whether the packs fit.",
 )
 @click.option(
     "--measured",
     "measured_run",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Tell how long the training takes, by the packs of RUN: an earlier run of the same job,"
+    help="Estimate how long the training takes from RUN: an earlier run of the same job,"
     " with fewer seeds, on the same kind of device.",
 )
 def plan(

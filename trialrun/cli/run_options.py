@@ -11,8 +11,8 @@ address_option = click.option(
 open_head_option = click.option(
     "--allow-open-head",
     is_flag=True,
-    help="Also use a Ray cluster whose head asks for no token, so that whoever reaches it can run"
-    " programs there.",
+    help="Connect even if the head of the Ray cluster asks for no token. Whoever can reach such a"
+    " head can run programs on the cluster.",
 )
 strict_option = click.option(
     "--strict-versions",

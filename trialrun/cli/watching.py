@@ -20,7 +20,7 @@ _folder_type = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("where", metavar="[RUN | DIR]", type=_folder_type, required=False)
-@click.option("--watch", is_flag=True, help="Show it again and again until the run does not run.")
+@click.option("--watch", is_flag=True, help="Refresh it until the run has ended.")
 @_json_option
 def status(where: Path | None, watch: bool, as_json: bool) -> None:
     """Show how far a run is, from any machine that sees its folder.

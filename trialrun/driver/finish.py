@@ -1,4 +1,4 @@
-"""What follows from the trials of a run folder is written, and how the run ended is told."""
+"""Writes what follows from a run's trials: variants.csv, summary.json, report.html, trackers."""
 
 import logging
 import time
@@ -17,10 +17,10 @@ from trialrun.messages import command_for, counted
 from trialrun.report import build_report, draw_report
 from trialrun.report.rounds import dropped_rows
 from trialrun.store import RunFolder
+from trialrun.store.confusion_matrices import writing_confusion_matrices
 from trialrun.store.costs import write_costs
 from trialrun.store.files import write_json
 from trialrun.store.pack_records import distinct_tasks
-from trialrun.store.variant_files import writing_confusion_matrices
 from trialrun.trackers import show_in_trackers
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from trialrun.job import LoadedJob, Settings
 from trialrun.job.user_code.depends_on import files_named, folders_named
 from trialrun.job.user_code.files import UserFiles, collect_files, hashing_once
 from trialrun.job.user_code.own_files import holding
-from trialrun.trials.identity import hash_settings, with_seed
+from trialrun.trials.identity import hash_settings, trial_id_of
 from trialrun.trials.trial import Trial
 
 
@@ -34,7 +34,7 @@ def _require_as_planned(loaded: LoadedJob, trials: Sequence[Trial]) -> None:
     """Compares the id of one trial for each set of functions."""
     distinct = {_settings(trial).references: trial for trial in trials}
     for trial in distinct.values():
-        if with_seed(hash_settings(trial.variant), trial.seed) != trial.trial_id:
+        if trial_id_of(hash_settings(trial.variant), trial.seed) != trial.trial_id:
             raise InputError(
                 f"{loaded.path}: a file of this job was edited while its trials were planned; give"
                 " the same command again"

@@ -24,7 +24,7 @@ from trialrun.search.schedule import proposals_of
 from trialrun.store import RunFolder
 from trialrun.store.round_log import Decision, Proposals, Round, schedule_in
 from trialrun.trials.plan import plan_trials, plan_variants
-from trialrun.trials.search import Assignment, draw_distinct
+from trialrun.trials.search_space import Assignment, draw_distinct
 from trialrun.trials.trial import Trial
 
 _AGAIN = "start a new run for other proposals"

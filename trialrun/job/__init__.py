@@ -1,8 +1,9 @@
 """What the user wrote: the job file, read, checked as a whole, and written back.
 
-`load` is the door. The fields are in `spec` and its sections, what must agree between them in
-`checks`, and what Keras's names mean in `keras_api`. Refuses to import TensorFlow, and to run the
-user's code before a job is known to be right.
+`load` is the door. The fields are in `spec` and its sections; `fields.Section` refuses a key that
+is not among them, and `problems` finds the words for that, such as the key that was probably meant.
+What must agree between fields is in `checks`, and what Keras's names mean in `keras_api`. Refuses
+to import TensorFlow, and to run the user's code before a job is known to be right.
 """
 
 from trialrun.job.data_spec import DataSpec

@@ -1,4 +1,4 @@
-"""What is wrong with one field of a job, told in the job's own words."""
+"""What is wrong with one field of a job, such as a typo, told in the job's own words."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args

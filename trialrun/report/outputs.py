@@ -82,7 +82,7 @@ def overview_csv(folder: RunFolder, view: View = WHOLE) -> str:
     """A run, finished or interrupted, as CSV text with the columns of variants.csv."""
     from trialrun.analysis.variants import variant_rows
     from trialrun.report.overview import load_overview
-    from trialrun.store.variant_files import columns_of, variants_csv
+    from trialrun.store.variants_csv import columns_of, variants_csv
 
     board = load_overview(folder).leaderboard
     rows = variant_rows(board)

@@ -16,7 +16,7 @@ from trialrun.job.keras_api.logs import natural_goal
 from trialrun.job.table_spelling import clean_text
 from trialrun.messages import show, suggest
 from trialrun.report.format import short_names
-from trialrun.store.variant_files import columns_of
+from trialrun.store.variants_csv import columns_of
 
 _PARAMETER, _MEAN = "param.", "_mean"
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {

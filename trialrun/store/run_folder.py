@@ -26,7 +26,7 @@ from trialrun.store.round_log import RoundLog
 from trialrun.store.rows import history_table, trial_table
 from trialrun.store.runs_dir import require_lasting, what_is_at
 from trialrun.store.trial_tables import TrialIndex, TrialTables
-from trialrun.store.variant_files import columns_of, variants_csv
+from trialrun.store.variants_csv import write_variants_csv
 from trialrun.trials.results import Output, PackResult
 
 if TYPE_CHECKING:
@@ -298,16 +298,12 @@ class RunFolder:
         return 1 + max((int(found[1]) for found in numbers if found), default=-1)
 
     def write_variants(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes variants.csv, with lists and mappings as JSON and unknown values as empty cells.
-
-        Args:
-            rows: From `analysis.variants.variant_rows`.
-        """
-        write_text(self.variants_file, variants_csv(columns_of(rows), rows))
+        """Writes variants.csv from rows of `analysis.variants.variant_rows`."""
+        write_variants_csv(self.variants_file, rows)
 
     def write_dropped(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes dropped_variants.csv, as `write_variants` does variants.csv."""
-        write_text(self.dropped_file, variants_csv(columns_of(rows), rows))
+        write_variants_csv(self.dropped_file, rows)
 
     def read_summary(self) -> dict[str, Any] | None:
         """The content of summary.json; None if the run has not ended."""

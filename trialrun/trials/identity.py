@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def hash_settings(variant: "Variant") -> "hashlib._Hash":
-    """A hash of all settings that make a trial what it is; `with_seed` completes it."""
+    """A hash of all settings that make a trial what it is; `trial_id_of` completes it."""
     settings = portable_settings(variant)
     for name in _HOW_NOT_WHAT:
         del settings["training"][name]
     return hashlib.sha256(canonical_json(settings).encode())
 
 
-def with_seed(settings_hash: "hashlib._Hash", seed: int) -> str:
+def trial_id_of(settings_hash: "hashlib._Hash", seed: int) -> str:
     """The id of the trial with these settings and this seed: 16 hex digits."""
     digest = settings_hash.copy()
     digest.update(f"|seed={seed}".encode())

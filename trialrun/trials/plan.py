@@ -8,8 +8,8 @@ from trialrun.errors import InputError
 from trialrun.job import JobSpec, Settings, settings_of
 from trialrun.job.problems import to_problems
 from trialrun.job.user_code.files import hashing_once
-from trialrun.trials.identity import hash_settings, with_seed
-from trialrun.trials.search import Assignment, expand
+from trialrun.trials.identity import hash_settings, trial_id_of
+from trialrun.trials.search_space import Assignment, expand
 from trialrun.trials.trial import Trial, Variant
 
 
@@ -57,5 +57,5 @@ def trials_of(variants: Iterable[Variant], seeds: Iterable[int]) -> tuple[Trial,
     with hashing_once():
         for variant in variants:
             settings_hash = hash_settings(variant)  # once per variant, as it is most of the work
-            trials += (Trial(with_seed(settings_hash, seed), variant, seed) for seed in seeds)
+            trials += (Trial(trial_id_of(settings_hash, seed), variant, seed) for seed in seeds)
     return tuple(trials)

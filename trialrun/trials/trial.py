@@ -1,4 +1,4 @@
-"""A variant, a trial and a pack: what is trained, before it is."""
+"""A variant, a trial and a pack: what is trained, before it is. `identity` makes their ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

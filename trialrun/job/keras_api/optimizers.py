@@ -1,6 +1,7 @@
 """Checks of `training.optimizer` and `training.learning_rate_schedule`: names and arguments.
 
-As in `losses`, each `check_*` gives the value back, or raises ValueError.
+As in `losses`, each `check_*` gives the value back, or raises ValueError. Which optimizers there
+are is in `names`, and which arguments they take in `arguments`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ import pytest
 
 from trialrun.errors import InputError
 from trialrun.job import JobSpec
-from trialrun.trials.search import expand
+from trialrun.trials.search_space import expand
 
 
 def job(**search):
