@@ -96,6 +96,11 @@ told |= {"wrong": forked(), "new files": files()}
 shutil.rmtree(folder)
 folder.touch()
 told["no folder"] = forked()
+from trialrun.training.compilation_cache.measured import keep_seconds, read_seconds
+for place in ("no folder", "new folder"):
+    keep_seconds("program", {"fused": 0.5, "keras": 1.25})
+    told["seconds in " + place] = [read_seconds("program"), read_seconds("other program")]
+    folder.is_file() and folder.unlink()
 print(json.dumps(told))
 """
 
@@ -113,6 +118,8 @@ def test_a_second_process_compiles_nothing_and_no_number_differs(tmp_path):
     # What TensorFlow could not load is gone, and compiled anew under another name.
     assert len(told["new files"]) == 2
     assert not told["new files"].keys() & told["files"].keys()
+    assert told["seconds in no folder"] == [{}, {}]
+    assert told["seconds in new folder"] == [{"fused": 0.5, "keras": 1.25}, {}]
 
 
 # The folder --------------------------------------------------------------------------------------

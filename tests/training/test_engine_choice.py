@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.fixture
 def always_measured(monkeypatch):
+    monkeypatch.setattr(engine_choice, "read_seconds", lambda name: {})
     monkeypatch.setattr(engine_choice, "_MIN_BYTES_PER_STEP", 0)
     monkeypatch.setattr(engine_choice, "_MIN_SECONDS", 0.0)
 
@@ -142,6 +144,22 @@ def test_the_fastest_engine_is_chosen_and_the_reason_says_so(
     found = choose(task)
     expected = f"{fastest} is faster: 1,000 us per step and trial, fused 3,000 us"
     assert (found.engine, found.reason) == (fastest, "" if fastest == "fused" else expected)
+
+
+def test_what_was_measured_is_remembered_by_program_width_and_threads(
+    task, always_measured, monkeypatch
+):
+    kept = {}
+    monkeypatch.setattr(engine_choice, "read_seconds", lambda name: kept.get(name, {}))
+    monkeypatch.setattr(engine_choice, "keep_seconds", kept.__setitem__)
+    measured(monkeypatch, {"fused": 3e-3, "mapped": 1e-3, "keras": 5e-3})
+    before = choose(task)
+    measured(monkeypatch, {"fused": 1e-3, "mapped": 3e-3, "keras": 5e-3})
+    again = choose(task)
+    assert (again.engine, again.reason) == (before.engine, before.reason)
+    assert again.engine == again.prepared.engine == "mapped"
+    assert choose(replace(task, width=5)).engine == "fused"
+    assert len(kept) == 2
 
 
 def test_the_engine_that_was_found_to_be_the_fastest_trains_the_pack(

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
@@ -21,6 +21,7 @@ from trialrun.data.splits import Splits, steps_per_epoch
 from trialrun.errors import CannotFuse, CannotShare, InputError, ModelError
 from trialrun.job import TrainingSpec
 from trialrun.job.user_code.functions import portable_reference
+from trialrun.training.compilation_cache.measured import keep_seconds, read_seconds
 from trialrun.training.compiled.prepare import (
     PreparedPack,
     compiling,
@@ -214,6 +215,8 @@ def engines_not_worth_compiling(num_cells: int, num_steps: int) -> Reasons:
 def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
     """The fastest engine for a pack that a compiled engine can train.
 
+    What was measured on this machine for the same program is not measured again.
+
     Args:
         first: The first engine that can train it.
         timings_s: Gets seconds of wall time under `measure`.
@@ -223,27 +226,42 @@ def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
     """
     begin, prepared = time.perf_counter(), first.prepared
     assert prepared is not None
+    active = min(prepared.task.num_threads, len(prepared.slices))
+    name = f"{prepared.program.name} {first.engine} {len(prepared.slices[0].indices)} {active}"
+    seconds = read_seconds(name)
+    if not seconds:
+        seconds = _measure(prepared)
+        keep_seconds(name, seconds)
+    timings_s["measure"] = time.perf_counter() - begin
+    fastest = min(seconds, key=lambda engine: seconds[engine])
+    if not is_clearly_faster(seconds[fastest], seconds[first.engine]):
+        return first
+    other: PreparedPack | None = None
+    if fastest == "mapped":
+        try:
+            other = prepare(prepared.task, prepared.data, "mapped", {})
+        except CannotFuse:
+            return first
+    reason = (
+        f"{fastest} is faster: {seconds[fastest] * 1e6:,.0f} us per step and trial,"
+        f" {first.engine} {seconds[first.engine] * 1e6:,.0f} us"
+    )
+    reason = "; ".join(filter(None, [first.reason, reason]))
+    return Choice(fastest, reason, other, first.reasons)
+
+
+def _measure(prepared: PreparedPack) -> dict[str, float]:
+    """Engine -> seconds per step and trial, of an engine that can train a pack, and of others."""
     prepared.verify()
-    choices, seconds = [first], [seconds_per_step(prepared)]
+    seconds = {prepared.engine: seconds_per_step(prepared)}
     if not prepared.program.note:  # else `fit` would draw other numbers, where it is faster
-        choices.append(Choice("keras", first.reason, None, first.reasons))
-        seconds.append(seconds_per_step_of_keras(prepared))
-    if first.engine == "fused":
+        seconds["keras"] = seconds_per_step_of_keras(prepared)
+    if prepared.engine == "fused":
         with contextlib.suppress(CannotFuse):
             mapped = prepare(prepared.task, prepared.data, "mapped", {})
             mapped.verify()
-            seconds.append(seconds_per_step(mapped))
-            choices.append(Choice("mapped", first.reason, mapped, first.reasons))
-    timings_s["measure"] = time.perf_counter() - begin
-    best = min(seconds[1:], default=math.inf)
-    if not is_clearly_faster(best, seconds[0]):
-        return first
-    chosen = choices[seconds.index(best)]
-    reason = (
-        f"{chosen.engine} is faster: {best * 1e6:,.0f} us per step and trial,"
-        f" {first.engine} {seconds[0] * 1e6:,.0f} us"
-    )
-    return replace(chosen, reason="; ".join(filter(None, [chosen.reason, reason])))
+            seconds["mapped"] = seconds_per_step(mapped)
+    return seconds
 
 
 def _training(task: PackTask) -> TrainingSpec:

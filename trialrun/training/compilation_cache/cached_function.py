@@ -3,13 +3,11 @@
 import contextlib
 import hashlib
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,12 +18,8 @@ from trialrun.training.compilation_cache.entries import (
     remove_entries,
     write_entry,
 )
-from trialrun.training.compilation_cache.folder import (
-    IN_MEMORY,
-    chosen_folder,
-    is_on,
-    machine_key,
-)
+from trialrun.training.compilation_cache.folder import IN_MEMORY
+from trialrun.training.compilation_cache.place import find_place
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.internals.xla_cache import numbered_from, put_file, take_files
 
@@ -152,7 +146,7 @@ def _types_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _offer(form: _Form) -> frozenset[str]:
     """Gives TensorFlow what was compiled for a form before; returns the names of the entries."""
-    if (place := _place()) is None:
+    if (place := find_place()) is None:
         return frozenset()
     entries = read_entries(place.folder, f"{place.key}-{form.key}")
     for entry in entries:
@@ -162,7 +156,7 @@ def _offer(form: _Form) -> frozenset[str]:
 
 def _keep(form: _Form) -> None:
     """Keeps what TensorFlow has compiled for a form, and not loaded."""
-    if (place := _place()) is None:
+    if (place := find_place()) is None:
         return
     for name, content in take_files(IN_MEMORY, form.traced).items():
         if name not in (form.loaded or ()):
@@ -171,25 +165,6 @@ def _keep(form: _Form) -> None:
 
 def _forget(form: _Form) -> None:
     """Removes what TensorFlow could not load."""
-    if (place := _place()) is not None:
+    if (place := find_place()) is not None:
         take_files(IN_MEMORY, form.traced)
         remove_entries(place.folder, f"{place.key}-{form.key}")
-
-
-class _Place(NamedTuple):
-    folder: Path
-    key: str
-
-
-def _place() -> _Place | None:
-    """The cache folder, and the key of this machine and these libraries; None without a cache."""
-    folder = chosen_folder(os.environ)
-    if folder is None or not is_on(os.environ):
-        return None
-    built = (tf.version.GIT_VERSION, tf.version.COMPILER_VERSION)
-    threads = tf.config.threading.get_intra_op_parallelism_threads()
-    try:
-        text = f"{machine_key()} {built} {threads}"
-    except OSError:  # a system that does not tell its processor
-        return None
-    return _Place(folder, hashlib.sha256(text.encode()).hexdigest()[:16])

@@ -74,6 +74,7 @@ class Program:
         name: The same in all processes that build this program.
 
     Attributes:
+        name: See above.
         is_verified: Whether its first steps were found to be those of plain Keras, also under a
             seed other than that of the traced model.
     """
@@ -90,7 +91,7 @@ class Program:
     ) -> None:
         self._model = model
         self._engine = engine
-        self._name = name
+        self.name = name
         kind: type[Epochs] = OwnEpochs if isinstance(model, OwnStepsModel) else Epochs
         self._epochs = kind(
             model,
@@ -342,7 +343,7 @@ class Program:
         return why_different(traced, model, epochs, state, batches, val=val, index=index)
 
     def _compiled(self, function: Callable[..., Any], what: str) -> CachedFunction:
-        name = f"{self._name} {self._engine} {what}"
+        name = f"{self.name} {self._engine} {what}"
         return CachedFunction(function, name, self._tracing, self._check)
 
     @contextlib.contextmanager
