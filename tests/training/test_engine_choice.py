@@ -20,7 +20,7 @@ from trialrun.job import load_job
 from trialrun.messages import bytes_text
 from trialrun.report.format import duration_text
 from trialrun.training import dry_run, engine_choice
-from trialrun.training.compiled import prepare
+from trialrun.training.compiled import prepare, slices
 from trialrun.training.compiled.prepare import require_device_memory, required_bytes
 from trialrun.training.dry_run import examine
 from trialrun.training.pack_data import load_pack_data
@@ -249,6 +249,27 @@ def test_a_pack_that_does_not_fit_says_how_many_trials_would(tmp_path):
     with pytest.raises(OutOfMemory, match=r"10 trials need about .* KiB each") as caught:
         require_device_memory(ready, needed // 2)
     assert caught.value.max_trials == 3  # 0.7 of a half
+
+
+def test_slices_on_a_gpu_are_as_wide_as_memory_allows(tmp_path, monkeypatch):
+    """The device is a CPU; only what it allows is that of a GPU, with small numbers."""
+    task = make_task(tmp_path, load_trials(tmp_path, builder="dense", seeds=10))
+    data, _ = load_pack_data(task.pack.trials, task.job_folder)
+    monkeypatch.setattr(slices, "most_per_slice", lambda: 64)
+    monkeypatch.setattr(prepare, "MOST_ON_CPU", 2)
+    ready = prepare.prepare(task, data, "fused", {})
+
+    def widths(free_bytes):
+        fitted = prepare.fitted_to_memory(ready, free_bytes, {})
+        assert required_bytes(fitted)[0] <= 0.7 * free_bytes
+        return [len(own.indices) for own in fitted.slices]
+
+    peak, inputs = ready.program.memory_bytes(10)
+    assert widths(int(peak / 0.7) + 1) == [10]
+    assert widths(int((inputs + 0.7 * (peak - inputs)) / 0.7)) == [5, 5]
+    assert widths(int((inputs + 0.25 * (peak - inputs)) / 0.7)) == [2, 2, 2, 2, 2]
+    with pytest.raises(OutOfMemory):
+        widths(int((inputs + 0.1 * (peak - inputs)) / 0.7))
 
 
 def test_shared_data_is_held_and_counted_once(tmp_path):

@@ -25,8 +25,8 @@ from trialrun.training.compilation_cache.measured import keep_seconds, read_seco
 from trialrun.training.compiled.prepare import (
     PreparedPack,
     compiling,
+    fitted_to_memory,
     prepare,
-    require_device_memory,
 )
 from trialrun.training.devices import free_memory_bytes
 from trialrun.training.internals import keras_model
@@ -138,7 +138,7 @@ def _first_possible(
             continue
         try:
             prepared = prepare(task, data, engine, timings_s)
-            require_device_memory(prepared, free_memory_bytes())
+            prepared = fitted_to_memory(prepared, free_memory_bytes(), timings_s)
             reason = "; ".join(filter(None, [_join(reasons), prepared.program.note]))
             choice = Choice(engine, reason, prepared, reasons)
             if wanted == "auto" and is_worth_measuring(prepared):

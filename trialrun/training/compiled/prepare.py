@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -12,7 +12,7 @@ import tensorflow as tf
 from trialrun.errors import CannotFuse, CannotShare, InputError, OutOfMemory
 from trialrun.messages import bytes_text
 from trialrun.training.compiled.program_cache import ProgramCache, form_of
-from trialrun.training.compiled.slices import Schedule, Slice, cut_slices
+from trialrun.training.compiled.slices import MOST_ON_CPU, Schedule, Slice, cut_slices
 from trialrun.training.devices import is_out_of_memory
 from trialrun.training.model.initial import build_compiled
 from trialrun.training.pack_data import PackData
@@ -20,7 +20,7 @@ from trialrun.training.program.memory import tensor_bytes
 from trialrun.training.program.program import CompiledEngine, Program
 from trialrun.training.program.reasons import short_reason
 from trialrun.training.program.traced_number import guilty_paths
-from trialrun.trials.packing import trials_that_fit
+from trialrun.trials.packing import SHARE_OF_FREE, trials_that_fit
 from trialrun.trials.task import PackTask
 
 _MAX_PROGRAMS_KEPT = 4
@@ -130,17 +130,50 @@ def compiling(program: Program) -> Iterator[None]:
 
 
 def required_bytes(prepared: "PreparedPack") -> tuple[int, int]:
-    """Bytes that a pack needs on its device, and bytes that each further trial would take.
+    """Bytes that a pack needs on its device, and bytes that each further trial would take."""
+    shared, held, computed = _bytes_of_parts(prepared)
+    num_rows = sum(len(own.indices) for own in prepared.slices)  # repeated trials included
+    return shared + held + computed, (held + computed) // num_rows
+
+
+def _bytes_of_parts(prepared: "PreparedPack") -> tuple[int, int, int]:
+    """Bytes of data that all trials share, of what all slices hold, and of those in training.
 
     All slices hold their trials' state and data; those that are being trained also need memory for
-    the computation. Data that all trials share is held once.
+    the computation.
     """
     own, num_slices = prepared.slices[0], len(prepared.slices)
     peak, inputs = prepared.program.memory_bytes(len(own.indices))
     shared = sum(map(tensor_bytes, tf.nest.flatten((own.train, own.val)))) if own.is_shared else 0
     num_active = min(prepared.task.num_threads, num_slices)
-    for_trials = (inputs - shared) * num_slices + (peak - inputs) * num_active
-    return shared + for_trials, for_trials // (len(own.indices) * num_slices)
+    return shared, (inputs - shared) * num_slices, (peak - inputs) * num_active
+
+
+def fitted_to_memory(
+    prepared: "PreparedPack", free_bytes: int, timings_s: dict[str, float]
+) -> "PreparedPack":
+    """The pack with slices that are so narrow that it needs no more memory than is free.
+
+    Slices as wide as on a CPU are not made narrower: then fewer trials must do.
+
+    Args:
+        prepared: The pack.
+        free_bytes: What is free on its device.
+        timings_s: As for `prepare`.
+
+    Raises:
+        OutOfMemory: So many trials do not fit; says how many do.
+    """
+    task, width = prepared.task, len(prepared.slices[0].indices)
+    shared, held, computed = _bytes_of_parts(prepared)
+    room = SHARE_OF_FREE * free_bytes - shared - held
+    if task.width is None and width > MOST_ON_CPU and computed > room:
+        num_trials = len(task.pack.trials)
+        num_slices = -(-num_trials // max(MOST_ON_CPU, int(width * room / computed)))
+        task = replace(task, width=-(-num_trials // num_slices))
+        prepared = prepare(task, prepared.data, prepared.engine, timings_s)
+    require_device_memory(prepared, free_bytes)
+    return prepared
 
 
 def require_device_memory(prepared: "PreparedPack", free_bytes: int) -> None:

@@ -27,15 +27,18 @@ from trialrun.training.state import ModelState
 from trialrun.trials.results import STATE_GROUPS, Checkpoint
 from trialrun.trials.task import PackTask
 
-# Wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
-_MAX_TRIALS_PER_SLICE = 128
+# On a CPU, wider slices use the same time per trial (measured: 16 to 512 trials) and more memory.
+MOST_ON_CPU = 128
+# On a GPU, a step of small operations is the time in which its kernels start, whatever the width.
+_MOST_ON_GPU = 1 << 14
 _MAX_EPOCHS_PER_CALL = 6
 
 
 def cut_slices(task: PackTask) -> list[list[int]]:
     """The slices of a pack, as trial indices; trials at different epochs never share a slice."""
     num_trials = len(task.pack.trials)
-    slices = slice_trials(num_trials, task.num_threads, task.width)
+    most = most_per_slice()
+    slices = slice_trials(num_trials, task.num_threads, task.width, most)
     if task.checkpoint is None:
         return slices
     epochs, ended = task.checkpoint.epochs, task.checkpoint.ended
@@ -47,7 +50,7 @@ def cut_slices(task: PackTask) -> list[list[int]]:
     return [
         [group[position] for position in positions]
         for group in groups
-        for positions in slice_trials(len(group), task.num_threads, task.width)
+        for positions in slice_trials(len(group), task.num_threads, task.width, most)
     ]
 
 
@@ -57,7 +60,14 @@ def _stand_together(epochs: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_])
     return not going or (len(going) == 1 and max(epochs) <= min(going))
 
 
-def slice_trials(num_trials: int, num_threads: int, width: int | None = None) -> list[list[int]]:
+def most_per_slice() -> int:
+    """The most trials of a slice on the device that computes, if memory allows."""
+    return _MOST_ON_GPU if tf.config.list_physical_devices("GPU") else MOST_ON_CPU
+
+
+def slice_trials(
+    num_trials: int, num_threads: int, width: int | None = None, most: int = MOST_ON_CPU
+) -> list[list[int]]:
     """Indices of trials cut into slices of one width, so that one program serves all.
 
     The last slice repeats its last trial to reach that width.
@@ -66,13 +76,14 @@ def slice_trials(num_trials: int, num_threads: int, width: int | None = None) ->
         num_trials: How many trials there are.
         num_threads: How many slices are trained at the same time.
         width: The width of the slices; None for one that gives each thread as much.
+        most: The greatest width, if none is given.
 
     >>> slice_trials(5, 2), slice_trials(1, 2, width=3)
     ([[0, 1, 2], [3, 4, 4]], [[0, 0, 0]])
     """
     if width is None:
         num_threads = min(num_threads, num_trials)
-        rounds = -(-num_trials // (num_threads * _MAX_TRIALS_PER_SLICE))
+        rounds = -(-num_trials // (num_threads * most))
         width = -(-num_trials // (num_threads * rounds))
     return [
         [min(index, num_trials - 1) for index in range(start, start + width)]
