@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(config, items):
         ]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    kinds = ("slurm", "cluster", _LONG, "compiled")
+    kinds = ("slurm", "cluster", _LONG, "tensorflow")
 
     def place(item):
         needs = {mark.name for mark in item.getparent(pytest.Module).own_markers}
