@@ -63,6 +63,8 @@ class RayHead:
             "RAY_AUTH_TOKEN": TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_prestart_worker_first_driver": "0",
+            "RAY_raylet_client_connect_timeout_milliseconds": "20",  # see `cluster.embedded`
+            "RAY_raylet_client_num_connect_attempts": "500",
             **LIKE_OTHERS,
             **environment,
         }

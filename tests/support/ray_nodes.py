@@ -40,7 +40,12 @@ class RayNodes:
         self._num_nodes = num_nodes
         self._num_gpus = num_gpus
         # A worker that Ray starts before a task asks for it is hardly ever the right one.
-        self._settings = {"prestart_worker_first_driver": False, **(settings or {})}
+        self._settings = {
+            "prestart_worker_first_driver": False,
+            "raylet_client_connect_timeout_milliseconds": 20,  # see `cluster.embedded`
+            "raylet_client_num_connect_attempts": 500,
+            **(settings or {}),
+        }
 
     def __enter__(self) -> Self:
         os.environ.pop("RAY_AUTH_MODE", None)

@@ -39,6 +39,10 @@ _ENVIRONMENT = {
     "AUTOSCALER_METRIC_PORT": "-1",
     # Ray would start a process per core beforehand, of which a run may need one.
     "RAY_prestart_worker_first_driver": "0",
+    # A node that looks for its object store before that listens would look again after a second,
+    # as about every other one does. As often as these say in all: for ten seconds.
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
 }
 
 
