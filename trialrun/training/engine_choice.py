@@ -253,7 +253,7 @@ def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
 def _measure(prepared: PreparedPack) -> dict[str, float]:
     """Engine -> seconds per step and trial, of an engine that can train a pack, and of others."""
     prepared.verify()
-    seconds = {prepared.engine: seconds_per_step(prepared)}
+    seconds: dict[str, float] = {prepared.engine: seconds_per_step(prepared)}
     if not prepared.program.note:  # else `fit` would draw other numbers, where it is faster
         seconds["keras"] = seconds_per_step_of_keras(prepared)
     if prepared.engine == "fused":
