@@ -54,8 +54,8 @@ def one_trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "one_trial",
         metavar="NAME",
         callback=choose,
-        help="Like --one-trial, for the trial of this id, of this variant (v03), or of both variant"
-        " and seed (v03:2).",
+        help="Like --one-trial, for the trial of this id, of this variant (v03), or of this variant"
+        " and this seed (v03:2).",
     )
     return is_one(which(command))
 
