@@ -1,4 +1,4 @@
-"""The base of a job's sections: strict pydantic models, and types of fields that they share."""
+"""The base of a job's sections, which refuses unknown keys, and types of fields that they share."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -2,8 +2,9 @@
 
 `load_job` finds everything that can be known without importing TensorFlow or running the user's
 code, and names file, line and field of all that is wrong. Behind it nothing is checked again and
-nothing is changed. The fields themselves are in `job.spec`, their checks as a whole in
-`job.checks`, and the words for what is wrong, such as an unknown key, in `job.problems`.
+nothing is changed. The fields themselves are in `job.spec`, and a key that is none of them is
+refused by `job.fields`. Their checks as a whole are in `job.checks`, and the words for what is
+wrong in `job.problems`.
 """
 
 from collections.abc import Mapping, Sequence

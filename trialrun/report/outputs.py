@@ -1,4 +1,7 @@
-"""The ways out of a run to people: the terminal, JSON, CSV, the figures, the page."""
+"""The ways out of a run to people: the terminal, JSON, CSV, the figures, the page.
+
+variants.csv and the other files of a run's results are written by `store`.
+"""
 
 import importlib
 import logging

@@ -1,7 +1,8 @@
 """The names that Keras 3.15 knows, so that a typo is found without importing Keras.
 
 A test compares each tuple with the installed Keras. Base classes are left out. The arguments of
-each name are in `trialrun.job.keras_api.arguments`.
+each name are in `trialrun.job.keras_api.arguments`. A new optimizer needs nothing beside these two:
+the engines run the code of Keras.
 """
 
 
