@@ -1,6 +1,7 @@
 """A whole run in this process: trained for real and saved for real, without a Ray or processes."""
 
 import contextlib
+from concurrent.futures import Executor, Future
 from unittest import mock
 
 import trialrun.cluster
@@ -44,6 +45,24 @@ class ExportHere(ExportProcess):
         return []  # it would build a model beside those that are trained meanwhile
 
 
+class AtOnce(Executor):
+    """Stands in for the thread that saves the model while figures are drawn.
+
+    Both change which warnings are errors, for all threads; a run saves in another process.
+    """
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 @contextlib.contextmanager
 def all_in_this_process():
     """What a command trains meanwhile, it trains in this process.
@@ -55,5 +74,6 @@ def all_in_this_process():
         mock.patch.object(trialrun.cluster, "connect", connect),
         mock.patch.object(trialrun.cluster, "run_packs", train_packs),
         mock.patch.object(trialrun.driver.run, "ExportProcess", ExportHere),
+        mock.patch.object(trialrun.driver.run, "ThreadPoolExecutor", AtOnce),
     ):
         yield
