@@ -226,8 +226,7 @@ def _fastest_choice(first: Choice, timings_s: dict[str, float]) -> Choice:
     """
     begin, prepared = time.perf_counter(), first.prepared
     assert prepared is not None
-    active = min(prepared.task.num_threads, len(prepared.slices))
-    name = f"{prepared.program.name} {first.engine} {len(prepared.slices[0].indices)} {active}"
+    name = f"{prepared.program.name} {first.engine} {prepared.width} {prepared.num_active}"
     seconds = read_seconds(name)
     if not seconds:
         seconds = _measure(prepared)
@@ -297,7 +296,7 @@ def is_worth_measuring(prepared: PreparedPack) -> bool:
     """Whether another engine may be faster, and the training is long enough for that to matter."""
     own, training = prepared.slices[0], _training(prepared.task)
     num_trials, num_rows = len(prepared.task.pack.trials), own.order_shape[1]
-    width = len(own.indices) if prepared.engine == "fused" else 1
+    width = prepared.width if prepared.engine == "fused" else 1
     per_step = traffic_bytes(prepared.program.step_function) / width
     num_steps = math.ceil(num_rows / training.batch_size) * training.epochs
     expected_s = num_steps * num_trials * per_step / _BYTES_PER_SECOND / prepared.task.num_threads
@@ -313,8 +312,8 @@ def seconds_per_step(prepared: PreparedPack) -> float:
     own = prepared.slices[0]
     with compiling(prepared.program):
         seconds = _fastest(prepared.program.compile_step(own))
-    width = len(own.indices) if prepared.engine == "fused" else 1
-    return seconds / width / min(prepared.task.num_threads, len(prepared.slices))
+    width = prepared.width if prepared.engine == "fused" else 1
+    return seconds / width / prepared.num_active
 
 
 def seconds_per_step_of_keras(prepared: PreparedPack) -> float:

@@ -48,6 +48,16 @@ class PreparedPack:
     slices: list[Slice]
     schedule: Schedule
 
+    @property
+    def width(self) -> int:
+        """How many trials each slice has; the last may be one trial again and again."""
+        return len(self.slices[0].indices)
+
+    @property
+    def num_active(self) -> int:
+        """How many slices are trained at the same time."""
+        return min(self.task.num_threads, len(self.slices))
+
     def verify(self) -> None:
         """Raises CannotFuse if the first steps are not those of plain Keras; once per program."""
         trials = self.task.pack.trials
@@ -143,10 +153,9 @@ def _bytes_of_parts(prepared: "PreparedPack") -> tuple[int, int, int]:
     the computation.
     """
     own, num_slices = prepared.slices[0], len(prepared.slices)
-    peak, inputs = prepared.program.memory_bytes(len(own.indices))
+    peak, inputs = prepared.program.memory_bytes(prepared.width)
     shared = sum(map(tensor_bytes, tf.nest.flatten((own.train, own.val)))) if own.is_shared else 0
-    num_active = min(prepared.task.num_threads, num_slices)
-    return shared, (inputs - shared) * num_slices, (peak - inputs) * num_active
+    return shared, (inputs - shared) * num_slices, (peak - inputs) * prepared.num_active
 
 
 def fitted_to_memory(
@@ -164,7 +173,7 @@ def fitted_to_memory(
     Raises:
         OutOfMemory: So many trials do not fit; says how many do.
     """
-    task, width = prepared.task, len(prepared.slices[0].indices)
+    task, width = prepared.task, prepared.width
     shared, held, computed = _bytes_of_parts(prepared)
     room = SHARE_OF_FREE * free_bytes - shared - held
     if task.width is None and width > MOST_ON_CPU and computed > room:
